@@ -1,0 +1,1 @@
+"""The nouns, the clock and the settings: opens nothing."""

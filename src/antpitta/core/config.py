@@ -1,0 +1,223 @@
+"""The recipe: every choice of a run as data, checked when it is read.
+
+A recipe is a TOML table of the shape of :class:`Recipe`; ``recipes/`` holds those that ship.
+A stage is data too: three stages are three tables, never three copies of a training loop.
+Unknown keys are refused, because a misspelt setting that is passed over trains another model
+than the one somebody asked for.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from antpitta.core.errors import UserMistake
+from antpitta.core.timegrid import TimeGrid
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Frozen, and a stranger among the keys is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Front(Settings):
+    """Sound to picture: a log-mel spectrogram, scaled per image to 0..255."""
+
+    sample_rate: Count = 32_000
+    n_fft: Count = 2048  # samples
+    hop: Count = 512  # samples
+    bands: Count = 128
+    low: float = Field(20.0, ge=0)
+    high: Positive = 16_000.0
+    range: Positive = 80.0  # dB below the loudest cell that are kept
+    image: Positive = 60.0  # seconds; a longer recording is several images
+
+    @model_validator(mode="after")
+    def _band_is_heard(self) -> Self:
+        if not self.low < self.high <= self.sample_rate / 2:
+            raise ValueError(
+                f"low {self.low} < high {self.high} <= {self.sample_rate / 2} must hold"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """What a cached spectrogram is keyed by, besides the sound itself."""
+        text = json.dumps(self.model_dump(), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def frames_of(self, seconds: float) -> int:
+        """How many frames a stretch of ``seconds`` gives: frames are centred, so one more."""
+        return round(seconds * self.sample_rate) // self.hop + 1
+
+    def images_of(self, duration: float) -> list[tuple[float, float]]:
+        """(start, stop) in seconds of each image of a recording; none is shorter than a frame."""
+        least = self.hop / self.sample_rate
+        starts = [i * self.image for i in range(int(duration // self.image) + 1)]
+        cuts = [(start, min(start + self.image, duration)) for start in starts]
+        return [cut for cut in cuts if cut[1] - cut[0] >= least] or [(0.0, duration)]
+
+    def grid_of(self, start: float, stop: float) -> TimeGrid:
+        """The frames of one image, as the recipe counts them: ``int(frames * t / seconds)``."""
+        frames = self.frames_of(stop - start)
+        return TimeGrid(hop=(stop - start) / frames, frames=frames, start=start)
+
+
+class Windows(Settings):
+    """How images are cut for the network, in frames."""
+
+    frames: Count = 512
+    overlap: int = Field(49, ge=0)  # training and pseudo labels
+    scan_overlap: int = Field(256, ge=0)  # prediction
+
+    @model_validator(mode="after")
+    def _windows_advance(self) -> Self:
+        if max(self.overlap, self.scan_overlap) >= self.frames:
+            raise ValueError(f"an overlap of {self.frames} frames or more never advances")
+        return self
+
+
+class Network(Settings):
+    """A backbone of timm, with the SED head on it."""
+
+    backbone: str = "efficientnet_lite0"
+    pretrained: bool = True
+    weights: str | None = None  # a .safetensors or .pth file instead of the hub's
+
+
+class Masks(Settings):
+    """One time mask and one frequency mask on an image, filled with 0."""
+
+    chance: Share = 0.5  # of both together
+    frames: int = Field(40, ge=0)  # at most
+    bands: int = Field(30, ge=0)  # at most
+
+
+class Loss(Settings):
+    """What is summed, and over which cells."""
+
+    unknown: Literal["masked", "absent"] = "masked"
+    positive: Literal["sum", "mean"] = "mean"
+    negative: Literal["sum", "mean"] = "sum"
+    balance: bool = False  # a class weighs max_count / count
+    focal: float = Field(0.0, ge=0)  # gamma of the focal factor on positives
+    soft: float = Field(0.5, ge=0)  # weight of soft positives
+    pull: Share | None = None  # the probability that unlabelled cells are pulled to
+    pull_weight: float = Field(0.1, ge=0)
+
+
+class Pseudo(Settings):
+    """Labels from models that did not train on the recording."""
+
+    teacher: str  # the stage whose out-of-fold scores label; later cycles label themselves
+    threshold: Share = 0.5  # from here a soft positive
+    hard: Share = 0.01  # below: kept apart as a hard negative, never in the loss
+    by: Literal["mean", "vote"] = "mean"
+    votes: Count = 3  # members that must reach the threshold, with by = "vote"
+    members: tuple[str, ...] = ()  # other runs on the same data whose scores are averaged in
+    values: Literal["hard", "soft"] = "hard"  # the target: 1, or the teachers' score
+    cycles: Count = 1
+
+
+class Stage(Settings):
+    """One stage: which windows, which loss, for how long, starting from where."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    says: str = ""  # one line for the report
+    start: str | None = None  # the stage whose weights it starts from; None: the backbone's own
+    sample: Literal["crops", "recordings", "known"] = "recordings"
+    absent_crops: int = Field(30, ge=0)  # recordings without presents, drawn anew each epoch
+    shifts: tuple[int, ...] = (32, 64, 128, 256)  # frames
+    batch: Count = 32  # crops, recordings or windows, as sampled
+    accumulate: Count = 1  # batches a step
+    epochs: Count = 5
+    cosine: Count | None = None  # epochs of half a cosine; None: all of them
+    rate: Positive = 3e-4
+    mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha) on the input; 0 is off
+    last_mixup: float = Field(0.0, ge=0)  # the same, on the backbone's feature maps
+    masks: Masks = Masks()
+    loss: Loss = Loss()
+    pseudo: Pseudo | None = None
+
+
+class Recipe(Settings):
+    """A whole run."""
+
+    name: str
+    when: str  # one line: when to use it
+    seed: int = 1
+    folds: int = Field(5, ge=2)
+    front: Front = Front()
+    windows: Windows = Windows()
+    network: Network = Network()
+    stages: tuple[Stage, ...]
+
+    @model_validator(mode="after")
+    def _stages_follow(self) -> Self:
+        done: list[str] = []
+        for stage in self.stages:
+            wanted = [stage.start, stage.pseudo.teacher if stage.pseudo else None]
+            for name in wanted:
+                if name is not None and name not in done:
+                    raise ValueError(f"stage {stage.name!r} needs {name!r}, which is not before it")
+            if stage.name in done:
+                raise ValueError(f"two stages are named {stage.name!r}")
+            done.append(stage.name)
+        if not done:
+            raise ValueError("a recipe needs a stage")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal settings: a run is resumed only with the recipe it began with."""
+        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
+
+
+def parse_recipe(table: dict[str, Any], where: str, changes: tuple[str, ...] = ()) -> Recipe:
+    """Check a recipe's table, after ``changes`` such as ``stages.masked.epochs=3``.
+
+    A stage is addressed by its name. Raises UserMistake naming every wrong key.
+    """
+    for change in changes:
+        _apply(table, change)
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        said = "; ".join(
+            f"{'.'.join(str(at) for at in e['loc']) or 'recipe'}: {e['msg']}"
+            for e in error.errors()
+        )
+        raise UserMistake(f"{where}: {said}; correct these settings") from None
+
+
+def _apply(table: dict[str, Any], change: str) -> None:
+    path, sign, text = change.partition("=")
+    if not sign:
+        raise UserMistake(f"--set {change}: no '='; write --set key=value")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    *way, last = path.strip().split(".")
+    at: Any = table
+    for key in way:
+        at = _step(at, key, path)
+    if isinstance(at, list):
+        raise UserMistake(f"--set {path}: name a setting of the stage; write {path}.epochs=3, say")
+    at[last] = value
+
+
+def _step(at: Any, key: str, path: str) -> Any:
+    if isinstance(at, list):
+        for stage in at:
+            if stage.get("name") == key:
+                return stage
+        names = ", ".join(str(stage.get("name")) for stage in at)
+        raise UserMistake(f"--set {path}: no stage {key!r}; the stages are {names}")
+    return at.setdefault(key, {})

@@ -1,0 +1,1 @@
+"""Every byte from or to the disk."""

@@ -1,0 +1,1 @@
+"""Folds, the training loop, pseudo labels, stages."""

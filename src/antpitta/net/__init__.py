@@ -1,0 +1,1 @@
+"""The network, and running it over a recording."""

@@ -1,0 +1,1 @@
+"""Pictures, the report page and the model card."""

@@ -1,0 +1,106 @@
+"""Paper and ink: the colours, the type and the way a picture becomes bytes.
+
+- Pictures are matplotlib figures made without pyplot: no window, no state between calls, and
+  a report can be written from any thread that holds no other figure.
+- The colours are Okabe and Ito's, which the colour-blind can tell apart, and "both" is darker
+  than either so that a grey print still reads.
+- The paper is white, not transparent: the same bytes serve a dark page and a printer.
+- SVG text is drawn as outlines, so that nothing moves where DejaVu is not installed; what a
+  picture says stands in a table of the page as well.
+- The same input gives the same bytes: no date, no random ids.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from textwrap import wrap
+from typing import Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Form = Literal["svg", "png"]
+
+INK = "#22272e"
+MUTED = "#59626d"
+RULE = "#c6ccd4"
+PRESENT = "#0072b2"
+PRESENT_PALE = "#8fc1e0"
+ABSENT = "#d55e00"
+BOTH = "#33204d"
+UNKNOWN = "#e6e9ee"
+WIDTH = 7.6  # inches: the text column of the page, and of a printed sheet
+
+_STYLE = {
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.labelsize": 8.5,
+    "axes.titlesize": 8.5,
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "antpitta",
+    "text.color": INK,
+    "text.parse_math": False,  # a species named "$x$" is not a formula
+    "xtick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "xtick.labelsize": 8,
+    "ytick.color": RULE,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 8.5,
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Figures made and saved inside look alike, whatever the user's own matplotlibrc."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """A sheet of that many inches, whose parts make room for one another."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Figure, form: Form) -> bytes:
+    """The picture's bytes, grown where a text would be cut."""
+    buffer = BytesIO()
+    nameless = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+    figure.savefig(
+        buffer, format=form, dpi=160, metadata=nameless, bbox_inches="tight", pad_inches=0.06
+    )
+    return buffer.getvalue()
+
+
+def shorten(name: str, most: int = 38) -> str:
+    """A name that fits, with its middle left out: genus and epithet both stay readable."""
+    if len(name) <= most:
+        return name
+    head = (most - 1) * 2 // 3
+    return f"{name[:head].rstrip()}…{name[len(name) - (most - 1 - head) :].lstrip()}"
+
+
+def fold(name: str, width: int, lines: int = 2) -> str:
+    """A name on at most that many lines."""
+    pieces = wrap(name, width) or [""]
+    return "\n".join([*pieces[: lines - 1], shorten(" ".join(pieces[lines - 1 :]), width)]).strip()
+
+
+def bare(axes: Axes, *sides: Literal["left", "right", "bottom"]) -> None:
+    """Take away the lines and tick marks of those sides; their labels stay."""
+    for side in sides:
+        axes.spines[side].set_visible(False)
+    if "left" in sides:
+        axes.tick_params(axis="y", length=0)
+    if "bottom" in sides:
+        axes.tick_params(axis="x", length=0)

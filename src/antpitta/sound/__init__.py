@@ -1,0 +1,1 @@
+"""Before the network: spectrograms, targets, windows, augmentation, simulated soundscapes."""

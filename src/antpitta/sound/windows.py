@@ -1,0 +1,71 @@
+"""Images cut into windows, and windows gathered from the pictures of a whole data set.
+
+All pictures of a data set lie end to end in one array (frames of all images, bands), so that
+cutting a batch is one gather, on the disk's memory map, in memory or on the GPU alike.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Windows of equal length over many images: all arrays are (windows,)."""
+
+    image: Ints  # which image
+    first: Ints  # the window's first frame in that image
+    frames: int
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def take(self, rows: Ints) -> "Cuts":
+        """These windows only, in this order."""
+        return Cuts(self.image[rows], self.first[rows], self.frames)
+
+
+def starts_of(length: int, frames: int, overlap: int) -> list[int]:
+    """Where the windows of an image of ``length`` frames begin; the last may reach beyond it.
+
+    >>> starts_of(3751, 512, 49)
+    [0, 463, 926, 1389, 1852, 2315, 2778, 3241]
+    """
+    step = frames - overlap
+    count = max(1, -(-(length - overlap) // step))
+    return [i * step for i in range(count)]
+
+
+def cut(lengths: Ints, frames: int, overlap: int) -> Cuts:
+    """All windows of images of these ``lengths`` (frames), image by image."""
+    starts = [starts_of(int(length), frames, overlap) for length in lengths]
+    image = np.repeat(np.arange(len(starts)), [len(s) for s in starts])
+    return Cuts(image, np.array([s for some in starts for s in some], dtype=np.int64), frames)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a data set, end to end."""
+
+    pixels: Tensor  # (frames of all images, bands), uint8, on any device
+    lengths: Ints  # (images,), frames
+
+    @property
+    def offsets(self) -> Ints:
+        """Where each image begins among all frames."""
+        return np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
+
+    def gather(self, cuts: Cuts) -> Tensor:
+        """The windows' pixels: (windows, frames, bands), 0 where a window leaves its image."""
+        device = self.pixels.device
+        rows = torch.from_numpy(cuts.first[:, None] + np.arange(cuts.frames)).to(device)
+        length = torch.from_numpy(self.lengths[cuts.image]).to(device)[:, None]
+        inside = (rows >= 0) & (rows < length)
+        start = torch.from_numpy(self.offsets[cuts.image]).to(device)[:, None]
+        pixels = self.pixels[(start + torch.where(inside, rows, 0)).flatten()]
+        return pixels.view(*rows.shape, -1) * inside[:, :, None]
