@@ -86,7 +86,7 @@ class Windows(Settings):
 class Network(Settings):
     """A backbone of timm, with the SED head on it."""
 
-    backbone: str = "efficientnet_lite0"
+    backbone: str = "tf_efficientnet_lite0"
     pretrained: bool = True
     weights: str | None = None  # a .safetensors or .pth file instead of the hub's
 
@@ -103,8 +103,7 @@ class Loss(Settings):
     """What is summed, and over which cells."""
 
     unknown: Literal["masked", "absent"] = "masked"
-    positive: Literal["sum", "mean"] = "mean"
-    negative: Literal["sum", "mean"] = "sum"
+    reduce: Literal["sum", "positives", "cells"] = "positives"  # net/losses.py has the formulas
     balance: bool = False  # a class weighs max_count / count
     focal: float = Field(0.0, ge=0)  # gamma of the focal factor on positives
     soft: float = Field(0.5, ge=0)  # weight of soft positives

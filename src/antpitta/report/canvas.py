@@ -1,7 +1,7 @@
 """Paper and ink: the colours, the type and the way a picture becomes bytes.
 
-- Pictures are matplotlib figures made without pyplot: no window, no state between calls, and
-  a report can be written from any thread that holds no other figure.
+- Pictures are matplotlib figures made without pyplot: no window opens, no figure outlives its
+  call, and the user's own matplotlib settings are put back afterwards.
 - The colours are Okabe and Ito's, which the colour-blind can tell apart, and "both" is darker
   than either so that a grey print still reads.
 - The paper is white, not transparent: the same bytes serve a dark page and a printer.
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from textwrap import wrap
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -30,9 +30,12 @@ PRESENT_PALE = "#8fc1e0"
 ABSENT = "#d55e00"
 BOTH = "#33204d"
 UNKNOWN = "#e6e9ee"
+PIXELATED = b"image-rendering:crisp-edges;image-rendering:pixelated"
 WIDTH = 7.6  # inches: the text column of the page, and of a printed sheet
 
-_STYLE = {
+NONE = "\N{EN DASH}"  # stands where a number would, if it were defined
+
+_STYLE: dict[Any, Any] = {
     "axes.edgecolor": RULE,
     "axes.labelcolor": MUTED,
     "axes.linewidth": 0.8,
@@ -79,7 +82,9 @@ def save(figure: Figure, form: Form) -> bytes:
     figure.savefig(
         buffer, format=form, dpi=160, metadata=nameless, bbox_inches="tight", pad_inches=0.06
     )
-    return buffer.getvalue()
+    # A browser that shrinks a "pixelated" picture drops whole columns, and with them the one
+    # recording where somebody heard something.
+    return buffer.getvalue().replace(PIXELATED, b"")
 
 
 def shorten(name: str, most: int = 38) -> str:

@@ -1,0 +1,55 @@
+"""One model or many that listen together: a bundle's folds, or an ensemble's members, blended."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from antpitta.core.config import parse_recipe
+from antpitta.core.timegrid import TimeGrid
+from antpitta.core.types import Classes, Recording, Scores
+from antpitta.files.bundle import Bundle
+from antpitta.net.runtime import Heard, Listener
+
+Floats = NDArray[np.float32]
+Reader = Callable[[Recording, float, float], Floats]
+
+
+class Choir:
+    """All listeners of a bundle, ready; every score is signed with the bundle's name."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.classes = bundle.classes
+        self.parts = bundle.parts() or [bundle]
+        self.listeners = [
+            Listener(parse_recipe(part.recipe, str(part.path)), part.classes, part.states())
+            for part in self.parts
+        ]
+
+    def listen(
+        self, recording: Recording, reader: Callable[[int], Reader]
+    ) -> tuple[Floats, Scores]:
+        """The recording's presence (classes,), and its framewise scores.
+
+        ``reader`` makes the function that reads at a sample rate: members may differ in theirs.
+        """
+        heard = [
+            one.listen(recording, reader(one.recipe.front.sample_rate)) for one in self.listeners
+        ]
+        grid = heard[0].grid
+        presence = self._blend([one.presence[None] for one in heard])[0]
+        value = self._blend([_on_grid(one, grid) for one in heard])
+        signed = Scores(recording.id, grid, self.classes, value, self.bundle.name)
+        return presence, signed
+
+    def _blend(self, values: list[Floats]) -> Floats:
+        return values[0]
+
+
+def _on_grid(heard: Heard, grid: TimeGrid) -> Floats:
+    """The member's rows at the middles of the first member's rows."""
+    middle = (np.arange(grid.frames) + 0.5) * grid.hop
+    row = np.clip((middle / heard.grid.hop).astype(np.int64), 0, len(heard.value) - 1)
+    taken: Floats = heard.value[row]
+    return taken

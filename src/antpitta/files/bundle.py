@@ -1,0 +1,115 @@
+"""The bundle: all that prediction needs, in one folder, and no pickle anywhere.
+
+    bundle.json           species, recipe, thresholds, bands, provenance, the digest of it all
+    <member>.safetensors  the weights of each fold
+    MODEL_CARD.md         for people
+
+An ensemble is a bundle too: its bundle.json names bundles in ``members/`` and how they blend.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from antpitta.core.errors import UserMistake
+from antpitta.core.types import Classes
+from antpitta.files.runs import load_tensors
+from antpitta.files.tables import write_json, write_text
+
+LAYOUT = 1  # of bundle.json; raised when an older reader could not read it
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What bundle.json says, and where it lies."""
+
+    path: Path
+    name: str
+    species: tuple[str, ...]
+    recipe: dict[str, Any] = field(default_factory=dict)  # empty for an ensemble
+    weights: tuple[str, ...] = ()  # file names
+    thresholds: dict[str, float] = field(default_factory=dict)
+    bands: dict[str, tuple[float, float]] = field(default_factory=dict)
+    members: tuple[str, ...] = ()  # folders, of an ensemble
+    blend: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""  # over everything above and the weights' bytes
+
+    @property
+    def classes(self) -> Classes:
+        """The columns of its scores."""
+        return Classes(self.species)
+
+    def states(self) -> list[dict[str, Tensor]]:
+        """The weights of every fold. Raises UserMistake where one is missing or damaged."""
+        return [self._state(name) for name in self.weights]
+
+    def _state(self, name: str) -> dict[str, Tensor]:
+        file = self.path / name
+        try:
+            return load_tensors(file)[0]
+        except Exception as error:
+            raise UserMistake(
+                f"{file}: the model's weights cannot be read ({error}); copy the model again"
+            ) from None
+
+    def parts(self) -> list["Bundle"]:
+        """The members of an ensemble."""
+        return [read_bundle(self.path / "members" / name) for name in self.members]
+
+
+def write_bundle(bundle: Bundle, sources: list[Path], card: str) -> Bundle:
+    """Put the bundle at its path, replacing what was there once all of it is written.
+
+    ``sources`` are the weight files, or the member bundles of an ensemble.
+    """
+    part = bundle.path.with_name(f".{bundle.path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    digest = hashlib.blake2b(digest_size=16)
+    for source, name in zip(sources, bundle.weights, strict=False):
+        shutil.copyfile(source, part / name)
+        digest.update((part / name).read_bytes())
+    for source, name in zip(sources if bundle.members else [], bundle.members, strict=True):
+        shutil.copytree(source, part / "members" / name)
+        digest.update((source / "bundle.json").read_bytes())
+    said = {key: value for key, value in vars(bundle).items() if key not in ("path", "digest")}
+    digest.update(json.dumps(said, sort_keys=True, default=str).encode())
+    write_json({"layout": LAYOUT, **said, "digest": digest.hexdigest()}, part / "bundle.json")
+    write_text(card, part / "MODEL_CARD.md")
+    shutil.rmtree(bundle.path, ignore_errors=True)
+    part.replace(bundle.path)
+    return read_bundle(bundle.path)
+
+
+def read_bundle(path: Path) -> Bundle:
+    """The bundle at ``path``, or in the run there.
+
+    Raises UserMistake where there is none, or one that a later version wrote.
+    """
+    for folder in (path, path / "model"):
+        file = folder / "bundle.json"
+        if file.is_file():
+            break
+    else:
+        raise UserMistake(
+            f"{path}: is no model (it holds no bundle.json); give RUN/model of a finished run"
+        )
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        if said.pop("layout") > LAYOUT:
+            raise UserMistake(f"{file}: a later antpitta wrote this model; update antpitta")
+        for key in ("species", "weights", "members"):
+            said[key] = tuple(said[key])
+        said["bands"] = {
+            name: (low, float("inf") if high is None else high)
+            for name, (low, high) in said["bands"].items()
+        }
+        return Bundle(path=folder, **said)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserMistake(f"{file}: is damaged ({error}); copy the model again") from None

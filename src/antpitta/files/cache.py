@@ -1,0 +1,70 @@
+"""Spectrograms on the disk, so that an epoch never decodes audio.
+
+One ``.npy`` a recording, keyed by the front end's digest and by the sound's content: a renamed
+file is found again, a changed one is not. Files are read through memory maps.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from antpitta.core.types import Recording
+from antpitta.files.audio import content_key
+
+Picture = NDArray[np.uint8]  # (frames of all images of the recording, bands)
+
+
+def cache_folder() -> Path:
+    """Where spectrograms are kept: $ANTPITTA_CACHE, or the user's cache folder."""
+    if chosen := os.environ.get("ANTPITTA_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "antpitta"
+
+
+def cached_pictures(
+    recordings: list[Recording],
+    front_digest: str,
+    draw: Callable[[Recording], Picture],
+    *,
+    folder: Path | None = None,
+    workers: int = 2,
+    tick: Callable[[int], None] = lambda done: None,
+) -> list[Picture]:
+    """The picture of each recording, drawn where the cache has none.
+
+    ``draw`` is called from several threads. A cache file that cannot be read is drawn again.
+    """
+    home = (folder or cache_folder()) / front_digest
+    home.mkdir(parents=True, exist_ok=True)
+
+    def fetch(recording: Recording) -> Picture:
+        path = home / f"{content_key(recording.path)}.npy"
+        found = _load(path)
+        if found is None:
+            _save(draw(recording), path)
+            found = np.load(path, mmap_mode="r")
+        tick(1)
+        return found
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(fetch, recordings))
+
+
+def _load(path: Path) -> Picture | None:
+    try:
+        found: Picture = np.load(path, mmap_mode="r")
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _save(picture: Picture, path: Path) -> None:
+    part = path.with_suffix(f".{os.getpid()}.{id(picture)}.part")
+    with part.open("wb") as file:
+        np.save(file, picture)
+    part.replace(path)

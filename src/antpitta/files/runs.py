@@ -1,0 +1,155 @@
+"""A run's folder: what is in it, and under which names.
+
+    config.json        recipe, versions, and what the run was given
+    folds.csv          recording, site, fold
+    log.csv            one row an epoch
+    stages/<stage>/    fold<k>.safetensors, oof_scores.parquet, pseudo.csv; -c2 for cycle 2
+    oof_scores.parquet, report.json, report.html, model/ (the bundle that predict takes)
+
+A file that is there is whole: everything is written beside its place and moved there.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from antpitta.core.errors import UserMistake
+from antpitta.core.timegrid import TimeGrid
+from antpitta.core.types import Classes, Scores
+from antpitta.files.tables import write_csv, write_json
+
+LOG_KEY = ["stage", "cycle", "fold", "epoch"]
+
+
+def save_tensors(state: dict[str, Tensor], path: Path, note: dict[str, str] | None = None) -> None:
+    """Write named tensors as safetensors, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file({k: v.detach().contiguous().cpu() for k, v in state.items()}, part, metadata=note)
+    part.replace(path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Named tensors and the note that was saved with them."""
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """The state after the last whole epoch of one model."""
+
+    path: Path
+
+    def load(self) -> tuple[int, dict[str, Tensor]] | None:
+        """Epochs done and the state, or None where nothing is kept."""
+        if not self.path.is_file():
+            return None
+        state, note = load_tensors(self.path)
+        return int(note["epoch"]), state
+
+    def save(self, epoch: int, state: dict[str, Tensor]) -> None:
+        """Keep this one instead of what was kept before."""
+        save_tensors(state, self.path, {"epoch": str(epoch)})
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run, and its tables."""
+
+    path: Path
+
+    def stage(self, name: str, cycle: int = 1) -> Path:
+        """The folder of a stage; a later cycle of it has its own."""
+        return self.path / "stages" / (name if cycle == 1 else f"{name}-c{cycle}")
+
+    @property
+    def model(self) -> Path:
+        """The bundle that prediction takes."""
+        return self.path / "model"
+
+    def begin(self, config: dict[str, Any], *, resume: bool) -> None:
+        """Claim the folder; a run is gone on with only under the settings it began with.
+
+        Raises UserMistake where a run is there already, or is another one.
+        """
+        file = self.path / "config.json"
+        if file.is_file():
+            if not resume:
+                raise UserMistake(
+                    f"{self.path}: holds a run already; add --resume to go on with it, "
+                    "or choose another folder with -o"
+                )
+            before = json.loads(file.read_text(encoding="utf-8"))
+            for key in ("recipe", "data"):
+                if before[key] != json.loads(json.dumps(config[key])):
+                    raise UserMistake(
+                        f"{self.path}: the run that is there has another {key}; "
+                        "resume with the same one, or choose another folder with -o"
+                    )
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(config, file)
+
+    def config(self) -> dict[str, Any]:
+        """What the run began with. Raises UserMistake where this is no run."""
+        file = self.path / "config.json"
+        if not file.is_file():
+            raise UserMistake(f"{self.path}: is no run folder; give the -o of antpitta train")
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+    def log(self, rows: list[dict[str, Any]]) -> None:
+        """Add epochs to log.csv; an epoch that was run again replaces itself."""
+        file = self.path / "log.csv"
+        table = pd.DataFrame(rows)
+        if file.is_file():
+            table = pd.concat([pd.read_csv(file), table], ignore_index=True)
+        write_csv(table.drop_duplicates(LOG_KEY, keep="last"), file)
+
+    def read_log(self) -> pd.DataFrame | None:
+        """log.csv, or None before the first epoch."""
+        file = self.path / "log.csv"
+        return pd.read_csv(file) if file.is_file() else None
+
+
+def write_scores(scores: Iterable[Scores], path: Path) -> None:
+    """Framewise scores as Parquet: recording, start_time, end_time, source, then the species."""
+    frames = []
+    for one in scores:
+        start = one.grid.start + np.arange(one.grid.frames) * one.grid.hop
+        frame = pd.DataFrame(one.value, columns=list(one.classes.names))
+        frame.insert(0, "recording", one.recording)
+        frame.insert(1, "start_time", start)
+        frame.insert(2, "end_time", start + one.grid.hop)
+        frame.insert(3, "source", one.source)
+        frames.append(frame)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    pd.concat(frames, ignore_index=True).to_parquet(part, index=False)
+    part.replace(path)
+
+
+def read_scores(path: Path) -> list[Scores]:
+    """The inverse of :func:`write_scores`. Raises UserMistake where the file is missing."""
+    if not path.is_file():
+        raise UserMistake(f"{path}: no such file; train the run to its end (--resume) first")
+    table = pd.read_parquet(path)
+    classes = Classes(tuple(table.columns[4:]))
+    found = []
+    for recording, rows in table.groupby("recording", sort=False):
+        start = float(rows["start_time"].iloc[0])
+        hop = float(rows["end_time"].iloc[0]) - start
+        value = rows[list(classes.names)].to_numpy(dtype=np.float32)
+        grid = TimeGrid(hop=hop, frames=len(rows), start=start)
+        source = str(rows["source"].iloc[0])
+        found.append(Scores(str(recording), grid, classes, value, source))
+    return found

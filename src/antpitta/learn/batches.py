@@ -1,0 +1,123 @@
+"""Which windows an epoch shows, and in what order: a function of the stage and a generator."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from antpitta.core.config import Stage
+from antpitta.core.types import Annotation, Targets
+from antpitta.learn.material import Material
+from antpitta.sound.targets import window_targets
+from antpitta.sound.windows import Cuts
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows, and what is known of them; targets are (windows, classes)."""
+
+    cuts: Cuts
+    heard: Targets
+    taught: Targets | None = None  # pseudo labels, with weight 0 where a listener spoke
+
+
+def epoch_batches(
+    stage: Stage,
+    material: Material,
+    train: Ints,
+    taught: Targets | None,
+    rng: np.random.Generator,
+) -> list[Batch]:
+    """One epoch over the recordings ``train``; ``taught`` covers all training windows."""
+    if stage.sample == "crops":
+        return _crop_batches(stage, material, train, rng)
+    rows = material.windows_of(train)
+    if stage.sample == "known":
+        known = material.heard.weight[rows].any(axis=1)
+        if taught is not None:
+            known |= taught.weight[rows].any(axis=1)
+        groups = _deal(rng.permutation(rows[known]), stage.batch)
+    else:
+        owner = material.owner[material.cuts.image[rows]]
+        order = _deal(rng.permutation(train), stage.batch)
+        groups = [np.concatenate([rows[owner == one] for one in some]) for some in order]
+    return [_windows(material, group, taught) for group in groups if len(group)]
+
+
+def _deal(order: Ints, size: int) -> list[Ints]:
+    """In groups of ``size``; a last group of one joins the one before: batch norm needs two."""
+    groups = [order[i : i + size] for i in range(0, len(order), size)]
+    if len(groups) > 1 and len(groups[-1]) == 1:
+        groups[-2:] = [np.concatenate(groups[-2:])]
+    return groups
+
+
+def _windows(material: Material, rows: Ints, taught: Targets | None) -> Batch:
+    pick: Callable[[Targets], Targets] = lambda t: Targets(t.value[rows], t.weight[rows])  # noqa: E731
+    return Batch(
+        material.cuts.take(rows),
+        pick(material.heard),
+        None if taught is None else pick(taught),
+    )
+
+
+def _crop_batches(
+    stage: Stage, material: Material, train: Ints, rng: np.random.Generator
+) -> list[Batch]:
+    """One crop of each recording with presents, and of some that have absents only."""
+    with_present = [r for r in train if any(said.present for said in material.boxes[r])]
+    present = set(with_present)
+    without = [r for r in train if r not in present and material.boxes[r]]
+    drawn = rng.permutation(without)[: stage.absent_crops].astype(np.int64)
+    order = rng.permutation(np.array([*with_present, *drawn], dtype=np.int64))
+    batches = []
+    for group in _deal(order, stage.batch):
+        crops = [_crop(stage, material, int(r), rng) for r in group]
+        cuts = Cuts(
+            np.array([image for image, _ in crops], dtype=np.int64),
+            np.array([first for _, first in crops], dtype=np.int64),
+            material.cuts.frames,
+        )
+        batches.append(Batch(cuts, _crop_targets(material, cuts)))
+    return batches
+
+
+def _crop(
+    stage: Stage, material: Material, recording: int, rng: np.random.Generator
+) -> tuple[int, int]:
+    """The image and first frame of a crop around a random box, moved to a random side.
+
+    It is moved back inside its image, so that the box is seldom cut.
+    """
+    boxes = material.boxes[recording]
+    said = [box for box in boxes if box.present] or list(boxes)
+    box: Annotation = said[int(rng.integers(len(said)))]
+    images = np.flatnonzero(material.owner == recording)
+    last = material.grids[images[-1]].end
+    middle = (min(box.start, last) + min(box.stop, last)) / 2
+    starts = [material.grids[i].start for i in images]
+    image = int(images[np.searchsorted(starts, middle, side="right") - 1])
+    grid = material.grids[image]
+    shift = int(rng.choice(stage.shifts)) * int(rng.choice((-1, 1))) if stage.shifts else 0
+    frames = material.cuts.frames
+    first = int((middle - grid.start) / grid.hop) - frames // 2 + shift
+    return image, int(np.clip(first, 0, max(0, grid.frames - frames)))
+
+
+def _crop_targets(material: Material, cuts: Cuts) -> Targets:
+    told = [
+        window_targets(
+            material.boxes[material.owner[image]],
+            material.grids[image],
+            [int(first)],
+            cuts.frames,
+            material.dataset.classes,
+        )
+        for image, first in zip(cuts.image, cuts.first, strict=True)
+    ]
+    return Targets(
+        np.concatenate([t.value for t in told]), np.concatenate([t.weight for t in told])
+    )

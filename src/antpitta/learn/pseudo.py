@@ -1,0 +1,109 @@
+"""Pseudo labels: what models that never trained on a recording say of its unlabelled windows.
+
+The rule that makes them worth anything is checked here and not trusted: every row of scores says
+which folds' recordings the model that made it was trained on, and a row from a model that
+trained on the recording is refused. A listener's word always wins.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from antpitta.core.config import Pseudo
+from antpitta.core.types import Scores, Targets
+from antpitta.learn.material import Material
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One recording's scores, and the recordings that the model behind them trained on."""
+
+    scores: Scores
+    trained_on: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Targets for every training window, and where each label came from."""
+
+    taught: Targets  # (windows, classes), weight 0 where nobody teaches
+    hard: NDArray[np.bool_]  # (windows, classes), hard negatives: kept apart, never in the loss
+    table: pd.DataFrame  # recording, start_time, end_time, species, score, kind, source
+
+
+def window_scores(material: Material, members: dict[str, list[Heard]]) -> Floats:
+    """The highest framewise score in each training window: (members, windows, classes).
+
+    Raises ValueError where a model trained on the recording it scores.
+    """
+    cuts, classes = material.cuts, material.dataset.classes
+    found = np.zeros((len(members), len(cuts), len(classes)), dtype=np.float32)
+    for m, rows in enumerate(members.values()):
+        by_recording = {row.scores.recording: row for row in rows}
+        for i, recording in enumerate(material.dataset.recordings):
+            row = by_recording[recording.id]
+            if recording.id in row.trained_on:
+                raise ValueError(
+                    f"{recording.id}: {row.scores.source} trained on it and cannot label it"
+                )
+            if row.scores.classes != classes:
+                raise ValueError(f"{row.scores.source} has other classes than this run")
+            for window in material.windows_of(np.array([i])):
+                grid = material.grids[cuts.image[window]]
+                start = grid.seconds(int(cuts.first[window]))
+                stop = min(grid.seconds(int(cuts.first[window]) + cuts.frames), grid.end)
+                inside = row.scores.grid.rows(start, stop)
+                found[m, window] = row.scores.value[inside].max(axis=0, initial=0.0)
+    return found
+
+
+def teach(material: Material, members: dict[str, list[Heard]], pseudo: Pseudo) -> Lesson:
+    """Turn out-of-fold scores of one or more members into targets for the unlabelled cells."""
+    scores = window_scores(material, members)
+    mean = scores.mean(axis=0)
+    unlabelled = material.heard.weight == 0
+    if pseudo.by == "vote":
+        needed = min(pseudo.votes, len(scores))
+        soft = (scores >= pseudo.threshold).sum(axis=0) >= needed
+    else:
+        soft = mean >= pseudo.threshold
+    soft &= unlabelled
+    hard = (mean < pseudo.hard) & unlabelled
+    value = mean if pseudo.values == "soft" else np.ones_like(mean)
+    taught = Targets(np.where(soft, value, 0).astype(np.float32), soft.astype(np.float32))
+    return Lesson(taught, hard, _provenance(material, members, mean, soft))
+
+
+def _provenance(
+    material: Material, members: dict[str, list[Heard]], mean: Floats, soft: NDArray[np.bool_]
+) -> pd.DataFrame:
+    sources = {
+        recording.id: " + ".join(
+            next(row.scores.source for row in rows if row.scores.recording == recording.id)
+            for rows in members.values()
+        )
+        for recording in material.dataset.recordings
+    }
+    cuts, names = material.cuts, material.dataset.classes.names
+    rows = []
+    for window, column in np.argwhere(soft):
+        image = cuts.image[window]
+        grid = material.grids[image]
+        recording = material.dataset.recordings[material.owner[image]].id
+        first = int(cuts.first[window])
+        rows.append(
+            (
+                recording,
+                round(grid.seconds(first), 3),
+                round(min(grid.seconds(first + cuts.frames), grid.end), 3),
+                names[column],
+                float(mean[window, column]),
+                sources[recording],
+            )
+        )
+    columns = ["recording", "start_time", "end_time", "species", "score", "source"]
+    return pd.DataFrame(rows, columns=columns)

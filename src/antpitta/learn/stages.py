@@ -1,0 +1,202 @@
+"""A run: folds x stages, each stage scored by models that never saw the recording.
+
+A stage is data (core/config.py). A stage with pseudo labels runs in cycles: the first is taught
+by another stage's out-of-fold scores, each later one by the out-of-fold scores of the cycle
+before. What is finished is found again on the disk, so a run can be killed and resumed anywhere.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+
+from antpitta.core.config import Recipe, Stage
+from antpitta.core.types import Scores, Targets
+from antpitta.files.runs import (
+    CheckpointFile,
+    RunFolder,
+    load_tensors,
+    read_scores,
+    save_tensors,
+    write_scores,
+)
+from antpitta.files.tables import read_frame, write_csv
+from antpitta.learn.fit import Progress, Task, fit
+from antpitta.learn.material import Material
+from antpitta.learn.pseudo import Heard, teach
+from antpitta.net.scan import join, scan, unit_of
+from antpitta.net.sed import SedNet
+
+Ints = NDArray[np.int64]
+SCAN_BATCH = 32  # windows: a few recordings at once, small enough for any machine
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Whom a run tells how far it is."""
+
+    say: Callable[[str], None]
+    tick: Callable[[str, int, int, float], None]  # what, done, of how many, loss
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that the stages of one run share."""
+
+    recipe: Recipe
+    material: Material
+    folds: Ints  # (recordings,)
+    folder: RunFolder
+    fabric: Fabric
+    voice: Voice
+    members: tuple[RunFolder, ...] = ()  # other runs, whose scores may join in teaching
+    record: Callable[[dict[str, Any]], None] = lambda row: None  # each epoch, for TensorBoard
+
+    @property
+    def source(self) -> str:
+        """What this run's scores are signed with."""
+        return self.folder.path.name
+
+
+def run_stages(run: Run) -> None:
+    """Train and score every stage, cycle and fold that is not finished yet."""
+    for number, stage in enumerate(run.recipe.stages):
+        for cycle in range(1, cycles_of(stage) + 1):
+            taught = _lesson(run, stage, cycle) if stage.pseudo else None
+            for fold in range(run.recipe.folds):
+                _train_fold(run, stage, (number, cycle, fold), taught)
+            _score_stage(run, stage, cycle)
+
+
+def cycles_of(stage: Stage) -> int:
+    """How often the stage is trained: once, or as often as its labels are renewed."""
+    return stage.pseudo.cycles if stage.pseudo else 1
+
+
+def weights_path(run: Run, stage: str, cycle: int, fold: int) -> Path:
+    """Where a fold's model of a stage is kept."""
+    return run.folder.stage(stage, cycle) / f"fold{fold}.safetensors"
+
+
+def last_cycle(recipe: Recipe, name: str) -> int:
+    """The cycle of a stage that later stages build on."""
+    return next(cycles_of(stage) for stage in recipe.stages if stage.name == name)
+
+
+def load_net(run: Run, stage: str, cycle: int, fold: int) -> SedNet:
+    """A fold's trained model, on the run's device."""
+    net = SedNet(run.recipe.network, len(run.material.dataset.classes), empty=True)
+    net.load_state_dict(load_tensors(weights_path(run, stage, cycle, fold))[0])
+    device: torch.device = run.fabric.device
+    return net.to(device)
+
+
+def _train_fold(
+    run: Run, stage: Stage, place: tuple[int, int, int], taught: Targets | None
+) -> None:
+    number, cycle, fold = place
+    path = weights_path(run, stage.name, cycle, fold)
+    if path.is_file():
+        return
+    seed = (run.recipe.seed, number, cycle, fold)
+    if stage.start is None:
+        torch.manual_seed(run.recipe.seed * 1000 + fold)  # the head's first weights
+        net = SedNet(run.recipe.network, len(run.material.dataset.classes))
+    else:
+        net = load_net(run, stage.start, last_cycle(run.recipe, stage.start), fold)
+    origin = net.origin if stage.start is None else f"stage {stage.start}"
+    keeper = CheckpointFile(path.with_suffix(".checkpoint"))
+    what = f"{stage.name}{'' if cycle == 1 else f' cycle {cycle}'} fold {fold + 1}"
+
+    def report(progress: Progress) -> None:
+        row = {"stage": stage.name, "cycle": cycle, "fold": fold, **vars(progress)}
+        run.folder.log([row])
+        run.record(row)
+        run.voice.tick(what, progress.epoch, stage.epochs, progress.loss)
+
+    task = Task(stage, np.flatnonzero(run.folds != fold), taught, seed)
+    fit(net, task, run.material, run.fabric, keeper, report)
+    save_tensors(net.state_dict(), path, {"stage": stage.name, "from": origin})
+    keeper.path.unlink(missing_ok=True)
+
+
+def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
+    """Each recording, scored by the one model of the stage that did not train on it."""
+    path = run.folder.stage(stage.name, cycle) / "oof_scores.parquet"
+    if path.is_file():
+        return
+    found: list[Scores] = []
+    for fold in range(run.recipe.folds):
+        net = load_net(run, stage.name, cycle, fold)
+        source = f"{run.source}/{run.folder.stage(stage.name, cycle).name}/fold{fold}"
+        found += scan_recordings(run, net, np.flatnonzero(run.folds == fold), source)
+    place = {r.id: i for i, r in enumerate(run.material.dataset.recordings)}
+    write_scores(sorted(found, key=lambda scores: place[scores.recording]), path)
+
+
+def scan_recordings(run: Run, net: SedNet, recordings: Ints, source: str) -> list[Scores]:
+    """Framewise scores of these recordings of the data set."""
+    windows, material = run.recipe.windows, run.material
+    images = material.images_of(recordings)
+    parts = scan(net, material.pictures, images, windows.frames, windows.scan_overlap, SCAN_BATCH)
+    unit = unit_of(net.stride, windows.frames, windows.scan_overlap)
+    found = []
+    for i in recordings:
+        mine = np.flatnonzero(material.owner[images] == i)
+        grids = [material.grids[images[j]] for j in mine]
+        value, grid = join([parts[j] for j in mine], grids, unit)
+        recording = material.dataset.recordings[i].id
+        found.append(Scores(recording, grid, material.dataset.classes, value, source))
+    return found
+
+
+def _lesson(run: Run, stage: Stage, cycle: int) -> Targets:
+    """The pseudo labels of one cycle; their provenance is kept beside the weights."""
+    pseudo = stage.pseudo
+    assert pseudo is not None
+    if cycle == 1:
+        teacher, taught_in = pseudo.teacher, last_cycle(run.recipe, pseudo.teacher)
+    else:
+        teacher, taught_in = stage.name, cycle - 1
+    folder = run.folder.stage(teacher, taught_in)
+    members = {run.source: heard_out_of_fold(run, folder / "oof_scores.parquet", run.folds)}
+    for other in run.members:
+        path = other.path / "oof_scores.parquet"
+        members[other.path.name] = heard_out_of_fold(run, path, folds_of(run, other))
+    lesson = teach(run.material, members, pseudo)
+    home = run.folder.stage(stage.name, cycle)
+    home.mkdir(parents=True, exist_ok=True)
+    write_csv(lesson.table, home / "pseudo.csv")
+    run.voice.say(
+        f"{stage.name} cycle {cycle}: {len(lesson.table)} soft positives in "
+        f"{lesson.table['recording'].nunique()} recordings, taught by {folder.name}, out of fold"
+    )
+    return lesson.taught
+
+
+def heard_out_of_fold(run: Run, path: Path, folds: Ints) -> list[Heard]:
+    """Scores, each with the recordings that the fold's model behind it trained on.
+
+    The fold is read off the scores' own signature, never assumed.
+    """
+    ids = [recording.id for recording in run.material.dataset.recordings]
+    trained = {
+        fold: frozenset(one for one, its in zip(ids, folds, strict=True) if its != fold)
+        for fold in np.unique(folds)
+    }
+    return [
+        Heard(scores, trained[int(scores.source.rpartition("fold")[2])])
+        for scores in read_scores(path)
+    ]
+
+
+def folds_of(run: Run, other: RunFolder) -> Ints:
+    """The folds that another run dealt to this run's recordings."""
+    table = read_frame(other.path / "folds.csv").set_index("recording")["fold"].astype(int)
+    ids = [recording.id for recording in run.material.dataset.recordings]
+    return np.asarray(table.reindex(ids).fillna(-1), dtype=np.int64)

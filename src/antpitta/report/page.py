@@ -1,0 +1,213 @@
+"""The report: one file that a person can mail, print and open in ten years.
+
+- Self-contained: style inside, pictures as data, no script. The page even forbids itself the
+  network, so that a species named ``<img src=http://...>`` cannot call home.
+- Everything from outside (names, findings, settings) is escaped by the template; nothing is
+  marked safe but the pictures, which are made here.
+- A section with nothing to show says what it would have shown and why it is empty.
+- The page stays small enough to mail: examples beyond the room are counted, not drawn.
+"""
+
+from base64 import b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from antpitta.report.plots import (
+    METRICS,
+    draw_curves,
+    draw_gain,
+    draw_species,
+    draw_training,
+    drawn_curves,
+)
+from antpitta.report.spectrograms import draw_example
+from antpitta.report.story import Example, StageResult, Story
+from antpitta.report.supervised import count_supervision, draw_supervision
+from antpitta.report.tables import (
+    count_nouns,
+    list_species,
+    list_stages,
+    list_teachers,
+    say_meaning,
+    say_training,
+    tabulate_pseudo,
+    write_count,
+    write_number,
+    write_share,
+)
+
+__all__ = ["Example", "StageResult", "Story", "render_page"]
+
+ROOM = 3_000_000  # characters of the page that examples may take
+GROUPS = ("Heard", "Missed", "False alarms", "Rightly passed over")
+LINES = 500  # findings that are written out; the rest is counted
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page, and what it says to those who cannot see it."""
+
+    source: str
+    alt: str
+
+
+def render_page(story: Story) -> str:
+    """The whole of report.html."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("antpitta.report", package_path="."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    groups, undrawn = _show_examples(story.examples)
+    return environment.get_template("page.html").render(
+        story=story,
+        final=story.final,
+        metrics=[label for _, label in METRICS],
+        training=say_training(story),
+        meaning=say_meaning(story.final.report) if story.final else "",
+        rows=list_stages(story.stages),
+        gain=_show_gain(story),
+        supervision=_show_supervision(story),
+        species=_show_species(story),
+        curves=_show_curves(story),
+        groups=groups,
+        undrawn=undrawn,
+        log=_show_log(story.log),
+        pseudo=_show_pseudo(story.pseudo),
+        left_out=story.left_out[:LINES],
+        uncounted=max(0, len(story.left_out) - LINES),
+        count=write_count,
+        nouns=count_nouns,
+        share=write_share,
+    )
+
+
+def _picture(svg: bytes, alt: str) -> Picture:
+    return Picture(f"data:image/svg+xml;base64,{b64encode(svg).decode('ascii')}", alt)
+
+
+def _show_gain(story: Story) -> Picture | None:
+    if not story.stages:
+        return None
+    ends = [
+        f"{stage.name}: LWLRAP {write_number(stage.report.lwlrap.value)}, "
+        f"macro AP {write_number(stage.report.macro_ap.value)}"
+        for stage in story.stages
+    ]
+    alt = f"Dots with intervals, one row a stage. {'; '.join(ends)}."
+    return _picture(draw_gain(story.stages), alt)
+
+
+def _show_supervision(story: Story) -> dict[str, object] | None:
+    if story.supervision is None or not len(story.supervision.recordings):
+        return None
+    table = count_supervision(story.supervision)
+    if table.empty:
+        return None
+    alt = (
+        f"Grid of {len(table)} species and {len(story.supervision.recordings):,} recordings, "
+        "coloured by whether the species was judged present, absent, both or not at all, and "
+        "bars of the shares of frames. The table below has the counts."
+    )
+    return {
+        "picture": _picture(draw_supervision(story.supervision), alt),
+        "rows": table.to_dict("records"),
+    }
+
+
+def _show_species(story: Story) -> dict[str, object] | None:
+    if story.final is None or story.final.report.per_species.empty:
+        return None
+    rows = list_species(story.final)
+    alt = (
+        f"Horizontal bars: average precision of {count_nouns(len(rows), 'species', 'species')}, "
+        f"best {rows[0].species} with {rows[0].ap}. The table below has every value."
+    )
+    return {"picture": _picture(draw_species(story.final.report), alt), "rows": rows}
+
+
+def _show_curves(story: Story) -> dict[str, object] | None:
+    drawn = drawn_curves(story.final.report) if story.final else []
+    if story.final is None or not drawn:
+        return None
+    others = [str(n) for n in story.final.report.per_species["species"] if str(n) not in drawn]
+    alt = (
+        f"Precision against recall, one panel for each of {len(drawn)} species, "
+        "in the order of the bars above."
+    )
+    return {"picture": _picture(draw_curves(story.final.report), alt), "others": others}
+
+
+def group_example(example: Example) -> str:
+    """The example's own heading, or the one that verdict and score put it under."""
+    if example.group:
+        return example.group
+    return GROUPS[(0 if example.score >= 0.5 else 1) if example.present else _absent(example)]
+
+
+def _absent(example: Example) -> int:
+    return 2 if example.score >= 0.5 else 3
+
+
+def _show_examples(examples: Iterable[Example]) -> tuple[dict[str, list[object]], int]:
+    """Headings with their pictures in the given order, and how many found no room."""
+    groups: dict[str, list[object]] = {}
+    room, undrawn = ROOM, 0
+    for example in examples:
+        picture = _picture(draw_example(example), _describe(example)) if room > 0 else None
+        if picture is None or len(picture.source) > room:
+            undrawn += 1
+            continue
+        room -= len(picture.source)
+        shown = {"example": example, "picture": picture}
+        groups.setdefault(group_example(example), []).append(shown)
+    known = {name: groups[name] for name in GROUPS if name in groups}
+    return known | groups, undrawn
+
+
+def _describe(example: Example) -> str:
+    verdict = "present" if example.present else "absent"
+    return (
+        f"Spectrogram of {example.recording} from {example.image_start:.1f} to "
+        f"{example.image_stop:.1f} s; {example.species} judged {verdict} from "
+        f"{example.start:.1f} to {example.stop:.1f} s, scored {example.score:.2f}."
+    )
+
+
+def _show_log(log: pd.DataFrame | None) -> dict[str, object] | None:
+    if log is None or log.empty:
+        return None
+    stages = dict.fromkeys(str(stage) for stage in log["stage"])
+    counted = log.drop_duplicates(["stage", "fold", "epoch"], keep="last")
+    epochs = count_nouns(len(counted), "epoch", "epochs")
+    minutes = float(np.nansum(counted["seconds"].to_numpy(float))) / 60
+    alt = f"Training loss against epoch for {', '.join(stages)}; thin lines are folds."
+    return {
+        "picture": _picture(draw_training(log), alt),
+        "says": f"{epochs} over all stages and folds took {minutes:,.1f} minutes.",
+    }
+
+
+def _show_pseudo(pseudo: pd.DataFrame | None) -> dict[str, object] | None:
+    if pseudo is None or pseudo.empty:
+        return None
+    table = tabulate_pseudo(pseudo)
+    kinds = list(dict.fromkeys(str(name) for name, _ in table.columns))
+    cycles = [f"cycle {cycle}" for _, cycle in table.columns]
+    return {
+        "kinds": kinds,
+        "cycles": cycles,
+        "span": len(cycles) // max(1, len(kinds)),
+        "rows": [(str(name), [_cell(v) for v in table.loc[name]]) for name in table.index],
+        "teachers": list_teachers(pseudo),
+    }
+
+
+def _cell(value: float) -> str:
+    return write_count(value) if float(value).is_integer() else write_number(value)

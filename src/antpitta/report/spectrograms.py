@@ -1,0 +1,108 @@
+"""One judged box in its sound, as a spectrogram.
+
+Grey on white, as sound has been printed since the sonagraph, which leaves colour to the box:
+blue and solid where the listener heard the species, red and dashed where it was not there.
+The picture keeps the spacing of the bands (mel, if the front end is mel) and marks the kHz on it.
+"""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from antpitta.report.canvas import (
+    ABSENT,
+    INK,
+    MUTED,
+    PRESENT,
+    Form,
+    new_figure,
+    save,
+    shorten,
+    styled,
+)
+from antpitta.report.story import Example
+
+FRAMES = 420  # the most columns of a picture: about two a pixel on the page
+ROUND_HZ = np.array([1, 2, 5]) * 10.0 ** np.arange(0, 7)[:, np.newaxis]  # (decades, 3)
+
+
+def draw_example(example: Example, form: Form = "svg") -> bytes:
+    """The sound around the box, the box, and above them what was judged and scored."""
+    with styled():
+        figure = new_figure(2.25, width=3.7)
+        axes = figure.add_subplot()
+        _draw_sound(axes, example)
+        _draw_box(axes, example)
+        colour = PRESENT if example.present else ABSENT
+        verdict = "judged present" if example.present else "judged absent"
+        axes.annotate(shorten(example.species, 44), (0, 1), xycoords="axes fraction",
+                      xytext=(0, 15), textcoords="offset points", fontweight="bold",
+                      fontsize=8.5, color=INK)  # fmt: skip
+        axes.annotate(f"score {example.score:.2f}, {verdict}", (0, 1), xycoords="axes fraction",
+                      xytext=(0, 4), textcoords="offset points", fontsize=8,
+                      color=colour)  # fmt: skip
+        return save(figure, form)
+
+
+def _draw_sound(axes: Axes, example: Example) -> None:
+    image = thin_frames(np.asarray(example.image, dtype=float), FRAMES)
+    known = image[np.isfinite(image)]
+    floor, ceiling = np.percentile(known, (10, 99.7)) if known.size else (0.0, 1.0)
+    axes.imshow(
+        np.nan_to_num(image, nan=floor, posinf=ceiling, neginf=floor).T,
+        aspect="auto",
+        origin="lower",
+        cmap="gray_r",
+        vmin=floor,
+        vmax=max(ceiling, floor + 1e-9),
+        interpolation="none",
+        extent=(example.image_start, example.image_stop, -0.5, len(example.frequencies) - 0.5),
+    )
+    rows, labels = mark_frequencies(np.asarray(example.frequencies, dtype=float))
+    axes.set_yticks(rows, labels)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set(xlabel="time in the recording / s", ylabel="frequency / kHz")
+    axes.tick_params(labelcolor=MUTED, labelsize=7.5)
+
+
+def thin_frames(image: np.ndarray, most: int) -> np.ndarray:
+    """At most so many frames, each the loudest of those it stands for: a click stays."""
+    size = -(-len(image) // most)
+    return np.maximum.reduceat(image, np.arange(0, len(image), size), axis=0)
+
+
+def mark_frequencies(frequencies: np.ndarray, most: int = 7) -> tuple[np.ndarray, list[str]]:
+    """Where round frequencies lie among the bands, and their names in kHz, lowest first."""
+    inside = np.sort(ROUND_HZ.ravel())
+    inside = inside[(inside >= frequencies[0]) & (inside <= frequencies[-1])]
+    rows = np.interp(inside, frequencies, np.arange(len(frequencies)))
+    kept: list[int] = []
+    for place in range(len(rows) - 1, -1, -1):  # from the top: the low ones crowd on a mel axis
+        if not kept or rows[kept[-1]] - rows[place] >= len(frequencies) / most:
+            kept.append(place)
+    kept.reverse()
+    return rows[kept], [f"{inside[place] / 1000:g}" for place in kept]
+
+
+def find_rows(frequencies: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """The rows of the image that a band from ``low`` to ``high`` begins and ends at."""
+    bands = len(frequencies)
+    ends = np.interp([low, high], frequencies, np.arange(bands), left=-0.5, right=bands - 0.5)
+    bottom, top = float(ends[0]), float(ends[1])
+    return (bottom, top) if top > bottom else (bottom - 0.5, bottom + 0.5)
+
+
+def _draw_box(axes: Axes, example: Example) -> None:
+    bottom, top = find_rows(np.asarray(example.frequencies, float), example.low, example.high)
+    axes.add_patch(
+        Rectangle(
+            (example.start, bottom),
+            example.stop - example.start,
+            top - bottom,
+            fill=False,
+            linewidth=1.6,
+            edgecolor=PRESENT if example.present else ABSENT,
+            linestyle="-" if example.present else (0, (4, 2)),
+        )
+    )

@@ -1,0 +1,235 @@
+"""Numbers as text, and the rows that the page and the card both show.
+
+One place decides how a figure is written, so that page, card and picture cannot disagree:
+three decimals, the interval beside it, and a dash for what is not defined. A figure without an
+interval says so by having none; it is never given one of width 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from antpitta.report.canvas import NONE
+from antpitta.report.plots import METRICS, rank_species, why_undefined
+from antpitta.report.story import StageResult, Story
+from antpitta.report.supervised import count_supervision
+from antpitta.scores.bootstrap import Interval
+from antpitta.scores.evaluate import Report
+
+_NOT_TEACHERS = ("cycle", "species", "recording")
+FEW = 10  # judged present boxes: below, a species' figures move with every single box
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number as it is printed; ``interval`` is empty where there is none."""
+
+    value: str
+    interval: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.interval})" if self.interval else self.value
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage, judged one way."""
+
+    name: str
+    says: str
+    judged: str  # against what
+    figures: tuple[Figure, ...]  # in the order of METRICS
+    report: Report
+    final: bool
+
+
+@dataclass(frozen=True)
+class SpeciesRow:
+    """One species of the final stage."""
+
+    species: str
+    present: str
+    absent: str
+    chance: str
+    ap: Figure
+    auc: Figure
+    lwlrap: str
+    truth_ap: str
+    truth_auc: str
+    note: str  # why there is no average precision, or that it rests on few boxes
+
+
+def write_number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if np.isfinite(value) else NONE
+
+
+def write_count(count: float) -> str:
+    return f"{count:,.0f}" if np.isfinite(count) else NONE
+
+
+def count_nouns(count: int, one: str, many: str) -> str:
+    """``1 recording``, ``4,000 recordings``."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def write_share(share: float) -> str:
+    """A share as a percentage; a share that is not 0 or 1 is never rounded to it."""
+    if not np.isfinite(share):
+        return NONE
+    percent = 100 * share
+    if 0 < percent < 0.01:
+        return "< 0.01 %"
+    if 99.99 < percent < 100:
+        return "> 99.99 %"
+    return f"{percent:.2f} %"
+
+
+def write_interval(value: float, low: float, high: float) -> Figure:
+    if not np.isfinite(value):
+        return Figure(NONE)
+    ends = f"{low:.3f} to {high:.3f}" if np.isfinite(low) and np.isfinite(high) else ""
+    return Figure(f"{value:.3f}", ends)
+
+
+def write_figures(report: Report) -> tuple[Figure, ...]:
+    """The report's own three, in the order of ``METRICS``."""
+    found: list[Interval] = [getattr(report, field) for field, _ in METRICS]
+    return tuple(write_interval(one.value, one.low, one.high) for one in found)
+
+
+def list_stages(stages: Sequence[StageResult]) -> list[StageRow]:
+    """Two rows for a stage that was also judged against whole truth."""
+    rows = []
+    for place, stage in enumerate(stages):
+        final = place == len(stages) - 1
+        reports = [("judged cells", stage.report)]
+        if stage.truth is not None:
+            reports.append(("whole truth", stage.truth))
+        for judged, report in reports:
+            says = stage.says if report is stage.report else ""
+            figures = write_figures(report)
+            rows.append(StageRow(stage.name, says, judged, figures, report, final))
+    return rows
+
+
+def list_species(stage: StageResult) -> list[SpeciesRow]:
+    """Best average precision first, as in the picture."""
+    truth = pd.DataFrame(columns=["ap", "auc"])
+    if stage.truth is not None:
+        truth = stage.truth.per_species.set_index("species")[["ap", "auc"]]
+    rows = []
+    for line in rank_species(stage.report.per_species).to_dict("records"):
+        known = line["species"] in truth.index
+        whole = truth.loc[line["species"]] if known else {"ap": np.nan, "auc": np.nan}
+        rows.append(
+            SpeciesRow(
+                species=str(line["species"]),
+                present=write_count(line["present"]),
+                absent=write_count(line["absent"]),
+                chance=write_number(line["chance"] if np.isfinite(line["ap"]) else np.nan),
+                ap=write_interval(line["ap"], line["ap_low"], line["ap_high"]),
+                auc=write_interval(line["auc"], line["auc_low"], line["auc_high"]),
+                lwlrap=write_number(line["lwlrap"]),
+                truth_ap=write_number(float(whole["ap"])),
+                truth_auc=write_number(float(whole["auc"])),
+                note=_note(line["ap"], line["present"], line["absent"]),
+            )
+        )
+    return rows
+
+
+def _note(ap: float, present: int, absent: int) -> str:
+    if not np.isfinite(ap):
+        return why_undefined(present, absent)
+    return f"fewer than {FEW} present" if present < FEW else ""
+
+
+def name_weak_species(report: Report) -> list[tuple[str, list[str]]]:
+    """What the figures cannot carry, and the species it is true of; only what occurs."""
+    table = report.per_species
+    present, absent = table["present"], table["absent"]
+    checks = (
+        ("Never judged present: whether the model hears them is not known", present == 0),
+        (f"Judged present in fewer than {FEW} boxes", (present > 0) & (present < FEW)),
+        ("Never judged absent: false alarms were not measured", absent == 0),
+    )
+    return [
+        (says, [str(name) for name in table["species"][hit]]) for says, hit in checks if hit.any()
+    ]
+
+
+def say_training(story: Story) -> str:
+    """One sentence: what the model was trained on."""
+    if story.supervision is None:
+        return ""
+    table = count_supervision(story.supervision)
+    unknown = np.asarray(story.supervision.unknown, dtype=float).sum()
+    frames = unknown + sum(
+        np.asarray(part, dtype=float).sum()
+        for part in (story.supervision.present, story.supervision.absent)
+    )
+    said = (
+        f"Trained on {count_nouns(len(story.supervision.recordings), 'recording', 'recordings')} "
+        f"for {len(table):,} species"
+    )
+    if frames == 0:
+        return f"{said}."
+    return (
+        f"{said}; listeners judged {write_share((frames - unknown) / frames)} of all "
+        "species-frames, and the rest is unknown."
+    )
+
+
+def say_meaning(report: Report) -> str:
+    """What the figures mean, in one sentence: out of fold, known cells only."""
+    present, absent = (int(report.per_species[name].sum()) for name in ("present", "absent"))
+    return (
+        "Each recording was scored by models that did not train on it, and only what a listener "
+        f"judged counts: {count_nouns(report.cells, 'cell', 'cells')} "
+        f"({present:,} present, {absent:,} absent) in "
+        f"{count_nouns(report.recordings, 'recording', 'recordings')} "
+        f"(LWLRAP: {count_nouns(report.ranked, 'recording', 'recordings')} with a species present "
+        "and a rival judged absent); what nobody listened for is neither a hit nor a rival."
+    )
+
+
+def tabulate_pseudo(pseudo: pd.DataFrame) -> pd.DataFrame:
+    """Species x (kind of number, cycle), with a last row for all species.
+
+    Takes one row a label (``recording``, ``species``, ``score``, and ``cycle`` unless there was
+    only one) or rows that are counted already (``cycle``, ``species``, numbers). Whole numbers
+    are counts and add up; others are means, and have no sum.
+    """
+    table = pseudo if "cycle" in pseudo.columns else pseudo.assign(cycle=1)
+    if "recording" in table.columns:
+        grouped = table.groupby(["cycle", "species"], sort=False)
+        table = grouped.agg(labels=("species", "size"), mean_score=("score", "mean")).reset_index()
+        table = table.rename(columns={"mean_score": "mean score"})
+    numbers = [
+        name
+        for name in table.columns.difference(["cycle", "species"], sort=False)
+        if pd.api.types.is_numeric_dtype(table[name])
+    ]
+    whole = {name: bool((table[name].dropna() % 1 == 0).all()) for name in numbers}
+    grouped = table.groupby(["species", "cycle"], sort=False)
+    kinds = {name: ("sum" if whole[name] else "mean") for name in numbers}
+    wide = grouped[numbers].agg(kinds).unstack("cycle").reindex(table["species"].unique())
+    total = wide.sum()
+    total[[not whole[name] for name, _ in wide.columns]] = np.nan
+    return pd.concat([wide, total.to_frame("all species").T])
+
+
+def list_teachers(pseudo: pd.DataFrame) -> list[str]:
+    """What the text columns say of each cycle: ``cycle 1: teacher stage 2, folds 0 to 4``."""
+    table = pseudo if "cycle" in pseudo.columns else pseudo.assign(cycle=1)
+    said = []
+    for cycle, rows in table.groupby("cycle", sort=False):
+        for name in rows.columns:
+            if name in _NOT_TEACHERS or pd.api.types.is_numeric_dtype(rows[name]):
+                continue
+            values = ", ".join(sorted(set(rows[name].dropna().astype(str))))
+            if values:
+                said.append(f"cycle {cycle}: {name} {values}")
+    return said
