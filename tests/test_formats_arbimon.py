@@ -163,6 +163,13 @@ def test_the_mailed_tables_are_read_in_any_wrapping(tmp_path, shape):
     assert (read.format, read.rows, read.unvalidated) == ("arbimon_jobs", (2, 3), 1)
 
 
+@pytest.mark.parametrize("time", ["1615786320000", "2021-03-15 05:32:00", "2021-03-15T05:32:00Z"])
+def test_a_jobs_local_time_is_read_however_it_is_written(tmp_path, time):
+    url = "https://x.org/S1_20210315_053000.wav"
+    read = read_table(jobs(tmp_path / "jobs", [f"1,400,2,900,0.7,1,5,101,{time},S1,{url}"]))
+    assert starts(read) == [121.0]
+
+
 def test_findings_in_a_zip_are_named_after_the_zip(tmp_path):
     folder = jobs(tmp_path / "jobs", ["12,400,10,900,0.7,1,5,101,---,S1,---"])
     path = shutil.make_archive(str(tmp_path / "mail"), "zip", folder)
@@ -179,6 +186,7 @@ def test_a_job_that_the_summary_does_not_name_is_left_out_and_reported(tmp_path)
     read = read_table(jobs(tmp_path / "jobs", JOB_ROWS, job=8))
     assert not read.annotations
     assert any(f.serious and "3 rows are left out" in f.what for f in read.findings)
+    assert not [f for f in read.findings if f.row]  # one finding for the job, not one a row
     (tmp_path / "jobs" / "_pattern_matching.csv").unlink()
     with pytest.raises(UserMistake, match="which names the species, is missing"):
         read_table(tmp_path / "jobs")

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from antpitta.core.config import parse_recipe
 from antpitta.core.timegrid import TimeGrid
-from antpitta.core.types import Classes, Recording, Scores
+from antpitta.core.types import Recording, Scores
 from antpitta.files.bundle import Bundle
 from antpitta.net.runtime import Heard, Listener
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from antpitta.core.types import Recording
 from antpitta.files.audio import content_key
+from antpitta.files.tables import replacing
 
 Picture = NDArray[np.uint8]  # (frames of all images of the recording, bands)
 
@@ -64,7 +65,5 @@ def _load(path: Path) -> Picture | None:
 
 
 def _save(picture: Picture, path: Path) -> None:
-    part = path.with_suffix(f".{os.getpid()}.{id(picture)}.part")
-    with part.open("wb") as file:
-        np.save(file, picture)
-    part.replace(path)
+    with replacing(path) as part:
+        np.save(part, picture)

@@ -24,17 +24,17 @@ from torch import Tensor
 from antpitta.core.errors import UserMistake
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Classes, Scores
-from antpitta.files.tables import write_csv, write_json
+from antpitta.files.tables import replacing, write_csv, write_json
 
 LOG_KEY = ["stage", "cycle", "fold", "epoch"]
 
 
 def save_tensors(state: dict[str, Tensor], path: Path, note: dict[str, str] | None = None) -> None:
     """Write named tensors as safetensors, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file({k: v.detach().contiguous().cpu() for k, v in state.items()}, part, metadata=note)
-    part.replace(path)
+    with replacing(path) as part:
+        save_file(
+            {k: v.detach().contiguous().cpu() for k, v in state.items()}, part, metadata=note
+        )
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -132,10 +132,8 @@ def write_scores(scores: Iterable[Scores], path: Path) -> None:
         frame.insert(2, "end_time", start + one.grid.hop)
         frame.insert(3, "source", one.source)
         frames.append(frame)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    pd.concat(frames, ignore_index=True).to_parquet(part, index=False)
-    part.replace(path)
+    with replacing(path) as part:
+        pd.concat(frames, ignore_index=True).to_parquet(part, index=False)
 
 
 def read_scores(path: Path) -> list[Scores]:

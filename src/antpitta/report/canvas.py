@@ -42,6 +42,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
+    "figure.constrained_layout.wspace": 0.05,
     "figure.facecolor": "white",
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
@@ -89,6 +90,7 @@ def save(figure: Figure, form: Form) -> bytes:
 
 def shorten(name: str, most: int = 38) -> str:
     """A name that fits, with its middle left out: genus and epithet both stay readable."""
+    name = _printable(name)
     if len(name) <= most:
         return name
     head = (most - 1) * 2 // 3
@@ -97,8 +99,15 @@ def shorten(name: str, most: int = 38) -> str:
 
 def fold(name: str, width: int, lines: int = 2) -> str:
     """A name on at most that many lines."""
-    pieces = wrap(name, width) or [""]
+    pieces = wrap(_printable(name), width) or [""]
     return "\n".join([*pieces[: lines - 1], shorten(" ".join(pieces[lines - 1 :]), width)]).strip()
+
+
+def _printable(text: str) -> str:
+    # A control character or half a surrogate would make the SVG one that no browser reads.
+    return "".join(
+        c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def bare(axes: Axes, *sides: Literal["left", "right", "bottom"]) -> None:

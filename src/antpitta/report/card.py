@@ -51,7 +51,8 @@ def render_card(
         _section("Citation", _quote(citation) if citation else "None was given."),
         _provenance(story),
     )
-    return "\n".join(part for part in parts if part)
+    card = "\n".join(part for part in parts if part)
+    return card.encode("utf-8", "replace").decode("utf-8")  # see render_page
 
 
 def escape(text: str) -> str:

@@ -65,7 +65,7 @@ def render_page(story: Story) -> str:
         lstrip_blocks=True,
     )
     groups, undrawn = _show_examples(story.examples)
-    return environment.get_template("page.html").render(
+    page = environment.get_template("page.html").render(
         story=story,
         final=story.final,
         metrics=[label for _, label in METRICS],
@@ -86,6 +86,8 @@ def render_page(story: Story) -> str:
         nouns=count_nouns,
         share=write_share,
     )
+    # File names may hold bytes that are no UTF-8; the page must still be writable.
+    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _picture(svg: bytes, alt: str) -> Picture:
@@ -197,17 +199,4 @@ def _show_log(log: pd.DataFrame | None) -> dict[str, object] | None:
 def _show_pseudo(pseudo: pd.DataFrame | None) -> dict[str, object] | None:
     if pseudo is None or pseudo.empty:
         return None
-    table = tabulate_pseudo(pseudo)
-    kinds = list(dict.fromkeys(str(name) for name, _ in table.columns))
-    cycles = [f"cycle {cycle}" for _, cycle in table.columns]
-    return {
-        "kinds": kinds,
-        "cycles": cycles,
-        "span": len(cycles) // max(1, len(kinds)),
-        "rows": [(str(name), [_cell(v) for v in table.loc[name]]) for name in table.index],
-        "teachers": list_teachers(pseudo),
-    }
-
-
-def _cell(value: float) -> str:
-    return write_count(value) if float(value).is_integer() else write_number(value)
+    return {"table": tabulate_pseudo(pseudo), "teachers": list_teachers(pseudo)}

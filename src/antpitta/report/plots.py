@@ -212,14 +212,14 @@ def draw_gain(stages: Sequence[StageResult], form: Form = "svg") -> bytes:
             bare(axes, "left")
         panels[0].set_yticks(range(len(stages)), [fold(stage.name, 22) for stage in stages])
         if truths:
-            _write_key(panels[0])
+            _write_key(panels)
         return save(figure, form)
 
 
-def _write_key(axes: Axes) -> None:
-    texts = ((0, PRESENT, "● judged cells, out of fold"), (170, ABSENT, "◆ whole truth"))
-    for right, colour, text in texts:
-        axes.annotate(text, (0, 0), xycoords="axes fraction", xytext=(right, -30),
+def _write_key(panels: Sequence[Axes]) -> None:
+    texts = ((PRESENT, "● judged cells, out of fold"), (ABSENT, "◆ whole truth"))
+    for axes, (colour, text) in zip(panels, texts, strict=False):
+        axes.annotate(text, (0, 0), xycoords="axes fraction", xytext=(0, -30),
                       textcoords="offset points", color=colour, fontsize=8)  # fmt: skip
 
 

@@ -35,6 +35,7 @@ from antpitta.sound.supervision import Supervision
 STATES = ("unknown", "absent", "present", "both")  # a cell's number is its place here
 COLOURS = (UNKNOWN, ABSENT, PRESENT, BOTH)
 COLUMNS = 300  # the most columns that the picture is drawn with
+SHARP = 12  # pixels a row is high: a browser smooths the edge between two rows
 
 
 def judge_recordings(supervision: Supervision) -> np.ndarray:
@@ -115,7 +116,7 @@ def _draw_cells(axes: Axes, cells: np.ndarray) -> None:
     palette = np.array([to_rgb(colour) for colour in COLOURS])
     count, species = cells.shape
     axes.imshow(
-        palette[columns.T],
+        palette[np.repeat(columns.T, SHARP, axis=0)],
         aspect="auto",
         interpolation="none",
         extent=(0, count, species - 0.5, -0.5),

@@ -5,8 +5,9 @@ three decimals, the interval beside it, and a dash for what is not defined. A fi
 interval says so by having none; it is never given one of width 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -195,30 +196,63 @@ def say_meaning(report: Report) -> str:
     )
 
 
-def tabulate_pseudo(pseudo: pd.DataFrame) -> pd.DataFrame:
-    """Species x (kind of number, cycle), with a last row for all species.
+def count_pseudo(pseudo: pd.DataFrame) -> pd.DataFrame:
+    """Rows (``kind``, ``cycle``, ``species``, ``value``, ``whole``), one a printed number.
 
     Takes one row a label (``recording``, ``species``, ``score``, and ``cycle`` unless there was
     only one) or rows that are counted already (``cycle``, ``species``, numbers). Whole numbers
-    are counts and add up; others are means, and have no sum.
+    are counts and add up; others are means.
     """
     table = pseudo if "cycle" in pseudo.columns else pseudo.assign(cycle=1)
     if "recording" in table.columns:
-        grouped = table.groupby(["cycle", "species"], sort=False)
-        table = grouped.agg(labels=("species", "size"), mean_score=("score", "mean")).reset_index()
-        table = table.rename(columns={"mean_score": "mean score"})
-    numbers = [
-        name
-        for name in table.columns.difference(["cycle", "species"], sort=False)
-        if pd.api.types.is_numeric_dtype(table[name])
-    ]
-    whole = {name: bool((table[name].dropna() % 1 == 0).all()) for name in numbers}
-    grouped = table.groupby(["species", "cycle"], sort=False)
-    kinds = {name: ("sum" if whole[name] else "mean") for name in numbers}
-    wide = grouped[numbers].agg(kinds).unstack("cycle").reindex(table["species"].unique())
-    total = wide.sum()
-    total[[not whole[name] for name, _ in wide.columns]] = np.nan
-    return pd.concat([wide, total.to_frame("all species").T])
+        table = table[["cycle", "species", "score"]].rename(columns={"score": "mean score"})
+        table.insert(2, "labels", 1)
+    parts = []
+    for kind in table.columns:
+        if kind in _NOT_TEACHERS or not pd.api.types.is_numeric_dtype(table[kind]):
+            continue
+        whole = bool((table[kind].dropna() % 1 == 0).all())
+        groups = table.groupby(["cycle", "species"], sort=False)[kind]
+        values = (groups.sum() if whole else groups.mean()).rename("value").reset_index()
+        parts.append(values.assign(kind=str(kind), whole=whole))
+    columns = ["kind", "cycle", "species", "value", "whole"]
+    return pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+@dataclass(frozen=True)
+class PseudoTable:
+    """Species x (kind of number, cycle), with a last row for all species."""
+
+    kinds: tuple[str, ...]
+    cycles: tuple[str, ...]  # under each kind
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def tabulate_pseudo(pseudo: pd.DataFrame) -> PseudoTable:
+    """What :func:`count_pseudo` counts, as it is printed; a mean has no sum over species."""
+    counted = count_pseudo(pseudo).to_dict("records")
+    places = list(dict.fromkeys((row["kind"], row["cycle"]) for row in counted))
+    cells = {(row["species"], row["kind"], row["cycle"]): row for row in counted}
+    rows = []
+    for species in dict.fromkeys(row["species"] for row in counted):
+        line = [cells.get((species, *place)) for place in places]
+        rows.append((str(species), tuple(_write_cell(cell) for cell in line)))
+    totals = []
+    for place in places:
+        column = [cell for (_, *at), cell in cells.items() if tuple(at) == place]
+        whole = all(cell["whole"] for cell in column)
+        totals.append(write_count(sum(cell["value"] for cell in column)) if whole else NONE)
+    return PseudoTable(
+        kinds=tuple(dict.fromkeys(kind for kind, _ in places)),
+        cycles=tuple(dict.fromkeys(str(cycle) for _, cycle in places)),
+        rows=(*rows, ("all species", tuple(totals))),
+    )
+
+
+def _write_cell(cell: Mapping[Hashable, Any] | None) -> str:
+    if cell is None:
+        return NONE
+    return write_count(cell["value"]) if cell["whole"] else write_number(cell["value"])
 
 
 def list_teachers(pseudo: pd.DataFrame) -> list[str]:

@@ -11,6 +11,7 @@ Without whole truth there are no false alarms to speak of, only unknowns: do not
 validated boxes.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -92,13 +93,13 @@ def event_f1(
 def tabulate_matches(matches: Matches, classes: Classes | None = None) -> pd.DataFrame:
     """The table of :func:`event_f1` from matches already made."""
     labels = {
-        "tp": [event.label for event, _ in matches.hits],
-        "fp": [event.label for event in matches.false_alarms],
-        "fn": [said.label for said in matches.misses],
+        "tp": Counter(event.label for event, _ in matches.hits),
+        "fp": Counter(event.label for event in matches.false_alarms),
+        "fn": Counter(said.label for said in matches.misses),
     }
     occurring = {label for several in labels.values() for label in several}
     names = list(classes.names) if classes else sorted(occurring)
-    counts = np.array([[several.count(name) for several in labels.values()] for name in names])
+    counts = np.array([[several[name] for several in labels.values()] for name in names])
     counts = counts.reshape(len(names), 3)
     each = _figures(counts)
     macro = [float(np.nanmean(c)) if np.isfinite(c).any() else float("nan") for c in each.T]

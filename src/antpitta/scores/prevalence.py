@@ -15,6 +15,7 @@ from antpitta.core.errors import UserMistake
 from antpitta.scores.metrics import Floats
 
 EDGE = 1e-12  # a score of exactly 0 or 1 has odds that no factor moves
+SLACK = 1e-6  # so that rounding never puts the answer outside the bracket
 
 
 def rescale_odds(scores: Floats, prevalence: Floats) -> Floats:
@@ -46,7 +47,6 @@ def _rescale(scores: Floats, share: float) -> Floats:
         return np.full(scores.shape, share)
     logits = logit(np.clip(scores, EDGE, 1 - EDGE))
     # these shifts bring the highest, and the lowest, score to the share: the answer lies between
-    low, high = logit(share) - logits.max(), logit(share) - logits.min()
-    if high > low:
-        low = brentq(lambda shift: expit(logits + shift).mean() - share, low, high, xtol=1e-12)
-    return np.asarray(expit(logits + low))
+    low, high = logit(share) - logits.max() - SLACK, logit(share) - logits.min() + SLACK
+    shift = brentq(lambda shift: expit(logits + shift).mean() - share, low, high, xtol=1e-12)
+    return np.asarray(expit(logits + shift))

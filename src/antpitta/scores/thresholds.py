@@ -87,7 +87,9 @@ def _choose(present: Flags, scores: Floats, aim: Aim) -> _Choice:
         # the lowest level takes the most; among equals of the best precision likewise
         best = int(np.flatnonzero(good)[0]) if reached else _most(precision, recall)
     below = levels[best - 1] if best else levels[best]
-    return _Choice(float((levels[best] + below) / 2), reached)
+    middle = (levels[best] + below) / 2
+    # of two neighbouring floats the middle may be the lower one, which is not to be taken
+    return _Choice(float(middle if middle > below else levels[best]), reached)
 
 
 def _last_best(values: Floats) -> int:

@@ -21,7 +21,7 @@ import pandas as pd
 from antpitta.core.errors import Finding, UserMistake
 from antpitta.core.types import Annotation
 from antpitta.files.formats.raven import recordings, times
-from antpitta.files.formats.sheet import UNJUDGED, VERDICT_COLUMNS, Sheet, has
+from antpitta.files.formats.sheet import UNJUDGED, Sheet, has
 from antpitta.files.formats.stems import recording_of
 from antpitta.files.formats.table import Format, Table
 from antpitta.files.formats.writing import digits, verdicts
@@ -61,7 +61,7 @@ def read(path: Path, verdict: bool | None = None) -> Table:
         start=start,
         stop=stop,
         label=label,
-        judged=sheet.judged(verdict, *VERDICT_COLUMNS, "manual id", meaning=UNJUDGED),
+        judged=sheet.judged(verdict, meaning=UNJUDGED),
         low=sheet.numbers("Low Freq (Hz)", empty=0.0),
         high=sheet.numbers("High Freq (Hz)", empty=math.inf),
         score=sheet.numbers("Confidence", empty=math.nan),
@@ -74,7 +74,7 @@ def _joined(folders: np.ndarray, files: np.ndarray) -> np.ndarray:
 
 
 def write(annotations: Sequence[Annotation], path: Path) -> None:
-    """BirdNET's CSV and a column ``Verdict``; bands that are whole stay out of the table."""
+    """BirdNET's CSV and a column ``Verdict``; it has no bands, and the one name stands twice."""
     columns = {
         "Start (s)": digits(said.start for said in annotations),
         "End (s)": digits(said.stop for said in annotations),

@@ -1,0 +1,156 @@
+"""What a run's folder tells: the results of every stage, examples to look at, provenance."""
+
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+
+from antpitta.core.config import Recipe, Stage
+from antpitta.core.types import Dataset
+from antpitta.files.audio import read
+from antpitta.files.dataset import Opened
+from antpitta.files.digest import digest_of
+from antpitta.files.runs import RunFolder, load_tensors, read_scores
+from antpitta.files.tables import read_frame
+from antpitta.learn.stages import last_cycle
+from antpitta.report.story import Example, StageResult, Story
+from antpitta.scores.boxes import box_cells
+from antpitta.scores.evaluate import evaluate
+from antpitta.sound.logmel import LogMel, band_edges, picture
+from antpitta.sound.supervision import supervision
+
+DRAWS = 1000  # of the bootstrap
+SHOWN = 4  # examples of each kind
+MARGIN = 2.0  # seconds of sound shown on either side of a box
+
+
+def tell(data: Opened, recipe: Recipe, folder: RunFolder) -> Story:
+    """The story of a run whose stages are trained and scored."""
+    dataset = data.dataset
+    stages = tuple(
+        _stage_result(dataset, stage, cycle, folder)
+        for stage in recipe.stages
+        for cycle in range(1, last_cycle(recipe, stage.name) + 1)
+    )
+    last = recipe.stages[-1].name
+    final = folder.stage(last, last_cycle(recipe, last))
+    cells = box_cells(read_scores(final / "oof_scores.parquet"), dataset.annotations, dataset.classes)
+    grid = recipe.front.grid_of(0.0, recipe.front.image)
+    return Story(
+        title=f"{folder.path.name}: {len(dataset.classes)} species",
+        subtitle=f"recipe {recipe.name}, {recipe.folds} folds, {len(dataset.recordings)} recordings",
+        stages=stages,
+        supervision=supervision(dataset, grid.hop),
+        examples=_examples(dataset, recipe, cells),
+        log=_log(folder),
+        pseudo=_pseudo(recipe, folder),
+        settings=_settings(recipe),
+        provenance=_provenance(data, recipe, folder),
+        left_out=_left_out(data),
+    )
+
+
+def _stage_result(dataset: Dataset, stage: Stage, cycle: int, folder: RunFolder) -> StageResult:
+    home = folder.stage(stage.name, cycle)
+    scores = read_scores(home / "oof_scores.parquet")
+    cells = box_cells(scores, dataset.annotations, dataset.classes)
+    rng = np.random.default_rng(0)
+    report = evaluate(cells, dataset.classes, home.name, draws=DRAWS, rng=rng)
+    says = stage.says if cycle == 1 else f"{stage.says} (cycle {cycle})"
+    return StageResult(home.name, says, report)
+
+
+def _examples(dataset: Dataset, recipe: Recipe, cells: pd.DataFrame) -> tuple[Example, ...]:
+    """Presents found and missed, absents passed and mistaken: the extremes of each."""
+    said = cells["present"]
+    ordered = [
+        ("present, found", cells[said].sort_values("score", ascending=False)),
+        ("present, missed", cells[said].sort_values("score")),
+        ("absent, mistaken for a call", cells[~said].sort_values("score", ascending=False)),
+        ("absent, passed over", cells[~said].sort_values("score")),
+    ]
+    mel = LogMel(recipe.front)
+    found = []
+    for title, table in ordered:
+        distinct = table.drop_duplicates("species").head(SHOWN)  # not one species four times
+        found += [_example(dataset, recipe, mel, title, row) for _, row in distinct.iterrows()]
+    return tuple(found)
+
+
+def _example(
+    dataset: Dataset, recipe: Recipe, mel: LogMel, title: str, row: "pd.Series[object]"
+) -> Example:
+    recording = next(one for one in dataset.recordings if one.id == row["recording"])
+    start, stop = float(str(row["start"])), float(str(row["stop"]))
+    stop = min(stop, start + 20.0)  # a statement about a whole recording has no shape to show
+    first = max(0.0, start - MARGIN)
+    last = min(recording.duration, stop + MARGIN)
+    rate = recipe.front.sample_rate
+    wave = read(recording, first, last, rate)
+    edges = band_edges(recipe.front)
+    return Example(
+        title=title,
+        recording=recording.id,
+        species=str(row["species"]),
+        start=start,
+        stop=stop,
+        low=float(str(row["low"])),
+        high=float(str(row["high"])),
+        score=float(str(row["score"])),
+        present=bool(row["present"]),
+        image=picture(wave, mel),
+        image_start=first,
+        image_stop=first + len(wave) / rate,
+        frequencies=edges[1:-1],
+    )
+
+
+def _log(folder: RunFolder) -> pd.DataFrame | None:
+    log = folder.read_log()
+    return None if log is None else log.rename(columns={"rate": "lr"})
+
+
+def _pseudo(recipe: Recipe, folder: RunFolder) -> pd.DataFrame | None:
+    """cycle, species, labels, recordings: what each cycle was taught."""
+    tables = []
+    for stage in recipe.stages:
+        for cycle in range(1, last_cycle(recipe, stage.name) + 1 if stage.pseudo else 1):
+            table = read_frame(folder.stage(stage.name, cycle) / "pseudo.csv")
+            counts = table.groupby("species").agg(
+                labels=("species", "size"), recordings=("recording", "nunique")
+            )
+            tables.append(counts.reset_index().assign(cycle=cycle))
+    if not tables:
+        return None
+    return pd.concat(tables, ignore_index=True)[["cycle", "species", "labels", "recordings"]]
+
+
+def _settings(recipe: Recipe) -> dict[str, str]:
+    found = {"recipe": recipe.name, "when to use it": recipe.when, "folds": str(recipe.folds)}
+    for room in ("front", "windows", "network"):
+        for key, value in getattr(recipe, room).model_dump().items():
+            found[f"{room}.{key}"] = str(value)
+    for stage in recipe.stages:
+        given = stage.model_dump(exclude={"name", "says"}, exclude_defaults=True)
+        found[f"stage {stage.name}"] = ", ".join(f"{key} {value}" for key, value in given.items())
+    return found
+
+
+def _provenance(data: Opened, recipe: Recipe, folder: RunFolder) -> dict[str, str]:
+    first = folder.stage(recipe.stages[0].name) / "fold0.safetensors"
+    return {
+        "training data": digest_of(data.dataset),
+        "recipe digest": recipe.digest,
+        "seed": str(recipe.seed),
+        "backbone weights": load_tensors(first)[1].get("from", "unknown"),
+        "antpitta": version("antpitta"),
+        "torch": version("torch"),
+        "timm": version("timm"),
+    }
+
+
+def _left_out(data: Opened) -> tuple[str, ...]:
+    lines = [str(finding) for finding in data.findings]
+    if data.missing:
+        lines.insert(0, f"{data.missing} of {data.rows} rows name recordings that are not here")
+    return tuple(lines)

@@ -1,0 +1,132 @@
+"""train: from a data set and a recipe to a bundle, with the report of how good it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from antpitta.api.story import tell
+from antpitta.core.config import Recipe
+from antpitta.files.bundle import Bundle, write_bundle
+from antpitta.files.dataset import Opened
+from antpitta.files.digest import digest_of
+from antpitta.files.recipes import read_recipe
+from antpitta.files.runs import RunFolder, read_scores, write_scores
+from antpitta.files.tables import write_json, write_text
+from antpitta.learn.stages import Run, Voice, last_cycle
+from antpitta.learn.train import train_stages
+from antpitta.report.card import render_card
+from antpitta.report.page import render_page
+from antpitta.report.story import Story
+from antpitta.scores.boxes import box_cells
+from antpitta.scores.evaluate import to_json
+from antpitta.scores.events import training_bands
+from antpitta.scores.thresholds import choose_thresholds
+
+QUIET = Voice(lambda text: None, lambda what, done, total, loss: None)
+LICENCE = "Of the recordings it was trained on; antpitta itself is Apache-2.0."
+PACKAGES = ("antpitta", "torch", "timm", "numpy", "soundfile", "soxr")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run."""
+
+    path: Path
+    story: Story
+
+    @property
+    def model(self) -> Path:
+        """The bundle that predict takes."""
+        return RunFolder(self.path).model
+
+
+def train(
+    data: Opened,
+    recipe: str = "quick",
+    out: Path | str = "runs/antpitta",
+    *,
+    changes: tuple[str, ...] = (),
+    resume: bool = False,
+    device: str = "auto",
+    precision: str = "32-true",
+    voice: Voice = QUIET,
+) -> Trained:
+    """Train all stages of a recipe, and write the run's folder.
+
+    ``changes`` are settings such as ``stages.masked.epochs=3``. With ``resume`` a run that was
+    stopped goes on. Raises UserMistake for data or settings that cannot be trained on.
+    """
+    chosen = read_recipe(recipe, changes)
+    folder = RunFolder(Path(out))
+    folder.begin(_config(data, chosen), resume=resume)
+    voice.say(_counts(data))
+    run = train_stages(
+        data.dataset, chosen, folder, voice, device=device, precision=precision
+    )
+    story = tell(data, chosen, folder)
+    last = chosen.stages[-1].name
+    for stage in chosen.stages:
+        cycle = last_cycle(chosen, stage.name)
+        _bundle(run, data, stage.name, cycle, folder.stage(stage.name, cycle) / "model", story)
+    write_scores(
+        read_scores(folder.stage(last, last_cycle(chosen, last)) / "oof_scores.parquet"),
+        folder.path / "oof_scores.parquet",
+    )
+    _bundle(run, data, last, last_cycle(chosen, last), folder.model, story)
+    write_report(folder, story)
+    return Trained(folder.path, story)
+
+
+def write_report(folder: RunFolder, story: Story) -> None:
+    """report.json and report.html of a run."""
+    stages = [
+        {"name": one.name, "says": one.says, "report": to_json(one.report)} for one in story.stages
+    ]
+    write_json({"stages": stages, "left_out": list(story.left_out)}, folder.path / "report.json")
+    write_text(render_page(story), folder.path / "report.html")
+
+
+def _bundle(
+    run: Run, data: Opened, stage: str, cycle: int, path: Path, story: Story
+) -> Bundle:
+    dataset, recipe, folder = data.dataset, run.recipe, run.folder
+    home = folder.stage(stage, cycle)
+    cells = box_cells(read_scores(home / "oof_scores.parquet"), dataset.annotations, dataset.classes)
+    names = tuple(f"fold{fold}.safetensors" for fold in range(recipe.folds))
+    bundle = Bundle(
+        path=path,
+        name=f"{run.source}/{home.name}",
+        species=dataset.classes.names,
+        recipe=recipe.model_dump(mode="json"),
+        weights=names,
+        thresholds=choose_thresholds(cells, dataset.classes, aim="f1"),
+        bands=training_bands(dataset.annotations, dataset.classes),
+        provenance={"stage": stage, "cycle": cycle, **story.provenance},
+    )
+    card = render_card(story, licence=LICENCE, model=str(Path(run.source) / "model"))
+    return write_bundle(bundle, [home / name for name in names], card)
+
+
+def _config(data: Opened, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "data": digest_of(data.dataset),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _counts(data: Opened) -> str:
+    dataset = data.dataset
+    present = sum(said.present for said in dataset.annotations)
+    text = (
+        f"{len(dataset.recordings)} recordings, {len(dataset.classes)} species, "
+        f"{present} present and {len(dataset.annotations) - present} absent boxes"
+    )
+    if data.missing:
+        text += f"; {data.missing} of {data.rows} rows name recordings that are not here"
+    return text
+
+
+Say = Callable[[str], None]

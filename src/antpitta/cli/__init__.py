@@ -1,0 +1,36 @@
+"""The verbs as commands. Printing and argument parsing live in this room only.
+
+Exit codes: 0 done, 1 done with something left out (and said so), 2 the user's mistake, in one line.
+"""
+
+import sys
+
+import typer
+
+from antpitta.cli import data, learning, predicting, stories
+from antpitta.core.errors import UserMistake
+
+app = typer.Typer(
+    name="antpitta",
+    help="From a few validated boxes to a species detector for long field recordings.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+data.register(app)
+learning.register(app)
+predicting.register(app)
+stories.register(app)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except UserMistake as mistake:
+        sys.stderr.write(f"antpitta: {' '.join(str(mistake).split())}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("antpitta: stopped; train goes on with --resume\n")
+        sys.exit(130)

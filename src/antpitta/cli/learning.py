@@ -1,0 +1,103 @@
+"""The commands that learn: train, evaluate, ensemble."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from antpitta import api
+from antpitta.cli.data import Absent, Audio, Data, Present, Sites, Tables, opened
+from antpitta.cli.show import console, listening, show_reports, show_species
+
+
+def train(
+    data: Data = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = Path("run"),
+    audio: Audio = None,
+    present: Present = None,
+    absent: Absent = None,
+    annotations: Tables = None,
+    sites: Sites = None,
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="A shipped recipe's name, or a TOML file.")
+    ] = "quick",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting, such as stages.masked.epochs=3."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", help="32-true or bf16-mixed.")
+    ] = "32-true",
+) -> None:
+    """Train a detector in stages, and report how good it is out of fold.
+
+    Example: `antpitta train --audio train --present train_tp.csv --absent train_fp.csv -o run`
+    """
+    given = opened(data, audio, present, absent, annotations, sites)
+    with listening() as voice:
+        trained = api.train(
+            given,
+            recipe,
+            out,
+            changes=tuple(changes or ()),
+            resume=resume,
+            device=device,
+            precision=precision,
+            voice=voice,
+        )
+    reports = tuple(stage.report for stage in trained.story.stages)
+    show_reports(reports, "out of fold, on judged boxes (95 % over recordings)")
+    console.print(f"report  {trained.path / 'report.html'}", markup=False)
+    console.print(
+        f"model   {trained.model}  ({len(given.dataset.classes)} species)", markup=False
+    )
+
+
+def evaluate(
+    target: Annotated[
+        Path, typer.Argument(help="A run, or a table of scores such as presence.csv.")
+    ],
+    truth: Annotated[
+        Path | None,
+        typer.Option("--truth", help="Whole truth: recording_id, then 1, 0 or nothing a species."),
+    ] = None,
+    species: Annotated[bool, typer.Option("--species/--no-species")] = True,
+) -> None:
+    """Report LWLRAP, AP and AUC: a run out of fold, or scores against whole truth.
+
+    Example: `antpitta evaluate out/presence.csv --truth test_truth.csv`
+    """
+    found = api.evaluate(target, truth)
+    title = "out of fold, on judged boxes" if truth is None else f"against {truth.name}"
+    show_reports(found.reports, f"{title} (95 % over recordings)")
+    if species:
+        show_species(found.per_species)
+    for note in found.notes[:20]:
+        console.print(f"left out: {note}", markup=False)
+
+
+def ensemble(
+    members: Annotated[
+        list[Path], typer.Argument(help="Runs on the same data; also tables of scores.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The blended model.")],
+    by: Annotated[str, typer.Option("--by", help="mean, rank, auc or fit.")] = "mean",
+) -> None:
+    """Blend several runs into one model; weights are fitted and judged out of fold.
+
+    Example: `antpitta ensemble runs/a runs/b -o blended --by auc`
+    """
+    blended = api.ensemble(members, out, by=by)
+    show_reports(blended.reports, "out of fold, weights fitted on the other folds")
+    for note in blended.notes:
+        console.print(note, markup=False)
+    console.print(f"model   {out}", markup=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    app.command()(train)
+    app.command()(evaluate)
+    app.command()(ensemble)

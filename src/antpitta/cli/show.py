@@ -1,0 +1,95 @@
+"""How results and progress look: tables, one moving bar on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isnan
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from antpitta.api import Interval, Report, Voice
+
+console = Console(highlight=False, soft_wrap=True)
+EVERY = 30.0  # seconds between plain lines of one piece of work
+
+
+@contextmanager
+def listening() -> Iterator[Voice]:
+    """A voice that draws bars where somebody is looking, and prints lines where nobody is."""
+    if console.is_terminal:
+        with _bars() as bars:
+            yield _drawn(bars)
+    else:
+        yield _printed()
+
+
+def _bars() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
+    return Progress(*columns, console=console)
+
+
+def _drawn(bars: Progress) -> Voice:
+    tasks = {}
+
+    def tick(what: str, done: int, total: int, loss: float) -> None:
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=total, loss="")
+        shown = "" if isnan(loss) else f"loss {loss:.3f}"
+        bars.update(tasks[what], completed=done, loss=shown)
+
+    return Voice(bars.console.print, tick)
+
+
+def _printed() -> Voice:
+    last: dict[str, float] = {}
+
+    def tick(what: str, done: int, total: int, loss: float) -> None:
+        now = time.monotonic()
+        if done < total and now - last.get(what, -EVERY) < EVERY:
+            return
+        last[what] = now
+        shown = "" if isnan(loss) else f"  loss {loss:.3f}"
+        console.print(f"{what}  {done}/{total}{shown}")
+
+    return Voice(console.print, tick)
+
+
+def span(figure: Interval) -> str:
+    """A figure with its interval."""
+    if isnan(figure.value):
+        return "-"
+    if isnan(figure.low):
+        return f"{figure.value:.3f}"
+    return f"{figure.value:.3f}  ({figure.low:.3f} to {figure.high:.3f})"
+
+
+def show_reports(reports: tuple[Report, ...], title: str) -> None:
+    """One row a report, with 95 % intervals over recordings."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("stage")
+    for name in ("LWLRAP", "macro AP", "macro AUC"):
+        table.add_column(name, no_wrap=True)
+    for report in reports:
+        figures = (report.lwlrap, report.macro_ap, report.macro_auc)
+        table.add_row(report.source, *(span(figure) for figure in figures))
+    console.print(table)
+
+
+def show_species(per_species: pd.DataFrame) -> None:
+    """One row a species."""
+    table = Table(title="per species", title_justify="left", title_style="bold")
+    for name in ("species", "present", "absent", "AP", "AUC"):
+        table.add_column(name, justify="left" if name == "species" else "right")
+    for _, row in per_species.iterrows():
+        numbers = (f"{row[key]:.3f}" if row[key] == row[key] else "-" for key in ("ap", "auc"))  # noqa: PLR0124
+        table.add_row(str(row["species"]), str(row["present"]), str(row["absent"]), *numbers)
+    console.print(table)

@@ -1,0 +1,230 @@
+"""Several models' scores as one: mean, rank, auc, fit.
+
+- ``mean``: the weighted mean of the probabilities.
+- ``rank``: the mean of ranks within each class (ranks.py). Not a probability: choose thresholds
+  anew.
+- ``auc`` and ``fit``: logits brought to the first member's mean and deviation, then averaged
+  with weights of each species' own (weights.py).
+
+A member that does not know a species weighs nothing there and the others share its weight;
+``Blend.missing`` says where. Weights that are fitted on cells flatter the blend on the same
+cells: :func:`nested_cells` is for the report, :func:`fit_blend` on everything for use.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from antpitta.core.errors import UserMistake
+from antpitta.core.types import Classes
+from antpitta.scores.cells import Matrices, cells_of
+from antpitta.scores.members import Member, check_aligned
+from antpitta.scores.metrics import Flags, Floats
+from antpitta.scores.ranks import RankReference
+from antpitta.scores.tables import some
+from antpitta.scores.weights import align, as_logits, knowing, shares, weigh_by_auc, weigh_by_fit
+
+By = Literal["mean", "rank", "auc", "fit"]
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A fitted ensemble: what to do with the scores of these members, in these classes."""
+
+    by: By
+    members: tuple[str, ...]
+    classes: tuple[str, ...]
+    weights: Floats  # (members, classes), summing to 1 in each class
+    slopes: Floats  # (members,): aligned logit = slope * logit + offset
+    offsets: Floats
+    ranks: tuple[RankReference, ...] = ()  # one a member, by rank only
+
+    def __post_init__(self) -> None:
+        if self.by not in get_args(By):
+            raise UserMistake(f"no ensemble by {self.by!r}; choose one of {some(get_args(By))}")
+        if self.weights.shape != (len(self.members), len(self.classes)):
+            raise ValueError(f"weights {self.weights.shape} do not fit the members and classes")
+
+    def apply(self, members: Sequence[Member]) -> Floats:
+        """The blended scores (rows, classes) of the same members, in any order.
+
+        A species that a member knew and now lacks goes to the others; UserMistake if nobody
+        with a weight is left for a species.
+        """
+        check_aligned(members, len(self.classes))
+        by_name = {member.name: member for member in members}
+        if set(by_name) != set(self.members):
+            raise UserMistake(
+                f"the blend is of {some(self.members)}, not of {some(by_name)}; "
+                "score the recordings with the same members"
+            )
+        ordered = [by_name[name] for name in self.members]
+        knows = knowing(ordered) & (self.weights > 0)
+        if not knows.any(axis=0).all():
+            gone = [
+                name for name, one in zip(self.classes, knows.any(axis=0), strict=True) if not one
+            ]
+            raise UserMistake(f"no member scores species {some(gone)}; add one that does")
+        weights = shares(self.weights, knows)
+        heard = np.stack([self._prepare(i, member) for i, member in enumerate(ordered)])
+        blended = np.einsum("mc,mrc->rc", weights, np.nan_to_num(heard))
+        return np.asarray(expit(blended) if self.by in ("auc", "fit") else blended)
+
+    def missing(self) -> dict[str, tuple[str, ...]]:
+        """For each member that weighs nothing in some species: which.
+
+        These are the species it does not score, and, by auc and fit, those it is of no use for.
+        """
+        silent = {
+            name: tuple(c for c, weight in zip(self.classes, row, strict=True) if weight == 0)
+            for name, row in zip(self.members, self.weights, strict=True)
+        }
+        return {name: species for name, species in silent.items() if species}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and numbers, for a bundle's manifest."""
+        return {
+            "by": self.by,
+            "members": list(self.members),
+            "classes": list(self.classes),
+            "weights": self.weights.tolist(),
+            "slopes": self.slopes.tolist(),
+            "offsets": self.offsets.tolist(),
+            "ranks": [{"scores": r.scores, "ranks": r.ranks} for r in self.ranks],
+        }
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> "Blend":
+        """The blend that :meth:`to_json` wrote down."""
+        return cls(
+            by=kept["by"],
+            members=tuple(kept["members"]),
+            classes=tuple(kept["classes"]),
+            weights=np.array(kept["weights"], float),
+            slopes=np.array(kept["slopes"], float),
+            offsets=np.array(kept["offsets"], float),
+            ranks=tuple(
+                RankReference(tuple(map(tuple, r["scores"])), tuple(map(tuple, r["ranks"])))
+                for r in kept["ranks"]
+            ),
+        )
+
+    def _prepare(self, place: int, member: Member) -> Floats:
+        if self.by == "rank":
+            return self.ranks[place].rank(member.scores)
+        if self.by == "mean":
+            return member.scores
+        return self.slopes[place] * as_logits(member.scores) + self.offsets[place]
+
+
+def blend(members: Sequence[Member], by: By, weights: Floats | None = None) -> Floats:
+    """Blend without any judged cell: ``mean``, or ``rank`` among the rows at hand.
+
+    ``weights`` are (members,) or (members, classes), not negative, scaled here; left out, all
+    members weigh the same. Raises UserMistake for ``auc`` and ``fit``, which need cells.
+    """
+    check_aligned(members)
+    classes = Classes(tuple(str(i) for i in range(members[0].scores.shape[1])))
+    return plain_blend(members, classes, by, weights).apply(members)
+
+
+def plain_blend(
+    members: Sequence[Member],
+    classes: Classes,
+    by: By,
+    weights: Floats | None = None,
+    known: Flags | None = None,
+) -> Blend:
+    """The blend of :func:`blend`, to keep; ranks come from the ``known`` cells, or all."""
+    check_aligned(members, len(classes))
+    if by in ("auc", "fit"):
+        raise UserMistake(f"an ensemble by {by} is fitted on judged cells; there are none here")
+    given = np.ones(len(members)) if weights is None else np.asarray(weights, float)
+    if given.ndim == 1:
+        given = np.tile(given[:, np.newaxis], (1, len(classes)))
+    if given.shape != (len(members), len(classes)) or not (given >= 0).all() or not given.any():
+        raise UserMistake(f"weights must be one a member, not negative, not all 0: {weights}")
+    references = [RankReference.of(member.scores, known) for member in members]
+    return _blend(members, classes, by, shares(given, knowing(members)), tuple(references))
+
+
+def fit_blend(members: Sequence[Member], judged: Matrices, by: By, classes: Classes) -> Blend:
+    """Fit the blend on judged cells: rows of ``judged`` are those of the members.
+
+    The members' scores must come from models that did not train on these rows. ``mean`` has
+    nothing to fit; ``rank`` keeps the judged cells as its reference.
+    """
+    check_aligned(members, len(classes))
+    if judged.truth.shape != members[0].scores.shape:
+        raise ValueError(f"{judged.truth.shape} judged, {members[0].scores.shape} scored")
+    if not (heard := knowing(members).any(axis=0)).all():
+        gone = [name for name, one in zip(classes.names, heard, strict=True) if not one]
+        raise UserMistake(f"no member scores species {some(gone)}; add one that does")
+    if by in ("mean", "rank"):
+        return plain_blend(members, classes, by, known=judged.known)
+    slopes, offsets = align(members, judged.known)
+    if by == "auc":
+        weights = weigh_by_auc(members, judged.truth, judged.known)
+    else:
+        logits = [
+            slope * as_logits(member.scores) + offset
+            for member, slope, offset in zip(members, slopes, offsets, strict=True)
+        ]
+        weights = weigh_by_fit(members, logits, judged.truth, judged.known)
+    return _blend(members, classes, by, weights, (), slopes, offsets)
+
+
+def nested_cells(
+    members: Sequence[Member],
+    judged: Matrices,
+    folds: Mapping[str, int],
+    by: By,
+    classes: Classes,
+) -> pd.DataFrame:
+    """The judged cells, each scored by a blend fitted on the other folds only.
+
+    ``folds`` says which fold each recording is in. Hand the result to ``evaluate``.
+    """
+    if gone := {name for name in judged.recordings if name not in folds}:
+        raise ValueError(f"no fold for recordings {some(gone)}")
+    fold = np.array([folds[name] for name in judged.recordings])
+    if len(judged.recordings) and len(set(fold.tolist())) < 2:
+        raise UserMistake(
+            "weights are fitted on other folds, but there is one only; use two or more"
+        )
+    scores = np.zeros(judged.truth.shape)
+    for held_out in np.unique(fold):
+        mine = fold == held_out
+        others = Matrices(
+            judged.truth[~mine],
+            judged.known[~mine],
+            judged.scores[~mine],
+            [name for name, own in zip(judged.recordings, mine, strict=True) if not own],
+        )
+        fitted = fit_blend([member.take(~mine) for member in members], others, by, classes)
+        scores[mine] = fitted.apply([member.take(mine) for member in members])
+    return cells_of(judged, scores, classes)
+
+
+def _blend(
+    members: Sequence[Member],
+    classes: Classes,
+    by: By,
+    weights: Floats,
+    ranks: tuple[RankReference, ...],
+    slopes: Floats | None = None,
+    offsets: Floats | None = None,
+) -> Blend:
+    return Blend(
+        by=by,
+        members=tuple(member.name for member in members),
+        classes=classes.names,
+        weights=weights,
+        slopes=np.ones(len(members)) if slopes is None else slopes,
+        offsets=np.zeros(len(members)) if offsets is None else offsets,
+        ranks=ranks if by == "rank" else (),
+    )

@@ -1,0 +1,277 @@
+"""The pictures, by the texts that they hold and by the numbers behind them."""
+
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from antpitta.core.types import Classes
+from antpitta.report.canvas import fold, shorten, styled
+from antpitta.report.plots import (
+    draw_curves,
+    draw_gain,
+    draw_species,
+    draw_training,
+    drawn_curves,
+    rank_species,
+    why_undefined,
+)
+from antpitta.report.spectrograms import draw_example, find_rows, mark_frequencies, thin_frames
+from antpitta.report.story import Example, StageResult
+from antpitta.report.supervised import (
+    count_supervision,
+    draw_supervision,
+    gather_columns,
+    judge_recordings,
+    sort_recordings,
+)
+from antpitta.scores.bootstrap import Interval
+from antpitta.scores.evaluate import Report
+from antpitta.sound.supervision import Supervision
+
+NAN = float("nan")
+CURVE = (np.array([0.0, 0.5, 1.0]), np.array([1.0, 0.8, 0.2]))
+
+
+def report(rows=None, **changed):
+    if rows is None:
+        rows = [
+            ("coqui", 10, 30, 0.5, 0.4, 0.6, 0.7, 0.6, 0.8, 0.9),
+            ("owl", 0, 40, NAN, NAN, NAN, NAN, NAN, NAN, NAN),
+            ("wren", 3, 1, 0.9, NAN, NAN, 0.95, NAN, NAN, 0.8),
+        ]
+    columns = "species present absent ap ap_low ap_high auc auc_low auc_high lwlrap".split()
+    fields = {
+        "source": "run",
+        "lwlrap": Interval(0.812, 0.774, 0.846),
+        "macro_ap": Interval(0.7, 0.65, 0.75),
+        "macro_auc": Interval(0.825, NAN, NAN),
+        "per_species": pd.DataFrame(rows, columns=columns),
+        "curves": {"coqui": CURVE, "wren": CURVE},
+        "recordings": 40,
+        "cells": 84,
+        "ranked": 9,
+    }
+    return Report(**fields | changed)
+
+
+def supervision():
+    present = np.array([[3, 0], [0, 0], [2, 0], [0, 0]])
+    absent = np.array([[0, 0], [5, 4], [1, 0], [0, 0]])
+    return Supervision(
+        Classes(("coqui", "owl")), ("a", "b", "c", "d"), present, absent, 10 - present - absent
+    )
+
+
+def example(**changed):
+    fields = {
+        "title": "best", "recording": "a", "species": "coqui", "start": 1.0, "stop": 2.0,
+        "low": 500.0, "high": float("inf"), "score": 0.934, "present": True,
+        "image": np.random.default_rng(0).random((40, 16)), "image_start": 0.0,
+        "image_stop": 3.0, "frequencies": np.linspace(100, 8000, 16),
+    }  # fmt: skip
+    return Example(**fields | changed)
+
+
+def texts(svg):
+    """What matplotlib wrote: with each text drawn as outlines it leaves a comment."""
+    builder = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
+    root = ElementTree.fromstring(svg, builder)  # raises if a browser could not read it
+    return [node.text.strip() for node in root.iter() if node.tag is ElementTree.Comment]
+
+
+def log(stage="one", fold=0, losses=(1.0, 0.5)):
+    rows = [(stage, fold, i, loss, 1e-3, 2.0) for i, loss in enumerate(losses, 1)]
+    return pd.DataFrame(rows, columns=["stage", "fold", "epoch", "loss", "lr", "seconds"])
+
+
+def test_species_are_ranked_with_the_undefined_last_and_chance_is_the_share_of_present():
+    table = rank_species(report().per_species)
+    assert list(table["species"]) == ["wren", "coqui", "owl"]
+    np.testing.assert_allclose(table["chance"], [0.75, 0.25, 0])
+
+
+def test_bars_name_every_species_with_counts_and_say_why_one_has_none():
+    said = texts(draw_species(report()))
+    assert {"wren", "coqui", "owl", "10 / 30", "0 / 40", "0.50", "0.90", "chance"} <= set(said)
+    assert "nothing judged present" in said
+
+
+@pytest.mark.parametrize(
+    ("present", "absent", "says"),
+    [(0, 0, "nothing judged"), (0, 1, "nothing judged present"),
+     (1, 0, "nothing judged absent"), (1, 1, "not defined")],
+)  # fmt: skip
+def test_a_missing_figure_has_a_reason(present, absent, says):
+    assert why_undefined(present, absent) == says
+
+
+@pytest.mark.parametrize("form", ["svg", "png"])
+def test_every_picture_comes_in_both_forms_and_twice_the_same(form):
+    start = {"svg": b"<?xml", "png": b"\x89PNG"}[form]
+    for draw, what in (
+        (draw_species, report()),
+        (draw_curves, report()),
+        (draw_gain, [StageResult("one", "", report())]),
+        (draw_training, log()),
+        (draw_supervision, supervision()),
+        (draw_example, example()),
+    ):
+        picture = draw(what, form)
+        assert picture.startswith(start)
+        assert picture == draw(what, form)
+
+
+@pytest.mark.parametrize(
+    ("draw", "nothing"),
+    [
+        (draw_species, report([])),
+        (draw_curves, report(curves={})),
+        (draw_gain, []),
+        (draw_training, log(losses=())),
+        (draw_supervision, Supervision(Classes(()), (), *[np.zeros((0, 0), int)] * 3)),
+    ],
+)
+def test_nothing_to_draw_is_refused(draw, nothing):
+    with pytest.raises(ValueError, match="nothing to draw|no stage"):
+        draw(nothing)
+
+
+def test_of_too_many_curves_the_species_with_most_present_stay_in_the_order_of_the_bars():
+    assert drawn_curves(report()) == ["wren", "coqui"]
+    assert drawn_curves(report(), most=1) == ["coqui"]
+    assert "wren" not in texts(draw_curves(report(), most=1))
+
+
+def test_a_curve_of_ten_thousand_corners_stays_small():
+    recall = np.linspace(0, 1, 10_000)
+    svg = draw_curves(report(curves={"coqui": (recall, 1 - recall / 2)}))
+    assert len(svg) < 60_000
+    assert "AP 0.50" in texts(svg)
+
+
+def test_gain_writes_the_value_of_every_stage_and_of_whole_truth():
+    stages = [
+        StageResult("crops", "", report(lwlrap=Interval(NAN, NAN, NAN))),
+        StageResult("masked", "", report(), report(lwlrap=Interval(0.623, 0.6, 0.65))),
+    ]
+    said = texts(draw_gain(stages))
+    assert {"crops", "masked", "0.812", "0.623", "0.825", "not defined"} <= set(said)
+    assert any("whole truth" in text for text in said)
+    assert not any("whole truth" in text for text in texts(draw_gain(stages[:1])))
+
+
+def test_of_an_epoch_that_was_run_again_the_later_row_counts():
+    again = pd.concat([log(losses=(1.0, 0.9)), log(losses=(1.0, 0.3)), log(fold=1)])
+    assert "ends at 0.4, mean of 2 folds" in texts(draw_training(again))
+
+
+def test_a_stage_of_one_epoch_and_losses_that_are_nan_are_drawn():
+    said = texts(draw_training(pd.concat([log(losses=(2.0,)), log("two", losses=(NAN, NAN))])))
+    assert {"one", "two", "ends at 2"} <= set(said)
+
+
+def test_supervision_counts_recordings_in_each_state_and_shares_of_frames():
+    table = count_supervision(supervision()).set_index("species")
+    assert table.loc["coqui", ["present", "absent", "both", "unknown"]].tolist() == [1, 1, 1, 1]
+    assert table.loc["owl", ["present", "absent", "both", "unknown"]].tolist() == [0, 1, 0, 3]
+    shares = ["present_share", "absent_share", "unknown_share"]
+    np.testing.assert_allclose(table.loc["coqui", shares].astype(float), [5 / 40, 6 / 40, 29 / 40])
+
+
+def test_recordings_are_sorted_by_what_is_present_then_by_what_was_judged():
+    cells = judge_recordings(supervision())
+    assert cells.tolist() == [[2, 0], [1, 1], [3, 0], [0, 0]]
+    assert sort_recordings(cells).tolist() == [0, 2, 1, 3]
+
+
+def test_one_judged_recording_among_thousands_keeps_its_column():
+    cells = np.zeros((4000, 1), np.int8)
+    cells[3999] = 2
+    columns, size = gather_columns(cells, most=300)
+    assert (len(columns), size) == (286, 14)
+    assert columns[-1, 0] == 2
+    assert columns.sum() == 2
+
+
+def test_the_commonest_judgement_of_a_column_shows():
+    column = np.array([[0], [0], [0], [1], [1], [2]], np.int8)
+    assert gather_columns(column, most=1)[0].tolist() == [[1]]
+    assert gather_columns(column[4:], most=1)[0].tolist() == [[2]]  # a draw: present shows
+
+
+def test_supervision_of_a_large_archive_is_a_small_picture():
+    rng = np.random.default_rng(1)
+    present = rng.integers(0, 50, (4000, 24)) * (rng.random((4000, 24)) < 0.02)
+    names = tuple(f"Eleutherodactylus number {i}" for i in range(24))
+    recordings = tuple(map(str, range(4000)))
+    svg = draw_supervision(
+        Supervision(Classes(names), recordings, present, present * 0, 3751 - present)
+    )
+    assert len(svg) < 250_000
+    assert "recordings, sorted (one column: 14)" in texts(svg)
+
+
+def test_a_box_becomes_rows_of_the_image_and_infinity_is_its_top():
+    frequencies = np.array([100.0, 200.0, 400.0, 800.0])
+    assert find_rows(frequencies, 200, 600) == (1.0, 2.5)
+    assert find_rows(frequencies, 0, float("inf")) == (-0.5, 3.5)
+    assert find_rows(frequencies, 900, 950) == (3.0, 4.0)  # above the picture: a line at the top
+
+
+def test_round_frequencies_are_marked_where_they_lie():
+    rows, labels = mark_frequencies(np.array([500.0, 1500.0, 2500.0]), most=3)
+    assert labels == ["0.5", "2"]  # 1 kHz lies too close to both
+    np.testing.assert_allclose(rows, [0, 1.5])
+
+
+def test_thinning_keeps_a_click():
+    image = np.zeros((1000, 2))
+    image[777, 1] = 9
+    thin = thin_frames(image, 100)
+    assert thin.shape == (100, 2)
+    assert thin.max() == 9
+
+
+@pytest.mark.parametrize("image", [np.full((5, 16), 7.0), np.full((5, 16), NAN)])
+def test_an_example_without_contrast_is_drawn(image):
+    said = texts(draw_example(example(image=image, present=False)))
+    assert "score 0.93, judged absent" in said
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"image": np.zeros((0, 16))}, "image"),
+        ({"image": np.zeros((4, 3))}, "frequencies"),
+        ({"start": 2.0}, "reversed"),
+        ({"image_stop": -1.0}, "reversed"),
+    ],
+)
+def test_an_example_refuses_what_cannot_be_drawn(changed, message):
+    with pytest.raises(ValueError, match=message):
+        example(**changed)
+
+
+def test_odd_names_neither_become_formulas_nor_break_the_file():
+    rows = [(name, 1, 1, 0.5, *[NAN] * 6) for name in ("$x^2$ & <b>", "a\x00b\udcff", "--")]
+    svg = draw_species(report(rows, curves={}))
+    assert "$x^2$ & <b>" in texts(svg)
+
+
+def test_long_names_lose_their_middle_and_wrap():
+    name = "Eleutherodactylus portoricensis, advertisement call"
+    assert len(shorten(name, 20)) <= 20
+    assert shorten(name, 20).startswith("Eleuthero")
+    assert shorten(name, 20).endswith("call")
+    assert fold(name, 23) == "Eleutherodactylus\nportoricensis…ment call"
+    assert shorten("short") == fold("short", 9) == "short"
+
+
+def test_the_users_own_matplotlib_settings_are_put_back():
+    with matplotlib.rc_context({"font.size": 31}):
+        with styled():
+            assert matplotlib.rcParams["font.size"] == 8.5
+        assert matplotlib.rcParams["font.size"] == 31
