@@ -34,11 +34,13 @@ def tell(data: Opened, recipe: Recipe, folder: RunFolder) -> Story:
     )
     last = recipe.stages[-1].name
     final = folder.stage(last, last_cycle(recipe, last))
-    cells = box_cells(read_scores(final / "oof_scores.parquet"), dataset.annotations, dataset.classes)
+    cells = box_cells(
+        read_scores(final / "oof_scores.parquet"), dataset.annotations, dataset.classes
+    )
     grid = recipe.front.grid_of(0.0, recipe.front.image)
     return Story(
         title=f"{folder.path.name}: {len(dataset.classes)} species",
-        subtitle=f"recipe {recipe.name}, {recipe.folds} folds, {len(dataset.recordings)} recordings",
+        subtitle=f"{len(dataset.recordings)} recordings, recipe {recipe.name}",
         stages=stages,
         supervision=supervision(dataset, grid.hop),
         examples=_examples(dataset, recipe, cells),

@@ -10,6 +10,8 @@ from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Recording, Scores
 from antpitta.files.bundle import Bundle
 from antpitta.net.runtime import Heard, Listener
+from antpitta.scores.ensemble import Blend
+from antpitta.scores.members import Member
 
 Floats = NDArray[np.float32]
 Reader = Callable[[Recording, float, float], Floats]
@@ -21,10 +23,10 @@ class Choir:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.classes = bundle.classes
-        self.parts = bundle.parts() or [bundle]
+        self.blend = Blend.from_json(bundle.blend) if bundle.members else None
         self.listeners = [
             Listener(parse_recipe(part.recipe, str(part.path)), part.classes, part.states())
-            for part in self.parts
+            for part in bundle.parts() or [bundle]
         ]
 
     def listen(
@@ -44,7 +46,10 @@ class Choir:
         return presence, signed
 
     def _blend(self, values: list[Floats]) -> Floats:
-        return values[0]
+        if self.blend is None:
+            return values[0]
+        named = zip(self.bundle.members, values, strict=True)
+        return self.blend.apply([Member(name, value) for name, value in named]).astype(np.float32)
 
 
 def _on_grid(heard: Heard, grid: TimeGrid) -> Floats:

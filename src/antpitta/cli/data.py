@@ -24,9 +24,7 @@ Tables = Annotated[
 Sites = Annotated[
     Path | None, typer.Option("--sites", help="A table: recording, site, began; overrides names.")
 ]
-Data = Annotated[
-    Path | None, typer.Argument(help="An antpitta.toml, or a folder that holds one.")
-]
+Data = Annotated[Path | None, typer.Argument(help="An antpitta.toml, or a folder that holds one.")]
 
 
 def opened(

@@ -50,9 +50,7 @@ def train(
     reports = tuple(stage.report for stage in trained.story.stages)
     show_reports(reports, "out of fold, on judged boxes (95 % over recordings)")
     console.print(f"report  {trained.path / 'report.html'}", markup=False)
-    console.print(
-        f"model   {trained.model}  ({len(given.dataset.classes)} species)", markup=False
-    )
+    console.print(f"model   {trained.model}  ({len(given.dataset.classes)} species)", markup=False)
 
 
 def evaluate(

@@ -90,6 +90,6 @@ def show_species(per_species: pd.DataFrame) -> None:
     for name in ("species", "present", "absent", "AP", "AUC"):
         table.add_column(name, justify="left" if name == "species" else "right")
     for _, row in per_species.iterrows():
-        numbers = (f"{row[key]:.3f}" if row[key] == row[key] else "-" for key in ("ap", "auc"))  # noqa: PLR0124
+        numbers = ("-" if isnan(row[key]) else f"{row[key]:.3f}" for key in ("ap", "auc"))
         table.add_row(str(row["species"]), str(row["present"]), str(row["absent"]), *numbers)
     console.print(table)

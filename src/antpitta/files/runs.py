@@ -4,7 +4,8 @@
     folds.csv          recording, site, fold
     log.csv            one row an epoch
     stages/<stage>/    fold<k>.safetensors, oof_scores.parquet, pseudo.csv; -c2 for cycle 2
-    oof_scores.parquet, report.json, report.html, model/ (the bundle that predict takes)
+    oof_scores.parquet, oof_cells.parquet, report.json, report.html
+    model/             the bundle that predict takes
 
 A file that is there is whole: everything is written beside its place and moved there.
 """
@@ -24,7 +25,7 @@ from torch import Tensor
 from antpitta.core.errors import UserMistake
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Classes, Scores
-from antpitta.files.tables import replacing, write_csv, write_json
+from antpitta.files.tables import read_frame, replacing, write_csv, write_json
 
 LOG_KEY = ["stage", "cycle", "fold", "epoch"]
 
@@ -114,6 +115,18 @@ class RunFolder:
         if file.is_file():
             table = pd.concat([pd.read_csv(file), table], ignore_index=True)
         write_csv(table.drop_duplicates(LOG_KEY, keep="last"), file)
+
+    def cells(self) -> pd.DataFrame:
+        """The judged cells of the last stage, out of fold. Raises UserMistake before its end."""
+        file = self.path / "oof_cells.parquet"
+        if not file.is_file():
+            raise UserMistake(f"{self.path}: no finished run; train it to its end with --resume")
+        return pd.read_parquet(file)
+
+    def folds(self) -> dict[str, int]:
+        """The fold of each recording."""
+        table = read_frame(self.path / "folds.csv")
+        return dict(zip(table["recording"], table["fold"].astype(int), strict=True))
 
     def read_log(self) -> pd.DataFrame | None:
         """log.csv, or None before the first epoch."""

@@ -141,7 +141,7 @@ def _encodings(raw: bytes) -> list[str]:
 
 def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
     """Rows that hold anything, each with the line it begins on."""
-    told = text[:8].split("\n")[0].strip().lower()
+    told = text[:6].splitlines()[0].lower() if text else ""
     spreadsheet = len(told) == 5 and told.startswith("sep=")  # Excel's own first line
     separator = told[-1] if spreadsheet else _separator(text)
     csv.field_size_limit(_LONGEST_CELL)

@@ -25,7 +25,7 @@ from antpitta.files.runs import (
     save_tensors,
     write_scores,
 )
-from antpitta.files.tables import read_frame, write_csv
+from antpitta.files.tables import write_csv
 from antpitta.learn.fit import Progress, Task, fit
 from antpitta.learn.material import Material
 from antpitta.learn.pseudo import Heard, teach
@@ -197,6 +197,6 @@ def heard_out_of_fold(run: Run, path: Path, folds: Ints) -> list[Heard]:
 
 def folds_of(run: Run, other: RunFolder) -> Ints:
     """The folds that another run dealt to this run's recordings."""
-    table = read_frame(other.path / "folds.csv").set_index("recording")["fold"].astype(int)
+    dealt = other.folds()
     ids = [recording.id for recording in run.material.dataset.recordings]
-    return np.asarray(table.reindex(ids).fillna(-1), dtype=np.int64)
+    return np.array([dealt.get(one, -1) for one in ids], dtype=np.int64)

@@ -9,13 +9,16 @@
 """
 
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, zip_longest
 
 import jinja2
 import numpy as np
 import pandas as pd
 
+from antpitta.report.canvas import Form
 from antpitta.report.plots import (
     METRICS,
     draw_curves,
@@ -42,7 +45,9 @@ from antpitta.report.tables import (
 
 __all__ = ["Example", "StageResult", "Story", "render_page"]
 
-ROOM = 3_000_000  # characters of the page that examples may take
+MOST = 4_800_000  # characters of a page that still passes as an attachment
+LARGE = 500_000  # bytes of an SVG that is worth replacing
+MARKUP = 800  # characters around an example's picture
 GROUPS = ("Heard", "Missed", "False alarms", "Rightly passed over")
 LINES = 500  # findings that are written out; the rest is counted
 
@@ -64,8 +69,18 @@ def render_page(story: Story) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    groups, undrawn = _show_examples(story.examples)
-    page = environment.get_template("page.html").render(
+    template = environment.get_template("page.html")
+    parts = _show_parts(story)
+    without = len(template.render(**parts, groups={}, undrawn=len(story.examples)))
+    groups, undrawn = _show_examples(story.examples, MOST - without)
+    page = template.render(**parts, groups=groups, undrawn=undrawn)
+    # File names may hold bytes that are no UTF-8; the page must still be writable.
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _show_parts(story: Story) -> dict[str, object]:
+    """Everything that the template asks for, but the examples."""
+    return dict(
         story=story,
         final=story.final,
         metrics=[label for _, label in METRICS],
@@ -76,8 +91,6 @@ def render_page(story: Story) -> str:
         supervision=_show_supervision(story),
         species=_show_species(story),
         curves=_show_curves(story),
-        groups=groups,
-        undrawn=undrawn,
         log=_show_log(story.log),
         pseudo=_show_pseudo(story.pseudo),
         left_out=story.left_out[:LINES],
@@ -86,12 +99,14 @@ def render_page(story: Story) -> str:
         nouns=count_nouns,
         share=write_share,
     )
-    # File names may hold bytes that are no UTF-8; the page must still be writable.
-    return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def _picture(svg: bytes, alt: str) -> Picture:
-    return Picture(f"data:image/svg+xml;base64,{b64encode(svg).decode('ascii')}", alt)
+def _picture(draw: Callable[[Form], bytes], alt: str) -> Picture:
+    """As SVG, which stays sharp on paper; as PNG where hundreds of rows make that huge."""
+    kind, picture = "svg+xml", draw("svg")
+    if len(picture) > LARGE:
+        kind, picture = "png", min(draw("png"), picture, key=len)
+    return Picture(f"data:image/{kind};base64,{b64encode(picture).decode('ascii')}", alt)
 
 
 def _show_gain(story: Story) -> Picture | None:
@@ -103,7 +118,7 @@ def _show_gain(story: Story) -> Picture | None:
         for stage in story.stages
     ]
     alt = f"Dots with intervals, one row a stage. {'; '.join(ends)}."
-    return _picture(draw_gain(story.stages), alt)
+    return _picture(partial(draw_gain, story.stages), alt)
 
 
 def _show_supervision(story: Story) -> dict[str, object] | None:
@@ -118,7 +133,7 @@ def _show_supervision(story: Story) -> dict[str, object] | None:
         "bars of the shares of frames. The table below has the counts."
     )
     return {
-        "picture": _picture(draw_supervision(story.supervision), alt),
+        "picture": _picture(partial(draw_supervision, story.supervision), alt),
         "rows": table.to_dict("records"),
     }
 
@@ -131,7 +146,7 @@ def _show_species(story: Story) -> dict[str, object] | None:
         f"Horizontal bars: average precision of {count_nouns(len(rows), 'species', 'species')}, "
         f"best {rows[0].species} with {rows[0].ap}. The table below has every value."
     )
-    return {"picture": _picture(draw_species(story.final.report), alt), "rows": rows}
+    return {"picture": _picture(partial(draw_species, story.final.report), alt), "rows": rows}
 
 
 def _show_curves(story: Story) -> dict[str, object] | None:
@@ -143,7 +158,7 @@ def _show_curves(story: Story) -> dict[str, object] | None:
         f"Precision against recall, one panel for each of {len(drawn)} species, "
         "in the order of the bars above."
     )
-    return {"picture": _picture(draw_curves(story.final.report), alt), "others": others}
+    return {"picture": _picture(partial(draw_curves, story.final.report), alt), "others": others}
 
 
 def group_example(example: Example) -> str:
@@ -157,20 +172,26 @@ def _absent(example: Example) -> int:
     return 2 if example.score >= 0.5 else 3
 
 
-def _show_examples(examples: Iterable[Example]) -> tuple[dict[str, list[object]], int]:
-    """Headings with their pictures in the given order, and how many found no room."""
-    groups: dict[str, list[object]] = {}
-    room, undrawn = ROOM, 0
+def _show_examples(examples: Iterable[Example], room: int) -> tuple[dict[str, list[object]], int]:
+    """Headings with their pictures in the given order, and how many found no room.
+
+    The headings take turns, so that the last of them, the false alarms, get their share.
+    """
+    waiting: dict[str, list[Example]] = {}
     for example in examples:
-        picture = _picture(draw_example(example), _describe(example)) if room > 0 else None
-        if picture is None or len(picture.source) > room:
+        waiting.setdefault(group_example(example), []).append(example)
+    groups: dict[str, list[object]] = {name: [] for name in (*GROUPS, *waiting) if name in waiting}
+    undrawn = 0
+    turns = chain.from_iterable(zip_longest(*([(g, e) for e in waiting[g]] for g in groups)))
+    for name, example in filter(None, turns):
+        if room > 0:
+            picture = _picture(partial(draw_example, example), _describe(example))
+            room -= len(picture.source) + MARKUP
+        if room > 0:
+            groups[name].append({"example": example, "picture": picture})
+        else:
             undrawn += 1
-            continue
-        room -= len(picture.source)
-        shown = {"example": example, "picture": picture}
-        groups.setdefault(group_example(example), []).append(shown)
-    known = {name: groups[name] for name in GROUPS if name in groups}
-    return known | groups, undrawn
+    return {name: shown for name, shown in groups.items() if shown}, undrawn
 
 
 def _describe(example: Example) -> str:
@@ -191,7 +212,7 @@ def _show_log(log: pd.DataFrame | None) -> dict[str, object] | None:
     minutes = float(np.nansum(counted["seconds"].to_numpy(float))) / 60
     alt = f"Training loss against epoch for {', '.join(stages)}; thin lines are folds."
     return {
-        "picture": _picture(draw_training(log), alt),
+        "picture": _picture(partial(draw_training, log), alt),
         "says": f"{epochs} over all stages and folds took {minutes:,.1f} minutes.",
     }
 

@@ -167,7 +167,7 @@ def draw_curves(report: Report, form: Form = "svg", most: int = 48) -> bytes:
 def drawn_curves(report: Report, most: int = 48) -> list[str]:
     """The species that :func:`draw_curves` has a panel for, best first."""
     table = rank_species(report.per_species)
-    table = table[[len(report.curves.get(name, ((), ()))[0]) > 0 for name in table["species"]]]
+    table = table[table["species"].isin([n for n, curve in report.curves.items() if len(curve[0])])]
     kept = table.sort_values("present", ascending=False, kind="stable").head(most).index
     return [str(name) for name in table.loc[kept.sort_values(), "species"]]
 

@@ -35,7 +35,7 @@ from antpitta.sound.supervision import Supervision
 STATES = ("unknown", "absent", "present", "both")  # a cell's number is its place here
 COLOURS = (UNKNOWN, ABSENT, PRESENT, BOTH)
 COLUMNS = 300  # the most columns that the picture is drawn with
-SHARP = 12  # pixels a row is high: a browser smooths the edge between two rows
+SHARP = 12  # pixels a row is high: a browser smooths the edges between cells
 
 
 def judge_recordings(supervision: Supervision) -> np.ndarray:
@@ -115,8 +115,10 @@ def _draw_cells(axes: Axes, cells: np.ndarray) -> None:
     columns, size = gather_columns(cells[sort_recordings(cells)])
     palette = np.array([to_rgb(colour) for colour in COLOURS])
     count, species = cells.shape
+    image = np.repeat(columns.T, SHARP, axis=0)
+    image = np.repeat(image, -(-2 * COLUMNS // len(columns)), axis=1)
     axes.imshow(
-        palette[np.repeat(columns.T, SHARP, axis=0)],
+        palette[image],
         aspect="auto",
         interpolation="none",
         extent=(0, count, species - 0.5, -0.5),

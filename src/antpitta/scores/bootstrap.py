@@ -45,9 +45,11 @@ def rank_rows(present: Flags, scores: Floats, recording: NDArray[np.intp]) -> Ra
 
 
 def draw_weights(recordings: int, draws: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """Blocks (draws, recordings) of how often each draw takes each recording."""
-    step = max(1, BLOCK // max(1, recordings))
-    share = np.full(recordings, 1 / max(1, recordings))
+    """Blocks (draws, recordings) of how often each draw takes each recording; of none, none."""
+    if not recordings:
+        return
+    step = max(1, BLOCK // recordings)
+    share = np.full(recordings, 1 / recordings)
     for first in range(0, draws, step):
         size = min(step, draws - first)
         yield rng.multinomial(recordings, share, size=size).astype(float)

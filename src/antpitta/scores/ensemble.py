@@ -41,6 +41,7 @@ class Blend:
     weights: Floats  # (members, classes), summing to 1 in each class
     slopes: Floats  # (members,): aligned logit = slope * logit + offset
     offsets: Floats
+    knows: Flags  # (members, classes): who scored what when it was made
     ranks: tuple[RankReference, ...] = ()  # one a member, by rank only
 
     def __post_init__(self) -> None:
@@ -63,25 +64,17 @@ class Blend:
                 "score the recordings with the same members"
             )
         ordered = [by_name[name] for name in self.members]
-        knows = knowing(ordered) & (self.weights > 0)
-        if not knows.any(axis=0).all():
-            gone = [
-                name for name, one in zip(self.classes, knows.any(axis=0), strict=True) if not one
-            ]
-            raise UserMistake(f"no member scores species {some(gone)}; add one that does")
-        weights = shares(self.weights, knows)
+        _check_known(ordered, self.classes)
+        weights = shares(self.weights, knowing(ordered))
         heard = np.stack([self._prepare(i, member) for i, member in enumerate(ordered)])
         blended = np.einsum("mc,mrc->rc", weights, np.nan_to_num(heard))
         return np.asarray(expit(blended) if self.by in ("auc", "fit") else blended)
 
     def missing(self) -> dict[str, tuple[str, ...]]:
-        """For each member that weighs nothing in some species: which.
-
-        These are the species it does not score, and, by auc and fit, those it is of no use for.
-        """
+        """For each member that did not score some species when the blend was made: which."""
         silent = {
-            name: tuple(c for c, weight in zip(self.classes, row, strict=True) if weight == 0)
-            for name, row in zip(self.members, self.weights, strict=True)
+            name: tuple(c for c, known in zip(self.classes, row, strict=True) if not known)
+            for name, row in zip(self.members, self.knows.tolist(), strict=True)
         }
         return {name: species for name, species in silent.items() if species}
 
@@ -94,7 +87,11 @@ class Blend:
             "weights": self.weights.tolist(),
             "slopes": self.slopes.tolist(),
             "offsets": self.offsets.tolist(),
-            "ranks": [{"scores": r.scores, "ranks": r.ranks} for r in self.ranks],
+            "knows": self.knows.tolist(),
+            "ranks": [
+                {"scores": list(map(list, r.scores)), "ranks": list(map(list, r.ranks))}
+                for r in self.ranks
+            ],
         }
 
     @classmethod
@@ -107,6 +104,7 @@ class Blend:
             weights=np.array(kept["weights"], float),
             slopes=np.array(kept["slopes"], float),
             offsets=np.array(kept["offsets"], float),
+            knows=np.array(kept["knows"], bool),
             ranks=tuple(
                 RankReference(tuple(map(tuple, r["scores"])), tuple(map(tuple, r["ranks"])))
                 for r in kept["ranks"]
@@ -118,7 +116,8 @@ class Blend:
             return self.ranks[place].rank(member.scores)
         if self.by == "mean":
             return member.scores
-        return self.slopes[place] * as_logits(member.scores) + self.offsets[place]
+        logits = as_logits(member.scores)
+        return np.asarray(self.slopes[place] * logits + self.offsets[place])
 
 
 def blend(members: Sequence[Member], by: By, weights: Floats | None = None) -> Floats:
@@ -161,9 +160,7 @@ def fit_blend(members: Sequence[Member], judged: Matrices, by: By, classes: Clas
     check_aligned(members, len(classes))
     if judged.truth.shape != members[0].scores.shape:
         raise ValueError(f"{judged.truth.shape} judged, {members[0].scores.shape} scored")
-    if not (heard := knowing(members).any(axis=0)).all():
-        gone = [name for name, one in zip(classes.names, heard, strict=True) if not one]
-        raise UserMistake(f"no member scores species {some(gone)}; add one that does")
+    _check_known(members, classes.names)
     if by in ("mean", "rank"):
         return plain_blend(members, classes, by, known=judged.known)
     slopes, offsets = align(members, judged.known)
@@ -210,6 +207,12 @@ def nested_cells(
     return cells_of(judged, scores, classes)
 
 
+def _check_known(members: Sequence[Member], classes: Sequence[str]) -> None:
+    known = knowing(members)
+    if gone := [name for i, name in enumerate(classes) if not known[:, i].any()]:
+        raise UserMistake(f"no member scores species {some(gone)}; add one that does")
+
+
 def _blend(
     members: Sequence[Member],
     classes: Classes,
@@ -226,5 +229,6 @@ def _blend(
         weights=weights,
         slopes=np.ones(len(members)) if slopes is None else slopes,
         offsets=np.zeros(len(members)) if offsets is None else offsets,
+        knows=knowing(members),
         ranks=ranks if by == "rank" else (),
     )

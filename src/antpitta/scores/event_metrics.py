@@ -127,7 +127,8 @@ def _islands(
     """
     islands: list[tuple[list[Event], list[Annotation]]] = []
     end = float("-inf")
-    for one in sorted([*found, *called], key=lambda one: (one.start, one.stop)):
+    every: list[Event | Annotation] = [*found, *called]
+    for one in sorted(every, key=lambda one: (one.start, one.stop)):
         if one.start >= end:
             islands.append(([], []))
         if isinstance(one, Event):

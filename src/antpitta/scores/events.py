@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from math import inf, isfinite
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
 from antpitta.core.types import Annotation, Classes, Event, Scores
@@ -102,8 +101,8 @@ def _limits(thresholds: Mapping[str, float] | float, classes: Classes) -> dict[s
 
 def _stretches(above: Flags) -> list[tuple[int, int]]:
     """Where ``above`` holds, as half-open (first, last) pairs."""
-    steps: NDArray[np.int8] = np.diff(above.astype(np.int8), prepend=0, append=0)
-    first, last = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    padded = np.concatenate([[False], above, [False]])
+    first, last = np.flatnonzero(padded[1:] > padded[:-1]), np.flatnonzero(padded[1:] < padded[:-1])
     return list(zip(first.tolist(), last.tolist(), strict=True))
 
 

@@ -33,9 +33,9 @@ def rescale_odds(scores: Floats, prevalence: Floats) -> Floats:
     if not ((value >= 0) & (value <= 1)).all():
         raise ValueError("a score is no probability")
     if (odd := (share < 0) | (share > 1)).any():
-        column = int(np.flatnonzero(odd)[0])
+        first = int(np.flatnonzero(odd)[0])
         raise UserMistake(
-            f"the prevalence of class {column} is {share[column]:g}; give a share from 0 to 1"
+            f"the prevalence of class {first} is {share[first]:g}; give a share from 0 to 1"
         )
     for column in np.flatnonzero(~np.isnan(share)) if len(value) else ():
         value[:, column] = _rescale(value[:, column], float(share[column]))

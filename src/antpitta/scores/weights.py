@@ -80,7 +80,7 @@ def weigh_by_fit(
     rows, columns = np.nonzero(known & ~np.isnan(middle[..., 0]))
     said, heard = truth[rows, columns], stack[rows, columns]
 
-    common = np.ones(len(members))
+    common: Floats = np.ones(len(members))
     if said.any() and not said.all():
         common = _coefficients(heard, said, columns, np.zeros(len(members)), RIDGE)
     weights = np.tile(common[:, np.newaxis], (1, truth.shape[1]))

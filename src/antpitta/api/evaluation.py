@@ -10,9 +10,10 @@ from antpitta.core.errors import UserMistake
 from antpitta.core.types import Classes
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame
+from antpitta.scores import evaluate as judging
 from antpitta.scores.boxes import presence
 from antpitta.scores.cells import left_out, whole_truth
-from antpitta.scores.evaluate import Report, evaluate, from_json
+from antpitta.scores.evaluate import Report, from_json
 
 DRAWS = 1000  # of the bootstrap
 SCORES = "presence.csv"
@@ -41,7 +42,7 @@ class Evaluation:
         return self.reports[-1].per_species
 
 
-def evaluate_scores(target: Path | str, truth: Path | str | None = None) -> Evaluation:
+def evaluate(target: Path | str, truth: Path | str | None = None) -> Evaluation:
     """Without truth: the out-of-fold reports of a run. With truth: scores against whole truth.
 
     ``target`` is a run folder or a table of scores (recording_id, then the species); ``truth``
@@ -92,7 +93,7 @@ def _written(path: Path) -> float:
 def _against(scores: pd.DataFrame, truth: pd.DataFrame, source: str) -> Evaluation:
     cells = whole_truth(truth, scores)
     classes = Classes(tuple(name for name in truth.columns if name != "recording_id"))
-    report = evaluate(cells, classes, source, draws=DRAWS, rng=np.random.default_rng(0))
+    report = judging.evaluate(cells, classes, source, draws=DRAWS, rng=np.random.default_rng(0))
     rest = left_out(truth, scores)
     notes = []
     if rest.recordings:

@@ -1,6 +1,5 @@
 """train: from a data set and a recipe to a bundle, with the report of how good it is."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +12,7 @@ from antpitta.files.dataset import Opened
 from antpitta.files.digest import digest_of
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder, read_scores, write_scores
-from antpitta.files.tables import write_json, write_text
+from antpitta.files.tables import replacing, write_json, write_text
 from antpitta.learn.stages import Run, Voice, last_cycle
 from antpitta.learn.train import train_stages
 from antpitta.report.card import render_card
@@ -62,18 +61,17 @@ def train(
     folder = RunFolder(Path(out))
     folder.begin(_config(data, chosen), resume=resume)
     voice.say(_counts(data))
-    run = train_stages(
-        data.dataset, chosen, folder, voice, device=device, precision=precision
-    )
+    run = train_stages(data.dataset, chosen, folder, voice, device=device, precision=precision)
     story = tell(data, chosen, folder)
     last = chosen.stages[-1].name
     for stage in chosen.stages:
         cycle = last_cycle(chosen, stage.name)
         _bundle(run, data, stage.name, cycle, folder.stage(stage.name, cycle) / "model", story)
-    write_scores(
-        read_scores(folder.stage(last, last_cycle(chosen, last)) / "oof_scores.parquet"),
-        folder.path / "oof_scores.parquet",
-    )
+    scores = read_scores(folder.stage(last, last_cycle(chosen, last)) / "oof_scores.parquet")
+    write_scores(scores, folder.path / "oof_scores.parquet")
+    cells = box_cells(scores, data.dataset.annotations, data.dataset.classes)
+    with replacing(folder.path / "oof_cells.parquet") as part:
+        cells.to_parquet(part, index=False)
     _bundle(run, data, last, last_cycle(chosen, last), folder.model, story)
     write_report(folder, story)
     return Trained(folder.path, story)
@@ -88,12 +86,12 @@ def write_report(folder: RunFolder, story: Story) -> None:
     write_text(render_page(story), folder.path / "report.html")
 
 
-def _bundle(
-    run: Run, data: Opened, stage: str, cycle: int, path: Path, story: Story
-) -> Bundle:
+def _bundle(run: Run, data: Opened, stage: str, cycle: int, path: Path, story: Story) -> Bundle:
     dataset, recipe, folder = data.dataset, run.recipe, run.folder
     home = folder.stage(stage, cycle)
-    cells = box_cells(read_scores(home / "oof_scores.parquet"), dataset.annotations, dataset.classes)
+    cells = box_cells(
+        read_scores(home / "oof_scores.parquet"), dataset.annotations, dataset.classes
+    )
     names = tuple(f"fold{fold}.safetensors" for fold in range(recipe.folds))
     bundle = Bundle(
         path=path,
@@ -127,6 +125,3 @@ def _counts(data: Opened) -> str:
     if data.missing:
         text += f"; {data.missing} of {data.rows} rows name recordings that are not here"
     return text
-
-
-Say = Callable[[str], None]

@@ -1,0 +1,35 @@
+"""antpitta as a library: one function a verb, under the command's name."""
+
+from antpitta.api.blending import Blended, ensemble
+from antpitta.api.data import Checked, check, init, open_data
+from antpitta.api.demonstration import Demonstration, demo
+from antpitta.api.evaluation import Evaluation, evaluate
+from antpitta.api.prediction import predict, predict_to
+from antpitta.api.simulation import simulate, simulate_callers
+from antpitta.api.training import Trained, train
+from antpitta.learn.stages import Voice
+from antpitta.scores.evaluate import Interval, Report
+from antpitta.sound.simulate import Simulation
+
+__all__ = [
+    "Blended",
+    "Checked",
+    "Demonstration",
+    "Evaluation",
+    "Interval",
+    "Report",
+    "Simulation",
+    "Trained",
+    "Voice",
+    "check",
+    "demo",
+    "ensemble",
+    "evaluate",
+    "init",
+    "open_data",
+    "predict",
+    "predict_to",
+    "simulate",
+    "simulate_callers",
+    "train",
+]

@@ -1,0 +1,135 @@
+"""ensemble: several runs, and tables of anyone's models, as one.
+
+Weights are fitted on out-of-fold cells; the report uses weights fitted on the other folds, so
+that it does not flatter. A table of scores may be a member too: it takes part in the weights and
+the report, but a model that only left a table cannot listen to new sound.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from antpitta.core.errors import UserMistake
+from antpitta.core.types import Classes
+from antpitta.files.bundle import Bundle, read_bundle, write_bundle
+from antpitta.files.runs import RunFolder
+from antpitta.files.tables import read_frame, write_csv, write_json
+from antpitta.scores.boxes import presence_table
+from antpitta.scores.cells import Matrices, matrices
+from antpitta.scores.ensemble import Blend, By, fit_blend, nested_cells
+from antpitta.scores.evaluate import Report, evaluate, to_json
+from antpitta.scores.members import Member, member_from_table
+from antpitta.scores.thresholds import choose_thresholds
+
+DRAWS = 1000  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class Blended:
+    """A fitted ensemble: the members' reports, then its own, on the same cells."""
+
+    path: Path
+    blend: Blend
+    reports: tuple[Report, ...]
+    notes: tuple[str, ...]
+    listens: bool  # False where a member is a table only
+
+
+def ensemble(members: Sequence[Path | str], out: Path | str, *, by: By = "mean") -> Blended:
+    """Blend runs (folders) and tables of scores (CSV: recording_id, then the species).
+
+    Raises UserMistake where there is no run among the members, or runs are of other data.
+    """
+    runs = [RunFolder(Path(one)) for one in members if Path(one).is_dir()]
+    tables = [Path(one) for one in members if not Path(one).is_dir()]
+    if not runs:
+        raise UserMistake("an ensemble needs a run: it brings the judged cells; name a run folder")
+    _check_same_data(runs)
+    names = [run.path.name for run in runs] + [table.stem for table in tables]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UserMistake(f"two members are called {sorted(twice)[0]!r}; rename a folder or file")
+    classes = read_bundle(runs[0].model).classes
+    judged = [matrices(run.cells(), classes) for run in runs]
+    voices = [Member(run.path.name, one.scores) for run, one in zip(runs, judged, strict=True)]
+    voices += [
+        member_from_table(read_frame(table), judged[0].recordings, classes, name=table.stem)
+        for table in tables
+    ]
+    folds = {str(k): int(v) for k, v in runs[0].folds().items()}
+    fitted = fit_blend(voices, judged[0], by, classes)
+    nested = nested_cells(voices, judged[0], folds, by, classes)
+    reports = (*(_alone(one, judged[0], classes) for one in voices), _report(nested, classes, by))
+    notes = [
+        f"{name} does not know {', '.join(species)}: weight 0 there"
+        for name, species in fitted.missing.items()
+        if species
+    ]
+    if tables:
+        notes.append("a table cannot listen: this ensemble scores these recordings only")
+    else:
+        _write_model(runs, fitted, nested, classes, Path(out), by)
+    blended = fitted.apply(voices)
+    write_csv(
+        presence_table(judged[0].recordings, blended, classes.names), Path(out) / "oof_blended.csv"
+    )
+    write_json({"reports": [to_json(one) for one in reports]}, Path(out) / "report.json")
+    return Blended(Path(out), fitted, reports, tuple(notes), not tables)
+
+
+def _check_same_data(runs: Sequence[RunFolder]) -> None:
+    first = runs[0].config()["data"]
+    for run in runs[1:]:
+        if run.config()["data"] != first:
+            raise UserMistake(
+                f"{run.path} was trained on other data than {runs[0].path}; blend runs on the same"
+            )
+
+
+def _alone(member: Member, judged: Matrices, classes: Classes) -> Report:
+    row, column = np.nonzero(judged.known & member.knows)
+    cells = pd.DataFrame(
+        {
+            "recording": np.array(judged.recordings, dtype=object)[row],
+            "species": np.array(classes.names, dtype=object)[column],
+            "present": judged.truth[row, column],
+            "score": member.scores[row, column],
+        }
+    )
+    return _report(cells, classes, member.name)
+
+
+def _report(cells: pd.DataFrame, classes: Classes, source: str) -> Report:
+    return evaluate(cells, classes, source, draws=DRAWS, rng=np.random.default_rng(0))
+
+
+def _write_model(
+    runs: Sequence[RunFolder],
+    fitted: Blend,
+    nested: pd.DataFrame,
+    classes: Classes,
+    out: Path,
+    by: By,
+) -> None:
+    bundles = [read_bundle(run.model) for run in runs]
+    bundle = Bundle(
+        path=out,
+        name=out.name,
+        species=classes.names,
+        thresholds=choose_thresholds(nested, classes, aim="f1"),
+        bands=bundles[0].bands,
+        members=tuple(run.path.name for run in runs),
+        blend=fitted.to_json(),
+        provenance={"members": {b.name: b.digest for b in bundles}, "by": by},
+    )
+    write_bundle(bundle, [one.path for one in bundles], _card(bundle, bundles))
+
+
+def _card(bundle: Bundle, members: Sequence[Bundle]) -> str:
+    lines = [f"# {bundle.name}", "", f"An ensemble ({bundle.provenance['by']}) of:", ""]
+    lines += [f"- {one.name} (digest {one.digest})" for one in members]
+    lines += ["", "Each member's own card lies in `members/`. Its figures, out of fold and with"]
+    lines += ["weights fitted on the other folds, are in `report.json`."]
+    return "\n".join(lines) + "\n"

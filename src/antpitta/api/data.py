@@ -1,0 +1,120 @@
+"""Opening a data set and examining it: open_data, check, init."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from antpitta.core.errors import Finding, UserMistake
+from antpitta.files.audio import read
+from antpitta.files.dataset import DataSource, Opened, open_dataset, read_source, write_source
+from antpitta.files.doctor import examine
+from antpitta.files.tables import replacing
+from antpitta.learn.stages import Voice
+from antpitta.report.supervised import draw_supervision
+from antpitta.sound.supervision import Supervision, supervision
+
+QUIET = Voice(lambda text: None, lambda what, done, total, loss: None)
+HOP = 0.016  # seconds: about a frame of the recipes
+Paths = Sequence[Path | str] | Path | str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the doctor found, and what supervises what."""
+
+    findings: tuple[Finding, ...]
+    supervision: Supervision
+    summary: str
+    picture: Path | None = None
+
+    @property
+    def serious(self) -> bool:
+        """Whether training on this data would learn something wrong."""
+        return any(finding.serious for finding in self.findings)
+
+
+def open_data(
+    data: Path | str | None = None,
+    *,
+    audio: Paths = (),
+    present: Paths = (),
+    absent: Paths = (),
+    annotations: Paths = (),
+    sites: Path | str | None = None,
+) -> Opened:
+    """A data set: from an antpitta.toml (or a folder that holds one), or from the flags.
+
+    Raises UserMistake where neither is given, both are, or nothing can be opened.
+    """
+    return open_dataset(_source(data, audio, present, absent, annotations, sites))
+
+
+def init(
+    folder: Path | str = ".",
+    *,
+    audio: Paths = (),
+    present: Paths = (),
+    absent: Paths = (),
+    annotations: Paths = (),
+    sites: Path | str | None = None,
+) -> Path:
+    """Write an antpitta.toml into ``folder``. Raises UserMistake where one is there."""
+    path = Path(folder) / "antpitta.toml"
+    if path.exists():
+        raise UserMistake(f"{path}: is there already; edit it, or remove it first")
+    write_source(_source(None, audio, present, absent, annotations, sites), path)
+    return path
+
+
+def check(
+    data: Opened, *, sound: bool = True, picture: Path | str | None = None, voice: Voice = QUIET
+) -> Checked:
+    """Examine a data set, decoding every recording if ``sound``; draw what supervises what."""
+    rate = 16_000
+    findings = tuple(examine(data, partial(read, sample_rate=rate) if sound else None))
+    seen = supervision(data.dataset, HOP)
+    path = None if picture is None else Path(picture)
+    if path is not None:
+        with replacing(path) as part:
+            part.write_bytes(draw_supervision(seen))
+    return Checked(findings, seen, _summary(data, seen), path)
+
+
+def _source(
+    data: Path | str | None,
+    audio: Paths,
+    present: Paths,
+    absent: Paths,
+    annotations: Paths,
+    sites: Path | str | None,
+) -> DataSource:
+    flags = [_paths(one) for one in (audio, present, absent, annotations)]
+    if data is not None:
+        if any(flags):
+            raise UserMistake(f"{data}: give either DATA or --audio and tables, not both")
+        return read_source(Path(data))
+    if not flags[0]:
+        raise UserMistake("no recordings: give DATA (an antpitta.toml), or --audio FOLDER")
+    return DataSource(*flags, sites=None if sites is None else Path(sites))
+
+
+def _paths(given: Paths) -> tuple[Path, ...]:
+    if isinstance(given, str | Path):
+        return (Path(given),)
+    return tuple(Path(one) for one in given)
+
+
+def _summary(data: Opened, seen: Supervision) -> str:
+    dataset = data.dataset
+    verdicts = Counter(said.present for said in dataset.annotations)
+    frames = seen.present.sum() + seen.absent.sum() + seen.unknown.sum()
+    shares = [100 * x.sum() / max(frames, 1) for x in (seen.present, seen.absent, seen.unknown)]
+    return (
+        f"{len(dataset.recordings)} recordings, {len(dataset.classes)} species; "
+        f"{verdicts[True]} present and {verdicts[False]} absent boxes; "
+        f"{data.missing} of {data.rows} rows name recordings that are not here; "
+        f"of all frames {shares[0]:.2f} % present, {shares[1]:.2f} % absent, "
+        f"{shares[2]:.2f} % unknown"
+    )

@@ -1,0 +1,314 @@
+"""report.html, read back as a browser would."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from antpitta.core.types import Classes
+from antpitta.report import page as page_module
+from antpitta.report.canvas import NONE
+from antpitta.report.page import Example, StageResult, Story, group_example, render_page
+from antpitta.report.tables import (
+    list_teachers,
+    tabulate_pseudo,
+    write_interval,
+    write_share,
+)
+from antpitta.scores.bootstrap import Interval
+from antpitta.scores.evaluate import COUNTS, FIGURES, Report
+from antpitta.sound.supervision import Supervision
+
+NAN = float("nan")
+EVIL = "<script>alert('x')</script><img src=http://example.org/a.png>"
+
+
+class Reader(HTMLParser):
+    """Every tag with its attributes, every table as rows of texts, and all of the text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.tables, self.text, self.open = [], [], "", []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag):
+        while self.open.pop() != tag:  # tags without an end are popped on the way
+            pass
+
+    def handle_data(self, data):
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += f" {data.strip()}" if data.strip() else ""
+        if "style" not in self.open:
+            self.text += data
+
+    def attributes(self, name):
+        return [found[name] for _, found in self.tags if name in found]
+
+    def row(self, first):
+        rows = [row for table in self.tables for row in table if row[0].strip().startswith(first)]
+        return [" ".join(cell.split()) for row in rows for cell in row[1:]]
+
+
+def report(lwlrap=0.8123, **changed):
+    rows = [
+        ("coqui", 1010, 30, 0.5512, 0.4123, 0.6987, 0.7071, 0.61, 0.8, 0.9),
+        ("owl", 0, 40, *[NAN] * 7),
+        (EVIL, 3, 1, 0.9, NAN, NAN, 0.95, NAN, NAN, 0.8),
+    ]
+    curve = (np.array([0.0, 0.5, 1.0]), np.array([1.0, 0.8, 0.2]))
+    fields = {
+        "source": "run, out of fold",
+        "lwlrap": Interval(lwlrap, lwlrap - 0.02, lwlrap + 0.03),
+        "macro_ap": Interval(0.7256, 0.65, 0.75),
+        "macro_auc": Interval(0.8286, NAN, NAN),
+        "per_species": pd.DataFrame(rows, columns=["species", *COUNTS, *FIGURES]),
+        "curves": {"coqui": curve},
+        "recordings": 4044,
+        "cells": 1084,
+        "ranked": 9,
+    }
+    return Report(**fields | changed)
+
+
+def example(score=0.93, present=True, **changed):
+    fields = {
+        "title": "best", "recording": "rec & 7", "species": "coqui", "start": 1.0, "stop": 2.0,
+        "low": 500.0, "high": 900.0, "score": score, "present": present,
+        "image": np.random.default_rng(0).random((20, 8)), "image_start": 0.0,
+        "image_stop": 3.0, "frequencies": np.linspace(100, 8000, 8),
+    }  # fmt: skip
+    return Example(**fields | changed)
+
+
+def story():
+    present, absent = np.array([[3, 0, 0]] * 2), np.array([[0, 5, 0]] * 2)
+    log = [("crops", fold, i, 1 / i, 1e-3, 30.0) for fold in (0, 1) for i in (1, 2)]
+    return Story(
+        title=f"Frogs {EVIL}",
+        subtitle="two stages",
+        stages=(
+            StageResult("crops", "boxes only", report(0.5678)),
+            StageResult("masked", "all windows", report(), report(0.6543, source="test set")),
+        ),
+        supervision=Supervision(
+            Classes(("coqui", "owl", EVIL)), ("a", "b"), present, absent, 10 - present - absent
+        ),
+        examples=(example(), example(0.02), example(0.8, present=False)),
+        log=pd.DataFrame(log, columns=["stage", "fold", "epoch", "loss", "lr", "seconds"]),
+        pseudo=pd.DataFrame(
+            {"cycle": [1, 1, 2], "species": ["coqui", "owl", "coqui"], "soft": [1500, 2, 7]}
+        ),
+        settings={"backbone": "resnet18", "<i>": "&amp;"},
+        provenance={"data digest": "sha256:12ab"},
+        left_out=("train_tp.csv:7: no audio for recording z", EVIL),
+    )
+
+
+@pytest.fixture(scope="module")
+def html():
+    return render_page(story())
+
+
+def test_the_page_fetches_nothing(html):
+    read = Reader(html)
+    assert all(source.startswith("data:") for source in read.attributes("src"))
+    assert all(link.startswith("#") for link in read.attributes("href"))
+    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in read.tags}
+    assert "@import" not in html
+    assert "url(" not in html
+    assert "default-src 'none'" in html
+
+
+def test_text_from_outside_is_shown_and_never_obeyed(html):
+    assert "<script" not in html
+    assert "<i>" not in html
+    read = Reader(html)
+    assert f"Frogs {EVIL}" in read.text
+    assert "rec & 7" in read.text
+    assert read.row("<i>") == ["&amp;"]
+
+
+def test_the_numbers_on_the_page_are_the_reports(html):
+    read = Reader(html)
+    for field in ("0.812", "0.792 to 0.842", "0.726", "0.650 to 0.750", "0.829", "0.654"):
+        assert field in read.text
+    assert read.row("crops")[1:4] == ["0.568 0.548 to 0.598", "0.726 0.650 to 0.750", "0.829"]
+    final = read.row("coqui")
+    assert final[7:15] == [
+        "1,010", "30", "0.971", "0.551 0.412 to 0.699", "0.707 0.610 to 0.800", "0.900",
+        "0.551", "0.707",
+    ]  # fmt: skip
+    assert "1,084 cells (1,013 present, 71 absent) in 4,044 recordings" in read.text
+
+
+def test_a_species_without_figures_keeps_its_row_and_says_why(html):
+    rows = [row for table in Reader(html).tables for row in table if "nothing judged" in row[0]]
+    assert [" ".join(cell.split()) for cell in rows[0]] == [
+        "owl nothing judged present", "0", "40", *[NONE] * 6,
+    ]  # fmt: skip
+    assert "fewer than 10 present" in html
+
+
+def test_supervision_is_told_in_recordings_and_frames(html):
+    cells = Reader(html).row("coqui")[:7]
+    assert cells == ["2", "0", "0", "0", "30.00 %", "0.00 %", "70.00 %"]
+    # 6 present and 10 absent of 60 species-frames
+    assert "Trained on 2 recordings for 3 species; listeners judged 26.67 %" in html
+
+
+def test_every_picture_and_table_is_told_to_those_who_cannot_see_it(html):
+    read = Reader(html)
+    pictures = [found for tag, found in read.tags if tag == "img"]
+    assert len(pictures) == 8  # gain, supervision, bars, curves, three examples, losses
+    assert all(len(found["alt"]) > 40 for found in pictures)
+    count = {tag: sum(one == tag for one, _ in read.tags) for tag in ("table", "caption")}
+    assert count["table"] == count["caption"] == 6
+    assert all("scope" in found for tag, found in read.tags if tag == "th")
+    targets = {found["id"] for _, found in read.tags if "id" in found}
+    assert {link[1:] for link in read.attributes("href")} == targets
+
+
+def test_an_empty_story_says_so_in_every_section():
+    read = Reader(render_page(Story()))
+    sections = sum(tag == "section" for tag, _ in read.tags)
+    assert sections == 9
+    assert read.text.count("Nothing to show: ") == sections + 1  # recipe and provenance
+    assert "Nothing was evaluated" in read.text
+    assert not {"img", "table", "figure"} & {tag for tag, _ in read.tags}
+
+
+def test_an_empty_report_and_nobodys_judgements_are_told_as_such():
+    bare = report(per_species=report().per_species.iloc[:0], curves={}, lwlrap=NAN)
+    none = np.zeros((0, 3), int)
+    nobody = Supervision(Classes(("a", "b", "c")), (), none, none, none)
+    text = Reader(
+        render_page(Story(stages=(StageResult("x", "", bare),), supervision=nobody, log=EMPTY_LOG))
+    ).text
+    assert "no species was evaluated" in text
+    assert "Trained on 0 recordings for 3 species." in text
+    assert "without a training log" in text
+    assert NONE in text
+
+
+EMPTY_LOG = pd.DataFrame(columns=["stage", "fold", "epoch", "loss", "lr", "seconds"])
+
+
+def test_whole_truth_of_other_species_leaves_dashes():
+    other = report(per_species=report().per_species.iloc[:1])
+    last = replace(story().stages[-1], truth=other)
+    read = Reader(render_page(Story(stages=(last,))))
+    assert read.row("owl")[-2:] == [NONE, NONE]
+    assert read.row("coqui")[-2:] == ["0.551", "0.707"]
+
+
+def test_what_finds_no_room_is_counted(monkeypatch):
+    monkeypatch.setattr(page_module, "MOST", 90_000)
+    monkeypatch.setattr(page_module, "LINES", 2)
+    examples = (example(),) * 8 + (example(present=False),)
+    text = Reader(render_page(Story(examples=examples, left_out=("one", "two", "three")))).text
+    drawn = text.count("recording rec & 7")
+    assert 0 < drawn < 9
+    assert "False alarms" in text  # though handed in last
+    assert f"{9 - drawn} more examples not drawn" in text
+    assert "3 findings" in text
+    assert "1 more finding not listed" in text
+
+
+def test_the_page_can_be_mailed(html):
+    assert len(html) < 1_000_000
+    assert page_module.MOST < 5_000_000
+
+
+def test_a_picture_that_is_huge_as_svg_comes_as_png(monkeypatch):
+    monkeypatch.setattr(page_module, "LARGE", 10)
+    sources = Reader(render_page(Story(stages=story().stages))).attributes("src")
+    assert all(source.startswith("data:image/png;base64,iVBORw0KGgo") for source in sources)
+
+
+@pytest.mark.parametrize(
+    ("one", "heading"),
+    [
+        (example(0.5), "Heard"),
+        (example(0.4), "Missed"),
+        (example(0.5, present=False), "False alarms"),
+        (example(0.4, present=False), "Rightly passed over"),
+        (example(group="Mine"), "Mine"),
+    ],
+)
+def test_an_example_stands_under_verdict_and_score(one, heading):
+    assert group_example(one) == heading
+
+
+def test_a_file_name_that_is_no_utf8_leaves_a_page_that_can_be_written():
+    odd = render_page(Story(examples=(example(recording="a\udcff"),), left_out=("b\udcff",)))
+    assert "recording a?" in odd.encode().decode()
+
+
+def test_pseudo_labels_are_counted_per_species_and_cycle(html):
+    table = tabulate_pseudo(story().pseudo)
+    assert table.kinds == ("soft",)
+    assert table.cycles == ("1", "2")
+    assert table.rows == (
+        ("coqui", ("1,500", "7")), ("owl", ("2", NONE)), ("all species", ("1,502", "7")),
+    )  # fmt: skip
+    assert Reader(html).row("all species") == ["1,502", "7"]
+
+
+def test_pseudo_labels_one_a_row_are_counted_with_their_mean_score():
+    rows = pd.DataFrame(
+        {"recording": ["a", "b", "b"], "species": ["owl", "owl", "coqui"],
+         "score": [0.5, 0.75, 0.9], "source": ["fold 1", "fold 0", "fold 0"]}
+    )  # fmt: skip
+    table = tabulate_pseudo(rows)
+    assert table.kinds == ("labels", "mean score")
+    assert table.rows[0] == ("owl", ("2", "0.625"))
+    assert table.rows[-1] == ("all species", ("3", NONE))
+    assert list_teachers(rows) == ["cycle 1: source fold 0, fold 1"]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0, "0.00 %"), (0.00001, "< 0.01 %"), (0.99999, "> 99.99 %"), (1.0, "100.00 %"),
+     (0.1234, "12.34 %"), (NAN, NONE)],
+)  # fmt: skip
+def test_a_share_is_never_rounded_to_none_or_all(share, text):
+    assert write_share(share) == text
+
+
+def test_an_interval_is_never_made_up():
+    assert str(write_interval(0.5, NAN, NAN)) == "0.500"
+    assert str(write_interval(NAN, 0.1, 0.2)) == NONE
+    assert str(write_interval(0.5, 0.4, 0.6)) == "0.500 (0.400 to 0.600)"
+
+
+def test_text_stands_out_from_the_paper_in_light_and_dark(html):
+    schemes = re.findall(r"--paper: (#\w+); --ink: (#\w+); --muted: (#\w+);.*?--accent: (#\w+)",
+                         html, re.DOTALL)  # fmt: skip
+    assert len(schemes) == 2
+    for paper, *inks in schemes:
+        assert min(contrast(paper, ink) for ink in inks) >= 4.5  # WCAG 2.1, AA
+
+
+def contrast(one, other):
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour):
+    parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
