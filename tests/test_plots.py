@@ -146,6 +146,13 @@ def test_of_too_many_curves_the_species_with_most_present_stay_in_the_order_of_t
     assert "wren" not in texts(draw_curves(report(), most=1))
 
 
+def test_of_too_many_bars_the_species_with_most_present_stay():
+    said = texts(draw_species(report(), most=2))
+    assert {"coqui", "wren"} <= set(said)
+    assert "owl" not in said
+    assert "owl" not in texts(draw_supervision(supervision(), most=1))
+
+
 def test_a_curve_of_ten_thousand_corners_stays_small():
     recall = np.linspace(0, 1, 10_000)
     svg = draw_curves(report(curves={"coqui": (recall, 1 - recall / 2)}))

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from antpitta.archive.choir import Choir
 from antpitta.archive.predict import Prediction, listen_to, predict_archive, write_prediction
 from antpitta.core.errors import UserMistake
 from antpitta.files.bundle import read_bundle
 from antpitta.files.recordings import find_recordings
+from antpitta.files.tables import read_frame
 
 FORMATS = ("csv", "parquet")
 
@@ -22,17 +24,20 @@ def predict_to(
     out: Path | str,
     *,
     formats: tuple[str, ...] = ("csv",),
+    prevalence: Path | str | None = None,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Prediction:
     """Write presence.csv, events, quarantine.csv and run.json for every recording in ``audio``.
 
-    Raises UserMistake for a model or folder that is not there, or an unknown format.
+    ``prevalence`` is a table (species, prevalence) to which the odds in presence.csv are
+    rescaled. Raises UserMistake for a model or folder that is not there, or an unknown format.
     """
     if strange := [name for name in formats if name not in FORMATS]:
         raise UserMistake(f"--format {strange[0]}: unknown; choose from {', '.join(FORMATS)}")
     bundle = read_bundle(Path(model))
     found = find_recordings([Path(root) for root in audio])
     choir = Choir(bundle)
+    expected = None if prevalence is None else read_prevalence(Path(prevalence), bundle.species)
     done = 0
 
     def count(more: int) -> None:
@@ -40,15 +45,34 @@ def predict_to(
         done += more
         tick(done, len(found.recordings))
 
-    prediction = predict_archive(choir, found.recordings, found.findings, count)
+    prediction = predict_archive(choir, found.recordings, found.findings, count, expected)
     note = {
         "model": bundle.name,
         "digest": bundle.digest,
         "thresholds": bundle.thresholds,
+        "prevalence": None if prevalence is None else str(prevalence),
         "versions": {name: version(name) for name in ("antpitta", "torch", "timm")},
     }
     write_prediction(prediction, Path(out), formats, note)
     return prediction
+
+
+def read_prevalence(path: Path, species: tuple[str, ...]) -> NDArray[np.float64]:
+    """The expected shares in the order of ``species``; NaN for those the table leaves out.
+
+    Raises UserMistake for missing columns, a share outside 0..1, or no known species.
+    """
+    table = read_frame(path)
+    if missing := {"species", "prevalence"} - set(table.columns):
+        raise UserMistake(f"{path}: no column {sorted(missing)[0]!r}; give species,prevalence")
+    shares = pd.to_numeric(table["prevalence"], errors="coerce")
+    wrong = ~shares.between(0, 1)
+    if wrong.any():
+        raise UserMistake(f"{path}:{wrong.idxmax()}: prevalence is no share; write 0 to 1")
+    given = dict(zip(table["species"], shares, strict=True))
+    if not set(given) & set(species):
+        raise UserMistake(f"{path}: none of the model's species, such as {species[0]}; name those")
+    return np.array([given.get(name, np.nan) for name in species], dtype=np.float64)
 
 
 def predict(model: Path | str, *audio: Path | str) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from antpitta.files.audio import UnreadableAudio, read
 from antpitta.files.tables import replacing, write_csv, write_json
 from antpitta.scores.boxes import presence_table
 from antpitta.scores.events import find_events
+from antpitta.scores.prevalence import rescale_odds
 
 EVENT_COLUMNS = [
     "file", "start_time", "end_time", "low_freq", "high_freq", "species", "score", "model",
@@ -65,8 +66,13 @@ def predict_archive(
     recordings: Iterable[Recording],
     broken: Iterable[Finding],
     tick: Callable[[int], None] = lambda done: None,
+    prevalence: NDArray[np.float64] | None = None,
 ) -> Prediction:
-    """Hear an archive; ``broken`` are the files that did not even open."""
+    """Hear an archive; ``broken`` are the files that did not even open.
+
+    ``prevalence`` (classes,) is the share of recordings that each species is expected in, NaN
+    where nobody knows: the odds in ``presence`` are rescaled to it. Events are left alone.
+    """
     ids, rows, events = [], [], []
     quarantine = [(finding.file, finding.what) for finding in broken]
     for one in listen_to(choir, recordings, tick):
@@ -76,7 +82,9 @@ def predict_archive(
         ids.append(one.recording.id)
         rows.append(one.presence)
         events += [_event_row(one.recording, event) for event in _events(choir, one.scores)]
-    value = np.array(rows, dtype=np.float32)
+    value = np.array(rows, dtype=np.float32).reshape(len(rows), len(choir.classes))
+    if prevalence is not None and rows:
+        value = rescale_odds(value, prevalence)
     return Prediction(
         presence_table(ids, value, choir.classes.names),
         pd.DataFrame(events, columns=EVENT_COLUMNS),

@@ -16,6 +16,10 @@ def predict(
     form: Annotated[
         str, typer.Option("--format", help="Of the events: csv, parquet, or both.")
     ] = "csv",
+    prevalence: Annotated[
+        Path | None,
+        typer.Option("--prevalence", help="A table species,prevalence to rescale presence.csv to."),
+    ] = None,
 ) -> None:
     """Listen to recordings: presence.csv, events.csv, quarantine.csv and run.json.
 
@@ -27,6 +31,7 @@ def predict(
             audio,
             out,
             formats=tuple(name.strip() for name in form.split(",") if name.strip()),
+            prevalence=prevalence,
             tick=lambda done, total: voice.tick("recordings", done, total, float("nan")),
         )
     console.print(

@@ -28,7 +28,9 @@ def read_recipe(name: str, changes: tuple[str, ...] = ()) -> Recipe:
         text, where = read_text(Path(name)), name
     else:
         known = ", ".join(shipped_recipes())
-        raise UserMistake(f"recipe {name!r}: no such recipe or file; take one of {known}, or a path")
+        raise UserMistake(
+            f"recipe {name!r}: no such recipe or file; take one of {known}, or a path"
+        )
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -33,9 +33,7 @@ LOG_KEY = ["stage", "cycle", "fold", "epoch"]
 def save_tensors(state: dict[str, Tensor], path: Path, note: dict[str, str] | None = None) -> None:
     """Write named tensors as safetensors, atomically."""
     with replacing(path) as part:
-        save_file(
-            {k: v.detach().contiguous().cpu() for k, v in state.items()}, part, metadata=note
-        )
+        save_file({k: v.detach().contiguous().cpu() for k, v in state.items()}, part, metadata=note)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -30,6 +30,7 @@ PRESENT_PALE = "#8fc1e0"
 ABSENT = "#d55e00"
 BOTH = "#33204d"
 UNKNOWN = "#e6e9ee"
+ROWS = 120  # the most species of one picture: more cannot be taken in, and make it huge
 PIXELATED = b"image-rendering:crisp-edges;image-rendering:pixelated"
 WIDTH = 7.6  # inches: the text column of the page, and of a printed sheet
 

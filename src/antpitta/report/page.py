@@ -9,16 +9,15 @@
 """
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, zip_longest
 
 import jinja2
 import numpy as np
 import pandas as pd
 
-from antpitta.report.canvas import Form
+from antpitta.report.canvas import ROWS
 from antpitta.report.plots import (
     METRICS,
     draw_curves,
@@ -46,7 +45,6 @@ from antpitta.report.tables import (
 __all__ = ["Example", "StageResult", "Story", "render_page"]
 
 MOST = 4_800_000  # characters of a page that still passes as an attachment
-LARGE = 500_000  # bytes of an SVG that is worth replacing
 MARKUP = 800  # characters around an example's picture
 GROUPS = ("Heard", "Missed", "False alarms", "Rightly passed over")
 LINES = 500  # findings that are written out; the rest is counted
@@ -80,33 +78,34 @@ def render_page(story: Story) -> str:
 
 def _show_parts(story: Story) -> dict[str, object]:
     """Everything that the template asks for, but the examples."""
-    return dict(
-        story=story,
-        final=story.final,
-        metrics=[label for _, label in METRICS],
-        training=say_training(story),
-        meaning=say_meaning(story.final.report) if story.final else "",
-        rows=list_stages(story.stages),
-        gain=_show_gain(story),
-        supervision=_show_supervision(story),
-        species=_show_species(story),
-        curves=_show_curves(story),
-        log=_show_log(story.log),
-        pseudo=_show_pseudo(story.pseudo),
-        left_out=story.left_out[:LINES],
-        uncounted=max(0, len(story.left_out) - LINES),
-        count=write_count,
-        nouns=count_nouns,
-        share=write_share,
-    )
+    return {
+        "story": story,
+        "final": story.final,
+        "metrics": [label for _, label in METRICS],
+        "training": say_training(story),
+        "meaning": say_meaning(story.final.report) if story.final else "",
+        "rows": list_stages(story.stages),
+        "gain": _show_gain(story),
+        "supervision": _show_supervision(story),
+        "species": _show_species(story),
+        "curves": _show_curves(story),
+        "log": _show_log(story.log),
+        "pseudo": _show_pseudo(story.pseudo),
+        "left_out": story.left_out[:LINES],
+        "uncounted": max(0, len(story.left_out) - LINES),
+        "count": write_count,
+        "nouns": count_nouns,
+        "share": write_share,
+    }
 
 
-def _picture(draw: Callable[[Form], bytes], alt: str) -> Picture:
-    """As SVG, which stays sharp on paper; as PNG where hundreds of rows make that huge."""
-    kind, picture = "svg+xml", draw("svg")
-    if len(picture) > LARGE:
-        kind, picture = "png", min(draw("png"), picture, key=len)
-    return Picture(f"data:image/{kind};base64,{b64encode(picture).decode('ascii')}", alt)
+def _picture(svg: bytes, alt: str) -> Picture:
+    return Picture(f"data:image/svg+xml;base64,{b64encode(svg).decode('ascii')}", alt)
+
+
+def _say_most(species: int, by: str) -> str:
+    """The end of a caption, where a picture cannot hold all species."""
+    return f" Of {species:,} species, the {ROWS} {by}; the table has all." if species > ROWS else ""
 
 
 def _show_gain(story: Story) -> Picture | None:
@@ -118,7 +117,7 @@ def _show_gain(story: Story) -> Picture | None:
         for stage in story.stages
     ]
     alt = f"Dots with intervals, one row a stage. {'; '.join(ends)}."
-    return _picture(partial(draw_gain, story.stages), alt)
+    return _picture(draw_gain(story.stages), alt)
 
 
 def _show_supervision(story: Story) -> dict[str, object] | None:
@@ -133,8 +132,9 @@ def _show_supervision(story: Story) -> dict[str, object] | None:
         "bars of the shares of frames. The table below has the counts."
     )
     return {
-        "picture": _picture(partial(draw_supervision, story.supervision), alt),
+        "picture": _picture(draw_supervision(story.supervision), alt),
         "rows": table.to_dict("records"),
+        "most": _say_most(len(table), "present in the most recordings"),
     }
 
 
@@ -146,7 +146,11 @@ def _show_species(story: Story) -> dict[str, object] | None:
         f"Horizontal bars: average precision of {count_nouns(len(rows), 'species', 'species')}, "
         f"best {rows[0].species} with {rows[0].ap}. The table below has every value."
     )
-    return {"picture": _picture(partial(draw_species, story.final.report), alt), "rows": rows}
+    return {
+        "picture": _picture(draw_species(story.final.report), alt),
+        "rows": rows,
+        "most": _say_most(len(rows), "with the most present boxes"),
+    }
 
 
 def _show_curves(story: Story) -> dict[str, object] | None:
@@ -158,7 +162,7 @@ def _show_curves(story: Story) -> dict[str, object] | None:
         f"Precision against recall, one panel for each of {len(drawn)} species, "
         "in the order of the bars above."
     )
-    return {"picture": _picture(partial(draw_curves, story.final.report), alt), "others": others}
+    return {"picture": _picture(draw_curves(story.final.report), alt), "others": others}
 
 
 def group_example(example: Example) -> str:
@@ -185,7 +189,7 @@ def _show_examples(examples: Iterable[Example], room: int) -> tuple[dict[str, li
     turns = chain.from_iterable(zip_longest(*([(g, e) for e in waiting[g]] for g in groups)))
     for name, example in filter(None, turns):
         if room > 0:
-            picture = _picture(partial(draw_example, example), _describe(example))
+            picture = _picture(draw_example(example), _describe(example))
             room -= len(picture.source) + MARKUP
         if room > 0:
             groups[name].append({"example": example, "picture": picture})
@@ -212,7 +216,7 @@ def _show_log(log: pd.DataFrame | None) -> dict[str, object] | None:
     minutes = float(np.nansum(counted["seconds"].to_numpy(float))) / 60
     alt = f"Training loss against epoch for {', '.join(stages)}; thin lines are folds."
     return {
-        "picture": _picture(partial(draw_training, log), alt),
+        "picture": _picture(draw_training(log), alt),
         "says": f"{epochs} over all stages and folds took {minutes:,.1f} minutes.",
     }
 

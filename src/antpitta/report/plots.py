@@ -23,6 +23,7 @@ from antpitta.report.canvas import (
     NONE,
     PRESENT,
     PRESENT_PALE,
+    ROWS,
     RULE,
     WIDTH,
     Form,
@@ -61,9 +62,12 @@ def why_undefined(present: int, absent: int) -> str:
     return "nothing judged absent" if absent == 0 else "not defined"
 
 
-def draw_species(report: Report, form: Form = "svg") -> bytes:
-    """Average precision per species: bar, 95 % interval, and a mark where chance lies."""
-    table = rank_species(report.per_species)
+def draw_species(report: Report, form: Form = "svg", most: int = ROWS) -> bytes:
+    """Average precision per species: bar, 95 % interval, and a mark where chance lies.
+
+    Of more than ``most`` species those with the most present boxes, best first all the same.
+    """
+    table = _keep_most(rank_species(report.per_species), most)
     if table.empty:
         raise ValueError("the report names no species: there is nothing to draw")
     with styled():
@@ -76,6 +80,11 @@ def draw_species(report: Report, form: Form = "svg") -> bytes:
         axes.set_axisbelow(True)
         bare(axes, "left")
         return save(figure, form)
+
+
+def _keep_most(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    kept = table.sort_values("present", ascending=False, kind="stable").head(most).index
+    return table.loc[kept.sort_values()].reset_index(drop=True)
 
 
 def _draw_bars(axes: Axes, table: pd.DataFrame) -> None:
@@ -168,8 +177,7 @@ def drawn_curves(report: Report, most: int = 48) -> list[str]:
     """The species that :func:`draw_curves` has a panel for, best first."""
     table = rank_species(report.per_species)
     table = table[table["species"].isin([n for n, curve in report.curves.items() if len(curve[0])])]
-    kept = table.sort_values("present", ascending=False, kind="stable").head(most).index
-    return [str(name) for name in table.loc[kept.sort_values(), "species"]]
+    return [str(name) for name in _keep_most(table, most)["species"]]
 
 
 def _draw_curve(axes: Axes, name: str, curve: Curve, line: dict[Hashable, Any]) -> None:

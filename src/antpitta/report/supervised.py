@@ -21,6 +21,7 @@ from antpitta.report.canvas import (
     MUTED,
     NONE,
     PRESENT,
+    ROWS,
     RULE,
     UNKNOWN,
     Form,
@@ -66,9 +67,12 @@ def count_supervision(supervision: Supervision) -> pd.DataFrame:
     return table.iloc[order].reset_index(drop=True)
 
 
-def draw_supervision(supervision: Supervision, form: Form = "svg") -> bytes:
-    """Species x recordings on the left, the shares of frames on the right."""
-    table = count_supervision(supervision)
+def draw_supervision(supervision: Supervision, form: Form = "svg", most: int = ROWS) -> bytes:
+    """Species x recordings on the left, the shares of frames on the right.
+
+    Of more than ``most`` species those present in the most recordings.
+    """
+    table = count_supervision(supervision).head(most)
     if table.empty or not len(supervision.recordings):
         raise ValueError("no species or no recordings: there is nothing to draw")
     names = list(supervision.classes.names)

@@ -30,7 +30,7 @@ class Member:
         if self.scores.ndim != 2:
             raise ValueError(f"{self.name}: scores must be (rows, classes): {self.scores.shape}")
         blank = np.isnan(self.scores)
-        if (blank.any(axis=0) != blank.all(axis=0)).any():
+        if len(blank) and (blank.any(axis=0) != blank.all(axis=0)).any():
             raise ValueError(f"{self.name}: a species is scored in some rows and not in others")
         if not (blank | ((self.scores >= 0) & (self.scores <= 1))).all():
             raise ValueError(f"{self.name}: a score is no probability")

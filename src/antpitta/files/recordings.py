@@ -1,0 +1,151 @@
+"""Recordings found in folders: probed, named, and placed.
+
+- An id is the file's stem where no other file has it, else the path below its folder, else
+  that with the folder's name before it. Two recordings never share one.
+- The folder names the site only where there are several to tell apart.
+- What looks like sound and cannot be read is a Finding, never passed over. Hidden files are
+  passed over: ``._*`` are what a Mac leaves on a foreign disk, with sound's suffix and no sound.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+from antpitta.core.errors import Finding, UserMistake
+from antpitta.core.types import Recording
+from antpitta.files.audio import SUFFIXES, UnreadableAudio, probe
+from antpitta.files.names import Origin, origin_of, telling_folder
+from antpitta.files.sites import place_recordings
+
+_FOREIGN = frozenset((".m4a", ".aac", ".wma", ".wac", ".wv", ".ape", ".amr", ".mp4", ".mpga"))
+_PROBERS = 8  # threads: probing waits for the disk
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is to listen to, and the files and rows that had to be left out."""
+
+    recordings: tuple[Recording, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    root: Path  # the folder it was found under
+
+    @property
+    def below(self) -> PurePath:
+        return PurePath(self.path.relative_to(self.root))
+
+    def ids(self) -> tuple[str, ...]:
+        """The ids it could have, the most preferred first."""
+        below = self.below.with_suffix("").as_posix()
+        home = self.root.resolve().name
+        whole = self.path.absolute().as_posix()
+        return (self.path.stem, below, f"{home}/{below}", f"{home}/{self.below.as_posix()}", whole)
+
+
+def find_recordings(roots: Sequence[Path], sites: Path | None = None) -> Found:
+    """Every recording in these folders (or files), sorted by id.
+
+    ``sites`` is a table that knows better where and when (files/sites.py). Raises UserMistake
+    for a root that is not there or holds no sound, and where no file at all can be read.
+    """
+    files, findings = _collect(roots)
+    with ThreadPoolExecutor(_PROBERS) as pool:
+        probed = list(pool.map(_probe, files, _ids(files)))
+    recordings = [one for one in probed if isinstance(one, tuple)]
+    findings += [one for one in probed if isinstance(one, Finding)]
+    if not recordings:
+        first = f"; the first: {findings[0].what}" if findings else ""
+        raise UserMistake(
+            f"{', '.join(map(str, roots))}: no recording can be read{first};"
+            " give WAV, FLAC, OGG or MP3 files"
+        )
+    placed = tuple(sorted(_place(recordings), key=lambda recording: recording.id))
+    if sites is not None:
+        placed, strange = place_recordings(placed, sites)
+        findings += strange
+    return Found(placed, tuple(findings))
+
+
+def _collect(roots: Sequence[Path]) -> tuple[list[_File], list[Finding]]:
+    """The files with sound's suffixes, each once though roots may overlap, in order."""
+    files: dict[str, _File] = {}
+    findings = []
+    for root in roots:
+        if not root.exists():
+            raise UserMistake(f"{root}: there is no such file or folder; check the path")
+        met = 0
+        for path, home in _walk(root):
+            key = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
+            suffix = path.suffix.lower()
+            if suffix in SUFFIXES:
+                met += 1
+                files.setdefault(key, _File(path, home))
+            elif suffix in _FOREIGN:
+                met += 1
+                what = f"{suffix[1:].upper()} cannot be read"
+                findings.append(Finding(str(path), None, what, "convert it to FLAC", True))
+        if not met:
+            raise UserMistake(
+                f"{root}: holds no recordings; give a folder with WAV, FLAC, OGG or MP3 files"
+            )
+    return sorted(files.values(), key=lambda file: file.path), findings
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, Path]]:
+    """Every visible file under a root with the folder it counts from; links are followed once."""
+    if root.is_file():
+        yield root, root.parent
+        return
+    seen = set()
+    for folder, inside, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back up
+            inside.clear()
+            continue
+        seen.add(real)
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield Path(folder) / name, root
+
+
+def _ids(files: Sequence[_File]) -> list[str]:
+    """The most preferred ids that are all different."""
+    choices = [file.ids() for file in files]
+    level = [0] * len(files)
+    while True:
+        ids = [choice[at] for choice, at in zip(choices, level, strict=True)]
+        shared = {id for id, count in Counter(ids).items() if count > 1}
+        rising = [i for i, id in enumerate(ids) if id in shared and level[i] < 4]
+        if not rising:
+            return ids
+        for i in rising:
+            level[i] += 1
+
+
+def _probe(file: _File, id: str) -> tuple[_File, Recording, Origin] | Finding:
+    try:
+        recording = probe(file.path, id)
+    except UnreadableAudio as trouble:
+        what = str(trouble).removeprefix(f"{file.path}: ")
+        return Finding(str(file.path), None, what, "record, copy or convert it anew", True)
+    return file, recording, origin_of(file.path)
+
+
+def _place(probed: Sequence[tuple[_File, Recording, Origin]]) -> Iterator[Recording]:
+    """Each recording with its site and time; see names.py for what goes before what."""
+    homes: dict[Path, set[str | None]] = {}
+    for file, _, _ in probed:
+        homes.setdefault(file.root, set()).add(telling_folder(file.below.parent))
+    for file, recording, origin in probed:
+        several = len(homes[file.root]) > 1
+        folder = telling_folder(file.below.parent) if several else None
+        site = origin.site or folder or origin.recorder
+        yield replace(recording, site=site, began=origin.began)
