@@ -295,6 +295,13 @@ def test_pseudo_labels_one_a_row_are_counted_with_their_mean_score():
     assert list_teachers(rows) == ["cycle 1: source fold 0, fold 1"]
 
 
+def test_a_recording_that_counts_for_two_species_is_not_added_up():
+    counted = pd.DataFrame(
+        {"cycle": [1, 1], "species": ["a", "b"], "labels": [3, 4], "recordings": [2, 2]}
+    )
+    assert tabulate_pseudo(counted).rows[-1] == ("all species", ("7", NONE))
+
+
 @pytest.mark.parametrize(
     ("share", "text"),
     [(0.0, "0.00 %"), (0.00001, "< 0.01 %"), (0.99999, "> 99.99 %"), (1.0, "100.00 %"),

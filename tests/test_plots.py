@@ -17,6 +17,7 @@ from antpitta.report.plots import (
     draw_training,
     drawn_curves,
     rank_species,
+    tidy_log,
     why_undefined,
 )
 from antpitta.report.spectrograms import draw_example, find_rows, mark_frequencies, thin_frames
@@ -176,6 +177,12 @@ def test_of_an_epoch_that_was_run_again_the_later_row_counts():
     assert "ends at 0.4, mean of 2 folds" in texts(draw_training(again))
 
 
+def test_cycles_of_one_stage_get_a_panel_each():
+    cycles = pd.concat([log().assign(cycle=1), log("two").assign(cycle=1), log().assign(cycle=2)])
+    assert list(tidy_log(cycles)["stage"].unique()) == ["one, cycle 1", "two", "one, cycle 2"]
+    assert {"one, cycle 1", "one, cycle 2", "two"} <= set(texts(draw_training(cycles)))
+
+
 def test_a_stage_of_one_epoch_and_losses_that_are_nan_are_drawn():
     said = texts(draw_training(pd.concat([log(losses=(2.0,)), log("two", losses=(NAN, NAN))])))
     assert {"one", "two", "ends at 2"} <= set(said)
@@ -264,9 +271,9 @@ def test_an_example_refuses_what_cannot_be_drawn(changed, message):
 
 
 def test_odd_names_neither_become_formulas_nor_break_the_file():
-    rows = [(name, 1, 1, 0.5, *[NAN] * 6) for name in ("$x^2$ & <b>", "a\x00b", "--")]
+    rows = [(name, 1, 1, 0.5, *[NAN] * 6) for name in ("$\\frac{x$ & <b>", "a\x00b", "--")]
     svg = draw_species(report(rows, curves={}))
-    assert "$x^2$ & <b>" in texts(svg)
+    assert "$\\frac{x$ & <b>" in texts(svg)
     assert shorten("a\x00b\udcff\tc") == "a\ufffdb\ufffd c"
 
 

@@ -8,11 +8,14 @@ from antpitta.api.prediction import predict, predict_to
 from antpitta.api.simulation import simulate, simulate_callers
 from antpitta.api.training import Trained, train
 from antpitta.learn.stages import Voice
-from antpitta.scores.evaluate import Interval, Report
+from antpitta.scores.bootstrap import Interval
+from antpitta.scores.ensemble import By
+from antpitta.scores.evaluate import Report
 from antpitta.sound.simulate import Simulation
 
 __all__ = [
     "Blended",
+    "By",
     "Checked",
     "Demonstration",
     "Evaluation",

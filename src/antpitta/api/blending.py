@@ -64,7 +64,7 @@ def ensemble(members: Sequence[Path | str], out: Path | str, *, by: By = "mean")
     reports = (*(_alone(one, judged[0], classes) for one in voices), _report(nested, classes, by))
     notes = [
         f"{name} does not know {', '.join(species)}: weight 0 there"
-        for name, species in fitted.missing.items()
+        for name, species in fitted.missing().items()
         if species
     ]
     if tables:

@@ -97,7 +97,9 @@ def _source(
         return read_source(Path(data))
     if not flags[0]:
         raise UserMistake("no recordings: give DATA (an antpitta.toml), or --audio FOLDER")
-    return DataSource(*flags, sites=None if sites is None else Path(sites))
+    return DataSource(
+        flags[0], flags[1], flags[2], flags[3], None if sites is None else Path(sites)
+    )
 
 
 def _paths(given: Paths) -> tuple[Path, ...]:

@@ -1,6 +1,7 @@
 """What a run's folder tells: the results of every stage, examples to look at, provenance."""
 
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,10 +81,10 @@ def _examples(dataset: Dataset, recipe: Recipe, cells: pd.DataFrame) -> tuple[Ex
 
 
 def _example(
-    dataset: Dataset, recipe: Recipe, mel: LogMel, title: str, row: "pd.Series[object]"
+    dataset: Dataset, recipe: Recipe, mel: LogMel, title: str, row: "pd.Series[Any]"
 ) -> Example:
     recording = next(one for one in dataset.recordings if one.id == row["recording"])
-    start, stop = float(str(row["start"])), float(str(row["stop"]))
+    start, stop = float(row["start"]), float(row["stop"])
     stop = min(stop, start + 20.0)  # a statement about a whole recording has no shape to show
     first = max(0.0, start - MARGIN)
     last = min(recording.duration, stop + MARGIN)
@@ -96,9 +97,9 @@ def _example(
         species=str(row["species"]),
         start=start,
         stop=stop,
-        low=float(str(row["low"])),
-        high=float(str(row["high"])),
-        score=float(str(row["score"])),
+        low=float(row["low"]),
+        high=float(row["high"]),
+        score=float(row["score"]),
         present=bool(row["present"]),
         image=picture(wave, mel),
         image_start=first,

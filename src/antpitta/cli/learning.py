@@ -81,7 +81,7 @@ def ensemble(
         list[Path], typer.Argument(help="Runs on the same data; also tables of scores.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The blended model.")],
-    by: Annotated[str, typer.Option("--by", help="mean, rank, auc or fit.")] = "mean",
+    by: Annotated[api.By, typer.Option("--by", help="How scores are blended.")] = "mean",
 ) -> None:
     """Blend several runs into one model; weights are fitted and judged out of fold.
 

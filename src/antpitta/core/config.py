@@ -8,6 +8,7 @@ than the one somebody asked for.
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -167,6 +168,8 @@ class Recipe(Settings):
                     raise ValueError(f"stage {stage.name!r} needs {name!r}, which is not before it")
             if stage.name in done:
                 raise ValueError(f"two stages are named {stage.name!r}")
+            if re.search(r"-c\d+$", stage.name):  # the folder of a later cycle (files/runs.py)
+                raise ValueError(f"stage {stage.name!r}: a name cannot end like a cycle's folder")
             done.append(stage.name)
         if not done:
             raise ValueError("a recipe needs a stage")
@@ -209,14 +212,19 @@ def _apply(table: dict[str, Any], change: str) -> None:
         at = _step(at, key, path)
     if isinstance(at, list):
         raise UserMistake(f"--set {path}: name a setting of the stage; write {path}.epochs=3, say")
+    if not isinstance(at, dict):
+        raise UserMistake(f"--set {path}: {'.'.join(way)} is a value, not a table; set it itself")
     at[last] = value
 
 
 def _step(at: Any, key: str, path: str) -> Any:
     if isinstance(at, list):
-        for stage in at:
+        stages = [stage for stage in at if isinstance(stage, dict)]
+        for stage in stages:
             if stage.get("name") == key:
                 return stage
-        names = ", ".join(str(stage.get("name")) for stage in at)
+        names = ", ".join(str(stage.get("name")) for stage in stages)
         raise UserMistake(f"--set {path}: no stage {key!r}; the stages are {names}")
+    if not isinstance(at, dict):
+        raise UserMistake(f"--set {path}: nothing lies below a value; check the key {key!r}")
     return at.setdefault(key, {})

@@ -24,7 +24,7 @@ SUFFIXES = frozenset(
 _LOWEST, _HIGHEST = 1_000, 2_000_000  # Hz: beyond, the header is broken, not the recorder odd
 _LONGEST = 60 * 60 * 24 * 366  # seconds: a FLAC of unknown length claims 2**63 samples
 _EDGE = 0.05  # seconds around a stretch, longer than soxr's filter rings
-_BLOCK = 1 << 18  # frames decoded at once: what comes before a damaged place is kept
+_BLOCK, _SMALL = 1 << 18, 1 << 9  # frames decoded at once; the small where a file is damaged
 
 Floats = NDArray[np.float32]
 
@@ -53,9 +53,7 @@ def probe(path: Path, id: str, site: str | None = None, began: datetime | None =
         raise UnreadableAudio(f"{path}: claims {told.samplerate} samples a second")
     if not 0 < told.frames / told.samplerate <= _LONGEST:
         raise UnreadableAudio(f"{path}: its header does not tell its length; encode it anew")
-    return Recording(
-        path.stem if not id else id, path, told.samplerate, told.frames, told.channels, site, began
-    )
+    return Recording(id, path, told.samplerate, told.frames, told.channels, site, began)
 
 
 def read(recording: Recording, start: float, stop: float, sample_rate: int) -> Floats:
@@ -95,21 +93,27 @@ def content_key(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
 
 
-def _decode(recording: Recording, first: int, last: int) -> Floats:
+def _decode(recording: Recording, first: int, last: int, block: int = _BLOCK) -> Floats:
     """Frames ``first`` to ``last`` of the file, or up to where it breaks, as mono."""
     parts: list[Floats] = []
     try:
         with sf.SoundFile(recording.path) as file:
             file.seek(first)
             while first < last:
-                block = file.read(min(_BLOCK, last - first), dtype="float32", always_2d=True)
-                if not len(block):
+                frames = file.read(min(block, last - first), dtype="float32", always_2d=True)
+                if not len(frames):
                     break
-                np.nan_to_num(block, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-                parts.append(block.mean(axis=1) if block.shape[1] > 1 else block[:, 0])
-                first += len(block)
+                np.nan_to_num(frames, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+                parts.append(frames.mean(axis=1) if frames.shape[1] > 1 else frames[:, 0])
+                first += len(frames)
     except (sf.SoundFileError, OSError) as trouble:
-        if not parts:
+        if block > _SMALL:  # a block is lost whole, with the good sound before the break
+            try:
+                parts.append(_decode(recording, first, min(last, first + block), _SMALL))
+            except UnreadableAudio:
+                if not parts:
+                    raise
+        elif not parts:
             raise UnreadableAudio(f"{recording.path}: {_reason(recording.path, trouble)}") from None
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 

@@ -74,12 +74,14 @@ def origin_from_name(name: str) -> Origin:
     stem = re.sub(r"\.[A-Za-z]\w{1,4}$", "", name)
     if _HEX.fullmatch(stem):
         began = datetime.fromtimestamp(int(stem, 16), UTC)
-        return Origin(began=began) if 2015 <= began.year < 2040 else Origin()
+        return (
+            Origin(began=began) if 2015 <= began.year < 2026 else Origin()
+        )  # firmware of 2017 to 2019
     for pattern in (_COMPACT, _DASHED):
         for found in pattern.finditer(stem):
             if (when := _when(found)) is None:
                 continue
-            before = _CHANNELS.sub("", stem[: found.start()].rstrip(" _-.$"))
+            before = _CHANNELS.sub("", stem[: found.start()].rstrip(" _.$"))
             return Origin(before.strip(" _-.$+") or None, when)
     return Origin()
 
@@ -87,8 +89,9 @@ def origin_from_name(name: str) -> Origin:
 def origin_from_comment(comment: str) -> Origin:
     """Time and recorder from an AudioMoth's ICMT; none from any other comment.
 
-    >>> origin_from_comment("Recorded at 05:15:00 07/06/2020 (UTC) by AudioMoth 24F319055FDF at")
-    Origin(site=None, began=datetime.datetime(2020, 6, 7, 5, 15, tzinfo=...), recorder='24F319055FDF')
+    >>> origin_from_comment("Recorded at 05:15:00 07/06/2020 (UTC-5) by AudioMoth 24F319055FDF at")
+    ... # doctest: +ELLIPSIS
+    Origin(site=None, began=datetime.datetime(2020, 6, 7, 5, 15, ...), recorder='24F319055FDF')
     """
     if not (found := _MOTH.search(comment)):
         return Origin()

@@ -75,7 +75,9 @@ def _front(story: Story, licence: str) -> str:
     # JSON strings are YAML strings: a title with a colon or a quote stays one.
     lines = ["---", "library_name: antpitta", f"model_name: {json.dumps(story.title)}"]
     if licence:
-        lines.append(f"license: {json.dumps(licence)}")
+        # Hubs know licences by their short names, and take a sentence for a mistake.
+        known = re.fullmatch(r"[\w.+-]+", licence)
+        lines.append(f"license: {licence if known else 'other'}")
     lines += ["pipeline_tag: audio-classification", "tags:"]
     lines += [f"- {tag}" for tag in ("bioacoustics", "sound-event-detection", "antpitta")]
     return "\n".join([*lines, "---", ""])

@@ -25,6 +25,7 @@ from antpitta.report.plots import (
     draw_species,
     draw_training,
     drawn_curves,
+    tidy_log,
 )
 from antpitta.report.spectrograms import draw_example
 from antpitta.report.story import Example, StageResult, Story
@@ -210,8 +211,8 @@ def _describe(example: Example) -> str:
 def _show_log(log: pd.DataFrame | None) -> dict[str, object] | None:
     if log is None or log.empty:
         return None
-    stages = dict.fromkeys(str(stage) for stage in log["stage"])
-    counted = log.drop_duplicates(["stage", "fold", "epoch"], keep="last")
+    counted = tidy_log(log)
+    stages = dict.fromkeys(str(stage) for stage in counted["stage"])
     epochs = count_nouns(len(counted), "epoch", "epochs")
     minutes = float(np.nansum(counted["seconds"].to_numpy(float))) / 60
     alt = f"Training loss against epoch for {', '.join(stages)}; thin lines are folds."

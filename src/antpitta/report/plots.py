@@ -272,6 +272,18 @@ def _draw_interval(
     return [interval.value, interval.low, interval.high]
 
 
+def tidy_log(log: pd.DataFrame) -> pd.DataFrame:
+    """The log with one row an epoch, and the cycle in the stage's name where there are several.
+
+    A resumed run may write an epoch again: the later row is the one that counts.
+    """
+    if "cycle" in log.columns and not log.empty:
+        several = log.groupby("stage")["cycle"].transform("nunique") > 1
+        cycle = ", cycle " + log["cycle"].astype(str)
+        log = log.assign(stage=log["stage"].astype(str) + cycle.where(several, ""))
+    return log.drop_duplicates(["stage", "fold", "epoch"], keep="last")
+
+
 def draw_training(log: pd.DataFrame, form: Form = "svg") -> bytes:
     """Loss per epoch: a panel a stage, a thin line a fold, their mean in bold.
 
@@ -279,8 +291,7 @@ def draw_training(log: pd.DataFrame, form: Form = "svg") -> bytes:
     """
     if log.empty:
         raise ValueError("the log holds no epoch: there is nothing to draw")
-    # A resumed run writes its last epoch again: the later row is the one that counts.
-    log = log.drop_duplicates(["stage", "fold", "epoch"], keep="last")
+    log = tidy_log(log)
     stages = list(dict.fromkeys(log["stage"]))
     across = min(3, len(stages))
     down = -(-len(stages) // across)

@@ -88,7 +88,7 @@ def mark_frequencies(frequencies: np.ndarray, most: int = 7) -> tuple[np.ndarray
 def find_rows(frequencies: np.ndarray, low: float, high: float) -> tuple[float, float]:
     """The rows of the image that a band from ``low`` to ``high`` begins and ends at."""
     bands = len(frequencies)
-    ends = np.interp([low, high], frequencies, np.arange(bands), left=-0.5, right=bands - 1.0)
+    ends = np.interp([low, high], frequencies, np.arange(bands), left=-0.5, right=bands - 0.5)
     bottom, top = float(ends[0]), float(ends[1])
     return (bottom, top) if top > bottom else (bottom - 0.5, bottom + 0.5)
 

@@ -19,6 +19,7 @@ from antpitta.report.supervised import count_supervision
 from antpitta.scores.bootstrap import Interval
 from antpitta.scores.evaluate import Report
 
+NO_SUM = ("recordings",)  # one recording counts for several species
 _NOT_TEACHERS = ("cycle", "species", "recording")
 FEW = 10  # judged present boxes: below, a species' figures move with every single box
 
@@ -240,7 +241,7 @@ def tabulate_pseudo(pseudo: pd.DataFrame) -> PseudoTable:
     totals = []
     for place in places:
         column = [cell for (_, *at), cell in cells.items() if tuple(at) == place]
-        whole = all(cell["whole"] for cell in column)
+        whole = place[0] not in NO_SUM and all(cell["whole"] for cell in column)
         totals.append(write_count(sum(cell["value"] for cell in column)) if whole else NONE)
     return PseudoTable(
         kinds=tuple(dict.fromkeys(kind for kind, _ in places)),
