@@ -1,6 +1,7 @@
 """The recipe's settings: what is refused, what --set reaches, and the geometry of images."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -152,7 +153,7 @@ def test_images_lie_end_to_end_and_leave_out_less_than_a_frame():
     for duration in (3.0, 7.3, 21.9, 36.5, 86_400.0, 59.999979):
         images = front.images_of(duration)
         assert images[0][0] == 0.0
-        for (_, before), (after, _) in zip(images, images[1:], strict=False):
+        for (_, before), (after, _) in pairwise(images):
             assert before == pytest.approx(after, abs=1e-9)
         assert 0 <= duration - images[-1][1] < front.hop / front.sample_rate
         assert all(stop > start for start, stop in images)

@@ -141,7 +141,9 @@ def test_a_source_reads_back_as_it_was_written(tmp_path):
     path = tmp_path / "antpitta.toml"
     write_source(source, path)
     assert path.read_text(encoding="utf-8") == (
-        'audio = ["audio", "/far/audio"]\npresent = "tables/tp \\"1\\" é.csv"\nsites = "sites.csv"\n'
+        'audio = ["audio", "/far/audio"]\n'
+        'present = "tables/tp \\"1\\" é.csv"\n'
+        'sites = "sites.csv"\n'
     )
     assert read_source(path) == read_source(tmp_path) == source
 

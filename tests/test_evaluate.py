@@ -142,8 +142,8 @@ def test_a_draw_without_a_present_row_has_no_figure():
 
 def test_intervals_are_those_of_a_slow_bootstrap():
     table, species = random_cells(40, 4, share=0.4)  # no draw misses a species
-    report = evaluate(table, species, "run", draws=300, rng=rng(9))
-    weights = next(draw_weights(40, 300, rng(9)))
+    report = evaluate(table, species, "run", draws=100, rng=rng(9))
+    weights = next(draw_weights(40, 100, rng(9)))
     truth = table["present"].to_numpy().reshape(40, 4)
     scores = table["score"].to_numpy().reshape(40, 4)
     ranked, macro = [], []

@@ -238,19 +238,19 @@ def test_a_page_without_any_room_says_how_many_examples_it_owes(monkeypatch):
     assert "2 examples would make the page" in render_page(Story(examples=(example(),) * 2))
 
 
-def test_of_very_many_species_the_pictures_hold_the_best_known_and_the_tables_all():
-    names = tuple(f"species {i:04}" for i in range(900))
+def test_of_very_many_species_the_pictures_hold_the_best_known_and_the_tables_all(monkeypatch):
+    monkeypatch.setattr(page_module, "ROWS", 5)
+    names = tuple(f"species {i:04}" for i in range(30))
     rows = [(name, i, 5, 0.5, *[NAN] * 6) for i, name in enumerate(names)]
     table = pd.DataFrame(rows, columns=["species", *COUNTS, *FIGURES])
-    cells = np.ones((2, 900), int)
+    cells = np.ones((2, 30), int)
     found = render_page(
         Story(
             stages=(StageResult("x", "", report(per_species=table, curves={})),),
             supervision=Supervision(Classes(names), ("a", "b"), cells, cells, cells),
         )
     )
-    assert len(found) < 3_000_000
-    assert found.count("Of 900 species, the 120 ") == 2
+    assert found.count("Of 30 species, the 5 ") == 2
     assert found.count('<th scope="row">species 0000') == 2
 
 

@@ -48,13 +48,19 @@ def test_a_precision_out_of_reach_is_the_best_there_is_and_says_so():
     assert table.loc["coqui", "threshold"] == -0.9
 
 
+def test_out_of_reach_under_a_loud_absence_it_is_not_all_or_nothing():
+    loud = pd.concat([COQUI, cells("coqui", [0], [0.99])])  # 5 of the first 6 are present
+    table = tabulate_thresholds(loud, FROGS, aim=0.9).set_index("species")
+    assert table.loc["coqui", "origin"] == "unreached"
+    assert table.loc["coqui", "threshold"] == pytest.approx(0.55)
+    assert table.loc["coqui", "precision"] == pytest.approx(5 / 6)
+
+
 def test_few_cells_take_the_pooled_threshold():
     few = cells("whistler", [1, 0], [0.05, 0.99])
     table = tabulate_thresholds(pd.concat([COQUI, few]), FROGS, aim=0.85).set_index("species")
-    pooled = choose_thresholds(
-        pd.concat([COQUI, few]).assign(species="coqui"), Classes(("coqui",)), aim=0.85
-    )["coqui"]
-    assert table.loc["whistler", "threshold"] == pooled != table.loc["coqui", "threshold"]
+    assert table.loc["coqui", "threshold"] == pytest.approx(0.35)  # 6 of 7
+    assert table.loc["whistler", "threshold"] == pytest.approx(0.55)  # pooled: 5 of 6 at best
     assert table["origin"].tolist() == ["own", "pooled"]
     assert table.loc["whistler", ["present", "absent"]].tolist() == [1, 1]
 

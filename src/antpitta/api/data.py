@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from antpitta.core.errors import Finding, UserMistake
 from antpitta.files.audio import read
 from antpitta.files.dataset import DataSource, Opened, open_dataset, read_source, write_source
 from antpitta.files.doctor import examine
-from antpitta.files.tables import replacing
+from antpitta.files.tables import write_picture
 from antpitta.learn.stages import Voice
 from antpitta.report.supervised import draw_supervision
 from antpitta.sound.supervision import Supervision, supervision
@@ -77,8 +78,10 @@ def check(
     seen = supervision(data.dataset, HOP)
     path = None if picture is None else Path(picture)
     if path is not None:
-        with replacing(path) as part:
-            part.write_bytes(draw_supervision(seen))
+        if path.suffix not in (".svg", ".png"):
+            raise UserMistake(f"{path}: a picture is .svg or .png; rename it so")
+        form: Literal["svg", "png"] = "png" if path.suffix == ".png" else "svg"
+        write_picture(draw_supervision(seen, form), path)
     return Checked(findings, seen, _summary(data, seen), path)
 
 

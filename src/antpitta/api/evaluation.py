@@ -63,13 +63,7 @@ def evaluate(target: Path | str, truth: Path | str | None = None) -> Evaluation:
 
 
 def _of_run(folder: RunFolder) -> Evaluation:
-    import json
-
-    folder.config()
-    file = folder.path / "report.json"
-    if not file.is_file():
-        raise UserMistake(f"{folder.path}: has no report yet; train it to its end with --resume")
-    kept = json.loads(file.read_text(encoding="utf-8"))
+    kept = folder.report()
     reports = tuple(from_json(stage["report"]) for stage in kept["stages"])
     return Evaluation(reports, tuple(kept["left_out"]))
 

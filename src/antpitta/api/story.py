@@ -105,6 +105,7 @@ def _example(
         image_start=first,
         image_stop=first + len(wave) / rate,
         frequencies=edges[1:-1],
+        group=title,
     )
 
 

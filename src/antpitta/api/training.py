@@ -12,7 +12,7 @@ from antpitta.files.dataset import Opened
 from antpitta.files.digest import digest_of
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder, read_scores, write_scores
-from antpitta.files.tables import replacing, write_json, write_text
+from antpitta.files.tables import replacing
 from antpitta.learn.stages import Run, Voice, last_cycle
 from antpitta.learn.train import train_stages
 from antpitta.report.card import render_card
@@ -82,8 +82,8 @@ def write_report(folder: RunFolder, story: Story) -> None:
     stages = [
         {"name": one.name, "says": one.says, "report": to_json(one.report)} for one in story.stages
     ]
-    write_json({"stages": stages, "left_out": list(story.left_out)}, folder.path / "report.json")
-    write_text(render_page(story), folder.path / "report.html")
+    kept = {"stages": stages, "left_out": list(story.left_out)}
+    folder.write_report(kept, render_page(story))
 
 
 def _bundle(run: Run, data: Opened, stage: str, cycle: int, path: Path, story: Story) -> Bundle:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from antpitta.core.types import Recording
 
 SUFFIXES = frozenset(
-    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".rf64")
+    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mpga", ".aif", ".aiff", ".au", ".w64")
 )
 _LOWEST, _HIGHEST = 1_000, 2_000_000  # Hz: beyond, the header is broken, not the recorder odd
 _LONGEST = 60 * 60 * 24 * 366  # seconds: a FLAC of unknown length claims 2**63 samples

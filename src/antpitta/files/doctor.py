@@ -170,5 +170,6 @@ def _species(opened: Opened) -> Iterator[Finding]:
     for trouble, names in troubles.items():
         if names:
             few = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-            what = f"{len(names)} of {len(there)} species have {trouble} whose audio is here: {few}"
+            count = f"{len(names)} of {len(there)} species"
+            what = f"of the boxes whose audio is here, {count} have {trouble}: {few}"
             yield Finding(", ".join(opened.tables), None, what, remedies[trouble], False)

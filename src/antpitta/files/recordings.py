@@ -20,7 +20,7 @@ from antpitta.files.audio import SUFFIXES, UnreadableAudio, probe
 from antpitta.files.names import Origin, origin_of, telling_folder
 from antpitta.files.sites import place_recordings
 
-_FOREIGN = frozenset((".m4a", ".aac", ".wma", ".wac", ".wv", ".ape", ".amr", ".mp4", ".mpga"))
+_FOREIGN = frozenset((".m4a", ".aac", ".wma", ".wac", ".wv", ".ape", ".amr", ".mp4"))
 _PROBERS = 8  # threads: probing waits for the disk
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from antpitta.core.errors import UserMistake
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Classes, Scores
-from antpitta.files.tables import read_frame, replacing, write_csv, write_json
+from antpitta.files.tables import read_frame, replacing, write_csv, write_json, write_text
 
 LOG_KEY = ["stage", "cycle", "fold", "epoch"]
 
@@ -103,6 +103,20 @@ class RunFolder:
         file = self.path / "config.json"
         if not file.is_file():
             raise UserMistake(f"{self.path}: is no run folder; give the -o of antpitta train")
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+    def write_report(self, kept: dict[str, Any], page: str) -> None:
+        """report.json and report.html."""
+        write_json(kept, self.path / "report.json")
+        write_text(page, self.path / "report.html")
+
+    def report(self) -> dict[str, Any]:
+        """report.json. Raises UserMistake before the run's end."""
+        self.config()
+        file = self.path / "report.json"
+        if not file.is_file():
+            raise UserMistake(f"{self.path}: has no report yet; train it to its end with --resume")
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
 

@@ -26,6 +26,7 @@ _OFTEN = 1e-3  # of the samples: more at full scale is not one loud bang
 _QUIET = 1e-4  # of full scale, three steps of 16 bits
 _DEAD = 1e-6  # of full scale: no microphone is that quiet
 _DEAD_SECONDS = 2
+_RIM = 0.05  # seconds: at the ends of a file the resampler rings, were it all one value
 
 
 @dataclass
@@ -94,7 +95,9 @@ def _listen(recording: Recording, read: Read) -> _Heard:
             continue
         heard.samples += len(sound)
         heard.full += int(np.count_nonzero(np.abs(sound) >= _FULL))
-        seconds = np.array_split(sound, max(1, round(stop - start)))
+        rim = round(_RIM * len(sound) / (stop - start))
+        inner = sound[rim : len(sound) - rim] if len(sound) > 4 * rim else sound
+        seconds = np.array_split(inner, max(1, round(stop - start)))
         spans = np.array([np.ptp(second) for second in seconds if len(second)])
         heard.range = max(heard.range, float(spans.max()))
         heard.dead += float(np.count_nonzero(spans < _DEAD)) * (stop - start) / len(spans)

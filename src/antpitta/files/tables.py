@@ -111,6 +111,12 @@ def write_text(text: str, path: Path) -> None:
         unfinished.write_text(text, encoding="utf-8", newline="")
 
 
+def write_picture(value: bytes, path: Path) -> None:
+    """A picture that was drawn, in one step."""
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(value)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Hands out a temporary sibling that takes the place of ``path`` once the block is done.

@@ -75,14 +75,19 @@ def build_backbone(network: Network, *, empty: bool = False) -> Backbone:
 
 
 def _measure(body: nn.Module, name: str) -> tuple[int, int]:
+    """Channels and stride; the picture is twice as long as high, so the feature map must be too."""
     body.eval()
-    with torch.no_grad():
-        found = body(torch.zeros(1, 3, 256, 128))
+    remedy = "take a convolutional one, such as resnet18 or efficientnet_b0"
+    try:
+        with torch.no_grad():
+            found = body(torch.zeros(1, 3, 256, 128))
+    except (AssertionError, RuntimeError) as error:  # a transformer of one fixed picture size
+        raise UserMistake(f"backbone {name!r} takes no such picture ({error}); {remedy}") from None
     body.train()
-    if found.ndim != 4 or 256 % found.shape[2]:
+    if found.ndim != 4 or 256 % found.shape[2] or found.shape[2] != 2 * found.shape[3]:
         raise UserMistake(
-            f"backbone {name!r} gives no feature map (its output is {tuple(found.shape)}); "
-            "take a convolutional one, such as resnet18 or efficientnet_b0"
+            f"backbone {name!r} gives no feature map with the channels first (its output is "
+            f"{tuple(found.shape)}); {remedy}"
         )
     return found.shape[1], 256 // found.shape[2]
 

@@ -77,8 +77,9 @@ def masked_loss(
         heard = CellTargets(heard.value, torch.where(known, heard.weight, 1.0))
     scale = torch.ones_like(logits) if class_weight is None else class_weight
     gain = -softplus(-logits)  # log sigmoid
-    miss = -gain * (1 - gain.exp()) ** loss.focal if loss.focal else -gain
-    alarm = softplus(logits)
+    alarm = softplus(logits)  # -log(1 - sigmoid)
+    # (1 - p) ** focal by way of the logarithm: the power's own gradient at p = 1 is infinite.
+    miss = -gain * (-loss.focal * alarm).exp() if loss.focal else -gain
 
     positive, negative = heard.positive, heard.negative
     present = (positive * miss * scale).sum()

@@ -133,7 +133,7 @@ def _show_supervision(story: Story) -> dict[str, object] | None:
         "bars of the shares of frames. The table below has the counts."
     )
     return {
-        "picture": _picture(draw_supervision(story.supervision), alt),
+        "picture": _picture(draw_supervision(story.supervision, most=ROWS), alt),
         "rows": table.to_dict("records"),
         "most": _say_most(len(table), "present in the most recordings"),
     }
@@ -148,7 +148,7 @@ def _show_species(story: Story) -> dict[str, object] | None:
         f"best {rows[0].species} with {rows[0].ap}. The table below has every value."
     )
     return {
-        "picture": _picture(draw_species(story.final.report), alt),
+        "picture": _picture(draw_species(story.final.report, most=ROWS), alt),
         "rows": rows,
         "most": _say_most(len(rows), "with the most present boxes"),
     }

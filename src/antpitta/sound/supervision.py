@@ -1,8 +1,8 @@
 """What supervises what: for how many frames of each recording somebody judged each species.
 
 Frames are counted through the same rasteriser that learning uses, so the figures are those of
-the loss. It is drawn a piece at a time and only where a statement lies: an archive of hours holds
-minutes that anybody judged.
+the loss. They are drawn a recording and a few classes at a time, up to the last statement only: an
+archive of hours holds minutes that anybody judged.
 """
 
 import math
@@ -17,7 +17,7 @@ from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Dataset
 from antpitta.sound.targets import rasterise
 
-_CELLS = 1 << 21  # frames x classes drawn at once: 16 MB
+_CELLS = 1 << 21  # frames x classes drawn at once: 16 MB and as much again to count
 Counts = NDArray[np.int64]  # (recordings, classes)
 
 
@@ -54,27 +54,18 @@ def supervision(dataset: Dataset, hop: float) -> Supervision:
 def _count(
     said: Sequence[Annotation], grid: TimeGrid, classes: Classes
 ) -> Iterator[tuple[list[int], Counts, Counts]]:
-    """Present and known frames, piece by piece, of the columns that anybody spoke of."""
-    said = [one for one in said if classes.columns(one.label) and one.start < grid.end]
-    if not said:
-        return
+    """Present and known frames of the columns that anybody spoke of, a few columns at once."""
+    said = [one for one in said if one.start < grid.end]
     labels = {one.label for one in said}
-    columns = [i for i, name in enumerate(classes.names) if labels & {name, EVERY_CLASS}]
-    chosen = Classes(tuple(classes.names[i] for i in columns))
-    for piece in _pieces(said, grid, max(1, _CELLS // len(columns))):
-        near = [one for one in said if one.start < piece.end and one.stop > piece.start]
-        drawn = rasterise(near, piece, chosen)
+    spoken = [i for i, name in enumerate(classes.names) if labels & {name, EVERY_CLASS}]
+    if not spoken:
+        return
+    # The grid begins where the recording does: edges then fall as they do in learning, which
+    # they would not, to the last bit, on the clock of a later piece.
+    last = math.ceil(min(max(one.stop for one in said), grid.end) / grid.hop) + 1
+    part = TimeGrid(grid.hop, min(grid.frames, last))
+    few = max(1, _CELLS // part.frames)
+    for columns in (spoken[at : at + few] for at in range(0, len(spoken), few)):
+        drawn = rasterise(said, part, Classes(tuple(classes.names[i] for i in columns)))
         known = drawn.weight > 0
         yield columns, (known & (drawn.value > 0.5)).sum(axis=0), known.sum(axis=0)
-
-
-def _pieces(said: Sequence[Annotation], grid: TimeGrid, longest: int) -> Iterator[TimeGrid]:
-    """The parts of the grid that statements lie in, whole frames, none longer than that."""
-    end = 0  # the first frame that no piece holds yet
-    for one in sorted(said, key=lambda one: one.start):
-        # One frame of margin: a box without a frame's centre falls into the frame beside.
-        first = max(end, math.floor(one.start / grid.hop) - 1)
-        last = min(grid.frames, math.ceil(min(one.stop, grid.end) / grid.hop) + 1)
-        for at in range(first, last, longest):
-            yield TimeGrid(grid.hop, min(longest, last - at), grid.seconds(at))
-        end = max(end, last)

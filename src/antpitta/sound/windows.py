@@ -68,4 +68,4 @@ class Pictures:
         inside = (rows >= 0) & (rows < length)
         start = torch.from_numpy(self.offsets[cuts.image]).to(device)[:, None]
         pixels = self.pixels[(start + torch.where(inside, rows, 0)).flatten()]
-        return pixels.view(*rows.shape, -1) * inside[:, :, None]
+        return pixels.view(*rows.shape, self.pixels.shape[1]) * inside[:, :, None]
