@@ -95,6 +95,7 @@ def test_present_and_absent_of_one_species_at_one_time_contradict():
         box("b", present=False),
         box(label="bat", present=False),
         box(present=False, low=900, high=1800),
+        box(present=False, low=10, high=100),
         box(present=False, songtype="2"),
         box(label=EVERY_CLASS, present=False),
     ],
@@ -137,10 +138,13 @@ def test_species_that_cannot_be_learnt_or_checked_are_named():
 
 def test_a_species_of_one_site_is_named_where_there_are_several():
     pair = (box("a"), box("b"), box("a", EVERY_CLASS, present=False, start=5, stop=6))
-    third = Recording("c", Path("c.wav"), 8000, 80000, site="n")
-    for sites, told in ((("m", "m"), 1), (("m", "n"), 0), ((None, None), 0)):
-        data = opened(*pair, sites=sites)
-        whole = Dataset((*data.dataset.recordings, third), pair, data.dataset.classes)
+    cases = [("mm", "nn", 1), ("mm", "mm", 0), ("mn", "nn", 0), ((None, None), "nq", 0)]
+    for sites, others, told in cases:
+        data = opened(*pair, sites=tuple(sites))
+        more = (
+            Recording(id, Path(id), 8000, 9, site=of) for id, of in zip("cd", others, strict=True)
+        )
+        whole = Dataset((*data.dataset.recordings, *more), pair, data.dataset.classes)
         found = examine(Opened(whole, (), 0, 3, data.tables, data.origins))
         assert len(found) == told
         assert all("at one site only" in finding.what for finding in found)

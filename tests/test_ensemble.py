@@ -326,12 +326,12 @@ def auc_of(cells, classes):
 def test_random_members_look_good_in_sample_and_like_chance_nested(by):
     flattered, honest = [], []
     for seed in range(5):  # one world's chance alone strays by 0.06
-        members, whole, classes = world(rows=60, classes=3, skills=[0.0] * 15, seed=seed, share=0.5)
+        members, whole, classes = world(rows=60, classes=3, skills=[0.0] * 12, seed=seed, share=0.5)
         folds = {name: i % 3 for i, name in enumerate(whole.recordings)}
         in_sample = cells_of(whole, fit_blend(members, whole, by, classes).apply(members), classes)
         flattered.append(auc_of(in_sample, classes))
         honest.append(auc_of(nested_cells(members, whole, folds, by, classes), classes))
-    assert np.mean(flattered) > 0.6
+    assert np.mean(flattered) > np.mean(honest) + 0.07
     assert abs(np.mean(honest) - 0.5) < 0.05
 
 
