@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from antpitta.api.training import Trained
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Classes
 from antpitta.files.runs import RunFolder, read_scores
@@ -42,14 +43,14 @@ class Evaluation:
         return self.reports[-1].per_species
 
 
-def evaluate(target: Path | str, truth: Path | str | None = None) -> Evaluation:
+def evaluate(target: Trained | Path | str, truth: Path | str | None = None) -> Evaluation:
     """Without truth: the out-of-fold reports of a run. With truth: scores against whole truth.
 
-    ``target`` is a run folder or a table of scores (recording_id, then the species); ``truth``
-    is a table of the same layout with 1, 0, and nothing for unknown. A run's scores against
-    truth are out of fold, each stage by itself.
+    ``target`` is a run, its folder, or a table of scores (recording_id, then the species);
+    ``truth`` is a table of the same layout with 1, 0, and nothing for unknown. A run's scores
+    against truth are out of fold, each stage by itself.
     """
-    path = Path(target)
+    path = target.path if isinstance(target, Trained) else Path(target)
     if path.is_dir() and (path / SCORES).is_file():
         path = path / SCORES
     if path.is_dir():

@@ -31,6 +31,3 @@ def main() -> None:
     except UserMistake as mistake:
         sys.stderr.write(f"antpitta: {' '.join(str(mistake).split())}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("antpitta: stopped; train goes on with --resume\n")
-        sys.exit(130)

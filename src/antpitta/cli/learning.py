@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from antpitta import api
-from antpitta.cli.data import Absent, Audio, Data, Present, Sites, Tables, opened
+from antpitta.cli.data import MANY, Absent, Audio, Data, Present, Sites, Tables, opened
 from antpitta.cli.show import console, listening, show_reports, show_species
 
 
@@ -36,21 +36,30 @@ def train(
     Example: `antpitta train --audio train --present train_tp.csv --absent train_fp.csv -o run`
     """
     given = opened(data, audio, present, absent, annotations, sites)
-    with listening() as voice:
-        trained = api.train(
-            given,
-            recipe,
-            out,
-            changes=tuple(changes or ()),
-            resume=resume,
-            device=device,
-            precision=precision,
-            voice=voice,
-        )
+    try:
+        with listening() as voice:
+            trained = api.train(
+                given,
+                recipe,
+                out,
+                changes=tuple(changes or ()),
+                resume=resume,
+                device=device,
+                precision=precision,
+                voice=voice,
+            )
+    except KeyboardInterrupt:
+        console.print("stopped; the same command with --resume goes on from here")
+        raise typer.Exit(130) from None
     reports = tuple(stage.report for stage in trained.story.stages)
     show_reports(reports, "out of fold, on judged boxes (95 % over recordings)")
     console.print(f"report  {trained.path / 'report.html'}", markup=False)
     console.print(f"model   {trained.model}  ({len(given.dataset.classes)} species)", markup=False)
+    serious = [finding for finding in given.findings if finding.serious]
+    for finding in serious[:MANY]:
+        console.print(f"left out: {finding}", markup=False)
+    if serious:
+        raise typer.Exit(1)
 
 
 def evaluate(

@@ -66,8 +66,10 @@ class Bundle:
 def write_bundle(bundle: Bundle, sources: list[Path], card: str) -> Bundle:
     """Put the bundle at its path, replacing what was there once all of it is written.
 
-    ``sources`` are the weight files, or the member bundles of an ensemble.
+    ``sources`` are the weight files, or the member bundles of an ensemble. Only a bundle, or
+    an empty folder, is ever replaced: UserMistake where anything else stands in its place.
     """
+    _check_place(bundle.path)
     part = bundle.path.with_name(f".{bundle.path.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -85,6 +87,13 @@ def write_bundle(bundle: Bundle, sources: list[Path], card: str) -> Bundle:
     shutil.rmtree(bundle.path, ignore_errors=True)
     part.replace(bundle.path)
     return read_bundle(bundle.path)
+
+
+def _check_place(path: Path) -> None:
+    if not path.exists() or (path / "bundle.json").is_file():
+        return
+    if not path.is_dir() or any(path.iterdir()):
+        raise UserMistake(f"{path}: holds something that is no model; choose another place")
 
 
 def read_bundle(path: Path) -> Bundle:

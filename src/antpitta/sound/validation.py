@@ -21,7 +21,8 @@ from antpitta.sound.simulate import Call, Scene
 from antpitta.sound.voices import Voice
 
 HALF, SLOPE = 4.0, 3.0  # dB: a call this far over its band is matched every other time
-ECHO = 0.3  # seconds after a call that no absent box may touch
+CLEAR, ECHO = 0.1, 0.3  # seconds before and after a call that no absent box may touch
+LEAST = 1.0  # dB over the band's median; what is quieter is never proposed
 MATCHES = 6  # false matches that one recording may propose for one species
 
 
@@ -94,10 +95,10 @@ def _false_matches(scene: Scene, column: int, voice: Voice) -> list[tuple[float,
     level = uniform_filter1d(loud, length, mode="constant", origin=-(length // 2))[: last + 1]
     for call in scene.calls:
         if call.voice.name == voice.name:
-            first = int((call.start - voice.duration) / scene.step)
+            first = int((call.start - CLEAR - voice.duration) / scene.step)
             level[max(0, first) : int((call.stop + ECHO) / scene.step) + 2] = -np.inf
     found: list[tuple[float, float]] = []
-    while len(found) < MATCHES and len(level) and np.isfinite(level.max()):
+    while len(found) < MATCHES and len(level) and level.max() >= LEAST:
         at = int(level.argmax())
         found.append((float(level[at]), at * scene.step))
         level[max(0, at - length) : at + length] = -np.inf
