@@ -1,11 +1,13 @@
 """Soundscapes and their boxes: what is said to be there is there, and nothing else."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from antpitta.core.errors import UserMistake
 from antpitta.sound.ambience import demo_beds
-from antpitta.sound.bands import bandpass, spectrum
+from antpitta.sound.bands import bandpass, spectrum, to_unit
 from antpitta.sound.callers import demo_voices
 from antpitta.sound.simulate import Simulation, cast, prevalences, simulate
 from antpitta.sound.validation import LEAST, validate
@@ -45,7 +47,9 @@ def calls_of(made, box):
 
 def test_every_present_box_encloses_a_call_of_its_species(made, boxes):
     present = [box for box in boxes if box.present]
-    assert len(present) == 8 * PLAN.present
+    for name in {box.label for box in boxes}:
+        calls = [c for one in made for c in one.scene.calls if c.voice.name == name]
+        assert sum(box.label == name for box in present) == min(PLAN.present, len(calls)) > 0
     for box in present:
         assert any(
             box.start <= call.start + 1e-3 and call.stop <= box.stop + 1e-3
@@ -57,9 +61,7 @@ def test_no_absent_box_meets_a_call_of_its_species(made, boxes):
     absent = [box for box in boxes if not box.present]
     assert len(absent) > 8 * PLAN.absent * 0.8
     for box in absent:
-        assert all(
-            box.stop <= call.start or call.stop <= box.start for call in calls_of(made, box)
-        )
+        assert all(box.stop <= call.start or call.stop <= box.start for call in calls_of(made, box))
 
 
 def test_absent_boxes_are_louder_than_the_band_usually_is(made, boxes):
@@ -75,10 +77,26 @@ def test_absent_boxes_are_louder_than_the_band_usually_is(made, boxes):
     assert np.median(over) > 6
 
 
+def test_the_loudest_false_matches_are_proposed_first(made, voices):
+    scenes = {one.scene.recording: one.scene for one in made}
+
+    def loudness(count):
+        levels = []
+        for box in validate(list(scenes.values()), voices[:1], np.random.default_rng(1), 0, count):
+            scene = scenes[box.recording]
+            inside = slice(round(box.start / scene.step), round(box.stop / scene.step))
+            levels.append(scene.contrast[0, inside].astype(float).mean())
+        return np.mean(levels)
+
+    assert loudness(2) > loudness(1000) + 1
+
+
 def test_boxes_are_the_templates_and_lie_inside_the_recording(boxes, voices):
     sizes = {voice.name: (voice.low, voice.high, voice.duration) for voice in voices}
     for box in boxes:
-        assert (box.low, box.high, pytest.approx(box.stop - box.start, abs=1e-3)) == sizes[box.label]
+        assert (box.low, box.high, pytest.approx(box.stop - box.start, abs=1e-3)) == sizes[
+            box.label
+        ]
         assert 0 <= box.start < box.stop <= PLAN.seconds
 
 
@@ -98,6 +116,7 @@ def test_some_absent_boxes_hold_another_species(made, boxes):
 
 def test_near_callers_are_proposed_more_often(made, voices):
     scenes = [one.scene for one in made]
+    common = voices[int(prevalences(PLAN, len(voices)).argmax())]
     by_place = {
         (call.voice.name, scene.recording, round(call.start, 3)): call.snr
         for scene in scenes
@@ -105,13 +124,13 @@ def test_near_callers_are_proposed_more_often(made, voices):
     }
     drawn = []
     for seed in range(20):
-        for box in validate(scenes, voices[1:2], np.random.default_rng(seed), 5, 0):
+        for box in validate(scenes, [common], np.random.default_rng(seed), 5, 0):
             drawn += [
                 by_place[box.label, box.recording, round(call.start, 3)]
                 for call in calls_of(made, box)
                 if box.start <= call.start + 1e-3 and call.stop <= box.stop + 1e-3
             ]
-    every = [snr for (name, _, _), snr in by_place.items() if name == voices[1].name]
+    every = [snr for (name, _, _), snr in by_place.items() if name == common.name]
     assert np.mean(drawn) > np.mean(every) + 1
 
 
@@ -122,7 +141,7 @@ def test_calls_of_one_species_never_overlap_and_stay_inside(made):
             assert call.stop - call.start <= call.voice.duration
         for name in {call.voice.name for call in scene.calls}:
             mine = [call for call in scene.calls if call.voice.name == name]
-            pairs = zip(mine, mine[1:], strict=False)
+            pairs = pairwise(mine)
             assert all(before.stop <= after.start for before, after in pairs)
 
 
@@ -146,14 +165,16 @@ def test_signal_to_noise_is_what_the_call_says():
     plan = Simulation(
         train=8, test=0, seconds=10, sample_rate=RATE, commonest=1, rarest=1, quietest=6, loudest=6
     )
-    voice = tone_voice()
+    burst = np.random.default_rng(1).standard_normal(int(0.4 * RATE)).astype(np.float32)
+    burst = to_unit(bandpass(burst, 1000, 2000, RATE))  # a tone would interfere with its echo
+    voice = Voice("burst", 1000, 2000, 0.6, (lambda rng: burst,))
     for one in simulate(plan, "train", [voice], NOISE):
         clean = bandpass(one.wave, voice.low, voice.high, RATE)
         quiet = spectrum(one.wave, RATE).floor(voice.low, voice.high)
         for call in one.scene.calls:
             inside = clean[int(call.start * RATE) : int(call.stop * RATE)]
             measured = 10 * np.log10((inside**2).mean() / quiet**2 - 1)  # less the noise itself
-            assert measured == pytest.approx(call.snr, abs=2.5)  # the echo adds up to 2 dB
+            assert measured == pytest.approx(call.snr, abs=2.0)  # the echo adds to it
 
 
 def test_a_recording_that_would_clip_is_turned_down():
@@ -214,7 +235,8 @@ def clip(pitch, begin, length, seconds=6.0, seed=0, loud=0.5):
 def test_a_template_holds_the_call_and_little_else():
     clips = [clip(2000, 2, 1.0), clip(2200, 3, 1.2, seed=1), clip(1900, 1, 1.1, seed=2)]
     found = template_of("tone", clips, RATE)
-    assert 1700 < found.low < 1900 < 2100 < found.high < 2300
+    assert 1700 < found.low < 1900
+    assert 2100 < found.high < 2300
     assert 1.1 <= found.duration <= 1.8
 
 

@@ -75,7 +75,7 @@ class Background:
         wanted = min(wanted, self.end - self.begin)
         at = self.begin + int(rng.integers(self.end - self.begin - wanted + 1))
         with sf.SoundFile(self.path) as sound:
-            sound.seek(at)
+            sound.seek(min(at, sound.frames))
             raw = sound.read(wanted, dtype="float32", always_2d=True)
             if len(raw) < min(wanted, SHORTEST * self.file_rate):
                 sound.seek(self.begin)  # the length an MP3 states is an estimate: past its end

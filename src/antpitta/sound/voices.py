@@ -26,6 +26,8 @@ Sing = Callable[[np.random.Generator], Floats]  # one call: unit RMS, faded at b
 
 SIDES = ("train", "test")
 LOWEST = 150.0  # Hz; below it clips hold wind and handling, hardly ever a call
+KIN = 0.15  # by which the pitch of individuals may differ; further off, a clip holds other sound
+NARROWEST, ROOM = 300.0, 100.0  # Hz: of a band, and left free on either side of it
 MARGIN = 0.1  # seconds by which a template is longer than the longest call
 FADE = 0.04  # seconds
 SHORTEST, LONGEST = 0.4, 4.0  # seconds of a call taken from a clip
@@ -64,14 +66,18 @@ def template_of(name: str, clips: Sequence[Floats], sample_rate: int) -> Templat
     """The band that holds what rises above the clips' own medians, and how long it lasts.
 
     A clip's band leaves out 5 % of that energy at either end, and its length is that of the
-    loudest unbroken stretch; the template takes the medians, so that one odd clip cannot widen it.
+    loudest unbroken stretch; the template takes the medians, the edges moved out by their median
+    deviation: individuals of another pitch fit in, and one odd clip cannot widen it.
     Raises UserMistake where no clip holds any sound.
     """
     edges = [edge for clip in clips if (edge := _edges(clip, sample_rate)) is not None]
     if not edges:
         raise UserMistake(f"{name}: no clip holds any sound above {LOWEST:g} Hz; add another clip")
-    low, high = (float(edge) for edge in np.median(edges, axis=0))
-    low, high = max(LOWEST - 50, low - 100), min(sample_rate / 2, max(high, low + 300) + 100)
+    middle = np.median(edges, axis=0)
+    spread = np.minimum(np.median(np.abs(edges - middle), axis=0), KIN * middle)
+    low, high = float(middle[0] - spread[0]), float(middle[1] + spread[1])
+    extra = max(0.0, NARROWEST - (high - low)) / 2 + ROOM
+    low, high = max(LOWEST - 50, low - extra), min(sample_rate / 2, high + extra)
     lengths = [_loudest_length(clip, low, high, sample_rate) for clip in clips if clip.any()]
     length = float(np.clip(np.median(lengths), SHORTEST, LONGEST))
     return Template(name, round(low, 1), round(high, 1), round(length + 2 * MARGIN, 2))
