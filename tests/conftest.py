@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import antpitta as ap
 from antpitta import api
+from antpitta.core.types import Classes, Dataset, Recording
+from antpitta.learn.material import gather_material
 
 SMALL = """
 name = "small"
@@ -90,3 +94,26 @@ def run(tmp_path_factory, scapes, recipe) -> api.Trained:
     """A run trained to its end."""
     out = tmp_path_factory.mktemp("runs") / "first"
     return ap.train(ap.open_data(scapes), recipe=str(recipe), out=out)
+
+
+@pytest.fixture(scope="session")
+def make_material():
+    """A function that makes recordings r0, r1, ... of made-up pixels, no sound behind them."""
+
+    def make(recipe, durations, boxes, species=("a", "b", "c"), sites=None, seed=0):
+        sites = sites or [None] * len(durations)
+        rate = recipe.front.sample_rate
+        recordings = tuple(
+            Recording(f"r{i}", Path(f"r{i}.wav"), rate, round(seconds * rate), site=site)
+            for i, (seconds, site) in enumerate(zip(durations, sites, strict=True))
+        )
+        rng = np.random.default_rng(seed)
+        drawn = []
+        for recording in recordings:
+            cuts = recipe.front.images_of(recording.duration)
+            frames = sum(recipe.front.frames_of(stop - start) for start, stop in cuts)
+            drawn.append(rng.integers(0, 256, (frames, recipe.front.bands), dtype=np.uint8))
+        dataset = Dataset(recordings, tuple(boxes), Classes(tuple(species)))
+        return gather_material(dataset, recipe, drawn, torch.device("cpu"))
+
+    return make

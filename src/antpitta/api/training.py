@@ -7,6 +7,7 @@ from typing import Any
 
 from antpitta.api.story import tell
 from antpitta.core.config import Recipe
+from antpitta.core.types import Scores
 from antpitta.files.bundle import Bundle, write_bundle
 from antpitta.files.dataset import Opened
 from antpitta.files.digest import digest_of
@@ -18,9 +19,10 @@ from antpitta.learn.train import train_stages
 from antpitta.report.card import render_card
 from antpitta.report.page import render_page
 from antpitta.report.story import Story
-from antpitta.scores.boxes import box_cells
+from antpitta.scores.boxes import box_cells, presence
 from antpitta.scores.evaluate import to_json
 from antpitta.scores.events import training_bands
+from antpitta.scores.prevalence import odds_shifts, prevalence_from_boxes
 from antpitta.scores.thresholds import choose_thresholds
 
 QUIET = Voice(lambda text: None, lambda what, done, total, loss: None)
@@ -66,13 +68,14 @@ def train(
     last = chosen.stages[-1].name
     for stage in chosen.stages:
         cycle = last_cycle(chosen, stage.name)
-        _bundle(run, data, stage.name, cycle, folder.stage(stage.name, cycle) / "model", story)
+        _bundle(run, data, (stage.name, cycle), folder.stage(stage.name, cycle) / "model", story)
     scores = read_scores(folder.stage(last, last_cycle(chosen, last)) / "oof_scores.parquet")
     write_scores(scores, folder.path / "oof_scores.parquet")
     cells = box_cells(scores, data.dataset.annotations, data.dataset.classes)
     with replacing(folder.path / "oof_cells.parquet") as part:
         cells.to_parquet(part, index=False)
-    _bundle(run, data, last, last_cycle(chosen, last), folder.model, story)
+    final = last_cycle(chosen, last)
+    _bundle(run, data, (last, final), folder.model, story, _shifts(run, data, scores))
     write_report(folder, story)
     return Trained(folder.path, story)
 
@@ -86,9 +89,17 @@ def write_report(folder: RunFolder, story: Story) -> None:
     folder.write_report(kept, render_page(story))
 
 
-def _bundle(run: Run, data: Opened, stage: str, cycle: int, path: Path, story: Story) -> Bundle:
-    dataset, recipe, folder = data.dataset, run.recipe, run.folder
-    home = folder.stage(stage, cycle)
+def _bundle(
+    run: Run,
+    data: Opened,
+    place: tuple[str, int],
+    path: Path,
+    story: Story,
+    shifts: dict[str, float] | None = None,
+) -> Bundle:
+    dataset, recipe = data.dataset, run.recipe
+    stage, cycle = place
+    home = run.folder.stage(stage, cycle)
     cells = box_cells(
         read_scores(home / "oof_scores.parquet"), dataset.annotations, dataset.classes
     )
@@ -101,10 +112,22 @@ def _bundle(run: Run, data: Opened, stage: str, cycle: int, path: Path, story: S
         weights=names,
         thresholds=choose_thresholds(cells, dataset.classes, aim="f1"),
         bands=training_bands(dataset.annotations, dataset.classes),
+        shifts=shifts or {},
         provenance={"stage": stage, "cycle": cycle, **story.provenance},
     )
     card = render_card(story, licence=LICENCE, model=str(Path(run.source) / "model"))
     return write_bundle(bundle, [home / name for name in names], card)
+
+
+def _shifts(run: Run, data: Opened, scores: list[Scores]) -> dict[str, float]:
+    """What brings the out-of-fold presences to the prevalence that the boxes tell of."""
+    if run.recipe.prevalence == "none":
+        return {}
+    dataset = data.dataset
+    shares = prevalence_from_boxes(dataset.annotations, dataset.classes, len(dataset.recordings))
+    heard = presence(scores).drop(columns="recording_id").to_numpy()
+    shifts = odds_shifts(heard, shares)
+    return {name: float(by) for name, by in zip(dataset.classes.names, shifts, strict=True)}
 
 
 def _config(data: Opened, recipe: Recipe) -> dict[str, Any]:

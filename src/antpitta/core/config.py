@@ -37,6 +37,7 @@ class Front(Settings):
     low: float = Field(20.0, ge=0)
     high: Positive = 16_000.0
     range: Positive = 80.0  # dB below the loudest cell that are kept
+    flatten: bool = False  # take each band's own median off, and with it the steady background
     image: Positive = 60.0  # seconds; a longer recording is several images
 
     @model_validator(mode="after")
@@ -89,6 +90,7 @@ class Network(Settings):
 
     backbone: str = "tf_efficientnet_lite0"
     pretrained: bool = True
+    coordinate: bool = False  # the third channel says how high a band lies
     weights: str | None = None  # a .safetensors or .pth file instead of the hub's
 
 
@@ -98,6 +100,13 @@ class Masks(Settings):
     chance: Share = 0.5  # of both together
     frames: int = Field(40, ge=0)  # at most
     bands: int = Field(30, ge=0)  # at most
+
+
+class Warp(Settings):
+    """Another individual: each window a little faster or slower, higher or lower."""
+
+    pace: float = Field(0.0, ge=0, lt=1)  # 0.1: from 1/1.1 to 1.1 times as fast
+    bands: int = Field(0, ge=0)  # at most, up or down
 
 
 class Loss(Settings):
@@ -142,6 +151,7 @@ class Stage(Settings):
     mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha) on the input; 0 is off
     last_mixup: float = Field(0.0, ge=0)  # the same, on the backbone's feature maps
     masks: Masks = Masks()
+    warp: Warp = Warp()
     loss: Loss = Loss()
     pseudo: Pseudo | None = None
 
@@ -153,6 +163,7 @@ class Recipe(Settings):
     when: str  # one line: when to use it
     seed: int = 1
     folds: int = Field(5, ge=2)
+    prevalence: Literal["none", "boxes"] = "none"  # to what presence is rescaled in the model
     front: Front = Front()
     windows: Windows = Windows()
     network: Network = Network()

@@ -24,7 +24,7 @@ from antpitta.learn.batches import Batch, epoch_batches
 from antpitta.learn.material import Material
 from antpitta.net.losses import CellTargets, masked_loss
 from antpitta.net.sed import SedNet
-from antpitta.sound.augment import draw_mix, mask
+from antpitta.sound.augment import draw_mix, mask, shift_bands
 
 State = dict[str, Tensor]
 
@@ -122,8 +122,8 @@ def batch_loss(
     weights: Tensor | None,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Cut, mask, mix, run, and compare with what is known."""
-    pixels = material.pictures.gather(batch.cuts)
+    """Cut, warp, mask, mix, run, and compare with what is known."""
+    pixels = warped(batch, material, stage, rng)
     pixels = mask(pixels, batch.cuts, material.pictures.lengths, stage.masks, rng)
     device = next(iter(model.parameters())).device  # type: ignore[attr-defined]
     pixels = pixels.to(device, non_blocking=True)
@@ -141,6 +141,18 @@ def batch_loss(
         heard, taught = heard.mixed_late(late), taught and taught.mixed_late(late)
     logits = model(pixels, mix, late).clipwise.float()  # type: ignore[attr-defined]
     return masked_loss(logits, heard, taught, stage.loss, weights)
+
+
+def warped(batch: Batch, material: Material, stage: Stage, rng: np.random.Generator) -> Tensor:
+    """The windows' pixels, each as another individual might have called them."""
+    size, warp = len(batch.cuts), stage.warp
+    pace = None
+    if warp.pace:
+        pace = (1 + warp.pace) ** rng.uniform(-1, 1, size)
+    pixels = material.pictures.gather(batch.cuts, pace)
+    if warp.bands:
+        pixels = shift_bands(pixels, rng.integers(-warp.bands, warp.bands + 1, size))
+    return pixels
 
 
 def _on_device(targets: Targets, device: torch.device) -> CellTargets:

@@ -15,6 +15,8 @@ from antpitta.core.config import Network
 from antpitta.net.backbones import build_backbone
 from antpitta.sound.augment import Mix
 
+HEIGHT = 2.0  # of the top band in the coordinate channel, in deviations of a picture's pixels
+
 
 class Logits(NamedTuple):  # fabric walks a model's output, and cannot walk frozen dataclasses
     """What the head says of a batch of windows."""
@@ -35,6 +37,7 @@ class SedNet(nn.Module):
         self.body = backbone.body
         self.stride = backbone.stride
         self.origin = backbone.origin
+        self.coordinate = network.coordinate
         self.classify = nn.Conv1d(backbone.channels, classes, 1, bias=False)
         self.attend = nn.Conv1d(backbone.channels, classes, 1, bias=False)
         shape = (1, 3, 1, 1)
@@ -45,6 +48,9 @@ class SedNet(nn.Module):
     def prepare(self, pixels: Tensor) -> Tensor:
         """Bytes to the backbone's input: (batch, 3, frames, bands), standardised."""
         images = (pixels[:, None].float() / 255 - self.mean) / self.std
+        if self.coordinate:
+            height = torch.linspace(-HEIGHT, HEIGHT, pixels.shape[2], device=pixels.device)
+            images = torch.cat([images[:, :2], height.expand_as(images[:, :1])], dim=1)
         return images.contiguous(memory_format=torch.channels_last)
 
     def features(self, images: Tensor) -> Tensor:

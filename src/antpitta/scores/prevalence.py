@@ -7,14 +7,20 @@ factor until its mean probability is that share. Order within a species stays; t
 between the species of a recording, which LWLRAP asks about, gains.
 """
 
+from collections import Counter
+from collections.abc import Iterable
+
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from antpitta.core.errors import UserMistake
+from antpitta.core.types import Annotation, Classes
 from antpitta.scores.metrics import Floats
 
 EDGE = 1e-12  # a score of exactly 0 or 1 has odds that no factor moves
+LEAST_BOXES = 3  # of a class whose prevalence is estimated
+COMMONEST = 0.95  # the largest estimate: more would take silence for a miss
 SLACK = 1e-6  # so that rounding never puts the answer outside the bracket
 
 
@@ -42,11 +48,62 @@ def rescale_odds(scores: Floats, prevalence: Floats) -> Floats:
     return value
 
 
+def odds_shifts(scores: Floats, prevalence: Floats) -> Floats:
+    """What :func:`rescale_odds` adds to the logits of each class, to be used on other scores too.
+
+    0 where the prevalence is NaN, and nothing is moved. A prevalence must lie within 0 and 1.
+    """
+    value, share = np.asarray(scores, float), np.asarray(prevalence, float)
+    shifts = np.zeros(len(share))
+    for column in np.flatnonzero(~np.isnan(share)):
+        shifts[column] = _shift(_logits(value[:, column]), float(share[column]))
+    return shifts
+
+
+def shift_odds(scores: Floats, shifts: Floats) -> Floats:
+    """Scores (rows, classes) after ``shifts`` (classes,) are added to their logits."""
+    moved = expit(_logits(np.asarray(scores, float)) + shifts)
+    return np.where(shifts == 0, scores, moved)
+
+
+def prevalence_from_boxes(
+    annotations: Iterable[Annotation], classes: Classes, recordings: int
+) -> Floats:
+    """The share of ``recordings`` that hold each class, estimated from present boxes alone.
+
+    Where a species calls in few recordings, two of its boxes often fall into the same one; where
+    it calls everywhere, hardly ever. With n boxes of which ``pairs`` pairs share a recording,
+    n (n - 1) / 2 / (pairs + 1/2) recordings hold it (the birthday estimate of a population's
+    size, with half a pair added so that none is not infinitely many). It takes the boxes for
+    random picks among all the calls. NaN for a class of fewer than three boxes, which say nothing.
+    """
+    counts: list[Counter[str]] = [Counter() for _ in classes.names]
+    for said in annotations:
+        if said.present:
+            for column in classes.columns(said.label):
+                counts[column][said.recording] += 1
+    shares = np.full(len(classes), np.nan)
+    for column, by_recording in enumerate(counts):
+        boxes = by_recording.total()
+        if boxes >= LEAST_BOXES:
+            pairs = sum(n * (n - 1) / 2 for n in by_recording.values())
+            held = boxes * (boxes - 1) / 2 / (pairs + 0.5)
+            shares[column] = np.clip(held / recordings, 0.5 / recordings, COMMONEST)
+    return shares
+
+
 def _rescale(scores: Floats, share: float) -> Floats:
     if share in (0.0, 1.0):
         return np.full(scores.shape, share)
-    logits = logit(np.clip(scores, EDGE, 1 - EDGE))
+    logits = _logits(scores)
+    return np.asarray(expit(logits + _shift(logits, share)))
+
+
+def _logits(scores: Floats) -> Floats:
+    return np.asarray(logit(np.clip(scores, EDGE, 1 - EDGE)))
+
+
+def _shift(logits: Floats, share: float) -> float:
     # these shifts bring the highest, and the lowest, score to the share: the answer lies between
     low, high = logit(share) - logits.max() - SLACK, logit(share) - logits.min() + SLACK
-    shift = brentq(lambda shift: expit(logits + shift).mean() - share, low, high, xtol=1e-12)
-    return np.asarray(expit(logits + shift))
+    return float(brentq(lambda by: expit(logits + by).mean() - share, low, high, xtol=1e-12))
