@@ -5,11 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 import antpitta as ap
 from antpitta import api
-from antpitta.core.types import Classes, Dataset, Recording
+from antpitta.core.config import parse_recipe
+from antpitta.core.types import Annotation, Classes, Dataset, Recording
+from antpitta.files.runs import RunFolder
+from antpitta.learn.folds import deal_folds
 from antpitta.learn.material import gather_material
+from antpitta.learn.stages import Run, Voice, run_stages
 
 SMALL = """
 name = "small"
@@ -117,3 +122,88 @@ def make_material():
         return gather_material(dataset, recipe, drawn, torch.device("cpu"))
 
     return make
+
+
+STAGED = {
+    "name": "tiny",
+    "when": "tests",
+    "folds": 2,
+    "front": {
+        "sample_rate": 8000,
+        "n_fft": 256,
+        "hop": 80,
+        "bands": 32,
+        "low": 50.0,
+        "high": 4000.0,
+        "image": 2.0,
+    },
+    "windows": {"frames": 64, "overlap": 16, "scan_overlap": 32},
+    "network": {"backbone": "test_efficientnet", "pretrained": False},
+    "stages": [
+        {
+            "name": "crops",
+            "sample": "crops",
+            "batch": 4,
+            "epochs": 2,
+            "rate": 1e-3,
+            "mixup": 0.1,
+            "shifts": [8],
+            "loss": {"unknown": "absent", "reduce": "cells", "balance": True},
+        },
+        {"name": "masked", "start": "crops", "batch": 2, "accumulate": 2, "epochs": 2},
+        {
+            "name": "taught",
+            "start": "crops",
+            "sample": "known",
+            "batch": 4,
+            "epochs": 1,
+            "last_mixup": 0.1,
+            "pseudo": {"teacher": "masked", "threshold": 0.5, "cycles": 2},
+        },
+    ],
+}
+DURATIONS = [2.0, 2.0, 5.0, 2.0, 0.7, 2.0]  # a long one is several images
+BOXES = [
+    *(Annotation(f"r{i}", 0.1, 0.6, "abc"[i % 3], i < 4) for i in range(6)),
+    *(Annotation(f"r{i}", 1.0, 1.4, "abc"[i % 3], i >= 4) for i in (0, 1, 2, 3, 5)),
+    Annotation("r2", 4.2, 4.8, "b"),
+]
+
+
+@pytest.fixture(scope="session")
+def staged_recipe():
+    """Three stages, two folds, two cycles, seconds in all."""
+    return parse_recipe(STAGED, "tiny")
+
+
+@pytest.fixture(scope="session")
+def staged_material(make_material, staged_recipe):
+    return make_material(staged_recipe, DURATIONS, BOXES)
+
+
+@pytest.fixture(scope="session")
+def plan_run(staged_recipe, staged_material):
+    """A function that makes the run of those, at a path."""
+    silent = Voice(lambda text: None, lambda what, done, total, loss: None)
+
+    def plan(path, voice=silent):
+        folds = deal_folds(staged_material.dataset, 2, staged_recipe.seed)
+        fabric = Fabric(accelerator="cpu", devices=1)
+        return Run(staged_recipe, staged_material, folds, RunFolder(path), fabric, voice)
+
+    return plan
+
+
+@pytest.fixture(scope="session")
+def said():
+    """What the undisturbed run said."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory, plan_run, said):
+    """That run, undisturbed from its beginning to its end."""
+    voice = Voice(said.append, lambda *progress: None)
+    run = plan_run(tmp_path_factory.mktemp("stages") / "first", voice)
+    run_stages(run)
+    return run

@@ -22,7 +22,9 @@ def test_a_run_leaves_what_the_house_promises(run):
     assert stages == {"crops", "masked", "taught", "taught-c2"}
     log = pd.read_csv(run.path / "log.csv")
     assert len(log) == 2 * (2 + 2 + 1 + 1)  # folds x epochs of the stages
-    assert not [p for p in run.path.rglob("*") if p.suffix in (".pt", ".pth", ".pkl", ".checkpoint")]
+    assert not [
+        p for p in run.path.rglob("*") if p.suffix in (".pt", ".pth", ".pkl", ".checkpoint")
+    ]
 
 
 def test_no_recording_is_scored_by_a_model_that_trained_on_it(run):
@@ -104,9 +106,11 @@ def test_predict_writes_the_competition_layout_and_quarantines_the_rest(run, sca
     expected = "file,start_time,end_time,low_freq,high_freq,species,score,model".split(",")
     assert list(events.columns) == expected
     assert len(pd.read_parquet(tmp_path / "out" / "events.parquet")) == len(events)
-    assert sorted(pd.read_csv(tmp_path / "out" / "quarantine.csv")["file"].map(
-        lambda name: name.rpartition("/")[2]
-    )) == ["broken.wav", "empty.flac"]
+    assert sorted(
+        pd.read_csv(tmp_path / "out" / "quarantine.csv")["file"].map(
+            lambda name: name.rpartition("/")[2]
+        )
+    ) == ["broken.wav", "empty.flac"]
     note = json.loads((tmp_path / "out" / "run.json").read_text())
     assert note["counts"] == {"recordings": 4, "events": len(found.events), "quarantined": 2}
     assert note["digest"] == read_bundle(run.model).digest
@@ -143,9 +147,7 @@ def test_prevalences_move_the_odds(run, scapes, tmp_path):
 
 
 def test_an_ensemble_of_two_runs_listens(run, scapes, recipe, tmp_path):
-    other = ap.train(
-        ap.open_data(scapes), str(recipe), tmp_path / "second", changes=("seed=2",)
-    )
+    other = ap.train(ap.open_data(scapes), str(recipe), tmp_path / "second", changes=("seed=2",))
     for by in ("mean", "rank", "auc", "fit"):
         blended = ap.ensemble([run.path, other.path], tmp_path / by, by=by)
         assert [one.source for one in blended.reports] == ["first", "second", by]

@@ -32,7 +32,7 @@ def by_hand(net, features):
 def test_the_head_equals_the_attention_formula(net):
     features = torch.randn(5, 96, 16, 4, generator=torch.Generator().manual_seed(1)) * 3
     with torch.inference_mode():
-        found = net.head(features)
+        found = net.head(net.gather(features))
     clipwise, framewise = by_hand(net, features)
     assert found.clipwise.shape == (5, 3)
     assert found.framewise.shape == (5, 16, 3)
@@ -77,12 +77,12 @@ def test_late_mixing_happens_before_the_relu(net):
         # timm's networks end in an activation; what is negative must be made
         shifted = 20 * (features - features.mean())
         assert (shifted < 0).any()
-        found = net.head(mix(shifted))
+        found = net.head(net.gather(mix(shifted)))
         share = mix.share.view(-1, 1, 1, 1)
         before = by_hand(net, share * shifted + (1 - share) * shifted[mix.partner])
         after = by_hand(net, share * shifted.relu() + (1 - share) * shifted.relu()[mix.partner])
         whole = net(x, late=mix)
-        wanted = net.head(share * features + (1 - share) * features[mix.partner])
+        wanted = net.head(net.gather(share * features + (1 - share) * features[mix.partner]))
     np.testing.assert_allclose(found.clipwise.numpy(), before[0], atol=1e-5)
     assert np.abs(found.clipwise.numpy() - after[0]).max() > 1e-3
     torch.testing.assert_close(whole.clipwise, wanted.clipwise)
@@ -94,7 +94,9 @@ def test_input_mixing_happens_on_the_standardised_picture(net):
     with torch.inference_mode():
         images = net.prepare(x)
         share = mix.share.view(-1, 1, 1, 1)
-        wanted = net.head(net.features(share * images + (1 - share) * images[mix.partner]))
+        wanted = net.head(
+            net.gather(net.features(share * images + (1 - share) * images[mix.partner]))
+        )
         found = net(x, mix)
         plain = net(x)
     torch.testing.assert_close(found.clipwise, wanted.clipwise)

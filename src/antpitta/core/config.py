@@ -37,7 +37,6 @@ class Front(Settings):
     low: float = Field(20.0, ge=0)
     high: Positive = 16_000.0
     range: Positive = 80.0  # dB below the loudest cell that are kept
-    flatten: bool = False  # take each band's own median off, and with it the steady background
     image: Positive = 60.0  # seconds; a longer recording is several images
 
     @model_validator(mode="after")
@@ -90,7 +89,11 @@ class Network(Settings):
 
     backbone: str = "tf_efficientnet_lite0"
     pretrained: bool = True
-    coordinate: bool = False  # the third channel says how high a band lies
+    reduction: Count | None = None  # frames a step of the features taken; None: the last ones
+    frozen: bool = False  # only the head learns
+    heights: Literal["mean", "each"] = "mean"  # of the feature maps: averaged, or told apart
+    smooth: Count = 1  # steps that a framewise logit is averaged over
+    centre: bool = False  # take each feature's mean over the window off: the steady background
     weights: str | None = None  # a .safetensors or .pth file instead of the hub's
 
 
@@ -102,18 +105,14 @@ class Masks(Settings):
     bands: int = Field(30, ge=0)  # at most
 
 
-class Warp(Settings):
-    """Another individual: each window a little faster or slower, higher or lower."""
-
-    pace: float = Field(0.0, ge=0, lt=1)  # 0.1: from 1/1.1 to 1.1 times as fast
-    bands: int = Field(0, ge=0)  # at most, up or down
-
-
 class Loss(Settings):
     """What is summed, and over which cells."""
 
     unknown: Literal["masked", "absent"] = "masked"
-    reduce: Literal["sum", "positives", "cells"] = "positives"  # net/losses.py has the formulas
+    reduce: Literal["sum", "positives", "both", "cells"] = (
+        "positives"  # net/losses.py has the formulas
+    )
+    on: Literal["windows", "boxes"] = "windows"  # what a statement is held against
     balance: bool = False  # a class weighs max_count / count
     focal: float = Field(0.0, ge=0)  # gamma of the focal factor on positives
     soft: float = Field(0.5, ge=0)  # weight of soft positives
@@ -148,12 +147,19 @@ class Stage(Settings):
     epochs: Count = 5
     cosine: Count | None = None  # epochs of half a cosine; None: all of them
     rate: Positive = 3e-4
+    decay: float = Field(0.0, ge=0)  # of the weights, a step, as AdamW does
     mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha) on the input; 0 is off
     last_mixup: float = Field(0.0, ge=0)  # the same, on the backbone's feature maps
     masks: Masks = Masks()
-    warp: Warp = Warp()
     loss: Loss = Loss()
     pseudo: Pseudo | None = None
+
+    @model_validator(mode="after")
+    def _boxes_are_not_mixed(self) -> Self:
+        mixing = self.mixup or self.last_mixup or self.loss.unknown == "absent"
+        if self.loss.on == "boxes" and (mixing or self.sample == "crops"):
+            raise ValueError('loss.on = "boxes" goes with masked windows, and without mixup')
+        return self
 
 
 class Recipe(Settings):

@@ -75,7 +75,7 @@ def write_bundle(bundle: Bundle, sources: list[Path], card: str) -> Bundle:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     digest = hashlib.blake2b(digest_size=16)
-    for source, name in zip(sources, bundle.weights, strict=False):
+    for source, name in zip(sources if not bundle.members else [], bundle.weights, strict=True):
         shutil.copyfile(source, part / name)
         digest.update((part / name).read_bytes())
     for source, name in zip(sources if bundle.members else [], bundle.members, strict=True):
@@ -121,5 +121,5 @@ def read_bundle(path: Path) -> Bundle:
             for name, (low, high) in said["bands"].items()
         }
         return Bundle(path=folder, **said)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserMistake(f"{file}: is damaged ({error}); copy the model again") from None

@@ -59,9 +59,9 @@ def cached_pictures(
 def _load(path: Path) -> Picture | None:
     try:
         found: Picture = np.load(path, mmap_mode="r")
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):  # EOFError: an empty file
         return None
-    return found
+    return found if found.ndim == 2 and found.dtype == np.uint8 else None
 
 
 def _save(picture: Picture, path: Path) -> None:

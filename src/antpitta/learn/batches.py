@@ -22,6 +22,8 @@ class Batch:
     cuts: Cuts
     heard: Targets
     taught: Targets | None = None  # pseudo labels, with weight 0 where a listener spoke
+    rows: Ints | None = None  # (windows,), which of the material's windows these are
+    focus: Ints | None = None  # (rows, 3): window, first and last frame; targets are by row then
 
 
 def epoch_batches(
@@ -44,7 +46,8 @@ def epoch_batches(
         owner = material.owner[material.cuts.image[rows]]
         order = _deal(rng.permutation(train), stage.batch)
         groups = [np.concatenate([rows[owner == one] for one in some]) for some in order]
-    return [_windows(material, group, taught) for group in groups if len(group)]
+    make = box_batch if stage.loss.on == "boxes" else _windows
+    return [make(material, group, taught) for group in groups if len(group)]
 
 
 def _deal(order: Ints, size: int) -> list[Ints]:
@@ -61,7 +64,41 @@ def _windows(material: Material, rows: Ints, taught: Targets | None) -> Batch:
         material.cuts.take(rows),
         pick(material.heard),
         None if taught is None else pick(taught),
+        rows,
     )
+
+
+def box_batch(material: Material, rows: Ints, taught: Targets | None) -> Batch:
+    """Windows, and a target for every box that touches one, judged where the listener listened.
+
+    A pseudo label does not say when: its row has the empty span 0, 0, and is judged by the
+    highest logit of its window.
+    """
+    names = material.dataset.classes
+    heard, focus = [], []
+    for place, row in enumerate(rows):
+        image, first = material.cuts.image[row], int(material.cuts.first[row])
+        for box in material.boxes[material.owner[image]]:
+            touched = material.grids[image].touched(box.start, box.stop)
+            start, stop = max(touched.start - first, 0), touched.stop - first
+            if start < min(stop, material.cuts.frames):
+                focus.append((place, start, min(stop, material.cuts.frames)))
+                value = np.zeros((2, len(names)), dtype=np.float32)  # value, weight
+                value[:, names.columns(box.label)] = [[box.present], [1.0]]
+                heard.append(value)
+    boxes = np.array(heard, dtype=np.float32).reshape(-1, 2, len(names))
+    some = np.zeros(0, dtype=np.int64)
+    if taught is not None:
+        some = np.flatnonzero(taught.weight[rows].any(axis=1))
+    said = np.concatenate([boxes, np.zeros((len(some), 2, len(names)), dtype=np.float32)])
+    spans = [*focus, *[(int(place), 0, 0) for place in some]]
+    lesson = None
+    if taught is not None:
+        told = np.stack([taught.value[rows[some]], taught.weight[rows[some]]], axis=1)
+        told = np.concatenate([np.zeros_like(boxes), told])
+        lesson = Targets(told[:, 0], told[:, 1])
+    where = np.array(spans, dtype=np.int64).reshape(-1, 3)
+    return Batch(material.cuts.take(rows), Targets(said[:, 0], said[:, 1]), lesson, rows, where)
 
 
 def _crop_batches(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ from antpitta.core.types import Targets
 from antpitta.learn.batches import Batch, epoch_batches
 from antpitta.learn.material import Material
 from antpitta.net.losses import CellTargets, masked_loss
-from antpitta.net.sed import SedNet
-from antpitta.sound.augment import draw_mix, mask, shift_bands
+from antpitta.net.sed import Logits, SedNet, focused
+from antpitta.sound.augment import draw_mix, mask
 
 State = dict[str, Tensor]
 
@@ -37,6 +37,7 @@ class Task:
     train: NDArray[np.int64]  # recordings
     taught: Targets | None
     seed: tuple[int, ...]  # of this stage, cycle and fold
+    seen: Tensor | None = None  # (windows, inputs, steps), where a frozen body's view is kept
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def fit(
 ) -> None:
     """Train ``net`` in place; it ends on the CPU or GPU that ``fabric`` chose."""
     stage = task.stage
-    optimizer = torch.optim.Adam(net.parameters(), lr=stage.rate)
+    learning = [one for one in net.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=stage.rate, weight_decay=stage.decay)
     model, adam = fabric.setup(net, optimizer)
     weights = class_weights(material, task).to(fabric.device) if stage.loss.balance else None
     kept = keeper.load()
@@ -94,7 +96,7 @@ def fit(
             share = min(stage.accumulate, len(batches) - first)
             stepping = last or (i + 1) % stage.accumulate == 0
             with fabric.no_backward_sync(model, enabled=not stepping):
-                loss = batch_loss(model, batch, material, stage, weights, rng)
+                loss = batch_loss(model, batch, material, stage, weights, rng, task.seen)
                 fabric.backward(loss / share)
             if stepping:
                 adam.step()
@@ -103,9 +105,10 @@ def fit(
             windows += len(batch.cuts)
         if not np.isfinite(total):
             raise FloatingPointError(f"stage {stage.name}: the loss became {total}")
-        keeper.save(epoch + 1, capture(net, optimizer))
         seconds = time.perf_counter() - began
+        # Reported first: killed in between, the epoch is run and reported again, never lost.
         report(Progress(epoch + 1, total / max(1, len(batches)), rate, windows, seconds))
+        keeper.save(epoch + 1, capture(net, optimizer))
 
 
 def rate_at(stage: Stage, position: float) -> float:
@@ -121,12 +124,17 @@ def batch_loss(
     stage: Stage,
     weights: Tensor | None,
     rng: np.random.Generator,
+    bank: Tensor | None = None,
 ) -> Tensor:
-    """Cut, warp, mask, mix, run, and compare with what is known."""
-    pixels = warped(batch, material, stage, rng)
-    pixels = mask(pixels, batch.cuts, material.pictures.lengths, stage.masks, rng)
+    """Cut, mask, mix, run, and compare with what is known."""
     device = next(iter(model.parameters())).device  # type: ignore[attr-defined]
-    pixels = pixels.to(device, non_blocking=True)
+    pixels = seen = None
+    if bank is not None and batch.rows is not None:
+        seen = bank[torch.from_numpy(batch.rows).to(bank.device)].to(device).float()
+    else:
+        pixels = material.pictures.gather(batch.cuts)
+        pixels = mask(pixels, batch.cuts, material.pictures.lengths, stage.masks, rng)
+        pixels = pixels.to(device, non_blocking=True)
     heard = _on_device(batch.heard, device)
     taught = None if batch.taught is None else _on_device(batch.taught, device)
     size = len(batch.cuts)
@@ -139,20 +147,12 @@ def batch_loss(
         heard, taught = heard.mixed(mix), taught and taught.mixed(mix)
     if late is not None:
         heard, taught = heard.mixed_late(late), taught and taught.mixed_late(late)
-    logits = model(pixels, mix, late).clipwise.float()  # type: ignore[attr-defined]
-    return masked_loss(logits, heard, taught, stage.loss, weights)
-
-
-def warped(batch: Batch, material: Material, stage: Stage, rng: np.random.Generator) -> Tensor:
-    """The windows' pixels, each as another individual might have called them."""
-    size, warp = len(batch.cuts), stage.warp
-    pace = None
-    if warp.pace:
-        pace = (1 + warp.pace) ** rng.uniform(-1, 1, size)
-    pixels = material.pictures.gather(batch.cuts, pace)
-    if warp.bands:
-        pixels = shift_bands(pixels, rng.integers(-warp.bands, warp.bands + 1, size))
-    return pixels
+    found = cast(Logits, model(pixels, mix, late, seen))
+    logits = found.clipwise
+    if batch.focus is not None:
+        focus = torch.from_numpy(batch.focus).to(device)
+        logits = focused(found.framewise, focus, model.stride)  # type: ignore[attr-defined]
+    return masked_loss(logits.float(), heard, taught, stage.loss, weights)
 
 
 def _on_device(targets: Targets, device: torch.device) -> CellTargets:
@@ -171,9 +171,14 @@ def class_weights(material: Material, task: Task) -> Tensor:
     return torch.from_numpy(count.max() / np.maximum(count, 1))
 
 
-def capture(net: SedNet, optimizer: torch.optim.Adam) -> State:
+def capture(net: SedNet, optimizer: torch.optim.AdamW) -> State:
     """All that the next epoch needs, as named tensors."""
-    state = {f"net.{name}": value for name, value in net.state_dict().items()}
+    still = ("body.",) if net.network.frozen else ()
+    state = {
+        f"net.{name}": value
+        for name, value in net.state_dict().items()
+        if not name.startswith(still)
+    }
     for i, slots in optimizer.state_dict()["state"].items():
         state |= {f"adam.{i}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
     return state
@@ -181,7 +186,8 @@ def capture(net: SedNet, optimizer: torch.optim.Adam) -> State:
 
 def restore(net: SedNet, optimizer: torch.optim.Adam, state: State) -> None:
     """The inverse of :func:`capture`."""
-    net.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("net.")})
+    learnt = {k[4:]: v for k, v in state.items() if k.startswith("net.")}
+    net.load_state_dict(learnt, strict=not net.network.frozen)
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in state.items():
         if key.startswith("adam."):

@@ -32,7 +32,7 @@ class Lesson:
 
     taught: Targets  # (windows, classes), weight 0 where nobody teaches
     hard: NDArray[np.bool_]  # (windows, classes), hard negatives: kept apart, never in the loss
-    table: pd.DataFrame  # recording, start_time, end_time, species, score, kind, source
+    table: pd.DataFrame  # recording, start_time, end_time, species, score, source
 
 
 def window_scores(material: Material, members: dict[str, list[Heard]]) -> Floats:

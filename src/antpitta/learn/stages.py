@@ -6,7 +6,7 @@ before. What is finished is found again on the disk, so a run can be killed and 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from antpitta.core.config import Recipe, Stage
+from antpitta.core.errors import UserMistake
 from antpitta.core.types import Scores, Targets
 from antpitta.files.runs import (
     CheckpointFile,
@@ -26,14 +27,14 @@ from antpitta.files.runs import (
     write_scores,
 )
 from antpitta.files.tables import write_csv
+from antpitta.learn.bank import Bank
 from antpitta.learn.fit import Progress, Task, fit
 from antpitta.learn.material import Material
 from antpitta.learn.pseudo import Heard, teach
-from antpitta.net.scan import join, scan, unit_of
+from antpitta.net.scan import join, scan, scan_batch, unit_of
 from antpitta.net.sed import SedNet
 
 Ints = NDArray[np.int64]
-SCAN_BATCH = 32  # windows: a few recordings at once, small enough for any machine
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Run:
     voice: Voice
     members: tuple[RunFolder, ...] = ()  # other runs, whose scores may join in teaching
     record: Callable[[dict[str, Any]], None] = lambda row: None  # each epoch, for TensorBoard
+    bank: Bank = field(default_factory=Bank)
 
     @property
     def source(self) -> str:
@@ -88,9 +90,15 @@ def last_cycle(recipe: Recipe, name: str) -> int:
     return next(cycles_of(stage) for stage in recipe.stages if stage.name == name)
 
 
+def build_net(run: Run, *, empty: bool = False) -> SedNet:
+    """The run's network before it learns; ``empty`` leaves the backbone's weights random."""
+    classes, bands = len(run.material.dataset.classes), run.recipe.front.bands
+    return SedNet(run.recipe.network, classes, bands=bands, empty=empty)
+
+
 def load_net(run: Run, stage: str, cycle: int, fold: int) -> SedNet:
     """A fold's trained model, on the run's device."""
-    net = SedNet(run.recipe.network, len(run.material.dataset.classes), empty=True)
+    net = build_net(run, empty=True)
     net.load_state_dict(load_tensors(weights_path(run, stage, cycle, fold))[0])
     device: torch.device = run.fabric.device
     return net.to(device)
@@ -106,7 +114,7 @@ def _train_fold(
     seed = (run.recipe.seed, number, cycle, fold)
     if stage.start is None:
         torch.manual_seed(run.recipe.seed * 1000 + fold)  # the head's first weights
-        net = SedNet(run.recipe.network, len(run.material.dataset.classes))
+        net = build_net(run)
     else:
         net = load_net(run, stage.start, last_cycle(run.recipe, stage.start), fold)
     origin = net.origin if stage.start is None else f"stage {stage.start}"
@@ -119,7 +127,8 @@ def _train_fold(
         run.record(row)
         run.voice.tick(what, progress.epoch, stage.epochs, progress.loss)
 
-    task = Task(stage, np.flatnonzero(run.folds != fold), taught, seed)
+    seen = run.bank.of(net, stage, run.material)
+    task = Task(stage, np.flatnonzero(run.folds != fold), taught, seed, seen)
     fit(net, task, run.material, run.fabric, keeper, report)
     save_tensors(net.state_dict(), path, {"stage": stage.name, "from": origin})
     keeper.path.unlink(missing_ok=True)
@@ -143,7 +152,8 @@ def scan_recordings(run: Run, net: SedNet, recordings: Ints, source: str) -> lis
     """Framewise scores of these recordings of the data set."""
     windows, material = run.recipe.windows, run.material
     images = material.images_of(recordings)
-    parts = scan(net, material.pictures, images, windows.frames, windows.scan_overlap, SCAN_BATCH)
+    batch = scan_batch(windows.frames)
+    parts = scan(net, material.pictures, images, windows.frames, windows.scan_overlap, batch)
     unit = unit_of(net.stride, windows.frames, windows.scan_overlap)
     found = []
     for i in recordings:
@@ -167,7 +177,7 @@ def _lesson(run: Run, stage: Stage, cycle: int) -> Targets:
     members = {run.source: heard_out_of_fold(run, folder / "oof_scores.parquet", run.folds)}
     for other in run.members:
         path = other.path / "oof_scores.parquet"
-        members[other.path.name] = heard_out_of_fold(run, path, folds_of(run, other))
+        members[str(other.path)] = heard_out_of_fold(run, path, folds_of(run, other))
     lesson = teach(run.material, members, pseudo)
     home = run.folder.stage(stage.name, cycle)
     home.mkdir(parents=True, exist_ok=True)
@@ -182,17 +192,23 @@ def _lesson(run: Run, stage: Stage, cycle: int) -> Targets:
 def heard_out_of_fold(run: Run, path: Path, folds: Ints) -> list[Heard]:
     """Scores, each with the recordings that the fold's model behind it trained on.
 
-    The fold is read off the scores' own signature, never assumed.
+    The fold is read off the scores' own signature, never assumed. Raises UserMistake where
+    another run's scores are of other recordings or species than this run's.
     """
     ids = [recording.id for recording in run.material.dataset.recordings]
+    found = read_scores(path)
+    if missing := sorted(set(ids) - {scores.recording for scores in found}):
+        raise UserMistake(
+            f"{path}: has no scores of {len(missing)} recordings of this run, such as "
+            f"{missing[0]}; take members that were trained on the same data"
+        )
+    if found[0].classes != run.material.dataset.classes:
+        raise UserMistake(f"{path}: has other species; take members trained on the same data")
     trained = {
         fold: frozenset(one for one, its in zip(ids, folds, strict=True) if its != fold)
         for fold in np.unique(folds)
     }
-    return [
-        Heard(scores, trained[int(scores.source.rpartition("fold")[2])])
-        for scores in read_scores(path)
-    ]
+    return [Heard(scores, trained[int(scores.source.rpartition("fold")[2])]) for scores in found]
 
 
 def folds_of(run: Run, other: RunFolder) -> Ints:

@@ -45,14 +45,16 @@ class Backbone:
     body: nn.Module  # (batch, 3, time, bands) -> (batch, channels, time / stride, bands / stride)
     channels: int
     stride: int
+    heights: int  # of a feature map
     mean: tuple[float, ...]  # of the input, on the scale 0..1
     std: tuple[float, ...]
     origin: str  # where the weights come from, for the model card
 
 
-def build_backbone(network: Network, *, empty: bool = False) -> Backbone:
+def build_backbone(network: Network, *, bands: int = 128, empty: bool = False) -> Backbone:
     """Make the backbone, with weights as ``network`` asks; ``empty`` leaves them random.
 
+    ``bands`` are those of the pictures, and decide the heights of the features.
     Raises UserMistake for a name timm does not know, or a weights file that does not fit.
     """
     extra: dict[str, Any] = {"bn_eps": 1e-3} if network.backbone == EMBEDDED else {}
@@ -70,26 +72,50 @@ def build_backbone(network: Network, *, empty: bool = False) -> Backbone:
         origin = _load(body, network)
     if network.backbone == EMBEDDED:
         mean, std = (127 / 255,) * 3, (128 / 255,) * 3
-    channels, stride = _measure(body, network.backbone)
-    return Backbone(body, channels, stride, mean, std, origin)
+    if network.reduction is not None:
+        body = Early(body, network.reduction, network.backbone)
+    channels, stride, heights = _measure(body, network.backbone, bands)
+    return Backbone(body, channels, stride, heights, mean, std, origin)
 
 
-def _measure(body: nn.Module, name: str) -> tuple[int, int]:
-    """Channels and stride; the picture is twice as long as high, so the feature map must be too."""
-    body.eval()
+class Early(nn.Module):
+    """The features of a backbone at a smaller reduction than its last."""
+
+    def __init__(self, body: Any, reduction: int, name: str) -> None:
+        super().__init__()
+        known = [int(one["reduction"]) for one in body.feature_info]
+        if reduction not in known:
+            raise UserMistake(
+                f"network.reduction {reduction}: {name} has none such; take one of {set(known)}"
+            )
+        self.place = known.index(reduction)
+        self.whole = body
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: list[Tensor] = self.whole.forward_intermediates(
+            images, indices=[self.place], intermediates_only=True, stop_early=True
+        )
+        return found[0]
+
+
+def _measure(body: nn.Module, name: str, bands: int) -> tuple[int, int, int]:
+    """Channels, stride and heights, from what the body makes of an empty picture."""
     remedy = "take a convolutional one, such as resnet18 or efficientnet_b0"
+    body.eval()
     try:
         with torch.no_grad():
-            found = body(torch.zeros(1, 3, 256, 128))
+            found = body(torch.zeros(1, 3, 256, bands))
     except (AssertionError, RuntimeError) as error:  # a transformer of one fixed picture size
         raise UserMistake(f"backbone {name!r} takes no such picture ({error}); {remedy}") from None
     body.train()
-    if found.ndim != 4 or 256 % found.shape[2] or found.shape[2] != 2 * found.shape[3]:
+    shape = tuple(found.shape)
+    # Where the channels come last, the last axis is far from the bands' share.
+    if len(shape) != 4 or 256 % shape[2] or abs(shape[3] - bands * shape[2] / 256) > 1:
         raise UserMistake(
             f"backbone {name!r} gives no feature map with the channels first (its output is "
-            f"{tuple(found.shape)}); {remedy}"
+            f"{shape}); {remedy}"
         )
-    return found.shape[1], 256 // found.shape[2]
+    return shape[1], 256 // shape[2], shape[3]
 
 
 def _load(body: nn.Module, network: Network) -> str:

@@ -65,10 +65,11 @@ def masked_loss(
 
     - "sum": sum p BCE+ + sum n BCE-
     - "positives": sum p BCE+ / sum p + sum n BCE-
+    - "both": sum p BCE+ / sum p + sum n BCE- / sum n
     - "cells": (sum p BCE+ + sum n BCE-) / sum (p + n)
 
-    plus ``soft`` times the same over the taught cells, divided by their weight in the last two.
-    A batch without known cells gives 0, with a gradient of 0.
+    plus ``soft`` times the same over the taught cells, divided by their weight in all but the
+    first. A batch without known cells gives 0, with a gradient of 0.
     """
     known = heard.weight > 0
     if taught is not None:
@@ -84,8 +85,10 @@ def masked_loss(
     positive, negative = heard.positive, heard.negative
     present = (positive * miss * scale).sum()
     absent = (negative * alarm * scale).sum()
-    if loss.reduce == "positives":
+    if loss.reduce in ("positives", "both"):
         present = present / _at_least_some(positive.sum())
+    if loss.reduce == "both":
+        absent = absent / _at_least_some(negative.sum())
     total = present + absent
     if loss.reduce == "cells":
         total = total / _at_least_some(heard.weight.sum())

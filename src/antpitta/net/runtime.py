@@ -11,13 +11,12 @@ from torch import Tensor
 from antpitta.core.config import Recipe
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Classes, Recording
-from antpitta.net.scan import join, scan, unit_of
+from antpitta.net.scan import join, scan, scan_batch, unit_of
 from antpitta.net.sed import SedNet
 from antpitta.sound.logmel import LogMel, picture
 from antpitta.sound.windows import Pictures
 
 Floats = NDArray[np.float32]
-SCAN_BATCH = 32  # windows
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,12 @@ class Listener:
         self.unit = unit_of(self.nets[0].stride, windows.frames, windows.scan_overlap)
 
     def _net(self, state: dict[str, Tensor]) -> SedNet:
-        net = SedNet(self.recipe.network, len(self.classes), empty=True)
+        net = SedNet(
+            self.recipe.network,
+            len(self.classes),
+            bands=self.recipe.front.bands,
+            empty=True,
+        )
         net.load_state_dict(state)
         return net.eval().to(self.device)
 
@@ -75,4 +79,5 @@ class Listener:
         pixels = torch.from_numpy(seen).to(self.device)
         pictures = Pictures(pixels, np.array([len(seen)], dtype=np.int64))
         images = np.array([0], dtype=np.int64)
-        return scan(net, pictures, images, windows.frames, windows.scan_overlap, SCAN_BATCH)[0]
+        batch = scan_batch(windows.frames)
+        return scan(net, pictures, images, windows.frames, windows.scan_overlap, batch)[0]

@@ -16,6 +16,7 @@ from antpitta.net.sed import SedNet
 from antpitta.sound.windows import Cuts, Pictures, starts_of
 
 Floats = NDArray[np.float32]
+SCAN_FRAMES = 1 << 14  # at once: enough to keep a processor busy, few enough for any memory
 
 
 def unit_of(stride: int, frames: int, overlap: int) -> int:
@@ -25,6 +26,11 @@ def unit_of(stride: int, frames: int, overlap: int) -> int:
     32
     """
     return gcd(stride, frames - overlap)
+
+
+def scan_batch(frames: int) -> int:
+    """How many windows of so many frames go through the network at once."""
+    return max(1, SCAN_FRAMES // frames)
 
 
 def score_grid(image: TimeGrid, unit: int) -> TimeGrid:

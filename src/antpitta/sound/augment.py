@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from antpitta.core.config import Masks
@@ -37,18 +36,6 @@ def mask(
     in_band = (bands >= bottom[of, None]) & (bands < (bottom + height)[of, None])
     keep_time, keep_band = (torch.from_numpy(~hit).to(pixels.device) for hit in (in_time, in_band))
     return pixels * keep_time[:, :, None] * keep_band[:, None, :]
-
-
-def shift_bands(pixels: Tensor, by: NDArray[np.int64]) -> Tensor:
-    """Move each window (windows, frames, bands) up by some bands; what comes in is 0.
-
-    Another individual of a species calls a little higher or lower.
-    """
-    bands = np.arange(pixels.shape[2])[None] - by[:, None]  # where each band is taken from
-    inside = torch.from_numpy((bands >= 0) & (bands < pixels.shape[2])).to(pixels.device)
-    source = torch.from_numpy(np.clip(bands, 0, pixels.shape[2] - 1)).to(pixels.device)
-    moved = pixels.gather(2, source[:, None].expand(-1, pixels.shape[1], -1))
-    return moved * inside[:, None]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from antpitta.core.config import Front
 LINEAR_HZ = 200 / 3  # Hz per mel, below the break
 BREAK_HZ = 1000.0
 LOG_STEP = np.log(6.4) / 27  # per mel, above the break
-FLAT_FLOOR = 10.0  # dB below a band's median that a flattened picture keeps
 
 
 def hz_to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -71,9 +70,6 @@ class LogMel(nn.Module):
         )
         power = spectrum.abs().square().transpose(1, 2) @ self.mel  # (batch, frames, bands)
         decibels = 10 * torch.log10(power.clamp_min(1e-10))
-        if front.flatten:
-            decibels = decibels - decibels.median(dim=1, keepdim=True).values
-            decibels = decibels.clamp_min(-FLAT_FLOOR)
         loudest = decibels.amax(dim=(1, 2), keepdim=True)
         return torch.maximum(decibels, loudest - front.range)
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -61,17 +60,10 @@ class Pictures:
         """Where each image begins among all frames."""
         return np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
 
-    def gather(self, cuts: Cuts, pace: Floats | None = None) -> Tensor:
-        """The windows' pixels: (windows, frames, bands), 0 where a window leaves its image.
-
-        ``pace`` (windows,) plays a window faster (above 1) or slower around its middle.
-        """
+    def gather(self, cuts: Cuts) -> Tensor:
+        """The windows' pixels: (windows, frames, bands), 0 where a window leaves its image."""
         device = self.pixels.device
-        steps = np.arange(cuts.frames)[None] - (cuts.frames - 1) / 2
-        if pace is not None:
-            steps = steps * pace[:, None]
-        steps = np.rint(steps + (cuts.frames - 1) / 2).astype(np.int64)
-        rows = torch.from_numpy(cuts.first[:, None] + steps).to(device)
+        rows = torch.from_numpy(cuts.first[:, None] + np.arange(cuts.frames)).to(device)
         length = torch.from_numpy(self.lengths[cuts.image]).to(device)[:, None]
         inside = (rows >= 0) & (rows < length)
         start = torch.from_numpy(self.offsets[cuts.image]).to(device)[:, None]

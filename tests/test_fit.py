@@ -1,0 +1,250 @@
+"""The training loop: killed anywhere and resumed, it ends where it would have ended."""
+
+import math
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+import antpitta.learn.fit as room
+from antpitta.core.config import Front, Loss, Network, Recipe, Stage, Windows
+from antpitta.core.types import Annotation, Targets
+from antpitta.files.runs import CheckpointFile
+from antpitta.learn.batches import epoch_batches
+from antpitta.learn.fit import Task, class_weights, fit, rate_at
+from antpitta.net.sed import SedNet
+
+FRONT = Front(sample_rate=8000, n_fft=256, hop=80, bands=32, low=50, high=4000, image=2.0)
+RECIPE = Recipe(
+    name="tiny",
+    when="tests",
+    front=FRONT,
+    windows=Windows(frames=64, overlap=16, scan_overlap=32),
+    network=Network(backbone="test_efficientnet", pretrained=False),
+    stages=(Stage(name="one"),),
+)
+BOXES = [
+    *(Annotation(f"r{i}", 0.2, 0.9, "abc"[i % 3], i % 2 == 0) for i in range(7)),
+    *(Annotation(f"r{i}", 1.0, 1.4, "a") for i in range(3)),
+]
+
+
+class Memory:
+    """Checkpoints, all kept; ``load`` gives the last of those ``held``."""
+
+    def __init__(self, held=()):
+        self.saved = list(held)
+
+    def load(self):
+        return self.saved[-1] if self.saved else None
+
+    def save(self, epoch, state):
+        self.saved.append((epoch, {key: value.clone() for key, value in state.items()}))
+
+
+@pytest.fixture(scope="module")
+def material(make_material):
+    return make_material(RECIPE, [2.0] * 7, BOXES)
+
+
+@pytest.fixture(scope="module")
+def fabric():
+    return Fabric(accelerator="cpu", devices=1)
+
+
+@pytest.fixture(scope="module")
+def first_net():
+    torch.manual_seed(0)
+    net = SedNet(RECIPE.network, 3)
+    net.body = torch.nn.Sequential(net.body, torch.nn.Dropout(0.3))
+    return net
+
+
+def everything_on(**more):
+    """Mixup on both ends, masks, two accumulated batches of four, a rest of one, dropout."""
+    return Stage(
+        **{
+            "name": "one",
+            "batch": 2,
+            "accumulate": 3,
+            "epochs": 3,
+            "cosine": 2,
+            "rate": 1e-2,
+            "mixup": 0.3,
+            "last_mixup": 0.3,
+            "loss": Loss(balance=True),
+            **more,
+        }
+    )
+
+
+def taught(material):
+    unlabelled = material.heard.weight == 0
+    weight = (unlabelled & (np.random.default_rng(0).random(unlabelled.shape) < 0.3)) * 1.0
+    return Targets(weight.astype(np.float32), weight.astype(np.float32))
+
+
+def train(net, stage, material, fabric, keeper=None, seed=(1, 2, 3), said=None):
+    task = Task(stage, np.arange(7), taught(material), seed)
+    net = deepcopy(net)
+    fit(net, task, material, fabric, keeper or Memory(), ([] if said is None else said).append)
+    return net
+
+
+def equal(one, two):
+    states = one.state_dict(), two.state_dict()
+    return all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+@pytest.mark.parametrize("sample", ["recordings", "known", "crops"])
+def test_a_run_killed_after_any_epoch_ends_with_equal_weights(
+    material, fabric, first_net, tmp_path, sample
+):
+    stage = everything_on(sample=sample)
+    keeper = Memory()
+    whole = train(first_net, stage, material, fabric, keeper)
+    assert [epoch for epoch, _ in keeper.saved] == [1, 2, 3]
+    assert not equal(whole, first_net)
+    for epoch, state in keeper.saved:
+        torch.manual_seed(99)  # what a new process draws must not matter
+        file = CheckpointFile(tmp_path / f"{epoch}.checkpoint")
+        file.save(epoch, state)
+        other = SedNet(RECIPE.network, 3)
+        other.body = torch.nn.Sequential(other.body, torch.nn.Dropout(0.3))
+        resumed = train(other, stage, material, fabric, file)
+        assert equal(resumed, whole), f"killed after epoch {epoch}"
+        assert file.load()[0] == 3
+
+
+def test_a_run_killed_in_the_middle_of_an_epoch_begins_it_again(
+    material, fabric, first_net, monkeypatch
+):
+    stage = everything_on()
+    whole = train(first_net, stage, material, fabric)
+    keeper, calls, loss = Memory(), [], room.batch_loss
+
+    def fails_in_the_second_epoch(*given):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return loss(*given)
+
+    monkeypatch.setattr(room, "batch_loss", fails_in_the_second_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        train(first_net, stage, material, fabric, keeper)
+    assert [epoch for epoch, _ in keeper.saved] == [1]
+    monkeypatch.undo()
+    assert equal(train(first_net, stage, material, fabric, keeper), whole)
+
+
+def test_another_seed_gives_other_weights(material, fabric, first_net):
+    stage = everything_on(epochs=1)
+    one = train(first_net, stage, material, fabric)
+    assert equal(one, train(first_net, stage, material, fabric))
+    assert not equal(one, train(first_net, stage, material, fabric, seed=(1, 2, 4)))
+
+
+def test_training_does_not_touch_recordings_it_was_not_given(material, fabric, first_net):
+    stage = everything_on(epochs=1)
+    found = []
+    for shade in (0, 255):
+        changed = deepcopy(material)
+        offset = int(changed.pictures.offsets[6])
+        changed.pictures.pixels[offset:] = shade
+        net = deepcopy(first_net)
+        fit(net, Task(stage, np.arange(6), None, (1,)), changed, fabric, Memory(), [].append)
+        found.append(net)
+    assert equal(*found)
+
+
+def test_each_epoch_says_what_it_did(material, fabric, first_net):
+    said = []
+    train(first_net, everything_on(), material, fabric, said=said)
+    assert [p.epoch for p in said] == [1, 2, 3]
+    assert all(p.windows == 7 * 4 for p in said)  # 201 frames: windows at 0, 48, 96 and 144
+    assert all(np.isfinite(p.loss) for p in said)
+    # batches of 2, 2 and 3 recordings: the last of an epoch is at 2/3 of it
+    assert [p.rate for p in said] == pytest.approx(
+        [rate_at(everything_on(), epoch + 2 / 3) for epoch in range(3)]
+    )
+
+
+def test_the_rate_falls_and_rises_in_half_cosines():
+    stage = Stage(name="s", rate=2e-3, epochs=50, cosine=10)
+    for position in (0, 2.5, 5, 10, 12.5, 20, 37.25):
+        wanted = 2e-3 * (1 + math.cos(math.pi * position / 10)) / 2
+        assert rate_at(stage, position) == pytest.approx(wanted)
+    assert rate_at(stage, 10) == pytest.approx(0)
+    assert rate_at(stage, 20) == pytest.approx(2e-3)
+    assert rate_at(Stage(name="s", rate=1.0, epochs=4), 2) == pytest.approx(0.5)
+
+
+def test_the_rate_equals_pytorchs_cosine_stepped_by_batch():
+    stage = Stage(name="s", rate=1e-3, epochs=6, cosine=3)
+    adam = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=3 * 5)
+    for step in range(6 * 5):
+        assert rate_at(stage, step / 5) == pytest.approx(adam.param_groups[0]["lr"], abs=1e-12)
+        adam.step()
+        schedule.step()
+
+
+def test_a_class_weighs_the_greatest_count_by_its_own(material):
+    task = Task(everything_on(), np.array([0, 1, 2, 3, 4]), None, (1,))
+    # presents among r0 to r4: "a" by r0 twice, r1, r2; "b" by r4; "c" by r2
+    np.testing.assert_allclose(class_weights(material, task), [1, 4, 4])
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(3, 1), (2, 2), (1, 3)])
+def test_accumulated_batches_step_as_one_along_their_mean_gradient(
+    material, fabric, first_net, accumulate, steps
+):
+    # batches of 2, 2 and 3 recordings, at a rate that leaves the weights as they are
+    stage = everything_on(epochs=1, accumulate=accumulate, rate=1e-12)
+    taken = []
+
+    def watch(optimizer, given, more):
+        groups = optimizer.param_groups
+        taken.append([p.grad.clone() for group in groups for p in group["params"]])
+
+    handle = register_optimizer_step_pre_hook(watch)
+    train(first_net, stage, material, fabric)
+    handle.remove()
+    assert len(taken) == steps
+
+    twin = deepcopy(first_net).train()
+    task = Task(stage, np.arange(7), taught(material), (1, 2, 3))
+    rng = np.random.default_rng([1, 2, 3, 0])
+    torch.manual_seed(int(rng.integers(2**31)))
+    batches = epoch_batches(stage, material, task.train, task.taught, rng)
+    weights = class_weights(material, task)
+    gradients = []
+    for batch in batches:
+        loss = room.batch_loss(twin, batch, material, stage, weights, rng)
+        gradients.append(torch.autograd.grad(loss, list(twin.parameters())))
+    for step, found in enumerate(taken):
+        group = gradients[step * accumulate : (step + 1) * accumulate]
+        for one, parts in zip(found, zip(*group, strict=True), strict=True):
+            torch.testing.assert_close(one, sum(parts) / len(group), atol=1e-5, rtol=1e-3)
+
+
+def test_a_loss_that_explodes_stops_the_run(material, fabric, first_net):
+    broken = deepcopy(first_net)
+    with torch.no_grad():
+        broken.classify.weight.fill_(float("nan"))
+    keeper = Memory()
+    with pytest.raises(FloatingPointError, match="stage one: the loss became nan"):
+        train(broken, everything_on(), material, fabric, keeper)
+    assert keeper.saved == []
+
+
+def test_it_learns(material, fabric, first_net):
+    said = []
+    stage = Stage(name="one", batch=4, epochs=12, rate=3e-3, sample="known")
+    net = deepcopy(first_net)
+    task = Task(stage, np.arange(7), None, (1,))
+    fit(net, task, material, fabric, Memory(), said.append)
+    assert said[-1].loss < 0.5 * said[0].loss

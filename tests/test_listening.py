@@ -1,0 +1,132 @@
+"""From sound to scores: the same pictures in training and in prediction, whatever the length."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from antpitta.core.config import Front, Network, Recipe, Stage, Windows
+from antpitta.core.types import Classes, Dataset, Recording
+from antpitta.learn.material import draw_recording, gather_material
+from antpitta.net.runtime import Listener
+from antpitta.net.scan import join, scan, unit_of
+from antpitta.net.sed import SedNet
+from antpitta.sound.logmel import LogMel, picture
+
+RATE = 8000
+RECIPE = Recipe(
+    name="tiny",
+    when="tests",
+    front=Front(sample_rate=RATE, n_fft=256, hop=80, bands=32, low=50, high=4000, image=2.0),
+    windows=Windows(frames=64, overlap=16, scan_overlap=32),
+    network=Network(backbone="test_resnet", pretrained=False),
+    stages=(Stage(name="one"),),
+)
+SPECIES = Classes(("a", "b", "c"))
+DURATIONS = [2.0, 5.3, 0.004, 2.005, 0.7, 4.0]
+
+
+def wave_of(recording):
+    rng = np.random.default_rng(int(recording.id[1:]))
+    return rng.standard_normal(recording.samples).astype(np.float32)
+
+
+def read(recording, start, stop):
+    return wave_of(recording)[round(start * RATE) : round(stop * RATE)]
+
+
+def breaks_off(recording, start, stop):
+    """The header promises more than there is: nothing is left after 1 s."""
+    return read(recording, start, stop)[: max(0, round((1.0 - start) * RATE))]
+
+
+@pytest.fixture(scope="module")
+def recordings():
+    return tuple(
+        Recording(f"r{i}", Path(f"r{i}.wav"), RATE, round(seconds * RATE))
+        for i, seconds in enumerate(DURATIONS)
+    )
+
+
+@pytest.fixture(scope="module")
+def nets():
+    made = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        net = SedNet(RECIPE.network, 3, bands=32).eval()
+        with torch.no_grad():
+            net.classify.weight *= 200
+        made.append(net)
+    return made
+
+
+@pytest.fixture(scope="module")
+def listener(nets):
+    return Listener(RECIPE, SPECIES, [net.state_dict() for net in nets])
+
+
+def test_a_recordings_picture_is_its_images_end_to_end(recordings):
+    mel = LogMel(RECIPE.front)
+    found = draw_recording(recordings[1], RECIPE, mel, read)
+    wave = wave_of(recordings[1])
+    wanted = [picture(wave[i : i + 2 * RATE], mel) for i in range(0, len(wave), 2 * RATE)]
+    assert [len(part) for part in wanted] == [201, 201, 131]
+    np.testing.assert_array_equal(found, np.concatenate(wanted))
+
+
+def test_sound_that_breaks_off_is_filled_up_with_silence(recordings):
+    mel = LogMel(RECIPE.front)
+    found = draw_recording(recordings[1], RECIPE, mel, breaks_off)
+    assert found.shape == (201 + 201 + 131, 32)
+    assert found[:100].any()
+    assert not found[110:].any()
+
+
+def test_material_knows_each_image_and_its_windows(recordings):
+    mel = LogMel(RECIPE.front)
+    drawn = [draw_recording(one, RECIPE, mel, read) for one in recordings]
+    dataset = Dataset(recordings, (), SPECIES)
+    material = gather_material(dataset, RECIPE, drawn, torch.device("cpu"))
+    assert material.owner.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 5]
+    assert [grid.start for grid in material.grids] == [0, 0, 2, 4, 0, 0, 0, 0, 2]
+    assert material.images_of(np.array([1, 5])).tolist() == [1, 2, 3, 7, 8]
+    for i in range(len(recordings)):
+        rows = material.windows_of(np.array([i]))
+        assert set(material.owner[material.cuts.image[rows]]) == {i}
+    assert not material.heard.weight.any()
+    with pytest.raises(ValueError, match="frames were drawn"):
+        gather_material(dataset, RECIPE, drawn[:-1], torch.device("cpu"))
+
+
+def test_listening_equals_scanning_the_training_pictures(recordings, nets, listener):
+    mel = LogMel(RECIPE.front)
+    drawn = [draw_recording(one, RECIPE, mel, read) for one in recordings]
+    material = gather_material(Dataset(recordings, (), SPECIES), RECIPE, drawn, torch.device("cpu"))
+    unit = unit_of(32, 64, 32)
+    for i, recording in enumerate(recordings):
+        images = material.images_of(np.array([i]))
+        parts = [scan(net, material.pictures, images, 64, 32, 8) for net in nets]
+        means = [np.mean(pair, axis=0) for pair in zip(*parts, strict=True)]
+        value, grid = join(means, [material.grids[j] for j in images], unit)
+        found = listener.listen(recording, read)
+        assert found.grid == grid
+        np.testing.assert_allclose(found.value, value, atol=1e-5)
+        presence = np.mean([np.concatenate(part).max(axis=0) for part in parts], axis=0)
+        np.testing.assert_allclose(found.presence, presence, atol=1e-5)
+        assert found.grid.end >= min(recording.duration, 2.0)
+
+
+def test_presence_is_the_mean_over_folds_of_each_ones_best(recordings, nets, listener):
+    alone = [Listener(RECIPE, SPECIES, [net.state_dict()]) for net in nets]
+    one, two = (each.listen(recordings[0], read) for each in alone)
+    both = listener.listen(recordings[0], read)
+    np.testing.assert_allclose(both.presence, (one.presence + two.presence) / 2, atol=1e-6)
+    np.testing.assert_allclose(both.value, (one.value + two.value) / 2, atol=1e-6)
+    np.testing.assert_allclose(one.presence, one.value.max(axis=0), atol=1e-6)
+
+
+def test_a_broken_recording_is_listened_to_as_far_as_it_goes(recordings, listener):
+    found = listener.listen(recordings[1], breaks_off)
+    assert found.grid == listener.listen(recordings[1], read).grid
+    assert np.isfinite(found.value).all()

@@ -1,0 +1,177 @@
+"""Pseudo labels: who may teach, what they say, and that a listener's word stands."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from antpitta.core.config import Front, Network, Pseudo, Recipe, Stage, Windows
+from antpitta.core.timegrid import TimeGrid
+from antpitta.core.types import Annotation, Classes, Scores
+from antpitta.learn.pseudo import Heard, teach, window_scores
+
+# 100 frames a second, 401 a picture of 4 s: windows begin at 0, 200 (overlap 24: 0-224, 200-424)
+FRONT = Front(sample_rate=8000, n_fft=256, hop=80, bands=16, low=50, high=4000, image=4.0)
+RECIPE = Recipe(
+    name="tiny",
+    when="tests",
+    front=FRONT,
+    windows=Windows(frames=224, overlap=24, scan_overlap=112),
+    network=Network(backbone="test_resnet", pretrained=False),
+    stages=(Stage(name="one"),),
+)
+SPECIES = Classes(("a", "b"))
+ROWS = 13  # of 32 frames
+HOP = 4.0 / 401
+
+
+def said(recording, start, stop, label="a", present=True):
+    return Annotation(recording, start, stop, label, present)
+
+
+@pytest.fixture(scope="module")
+def material(make_material):
+    boxes = [said("r0", 1.0, 1.5), said("r1", 0.2, 0.6, present=False)]
+    return make_material(RECIPE, [4.0, 4.0, 4.0], boxes, species=SPECIES.names)
+
+
+def scores(recording, peaks=(), floor=0.2, source="run/masked/fold0", classes=SPECIES):
+    """Scores of ``floor``, but for ``peaks`` of (row, column, value)."""
+    value = np.full((ROWS, len(classes)), floor, dtype=np.float32)
+    for row, column, peak in peaks:
+        value[row, column] = peak
+    return Scores(recording, TimeGrid(32 * HOP, ROWS), classes, value, source)
+
+
+def member(peaks, floor=0.2, trained_on=frozenset(), source="run/masked/fold0"):
+    return [
+        Heard(scores(f"r{i}", peaks.get(i, ()), floor, source), frozenset(trained_on) - {f"r{i}"})
+        for i in range(3)
+    ]
+
+
+def test_a_model_that_trained_on_the_recording_is_refused(material):
+    rows = member({})
+    rows[1] = Heard(scores("r1"), frozenset({"r0", "r1"}))
+    for members in ({"me": rows}, {"me": member({}), "other": rows}):
+        with pytest.raises(ValueError, match=r"r1: run/masked/fold0 trained on it"):
+            teach(material, members, Pseudo(teacher="masked"))
+
+
+def test_a_model_that_trained_on_every_other_recording_may_teach(material):
+    rows = member({0: [(0, 1, 0.9)]}, trained_on={"r0", "r1", "r2"})
+    assert len(teach(material, {"me": rows}, Pseudo(teacher="masked")).table) == 1
+
+
+def test_scores_of_other_classes_are_refused(material):
+    rows = member({})
+    rows[2] = Heard(scores("r2", classes=Classes(("b", "a"))), frozenset())
+    with pytest.raises(ValueError, match="other classes"):
+        window_scores(material, {"me": rows})
+
+
+def test_a_window_scores_as_high_as_its_highest_row(material):
+    found = window_scores(material, {"me": member({0: [(2, 0, 0.7), (10, 1, 0.8)]})})
+    assert found.shape == (1, 6, 2)
+    wanted = np.full((6, 2), 0.2)
+    wanted[0, 0] = 0.7  # row 2 is frames 64 to 96: the first window only
+    wanted[1, 1] = 0.8  # row 10 is frames 320 to 352: the second only
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-6)
+
+
+def test_a_row_belongs_to_the_windows_that_hold_its_middle(material):
+    # row 6 is frames 192 to 224: its middle, 208, lies in both windows; row 5's, 176, in one
+    both = window_scores(material, {"me": member({1: [(6, 0, 0.9)]})})[0]
+    np.testing.assert_allclose(both[2:4, 0], [0.9, 0.9])
+    one = window_scores(material, {"me": member({1: [(5, 0, 0.9)]})})[0]
+    np.testing.assert_allclose(one[2:4, 0], [0.9, 0.2])
+
+
+def test_a_soft_positive_begins_at_the_threshold(material):
+    rows = member({2: [(0, 0, 0.5), (0, 1, 0.4999)]})
+    taught = teach(material, {"me": rows}, Pseudo(teacher="masked")).taught
+    wanted = np.zeros((6, 2))
+    wanted[4, 0] = 1
+    np.testing.assert_array_equal(taught.value, wanted)
+    np.testing.assert_array_equal(taught.weight, wanted)
+
+
+def test_a_listener_always_wins(material):
+    peaks = {i: [(r, c, 0.99) for r in range(ROWS) for c in range(2)] for i in range(3)}
+    lesson = teach(material, {"me": member(peaks)}, Pseudo(teacher="masked"))
+    # r0 "a" is present in its first window, r1 "a" absent in its first; all else is unlabelled
+    wanted = np.ones((6, 2))
+    wanted[0, 0] = wanted[2, 0] = 0
+    np.testing.assert_array_equal(lesson.taught.weight, wanted)
+    assert not (material.heard.weight * lesson.taught.weight).any()
+
+
+def test_hard_negatives_are_kept_apart_and_out_of_the_targets(material):
+    peaks = {0: [(0, 1, 0.01)], 2: [(0, 0, 0.009)]}
+    lesson = teach(material, {"me": member(peaks, floor=0.001)}, Pseudo(teacher="masked"))
+    wanted = np.ones((6, 2), dtype=bool)
+    wanted[0] = False  # "a" is labelled, "b" reaches 0.01
+    wanted[2, 0] = False  # labelled absent by a listener: no model's doing
+    np.testing.assert_array_equal(lesson.hard, wanted)
+    assert not lesson.taught.weight.any()
+    assert lesson.table.empty
+
+
+def test_members_are_averaged(material):
+    members = {
+        "me": member({2: [(0, 0, 0.9), (0, 1, 0.6)]}, floor=0.05),
+        "two": member({2: [(0, 0, 0.5), (0, 1, 0.6)]}, floor=0.05),
+        "three": member({2: [(0, 0, 0.05), (0, 1, 0.6)]}, floor=0.05),
+    }
+    taught = teach(material, members, Pseudo(teacher="masked")).taught
+    np.testing.assert_array_equal(taught.weight[4], [0, 1])  # means 0.483 and 0.6
+
+
+def test_members_can_vote(material):
+    def votes(*values):
+        return {f"m{k}": member({2: [(0, 0, value)]}) for k, value in enumerate(values)}
+
+    def passed(pseudo, *values):
+        return bool(teach(material, votes(*values), pseudo).taught.weight[4, 0])
+
+    three = Pseudo(teacher="masked", by="vote", votes=3, threshold=0.5)
+    assert passed(three, 0.5, 0.5, 0.5, 0.0, 0.0)
+    assert not passed(three, 0.99, 0.99, 0.49, 0.49, 0.49)
+    assert passed(three, 0.6, 0.6)  # of fewer members, all
+    assert not passed(three, 0.6, 0.4)
+
+
+def test_soft_values_are_the_teachers_scores(material):
+    rows = {"me": member({2: [(0, 0, 0.9)]}), "two": member({2: [(0, 0, 0.6)]})}
+    taught = teach(material, rows, Pseudo(teacher="masked", values="soft")).taught
+    assert taught.value[4, 0] == pytest.approx(0.75)
+    assert taught.weight[4, 0] == 1
+    assert taught.value.sum() == pytest.approx(0.75)
+
+
+def test_every_label_says_where_when_how_sure_and_who(material):
+    rows = {
+        "me": member({1: [(0, 1, 0.9)], 2: [(12, 0, 0.8)]}, source="me/masked/fold1"),
+        "two": member({1: [(0, 1, 0.7)], 2: [(12, 0, 0.8)]}, source="two/masked/fold0"),
+    }
+    table = teach(material, rows, Pseudo(teacher="masked")).table
+    assert list(table.columns)[:5] == ["recording", "start_time", "end_time", "species", "score"]
+    one, two = table.to_dict("records")
+    assert (one["recording"], one["start_time"], one["species"]) == ("r1", 0.0, "b")
+    assert one["end_time"] == pytest.approx(224 * HOP, abs=1e-3)
+    assert one["score"] == pytest.approx(0.8)
+    assert one["source"] == "me/masked/fold1 + two/masked/fold0"
+    assert (two["recording"], two["end_time"]) == ("r2", 4.0)
+    assert two["start_time"] == pytest.approx(200 * HOP, abs=1e-3)
+
+
+def test_a_long_recording_is_taught_on_its_own_clock(make_material):
+    long = make_material(RECIPE, [10.0], [], species=SPECIES.names)
+    rows = 32
+    value = np.full((rows, 2), 0.1, dtype=np.float32)
+    value[29, 0] = 0.9  # its middle is 29.5 * 32 frames: 9.42 s, in the third image
+    one = Scores("r0", TimeGrid(32 * HOP, rows), SPECIES, value, "run/masked/fold0")
+    lesson = teach(long, {"me": [Heard(one, frozenset())]}, Pseudo(teacher="masked"))
+    (label,) = lesson.table.to_dict("records")
+    assert label["start_time"] == pytest.approx(8.0, abs=1e-3)
+    assert 9.42 < label["end_time"] <= 10.0
+    assert isinstance(lesson.table, pd.DataFrame)

@@ -1,0 +1,446 @@
+"""The competition's recipe, number by number, and its losses by independent arithmetic.
+
+The oracle is written from RECIPE's text alone, in numpy: windows, cells, labels, crops' labels,
+mixing, the head and the three losses. It shares only the backbone and the random draws.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import antpitta.learn.fit as room
+from antpitta.core.timegrid import TimeGrid
+from antpitta.core.types import Annotation, Classes, Scores
+from antpitta.files.recipes import read_recipe
+from antpitta.learn.batches import epoch_batches
+from antpitta.learn.fit import Task, batch_loss, class_weights
+from antpitta.learn.pseudo import Heard, teach
+from antpitta.net.sed import SedNet
+from antpitta.sound.targets import window_targets
+from antpitta.sound.windows import starts_of
+
+TABLES = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx"
+SPECIES = Classes(tuple(f"s{i}" for i in range(24)))
+WINDOWS = [
+    (0, 512),
+    (463, 975),
+    (926, 1438),
+    (1389, 1901),
+    (1852, 2364),
+    (2315, 2827),
+    (2778, 3290),
+    (3241, 3753),
+]
+
+# ---- the settings, section by section
+
+
+def test_section_2_the_input():
+    front = read_recipe("rfcx").front
+    assert (front.sample_rate, front.bands, front.hop) == (32_000, 128, 512)
+    assert (front.n_fft, front.low, front.high) == (2048, 20, 16_000)
+    assert front.image == 60
+    assert front.frames_of(60) == 3751
+    for stage in read_recipe("rfcx").stages:
+        assert (stage.masks.chance, stage.masks.frames, stage.masks.bands) == (0.5, 40, 30)
+
+
+def test_section_3_the_network():
+    network = read_recipe("rfcx").network
+    assert network.backbone == "resnet18"
+    assert network.pretrained
+    net = SedNet(network, 24, empty=True)
+    assert net.classify.weight.shape == net.attend.weight.shape == (24, 512, 1)
+    assert net.stride == 32
+    with torch.inference_mode():
+        found = net.eval()(torch.zeros(1, 512, 128, dtype=torch.uint8))
+    assert found.framewise.shape == (1, 16, 24)
+
+
+def test_section_4_the_windows():
+    windows = read_recipe("rfcx").windows
+    train = starts_of(3751, windows.frames, windows.overlap)
+    assert [(start, start + windows.frames) for start in train] == WINDOWS
+    scan = starts_of(3751, windows.frames, windows.scan_overlap)
+    assert scan == [256 * i for i in range(14)]
+
+
+def test_section_5_the_crops():
+    stage = read_recipe("rfcx").stages[0]
+    assert (stage.sample, stage.start, stage.pseudo) == ("crops", None, None)
+    assert stage.absent_crops == 30
+    assert stage.shifts == (32, 64, 128, 256)
+    assert stage.loss.balance
+    assert stage.loss.unknown == "absent"  # all-zero labels
+    assert (stage.mixup, stage.last_mixup) == (0.1, 0)
+    assert (stage.rate, stage.cosine, stage.epochs, stage.batch) == (1e-3, 10, 50, 64)
+    assert stage.accumulate == 1
+
+
+def test_section_6_the_masked_stage():
+    stage = read_recipe("rfcx").stages[1]
+    assert (stage.sample, stage.start, stage.pseudo) == ("recordings", "crops", None)
+    assert (stage.loss.unknown, stage.loss.reduce) == ("masked", "positives")
+    assert not stage.loss.balance
+    assert (stage.mixup, stage.last_mixup, stage.loss.pull) == (0, 0, None)
+    assert (stage.rate, stage.cosine, stage.epochs, stage.batch) == (3e-4, 5, 5, 32)
+
+
+def test_section_7_the_taught_stage():
+    stage = read_recipe("rfcx").stages[2]
+    assert (stage.sample, stage.start) == ("recordings", "crops")
+    assert (stage.pseudo.teacher, stage.pseudo.threshold, stage.pseudo.hard) == (
+        "masked",
+        0.5,
+        0.01,
+    )
+    assert (stage.pseudo.by, stage.pseudo.values) == ("mean", "hard")
+    assert stage.pseudo.cycles in (2, 3)
+    assert (stage.loss.unknown, stage.loss.reduce, stage.loss.soft) == ("masked", "positives", 0.5)
+    assert not stage.loss.balance  # class weights hurt there
+    assert (stage.mixup, stage.last_mixup) == (0, 0.1)
+    assert (stage.rate, stage.cosine, stage.epochs) == (3e-4, 5, 5)
+    assert (stage.batch, stage.accumulate) == (8, 4)
+
+
+def test_section_8_five_folds():
+    assert read_recipe("rfcx").folds == 5
+
+
+def test_nothing_that_came_later_is_on():
+    off = {
+        "flatten": False,
+        "coordinate": False,
+        "reduction": None,
+        "frozen": False,
+        "heights": "mean",
+        "smooth": 1,
+        "centre": False,
+        "decay": 0,
+        "focal": 0,
+        "pull": None,
+    }
+    recipe = read_recipe("rfcx").model_dump()
+    tables = [recipe["front"], recipe["network"]]
+    tables += [table for stage in recipe["stages"] for table in (stage, stage["loss"])]
+    for table in tables:
+        assert {key: table[key] for key in off if key in table}.items() <= off.items()
+
+
+# ---- the cells of the real tables
+
+
+@pytest.fixture(scope="module")
+def tables():
+    if not (TABLES / "train_tp.csv").is_file():
+        pytest.skip("the competition's tables are not here")
+    return {
+        present: pd.read_csv(TABLES / f"train_{kind}.csv")
+        for present, kind in ((True, "tp"), (False, "fp"))
+    }
+
+
+def boxes_of(tables):
+    boxes = {}
+    for present, table in tables.items():
+        for row in table.itertuples():
+            said = Annotation(row.recording_id, row.t_min, row.t_max, f"s{row.species_id}", present)
+            boxes.setdefault(row.recording_id, []).append(said)
+    return boxes
+
+
+def draw_cells(boxes, recordings, keep=lambda said: True):
+    """(recordings, 8, 24): value and weight."""
+    recipe = read_recipe("rfcx")
+    grid = recipe.front.grid_of(0.0, 60.0)
+    starts = starts_of(3751, recipe.windows.frames, recipe.windows.overlap)
+    found = [
+        window_targets(filter(keep, boxes.get(one, ())), grid, starts, 512, SPECIES)
+        for one in recordings
+    ]
+    return np.stack([t.value for t in found]), np.stack([t.weight for t in found])
+
+
+def test_the_real_tables_give_the_recipes_counts_of_cells(tables):
+    boxes = boxes_of(tables)
+    recordings = sorted(boxes)
+    assert len(recordings) == 4727
+    positive = draw_cells(boxes, recordings, lambda said: said.present)[0]
+    assert positive.size == 907_584
+    assert positive.sum() == 1655
+    negative = draw_cells(boxes, recordings, lambda said: not said.present)[1]
+    assert negative.sum() == 10_829
+    value, weight = draw_cells(boxes, recordings)
+    np.testing.assert_array_equal(value, positive)
+    assert ((weight == 1) & (value == 0)).sum() == 10_827
+
+
+def test_two_boxes_of_one_species_in_one_recording_both_count(tables):
+    table = tables[True]
+    several = table.groupby(["recording_id", "species_id"]).filter(lambda rows: len(rows) > 1)
+    assert several.groupby(["recording_id", "species_id"]).ngroups > 30
+    lost = 0
+    for (recording, species), rows in several.groupby(["recording_id", "species_id"]):
+        value, _ = draw_cells(boxes_of({True: rows}), [recording])
+        last, _ = draw_cells(boxes_of({True: rows.tail(1)}), [recording])
+        wanted = {
+            w
+            for row in rows.itertuples()
+            for w, (low, high) in enumerate(WINDOWS)
+            if int(3751 * row.t_min / 60) < high and int(3751 * row.t_max / 60) > low
+        }
+        assert set(np.flatnonzero(value[0, :, species])) == wanted
+        lost += int(value.sum() - last.sum())
+    assert lost > 30  # what the original's label builder dropped
+
+
+# ---- the losses, by hand, on a few recordings of the competition's shape
+
+SAID = [  # recording, species, start, stop, present
+    (0, 3, 0.5, 2.1, True),
+    (0, 3, 40.0, 41.7, True),  # the trap: the same species again
+    (0, 7, 7.0, 8.3, False),
+    (1, 0, 30.1, 33.9, True),
+    (1, 0, 33.0, 34.0, False),  # where both are, present wins
+    (1, 12, 59.0, 60.0, True),
+    (2, 5, 10.0, 17.9, False),
+    (2, 23, 10.0, 10.3, False),
+    (3, 3, 51.84, 52.6, True),
+    (4, 3, 20.0, 21.0, False),
+]
+COUNT = 5
+
+
+def cells_by_hand():
+    """+1, -1 or 0: (recordings, 8, 24)."""
+    cells = np.zeros((COUNT, 8, 24), dtype=int)
+    for present in (False, True):
+        for recording, species, start, stop, there in SAID:
+            if there == present:
+                first, last = int(3751 * start / 60), int(3751 * stop / 60)
+                for w, (low, high) in enumerate(WINDOWS):
+                    if first < high and last > low:
+                        cells[recording, w, species] = 1 if present else -1
+    return cells
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    changes = ["network.backbone=test_resnet", "network.pretrained=false"]
+    changes += [f"stages.{name}.masks.chance=0" for name in ("crops", "masked", "taught")]
+    return read_recipe("rfcx", tuple(changes))
+
+
+@pytest.fixture(scope="module")
+def material(make_material, recipe):
+    boxes = [Annotation(f"r{r}", a, b, f"s{k}", there) for r, k, a, b, there in SAID]
+    return make_material(recipe, [60.0] * COUNT, boxes, SPECIES.names)
+
+
+@pytest.fixture(scope="module")
+def net(recipe):
+    torch.manual_seed(0)
+    net = SedNet(recipe.network, 24).eval()
+    with torch.no_grad():
+        net.classify.weight *= 200
+        net.attend.weight *= 200
+    return net
+
+
+@pytest.fixture
+def mixes(monkeypatch):
+    """What is drawn for mixup while a loss is computed."""
+    drawn, draw = [], room.draw_mix
+
+    def watched(size, alpha, rng, device):
+        assert alpha == 0.1
+        drawn.append(draw(size, alpha, rng, device))
+        return drawn[-1]
+
+    monkeypatch.setattr(room, "draw_mix", watched)
+    return drawn
+
+
+def pixels_by_hand(material, recording, first):
+    """One window, zero-padded at the recording's end."""
+    whole = material.pictures.pixels.numpy()[3751 * recording : 3751 * (recording + 1)]
+    window = np.zeros((512, 128), dtype=np.uint8)
+    part = whole[first : first + 512]
+    window[: len(part)] = part
+    return window
+
+
+def features_by_hand(net, pixels, share=None, partner=None):
+    """Standardised as ImageNet is, perhaps mixed, through the backbone."""
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    backbone = net.body.pretrained_cfg
+    if tuple(backbone["mean"]) != tuple(mean):
+        mean, std = np.array(backbone["mean"]), np.array(backbone["std"])
+    images = pixels[:, None] / 255.0
+    images = (images - mean[:, None, None]) / std[:, None, None]
+    if share is not None:
+        g = share[:, None, None, None]
+        images = g * images + (1 - g) * images[partner]
+    with torch.inference_mode():
+        return net.body(torch.from_numpy(images.astype(np.float32))).numpy().astype(np.float64)
+
+
+def clipwise_by_hand(net, features):
+    over_time = np.maximum(features, 0).mean(axis=3)
+    a = np.einsum("kc,bct->bkt", net.classify.weight[:, :, 0].detach().numpy(), over_time)
+    b = np.einsum("kc,bct->bkt", net.attend.weight[:, :, 0].detach().numpy(), over_time)
+    b = np.exp(b - b.max(axis=2, keepdims=True))
+    return (a * b / b.sum(axis=2, keepdims=True)).sum(axis=2)
+
+
+def bce(z):
+    """-log p and -log(1 - p)."""
+    p = 1 / (1 + np.exp(-z))
+    return -np.log(p), -np.log(1 - p)
+
+
+def places(batch):
+    return list(zip(batch.cuts.image.tolist(), batch.cuts.first.tolist(), strict=True))
+
+
+def shares(mix):
+    return mix.share.numpy().astype(np.float64), mix.partner.numpy()
+
+
+def test_the_synthetic_cells_equal_those_by_hand(material):
+    cells = cells_by_hand().reshape(-1, 24)
+    np.testing.assert_array_equal(material.heard.value, cells == 1)
+    np.testing.assert_array_equal(material.heard.weight, cells != 0)
+    assert list(zip(material.cuts.image, material.cuts.first, strict=True)) == [
+        (recording, low) for recording in range(COUNT) for low, _ in WINDOWS
+    ]
+    assert (cells == 1).sum() == 7
+    assert (cells[8:16, 0] == -1).sum() == 0
+
+
+def test_stage_1_equals_the_formula_by_hand(material, net, recipe, mixes):
+    stage = recipe.stages[0]
+    rng = np.random.default_rng(4)
+    train = np.arange(COUNT)
+    (batch,) = epoch_batches(stage, material, train, None, rng)
+    assert sorted(image for image, _ in places(batch)) == [0, 1, 2, 3, 4]  # 3 TP, 2 FP recordings
+    weights = class_weights(material, Task(stage, train, None, (1,)))
+    with torch.inference_mode():
+        found = float(batch_loss(net, batch, material, stage, weights, rng))
+
+    ((share, partner),) = [shares(mix) for mix in mixes]
+    truth = np.zeros((5, 24))
+    for i, (recording, first) in enumerate(places(batch)):
+        mine = [said for said in SAID if said[0] == recording]
+        middles = [int(3751 * (a + b) / 2 / 60) for *_, a, b, there in mine if there] or [
+            int(3751 * (a + b) / 2 / 60) for *_, a, b, there in mine
+        ]
+        allowed = {
+            min(max(middle - 256 + sign * shift, 0), 3751 - 512)
+            for middle in middles
+            for shift in (32, 64, 128, 256)
+            for sign in (-1, 1)
+        }
+        assert first in allowed
+        for _, species, a, b, there in mine:
+            if int(3751 * a / 60) < first + 512 and int(3751 * b / 60) > first and there:
+                truth[i, species] = 1
+    assert not truth[[i for i, (r, _) in enumerate(places(batch)) if r in (2, 4)]].any()
+    truth = share[:, None] * truth + (1 - share[:, None]) * truth[partner]
+    pixels = np.stack([pixels_by_hand(material, *place) for place in places(batch)])
+    z = clipwise_by_hand(net, features_by_hand(net, pixels, share, partner))
+    count = np.zeros(24)
+    for _, species, _, _, there in SAID:
+        count[species] += there
+    assert count[[0, 3, 12]].tolist() == [1, 3, 1]
+    known = count > 0
+    np.testing.assert_allclose(weights.numpy()[known], 3 / count[known])
+    plus, minus = bce(z)
+    wanted = ((truth * plus + (1 - truth) * minus) * weights.numpy()).mean()
+    assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_stage_2_equals_the_formula_by_hand(material, net, recipe):
+    stage = recipe.stages[1]
+    rng = np.random.default_rng(4)
+    (batch,) = epoch_batches(stage, material, np.arange(COUNT), None, rng)
+    assert len(batch.cuts) == 8 * COUNT
+    with torch.inference_mode():
+        found = float(batch_loss(net, batch, material, stage, None, rng))
+
+    low = {start: w for w, (start, _) in enumerate(WINDOWS)}
+    cells = np.stack([cells_by_hand()[r, low[first]] for r, first in places(batch)])
+    pixels = np.stack([pixels_by_hand(material, *place) for place in places(batch)])
+    plus, minus = bce(clipwise_by_hand(net, features_by_hand(net, pixels)))
+    wanted = plus[cells == 1].sum() / (cells == 1).sum() + minus[cells == -1].sum()
+    assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_stage_3_equals_the_formula_by_hand(material, net, recipe, mixes):
+    stage = recipe.stages[2]
+    rng = np.random.default_rng(4)
+    hop = 32 * 60 / 3751
+    members, mean = {}, np.zeros((COUNT, 8, 24))
+    for member in ("one", "two", "three"):
+        rows = []
+        for r in range(COUNT):
+            value = rng.random((118, 24)).astype(np.float32) ** 25
+            grid = TimeGrid(hop, 118)
+            rows.append(Heard(Scores(f"r{r}", grid, SPECIES, value, "m/fold0"), frozenset()))
+            for w, (low, high) in enumerate(WINDOWS):
+                middle = 32 * np.arange(118) + 16
+                inside = (middle >= low) & (middle < min(high, 3751))
+                mean[r, w] += value[inside].max(axis=0) / 3
+        members[member] = rows
+    lesson = teach(material, members, stage.pseudo)
+    cells = cells_by_hand()
+    soft = (mean >= 0.5) & (cells == 0)
+    assert 100 < soft.sum() < soft.size - 100
+    np.testing.assert_array_equal(lesson.taught.weight, soft.reshape(-1, 24))
+    np.testing.assert_array_equal(lesson.taught.value, soft.reshape(-1, 24))
+    assert len(lesson.table) == soft.sum()
+
+    (batch,) = epoch_batches(stage, material, np.arange(COUNT), lesson.taught, rng)
+    with torch.inference_mode():
+        found = float(batch_loss(net, batch, material, stage, None, rng))
+
+    ((share, partner),) = [shares(mix) for mix in mixes]
+    assert len(share) == 8 * COUNT  # a draw for each window of the batch
+    low = {start: w for w, (start, _) in enumerate(WINDOWS)}
+    at = [(r, low[first]) for r, first in places(batch)]
+    positive = np.stack([cells[place] == 1 for place in at]).astype(float)
+    negative = np.stack([cells[place] == -1 for place in at]).astype(float)
+    softly = np.stack([soft[place] for place in at]).astype(float)
+    g = share[:, None]
+    positive = g * positive + (1 - g) * positive[partner]
+    softly = g * softly + (1 - g) * softly[partner]  # and the negative mask is not mixed
+    pixels = np.stack([pixels_by_hand(material, *place) for place in places(batch)])
+    features = features_by_hand(net, pixels)
+    g = share[:, None, None, None]
+    mixed = g * features + (1 - g) * features[partner]  # before the ReLU
+    plus, minus = bce(clipwise_by_hand(net, mixed))
+    wanted = (
+        (positive * plus).sum() / positive.sum()
+        + (negative * minus).sum()
+        + 0.5 * (softly * plus).sum() / softly.sum()
+    )
+    assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_stage_3_batches_are_8_recordings_of_8_windows(make_material, recipe):
+    material = make_material(
+        recipe.model_copy(update={"front": recipe.front.model_copy(update={"bands": 1})}),
+        [60.0] * 18,
+        [Annotation("r0", 1.0, 2.0, "s0")],
+        SPECIES.names,
+    )
+    sizes = [
+        len(b.cuts)
+        for b in epoch_batches(
+            recipe.stages[2], material, np.arange(18), None, np.random.default_rng(0)
+        )
+    ]
+    assert sizes == [64, 64, 16]

@@ -1,0 +1,147 @@
+"""Who teaches whom: in a whole run, each label comes from models that never saw the recording."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import antpitta.learn.stages as room
+from antpitta.core.errors import UserMistake
+from antpitta.files.runs import RunFolder, read_scores, write_scores
+from antpitta.learn.stages import folds_of, run_stages
+
+
+def test_the_first_cycle_is_taught_by_the_teacher_and_the_second_by_the_first(
+    done, tmp_path, monkeypatch
+):
+    taught_by, teach = [], room.teach
+
+    def watched(material, members, pseudo):
+        (rows,) = members.values()
+        taught_by.append({row.scores.source.rpartition("/")[0] for row in rows})
+        for row in rows:
+            fold = int(row.scores.source[-1])
+            wanted = {f"r{i}" for i in np.flatnonzero(done.folds != fold)}
+            assert row.trained_on == wanted
+            assert row.scores.recording not in row.trained_on
+        return teach(material, members, pseudo)
+
+    monkeypatch.setattr(room, "teach", watched)
+    monkeypatch.setattr(room, "fit", None)
+    run_stages(done)
+    assert taught_by == [{"first/masked"}, {"first/taught"}]
+
+
+def test_the_labels_name_the_models_that_made_them(done):
+    fold = {f"r{i}": int(k) for i, k in enumerate(done.folds)}
+    for place, teacher in (("taught", "masked"), ("taught-c2", "taught")):
+        table = pd.read_csv(done.folder.path / "stages" / place / "pseudo.csv")
+        assert len(table)
+        for row in table.itertuples():
+            assert row.source == f"first/{teacher}/fold{fold[row.recording]}"
+            assert row.score >= 0.5
+
+
+def test_what_was_taught_is_said(done, said):
+    assert len(said) >= 2
+    assert "taught by masked, out of fold" in said[0]
+    assert "taught by taught, out of fold" in said[1]
+
+
+def test_scores_by_a_model_that_trained_on_the_recording_stop_the_run(done, tmp_path):
+    shutil.copytree(done.folder.path, tmp_path / "first")
+    shutil.rmtree(tmp_path / "first" / "stages" / "taught")
+    path = tmp_path / "first" / "stages" / "masked" / "oof_scores.parquet"
+    swapped = [
+        replace(one, source=one.source[:-1] + str(1 - int(one.source[-1])))
+        for one in read_scores(path)
+    ]
+    write_scores(swapped, path)
+    with pytest.raises(ValueError, match="trained on it and cannot label it"):
+        run_stages(replace(done, folder=RunFolder(tmp_path / "first")))
+
+
+def other_run(path, done, folds, source="second/masked/fold{}", species=None, leave_out=()):
+    """A finished run on the same recordings, with its own folds."""
+    path.mkdir()
+    rows = "".join(f"r{i},,{k}\n" for i, k in enumerate(folds))
+    (path / "folds.csv").write_text("recording,site,fold\n" + rows)
+    heard = read_scores(done.folder.path / "stages" / "masked" / "oof_scores.parquet")
+    write_scores(
+        [
+            replace(
+                one,
+                value=np.full_like(one.value, 0.99),
+                source=source.format(folds[int(one.recording[1:])]),
+            )
+            for one in heard
+            if one.recording not in leave_out
+        ],
+        path / "oof_scores.parquet",
+    )
+    return RunFolder(path)
+
+
+def fresh(done, tmp_path, *members):
+    """The run again, before its taught stage."""
+    for place in ("crops", "masked"):
+        shutil.copytree(done.folder.path / "stages" / place, tmp_path / "first" / "stages" / place)
+    return replace(done, folder=RunFolder(tmp_path / "first"), members=members)
+
+
+def test_another_run_may_help_to_teach_with_folds_of_its_own(done, tmp_path):
+    folds = 1 - done.folds  # each recording held out by the other fold
+    helper = other_run(tmp_path / "second", done, folds)
+    np.testing.assert_array_equal(folds_of(done, helper), folds)
+    run = fresh(done, tmp_path, helper)
+    run_stages(run)
+    table = pd.read_csv(run.folder.path / "stages" / "taught" / "pseudo.csv")
+    alone = pd.read_csv(done.folder.path / "stages" / "taught" / "pseudo.csv")
+    assert len(table) > len(alone)  # its 0.99 lifts the mean over the threshold
+    for row in table.itertuples():
+        mine, other = row.source.split(" + ")
+        i = int(row.recording[1:])
+        assert mine == f"first/masked/fold{done.folds[i]}"
+        assert other == f"second/masked/fold{folds[i]}"
+
+
+def test_two_helpers_of_one_folder_name_both_have_a_say(done, tmp_path, monkeypatch):
+    helpers = []
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        helpers.append(other_run(tmp_path / place / "first", done, done.folds))
+    monkeypatch.setattr(room, "fit", lambda *given: None)
+    run = fresh(done, tmp_path, *helpers)
+    run_stages(run)
+    table = pd.read_csv(run.folder.path / "stages" / "taught" / "pseudo.csv")
+    assert set(table["source"].str.count(r" \+ ")) == {2}
+
+
+def test_another_run_that_trained_on_what_it_scores_is_refused(done, tmp_path):
+    helper = other_run(tmp_path / "second", done, done.folds)
+    text = (helper.path / "folds.csv").read_text()
+    swapped = text.replace(",0\n", ",x\n").replace(",1\n", ",0\n").replace(",x\n", ",1\n")
+    (helper.path / "folds.csv").write_text(swapped)
+    with pytest.raises(ValueError, match="trained on it"):
+        run_stages(fresh(done, tmp_path, helper))
+
+
+def test_another_run_without_some_of_the_recordings_is_the_users_mistake(done, tmp_path):
+    helper = other_run(tmp_path / "second", done, done.folds, leave_out=("r1",))
+    with pytest.raises(UserMistake, match=r"second.*r1"):
+        run_stages(fresh(done, tmp_path, helper))
+
+
+def test_another_run_of_other_species_is_the_users_mistake(done, tmp_path):
+    helper = other_run(tmp_path / "second", done, done.folds)
+    path = helper.path / "oof_scores.parquet"
+    pd.read_parquet(path).rename(columns={"a": "z"}).to_parquet(path)
+    with pytest.raises(UserMistake, match=r"second.*species"):
+        run_stages(fresh(done, tmp_path, helper))
+
+
+def test_another_run_that_is_not_there_is_the_users_mistake(done, tmp_path):
+    with pytest.raises(UserMistake, match="nowhere"):
+        run_stages(fresh(done, tmp_path, RunFolder(tmp_path / "nowhere")))
