@@ -130,6 +130,7 @@ class Pseudo(Settings):
     votes: Count = 3  # members that must reach the threshold, with by = "vote"
     members: tuple[str, ...] = ()  # other runs on the same data whose scores are averaged in
     values: Literal["hard", "soft"] = "hard"  # the target: 1, or the teachers' score
+    rescale: bool = False  # scores to the prevalences that the boxes tell of, before all else
     cycles: Count = 1
 
 
@@ -147,7 +148,7 @@ class Stage(Settings):
     epochs: Count = 5
     cosine: Count | None = None  # epochs of half a cosine; None: all of them
     rate: Positive = 3e-4
-    decay: float = Field(0.0, ge=0)  # of the weights, a step, as AdamW does
+    decay: float = Field(0.0, ge=0)  # L2: its half times the weights' squared sum joins the loss
     mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha) on the input; 0 is off
     last_mixup: float = Field(0.0, ge=0)  # the same, on the backbone's feature maps
     masks: Masks = Masks()

@@ -72,7 +72,7 @@ def fit(
     """Train ``net`` in place; it ends on the CPU or GPU that ``fabric`` chose."""
     stage = task.stage
     learning = [one for one in net.parameters() if one.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=stage.rate, weight_decay=stage.decay)
+    optimizer = torch.optim.Adam(learning, lr=stage.rate, weight_decay=stage.decay)
     model, adam = fabric.setup(net, optimizer)
     weights = class_weights(material, task).to(fabric.device) if stage.loss.balance else None
     kept = keeper.load()
@@ -171,7 +171,7 @@ def class_weights(material: Material, task: Task) -> Tensor:
     return torch.from_numpy(count.max() / np.maximum(count, 1))
 
 
-def capture(net: SedNet, optimizer: torch.optim.AdamW) -> State:
+def capture(net: SedNet, optimizer: torch.optim.Adam) -> State:
     """All that the next epoch needs, as named tensors."""
     still = ("body.",) if net.network.frozen else ()
     state = {

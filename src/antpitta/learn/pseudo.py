@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from antpitta.core.config import Pseudo
 from antpitta.core.types import Scores, Targets
 from antpitta.learn.material import Material
+from antpitta.scores.prevalence import prevalence_from_boxes, rescale_odds
 
 Floats = NDArray[np.float32]
 
@@ -65,6 +66,10 @@ def teach(material: Material, members: dict[str, list[Heard]], pseudo: Pseudo) -
     """Turn out-of-fold scores of one or more members into targets for the unlabelled cells."""
     scores = window_scores(material, members)
     mean = scores.mean(axis=0)
+    if pseudo.rescale:
+        data = material.dataset
+        shares = prevalence_from_boxes(data.annotations, data.classes, len(data.recordings))
+        mean = rescale_odds(mean, shares).astype(np.float32)
     unlabelled = material.heard.weight == 0
     if pseudo.by == "vote":
         needed = min(pseudo.votes, len(scores))

@@ -183,7 +183,7 @@ def _lesson(run: Run, stage: Stage, cycle: int) -> Targets:
     home.mkdir(parents=True, exist_ok=True)
     write_csv(lesson.table, home / "pseudo.csv")
     run.voice.say(
-        f"{stage.name} cycle {cycle}: {len(lesson.table)} soft positives in "
+        f"{stage.name} cycle {cycle}: {len(lesson.table)} labels in "
         f"{lesson.table['recording'].nunique()} recordings, taught by {folder.name}, out of fold"
     )
     return lesson.taught

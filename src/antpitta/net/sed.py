@@ -44,8 +44,11 @@ class SedNet(nn.Module):
         self.origin = backbone.origin
         inputs = backbone.channels * (backbone.heights if network.heights == "each" else 1)
         self.level = nn.BatchNorm1d(inputs, affine=False) if network.centre else nn.Identity()
-        self.classify = nn.Conv1d(inputs, classes, 1, bias=False)
+        self.classify = nn.Conv1d(inputs, classes, 1, bias=network.centre)
         self.attend = nn.Conv1d(inputs, classes, 1, bias=False)
+        if network.frozen:  # nothing to break the symmetry of; random weights would only be noise
+            for head in (self.classify, self.attend):
+                nn.init.zeros_(head.weight)
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(shape), persistent=False)
