@@ -103,7 +103,16 @@ def test_predict_writes_the_competition_layout_and_quarantines_the_rest(run, sca
     assert list(table["recording_id"]) == [f"test{i:04d}" for i in range(4)]
     assert table.drop(columns="recording_id").to_numpy().min() > 0
     events = pd.read_csv(tmp_path / "out" / "events.csv")
-    expected = "file,start_time,end_time,low_freq,high_freq,species,score,model".split(",")
+    expected = [
+        "file",
+        "start_time",
+        "end_time",
+        "low_freq",
+        "high_freq",
+        "species",
+        "score",
+        "model",
+    ]
     assert list(events.columns) == expected
     assert len(pd.read_parquet(tmp_path / "out" / "events.parquet")) == len(events)
     assert sorted(

@@ -15,7 +15,7 @@ from antpitta.report.story import Story
 from antpitta.scores.evaluate import Report
 from antpitta.sound.simulate import Simulation
 
-PLAN = Simulation(train=60, test=40, seconds=30.0, sample_rate=16_000)
+PLAN = Simulation(train=60, test=40, seconds=30.0, sample_rate=16_000, present=16, absent=48)
 
 
 @dataclass(frozen=True)

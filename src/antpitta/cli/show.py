@@ -1,18 +1,22 @@
 """How results and progress look: tables, one moving bar on a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isnan
 
 import pandas as pd
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from antpitta.api import Interval, Report, Voice
 
-console = Console(highlight=False, soft_wrap=True)
+WIDE = None if sys.stdout.isatty() else 100  # columns: a file has no edge to wrap at
+
+console = Console(highlight=False, soft_wrap=True, width=WIDE)
 EVERY = 30.0  # seconds between plain lines of one piece of work
 
 
@@ -69,13 +73,13 @@ def span(figure: Interval) -> str:
         return "-"
     if isnan(figure.low):
         return f"{figure.value:.3f}"
-    return f"{figure.value:.3f}  ({figure.low:.3f} to {figure.high:.3f})"
+    return f"{figure.value:.3f} ({figure.low:.3f}-{figure.high:.3f})"
 
 
 def show_reports(reports: tuple[Report, ...], title: str) -> None:
     """One row a report, with 95 % intervals over recordings."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("stage")
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE)
+    table.add_column("scores", no_wrap=True)
     for name in ("LWLRAP", "macro AP", "macro AUC"):
         table.add_column(name, no_wrap=True)
     for report in reports:
@@ -86,7 +90,7 @@ def show_reports(reports: tuple[Report, ...], title: str) -> None:
 
 def show_species(per_species: pd.DataFrame) -> None:
     """One row a species."""
-    table = Table(title="per species", title_justify="left", title_style="bold")
+    table = Table(title="per species", title_justify="left", title_style="bold", box=SIMPLE)
     for name in ("species", "present", "absent", "AP", "AUC"):
         table.add_column(name, justify="left" if name == "species" else "right")
     for _, row in per_species.iterrows():

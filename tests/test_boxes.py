@@ -1,0 +1,73 @@
+"""Framewise scores to judged cells, and what boxes alone say of prevalence."""
+
+import numpy as np
+import pytest
+
+from antpitta.core.timegrid import TimeGrid
+from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Scores
+from antpitta.scores.boxes import box_cells, presence
+from antpitta.scores.prevalence import odds_shifts, prevalence_from_boxes, shift_odds
+
+CLASSES = Classes(("a", "b"))
+
+
+def scores(recording="r"):
+    value = np.array([[0.1, 0.9], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6]], dtype=np.float32)
+    return Scores(recording, TimeGrid(hop=1.0, frames=4), CLASSES, value, "run/fold0")
+
+
+def test_a_box_is_scored_by_the_highest_frame_inside_it():
+    cells = box_cells([scores()], [Annotation("r", 0.0, 2.0, "a")], CLASSES)
+    assert cells[["species", "present", "score"]].to_numpy().tolist() == [
+        ["a", True, pytest.approx(0.2)]
+    ]
+
+
+def test_a_statement_about_all_species_is_a_cell_of_each():
+    said = Annotation("r", 0.0, float("inf"), EVERY_CLASS, present=False)
+    cells = box_cells([scores()], [said], CLASSES)
+    assert list(cells["species"]) == ["a", "b"]
+    assert cells["score"].to_numpy() == pytest.approx([0.7, 0.9])
+    assert list(cells["stop"]) == [4.0, 4.0]
+
+
+def test_boxes_without_scores_or_beyond_them_make_no_cell():
+    said = [Annotation("other", 0, 1, "a"), Annotation("r", 9, 10, "a"), Annotation("r", 0, 1, "z")]
+    assert box_cells([scores()], said, CLASSES).empty
+
+
+def test_presence_is_the_competition_layout():
+    table = presence([scores("x"), scores("y")])
+    assert list(table.columns) == ["recording_id", "a", "b"]
+    assert table.iloc[1].tolist() == ["y", pytest.approx(0.7), pytest.approx(0.9)]
+
+
+def test_boxes_that_meet_in_few_recordings_tell_of_a_rare_species():
+    rare = [Annotation(f"r{i % 2}", i, i + 1, "a") for i in range(6)]  # 3 and 3: 6 pairs
+    common = [Annotation(f"r{i}", 0, 1, "b") for i in range(4)]  # no pair
+    share = prevalence_from_boxes([*rare, *common], CLASSES, recordings=20)
+    assert share == pytest.approx([15 / 6.5 / 20, 6 / 0.5 / 20])
+
+
+def test_prevalence_stays_a_share_and_two_boxes_say_nothing():
+    many = [Annotation(f"r{i}", 0, 1, "a") for i in range(30)]
+    few = [Annotation(f"r{i}", 0, 1, "b") for i in range(2)]
+    share = prevalence_from_boxes([*many, *few], CLASSES, recordings=40)
+    assert share[0] == 0.95
+    assert np.isnan(share[1])
+
+
+def test_absent_boxes_say_nothing_of_prevalence():
+    absent = [Annotation(f"r{i}", 0, 1, "a", present=False) for i in range(9)]
+    assert np.isnan(prevalence_from_boxes(absent, CLASSES, 20)).all()
+
+
+def test_shifts_found_on_some_scores_move_others_alike():
+    rng = np.random.default_rng(1)
+    first, other = rng.random((50, 2)), rng.random((9, 2))
+    shifts = odds_shifts(first, np.array([0.2, np.nan]))
+    assert shift_odds(first, shifts)[:, 0].mean() == pytest.approx(0.2)
+    moved = shift_odds(other, shifts)
+    odds = (moved / (1 - moved)) / (other / (1 - other))
+    assert np.allclose(odds[:, 0], np.exp(shifts[0]))
+    assert np.array_equal(moved[:, 1], other[:, 1])

@@ -1,0 +1,174 @@
+"""A frozen backbone: features by height, the background off, boxes judged where they are."""
+
+import numpy as np
+import pytest
+import torch
+
+import antpitta as ap
+from antpitta.core.config import Network, parse_recipe
+from antpitta.core.errors import UserMistake
+from antpitta.core.types import Targets
+from antpitta.files.runs import load_tensors
+from antpitta.learn.bank import Bank
+from antpitta.learn.batches import box_batch
+from antpitta.net.sed import SedNet, focused
+
+NET = {"backbone": "test_efficientnet", "pretrained": False}
+FROZEN = Network(**NET, reduction=16, frozen=True, heights="each", centre=True, smooth=3)
+CHANGES = (
+    "network.reduction=16",
+    "network.frozen=true",
+    'network.heights="each"',
+    "network.centre=true",
+    'stages.masked.loss.on="boxes"',
+    'stages.masked.loss.reduce="both"',
+    'stages.masked.sample="known"',
+    "stages.masked.masks.chance=0",
+    'stages.taught.loss.on="boxes"',
+    "stages.taught.masks.chance=0",
+    "stages.taught.last_mixup=0",
+    "stages.taught.pseudo.threshold=0",
+    'stages.taught.pseudo.values="soft"',
+    "stages.taught.pseudo.rescale=true",
+    'prevalence="boxes"',
+)
+
+
+def pixels(windows=2, frames=64, bands=32):
+    rng = np.random.default_rng(1)
+    return torch.from_numpy(rng.integers(1, 256, (windows, frames, bands)).astype(np.uint8))
+
+
+def test_each_height_has_weights_of_its_own():
+    net = SedNet(FROZEN, 3, bands=32)
+    seen = net.see(pixels())
+    channels = seen.shape[1]
+    mean = SedNet(Network(**NET, reduction=16), 3, bands=32)
+    assert channels == 2 * mean.classify.in_channels  # 32 bands at a reduction of 16
+    assert seen.shape[2] == 64 // 16
+    assert net.stride == 16
+
+
+def test_the_steady_background_is_taken_off_and_padding_is_none_of_it():
+    net = SedNet(FROZEN, 3, bands=32).eval()
+    whole = net.see(pixels())
+    assert torch.allclose(whole.mean(dim=2), torch.zeros(()), atol=1e-4)
+    short = pixels()
+    short[:, 32:] = 0
+    seen = net.see(short)
+    assert torch.equal(seen[:, :, 2:], torch.zeros_like(seen[:, :, 2:]))
+    assert torch.allclose(seen[:, :, :2].mean(dim=2), torch.zeros(()), atol=1e-4)
+
+
+def test_only_the_head_learns_and_the_body_keeps_its_statistics():
+    net = SedNet(FROZEN, 3, bands=32).train()
+    before = {k: v.clone() for k, v in net.body.state_dict().items()}
+    net(pixels()).clipwise.sum().backward()
+    assert all(torch.equal(v, before[k]) for k, v in net.body.state_dict().items())
+    assert not any(p.requires_grad for p in net.body.parameters())
+    assert net.classify.weight.grad is not None
+    assert not net.classify.weight.any()  # a start that says nothing
+
+
+def test_an_unknown_reduction_is_refused_with_those_there_are():
+    with pytest.raises(UserMistake, match=r"reduction 5.*16"):
+        SedNet(Network(**NET, reduction=5), 3)
+
+
+def test_logits_are_smoothed_over_the_steps_that_are_there():
+    net = SedNet(FROZEN, 1, bands=32).eval()
+    with torch.no_grad():
+        net.classify.weight.normal_()
+    rough = SedNet(FROZEN.model_copy(update={"smooth": 1}), 1, bands=32).eval()
+    rough.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        a, b = (one(pixels()).framewise[0, :, 0] for one in (rough, net))
+    expected = [a[:2].mean(), a[:3].mean(), a[1:4].mean(), a[2:].mean()]
+    assert torch.allclose(b, torch.stack(expected), atol=1e-5)
+
+
+def test_a_box_is_judged_by_its_own_steps_and_a_pseudo_label_by_the_highest():
+    framewise = torch.tensor([[[1.0], [2.0], [4.0]], [[7.0], [5.0], [6.0]]])
+    focus = torch.tensor([[0, 16, 40], [1, 0, 0], [0, 3, 5]])
+    found = focused(framewise, focus, 16)[:, 0]
+    assert found.tolist() == pytest.approx([(2 * 16 + 4 * 8) / 24, 7.0, 1.0])
+
+
+def test_every_box_is_a_row_and_taught_windows_come_after(staged_material):
+    material = staged_material
+    rows = np.arange(len(material.cuts))
+    shape = material.heard.value.shape
+    weight = np.zeros(shape, dtype=np.float32)
+    weight[0, 1] = 1
+    taught = Targets(np.full(shape, 0.3, dtype=np.float32), weight)
+    batch = box_batch(material, rows, taught)
+    boxes = batch.focus[batch.focus[:, 2] > 0]
+    assert len(boxes) + 1 == len(batch.focus) == len(batch.heard.value)
+    assert batch.heard.weight.sum() == len(boxes)  # one class a box
+    assert batch.taught.weight.sum() == 1
+    assert batch.taught.value[-1, 1] == pytest.approx(0.3)
+    assert not batch.heard.weight[-1].any()
+    assert (boxes[:, 1] < boxes[:, 2]).all()
+    assert (boxes[:, 2] <= material.cuts.frames).all()
+
+
+def test_mixing_and_boxes_do_not_go_together():
+    stage = {"name": "a", "loss": {"on": "boxes"}, "mixup": 0.1}
+    with pytest.raises(UserMistake, match="without mixup"):
+        parse_recipe({"name": "x", "when": "", "stages": [stage]}, "x")
+
+
+def test_what_a_frozen_body_sees_is_kept_until_another_body_comes(staged_material, staged_recipe):
+    stage = staged_recipe.stages[-1].model_copy(update={"last_mixup": 0.0, "sample": "known"})
+    stage = stage.model_copy(update={"masks": stage.masks.model_copy(update={"chance": 0.0})})
+    bank, bands = Bank(), staged_material.pictures.pixels.shape[1]
+    classes = len(staged_material.dataset.classes)
+    nets = [SedNet(FROZEN, classes, bands=bands) for _ in range(2)]
+    kept = bank.of(nets[0], stage, staged_material)
+    assert bank.of(nets[0], stage, staged_material) is kept
+    assert len(kept) == len(staged_material.cuts)
+    assert not torch.equal(bank.of(nets[1], stage, staged_material), kept)
+    warm = SedNet(Network(**NET), classes, bands=bands)
+    assert Bank().of(warm, stage, staged_material) is None
+    assert Bank().of(nets[0], stage.model_copy(update={"mixup": 0.1}), staged_material) is None
+
+
+@pytest.fixture(scope="module")
+def frozen_run(tmp_path_factory, scapes, recipe):
+    out = tmp_path_factory.mktemp("frozen") / "run"
+    return ap.train(ap.open_data(scapes), str(recipe), out, changes=CHANGES)
+
+
+def test_a_frozen_run_resumes_to_the_same_weights(frozen_run, scapes, recipe, tmp_path):
+    class Killed(Exception):
+        pass
+
+    ticks = 0
+
+    def tick(what, done, total, loss):
+        nonlocal ticks
+        ticks += "fold" in what
+        if ticks == 7:
+            raise Killed
+
+    from antpitta.api import Voice
+
+    data, out = ap.open_data(scapes), tmp_path / "run"
+    voice = Voice(lambda text: None, tick)
+    with pytest.raises(Killed):
+        ap.train(data, str(recipe), out, changes=CHANGES, voice=voice)
+    ap.train(data, str(recipe), out, changes=CHANGES, resume=True)
+    for path in sorted(frozen_run.path.glob("stages/*/fold*.safetensors")):
+        ours = load_tensors(out / path.relative_to(frozen_run.path))[0]
+        for name, value in load_tensors(path)[0].items():
+            assert torch.equal(value, ours[name]), (path, name)
+
+
+def test_a_frozen_bundle_carries_prevalences_and_listens(frozen_run, scapes):
+    from antpitta.files.bundle import read_bundle
+
+    shifts = read_bundle(frozen_run.model).shifts
+    assert set(shifts) == {f"s{i}" for i in range(8)}
+    assert any(shifts.values())
+    assert not read_bundle(frozen_run.path / "stages" / "masked" / "model").shifts
+    assert np.isfinite(ap.predict(frozen_run.model, scapes / "test").to_numpy()).all()
