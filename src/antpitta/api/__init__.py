@@ -4,6 +4,7 @@ from antpitta.api.blending import Blended, ensemble
 from antpitta.api.data import Checked, check, init, open_data
 from antpitta.api.demonstration import Demonstration, demo
 from antpitta.api.evaluation import Evaluation, evaluate
+from antpitta.api.event_evaluation import evaluate_events
 from antpitta.api.prediction import predict, predict_to
 from antpitta.api.simulation import simulate, simulate_callers
 from antpitta.api.training import Trained, train
@@ -28,6 +29,7 @@ __all__ = [
     "demo",
     "ensemble",
     "evaluate",
+    "evaluate_events",
     "init",
     "open_data",
     "predict",

@@ -7,7 +7,7 @@ import typer
 
 from antpitta import api
 from antpitta.cli.data import MANY, Absent, Audio, Data, Present, Sites, Tables, opened
-from antpitta.cli.show import console, listening, show_reports, show_species
+from antpitta.cli.show import console, listening, show_events, show_reports, show_species
 
 
 def train(
@@ -70,6 +70,10 @@ def evaluate(
         Path | None,
         typer.Option("--truth", help="Whole truth: recording_id, then 1, 0 or nothing a species."),
     ] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option("--events", help="Every call there really was: adds event F1."),
+    ] = None,
     species: Annotated[bool, typer.Option("--species/--no-species")] = True,
 ) -> None:
     """Report LWLRAP, AP and AUC: a run out of fold, or scores against whole truth.
@@ -81,6 +85,8 @@ def evaluate(
     show_reports(found.reports, f"{title} (95 % over recordings)")
     if species:
         show_species(found.per_species)
+    if events is not None:
+        show_events(api.evaluate_events(target, events))
     for note in found.notes[:20]:
         console.print(f"left out: {note}", markup=False)
 

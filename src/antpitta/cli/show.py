@@ -97,3 +97,16 @@ def show_species(per_species: pd.DataFrame) -> None:
         numbers = ("-" if isnan(row[key]) else f"{row[key]:.3f}" for key in ("ap", "auc"))
         table.add_row(str(row["species"]), str(row["present"]), str(row["absent"]), *numbers)
     console.print(table)
+
+
+def show_events(table: pd.DataFrame) -> None:
+    """One row a species, then the means."""
+    shown = Table(title="event F1", title_justify="left", title_style="bold", box=SIMPLE)
+    names = ("species", "tp", "fp", "fn", "precision", "recall", "f1")
+    for name in names:
+        shown.add_column(name, justify="left" if name == "species" else "right")
+    for _, row in table.iterrows():
+        counts = ("-" if isnan(row[name]) else f"{row[name]:.0f}" for name in names[1:4])
+        shares = ("-" if isnan(row[name]) else f"{row[name]:.3f}" for name in names[4:])
+        shown.add_row(str(row["species"]), *counts, *shares)
+    console.print(shown)

@@ -105,7 +105,7 @@ def open_dataset(source: DataSource) -> Opened:
 def match_tables(found: Found, tables: Sequence[Table]) -> Opened:
     """Give every row its recording; see :func:`open_dataset`."""
     names = {said.label.strip() for table in tables for said in table.annotations}
-    labels = _class_names(names - {EVERY_CLASS})
+    labels = class_names(names - {EVERY_CLASS})
     matcher = Matcher(found.recordings)
     findings = list(found.findings)
     annotations: list[Annotation] = []
@@ -137,7 +137,7 @@ def match_tables(found: Found, tables: Sequence[Table]) -> Opened:
     )
 
 
-def _class_names(labels: set[str]) -> dict[str, str]:
+def class_names(labels: set[str]) -> dict[str, str]:
     """Each label's class, in the order of the columns."""
     if labels and all(label.isascii() and label.isdigit() for label in labels):
         return {label: f"s{int(label)}" for label in sorted(labels, key=int)}
