@@ -6,7 +6,7 @@ import pytest
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Scores
 from antpitta.scores.boxes import box_cells, presence
-from antpitta.scores.prevalence import odds_shifts, prevalence_from_boxes, shift_odds
+from antpitta.scores.prevalence import prevalence_from_boxes
 
 CLASSES = Classes(("a", "b"))
 
@@ -60,14 +60,3 @@ def test_prevalence_stays_a_share_and_two_boxes_say_nothing():
 def test_absent_boxes_say_nothing_of_prevalence():
     absent = [Annotation(f"r{i}", 0, 1, "a", present=False) for i in range(9)]
     assert np.isnan(prevalence_from_boxes(absent, CLASSES, 20)).all()
-
-
-def test_shifts_found_on_some_scores_move_others_alike():
-    rng = np.random.default_rng(1)
-    first, other = rng.random((50, 2)), rng.random((9, 2))
-    shifts = odds_shifts(first, np.array([0.2, np.nan]))
-    assert shift_odds(first, shifts)[:, 0].mean() == pytest.approx(0.2)
-    moved = shift_odds(other, shifts)
-    odds = (moved / (1 - moved)) / (other / (1 - other))
-    assert np.allclose(odds[:, 0], np.exp(shifts[0]))
-    assert np.array_equal(moved[:, 1], other[:, 1])

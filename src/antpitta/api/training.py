@@ -7,7 +7,6 @@ from typing import Any
 
 from antpitta.api.story import tell
 from antpitta.core.config import Recipe
-from antpitta.core.types import Scores
 from antpitta.files.bundle import Bundle, write_bundle
 from antpitta.files.dataset import Opened
 from antpitta.files.digest import digest_of
@@ -19,10 +18,9 @@ from antpitta.learn.train import train_stages
 from antpitta.report.card import render_card
 from antpitta.report.page import render_page
 from antpitta.report.story import Story
-from antpitta.scores.boxes import box_cells, presence
+from antpitta.scores.boxes import box_cells
 from antpitta.scores.evaluate import to_json
 from antpitta.scores.events import training_bands
-from antpitta.scores.prevalence import odds_shifts, prevalence_from_boxes
 from antpitta.scores.thresholds import choose_thresholds
 
 QUIET = Voice(lambda text: None, lambda what, done, total, loss: None)
@@ -75,7 +73,7 @@ def train(
     with replacing(folder.path / "oof_cells.parquet") as part:
         cells.to_parquet(part, index=False)
     final = last_cycle(chosen, last)
-    _bundle(run, data, (last, final), folder.model, story, _shifts(run, data, scores))
+    _bundle(run, data, (last, final), folder.model, story)
     write_report(folder, story)
     return Trained(folder.path, story)
 
@@ -95,7 +93,6 @@ def _bundle(
     place: tuple[str, int],
     path: Path,
     story: Story,
-    shifts: dict[str, float] | None = None,
 ) -> Bundle:
     dataset, recipe = data.dataset, run.recipe
     stage, cycle = place
@@ -112,22 +109,10 @@ def _bundle(
         weights=names,
         thresholds=choose_thresholds(cells, dataset.classes, aim="f1"),
         bands=training_bands(dataset.annotations, dataset.classes),
-        shifts=shifts or {},
         provenance={"stage": stage, "cycle": cycle, **story.provenance},
     )
     card = render_card(story, licence=LICENCE, model=str(Path(run.source) / "model"))
     return write_bundle(bundle, [home / name for name in names], card)
-
-
-def _shifts(run: Run, data: Opened, scores: list[Scores]) -> dict[str, float]:
-    """What brings the out-of-fold presences to the prevalence that the boxes tell of."""
-    if run.recipe.prevalence == "none":
-        return {}
-    dataset = data.dataset
-    shares = prevalence_from_boxes(dataset.annotations, dataset.classes, len(dataset.recordings))
-    heard = presence(scores).drop(columns="recording_id").to_numpy()
-    shifts = odds_shifts(heard, shares)
-    return {name: float(by) for name, by in zip(dataset.classes.names, shifts, strict=True)}
 
 
 def _config(data: Opened, recipe: Recipe) -> dict[str, Any]:

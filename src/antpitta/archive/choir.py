@@ -12,7 +12,6 @@ from antpitta.files.bundle import Bundle
 from antpitta.net.runtime import Heard, Listener
 from antpitta.scores.ensemble import Blend
 from antpitta.scores.members import Member
-from antpitta.scores.prevalence import shift_odds
 
 Floats = NDArray[np.float32]
 Reader = Callable[[Recording, float, float], Floats]
@@ -42,19 +41,10 @@ class Choir:
             one.listen(recording, reader(one.recipe.front.sample_rate)) for one in self.listeners
         ]
         grid = heard[0].grid
-        presence = self._blend(
-            [
-                self._shifted(part, one.presence[None])
-                for part, one in zip(self.parts, heard, strict=True)
-            ]
-        )[0]
+        presence = self._blend([one.presence[None] for one in heard])[0]
         value = self._blend([_on_grid(one, grid) for one in heard])
         signed = Scores(recording.id, grid, self.classes, value, self.bundle.name)
         return presence, signed
-
-    def _shifted(self, part: Bundle, presence: Floats) -> Floats:
-        shifts = np.array([part.shifts.get(name, 0.0) for name in part.species])
-        return shift_odds(presence, shifts).astype(np.float32)
 
     def _blend(self, values: list[Floats]) -> Floats:
         if self.blend is None:

@@ -27,6 +27,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+DRAWING = 1  # of spectrograms; raised when the same settings come to draw other pictures
+
+
 class Front(Settings):
     """Sound to picture: a log-mel spectrogram, scaled per image to 0..255."""
 
@@ -50,7 +53,7 @@ class Front(Settings):
     @property
     def digest(self) -> str:
         """What a cached spectrogram is keyed by, besides the sound itself."""
-        text = json.dumps(self.model_dump(), sort_keys=True)
+        text = json.dumps({**self.model_dump(), "drawing": DRAWING}, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def frames_of(self, seconds: float) -> int:
@@ -170,7 +173,6 @@ class Recipe(Settings):
     when: str  # one line: when to use it
     seed: int = 1
     folds: int = Field(5, ge=2)
-    prevalence: Literal["none", "boxes"] = "none"  # to what presence is rescaled in the model
     front: Front = Front()
     windows: Windows = Windows()
     network: Network = Network()

@@ -35,7 +35,6 @@ class Bundle:
     weights: tuple[str, ...] = ()  # file names
     thresholds: dict[str, float] = field(default_factory=dict)
     bands: dict[str, tuple[float, float]] = field(default_factory=dict)
-    shifts: dict[str, float] = field(default_factory=dict)  # of presence, in logits
     members: tuple[str, ...] = ()  # folders, of an ensemble
     blend: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -184,7 +184,8 @@ def _lesson(run: Run, stage: Stage, cycle: int) -> Targets:
     write_csv(lesson.table, home / "pseudo.csv")
     run.voice.say(
         f"{stage.name} cycle {cycle}: {len(lesson.table)} labels in "
-        f"{lesson.table['recording'].nunique()} recordings, taught by {folder.name}, out of fold"
+        f"{lesson.table['recording'].nunique()} recordings, taught by {folder.name}, out of fold; "
+        f"{int(lesson.hard.sum())} hard negatives kept apart"
     )
     return lesson.taught
 

@@ -34,6 +34,9 @@ def train_stages(
     """Draw what is not cached, deal folds, train and score every stage that is not done yet."""
     fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
     folds = deal_folds(dataset, recipe.folds, recipe.seed)
+    sites = {recording.site for recording in dataset.recordings if recording.site}
+    if 0 < len(sites) < recipe.folds:
+        voice.say(f"{len(sites)} sites for {recipe.folds} folds: recordings are dealt, sites split")
     _write_folds(dataset, folds, folder.path / "folds.csv")
     mel = LogMel(recipe.front)
     hear = partial(read, sample_rate=recipe.front.sample_rate)

@@ -48,24 +48,6 @@ def rescale_odds(scores: Floats, prevalence: Floats) -> Floats:
     return value
 
 
-def odds_shifts(scores: Floats, prevalence: Floats) -> Floats:
-    """What :func:`rescale_odds` adds to the logits of each class, to be used on other scores too.
-
-    0 where the prevalence is NaN, and nothing is moved. A prevalence must lie within 0 and 1.
-    """
-    value, share = np.asarray(scores, float), np.asarray(prevalence, float)
-    shifts = np.zeros(len(share))
-    for column in np.flatnonzero(~np.isnan(share)):
-        shifts[column] = _shift(_logits(value[:, column]), float(share[column]))
-    return shifts
-
-
-def shift_odds(scores: Floats, shifts: Floats) -> Floats:
-    """Scores (rows, classes) after ``shifts`` (classes,) are added to their logits."""
-    moved = expit(_logits(np.asarray(scores, float)) + shifts)
-    return np.where(shifts == 0, scores, moved)
-
-
 def prevalence_from_boxes(
     annotations: Iterable[Annotation], classes: Classes, recordings: int
 ) -> Floats:
