@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from antpitta.api.data import check, open_data
+from antpitta.api.data import QUIET, check, open_data
 from antpitta.api.evaluation import evaluate
 from antpitta.api.prediction import predict_to
 from antpitta.api.simulation import simulate_callers
-from antpitta.api.training import QUIET, Trained, train, write_report
+from antpitta.api.training import Trained, train, write_report
 from antpitta.core.errors import UserMistake
 from antpitta.files.runs import RunFolder
 from antpitta.learn.stages import Voice

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from antpitta.api.data import QUIET
 from antpitta.api.story import tell
 from antpitta.core.config import Recipe
 from antpitta.files.bundle import Bundle, write_bundle
@@ -23,7 +24,6 @@ from antpitta.scores.evaluate import to_json
 from antpitta.scores.events import training_bands
 from antpitta.scores.thresholds import choose_thresholds
 
-QUIET = Voice(lambda text: None, lambda what, done, total, loss: None)
 LICENCE = "Of the recordings it was trained on; antpitta itself is Apache-2.0."
 PACKAGES = ("antpitta", "torch", "timm", "numpy", "soundfile", "soxr")
 
