@@ -18,13 +18,11 @@ from antpitta.files.bundle import Bundle, read_bundle, write_bundle
 from antpitta.files.runs import RunFolder
 from antpitta.files.tables import read_frame, write_csv, write_json
 from antpitta.scores.boxes import presence_table
-from antpitta.scores.cells import Matrices, matrices
+from antpitta.scores.cells import Matrices
 from antpitta.scores.ensemble import Blend, By, fit_blend, nested_cells
-from antpitta.scores.evaluate import Report, evaluate, to_json
-from antpitta.scores.members import Member, member_from_table
+from antpitta.scores.evaluate import DRAWS, Report, evaluate, to_json
+from antpitta.scores.members import Member, member_from_table, members_from_cells
 from antpitta.scores.thresholds import choose_thresholds
-
-DRAWS = 1000  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -52,16 +50,15 @@ def ensemble(members: Sequence[Path | str], out: Path | str, *, by: By = "mean")
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserMistake(f"two members are called {sorted(twice)[0]!r}; rename a folder or file")
     classes = read_bundle(runs[0].model).classes
-    judged = [matrices(run.cells(), classes) for run in runs]
-    voices = [Member(run.path.name, one.scores) for run, one in zip(runs, judged, strict=True)]
+    voices, judged = members_from_cells({run.path.name: run.cells() for run in runs}, classes)
     voices += [
-        member_from_table(read_frame(table), judged[0].recordings, classes, name=table.stem)
+        member_from_table(read_frame(table), judged.recordings, classes, name=table.stem)
         for table in tables
     ]
     folds = {str(k): int(v) for k, v in runs[0].folds().items()}
-    fitted = fit_blend(voices, judged[0], by, classes)
-    nested = nested_cells(voices, judged[0], folds, by, classes)
-    reports = (*(_alone(one, judged[0], classes) for one in voices), _report(nested, classes, by))
+    fitted = fit_blend(voices, judged, by, classes)
+    nested = nested_cells(voices, judged, folds, by, classes)
+    reports = (*(_alone(one, judged, classes) for one in voices), _report(nested, classes, by))
     notes = [
         f"{name} does not know {', '.join(species)}: weight 0 there"
         for name, species in fitted.missing().items()
@@ -73,7 +70,7 @@ def ensemble(members: Sequence[Path | str], out: Path | str, *, by: By = "mean")
         _write_model(runs, fitted, nested, classes, Path(out), by)
     blended = fitted.apply(voices)
     write_csv(
-        presence_table(judged[0].recordings, blended, classes.names), Path(out) / "oof_blended.csv"
+        presence_table(judged.recordings, blended, classes.names), Path(out) / "oof_blended.csv"
     )
     write_json({"reports": [to_json(one) for one in reports]}, Path(out) / "report.json")
     return Blended(Path(out), fitted, reports, tuple(notes), not tables)

@@ -14,9 +14,8 @@ from antpitta.files.tables import read_frame
 from antpitta.scores import evaluate as judging
 from antpitta.scores.boxes import presence
 from antpitta.scores.cells import left_out, whole_truth
-from antpitta.scores.evaluate import Report, from_json
+from antpitta.scores.evaluate import DRAWS, Report, from_json
 
-DRAWS = 1000  # of the bootstrap
 SCORES = "presence.csv"
 
 

@@ -10,17 +10,15 @@ from antpitta.core.config import Recipe, Stage
 from antpitta.core.types import Dataset
 from antpitta.files.audio import read
 from antpitta.files.dataset import Opened
-from antpitta.files.digest import digest_of
 from antpitta.files.runs import RunFolder, load_tensors, read_scores
 from antpitta.files.tables import read_frame
 from antpitta.learn.stages import last_cycle
 from antpitta.report.story import Example, StageResult, Story
 from antpitta.scores.boxes import box_cells
-from antpitta.scores.evaluate import evaluate
+from antpitta.scores.evaluate import DRAWS, evaluate
 from antpitta.sound.logmel import LogMel, band_edges, picture
 from antpitta.sound.supervision import supervision
 
-DRAWS = 1000  # of the bootstrap
 SHOWN = 4  # examples of each kind
 MARGIN = 2.0  # seconds of sound shown on either side of a box
 
@@ -48,7 +46,7 @@ def tell(data: Opened, recipe: Recipe, folder: RunFolder) -> Story:
         log=_log(folder),
         pseudo=_pseudo(recipe, folder),
         settings=_settings(recipe),
-        provenance=_provenance(data, recipe, folder),
+        provenance=_provenance(recipe, folder),
         left_out=_left_out(data),
     )
 
@@ -140,10 +138,10 @@ def _settings(recipe: Recipe) -> dict[str, str]:
     return found
 
 
-def _provenance(data: Opened, recipe: Recipe, folder: RunFolder) -> dict[str, str]:
+def _provenance(recipe: Recipe, folder: RunFolder) -> dict[str, str]:
     first = folder.stage(recipe.stages[0].name) / "fold0.safetensors"
     return {
-        "training data": digest_of(data.dataset),
+        "training data": str(folder.config()["data"]),
         "recipe digest": recipe.digest,
         "seed": str(recipe.seed),
         "backbone weights": load_tensors(first)[1].get("from", "unknown"),

@@ -17,12 +17,10 @@ import soxr
 from numpy.typing import NDArray
 
 from antpitta.core.errors import Finding, UserMistake
+from antpitta.files.audio import SUFFIXES
 
 Floats = NDArray[np.float32]
 
-AUDIO = frozenset(
-    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mpga", ".aif", ".aiff", ".au", ".w64")
-)
 LONGEST = 600.0  # seconds of a clip that are read
 SHORTEST = 0.5  # seconds of a background
 
@@ -127,7 +125,7 @@ def _sounds(folder: Path) -> list[Path]:
 
 
 def _is_sound(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in AUDIO and not path.name.startswith(".")
+    return path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def _read_clip(path: Path, sample_rate: int) -> tuple[Floats, bool]:

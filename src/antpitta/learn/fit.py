@@ -22,7 +22,7 @@ from antpitta.core.config import Stage
 from antpitta.core.types import Targets
 from antpitta.learn.batches import Batch, epoch_batches
 from antpitta.learn.material import Material
-from antpitta.net.losses import CellTargets, masked_loss
+from antpitta.net.losses import CellTargets, masked_loss, take_unknown_for_absent
 from antpitta.net.sed import Logits, SedNet, focused
 from antpitta.sound.augment import draw_mix, mask
 
@@ -141,8 +141,7 @@ def batch_loss(
     mix = draw_mix(size, stage.mixup, rng, device) if stage.mixup else None
     late = draw_mix(size, stage.last_mixup, rng, device) if stage.last_mixup else None
     if stage.loss.unknown == "absent":  # before mixing: an unknown is a whole absence then
-        known = heard.weight if taught is None else heard.weight + taught.weight
-        heard = CellTargets(heard.value, torch.where(known > 0, heard.weight, 1.0))
+        heard = take_unknown_for_absent(heard, taught)
     if mix is not None:
         heard, taught = heard.mixed(mix), taught and taught.mixed(mix)
     if late is not None:

@@ -50,6 +50,12 @@ class CellTargets:
         return CellTargets.of(mix(self.positive), self.negative)
 
 
+def take_unknown_for_absent(heard: CellTargets, taught: CellTargets | None) -> CellTargets:
+    """What ``heard`` becomes where every cell that nobody spoke of counts as a whole absence."""
+    known = heard.weight if taught is None else heard.weight + taught.weight
+    return CellTargets(heard.value, torch.where(known > 0, heard.weight, 1.0))
+
+
 def masked_loss(
     logits: Tensor,
     heard: CellTargets,
@@ -75,7 +81,7 @@ def masked_loss(
     if taught is not None:
         known = known | (taught.weight > 0)
     if loss.unknown == "absent":
-        heard = CellTargets(heard.value, torch.where(known, heard.weight, 1.0))
+        heard = take_unknown_for_absent(heard, taught)
     scale = torch.ones_like(logits) if class_weight is None else class_weight
     gain = -softplus(-logits)  # log sigmoid
     alarm = softplus(logits)  # -log(1 - sigmoid)

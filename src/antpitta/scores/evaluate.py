@@ -41,6 +41,7 @@ COUNTS = ("present", "absent")
 FIGURES = ("ap", "ap_low", "ap_high", "auc", "auc_low", "auc_high", "lwlrap")
 HEADLINES = ("lwlrap", "macro_ap", "macro_auc")
 NAN = float("nan")
+DRAWS = 1000  # of the bootstrap, where nothing asks for another number
 
 
 @dataclass(frozen=True)
