@@ -207,3 +207,83 @@ def done(tmp_path_factory, plan_run, said):
     run = plan_run(tmp_path_factory.mktemp("stages") / "first", voice)
     run_stages(run)
     return run
+
+
+def _field(number, value):
+    """One field of a protocol buffer: a whole number, or bytes (text, a message)."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    value = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _varint(value):
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def _tensor(name, array):
+    kind = {"float32": 1, "int64": 7}[array.dtype.name]
+    dims = b"".join(_field(1, size) for size in array.shape)
+    return _field(5, dims + _field(2, kind) + _field(8, name) + _field(9, array.tobytes()))
+
+
+def _value(number, name, shape):
+    """An input or output; text in the shape is a size left open."""
+    dims = b"".join(_field(1, _field(1 if isinstance(d, int) else 2, d)) for d in shape)
+    said = _field(1, 1) + _field(2, dims)
+    return _field(number, _field(1, name) + _field(2, _field(1, said)))
+
+
+def _node(kind, inputs, output, attribute=b""):
+    return _field(
+        1, b"".join(_field(1, i) for i in inputs) + _field(2, output) + _field(4, kind) + attribute
+    )
+
+
+@pytest.fixture(scope="session")
+def write_network():
+    """A function that writes an ONNX file: sound to the log power in bands of its spectrum.
+
+    Made by hand, field by field (github.com/onnx/onnx: onnx.proto), so that no other package is
+    needed. ``made.vector`` is the same in numpy. Its tensors: ``waves`` (1, pieces, 2 bands),
+    ``power`` and ``vector`` (1, bands).
+    """
+
+    def write(path, samples=16_000, *, batch=1, size=None, floor=1e-6, bands=40):
+        piece = 160
+        angle = 2 * np.pi * np.outer(np.arange(piece), np.arange(1, bands + 1)) / piece
+        waves = np.concatenate([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+        fold = np.concatenate([np.eye(bands), np.eye(bands)]).astype(np.float32)
+
+        def vector(wave):
+            power = ((wave.reshape(-1, piece) @ waves) ** 2).mean(axis=0) @ fold
+            return np.log(power + np.float32(floor))
+
+        axes = _field(5, _field(1, "axes") + _field(8, 1) + _field(20, 7))
+        keep = _field(5, _field(1, "keepdims") + _field(3, 0) + _field(20, 2))
+        graph = b"".join(
+            [
+                _node("Reshape", ["sound", "pieces"], "cut"),
+                _node("MatMul", ["cut", "angles"], "waves"),
+                _node("Mul", ["waves", "waves"], "square"),
+                _node("ReduceMean", ["square"], "mean", axes + keep),
+                _node("MatMul", ["mean", "fold"], "power"),
+                _node("Add", ["power", "floor"], "above"),
+                _node("Log", ["above"], "vector"),
+                _field(2, "spectrum"),
+                _tensor("pieces", np.array([1, -1, piece], dtype=np.int64)),
+                _tensor("angles", waves),
+                _tensor("fold", fold),
+                _tensor("floor", np.array([floor], dtype=np.float32)),
+                _value(11, "sound", [batch, size or samples]),
+                _value(12, "vector", [1, bands]),
+            ]
+        )
+        path.write_bytes(_field(1, 8) + _field(7, graph) + _field(8, _field(2, 13)))
+        return vector
+
+    return write

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from antpitta.core.config import Masks
-from antpitta.sound.augment import Mix, draw_mix, mask
+from antpitta.sound.augment import Mix, draw_mix, join_mixes, mask
 from antpitta.sound.windows import Cuts, cut
 
 BANDS = 128
@@ -126,3 +126,13 @@ def test_equal_generators_draw_equal_masks_and_mixes():
     one, two = (draw_mix(9, 0.1, np.random.default_rng(1), torch.device("cpu")) for _ in range(2))
     assert torch.equal(one.share, two.share)
     assert torch.equal(one.partner, two.partner)
+
+
+def test_mixes_of_parts_join_to_one_that_stays_within_them():
+    rng = np.random.default_rng(1)
+    parts = [draw_mix(size, 0.5, rng, torch.device("cpu")) for size in (4, 3)]
+    whole = join_mixes(parts)
+    x = torch.arange(7.0)
+    assert torch.equal(whole(x), torch.cat([parts[0](x[:4]), parts[1](x[4:])]))
+    assert sorted(whole.partner.tolist()) == list(range(7))
+    assert join_mixes(parts[:1]) is parts[0]

@@ -1,6 +1,7 @@
 """The training loop: killed anywhere and resumed, it ends where it would have ended."""
 
 import math
+from contextlib import nullcontext
 from copy import deepcopy
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import antpitta.learn.fit as room
 from antpitta.core.config import Front, Loss, Network, Recipe, Stage, Windows
+from antpitta.core.errors import UserMistake
 from antpitta.core.types import Annotation, Targets
 from antpitta.files.runs import CheckpointFile
 from antpitta.learn.batches import epoch_batches
@@ -166,6 +168,7 @@ def test_each_epoch_says_what_it_did(material, fabric, first_net):
     assert [p.epoch for p in said] == [1, 2, 3]
     assert all(p.windows == 7 * 4 for p in said)  # 201 frames: windows at 0, 48, 96 and 144
     assert all(np.isfinite(p.loss) for p in said)
+    assert [p.steps for p in said] == [1, 1, 1]  # three batches are one step
     # batches of 2, 2 and 3 recordings: the last of an epoch is at 2/3 of it
     assert [p.rate for p in said] == pytest.approx(
         [rate_at(everything_on(), epoch + 2 / 3) for epoch in range(3)]
@@ -196,6 +199,23 @@ def test_a_class_weighs_the_greatest_count_by_its_own(material):
     task = Task(everything_on(), np.array([0, 1, 2, 3, 4]), None, (1,))
     # presents among r0 to r4: "a" by r0 twice, r1, r2; "b" by r4; "c" by r2
     np.testing.assert_allclose(class_weights(material, task), [1, 4, 4])
+
+
+def test_a_class_without_presents_weighs_as_the_commonest_does(material):
+    # among r1, r4 and r6: "a" by r1 and r6, "b" by r4, "c" by nobody
+    task = Task(everything_on(), np.array([1, 4, 6]), None, (1,))
+    np.testing.assert_allclose(class_weights(material, task), [1, 2, 1])
+    nobody = Task(everything_on(), np.array([3]), None, (1,))
+    np.testing.assert_allclose(class_weights(material, nobody), [1, 1, 1])
+
+
+@pytest.mark.parametrize("sample", ["known", "crops"])
+def test_a_stage_without_anything_to_learn_from_says_so(make_material, fabric, first_net, sample):
+    bare = make_material(RECIPE, [2.0] * 3, [])
+    stage = Stage(name="one", sample=sample)
+    task = Task(stage, np.arange(3), None, (1,))
+    with pytest.raises(UserMistake, match="stage one: its 3 training recordings have no box"):
+        fit(deepcopy(first_net), task, bare, fabric, Memory(), [].append)
 
 
 @pytest.mark.parametrize(("accumulate", "steps"), [(3, 1), (2, 2), (1, 3)])
@@ -248,3 +268,32 @@ def test_it_learns(material, fabric, first_net):
     task = Task(stage, np.arange(7), None, (1,))
     fit(net, task, material, fabric, Memory(), said.append)
     assert said[-1].loss < 0.5 * said[0].loss
+
+
+def test_half_precision_learns_from_mixed_windows_too(material, first_net):
+    half = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    said = []
+    net = train(first_net, everything_on(), material, half, said=said)
+    full = []
+    train(first_net, everything_on(), material, Fabric(accelerator="cpu", devices=1), said=full)
+    assert {value.dtype for value in net.parameters()} == {torch.float32}
+    assert said[0].loss == pytest.approx(full[0].loss, rel=0.05)
+    assert said[0].loss != full[0].loss
+
+
+def test_a_compiled_network_runs_a_rest_as_it_was_written(material, fabric, first_net, monkeypatch):
+    sizes, stances = [], []
+    monkeypatch.setattr(
+        torch.compiler, "set_stance", lambda stance: (stances.append(stance), nullcontext())[1]
+    )
+    loss = room.batch_loss
+
+    def watched(model, batch, *given):
+        sizes.append(len(batch.cuts))
+        return loss(model, batch, *given)
+
+    monkeypatch.setattr(room, "batch_loss", watched)
+    task = Task(everything_on(epochs=1), np.arange(7), None, (1,), compiled=True)
+    fit(deepcopy(first_net), task, material, fabric, Memory(), [].append)
+    assert sizes == [8, 8, 12]
+    assert stances == ["force_eager"]

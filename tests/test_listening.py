@@ -9,6 +9,7 @@ import torch
 from antpitta.core.config import Front, Network, Recipe, Stage, Windows
 from antpitta.core.types import Classes, Dataset, Recording
 from antpitta.learn.material import draw_recording, gather_material
+from antpitta.net.drawing import make_pen
 from antpitta.net.runtime import Listener
 from antpitta.net.scan import join, scan, unit_of
 from antpitta.net.sed import SedNet
@@ -67,25 +68,26 @@ def listener(nets):
 
 
 def test_a_recordings_picture_is_its_images_end_to_end(recordings):
-    mel = LogMel(RECIPE.front)
-    found = draw_recording(recordings[1], RECIPE, mel, read)
+    pen = make_pen(RECIPE)
+    found = draw_recording(recordings[1], pen, read)
     wave = wave_of(recordings[1])
+    mel = LogMel(RECIPE.front)
     wanted = [picture(wave[i : i + 2 * RATE], mel) for i in range(0, len(wave), 2 * RATE)]
     assert [len(part) for part in wanted] == [201, 201, 131]
     np.testing.assert_array_equal(found, np.concatenate(wanted))
 
 
 def test_sound_that_breaks_off_is_filled_up_with_silence(recordings):
-    mel = LogMel(RECIPE.front)
-    found = draw_recording(recordings[1], RECIPE, mel, breaks_off)
+    pen = make_pen(RECIPE)
+    found = draw_recording(recordings[1], pen, breaks_off)
     assert found.shape == (201 + 201 + 131, 32)
     assert found[:100].any()
     assert not found[110:].any()
 
 
 def test_material_knows_each_image_and_its_windows(recordings):
-    mel = LogMel(RECIPE.front)
-    drawn = [draw_recording(one, RECIPE, mel, read) for one in recordings]
+    pen = make_pen(RECIPE)
+    drawn = [draw_recording(one, pen, read) for one in recordings]
     dataset = Dataset(recordings, (), SPECIES)
     material = gather_material(dataset, RECIPE, drawn, torch.device("cpu"))
     assert material.owner.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 5]
@@ -100,8 +102,8 @@ def test_material_knows_each_image_and_its_windows(recordings):
 
 
 def test_listening_equals_scanning_the_training_pictures(recordings, nets, listener):
-    mel = LogMel(RECIPE.front)
-    drawn = [draw_recording(one, RECIPE, mel, read) for one in recordings]
+    pen = make_pen(RECIPE)
+    drawn = [draw_recording(one, pen, read) for one in recordings]
     material = gather_material(Dataset(recordings, (), SPECIES), RECIPE, drawn, torch.device("cpu"))
     unit = unit_of(32, 64, 32)
     for i, recording in enumerate(recordings):

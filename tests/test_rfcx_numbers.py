@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-import antpitta.learn.fit as room
+import antpitta.learn.ready as room
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Classes, Scores
 from antpitta.files.recipes import read_recipe

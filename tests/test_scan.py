@@ -6,7 +6,7 @@ import torch
 
 from antpitta.core.config import Front, Network
 from antpitta.core.timegrid import TimeGrid
-from antpitta.net.scan import join, scan, score_grid, unit_of
+from antpitta.net.scan import join, scan, scan_batch, score_grid, unit_of
 from antpitta.net.sed import SedNet
 from antpitta.sound.windows import Pictures
 
@@ -132,3 +132,48 @@ def test_a_call_is_found_where_it_was_heard_in_every_image():
         whole, grid = join(parts, grids, 32)
         (row,) = np.flatnonzero(whole[:, 0])
         assert grid.seconds(row) - grid.hop <= moment <= grid.seconds(row + 1) + grid.hop
+
+
+def test_half_precision_scores_are_not_rounded_to_three_digits(net):
+    rng = np.random.default_rng(0)
+    lengths = np.array(LENGTHS)
+    pixels = torch.from_numpy(rng.integers(0, 256, (lengths.sum(), 128), dtype=np.uint8))
+    pictures = Pictures(pixels, lengths)
+    images = np.arange(len(LENGTHS))
+    full = scan(net, pictures, images, 64, 32, 8)
+    half = scan(
+        *(net, pictures, images, 64, 32, 8),
+        precision=lambda: torch.autocast("cpu", torch.bfloat16),
+    )
+    for one, two in zip(full, half, strict=True):
+        assert two.dtype == np.float32
+        np.testing.assert_allclose(one, two, atol=0.2)
+    scores = np.concatenate(half)
+    assert (np.concatenate(full) != scores).any()
+    logits = torch.from_numpy(np.log(scores / (1 - scores)))
+    assert not torch.allclose(logits, logits.bfloat16().float(), rtol=1e-5)
+
+
+def test_a_gpu_is_given_more_windows_at_once():
+    assert scan_batch(512) == 32
+    assert scan_batch(512, "cuda") == 512
+    assert scan_batch(512, "mps") == 32
+    assert scan_batch(1 << 20) == 1
+
+
+def test_batches_hold_as_many_windows_as_asked_for_and_whole_images(net, monkeypatch):
+    sizes, ticks = [], []
+    forward = type(net).forward
+
+    def watched(self, pixels, *given):
+        sizes.append(len(pixels))
+        return forward(self, pixels, *given)
+
+    monkeypatch.setattr(type(net), "forward", watched)
+    lengths = np.array([64, 160, 64, 320])  # at 64 frames, overlap 32: 1, 4, 1 and 9 windows
+    pictures = Pictures(torch.zeros(lengths.sum(), 128, dtype=torch.uint8), lengths)
+    found = scan(net, pictures, np.arange(4), 64, 32, 5, tick=ticks.append)
+    assert sizes == [5, 1, 9]
+    assert ticks == [2, 1, 1]
+    assert len(found) == 4
+    assert scan(net, pictures, np.arange(0), 64, 32, 5) == []

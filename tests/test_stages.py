@@ -10,6 +10,7 @@ import pytest
 
 import antpitta.learn.stages as room
 from antpitta.files.runs import RunFolder, load_tensors, read_scores
+from antpitta.learn import keepers
 from antpitta.learn.stages import Voice, load_net, run_stages, scan_recordings
 
 DURATIONS = [2.0, 2.0, 5.0, 2.0, 0.7, 2.0]  # as in conftest
@@ -150,6 +151,22 @@ def test_every_epoch_is_logged_once(done):
     assert np.isfinite(log["loss"]).all()
 
 
+def test_two_runs_with_one_seed_end_with_equal_weights_and_scores(done, tmp_path, plan_run):
+    run = plan_run(tmp_path / "second")
+    run_stages(run)
+    assert_equal(run, done)
+
+
+def test_the_clock_is_told_what_each_part_of_a_stage_took(tmp_path, plan_run, done):
+    told = {}
+    shutil.copytree(done.folder.path, tmp_path / "first")
+    run = plan_run(tmp_path / "first")
+    run_stages(replace(run, clock=lambda *spent: told.update({spent[:3]: spent[3]})))
+    places = [("crops", 1), ("masked", 1), ("taught", 1), ("taught", 2)]
+    assert set(told) == {(*place, what) for place in places for what in ("teach", "train", "score")}
+    assert all(seconds >= 0 for seconds in told.values())
+
+
 def test_what_is_finished_is_not_done_again(done, monkeypatch):
     before = {
         name: (done.folder.path / name).stat().st_mtime_ns
@@ -173,7 +190,8 @@ def test_a_run_whose_last_files_are_gone_ends_the_same(done, tmp_path, plan_run)
 
 
 @pytest.mark.parametrize("last", [1, 2, 3, 6, 9, 11])
-def test_a_run_killed_after_any_epoch_ends_the_same(done, tmp_path, plan_run, last):
+def test_a_run_killed_after_any_epoch_ends_the_same(done, tmp_path, plan_run, last, monkeypatch):
+    monkeypatch.setattr(keepers, "PATIENCE", 0.0)  # tiny epochs are not worth a checkpoint else
     ticks = count(1)
 
     def tick(what, epoch, epochs, loss):

@@ -127,6 +127,8 @@ def _write_model(
 def _card(bundle: Bundle, members: Sequence[Bundle]) -> str:
     lines = [f"# {bundle.name}", "", f"An ensemble ({bundle.provenance['by']}) of:", ""]
     lines += [f"- {one.name} (digest {one.digest})" for one in members]
+    if any("embedding" in one.recipe for one in members):
+        lines += ["", "Some need the file of a network that is not in here: their cards say which."]
     lines += ["", "Each member's own card lies in `members/`. Its figures, out of fold and with"]
     lines += ["weights fitted on the other folds, are in `report.json`."]
     return "\n".join(lines) + "\n"

@@ -1,6 +1,7 @@
 """What a run's folder tells: the results of every stage, examples to look at, provenance."""
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from antpitta.core.config import Recipe, Stage
 from antpitta.core.types import Dataset
 from antpitta.files.audio import read
 from antpitta.files.dataset import Opened
+from antpitta.files.embedding import PLACES
 from antpitta.files.runs import RunFolder, load_tensors, read_scores
 from antpitta.files.tables import read_frame
 from antpitta.learn.stages import last_cycle
@@ -48,6 +50,7 @@ def tell(data: Opened, recipe: Recipe, folder: RunFolder) -> Story:
         settings=_settings(recipe),
         provenance=_provenance(recipe, folder),
         left_out=_left_out(data),
+        needs=_needs(recipe),
     )
 
 
@@ -129,13 +132,26 @@ def _pseudo(recipe: Recipe, folder: RunFolder) -> pd.DataFrame | None:
 
 def _settings(recipe: Recipe) -> dict[str, str]:
     found = {"recipe": recipe.name, "when to use it": recipe.when, "folds": str(recipe.folds)}
-    for room in ("front", "windows", "network"):
-        for key, value in getattr(recipe, room).model_dump().items():
+    for room in ("front", "embedding", "windows", "network"):
+        settings = getattr(recipe, room)
+        for key, value in settings.model_dump().items() if settings else ():
             found[f"{room}.{key}"] = str(value)
     for stage in recipe.stages:
         given = stage.model_dump(exclude={"name", "says"}, exclude_defaults=True)
         found[f"stage {stage.name}"] = ", ".join(f"{key} {value}" for key, value in given.items())
     return found
+
+
+def _needs(recipe: Recipe) -> str:
+    made = recipe.embedding
+    if made is None:
+        return ""
+    return (
+        f"This model needs a file that it does not hold: the network {Path(made.model).name} that "
+        f"makes its embeddings (tensor {made.output or 'of its first output'}, content "
+        f"{made.content}). It is looked for as {made.model}, and in the places that the "
+        f"environment variable {PLACES} lists; any other file is refused."
+    )
 
 
 def _provenance(recipe: Recipe, folder: RunFolder) -> dict[str, str]:

@@ -11,10 +11,13 @@ from antpitta.core.config import Recipe
 from antpitta.files.bundle import Bundle, write_bundle
 from antpitta.files.dataset import Opened
 from antpitta.files.digest import digest_of
+from antpitta.files.embedding import pin_embedding
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder, read_scores, write_scores
 from antpitta.files.tables import replacing
-from antpitta.learn.stages import Run, Voice, last_cycle
+from antpitta.learn.engine import Engine
+from antpitta.learn.spans import fill_spans
+from antpitta.learn.stages import Voice, last_cycle
 from antpitta.learn.train import train_stages
 from antpitta.report.card import render_card
 from antpitta.report.page import render_page
@@ -49,31 +52,38 @@ def train(
     changes: tuple[str, ...] = (),
     resume: bool = False,
     device: str = "auto",
-    precision: str = "32-true",
+    devices: int = 1,
+    precision: str = "auto",
+    compile: bool = False,
+    tune: bool = False,
     voice: Voice = QUIET,
 ) -> Trained:
     """Train all stages of a recipe, and write the run's folder.
 
     ``changes`` are settings such as ``stages.masked.epochs=3``. With ``resume`` a run that was
-    stopped goes on. Raises UserMistake for data or settings that cannot be trained on.
+    stopped goes on. The rest is how to compute (learn/engine.py); a script that asks for several
+    ``devices`` keeps its own work below ``if __name__ == "__main__"``. Raises UserMistake for data
+    or settings that cannot be trained on.
     """
-    chosen = read_recipe(recipe, changes)
+    chosen = fill_spans(pin_embedding(read_recipe(recipe, changes)), data.dataset)
     folder = RunFolder(Path(out))
     folder.begin(_config(data, chosen), resume=resume)
     voice.say(_counts(data))
-    run = train_stages(data.dataset, chosen, folder, voice, device=device, precision=precision)
+    engine = Engine(device, devices, precision, compile, tune)
+    train_stages(data.dataset, chosen, folder, voice, engine)
     story = tell(data, chosen, folder)
     last = chosen.stages[-1].name
     for stage in chosen.stages:
-        cycle = last_cycle(chosen, stage.name)
-        _bundle(run, data, (stage.name, cycle), folder.stage(stage.name, cycle) / "model", story)
+        for cycle in range(1, last_cycle(chosen, stage.name) + 1):
+            home = folder.stage(stage.name, cycle)
+            _bundle((chosen, folder), data, (stage.name, cycle), home / "model", story)
     scores = read_scores(folder.stage(last, last_cycle(chosen, last)) / "oof_scores.parquet")
     write_scores(scores, folder.path / "oof_scores.parquet")
     cells = box_cells(scores, data.dataset.annotations, data.dataset.classes)
     with replacing(folder.path / "oof_cells.parquet") as part:
         cells.to_parquet(part, index=False)
     final = last_cycle(chosen, last)
-    _bundle(run, data, (last, final), folder.model, story)
+    _bundle((chosen, folder), data, (last, final), folder.model, story)
     write_report(folder, story)
     return Trained(folder.path, story)
 
@@ -88,22 +98,22 @@ def write_report(folder: RunFolder, story: Story) -> None:
 
 
 def _bundle(
-    run: Run,
+    run: tuple[Recipe, RunFolder],
     data: Opened,
     place: tuple[str, int],
     path: Path,
     story: Story,
 ) -> Bundle:
-    dataset, recipe = data.dataset, run.recipe
+    dataset, (recipe, folder) = data.dataset, run
     stage, cycle = place
-    home = run.folder.stage(stage, cycle)
+    home = folder.stage(stage, cycle)
     cells = box_cells(
         read_scores(home / "oof_scores.parquet"), dataset.annotations, dataset.classes
     )
     names = tuple(f"fold{fold}.safetensors" for fold in range(recipe.folds))
     bundle = Bundle(
         path=path,
-        name=f"{run.source}/{home.name}",
+        name=f"{folder.path.name}/{home.name}",
         species=dataset.classes.names,
         recipe=recipe.model_dump(mode="json"),
         weights=names,
@@ -111,7 +121,7 @@ def _bundle(
         bands=training_bands(dataset.annotations, dataset.classes),
         provenance={"stage": stage, "cycle": cycle, **story.provenance},
     )
-    card = render_card(story, licence=LICENCE, model=str(Path(run.source) / "model"))
+    card = render_card(story, licence=LICENCE, model=str(Path(folder.path.name) / "model"))
     return write_bundle(bundle, [home / name for name in names], card)
 
 

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from antpitta.core.config import parse_recipe
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Recording, Scores
 from antpitta.files.bundle import Bundle
-from antpitta.net.runtime import Heard, Listener
+from antpitta.files.embedding import find_network
+from antpitta.net.drawing import Pen, make_pen
+from antpitta.net.runtime import Heard, Listener, listen_together
 from antpitta.scores.ensemble import Blend
 from antpitta.scores.members import Member
 
@@ -18,33 +21,49 @@ Reader = Callable[[Recording, float, float], Floats]
 
 
 class Choir:
-    """All listeners of a bundle, ready; every score is signed with the bundle's name."""
+    """All listeners of a bundle, ready; every score is signed with the bundle's name.
+
+    Members that draw alike share a pen, and with it the work of drawing.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.classes = bundle.classes
         self.parts = bundle.parts() or [bundle]
         self.blend = Blend.from_json(bundle.blend) if bundle.members else None
-        self.listeners = [
-            Listener(parse_recipe(part.recipe, str(part.path)), part.classes, part.states())
-            for part in self.parts
-        ]
+        pens: dict[str, Pen] = {}
+        self.listeners = []
+        for part in self.parts:
+            recipe = parse_recipe(part.recipe, str(part.path))
+            key = recipe.drawing.digest
+            if key not in pens:
+                network = find_network(recipe.embedding) if recipe.embedding else None
+                pens[key] = make_pen(recipe, network, torch.get_num_threads())
+            self.listeners.append(Listener(recipe, part.classes, part.states(), pens[key]))
 
     def listen(
         self, recording: Recording, reader: Callable[[int], Reader]
     ) -> tuple[Floats, Scores]:
         """The recording's presence (classes,), and its framewise scores.
 
-        ``reader`` makes the function that reads at a sample rate: members may differ in theirs.
+        ``reader`` makes the function that reads at a sample rate: members may differ in theirs,
+        and in their grids; the finest is the ensemble's.
         """
-        heard = [
-            one.listen(recording, reader(one.recipe.front.sample_rate)) for one in self.listeners
-        ]
-        grid = heard[0].grid
+        heard = self._hear(recording, reader)
+        grid = min((one.grid for one in heard), key=lambda grid: grid.hop)
         presence = self._blend([one.presence[None] for one in heard])[0]
         value = self._blend([_on_grid(one, grid) for one in heard])
         signed = Scores(recording.id, grid, self.classes, value, self.bundle.name)
         return presence, signed
+
+    def _hear(self, recording: Recording, reader: Callable[[int], Reader]) -> list[Heard]:
+        heard: dict[int, Heard] = {}
+        for pen in {id(one.pen): one.pen for one in self.listeners}.values():
+            mine = [i for i, one in enumerate(self.listeners) if one.pen is pen]
+            together = [self.listeners[i] for i in mine]
+            read = reader(pen.drawing.sample_rate)
+            heard |= zip(mine, listen_together(together, recording, read), strict=True)
+        return [heard[i] for i in range(len(self.listeners))]
 
     def _blend(self, values: list[Floats]) -> Floats:
         if self.blend is None:
@@ -54,7 +73,7 @@ class Choir:
 
 
 def _on_grid(heard: Heard, grid: TimeGrid) -> Floats:
-    """The member's rows at the middles of the first member's rows."""
+    """The member's rows at the middles of the ``grid``'s rows."""
     middle = (np.arange(grid.frames) + 0.5) * grid.hop
     row = np.clip((middle / heard.grid.hop).astype(np.int64), 0, len(heard.value) - 1)
     taken: Floats = heard.value[row]

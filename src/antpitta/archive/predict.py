@@ -19,6 +19,7 @@ from antpitta.core.errors import Finding
 from antpitta.core.types import Event, Recording, Scores
 from antpitta.files.audio import UnreadableAudio, read
 from antpitta.files.tables import replacing, write_csv, write_json
+from antpitta.net.embedding import NoVector
 from antpitta.scores.boxes import presence_table
 from antpitta.scores.events import find_events
 from antpitta.scores.prevalence import rescale_odds
@@ -56,7 +57,7 @@ def listen_to(
         try:
             presence, scores = choir.listen(recording, _reader)
             yield Listened(recording, presence, scores)
-        except (UnreadableAudio, OSError) as error:
+        except (UnreadableAudio, OSError, NoVector) as error:
             yield Listened(recording, reason=str(error))
         tick(1)
 

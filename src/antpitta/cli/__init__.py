@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from antpitta.cli import data, learning, predicting, stories
+from antpitta.cli import bench, data, learning, predicting, stories
 from antpitta.core.errors import UserMistake
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ data.register(app)
 learning.register(app)
 predicting.register(app)
 stories.register(app)
+bench.register(app)
 
 
 def main() -> None:

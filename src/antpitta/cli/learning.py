@@ -9,6 +9,19 @@ from antpitta import api
 from antpitta.cli.data import MANY, Absent, Audio, Data, Present, Sites, Tables, opened
 from antpitta.cli.show import console, listening, show_events, show_reports, show_species
 
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Devices = Annotated[int, typer.Option("--devices", help="How many GPUs, or CPU processes.")]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", help="32-true or bf16-mixed; auto: bf16 where a GPU has it."),
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the backbone: a minute, then faster on GPUs.")
+]
+Tune = Annotated[
+    bool, typer.Option("--tune", help="Let cuDNN time its kernels; equal seeds then differ a bit.")
+]
+
 
 def train(
     data: Data = None,
@@ -26,10 +39,11 @@ def train(
         typer.Option("--set", help="A setting, such as stages.masked.epochs=3."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[
-        str, typer.Option("--precision", help="32-true or bf16-mixed.")
-    ] = "32-true",
+    device: Device = "auto",
+    devices: Devices = 1,
+    precision: Precision = "auto",
+    compile: Compile = False,
+    tune: Tune = False,
 ) -> None:
     """Train a detector in stages, and report how good it is out of fold.
 
@@ -45,7 +59,10 @@ def train(
                 changes=tuple(changes or ()),
                 resume=resume,
                 device=device,
+                devices=devices,
                 precision=precision,
+                compile=compile,
+                tune=tune,
                 voice=voice,
             )
     except KeyboardInterrupt:

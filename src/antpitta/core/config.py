@@ -9,9 +9,18 @@ than the one somebody asked for.
 import hashlib
 import json
 import re
+from abc import abstractmethod
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from antpitta.core.errors import UserMistake
 from antpitta.core.timegrid import TimeGrid
@@ -28,9 +37,42 @@ class Settings(BaseModel):
 
 
 DRAWING = 1  # of spectrograms; raised when the same settings come to draw other pictures
+EMBEDDING = 1  # the same, of embeddings
 
 
-class Front(Settings):
+class Drawing(Settings):
+    """What sound becomes before a network learns from it: rows of numbers, one a frame."""
+
+    sample_rate: Count
+    image: Positive  # seconds; a longer recording is several images
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """What a cached picture is keyed by, besides the sound itself."""
+
+    @property
+    @abstractmethod
+    def least(self) -> float:
+        """Seconds that make an image of their own, where they follow a whole one."""
+
+    @abstractmethod
+    def frames_of(self, seconds: float) -> int:
+        """How many frames a stretch of ``seconds`` gives."""
+
+    def images_of(self, duration: float) -> list[tuple[float, float]]:
+        """(start, stop) in seconds of each image of a recording; a remainder is left out."""
+        starts = [i * self.image for i in range(int(duration // self.image) + 1)]
+        cuts = [(start, min(start + self.image, duration)) for start in starts]
+        return [cut for cut in cuts if cut[1] - cut[0] >= self.least] or [(0.0, duration)]
+
+    def grid_of(self, start: float, stop: float) -> TimeGrid:
+        """The frames of one image, as the recipe counts them: ``int(frames * t / seconds)``."""
+        frames = self.frames_of(stop - start)
+        return TimeGrid(hop=(stop - start) / frames, frames=frames, start=start)
+
+
+class Front(Drawing):
     """Sound to picture: a log-mel spectrogram, scaled per image to 0..255."""
 
     sample_rate: Count = 32_000
@@ -40,7 +82,7 @@ class Front(Settings):
     low: float = Field(20.0, ge=0)
     high: Positive = 16_000.0
     range: Positive = 80.0  # dB below the loudest cell that are kept
-    image: Positive = 60.0  # seconds; a longer recording is several images
+    image: Positive = 60.0
 
     @model_validator(mode="after")
     def _band_is_heard(self) -> Self:
@@ -53,24 +95,65 @@ class Front(Settings):
     @property
     def digest(self) -> str:
         """What a cached spectrogram is keyed by, besides the sound itself."""
-        text = json.dumps({**self.model_dump(), "drawing": DRAWING}, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return _digest({**self.model_dump(), "drawing": DRAWING})
+
+    @property
+    def least(self) -> float:
+        """A frame: less is not seen by anyone."""
+        return self.hop / self.sample_rate
 
     def frames_of(self, seconds: float) -> int:
         """How many frames a stretch of ``seconds`` gives: frames are centred, so one more."""
         return round(seconds * self.sample_rate) // self.hop + 1
 
-    def images_of(self, duration: float) -> list[tuple[float, float]]:
-        """(start, stop) in seconds of each image of a recording; none is shorter than a frame."""
-        least = self.hop / self.sample_rate
-        starts = [i * self.image for i in range(int(duration // self.image) + 1)]
-        cuts = [(start, min(start + self.image, duration)) for start in starts]
-        return [cut for cut in cuts if cut[1] - cut[0] >= least] or [(0.0, duration)]
 
-    def grid_of(self, start: float, stop: float) -> TimeGrid:
-        """The frames of one image, as the recipe counts them: ``int(frames * t / seconds)``."""
-        frames = self.frames_of(stop - start)
-        return TimeGrid(hop=(stop - start) / frames, frames=frames, start=start)
+class Embedding(Drawing):
+    """Sound to vectors, by a trained network that the user brings; one vector is one frame.
+
+    Vector ``i`` is of the ``seconds`` around the middle of frame ``i``; near the ends of an
+    image that stretch is moved back inside.
+    """
+
+    model: str  # a .tflite or .onnx file, or the name of one that files/embedding.py can find
+    sample_rate: Count = 48_000  # of what the network takes
+    seconds: Positive = 3.0  # that it takes
+    step: Positive = 0.5  # seconds from one vector to the next
+    output: str | None = None  # the tensor taken; None: the network's first output
+    content: str | None = None  # a hash of the file: any other file is refused
+    image: Positive = 60.0
+
+    @model_validator(mode="after")
+    def _all_sound_is_heard(self) -> Self:
+        if not self.step <= self.seconds <= self.image:
+            raise ValueError(
+                f"step {self.step} <= seconds {self.seconds} <= image {self.image} must hold"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """What cached vectors are keyed by: the file's content counts, its name does not."""
+        if self.content is None:
+            raise ValueError("the network's file was not looked at yet")
+        return _digest({**self.model_dump(exclude={"model"}), "embedding": EMBEDDING})
+
+    @property
+    def least(self) -> float:
+        """What the network takes: less would have to be filled up with silence."""
+        return self.seconds
+
+    def frames_of(self, seconds: float) -> int:
+        """How many frames: they share the stretch evenly, each about ``step`` long."""
+        return max(1, round(seconds / self.step))
+
+    def images_of(self, duration: float) -> list[tuple[float, float]]:
+        """(start, stop) of each image; a short remainder belongs to the last one."""
+        cuts = super().images_of(duration)
+        return [*cuts[:-1], (cuts[-1][0], duration)]
+
+
+def _digest(said: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 class Windows(Settings):
@@ -87,17 +170,32 @@ class Windows(Settings):
         return self
 
 
+GIVEN = "embedding"  # the backbone of a recipe whose frames are a network's vectors already
+
+
 class Network(Settings):
-    """A backbone of timm, with the SED head on it."""
+    """A backbone of timm, or GIVEN, with the SED head on it."""
 
     backbone: str = "tf_efficientnet_lite0"
     pretrained: bool = True
-    reduction: Count | None = None  # frames a step of the features taken; None: the last ones
+    # frames a step of the features taken; several: side by side, their heights apart
+    reduction: Count | tuple[Count, ...] | None = None  # None: the last ones
+    step: Count | None = None  # frames a step where several are taken; None: the coarsest's
     frozen: bool = False  # only the head learns
     heights: Literal["mean", "each"] = "mean"  # of the feature maps: averaged, or told apart
     smooth: Count = 1  # steps that a framewise logit is averaged over
+    # frames that each class's are averaged over; "boxes": its boxes' median length, filled in
+    spans: Literal["boxes"] | tuple[Count, ...] | None = None  # when training begins
     centre: bool = False  # take each feature's mean over the window off: the steady background
     weights: str | None = None  # a .safetensors or .pth file instead of the hub's
+
+
+class Paste(Settings):
+    """Copies of the recordings with validated calls laid over absent boxes (learn/copies.py)."""
+
+    copies: int = Field(0, ge=0)  # of each recording; 0: none
+    chance: Share = 0.5  # that an absent box receives a call
+    gain: float = Field(6.0, ge=0)  # dB, at most, that a call is made louder or quieter
 
 
 class Masks(Settings):
@@ -154,6 +252,7 @@ class Stage(Settings):
     decay: float = Field(0.0, ge=0)  # L2: its half times the weights' squared sum joins the loss
     mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha) on the input; 0 is off
     last_mixup: float = Field(0.0, ge=0)  # the same, on the backbone's feature maps
+    pasted: bool = False  # the recipe's copies with calls laid over them are learnt from too
     masks: Masks = Masks()
     loss: Loss = Loss()
     pseudo: Pseudo | None = None
@@ -171,12 +270,43 @@ class Recipe(Settings):
 
     name: str
     when: str  # one line: when to use it
-    seed: int = 1
+    seed: int = 1  # of what is learnt
+    deal: int = 1  # the seed that deals folds and lays calls over copies
     folds: int = Field(5, ge=2)
     front: Front = Front()
     windows: Windows = Windows()
     network: Network = Network()
+    paste: Paste = Paste()
     stages: tuple[Stage, ...]
+    embedding: Embedding | None = None  # with it ``front`` draws the report's examples only
+
+    @property
+    def drawing(self) -> Drawing:
+        """What sound becomes before the network of this recipe."""
+        return self.embedding or self.front
+
+    @model_serializer(mode="wrap")
+    def _say_what_there_is(self, say: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without an embedding none is told of: as runs and bundles were always written."""
+        said: dict[str, Any] = say(self)
+        if said.get("embedding") is None:
+            said.pop("embedding", None)
+        return said
+
+    @model_validator(mode="after")
+    def _embedding_is_one(self) -> Self:
+        network = self.network
+        if (network.backbone == GIVEN) != (self.embedding is not None):
+            raise ValueError(f'network.backbone = "{GIVEN}" and [embedding] go together')
+        if self.embedding is None:
+            return self
+        if network.reduction or network.weights or network.heights != "mean":
+            raise ValueError("an embedding has no reduction, heights or weights; leave them out")
+        if masked := [stage.name for stage in self.stages if stage.masks.chance]:
+            raise ValueError(
+                f"an embedding cannot be masked; set stages.{masked[0]}.masks.chance = 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _stages_follow(self) -> Self:

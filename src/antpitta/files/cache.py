@@ -1,6 +1,6 @@
-"""Spectrograms on the disk, so that an epoch never decodes audio.
+"""Spectrograms and embeddings on the disk, so that an epoch never decodes audio.
 
-One ``.npy`` a recording, keyed by the front end's digest and by the sound's content: a renamed
+One ``.npy`` a recording, keyed by the drawing's digest and by the sound's content: a renamed
 file is found again, a changed one is not. Files are read through memory maps.
 """
 
@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,12 @@ from antpitta.core.types import Recording
 from antpitta.files.audio import content_key
 from antpitta.files.tables import replacing
 
-Picture = NDArray[np.uint8]  # (frames of all images of the recording, bands)
+Picture = NDArray[Any]  # (frames of all images of the recording, bands)
+KINDS = (np.uint8, np.float16)  # of spectrograms, of embeddings
 
 
 def cache_folder() -> Path:
-    """Where spectrograms are kept: $ANTPITTA_CACHE, or the user's cache folder."""
+    """Where pictures are kept: $ANTPITTA_CACHE, or the user's cache folder."""
     if chosen := os.environ.get("ANTPITTA_CACHE"):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -29,22 +31,24 @@ def cache_folder() -> Path:
 
 def cached_pictures(
     recordings: list[Recording],
-    front_digest: str,
+    digest: str,
     draw: Callable[[Recording], Picture],
     *,
+    plan: Callable[[Recording], str] = lambda recording: "",
     folder: Path | None = None,
     workers: int = 2,
     tick: Callable[[int], None] = lambda done: None,
 ) -> list[Picture]:
     """The picture of each recording, drawn where the cache has none.
 
+    ``plan`` names what else a picture is of besides the sound of its file.
     ``draw`` is called from several threads. A cache file that cannot be read is drawn again.
     """
-    home = (folder or cache_folder()) / front_digest
+    home = (folder or cache_folder()) / digest
     home.mkdir(parents=True, exist_ok=True)
 
     def fetch(recording: Recording) -> Picture:
-        path = home / f"{content_key(recording.path)}.npy"
+        path = home / f"{content_key(recording.path)}{plan(recording)}.npy"
         found = _load(path)
         if found is None:
             _save(draw(recording), path)
@@ -56,12 +60,22 @@ def cached_pictures(
         return list(pool.map(fetch, recordings))
 
 
+def shelved(pictures: list[Picture]) -> list[Path]:
+    """The files of pictures that :func:`cached_pictures` gave, to send to another process."""
+    return [Path(str(getattr(picture, "filename"))) for picture in pictures]  # noqa: B009
+
+
+def fetch_pictures(files: list[Path]) -> list[Picture]:
+    """The inverse of :func:`shelved`."""
+    return [np.load(path, mmap_mode="r") for path in files]
+
+
 def _load(path: Path) -> Picture | None:
     try:
         found: Picture = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):  # EOFError: an empty file
         return None
-    return found if found.ndim == 2 and found.dtype == np.uint8 else None
+    return found if found.ndim == 2 and found.dtype in KINDS else None
 
 
 def _save(picture: Picture, path: Path) -> None:

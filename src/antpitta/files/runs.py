@@ -148,17 +148,20 @@ class RunFolder:
 
 def write_scores(scores: Iterable[Scores], path: Path) -> None:
     """Framewise scores as Parquet: recording, start_time, end_time, source, then the species."""
-    frames = []
-    for one in scores:
-        start = one.grid.start + np.arange(one.grid.frames) * one.grid.hop
-        frame = pd.DataFrame(one.value, columns=list(one.classes.names))
-        frame.insert(0, "recording", one.recording)
-        frame.insert(1, "start_time", start)
-        frame.insert(2, "end_time", start + one.grid.hop)
-        frame.insert(3, "source", one.source)
-        frames.append(frame)
+    every = list(scores)
+    rows = [one.grid.frames for one in every]
+    start = np.concatenate(
+        [one.grid.start + np.arange(one.grid.frames) * one.grid.hop for one in every]
+    )
+    table = pd.DataFrame(
+        np.concatenate([one.value for one in every]), columns=list(every[0].classes.names)
+    )
+    table.insert(0, "recording", np.repeat([one.recording for one in every], rows).astype(object))
+    table.insert(1, "start_time", start)
+    table.insert(2, "end_time", start + np.repeat([one.grid.hop for one in every], rows))
+    table.insert(3, "source", np.repeat([one.source for one in every], rows).astype(object))
     with replacing(path) as part:
-        pd.concat(frames, ignore_index=True).to_parquet(part, index=False)
+        table.to_parquet(part, index=False)
 
 
 def read_scores(path: Path) -> list[Scores]:
@@ -167,12 +170,17 @@ def read_scores(path: Path) -> list[Scores]:
         raise UserMistake(f"{path}: no such file; train the run to its end (--resume) first")
     table = pd.read_parquet(path)
     classes = Classes(tuple(table.columns[4:]))
+    codes, names = pd.factorize(table["recording"])
+    order = np.argsort(codes, kind="stable")
+    edges = np.searchsorted(codes[order], np.arange(len(names) + 1))
+    values = table[list(classes.names)].to_numpy(dtype=np.float32)
+    starts, ends = (table[key].to_numpy() for key in ("start_time", "end_time"))
+    sources = table["source"].to_numpy()
     found = []
-    for recording, rows in table.groupby("recording", sort=False):
-        start = float(rows["start_time"].iloc[0])
-        hop = float(rows["end_time"].iloc[0]) - start
-        value = rows[list(classes.names)].to_numpy(dtype=np.float32)
+    for name, low, high in zip(names, edges, edges[1:], strict=False):
+        rows = order[low:high]
+        start = float(starts[rows[0]])
+        hop = float(ends[rows[0]]) - start
         grid = TimeGrid(hop=hop, frames=len(rows), start=start)
-        source = str(rows["source"].iloc[0])
-        found.append(Scores(str(recording), grid, classes, value, source))
+        found.append(Scores(str(name), grid, classes, values[rows], str(sources[rows[0]])))
     return found

@@ -1,5 +1,6 @@
 """Which windows an epoch shows, and in what order: a function of the stage and a generator."""
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 from antpitta.core.config import Stage
 from antpitta.core.types import Annotation, Targets
 from antpitta.learn.material import Material
-from antpitta.sound.targets import window_targets
 from antpitta.sound.windows import Cuts
 
 Ints = NDArray[np.int64]
@@ -44,8 +44,12 @@ def epoch_batches(
         groups = _deal(rng.permutation(rows[known]), stage.batch)
     else:
         owner = material.owner[material.cuts.image[rows]]
-        order = _deal(rng.permutation(train), stage.batch)
-        groups = [np.concatenate([rows[owner == one] for one in some]) for some in order]
+        by_owner = np.argsort(owner, kind="stable")
+        windows, sorted_owner = rows[by_owner], owner[by_owner]
+        first, end = (np.searchsorted(sorted_owner, train, side) for side in ("left", "right"))
+        place = rng.permutation(len(train))
+        order = _deal(place, stage.batch)
+        groups = [np.concatenate([windows[first[i] : end[i]] for i in some]) for some in order]
     make = box_batch if stage.loss.on == "boxes" else _windows
     return [make(material, group, taught) for group in groups if len(group)]
 
@@ -136,25 +140,23 @@ def _crop(
     last = material.grids[images[-1]].end
     middle = (min(box.start, last) + min(box.stop, last)) / 2
     starts = [material.grids[i].start for i in images]
-    image = int(images[np.searchsorted(starts, middle, side="right") - 1])
+    image = int(images[bisect_right(starts, middle) - 1])
     grid = material.grids[image]
-    shift = int(rng.choice(stage.shifts)) * int(rng.choice((-1, 1))) if stage.shifts else 0
+    shift = 0
+    if stage.shifts:
+        shift = stage.shifts[rng.integers(len(stage.shifts))] * (-1, 1)[rng.integers(2)]
     frames = material.cuts.frames
     first = int((middle - grid.start) / grid.hop) - frames // 2 + shift
-    return image, int(np.clip(first, 0, max(0, grid.frames - frames)))
+    return image, min(max(first, 0), max(0, grid.frames - frames))
 
 
 def _crop_targets(material: Material, cuts: Cuts) -> Targets:
-    told = [
-        window_targets(
-            material.boxes[material.owner[image]],
-            material.grids[image],
-            [int(first)],
-            cuts.frames,
-            material.dataset.classes,
-        )
-        for image, first in zip(cuts.image, cuts.first, strict=True)
-    ]
-    return Targets(
-        np.concatenate([t.value for t in told]), np.concatenate([t.weight for t in told])
-    )
+    """As sound/targets.py draws them, but from spans worked out once: an epoch cuts anew."""
+    value = np.zeros((len(cuts), len(material.dataset.classes)), dtype=np.float32)
+    weight = np.zeros_like(value)
+    for row, (image, first) in enumerate(zip(cuts.image, cuts.first.tolist(), strict=True)):
+        for start, stop, column, present in material.spans[image]:  # later writes win
+            if start < first + cuts.frames and stop > first:
+                value[row, column] = present
+                weight[row, column] = 1.0
+    return Targets(value, weight)

@@ -4,29 +4,38 @@ Every epoch draws its randomness from (seed, epoch) alone and ends with a checkp
 that was killed anywhere goes on from its last whole epoch and ends with the same weights as one
 that never stopped. The rate follows half cosines of ``stage.cosine`` epochs, by the position in
 the epoch, so that no scheduler has a state to lose.
+
+Nothing in an epoch asks the device for a number, so a GPU never waits for the host: the loss is
+summed where it is and read at the epoch's end.
+
+Several processes run this together (``fabric``): each takes its part of every batch, and their
+mean gradient is that of the whole batch (learn/ready.py). Batch norm on GPUs takes its statistics
+over all parts; on CPUs, for which there is no such layer, over each process' own.
 """
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from antpitta.core.config import Stage
+from antpitta.core.errors import UserMistake
 from antpitta.core.types import Targets
 from antpitta.learn.batches import Batch, epoch_batches
+from antpitta.learn.keepers import Keeper, State
 from antpitta.learn.material import Material
-from antpitta.net.losses import CellTargets, masked_loss, take_unknown_for_absent
-from antpitta.net.sed import Logits, SedNet, focused
-from antpitta.sound.augment import draw_mix, mask
+from antpitta.learn.ready import ALONE, Place, lay_out, loss_of
+from antpitta.net.sed import SedNet
 
-State = dict[str, Tensor]
+BLOCK = 16  # windows of a frozen body that are levelled at once
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ class Task:
     taught: Targets | None
     seed: tuple[int, ...]  # of this stage, cycle and fold
     seen: Tensor | None = None  # (windows, inputs, steps), where a frozen body's view is kept
+    compiled: bool = False  # the network is, for the size of an epoch's first batch
 
 
 @dataclass(frozen=True)
@@ -49,16 +59,7 @@ class Progress:
     rate: float  # at the epoch's end
     windows: int
     seconds: float
-
-
-class Keeper(Protocol):
-    """Where checkpoints go; learn/ does not know that it is a disk."""
-
-    def load(self) -> tuple[int, State] | None:
-        """Epochs done and the state, or None where nothing is kept."""
-
-    def save(self, epoch: int, state: State) -> None:
-        """Keep this one instead of what was kept before."""
+    steps: int = 0
 
 
 def fit(
@@ -70,10 +71,11 @@ def fit(
     report: Callable[[Progress], None],
 ) -> None:
     """Train ``net`` in place; it ends on the CPU or GPU that ``fabric`` chose."""
-    stage = task.stage
-    learning = [one for one in net.parameters() if one.requires_grad]
-    optimizer = torch.optim.Adam(learning, lr=stage.rate, weight_decay=stage.decay)
-    model, adam = fabric.setup(net, optimizer)
+    stage, place = task.stage, Place(fabric.global_rank, fabric.world_size)
+    model, adam, optimizer = set_up(net, stage, fabric)
+    if task.seen is not None:
+        own = torch.from_numpy(material.windows_of(task.train)).to(task.seen.device)
+        net.settle(task.seen[some].to(fabric.device) for some in own.split(BLOCK))
     weights = class_weights(material, task).to(fabric.device) if stage.loss.balance else None
     kept = keeper.load()
     done = 0 if kept is None else kept[0]
@@ -83,10 +85,17 @@ def fit(
     for epoch in range(done, stage.epochs):
         began = time.perf_counter()
         rng = np.random.default_rng([*task.seed, epoch])
-        torch.manual_seed(int(rng.integers(2**31)))  # dropout and stochastic depth
+        # Dropout and stochastic depth: other units in each process, which has other windows.
+        torch.manual_seed(int(rng.integers(2**31)) + place.rank)
         batches = epoch_batches(stage, material, task.train, task.taught, rng)
+        if not batches:
+            raise UserMistake(
+                f"stage {stage.name}: its {len(task.train)} training recordings have no box to "
+                "learn from; give boxes in more recordings, or fewer folds (--set folds=2)"
+            )
         net.train()
-        total, windows, rate = 0.0, 0, stage.rate
+        total = torch.zeros((), dtype=torch.float64, device=fabric.device)
+        windows, steps, rate = 0, 0, stage.rate
         for i, batch in enumerate(batches):
             rate = rate_at(stage, epoch + i / len(batches))
             for group in adam.param_groups:
@@ -95,20 +104,52 @@ def fit(
             first = i - i % stage.accumulate
             share = min(stage.accumulate, len(batches) - first)
             stepping = last or (i + 1) % stage.accumulate == 0
-            with fabric.no_backward_sync(model, enabled=not stepping):
-                loss = batch_loss(model, batch, material, stage, weights, rng, task.seen)
+            odd = task.compiled and len(batch.cuts) != len(batches[0].cuts)
+            with fabric.no_backward_sync(model, enabled=not stepping), running(eager=odd):
+                loss = batch_loss(model, batch, material, stage, weights, rng, task.seen, place)
                 fabric.backward(loss / share)
             if stepping:
                 adam.step()
                 adam.zero_grad()
-            total += float(loss.detach())
+                steps += 1
+            total += loss.detach()
             windows += len(batch.cuts)
-        if not np.isfinite(total):
-            raise FloatingPointError(f"stage {stage.name}: the loss became {total}")
+        mean = float(cast(Tensor, fabric.all_reduce(total, reduce_op="mean"))) / len(batches)
+        if not np.isfinite(mean):
+            raise FloatingPointError(f"stage {stage.name}: the loss became {mean}")
         seconds = time.perf_counter() - began
         # Reported first: killed in between, the epoch is run and reported again, never lost.
-        report(Progress(epoch + 1, total / max(1, len(batches)), rate, windows, seconds))
+        report(Progress(epoch + 1, mean, rate, windows, seconds, steps))
         keeper.save(epoch + 1, capture(net, optimizer))
+
+
+def running(*, eager: bool) -> AbstractContextManager[Any]:
+    """A compiled network, run as it was written: compiling anew for a rest would take longer."""
+    return torch.compiler.set_stance("force_eager") if eager else nullcontext()
+
+
+def set_up(net: SedNet, stage: Stage, fabric: Fabric) -> tuple[Any, Any, torch.optim.Adam]:
+    """The model and the optimizer as ``fabric`` wraps them, and the optimizer itself."""
+    # Boxes are judged framewise, without the attention: DDP would wait for its gradient.
+    net.attend.requires_grad_(stage.loss.on == "windows")
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        _share_statistics(net)
+    learning = [one for one in net.parameters() if one.requires_grad]
+    fused = fabric.device.type == "cuda" or None
+    net.to(fabric.device)  # before the optimizer: a fused one must find its weights there
+    optimizer = torch.optim.Adam(learning, lr=stage.rate, weight_decay=stage.decay, fused=fused)
+    model, adam = fabric.setup(net, optimizer)
+    return model, adam, optimizer
+
+
+def _share_statistics(net: SedNet) -> None:
+    import timm  # here: net/backbones.py must have been imported before it
+
+    # timm's own, as torch's would lose the activation inside timm's batch norms
+    convert: Callable[[nn.Module], Any] = vars(timm.layers)["convert_sync_batchnorm"]
+    net.body = convert(net.body)
+    if type(net.level) is nn.BatchNorm1d:
+        net.level = convert(net.level)
 
 
 def rate_at(stage: Stage, position: float) -> float:
@@ -125,49 +166,26 @@ def batch_loss(
     weights: Tensor | None,
     rng: np.random.Generator,
     bank: Tensor | None = None,
+    place: Place = ALONE,
 ) -> Tensor:
-    """Cut, mask, mix, run, and compare with what is known."""
-    device = next(iter(model.parameters())).device  # type: ignore[attr-defined]
-    pixels = seen = None
-    if bank is not None and batch.rows is not None:
-        seen = bank[torch.from_numpy(batch.rows).to(bank.device)].to(device).float()
-    else:
-        pixels = material.pictures.gather(batch.cuts)
-        pixels = mask(pixels, batch.cuts, material.pictures.lengths, stage.masks, rng)
-        pixels = pixels.to(device, non_blocking=True)
-    heard = _on_device(batch.heard, device)
-    taught = None if batch.taught is None else _on_device(batch.taught, device)
-    size = len(batch.cuts)
-    mix = draw_mix(size, stage.mixup, rng, device) if stage.mixup else None
-    late = draw_mix(size, stage.last_mixup, rng, device) if stage.last_mixup else None
-    if stage.loss.unknown == "absent":  # before mixing: an unknown is a whole absence then
-        heard = take_unknown_for_absent(heard, taught)
-    if mix is not None:
-        heard, taught = heard.mixed(mix), taught and taught.mixed(mix)
-    if late is not None:
-        heard, taught = heard.mixed_late(late), taught and taught.mixed_late(late)
-    found = cast(Logits, model(pixels, mix, late, seen))
-    logits = found.clipwise
-    if batch.focus is not None:
-        focus = torch.from_numpy(batch.focus).to(device)
-        logits = focused(found.framewise, focus, model.stride)  # type: ignore[attr-defined]
-    return masked_loss(logits.float(), heard, taught, stage.loss, weights)
-
-
-def _on_device(targets: Targets, device: torch.device) -> CellTargets:
-    value, weight = (torch.from_numpy(x).to(device) for x in (targets.value, targets.weight))
-    return CellTargets(value, weight)
+    """The loss of a batch, or of this process' part of it (``place``)."""
+    net = cast(SedNet, model)
+    device = next(net.parameters()).device
+    return loss_of(net, lay_out(batch, material, stage, rng, device, bank, place), stage, weights)
 
 
 def class_weights(material: Material, task: Task) -> Tensor:
-    """A class weighs max_count / count, by its present boxes among the training recordings."""
+    """A class weighs max_count / count, by its present boxes among the training recordings.
+
+    A class without any weighs 1, as the commonest does: nothing is known that would call for more.
+    """
     classes = material.dataset.classes
     count = np.zeros(len(classes), dtype=np.float32)
     for recording in task.train:
         for said in material.boxes[recording]:
             if said.present:
                 count[classes.columns(said.label)] += 1
-    return torch.from_numpy(count.max() / np.maximum(count, 1))
+    return torch.from_numpy(np.where(count > 0, count.max() / np.maximum(count, 1), np.float32(1)))
 
 
 def capture(net: SedNet, optimizer: torch.optim.Adam) -> State:

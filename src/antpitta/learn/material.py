@@ -1,8 +1,9 @@
 """What a run learns from, ready to be cut into batches: pictures, windows, and what was heard."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,12 +12,12 @@ from numpy.typing import NDArray
 from antpitta.core.config import Recipe
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Dataset, Recording, Targets
-from antpitta.sound.logmel import LogMel, picture
+from antpitta.learn.copies import Copy
+from antpitta.net.drawing import Pen, Picture, Read
 from antpitta.sound.targets import window_targets
 from antpitta.sound.windows import Cuts, Pictures, cut
 
 Ints = NDArray[np.int64]
-Wave = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -25,54 +26,71 @@ class Material:
 
     dataset: Dataset
     pictures: Pictures
-    owner: Ints  # (images,), the recording each is of
+    owner: Ints  # (images,), the recording each is of; copies come after all recordings
     grids: tuple[TimeGrid, ...]  # of each image, on its recording's clock
-    boxes: tuple[tuple[Annotation, ...], ...]  # of each recording
+    boxes: tuple[tuple[Annotation, ...], ...]  # of each recording and copy
     cuts: Cuts  # the training windows of all images
     heard: Targets  # (windows, classes)
+    hosts: Ints  # of each recording and copy: the recording, itself or the host
 
     def windows_of(self, recordings: Ints) -> Ints:
         """The windows of these recordings."""
         return np.flatnonzero(np.isin(self.owner[self.cuts.image], recordings))
 
+    @property
+    def heard_windows(self) -> NDArray[np.bool_]:
+        """(windows,), which are of recordings and not of copies."""
+        return self.owner[self.cuts.image] < len(self.dataset.recordings)
+
+    def with_copies(self, recordings: Ints) -> Ints:
+        """These recordings, and all copies of them."""
+        return np.flatnonzero(np.isin(self.hosts, recordings))
+
     def images_of(self, recordings: Ints) -> Ints:
         """The images of these recordings."""
         return np.flatnonzero(np.isin(self.owner, recordings))
 
+    @cached_property
+    def spans(self) -> tuple[list[tuple[int, int, int, bool]], ...]:
+        """Of each image, the frames that boxes touch: first, end, class, present; presents last."""
+        found = []
+        for owner, grid in zip(self.owner, self.grids, strict=True):
+            mine = []
+            for said in sorted(self.boxes[owner], key=lambda said: said.present):
+                rows = grid.touched(said.start, said.stop)
+                if rows.start < rows.stop:
+                    columns = self.dataset.classes.columns(said.label)
+                    mine += [(rows.start, rows.stop, column, said.present) for column in columns]
+            found.append(mine)
+        return tuple(found)
 
-def draw_recording(
-    recording: Recording,
-    recipe: Recipe,
-    mel: LogMel,
-    read: Callable[[Recording, float, float], Wave],
-) -> NDArray[np.uint8]:
-    """The picture of a recording: its images end to end, (frames, bands).
 
-    Sound that ends before its header says it does is filled up with silence.
-    """
-    front = recipe.front
-    parts = []
-    for start, stop in front.images_of(recording.duration):
-        need = round((stop - start) * front.sample_rate)
-        wave = read(recording, start, stop)[:need]
-        parts.append(picture(np.pad(wave, (0, need - len(wave))), mel))
-    return np.concatenate(parts)
+def draw_recording(recording: Recording, pen: Pen, read: Read) -> Picture:
+    """The picture of a recording: its images end to end, (frames, width)."""
+    images = pen.drawing.images_of(recording.duration)
+    return np.concatenate([pen.image(recording, start, stop, read) for start, stop in images])
 
 
 def gather_material(
-    dataset: Dataset, recipe: Recipe, drawn: list[NDArray[np.uint8]], device: torch.device
+    dataset: Dataset,
+    recipe: Recipe,
+    drawn: Sequence[Picture],
+    device: torch.device,
+    copies: Sequence[Copy] = (),
 ) -> Material:
-    """Lay the pictures end to end and draw what was heard on their windows."""
-    front, windows = recipe.front, recipe.windows
+    """Lay the pictures end to end, the copies' last, and draw what was heard on their windows."""
+    drawing, windows = recipe.drawing, recipe.windows
     said = defaultdict(list)
     for annotation in dataset.annotations:
         said[annotation.recording].append(annotation)
     boxes = tuple(tuple(said[recording.id]) for recording in dataset.recordings)
+    boxes += tuple(copy.boxes for copy in copies)
+    hosts = [*range(len(dataset.recordings)), *(copy.host for copy in copies)]
     owner, grids = [], []
-    for i, recording in enumerate(dataset.recordings):
-        for start, stop in front.images_of(recording.duration):
+    for i, recording in enumerate([dataset.recordings[host] for host in hosts]):
+        for start, stop in drawing.images_of(recording.duration):
             owner.append(i)
-            grids.append(front.grid_of(start, stop))
+            grids.append(drawing.grid_of(start, stop))
     lengths = np.array([grid.frames for grid in grids], dtype=np.int64)
     pixels = torch.from_numpy(np.concatenate(drawn))
     if len(pixels) != lengths.sum():
@@ -93,9 +111,8 @@ def gather_material(
         np.concatenate([t.value for t in told]), np.concatenate([t.weight for t in told])
     )
     pictures = Pictures(_move(pixels, device), lengths)
-    return Material(
-        dataset, pictures, np.array(owner, dtype=np.int64), tuple(grids), boxes, cuts, heard
-    )
+    places = np.array(owner, dtype=np.int64), np.array(hosts, dtype=np.int64)
+    return Material(dataset, pictures, places[0], tuple(grids), boxes, cuts, heard, places[1])
 
 
 def _move(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -43,6 +43,9 @@ def window_scores(material: Material, members: dict[str, list[Heard]]) -> Floats
     """
     cuts, classes = material.cuts, material.dataset.classes
     found = np.zeros((len(members), len(cuts), len(classes)), dtype=np.float32)
+    owner = material.owner[cuts.image]
+    by_owner = np.argsort(owner, kind="stable")
+    edges = np.searchsorted(owner[by_owner], np.arange(len(material.dataset.recordings) + 1))
     for m, rows in enumerate(members.values()):
         by_recording = {row.scores.recording: row for row in rows}
         for i, recording in enumerate(material.dataset.recordings):
@@ -53,7 +56,7 @@ def window_scores(material: Material, members: dict[str, list[Heard]]) -> Floats
                 )
             if row.scores.classes != classes:
                 raise ValueError(f"{row.scores.source} has other classes than this run")
-            for window in material.windows_of(np.array([i])):
+            for window in by_owner[edges[i] : edges[i + 1]]:
                 grid = material.grids[cuts.image[window]]
                 start = grid.seconds(int(cuts.first[window]))
                 stop = min(grid.seconds(int(cuts.first[window]) + cuts.frames), grid.end)
@@ -70,7 +73,7 @@ def teach(material: Material, members: dict[str, list[Heard]], pseudo: Pseudo) -
         data = material.dataset
         shares = prevalence_from_boxes(data.annotations, data.classes, len(data.recordings))
         mean = rescale_odds(mean, shares).astype(np.float32)
-    unlabelled = material.heard.weight == 0
+    unlabelled = (material.heard.weight == 0) & material.heard_windows[:, None]
     if pseudo.by == "vote":
         needed = min(pseudo.votes, len(scores))
         soft = (scores >= pseudo.threshold).sum(axis=0) >= needed
@@ -86,11 +89,9 @@ def teach(material: Material, members: dict[str, list[Heard]], pseudo: Pseudo) -
 def _provenance(
     material: Material, members: dict[str, list[Heard]], mean: Floats, soft: NDArray[np.bool_]
 ) -> pd.DataFrame:
+    said = [{row.scores.recording: row.scores.source for row in rows} for rows in members.values()]
     sources = {
-        recording.id: " + ".join(
-            next(row.scores.source for row in rows if row.scores.recording == recording.id)
-            for rows in members.values()
-        )
+        recording.id: " + ".join(by_recording[recording.id] for by_recording in said)
         for recording in material.dataset.recordings
     }
     cuts, names = material.cuts, material.dataset.classes.names

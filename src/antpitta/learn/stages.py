@@ -3,9 +3,14 @@
 A stage is data (core/config.py). A stage with pseudo labels runs in cycles: the first is taught
 by another stage's out-of-fold scores, each later one by the out-of-fold scores of the cycle
 before. What is finished is found again on the disk, so a run can be killed and resumed anywhere.
+
+Several processes run this together: all train, each scores its share of the held-out recordings,
+and the first alone writes. The others wait where they would read what it writes.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,21 +33,16 @@ from antpitta.files.runs import (
 )
 from antpitta.files.tables import write_csv
 from antpitta.learn.bank import Bank
+from antpitta.learn.engine import Shell
+from antpitta.learn.engine import Voice as Voice  # noqa: PLC0414
 from antpitta.learn.fit import Progress, Task, fit
+from antpitta.learn.keepers import Patient, Reader
 from antpitta.learn.material import Material
 from antpitta.learn.pseudo import Heard, teach
 from antpitta.net.scan import join, scan, scan_batch, unit_of
 from antpitta.net.sed import SedNet
 
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Voice:
-    """Whom a run tells how far it is."""
-
-    say: Callable[[str], None]
-    tick: Callable[[str, int, int, float], None]  # what, done, of how many, loss
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,20 @@ class Run:
     members: tuple[RunFolder, ...] = ()  # other runs, whose scores may join in teaching
     record: Callable[[dict[str, Any]], None] = lambda row: None  # each epoch, for TensorBoard
     bank: Bank = field(default_factory=Bank)
+    shell: Shell | None = None  # where networks are compiled
+    clock: Callable[[str, int, str, float], None] = lambda *spent: None  # stage, cycle, on, seconds
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return bool(self.fabric.is_global_zero)
+
+    @contextmanager
+    def timed(self, stage: Stage, cycle: int, what: str) -> Iterator[None]:
+        """Tell the clock how long something took."""
+        began = time.perf_counter()
+        yield
+        self.clock(stage.name, cycle, what, time.perf_counter() - began)
 
     @property
     def source(self) -> str:
@@ -69,10 +83,15 @@ def run_stages(run: Run) -> None:
     """Train and score every stage, cycle and fold that is not finished yet."""
     for number, stage in enumerate(run.recipe.stages):
         for cycle in range(1, cycles_of(stage) + 1):
-            taught = _lesson(run, stage, cycle) if stage.pseudo else None
-            for fold in range(run.recipe.folds):
-                _train_fold(run, stage, (number, cycle, fold), taught)
-            _score_stage(run, stage, cycle)
+            with run.timed(stage, cycle, "teach"):
+                taught = _lesson(run, stage, cycle) if stage.pseudo else None
+            with run.timed(stage, cycle, "train"):
+                for fold in range(run.recipe.folds):
+                    _train_fold(run, stage, (number, cycle, fold), taught)
+                    run.fabric.barrier()
+            with run.timed(stage, cycle, "score"):
+                _score_stage(run, stage, cycle)
+                run.fabric.barrier()
 
 
 def cycles_of(stage: Stage) -> int:
@@ -92,7 +111,7 @@ def last_cycle(recipe: Recipe, name: str) -> int:
 
 def build_net(run: Run, *, empty: bool = False) -> SedNet:
     """The run's network before it learns; ``empty`` leaves the backbone's weights random."""
-    classes, bands = len(run.material.dataset.classes), run.recipe.front.bands
+    classes, bands = len(run.material.dataset.classes), run.material.pictures.pixels.shape[1]
     return SedNet(run.recipe.network, classes, bands=bands, empty=empty)
 
 
@@ -118,20 +137,29 @@ def _train_fold(
     else:
         net = load_net(run, stage.start, last_cycle(run.recipe, stage.start), fold)
     origin = net.origin if stage.start is None else f"stage {stage.start}"
-    keeper = CheckpointFile(path.with_suffix(".checkpoint"))
+    file = CheckpointFile(path.with_suffix(".checkpoint"))
+    keeper = Patient(file) if run.first else Reader(file)
     what = f"{stage.name}{'' if cycle == 1 else f' cycle {cycle}'} fold {fold + 1}"
 
     def report(progress: Progress) -> None:
+        if not run.first:
+            return
         row = {"stage": stage.name, "cycle": cycle, "fold": fold, **vars(progress)}
         run.folder.log([row])
         run.record(row)
         run.voice.tick(what, progress.epoch, stage.epochs, progress.loss)
 
+    if run.shell is not None:
+        net = run.shell.take(net)
     seen = run.bank.of(net, stage, run.material)
-    task = Task(stage, np.flatnonzero(run.folds != fold), taught, seed, seen)
+    train = np.flatnonzero(run.folds != fold)
+    if stage.pasted:
+        train = run.material.with_copies(train)
+    task = Task(stage, train, taught, seed, seen, run.shell is not None)
     fit(net, task, run.material, run.fabric, keeper, report)
-    save_tensors(net.state_dict(), path, {"stage": stage.name, "from": origin})
-    keeper.path.unlink(missing_ok=True)
+    if run.first:
+        save_tensors(net.state_dict(), path, {"stage": stage.name, "from": origin})
+        file.path.unlink(missing_ok=True)
 
 
 def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
@@ -143,17 +171,38 @@ def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
     for fold in range(run.recipe.folds):
         net = load_net(run, stage.name, cycle, fold)
         source = f"{run.source}/{run.folder.stage(stage.name, cycle).name}/fold{fold}"
-        found += scan_recordings(run, net, np.flatnonzero(run.folds == fold), source)
-    place = {r.id: i for i, r in enumerate(run.material.dataset.recordings)}
-    write_scores(sorted(found, key=lambda scores: place[scores.recording]), path)
+        held_out = np.flatnonzero(run.folds == fold)
+        mine = held_out[run.fabric.global_rank :: run.fabric.world_size]
+        found += scan_recordings(run, net, mine, source)
+    found = _gathered(run, found)
+    if run.first:
+        place = {r.id: i for i, r in enumerate(run.material.dataset.recordings)}
+        write_scores(sorted(found, key=lambda scores: place[scores.recording]), path)
+
+
+def _gathered(run: Run, found: list[Scores]) -> list[Scores]:
+    """What all processes found, in the first; nothing in the others."""
+    if run.fabric.world_size == 1:
+        return found
+    parts: list[Any] | None = [None] * run.fabric.world_size if run.first else None
+    torch.distributed.gather_object(found, parts)
+    return [] if parts is None else [one for part in parts for one in part]
 
 
 def scan_recordings(run: Run, net: SedNet, recordings: Ints, source: str) -> list[Scores]:
     """Framewise scores of these recordings of the data set."""
     windows, material = run.recipe.windows, run.material
     images = material.images_of(recordings)
-    batch = scan_batch(windows.frames)
-    parts = scan(net, material.pictures, images, windows.frames, windows.scan_overlap, batch)
+    batch = scan_batch(windows.frames, run.fabric.device.type)
+    parts = scan(
+        net,
+        material.pictures,
+        images,
+        windows.frames,
+        windows.scan_overlap,
+        batch,
+        precision=run.fabric.autocast,
+    )
     unit = unit_of(net.stride, windows.frames, windows.scan_overlap)
     found = []
     for i in recordings:
@@ -179,9 +228,10 @@ def _lesson(run: Run, stage: Stage, cycle: int) -> Targets:
         path = other.path / "oof_scores.parquet"
         members[str(other.path)] = heard_out_of_fold(run, path, folds_of(run, other))
     lesson = teach(run.material, members, pseudo)
-    home = run.folder.stage(stage.name, cycle)
-    home.mkdir(parents=True, exist_ok=True)
-    write_csv(lesson.table, home / "pseudo.csv")
+    if run.first:
+        home = run.folder.stage(stage.name, cycle)
+        home.mkdir(parents=True, exist_ok=True)
+        write_csv(lesson.table, home / "pseudo.csv")
     run.voice.say(
         f"{stage.name} cycle {cycle}: {len(lesson.table)} labels in "
         f"{lesson.table['recording'].nunique()} recordings, taught by {folder.name}, out of fold; "

@@ -1,6 +1,12 @@
-"""From a data set and a recipe to trained stages: the part of `train` before the report."""
+"""From a data set and a recipe to trained stages: the part of `train` before the report.
 
+This process draws and deals; where several devices are asked for, others train, and find what was
+drawn in the cache.
+"""
+
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,17 +15,23 @@ import numpy as np
 import pandas as pd
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from numpy.typing import NDArray
 
 from antpitta.core.config import Recipe
 from antpitta.core.types import Dataset
 from antpitta.files.audio import read
-from antpitta.files.cache import cached_pictures
+from antpitta.files.cache import cached_pictures, fetch_pictures, shelved
+from antpitta.files.embedding import find_network
 from antpitta.files.runs import RunFolder
 from antpitta.files.tables import write_csv
+from antpitta.learn.copies import Copy, hearing_copies, plan_copies
+from antpitta.learn.engine import Engine, Shell, build_fabric, work_on
 from antpitta.learn.folds import deal_folds
 from antpitta.learn.material import draw_recording, gather_material
 from antpitta.learn.stages import Run, Voice, run_stages
-from antpitta.sound.logmel import LogMel
+from antpitta.net.drawing import make_pen
+
+ONE = Engine()
 
 
 def train_stages(
@@ -27,36 +39,60 @@ def train_stages(
     recipe: Recipe,
     folder: RunFolder,
     voice: Voice,
-    *,
-    device: str = "auto",
-    precision: str = "32-true",
-) -> Run:
+    engine: Engine = ONE,
+) -> None:
     """Draw what is not cached, deal folds, train and score every stage that is not done yet."""
-    fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
-    folds = deal_folds(dataset, recipe.folds, recipe.seed)
+    fabric = build_fabric(engine)
+    folds = deal_folds(dataset, recipe.folds, recipe.deal)
     sites = {recording.site for recording in dataset.recordings if recording.site}
     if 0 < len(sites) < recipe.folds:
         voice.say(f"{len(sites)} sites for {recipe.folds} folds: recordings are dealt, sites split")
     _write_folds(dataset, folds, folder.path / "folds.csv")
-    mel = LogMel(recipe.front)
-    hear = partial(read, sample_rate=recipe.front.sample_rate)
+    network = find_network(recipe.embedding) if recipe.embedding else None
+    pen = make_pen(recipe, network)
+    copies = plan_copies(dataset, folds, recipe.paste, recipe.deal)
+    rate = recipe.drawing.sample_rate
+    hear = hearing_copies(partial(read, sample_rate=rate), copies, dataset, rate)
+    plans = {copy.recording.id: copy.digest for copy in copies}
+    all_of_them = [*dataset.recordings, *(copy.recording for copy in copies)]
     drawn = cached_pictures(
-        list(dataset.recordings),
-        recipe.front.digest,
-        lambda recording: draw_recording(recording, recipe, mel, hear),
-        tick=_count(len(dataset.recordings), voice),
+        all_of_them,
+        recipe.drawing.digest,
+        lambda recording: draw_recording(recording, pen, hear),
+        plan=lambda recording: plans.get(recording.id, ""),
+        workers=(os.cpu_count() or 1) if network else 2,
+        tick=_count(len(all_of_them), voice, "embeddings" if network else "spectrograms"),
     )
-    material = gather_material(dataset, recipe, list(drawn), fabric.device)
+    given = shelved(drawn) if engine.devices > 1 else drawn
+    learnt = (dataset, recipe, folds, copies)
+    work_on(engine, fabric, voice, train_drawn, learnt, folder, given, engine)
+
+
+def train_drawn(
+    fabric: Fabric,
+    voice: Voice,
+    learnt: tuple[Dataset, Recipe, NDArray[np.int64], list[Copy]],
+    folder: RunFolder,
+    drawn: list[Any],
+    engine: Engine,
+) -> None:
+    """The part of training that every device has a process for; what is drawn is handed in."""
+    dataset, recipe, folds, copies = learnt
+    pictures = fetch_pictures(drawn) if engine.devices > 1 else drawn
+    material = gather_material(dataset, recipe, pictures, fabric.device, copies)
     members = tuple(
         RunFolder(Path(path))
         for stage in recipe.stages
         for path in (stage.pseudo.members if stage.pseudo else ())
     )
+    shell = Shell() if engine.compile else None
+    run = Run(recipe, material, folds, folder, fabric, voice, members, shell=shell)
+    if not run.first:
+        run_stages(run)
+        return
     board = TensorBoardLogger(root_dir=folder.path, name="tensorboard", version="")
-    run = Run(recipe, material, folds, folder, fabric, voice, members, partial(_record, board))
-    run_stages(run)
+    run_stages(replace(run, record=partial(_record, board)))
     board.finalize("success")
-    return run
 
 
 def _write_folds(dataset: Dataset, folds: np.ndarray, path: Path) -> None:
@@ -64,13 +100,13 @@ def _write_folds(dataset: Dataset, folds: np.ndarray, path: Path) -> None:
     write_csv(pd.DataFrame(rows, columns=["recording", "site", "fold"]), path)
 
 
-def _count(total: int, voice: Voice) -> Callable[[int], None]:
+def _count(total: int, voice: Voice, what: str) -> Callable[[int], None]:
     done = 0
 
     def tick(more: int) -> None:
         nonlocal done
         done += more
-        voice.tick("spectrograms", done, total, float("nan"))
+        voice.tick(what, done, total, float("nan"))
 
     return tick
 

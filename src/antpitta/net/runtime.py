@@ -1,6 +1,6 @@
 """Running trained networks over one recording, whatever engine does the arithmetic."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,9 @@ from torch import Tensor
 from antpitta.core.config import Recipe
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Classes, Recording
+from antpitta.net.drawing import Pen, Picture, Read, make_pen
 from antpitta.net.scan import join, scan, scan_batch, unit_of
 from antpitta.net.sed import SedNet
-from antpitta.sound.logmel import LogMel, picture
 from antpitta.sound.windows import Pictures
 
 Floats = NDArray[np.float32]
@@ -29,12 +29,21 @@ class Heard:
 
 
 class Listener:
-    """The folds of one model, ready to listen: image by image, so a day fits in memory."""
+    """The folds of one model, ready to listen: image by image, so a day fits in memory.
 
-    def __init__(self, recipe: Recipe, classes: Classes, states: list[dict[str, Tensor]]) -> None:
+    A recipe with an embedding needs a ``pen``, which knows the file of its network.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        classes: Classes,
+        states: list[dict[str, Tensor]],
+        pen: Pen | None = None,
+    ) -> None:
         self.recipe = recipe
         self.classes = classes
-        self.mel = LogMel(recipe.front)
+        self.pen = pen or make_pen(recipe)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.nets = [self._net(state) for state in states]
         windows = recipe.windows
@@ -44,40 +53,45 @@ class Listener:
         net = SedNet(
             self.recipe.network,
             len(self.classes),
-            bands=self.recipe.front.bands,
+            bands=self.pen.width,
             empty=True,
         )
         net.load_state_dict(state)
         return net.eval().to(self.device)
 
-    def listen(
-        self,
-        recording: Recording,
-        read: Callable[[Recording, float, float], NDArray[np.float32]],
-    ) -> Heard:
-        """Score a recording; ``read`` gives a stretch of it at the front's sample rate.
+    def listen(self, recording: Recording, read: Read) -> Heard:
+        """Score a recording; ``read`` gives a stretch of it at the drawing's sample rate."""
+        return listen_together([self], recording, read)[0]
 
-        Sound that ends before its header says so is filled up with silence.
-        """
-        front = self.recipe.front
-        parts: list[list[Floats]] = [[] for _ in self.nets]
-        grids = []
-        for start, stop in front.images_of(recording.duration):
-            need = round((stop - start) * front.sample_rate)
-            wave = read(recording, start, stop)[:need]
-            seen = picture(np.pad(wave, (0, need - len(wave))), self.mel)
-            for net, found in zip(self.nets, parts, strict=True):
-                found.append(self._scan(net, seen))
-            grids.append(front.grid_of(start, stop))
-        presence = np.mean([np.max([p.max(axis=0) for p in own], axis=0) for own in parts], axis=0)
-        means = [np.mean(of_image, axis=0) for of_image in zip(*parts, strict=True)]
+    def scan(self, seen: Picture) -> list[Floats]:
+        """What each net hears in one image: (rows, classes)."""
+        return [self._scan(net, seen) for net in self.nets]
+
+    def gather(self, parts: list[list[Floats]], grids: list[TimeGrid]) -> Heard:
+        """One recording of what :meth:`scan` gave of its images, and their grids."""
+        own = list(zip(*parts, strict=True))  # of each net, its images
+        presence = np.mean([np.max([p.max(axis=0) for p in one], axis=0) for one in own], axis=0)
+        means = [np.mean(of_image, axis=0) for of_image in parts]
         value, grid = join(means, grids, self.unit)
         return Heard(presence.astype(np.float32), value, grid)
 
-    def _scan(self, net: SedNet, seen: NDArray[np.uint8]) -> Floats:
+    def _scan(self, net: SedNet, seen: Picture) -> Floats:
         windows = self.recipe.windows
         pixels = torch.from_numpy(seen).to(self.device)
         pictures = Pictures(pixels, np.array([len(seen)], dtype=np.int64))
         images = np.array([0], dtype=np.int64)
         batch = scan_batch(windows.frames)
         return scan(net, pictures, images, windows.frames, windows.scan_overlap, batch)[0]
+
+
+def listen_together(listeners: Sequence[Listener], recording: Recording, read: Read) -> list[Heard]:
+    """What each of the ``listeners`` hears; they share a pen, so the sound is drawn once."""
+    pen = listeners[0].pen
+    parts: list[list[list[Floats]]] = [[] for _ in listeners]
+    grids = []
+    for start, stop in pen.drawing.images_of(recording.duration):
+        seen = pen.image(recording, start, stop, read)
+        for listener, found in zip(listeners, parts, strict=True):
+            found.append(listener.scan(seen))
+        grids.append(pen.drawing.grid_of(start, stop))
+    return [one.gather(found, grids) for one, found in zip(listeners, parts, strict=True)]

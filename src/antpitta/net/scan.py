@@ -2,10 +2,15 @@
 
 Prediction uses framewise probabilities and windows that overlap; where several windows cover a
 moment the highest wins, so that a call cut by one window's edge is taken from the other.
+
+A GPU is given window after window and asked for all scores at the end: asked after each batch,
+it would idle while the host lays the answer out. The scores are few beside the pictures.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from math import gcd
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +21,7 @@ from antpitta.net.sed import SedNet
 from antpitta.sound.windows import Cuts, Pictures, starts_of
 
 Floats = NDArray[np.float32]
-SCAN_FRAMES = 1 << 14  # at once: enough to keep a processor busy, few enough for any memory
+SCAN_FRAMES = {"cpu": 1 << 14, "cuda": 1 << 18}  # at once: enough to keep it busy, not too many
 
 
 def unit_of(stride: int, frames: int, overlap: int) -> int:
@@ -28,9 +33,9 @@ def unit_of(stride: int, frames: int, overlap: int) -> int:
     return gcd(stride, frames - overlap)
 
 
-def scan_batch(frames: int) -> int:
-    """How many windows of so many frames go through the network at once."""
-    return max(1, SCAN_FRAMES // frames)
+def scan_batch(frames: int, device: str = "cpu") -> int:
+    """How many windows of so many frames go through the network at once, on a type of device."""
+    return max(1, SCAN_FRAMES.get(device, SCAN_FRAMES["cpu"]) // frames)
 
 
 def score_grid(image: TimeGrid, unit: int) -> TimeGrid:
@@ -48,53 +53,55 @@ def scan(
     overlap: int,
     batch: int,
     tick: Callable[[int], None] = lambda done: None,
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> list[Floats]:
     """Framewise probabilities of these ``images``: (rows, classes) each, on :func:`score_grid`.
 
-    ``tick`` is told how many images are done since the last call.
+    ``batch`` windows at once, each run inside ``precision()``; ``tick`` is told how many images
+    are done (on a GPU: queued) since the last call.
     """
     net.eval()
     unit = unit_of(net.stride, frames, overlap)
-    found: list[Floats] = []
-    group: list[int] = []
-    held = 0
-    for image in images:
-        starts = starts_of(int(pictures.lengths[image]), frames, overlap)
-        if group and held + len(starts) > batch:
-            found += _scan_group(net, pictures, group, frames, overlap, unit)
-            tick(len(group))
-            group, held = [], 0
-        group.append(int(image))
-        held += len(starts)
-    if group:
-        found += _scan_group(net, pictures, group, frames, overlap, unit)
-        tick(len(group))
-    return found
+    starts = [starts_of(int(pictures.lengths[image]), frames, overlap) for image in images]
+    heard, first = [], 0
+    while first < len(images):
+        last = first + 1
+        held = len(starts[first])
+        while last < len(images) and held + len(starts[last]) <= batch:
+            held += len(starts[last])
+            last += 1
+        cuts = _windows(images[first:last], starts[first:last], frames)
+        with precision():
+            logits = net(pictures.gather(cuts).to(net.mean.device)).framewise
+        heard.append(torch.sigmoid(logits.float()))  # (windows, steps, classes)
+        tick(last - first)
+        first = last
+    chances = iter(torch.cat(heard).cpu().numpy()) if heard else iter(())
+    return [
+        _lay(chances, some, -(-int(pictures.lengths[image]) // unit), unit, net.stride)
+        for image, some in zip(images, starts, strict=True)
+    ]
 
 
-def _scan_group(
-    net: SedNet, pictures: Pictures, group: list[int], frames: int, overlap: int, unit: int
-) -> list[Floats]:
-    starts = [starts_of(int(pictures.lengths[image]), frames, overlap) for image in group]
-    cuts = Cuts(
-        np.repeat(np.array(group, dtype=np.int64), [len(s) for s in starts]),
+def _windows(images: NDArray[np.int64], starts: list[list[int]], frames: int) -> Cuts:
+    return Cuts(
+        np.repeat(images.astype(np.int64), [len(s) for s in starts]),
         np.array([s for some in starts for s in some], dtype=np.int64),
         frames,
     )
-    logits = net(pictures.gather(cuts)).framewise
-    chance = torch.sigmoid(logits.float()).cpu().numpy()  # (windows, steps, classes)
-    chance = np.repeat(chance, net.stride // unit, axis=1)
-    found, at = [], 0
-    for image, some in zip(group, starts, strict=True):
-        rows = -(-int(pictures.lengths[image]) // unit)
-        whole = np.zeros((rows, chance.shape[2]), dtype=np.float32)
-        for start in some:
-            first = start // unit
-            part = whole[first : first + chance.shape[1]]
-            np.maximum(part, chance[at, : len(part)], out=part)
-            at += 1
-        found.append(whole)
-    return found
+
+
+def _lay(chances: Iterator[Floats], starts: list[int], rows: int, unit: int, stride: int) -> Floats:
+    """The scores of one image's windows, the next of ``chances``: (rows, classes)."""
+    whole: Floats | None = None
+    for start in starts:
+        chance = np.repeat(next(chances), stride // unit, axis=0)
+        if whole is None:
+            whole = np.zeros((rows, chance.shape[1]), dtype=np.float32)
+        part = whole[start // unit : start // unit + len(chance)]
+        np.maximum(part, chance[: len(part)], out=part)
+    assert whole is not None  # an image has a window
+    return whole
 
 
 def join(parts: list[Floats], grids: list[TimeGrid], unit: int) -> tuple[Floats, TimeGrid]:

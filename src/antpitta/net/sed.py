@@ -8,16 +8,23 @@ Training uses the first, prediction the second (RECIPE: Network).
 A few hundred boxes cannot teach a whole backbone. For them the backbone is left as it is
 (``frozen``), its features are taken early, where they still know the time and the band
 (``reduction``, ``heights = "each"``), and the steady background is taken off (``centre``).
+
+Where the frames are a network's vectors already (``backbone = "embedding"``), the body is nothing,
+and as such frozen. Vectors come at any scale, so they are always levelled. Their windows may
+be long beside the recordings, so padding, frames of nothing but 0, has no part in anything.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from antpitta.core.config import Network
+from antpitta.core.config import GIVEN, Network
 from antpitta.net.backbones import build_backbone
 from antpitta.sound.augment import Mix
+
+UNHEARD = -20.0  # the framewise logit of padding
 
 
 class Logits(NamedTuple):  # fabric walks a model's output, and cannot walk frozen dataclasses
@@ -27,8 +34,28 @@ class Logits(NamedTuple):  # fabric walks a model's output, and cannot walk froz
     framewise: Tensor  # (batch, steps, classes); a step is ``stride`` frames
 
 
+class Level(nn.BatchNorm1d):
+    """Batch norm (batch, inputs, steps) over the steps of sound: padding moves nothing, stays 0."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__(inputs, affine=False)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """The steps of nothing but 0 are padding."""
+        steps = seen.transpose(1, 2)
+        sound = (steps != 0).any(dim=2)
+        levelled = torch.zeros_like(steps)
+        rows = steps[sound]
+        if self.training and len(rows) < 2:  # one step has no deviation
+            rows = nn.functional.batch_norm(rows, self.running_mean, self.running_var, eps=self.eps)
+        else:
+            rows = super().forward(rows)
+        levelled[sound] = rows.to(levelled.dtype)
+        return levelled.transpose(1, 2)
+
+
 class SedNet(nn.Module):
-    """uint8 pictures (batch, frames, bands) to :class:`Logits`."""
+    """Pictures (batch, frames, bands), uint8 or the vectors of an embedding, to :class:`Logits`."""
 
     mean: Tensor
     std: Tensor
@@ -38,13 +65,20 @@ class SedNet(nn.Module):
     ) -> None:
         super().__init__()
         backbone = build_backbone(network, bands=bands, empty=empty)
+        self.given = network.backbone == GIVEN
+        if self.given:
+            network = network.model_copy(update={"frozen": True})
         self.network = network
         self.body = backbone.body.requires_grad_(not network.frozen)
         self.stride = backbone.stride
         self.origin = backbone.origin
+        self.settled = False
+        self.steps = _steps_of(network, self.stride)
         inputs = backbone.channels * (backbone.heights if network.heights == "each" else 1)
-        self.level = nn.BatchNorm1d(inputs, affine=False) if network.centre else nn.Identity()
-        self.classify = nn.Conv1d(inputs, classes, 1, bias=network.centre)
+        levelled = network.centre or self.given
+        norm = Level(inputs) if self.given else nn.BatchNorm1d(inputs, affine=False)
+        self.level = norm if levelled else nn.Identity()
+        self.classify = nn.Conv1d(inputs, classes, 1, bias=levelled)
         self.attend = nn.Conv1d(inputs, classes, 1, bias=False)
         if network.frozen:  # nothing to break the symmetry of; random weights would only be noise
             for head in (self.classify, self.attend):
@@ -55,7 +89,12 @@ class SedNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """Bytes to the backbone's input: (batch, 3, frames, bands), standardised."""
+        """Bytes to the backbone's input: (batch, 3, frames, bands), standardised.
+
+        Vectors stay as they are: (batch, frames, inputs).
+        """
+        if self.given:
+            return pixels.float()
         images = (pixels[:, None].float() / 255 - self.mean) / self.std
         return images.contiguous(memory_format=torch.channels_last)
 
@@ -66,16 +105,69 @@ class SedNet(nn.Module):
         return found
 
     def head(self, seen: Tensor) -> Logits:
-        """What :meth:`see` gives (batch, inputs, steps), to logits."""
-        levelled = self.level(seen)
-        classes, attention = self.classify(levelled), self.attend(levelled)
-        if self.network.smooth > 1:
-            classes = _smooth(classes, self.network.smooth)
+        """What :meth:`see` gives (batch, inputs, steps), to logits.
+
+        Never in half precision: its three digits are too few to rank by.
+        """
+        with torch.autocast(seen.device.type, enabled=False):
+            return self._head(seen.float())
+
+    def _head(self, seen: Tensor) -> Logits:
+        classes = self._levelled(self.classify, seen)
+        sound = _sound(seen) if self.given else None
+        if self.network.smooth > 1 or self.steps is not None:
+            steps = self.steps if self.steps is not None else (self.network.smooth,)
+            classes = _smooth(classes, steps, sound)
+        if sound is not None:
+            classes = classes.masked_fill(~sound, UNHEARD)
+        if not self.attend.weight.requires_grad:  # not learnt: the loss asks the framewise logits
+            return Logits(classes.amax(dim=2), classes.transpose(1, 2))
+        attention = self._levelled(self.attend, seen)
+        if sound is not None:
+            attention = attention.masked_fill(~sound, -torch.inf)
         clipwise = (classes * attention.softmax(dim=2)).sum(dim=2)
         return Logits(clipwise, classes.transpose(1, 2))
 
+    def _levelled(self, layer: nn.Conv1d, seen: Tensor) -> Tensor:
+        """``layer`` of the levelled features; where the level is settled, folded into its weights."""
+        if not isinstance(self.level, nn.BatchNorm1d) or self.level.training:
+            found: Tensor = layer(self.level(seen))
+            return found
+        mean, var = self.level.running_mean, self.level.running_var
+        assert mean is not None and var is not None
+        weight = layer.weight * (var + self.level.eps).rsqrt()[:, None]
+        moved = (weight[:, :, 0] * mean).sum(dim=1)
+        bias = -moved if layer.bias is None else layer.bias - moved
+        return torch.matmul(weight[:, :, 0], seen) + bias[:, None]
+
+    @torch.no_grad()
+    def settle(self, seen: Iterator[Tensor]) -> None:
+        """Level by these features of a frozen body (batch, inputs, steps) from now on.
+
+        Features that never change need no statistics of every batch. Steps of nothing but 0 are
+        padding.
+        """
+        if not isinstance(self.level, nn.BatchNorm1d):
+            return
+        count = 0
+        total = square = torch.zeros((), dtype=torch.float64, device=self.mean.device)
+        for part in seen:
+            steps = part.transpose(1, 2).float()
+            steps = steps[(steps != 0).any(dim=2)]
+            count += len(steps)
+            total, square = total + steps.double().sum(0), square + steps.double().square().sum(0)
+        mean = total / max(1, count)
+        var = square / max(1, count) - mean.square()
+        assert self.level.running_mean is not None and self.level.running_var is not None
+        self.level.running_mean.copy_(mean)
+        self.level.running_var.copy_(var.clamp_min(0))
+        self.settled = True
+        self.level.eval()
+
     def gather(self, features: Tensor) -> Tensor:
         """What the head sees of feature maps: (batch, inputs, steps)."""
+        if self.given:
+            return features.transpose(1, 2)
         if self.network.heights == "mean":
             return features.relu().mean(dim=3)
         return features.transpose(2, 3).flatten(1, 2)
@@ -90,7 +182,7 @@ class SedNet(nn.Module):
         seen = self.gather(features if late is None else late(features))
         if not self.network.centre:
             return seen
-        frames = (pixels > 0).any(dim=2).float()[:, None]
+        frames = (pixels != 0).any(dim=2).float()[:, None]
         sound = nn.functional.max_pool1d(frames, self.stride, ceil_mode=True)[:, :, : seen.shape[2]]
         background = (seen * sound).sum(2, keepdim=True) / sound.sum(2, keepdim=True).clamp_min(1)
         return (seen - background) * sound
@@ -100,6 +192,8 @@ class SedNet(nn.Module):
         super().train(mode)
         if self.network.frozen:
             self.body.eval()
+        if self.settled:
+            self.level.eval()
         return self
 
     def forward(
@@ -120,6 +214,13 @@ class SedNet(nn.Module):
         return self.head(seen if late is None else late(seen))
 
 
+def _steps_of(network: Network, stride: int) -> tuple[int, ...] | None:
+    """The steps that each class's framewise logits are averaged over."""
+    if network.spans == "boxes":
+        raise ValueError("the boxes' lengths were not filled in")
+    return network.spans and tuple(max(1, round(span / stride)) for span in network.spans)
+
+
 def focused(framewise: Tensor, focus: Tensor, stride: int) -> Tensor:
     """One logit a row and class, of framewise ones (windows, steps, classes).
 
@@ -135,10 +236,26 @@ def focused(framewise: Tensor, focus: Tensor, stride: int) -> Tensor:
     return torch.where(total > 0, mean, steps.amax(dim=1))
 
 
-def _smooth(logits: Tensor, steps: int) -> Tensor:
-    """The mean over ``steps`` around each, of those there are: (batch, classes, steps)."""
-    before, after = (steps - 1) // 2, steps // 2
-    padded = nn.functional.pad(logits, (before, after))
-    ones = nn.functional.pad(torch.ones_like(logits[:1, :1]), (before, after))
-    pool = nn.functional.avg_pool1d
-    return pool(padded, steps, 1) / pool(ones, steps, 1)
+def _sound(seen: Tensor) -> Tensor:
+    """The steps (batch, 1, steps) that are no padding; all of a window that is nothing else."""
+    heard = (seen != 0).any(dim=1, keepdim=True)
+    return heard | ~heard.any(dim=2, keepdim=True)
+
+
+def _smooth(logits: Tensor, steps: tuple[int, ...], sound: Tensor | None = None) -> Tensor:
+    """The mean over so many steps around each, of those there are: (batch, classes, steps).
+
+    ``steps`` is one number for all classes, or one for each.
+    """
+    sizes = torch.tensor(steps, device=logits.device)
+    before = (int(sizes.max()) - 1) // 2
+    after = int(sizes.max()) // 2
+    place = torch.arange(-before, after + 1, device=logits.device)
+    own = (place >= -((sizes - 1) // 2)[:, None]) & (place <= (sizes // 2)[:, None])
+    kernel = own.to(logits.dtype).expand(logits.shape[1], -1)[:, None]  # (classes, 1, places)
+    ones = torch.ones_like(logits[:1]) if sound is None else sound.expand(logits.shape)
+    ones = ones.to(logits.dtype)
+    pad = nn.functional.pad
+    total = nn.functional.conv1d(pad(logits * ones, (before, after)), kernel, groups=len(kernel))
+    share = nn.functional.conv1d(pad(ones, (before, after)), kernel, groups=len(kernel))
+    return total / share.clamp_min(1e-9)

@@ -46,8 +46,15 @@ def render_card(
         _training_data(story),
         _evaluation(story),
         _limits(story),
-        _how(model),
-        _section("Licence", escape(licence) or "Not stated: ask before you use the model."),
+        _how(story, model),
+        _section(
+            "Licence",
+            escape(licence) or "Not stated: ask before you use the model.",
+            "The network that makes the embeddings is no part of this model and has a licence of "
+            "its own, which whoever runs the model has to keep."
+            if story.needs
+            else "",
+        ),
         _section("Citation", _quote(citation) if citation else "None was given."),
         _provenance(story),
     )
@@ -190,10 +197,11 @@ def _limits(story: Story) -> str:
     return _section("Limits", "\n".join(f"- {line}" for line in lines))
 
 
-def _how(model: str) -> str:
+def _how(story: Story, model: str) -> str:
     path = model if re.fullmatch(r"[\w./-]+", model) else json.dumps(model)
     return _section(
         "How to use",
+        escape(story.needs),
         f"```\npip install antpitta\nantpitta predict {path} RECORDINGS -o OUT\n```",
         f"```python\nimport antpitta as ap\n\nscores = ap.predict({json.dumps(model)}, "
         '"RECORDINGS/")\n```',

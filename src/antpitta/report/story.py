@@ -66,6 +66,7 @@ class Story:
     settings: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    needs: str = ""  # the file that the model needs and does not hold, in a sentence
 
     @property
     def final(self) -> StageResult | None:

@@ -5,41 +5,68 @@ same hole. Randomness is handed in; a batch is a function of its inputs and the 
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from antpitta.core.config import Masks
-from antpitta.sound.windows import Cuts
+from antpitta.sound.windows import Cuts, upload
+
+Ints = NDArray[np.int64]
 
 
-def mask(
-    pixels: Tensor, cuts: Cuts, lengths: np.ndarray, masks: Masks, rng: np.random.Generator
-) -> Tensor:
-    """Lay one time and one frequency mask over each image, and fill them with 0.
+@dataclass(frozen=True)
+class Holes:
+    """What masks hide of each window: a span of its image's frames, and a span of bands."""
 
-    ``pixels`` (windows, frames, bands) are those of ``cuts``; ``lengths`` are the images' frames.
-    Either both masks fall on an image or none.
+    edges: Ints  # (4, windows): first frame, end, first band, end
+
+    def take(self, rows: slice) -> "Holes":
+        """Those of some windows only."""
+        return Holes(self.edges[:, rows])
+
+    def lay(self, pixels: Tensor, cuts: Cuts) -> Tensor:
+        """Fill the holes of these windows with 0; ``pixels`` are (windows, frames, bands)."""
+        device = pixels.device
+        places = upload(np.concatenate([self.edges, cuts.first[None]]), device)
+        left, right, bottom, top, first = places[:, :, None].unbind()
+        rows = first + torch.arange(cuts.frames, device=device)
+        bands = torch.arange(pixels.shape[2], device=device)
+        keep_time = (rows < left) | (rows >= right)
+        keep_band = (bands < bottom) | (bands >= top)
+        return pixels * keep_time[:, :, None] * keep_band[:, None, :]
+
+
+def draw_holes(
+    cuts: Cuts, lengths: Ints, bands: int, masks: Masks, rng: np.random.Generator
+) -> Holes | None:
+    """One time and one frequency mask for each image of ``cuts``, or none; ``lengths`` in frames.
+
+    Either both masks fall on an image or neither. None where masks never fall.
     """
     if masks.chance == 0 or not len(cuts):
-        return pixels
+        return None
     images, of = np.unique(cuts.image, return_inverse=True)
     struck = rng.random(len(images)) < masks.chance
     width = rng.integers(0, masks.frames + 1, len(images)) * struck
     height = rng.integers(0, masks.bands + 1, len(images)) * struck
     left = (rng.random(len(images)) * np.maximum(lengths[images] - width, 0)).astype(np.int64)
-    bottom = (rng.random(len(images)) * (pixels.shape[2] - height)).astype(np.int64)
-    rows = cuts.first[:, None] + np.arange(cuts.frames)
-    bands = np.arange(pixels.shape[2])[None]
-    in_time = (rows >= left[of, None]) & (rows < (left + width)[of, None])
-    in_band = (bands >= bottom[of, None]) & (bands < (bottom + height)[of, None])
-    keep_time, keep_band = (torch.from_numpy(~hit).to(pixels.device) for hit in (in_time, in_band))
-    return pixels * keep_time[:, :, None] * keep_band[:, None, :]
+    bottom = (rng.random(len(images)) * (bands - height)).astype(np.int64)
+    return Holes(np.stack([left, left + width, bottom, bottom + height])[:, of])
 
 
-@dataclass(frozen=True)
-class Mix:
+def mask(
+    pixels: Tensor, cuts: Cuts, lengths: Ints, masks: Masks, rng: np.random.Generator
+) -> Tensor:
+    """Draw the holes of the windows ``cuts``, and lay them over their ``pixels``."""
+    holes = draw_holes(cuts, lengths, pixels.shape[2], masks, rng)
+    return pixels if holes is None else holes.lay(pixels, cuts)
+
+
+class Mix(NamedTuple):  # fabric walks a model's input, and cannot walk frozen dataclasses
     """Which example is mixed into which, and how much of the first is left."""
 
     partner: Tensor  # (batch,), a permutation
@@ -48,11 +75,19 @@ class Mix:
     def __call__(self, x: Tensor) -> Tensor:
         """``share * x + (1 - share) * x[partner]``, along the first axis."""
         share = self.share.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
-        return share * x + (1 - share) * x[self.partner]
+        return share * x + (1 - share) * x.index_select(0, self.partner)
 
 
 def draw_mix(batch: int, alpha: float, rng: np.random.Generator, device: torch.device) -> Mix:
     """Shares from Beta(alpha, alpha) and a random partner for each example."""
-    share = torch.from_numpy(rng.beta(alpha, alpha, batch).astype(np.float32))
-    partner = torch.from_numpy(rng.permutation(batch))
-    return Mix(partner.to(device), share.to(device))
+    share = rng.beta(alpha, alpha, batch).astype(np.float32)
+    return Mix(upload(rng.permutation(batch), device), upload(share, device))
+
+
+def join_mixes(mixes: list[Mix]) -> Mix:
+    """The mixes of a batch's parts as one of the whole: each partner is in one's own part."""
+    if len(mixes) == 1:
+        return mixes[0]
+    starts = np.cumsum([0, *(len(one.share) for one in mixes)])
+    partners = [one.partner + int(start) for one, start in zip(mixes, starts, strict=False)]
+    return Mix(torch.cat(partners), torch.cat([one.share for one in mixes]))

@@ -1,0 +1,119 @@
+"""What each part of a recipe is worth (bench_learn), and how fast one trains (bench_train)."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from antpitta.api.blending import ensemble
+from antpitta.api.data import QUIET
+from antpitta.api.event_evaluation import evaluate_events
+from antpitta.api.prediction import predict_to
+from antpitta.api.training import train
+from antpitta.bench.exam import read_exam, read_truth
+from antpitta.bench.figures import Verbs
+from antpitta.bench.learn import Plan, run_bench
+from antpitta.bench.tables import Bench, write_bench
+from antpitta.bench.train import TrainBench, run_train_bench, without_weights
+from antpitta.bench.variants import choose_variants, read_variants
+from antpitta.bench.vectors import open_embed
+from antpitta.core.errors import UserMistake
+from antpitta.files.dataset import Opened
+from antpitta.files.recipes import read_recipe
+from antpitta.files.runs import RunFolder
+from antpitta.files.tables import write_csv
+from antpitta.learn.engine import Engine
+from antpitta.learn.stages import Voice
+from antpitta.scores.ensemble import By
+
+
+def bench_learn(
+    data: Opened,
+    test: Sequence[Path | str],
+    truth: Path | str,
+    *,
+    events: Path | str | None = None,
+    train_truth: Path | str | None = None,
+    recipe: str = "quick",
+    seeds: int = 3,
+    variants: Sequence[str] = (),
+    yardsticks: Sequence[str] = (),
+    out: Path | str = "bench",
+    device: str = "auto",
+    precision: str = "auto",
+    voice: Voice = QUIET,
+) -> Bench:
+    """Train every variant of a table for every seed, judge all on ``test``, and write the tables.
+
+    ``recipe`` is a table of variants that ships, or one at a path; ``train_truth`` is for looking
+    at pseudo labels and nothing learns from it; ``yardsticks`` are embeddings to stand beside,
+    ``birdnet`` or the files of networks. What lies finished in ``out`` is not trained
+    again. Raises UserMistake for data, a table or a truth that does not fit, before any training.
+    """
+    if seeds < 1:
+        raise UserMistake(f"--seeds {seeds}: nothing would be trained; give 1 or more")
+    dataset = data.dataset
+    chosen = choose_variants(read_variants(recipe), variants)
+    calls = None if events is None else Path(events)
+    exam = read_exam([Path(one) for one in test], Path(truth), calls, dataset)
+    beside = {Path(name).stem: open_embed(name) for name in yardsticks}
+    if taken := set(beside) & {variant.name for variant in chosen}:
+        raise UserMistake(f"--yardstick {min(taken)}: is a variant's name too; rename the file")
+    known = read_truth(Path(train_truth), dataset.classes) if train_truth else None
+
+    def learn(base: str, changes: tuple[str, ...], home: Path) -> None:
+        train(
+            *(data, base, home),
+            changes=changes,
+            resume=True,
+            device=device,
+            precision=precision,
+            voice=voice,
+        )
+
+    def listen(model: Path, found: Path) -> None:
+        tick = voice.tick
+        predict_to(
+            *(model, exam.audio, found),
+            tick=lambda done, total: tick("test recordings", done, total, float("nan")),
+        )
+
+    def blend(runs: list[Path], home: Path, by: By) -> None:
+        ensemble(runs, home, by=by)
+
+    verbs = Verbs(learn, blend, listen, evaluate_events)
+    plan = Plan(chosen, seeds, dataset, exam, known, beside)
+    bench = run_bench(plan, verbs, Path(out), voice)
+    write_bench(bench, Path(out))
+    return bench
+
+
+def bench_train(
+    present: Sequence[Path | str],
+    absent: Sequence[Path | str],
+    *,
+    recordings: int = 4727,
+    recipe: str = "rfcx",
+    changes: Sequence[str] = (),
+    device: str = "auto",
+    precision: str = "auto",
+    compile: bool = False,
+    tune: bool = False,
+    out: Path | str | None = None,
+    voice: Voice = QUIET,
+) -> TrainBench:
+    """Train a whole recipe on ``recordings`` made-up ones with these tables' boxes, and time it.
+
+    The pictures are noise, and weights are not fetched unless a change asks for them. The run
+    stays in ``out``, with the table as train.csv; without one nothing stays. Raises UserMistake
+    where a run is there already: part of it would not be measured.
+    """
+    chosen = read_recipe(recipe, without_weights(changes))
+    tables = [Path(one) for one in present], [Path(one) for one in absent]
+    engine = Engine(device, precision=precision, compile=compile, tune=tune)
+    with TemporaryDirectory() if out is None else nullcontext(str(out)) as home:
+        folder = RunFolder(Path(home))
+        folder.begin({"recipe": chosen.model_dump(mode="json"), "data": "made up"}, resume=False)
+        found = run_train_bench(*tables, chosen, folder, engine, recordings, voice)
+        write_csv(found.table, folder.path / "train.csv")
+    return found

@@ -1,0 +1,176 @@
+"""bench learn: every variant, for every training seed, on one data set; then one table.
+
+- A run is an ordinary run folder, ``seed<k>/<variant>``: the variant is the folder's last name,
+  since members of an ensemble are told apart by it. What is finished is found again, what was
+  stopped goes on, so a bench may be killed anywhere.
+- Test figures are read and reported, and that is all: no choice is made here, and the order of
+  rows is that of the table of variants.
+- Seconds are those between a run's begin and its stage's out-of-fold scores. A stage that builds
+  on others counts them in. A run that was killed without a word has no such figure.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from antpitta.bench.exam import Exam
+from antpitta.bench.figures import (
+    Verbs,
+    examine,
+    judge_labels,
+    out_of_fold,
+    seconds_until,
+)
+from antpitta.bench.tables import Bench, machine
+from antpitta.bench.variants import BLEND, Variant
+from antpitta.bench.vectors import Embed
+from antpitta.bench.yardstick import judge_yardstick
+from antpitta.core.types import Dataset
+from antpitta.files.benches import read_note
+from antpitta.files.bundle import read_bundle
+from antpitta.files.digest import digest_of
+from antpitta.files.embedding import pin_embedding
+from antpitta.files.runs import RunFolder
+from antpitta.files.tables import write_json
+from antpitta.learn.spans import fill_spans
+from antpitta.learn.stages import Voice
+from antpitta.scores.evaluate import from_json
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, on what, and how often."""
+
+    variants: tuple[Variant, ...]
+    seeds: int
+    dataset: Dataset
+    exam: Exam
+    train_truth: pd.DataFrame | None  # of the training recordings: for looking at labels only
+    yardsticks: dict[str, Embed]  # other people's features, by name
+
+
+def run_bench(plan: Plan, verbs: Verbs, out: Path, voice: Voice) -> Bench:
+    """Train, predict and judge whatever is not done yet, and gather all figures."""
+    began = time.perf_counter()
+    work = _Work(plan, verbs, out, voice, digest_of(plan.dataset))
+    rows: list[Row] = []
+    labels: list[Row] = []
+    for seed in range(1, plan.seeds + 1):
+        for variant in plan.variants:
+            voice.say(f"seed {seed} of {plan.seeds}, {variant.name}: {variant.says}")
+            if variant.members:
+                rows.append(work.blend(variant, seed, rows))
+                continue
+            fresh = work.train(variant, seed)
+            voice.say(f"{variant.name}: {'trained' if fresh else 'found, trained before'}")
+            rows += work.judge(variant, seed)
+            labels += work.labels(variant, seed)
+    for name, embed in plan.yardsticks.items():
+        voice.say(f"yardstick {name}")
+        judged = judge_yardstick(plan.dataset, plan.exam, embed, plan.seeds, voice)
+        rows += [{"variant": name, "stage": BLEND, **row} for row in judged]
+    facts = f"{machine()}; {time.perf_counter() - began:.0f} s in all"
+    if work.found:
+        facts += f", {work.found} of {work.found + work.trained} runs found trained before"
+    says = {variant.name: variant.says for variant in plan.variants}
+    return Bench(
+        pd.DataFrame(rows),
+        pd.DataFrame(labels),
+        says,
+        tuple(plan.yardsticks),
+        facts,
+        plan.exam.notes,
+    )
+
+
+class _Work:
+    """One bench at work: where things lie, and how many runs were there already."""
+
+    def __init__(self, plan: Plan, verbs: Verbs, out: Path, voice: Voice, digest: str) -> None:
+        self.plan, self.verbs, self.out, self.voice = plan, verbs, out, voice
+        self.digest = digest  # of the training data
+        self.found = self.trained = 0
+
+    def home(self, name: str, seed: int) -> Path:
+        """The folder of a variant's run, or of an ensemble's model."""
+        return self.out / f"seed{seed}" / name
+
+    def train(self, variant: Variant, seed: int) -> bool:
+        """Train what is not trained; False where nothing was left to do.
+
+        Raises UserMistake where the folder holds a run of other settings or other data.
+        """
+        home = self.home(variant.name, seed)
+        recipe = fill_spans(pin_embedding(variant.recipe(seed)), self.plan.dataset)
+        if (home / "report.json").is_file():  # a run's last file but for its page
+            same = {"recipe": recipe.model_dump(mode="json"), "data": self.digest}
+            RunFolder(home).begin(same, resume=True)
+            self.found += 1
+            return False
+        with _timed(home / "bench.json"):
+            self.verbs.train(variant.base, variant.changes(seed), home)
+        self.trained += 1
+        return True
+
+    def judge(self, variant: Variant, seed: int) -> list[Row]:
+        """A row a stage and cycle."""
+        home = self.home(variant.name, seed)
+        oof = out_of_fold(RunFolder(home))
+        sessions = read_note(home / "bench.json").get("sessions", [])
+        rows = []
+        for place in variant.places():
+            stage, found = home / "stages" / place, home / "test" / place
+            self.voice.say(f"{variant.name}: stage {place} on the test recordings")
+            figures = examine(stage / "model", found, self.plan.exam, self.verbs, oof[place])
+            seconds = seconds_until(sessions, (stage / "oof_scores.parquet").stat().st_mtime)
+            rows.append(_row(variant, place, seed, asdict(figures), seconds))
+        return rows
+
+    def labels(self, variant: Variant, seed: int) -> list[Row]:
+        """A row a stage and cycle that was taught, where the truth is given."""
+        if self.plan.train_truth is None:
+            return []
+        folder = RunFolder(self.home(variant.name, seed))
+        found = judge_labels(variant.recipe(seed), folder, self.plan.train_truth)
+        shown = [row for row in found if row["stage"] in variant.places()]
+        return [{"variant": variant.name, "seed": seed, **row} for row in shown]
+
+    def blend(self, variant: Variant, seed: int, rows: Sequence[Row]) -> Row:
+        """Blend the members of the same seed, unless that was done with these very members."""
+        home = self.home(variant.name, seed)
+        members = [self.home(name, seed) for name in variant.members]
+        digests = sorted(read_bundle(member).digest for member in members)
+        made = read_note(home / "bundle.json").get("provenance", {})
+        same = made.get("by") == variant.by and sorted(made["members"].values()) == digests
+        if not (same and (home / "report.json").is_file()):
+            self.verbs.blend(members, home, variant.by)
+        own = from_json(read_note(home / "report.json")["reports"][-1])
+        oof = (own.macro_ap.value, own.macro_auc.value)
+        figures = examine(home, home / "test", self.plan.exam, self.verbs, oof)
+        last = {row["variant"]: row["seconds"] for row in rows if row["seed"] == seed}
+        seconds = sum(last[name] for name in variant.members)
+        return _row(variant, BLEND, seed, asdict(figures), seconds)
+
+
+def _row(variant: Variant, stage: str, seed: int, figures: Row, seconds: float) -> Row:
+    place = {"variant": variant.name, "stage": stage, "seed": seed}
+    return {**place, **figures, "seconds": seconds}
+
+
+@contextmanager
+def _timed(note: Path) -> Iterator[None]:
+    """Keep when work began and ended; a session without an end was cut off."""
+    sessions = [*read_note(note).get("sessions", []), {"began": time.time()}]
+    write_json({"sessions": sessions}, note)
+    try:
+        yield
+    finally:
+        sessions[-1]["ended"] = time.time()
+        write_json({"sessions": sessions}, note)

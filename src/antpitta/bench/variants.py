@@ -1,0 +1,134 @@
+"""Variants: what is compared, as data. A variant is a recipe with settings, or an ensemble.
+
+All are checked before the first one is trained: a misspelt setting in the last of them would
+otherwise be found after hours. Members of an ensemble are variants too; an ensemble that is
+chosen brings its members along.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from antpitta.core.config import Recipe, Settings
+from antpitta.core.errors import UserMistake
+from antpitta.files.benches import Told, read_ablation
+from antpitta.files.recipes import read_recipe
+from antpitta.learn.stages import cycles_of
+from antpitta.scores.ensemble import By
+
+BLEND = "-"  # in the column of stages: an ensemble has none
+
+
+class Variant(Settings):
+    """One row of the table, or one row a stage."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    says: str  # one line for the table
+    base: str = ""  # a recipe that ships, or a file beside the table of variants
+    set: tuple[str, ...] = ()  # changes to it, as after --set
+    rows: tuple[str, ...] = ()  # stages that are judged, a later cycle as "taught-c2"; all
+    members: tuple[str, ...] = ()  # of an ensemble: names of other variants
+    by: By = "mean"
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if bool(self.base) == bool(self.members):
+            raise ValueError("give either base (a recipe) or members (of an ensemble)")
+        if self.members and (self.set or self.rows):
+            raise ValueError("an ensemble takes neither set nor rows; its members do")
+        return self
+
+    def recipe(self, seed: int) -> Recipe:
+        """The variant's recipe; UserMistake for an unknown one or a wrong setting."""
+        return read_recipe(self.base, self.changes(seed))
+
+    def changes(self, seed: int) -> tuple[str, ...]:
+        """All its settings, the seed last."""
+        return (*self.set, f"seed={seed}")
+
+    def places(self) -> tuple[str, ...]:
+        """The stages and cycles that are judged, in the order in which they are trained."""
+        if self.members:
+            return (BLEND,)
+        every = places_of(self.recipe(1))
+        return tuple(place for place in every if not self.rows or place in self.rows)
+
+
+def places_of(recipe: Recipe) -> tuple[str, ...]:
+    """Every stage and cycle, under the name of its folder."""
+    return tuple(
+        stage.name if cycle == 1 else f"{stage.name}-c{cycle}"
+        for stage in recipe.stages
+        for cycle in range(1, cycles_of(stage) + 1)
+    )
+
+
+def read_variants(name: str) -> tuple[Variant, ...]:
+    """The variants of a table, each checked down to its settings.
+
+    Raises UserMistake that names the first variant that is wrong.
+    """
+    told = read_ablation(name)
+    listed = told.table.get("variants")
+    if not isinstance(listed, list) or not listed or set(told.table) != {"variants"}:
+        raise UserMistake(
+            f"{told.path}: is no table of variants; give a file of [[variants]], not a recipe"
+        )
+    found: list[Variant] = []
+    for entry in listed:
+        variant = _parse(entry, told)
+        if variant.name in {one.name for one in found}:
+            raise UserMistake(f"{told.path}: two variants are named {variant.name!r}; rename one")
+        _check(variant, found, told)
+        found.append(variant)
+    return tuple(found)
+
+
+def choose_variants(variants: Sequence[Variant], names: Sequence[str]) -> tuple[Variant, ...]:
+    """Those named, and what they are made of, in the table's order; all where none is named."""
+    known = {variant.name: variant for variant in variants}
+    if strange := [name for name in names if name not in known]:
+        raise UserMistake(
+            f"--variants {strange[0]}: there is no such variant; take of {', '.join(known)}"
+        )
+    wanted: set[str] = set()
+    queue = list(names or known)
+    while queue:
+        name = queue.pop()
+        wanted.add(name)
+        queue += known[name].members
+    return tuple(variant for variant in variants if variant.name in wanted)
+
+
+def _parse(entry: Any, told: Told) -> Variant:
+    try:
+        variant = Variant.model_validate(entry)
+    except ValidationError as error:
+        name = entry.get("name", "without a name") if isinstance(entry, dict) else entry
+        said = "; ".join(
+            f"{'.'.join(str(at) for at in one['loc']) or 'variant'}: {one['msg']}"
+            for one in error.errors()
+        )
+        raise UserMistake(f"{told.path}: variant {name}: {said}; correct these") from None
+    beside = told.path.parent / variant.base
+    if variant.base and beside.is_file():
+        return variant.model_copy(update={"base": str(beside)})
+    return variant
+
+
+def _check(variant: Variant, before: Sequence[Variant], told: Told) -> None:
+    where = f"{told.path}: variant {variant.name}"
+    names = [one.name for one in before]
+    if strange := [name for name in variant.members if name not in names]:
+        raise UserMistake(f"{where}: member {strange[0]!r} is not above it; name one that is")
+    if variant.members and len(set(variant.members)) < max(2, len(variant.members)):
+        raise UserMistake(f"{where}: an ensemble needs two different members or more; name them")
+    if not variant.base:
+        return
+    try:
+        every = places_of(variant.recipe(1))
+    except UserMistake as mistake:
+        raise UserMistake(f"{where}: {mistake}") from None
+    if strange := [row for row in variant.rows if row not in every]:
+        raise UserMistake(f"{where}: no stage {strange[0]!r}; rows are of {', '.join(every)}")

