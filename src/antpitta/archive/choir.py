@@ -1,6 +1,8 @@
 """One model or many that listen together: a bundle's folds, or an ensemble's members, blended."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,14 +12,41 @@ from antpitta.core.config import parse_recipe
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Recording, Scores
 from antpitta.files.bundle import Bundle
+from antpitta.files.cache import cached_pictures
 from antpitta.files.embedding import find_network
-from antpitta.net.drawing import Pen, make_pen
+from antpitta.net.drawing import Pen, Picture, make_pen
 from antpitta.net.runtime import Heard, Listener, listen_together
 from antpitta.scores.ensemble import Blend
 from antpitta.scores.members import Member
 
 Floats = NDArray[np.float32]
 Reader = Callable[[Recording, float, float], Floats]
+
+
+@dataclass(frozen=True)
+class KeptPen(Pen):
+    """A pen whose drawings are kept on the disk, as training keeps them.
+
+    For embeddings: they take a hundred times longer than what comes after them, and the next
+    round's model asks for the same ones.
+    """
+
+    last: list[tuple[Path, Picture]] = field(default_factory=list)  # the recording at hand
+
+    def image(self, recording: Recording, start: float, stop: float, read: Reader) -> Picture:
+        """Cut from the whole recording's drawing, made where the cache has none."""
+        images = self.drawing.images_of(recording.duration)
+        if not self.last or self.last[0][0] != recording.path:
+            draw = super().image
+
+            def whole(one: Recording) -> Picture:
+                return np.concatenate([draw(one, *cut, read) for cut in images])
+
+            [found] = cached_pictures([recording], self.drawing.digest, whole)
+            self.last[:] = [(recording.path, found)]
+        frames = [self.drawing.frames_of(b - a) for a, b in images]
+        first = sum(frames[: images.index((start, stop))])
+        return np.array(self.last[0][1][first : first + self.drawing.frames_of(stop - start)])
 
 
 class Choir:
@@ -38,7 +67,8 @@ class Choir:
             key = recipe.drawing.digest
             if key not in pens:
                 network = find_network(recipe.embedding) if recipe.embedding else None
-                pens[key] = make_pen(recipe, network, torch.get_num_threads())
+                pen = make_pen(recipe, network, torch.get_num_threads())
+                pens[key] = KeptPen(pen.drawing, pen.width, pen.draw) if network else pen
             self.listeners.append(Listener(recipe, part.classes, part.states(), pens[key]))
 
     def listen(
