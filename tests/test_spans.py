@@ -80,7 +80,10 @@ def test_features_of_several_reductions_lie_side_by_side():
     with torch.no_grad():
         found = joined.body.eval()(pixels)[0, :, :, 0]
         fine, same, coarse = (
-            build_backbone(Network(reduction=r)).body.eval()(pixels)[0].transpose(1, 2).flatten(0, 1)
+            build_backbone(Network(reduction=r))
+            .body.eval()(pixels)[0]
+            .transpose(1, 2)
+            .flatten(0, 1)
             for r in (4, 8, 16)
         )
     torch.testing.assert_close(found[: len(fine)], fine.unflatten(1, (32, 2)).mean(dim=2))

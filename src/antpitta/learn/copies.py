@@ -49,9 +49,9 @@ class Copy:
     def digest(self) -> str:
         """What a cached picture is keyed by, besides the host's sound: equal for equal plans."""
         said = [
-            (one.call.recording, one.call.start, one.call.stop, one.call.low, one.call.high)
-            + (one.at, one.gain)
+            (box.recording, box.start, box.stop, box.low, box.high, one.at, one.gain)
             for one in self.laid
+            for box in [one.call]
         ]
         return hashlib.blake2b(repr(said).encode(), digest_size=8).hexdigest()
 

@@ -74,8 +74,10 @@ def fit(
     stage, place = task.stage, Place(fabric.global_rank, fabric.world_size)
     model, adam, optimizer = set_up(net, stage, fabric)
     if task.seen is not None:
-        own = torch.from_numpy(material.windows_of(task.train)).to(task.seen.device)
-        net.settle(task.seen[some].to(fabric.device) for some in own.split(BLOCK))
+        own = material.windows_of(task.train)
+        blocks = (torch.from_numpy(own[i : i + BLOCK]) for i in range(0, len(own), BLOCK))
+        seen = task.seen
+        net.settle(seen[rows.to(seen.device)].to(fabric.device) for rows in blocks)
     weights = class_weights(material, task).to(fabric.device) if stage.loss.balance else None
     kept = keeper.load()
     done = 0 if kept is None else kept[0]

@@ -12,6 +12,7 @@ from antpitta.core.config import Recipe
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Classes, Recording
 from antpitta.net.drawing import Pen, Picture, Read, make_pen
+from antpitta.net.heads import Heads, one_body
 from antpitta.net.scan import join, scan, scan_batch, unit_of
 from antpitta.net.sed import SedNet
 from antpitta.sound.windows import Pictures
@@ -46,6 +47,7 @@ class Listener:
         self.pen = pen or make_pen(recipe)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.nets = [self._net(state) for state in states]
+        self.heads = Heads(self.nets) if one_body(self.nets) else None
         windows = recipe.windows
         self.unit = unit_of(self.nets[0].stride, windows.frames, windows.scan_overlap)
 
@@ -65,6 +67,8 @@ class Listener:
 
     def scan(self, seen: Picture) -> list[Floats]:
         """What each net hears in one image: (rows, classes)."""
+        if self.heads is not None:
+            return np.split(self._scan(self.heads, seen), len(self.nets), axis=1)
         return [self._scan(net, seen) for net in self.nets]
 
     def gather(self, parts: list[list[Floats]], grids: list[TimeGrid]) -> Heard:
@@ -75,7 +79,7 @@ class Listener:
         value, grid = join(means, grids, self.unit)
         return Heard(presence.astype(np.float32), value, grid)
 
-    def _scan(self, net: SedNet, seen: Picture) -> Floats:
+    def _scan(self, net: SedNet | Heads, seen: Picture) -> Floats:
         windows = self.recipe.windows
         pixels = torch.from_numpy(seen).to(self.device)
         pictures = Pictures(pixels, np.array([len(seen)], dtype=np.int64))

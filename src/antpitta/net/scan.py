@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from antpitta.core.timegrid import TimeGrid
+from antpitta.net.heads import Heads
 from antpitta.net.sed import SedNet
 from antpitta.sound.windows import Cuts, Pictures, starts_of
 
@@ -46,7 +47,7 @@ def score_grid(image: TimeGrid, unit: int) -> TimeGrid:
 
 @torch.inference_mode()
 def scan(
-    net: SedNet,
+    net: SedNet | Heads,
     pictures: Pictures,
     images: NDArray[np.int64],
     frames: int,

@@ -129,7 +129,7 @@ class SedNet(nn.Module):
         return Logits(clipwise, classes.transpose(1, 2))
 
     def _levelled(self, layer: nn.Conv1d, seen: Tensor) -> Tensor:
-        """``layer`` of the levelled features; where the level is settled, folded into its weights."""
+        """``layer`` of the levelled features; a settled level is folded into the weights."""
         if not isinstance(self.level, nn.BatchNorm1d) or self.level.training:
             found: Tensor = layer(self.level(seen))
             return found
