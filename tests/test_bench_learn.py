@@ -27,7 +27,8 @@ from antpitta.bench.variants import choose_variants, read_variants
 from antpitta.bench.vectors import Embed, _embed, open_embed
 from antpitta.bench.yardstick import judge_yardstick
 from antpitta.cli import main
-from antpitta.core.config import Embedding, parse_recipe
+from antpitta.core.config import parse_recipe
+from antpitta.core.drawings import Embedding
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Classes
 from antpitta.files.benches import shipped_ablations

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from antpitta.core.config import Front, Recipe, Stage, Windows, parse_recipe
+from antpitta.core.config import Recipe, Stage, Windows, parse_recipe
+from antpitta.core.drawings import Front
 from antpitta.core.errors import UserMistake
 
 

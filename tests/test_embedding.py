@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from antpitta.core.config import Embedding, Recipe, parse_recipe
+from antpitta.core.config import Recipe, parse_recipe
+from antpitta.core.drawings import Embedding
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Recording
 from antpitta.files.embedding import KNOWN, find_network, pin_embedding

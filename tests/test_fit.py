@@ -11,7 +11,8 @@ from lightning_fabric import Fabric
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import antpitta.learn.fit as room
-from antpitta.core.config import Front, Loss, Network, Recipe, Stage, Windows
+from antpitta.core.config import Loss, Network, Recipe, Stage, Windows
+from antpitta.core.drawings import Front
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Annotation, Targets
 from antpitta.files.runs import CheckpointFile

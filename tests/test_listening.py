@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from antpitta.core.config import Front, Network, Recipe, Stage, Windows
+from antpitta.core.config import Network, Recipe, Stage, Windows
+from antpitta.core.drawings import Front
 from antpitta.core.types import Classes, Dataset, Recording
 from antpitta.learn.material import draw_recording, gather_material
 from antpitta.net.drawing import make_pen

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from antpitta.core.config import Front
+from antpitta.core.drawings import Front
 from antpitta.sound.logmel import (
     LogMel,
     band_edges,

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from antpitta.core.config import Front, Network, Pseudo, Recipe, Stage, Windows
+from antpitta.core.config import Network, Pseudo, Recipe, Stage, Windows
+from antpitta.core.drawings import Front
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Classes, Scores
 from antpitta.learn.pseudo import Heard, teach, window_scores

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from antpitta.core.config import Front, Network
+from antpitta.core.config import Network
+from antpitta.core.drawings import Front
 from antpitta.core.timegrid import TimeGrid
 from antpitta.net.scan import join, scan, scan_batch, score_grid, unit_of
 from antpitta.net.sed import SedNet

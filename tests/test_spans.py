@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from antpitta.core.config import Front, Network, Recipe, Stage
+from antpitta.core.config import Network, Recipe, Stage
+from antpitta.core.drawings import Front
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
 from antpitta.learn.spans import fill_spans

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from antpitta.core.config import Front
+from antpitta.core.drawings import Front
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes
 from antpitta.sound.targets import window_targets

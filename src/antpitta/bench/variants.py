@@ -10,7 +10,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from antpitta.core.config import Recipe, Settings
+from antpitta.core.config import Recipe
+from antpitta.core.drawings import Settings
 from antpitta.core.errors import UserMistake
 from antpitta.files.benches import Told, read_ablation
 from antpitta.files.recipes import read_recipe

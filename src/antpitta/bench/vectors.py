@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from antpitta.core.config import Embedding
+from antpitta.core.drawings import Embedding
 from antpitta.core.types import Recording
 from antpitta.files.audio import content_key, read
 from antpitta.files.cache import cached_pictures

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from antpitta.core.config import Embedding, Recipe
+from antpitta.core.config import Recipe
+from antpitta.core.drawings import Embedding
 from antpitta.core.errors import UserMistake
 from antpitta.files.audio import content_key
 

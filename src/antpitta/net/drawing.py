@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from antpitta.core.config import Drawing, Recipe
+from antpitta.core.config import Recipe
+from antpitta.core.drawings import Drawing
 from antpitta.core.types import Recording
 from antpitta.net.embedding import Embedder, NoVector
 from antpitta.sound.logmel import LogMel, picture

@@ -20,7 +20,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from antpitta.core.config import Embedding
+from antpitta.core.drawings import Embedding
 from antpitta.core.errors import UserMistake
 
 Wave = NDArray[np.float32]

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from antpitta.core.config import Front
+from antpitta.core.drawings import Front
 
 LINEAR_HZ = 200 / 3  # Hz per mel, below the break
 BREAK_HZ = 1000.0
