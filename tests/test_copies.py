@@ -53,7 +53,8 @@ def sound(rec, start, stop):
 
 def test_a_call_goes_where_its_species_is_absent_within_its_fold():
     (copy,) = plan_copies(DATA, FOLDS, ALWAYS, 1)
-    assert copy.host == 1 and copy.recording.id == "b+1"
+    assert copy.host == 1
+    assert copy.recording.id == "b+1"
     assert copy.recording.path == DATA.recordings[1].path
     assert {one.call.recording for one in copy.laid} == {"a"}
     assert [one.at for one in copy.laid] == [5, 5.5]
@@ -88,7 +89,8 @@ def test_a_copy_sounds_as_its_host_with_the_call_as_far_above_its_background():
     hear = hearing_copies(sound, [one], DATA, RATE)
     mixed, host = hear(one.recording, 0, 10), sound(DATA.recordings[1], 0, 10)
     new = mixed - host
-    assert np.abs(new[: 5 * RATE]).max() == 0 and np.abs(new[6 * RATE :]).max() == 0
+    assert np.abs(new[: 5 * RATE]).max() == 0
+    assert np.abs(new[6 * RATE :]).max() == 0
     level = np.sqrt(np.mean(new[round(5.2 * RATE) : round(5.8 * RATE)] ** 2))
     assert level == pytest.approx(0.1 / np.sqrt(2), rel=0.03)
     late = hear(one.recording, 5.5, 6)  # a stretch that begins inside the call

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from antpitta.core.errors import UserMistake
 from antpitta.files.audio import probe, read
 from antpitta.files.bundle import read_bundle
 from antpitta.files.runs import load_tensors
+from antpitta.net.drawing import Pen
 from antpitta.net.embedding import Embedder
 from antpitta.net.sed import UNHEARD, SedNet
 
@@ -219,12 +221,31 @@ def test_members_on_one_network_ask_it_once(embedded, scapes, tmp_path, monkeypa
     ap.ensemble([embedded.path, second], tmp_path / "both")
     drawn = []
     draw = Embedder.draw
+    monkeypatch.setenv("ANTPITTA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(Embedder, "draw", lambda *given: drawn.append(1) or draw(*given))
     both = ap.predict(tmp_path / "both", scapes / "test")
     assert len(drawn) == 4  # recordings
+    pd.testing.assert_frame_equal(ap.predict(tmp_path / "both", scapes / "test"), both)
+    assert len(drawn) == 4  # kept, for this round and the next
     np.testing.assert_allclose(
         both.to_numpy(), ap.predict(embedded.model, scapes / "test").to_numpy(), atol=1e-6
     )
+
+
+def test_a_recording_of_several_images_is_kept_whole_and_cut_again(embedded, tmp_path, monkeypatch):
+    monkeypatch.setenv("ANTPITTA_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(1)
+    sf.write(tmp_path / "long.wav", rng.normal(0, 0.1, round(130.3 * 16_000)), 16_000)
+    recording = probe(tmp_path / "long.wav", "long")
+    [listener] = Choir(read_bundle(embedded.model)).listeners
+    plain = Pen(listener.pen.drawing, listener.pen.width, listener.pen.draw)
+    read_16 = partial(read, sample_rate=16_000)
+    images = plain.drawing.images_of(recording.duration)
+    assert len(images) > 1
+    for start, stop in images:
+        kept = listener.pen.image(recording, start, stop, read_16)
+        np.testing.assert_array_equal(kept, plain.image(recording, start, stop, read_16))
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
 
 
 def test_a_recording_whose_vectors_are_no_numbers_goes_to_quarantine(embedded, scapes, tmp_path):

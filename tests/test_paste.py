@@ -62,9 +62,11 @@ def test_beside_silence_a_call_stays_as_loud_as_it_was(levels):
 
 def test_a_call_rises_and_falls_and_is_whole_between():
     call = faded(np.ones(RATE, dtype="f4"), RATE)
-    assert call[0] == 0 and call[-1] == 0
+    assert call[0] == 0
+    assert call[-1] == 0
     assert (call[800:-800] == 1).all()
-    assert (np.diff(call[:800]) > 0).all() and (np.diff(call[-800:]) < 0).all()
+    assert (np.diff(call[:800]) > 0).all()
+    assert (np.diff(call[-800:]) < 0).all()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Framewise logits averaged over each class's own box length, and features of several reductions."""
+"""Logits averaged over each class's own box length, and features of several reductions."""
 
 from pathlib import Path
 

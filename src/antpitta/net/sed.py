@@ -134,7 +134,8 @@ class SedNet(nn.Module):
             found: Tensor = layer(self.level(seen))
             return found
         mean, var = self.level.running_mean, self.level.running_var
-        assert mean is not None and var is not None
+        assert mean is not None
+        assert var is not None
         weight = layer.weight * (var + self.level.eps).rsqrt()[:, None]
         moved = (weight[:, :, 0] * mean).sum(dim=1)
         bias = -moved if layer.bias is None else layer.bias - moved
@@ -158,7 +159,8 @@ class SedNet(nn.Module):
             total, square = total + steps.double().sum(0), square + steps.double().square().sum(0)
         mean = total / max(1, count)
         var = square / max(1, count) - mean.square()
-        assert self.level.running_mean is not None and self.level.running_var is not None
+        assert self.level.running_mean is not None
+        assert self.level.running_var is not None
         self.level.running_mean.copy_(mean)
         self.level.running_var.copy_(var.clamp_min(0))
         self.settled = True
