@@ -9,9 +9,10 @@ import pytest
 import soundfile as sf
 
 import antpitta as ap
+from antpitta.api import predict_to
 from antpitta.core.errors import UserMistake
 from antpitta.files.bundle import read_bundle
-from antpitta.files.runs import load_tensors
+from antpitta.files.runs import load_tensors, read_scores
 
 
 def test_a_run_leaves_what_the_house_promises(run):
@@ -144,8 +145,6 @@ def test_a_long_recording_scores_as_its_minutes_do(run, scapes, tmp_path):
 
 
 def test_prevalences_move_the_odds(run, scapes, tmp_path):
-    from antpitta.api import predict_to
-
     (tmp_path / "p.csv").write_text("species,prevalence\ns0,0.9\n")
     plain = predict_to(run.model, [scapes / "test"], tmp_path / "a").presence
     moved = predict_to(
@@ -153,6 +152,17 @@ def test_prevalences_move_the_odds(run, scapes, tmp_path):
     ).presence
     assert moved["s0"].mean() == pytest.approx(0.9, abs=1e-3)
     assert np.array_equal(moved["s1"], plain["s1"])
+
+
+def test_a_run_says_how_often_it_believes_each_species_is_there(run, scapes, tmp_path):
+    table = pd.read_csv(run.path / "prevalence.csv")
+    scores = read_scores(run.path / "oof_scores.parquet")
+    believed = np.mean([one.value.max(axis=0) for one in scores], axis=0)
+    assert tuple(table["species"]) == scores[0].classes.names
+    np.testing.assert_allclose(table["prevalence"], believed, atol=1e-6)
+    predict_to(run.model, [scapes / "test"], tmp_path, prevalence=run.path / "prevalence.csv")
+    found = pd.read_csv(tmp_path / "presence.csv").drop(columns="recording_id")
+    np.testing.assert_allclose(found.mean(), believed, atol=1e-4)
 
 
 def test_an_ensemble_of_two_runs_listens(run, scapes, recipe, tmp_path):
