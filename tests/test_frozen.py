@@ -11,7 +11,7 @@ from antpitta.core.types import Targets
 from antpitta.files.runs import load_tensors
 from antpitta.learn.bank import Bank
 from antpitta.learn.batches import box_batch
-from antpitta.net.sed import SedNet, focused
+from antpitta.net.sed import Logits, SedNet, focused
 
 NET = {"backbone": "test_efficientnet", "pretrained": False}
 FROZEN = Network(**NET, reduction=16, frozen=True, heights="each", centre=True, smooth=3)
@@ -87,10 +87,11 @@ def test_logits_are_smoothed_over_the_steps_that_are_there():
 
 
 def test_a_box_is_judged_by_its_own_steps_and_a_pseudo_label_by_the_highest():
-    framewise = torch.tensor([[[1.0], [2.0], [4.0]], [[7.0], [5.0], [6.0]]])
+    sharp = torch.tensor([[[1.0], [2.0], [4.0]], [[7.0], [5.0], [6.0]]])
+    averaged = torch.tensor([[[1.5], [2.3], [3.0]], [[6.0], [6.5], [5.5]]])
     focus = torch.tensor([[0, 16, 40], [1, 0, 0], [0, 3, 5]])
-    found = focused(framewise, focus, 16)[:, 0]
-    assert found.tolist() == pytest.approx([(2 * 16 + 4 * 8) / 24, 7.0, 1.0])
+    found = focused(Logits(averaged.amax(dim=1), averaged, sharp), focus, 16)[:, 0]
+    assert found.tolist() == pytest.approx([(2 * 16 + 4 * 8) / 24, 6.5, 1.0])
 
 
 def test_every_box_is_a_row_and_taught_windows_come_after(staged_material):

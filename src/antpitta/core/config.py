@@ -115,6 +115,7 @@ class Stage(Settings):
     accumulate: Count = 1  # batches a step
     epochs: Count = 5
     cosine: Count | None = None  # epochs of half a cosine; None: all of them
+    solver: Literal["adam", "lbfgs"] = "adam"  # lbfgs: learn/solve.py
     rate: Positive = 3e-4
     decay: float = Field(0.0, ge=0)  # L2: its half times the weights' squared sum joins the loss
     mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha) on the input; 0 is off
@@ -123,6 +124,12 @@ class Stage(Settings):
     masks: Masks = Masks()
     loss: Loss = Loss()
     pseudo: Pseudo | None = None
+
+    @model_validator(mode="after")
+    def _only_boxes_are_solved(self) -> Self:
+        if self.solver == "lbfgs" and (self.loss.on != "boxes" or self.pseudo):
+            raise ValueError('solver = "lbfgs" goes with loss.on = "boxes", without pseudo labels')
+        return self
 
     @model_validator(mode="after")
     def _boxes_are_not_mixed(self) -> Self:

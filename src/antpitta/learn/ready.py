@@ -115,7 +115,7 @@ def loss_of(model: SedNet, ready: Ready, stage: Stage, weights: Tensor | None) -
     found = cast(Logits, model(ready.pixels, ready.mix, ready.late, ready.seen))
     logits = found.clipwise
     if ready.focus is not None:
-        logits = focused(found.framewise, ready.focus, model.stride)
+        logits = focused(found, ready.focus, model.stride)
     loss = masked_loss(logits.float(), *ready.told, stage.loss, weights, ready.whole)
     return loss if ready.scale == 1 else loss * ready.scale
 

@@ -39,6 +39,7 @@ from antpitta.learn.fit import Progress, Task, fit
 from antpitta.learn.keepers import Patient, Reader
 from antpitta.learn.material import Material
 from antpitta.learn.pseudo import Heard, teach
+from antpitta.learn.solve import solve
 from antpitta.net.scan import join, scan, scan_batch, unit_of
 from antpitta.net.sed import SedNet
 
@@ -156,7 +157,10 @@ def _train_fold(
     if stage.pasted:
         train = run.material.with_copies(train)
     task = Task(stage, train, taught, seed, seen, run.shell is not None)
-    fit(net, task, run.material, run.fabric, keeper, report)
+    if stage.solver == "lbfgs":
+        solve(net, task, run.material, run.fabric, report)
+    else:
+        fit(net, task, run.material, run.fabric, keeper, report)
     if run.first:
         save_tensors(net.state_dict(), path, {"stage": stage.name, "from": origin})
         file.path.unlink(missing_ok=True)

@@ -23,8 +23,8 @@ class Heads(nn.Module):
         first = cast(SedNet, self.nets[0])
         seen = first.see(pixels)
         heard = [cast(SedNet, net).head(seen) for net in self.nets]
-        clipwise, framewise = zip(*heard, strict=True)
-        return Logits(torch.cat(clipwise, dim=1), torch.cat(framewise, dim=2))
+        clipwise, framewise, sharp = zip(*heard, strict=True)
+        return Logits(*(torch.cat(part, dim=-1) for part in (clipwise, framewise, sharp)))
 
 
 def one_body(nets: list[SedNet]) -> bool:

@@ -32,6 +32,7 @@ class Logits(NamedTuple):  # fabric walks a model's output, and cannot walk froz
 
     clipwise: Tensor  # (batch, classes)
     framewise: Tensor  # (batch, steps, classes); a step is ``stride`` frames
+    sharp: Tensor  # the same before they were averaged over steps
 
 
 class Level(nn.BatchNorm1d):
@@ -113,7 +114,7 @@ class SedNet(nn.Module):
             return self._head(seen.float())
 
     def _head(self, seen: Tensor) -> Logits:
-        classes = self._levelled(self.classify, seen)
+        sharp = classes = self._levelled(self.classify, seen)
         sound = _sound(seen) if self.given else None
         if self.network.smooth > 1 or self.steps is not None:
             steps = self.steps if self.steps is not None else (self.network.smooth,)
@@ -121,12 +122,12 @@ class SedNet(nn.Module):
         if sound is not None:
             classes = classes.masked_fill(~sound, UNHEARD)
         if not self.attend.weight.requires_grad:  # not learnt: the loss asks the framewise logits
-            return Logits(classes.amax(dim=2), classes.transpose(1, 2))
+            return Logits(classes.amax(dim=2), classes.transpose(1, 2), sharp.transpose(1, 2))
         attention = self._levelled(self.attend, seen)
         if sound is not None:
             attention = attention.masked_fill(~sound, -torch.inf)
         clipwise = (classes * attention.softmax(dim=2)).sum(dim=2)
-        return Logits(clipwise, classes.transpose(1, 2))
+        return Logits(clipwise, classes.transpose(1, 2), sharp.transpose(1, 2))
 
     def _levelled(self, layer: nn.Conv1d, seen: Tensor) -> Tensor:
         """``layer`` of the levelled features; a settled level is folded into the weights."""
@@ -140,6 +141,10 @@ class SedNet(nn.Module):
         moved = (weight[:, :, 0] * mean).sum(dim=1)
         bias = -moved if layer.bias is None else layer.bias - moved
         return torch.matmul(weight[:, :, 0], seen) + bias[:, None]
+
+    def of_rows(self, seen: Tensor) -> Tensor:
+        """Class logits (rows, classes) of features that are means over boxes: (rows, inputs)."""
+        return self._levelled(self.classify, seen[:, :, None])[:, :, 0]
 
     @torch.no_grad()
     def settle(self, seen: Iterator[Tensor]) -> None:
@@ -223,19 +228,27 @@ def _steps_of(network: Network, stride: int) -> tuple[int, ...] | None:
     return network.spans and tuple(max(1, round(span / stride)) for span in network.spans)
 
 
-def focused(framewise: Tensor, focus: Tensor, stride: int) -> Tensor:
-    """One logit a row and class, of framewise ones (windows, steps, classes).
+def cover(focus: Tensor, steps: int, stride: int) -> Tensor:
+    """The share of each step in the span of each row of ``focus`` (rows, 3): (rows, steps).
 
-    ``focus`` (rows, 3) names a window and a span of its frames: the logit is the mean over the
-    steps that the span covers, each by its share, and the highest of all where the span is empty.
+    A row names a window and a span of its frames. Shares add up to 1, to 0 where the span is empty.
     """
-    edges = torch.arange(framewise.shape[1] + 1, device=framewise.device) * stride
-    cover = torch.minimum(focus[:, 2:], edges[1:]) - torch.maximum(focus[:, 1:2], edges[:-1])
-    cover = cover.clamp_min(0).to(framewise.dtype)
-    total = cover.sum(dim=1, keepdim=True)
-    steps = framewise[focus[:, 0]]  # (rows, steps, classes)
-    mean = (steps * (cover / total.clamp_min(1))[:, :, None]).sum(dim=1)
-    return torch.where(total > 0, mean, steps.amax(dim=1))
+    edges = torch.arange(steps + 1, device=focus.device) * stride
+    frames = torch.minimum(focus[:, 2:], edges[1:]) - torch.maximum(focus[:, 1:2], edges[:-1])
+    frames = frames.clamp_min(0).float()
+    return frames / frames.sum(dim=1, keepdim=True).clamp_min(1)
+
+
+def focused(logits: Logits, focus: Tensor, stride: int) -> Tensor:
+    """One logit a row of ``focus`` (see :func:`cover`) and class.
+
+    It is the mean over the span, of logits that are not averaged yet, since that mean is what the
+    averaged ones are at a call's middle; and the highest averaged one where the span is empty.
+    """
+    shares = cover(focus, logits.sharp.shape[1], stride).to(logits.sharp.dtype)
+    mean = (logits.sharp[focus[:, 0]] * shares[:, :, None]).sum(dim=1)
+    highest = logits.framewise.amax(dim=1)[focus[:, 0]]
+    return torch.where(focus[:, 2:] > focus[:, 1:2], mean, highest)
 
 
 def _sound(seen: Tensor) -> Tensor:

@@ -1,0 +1,88 @@
+"""A head on a frozen body, taught by boxes alone: solved, not stepped towards.
+
+Each box is then one row of numbers (the mean of the features over it), the logits are linear in
+the head and the loss with its L2 is convex, so there is one best head. L-BFGS finds it in seconds,
+and no rate, batch or number of epochs has a say in it.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from antpitta.core.errors import UserMistake
+from antpitta.learn.batches import box_batch
+from antpitta.learn.fit import Progress, Task, class_weights
+from antpitta.learn.material import Material
+from antpitta.net.losses import CellTargets, masked_loss
+from antpitta.net.sed import SedNet, cover
+
+BLOCK = 16  # windows at once
+STEPS = 200  # at most; most heads need a third
+
+
+def solve(
+    net: SedNet,
+    task: Task,
+    material: Material,
+    fabric: Fabric,
+    report: Callable[[Progress], None],
+) -> None:
+    """The head that minimises the stage's loss over all training boxes, into ``net``."""
+    began, stage = time.perf_counter(), task.stage
+    net.to(fabric.device)
+    if task.seen is None:
+        raise UserMistake(
+            f'stage {stage.name}: solver "lbfgs" needs a frozen backbone without masks or mixup, '
+            'whose features fit in memory; set solver = "adam"'
+        )
+    own = material.windows_of(task.train)
+    blocks = [own[i : i + BLOCK] for i in range(0, len(own), BLOCK)]
+    seen = task.seen
+    net.settle(seen[torch.from_numpy(rows).to(seen.device)].to(fabric.device) for rows in blocks)
+    rows, heard = _boxes(net, seen, material, own, fabric.device)
+    if not len(rows):
+        raise UserMistake(
+            f"stage {stage.name}: its {len(task.train)} training recordings have no box to learn "
+            "from; give boxes in more recordings, or fewer folds (--set folds=2)"
+        )
+    weights = class_weights(material, task).to(fabric.device) if stage.loss.balance else None
+    head = [one for one in net.classify.parameters() if one.requires_grad]
+    solver = torch.optim.LBFGS(head, max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def value() -> Tensor:
+        solver.zero_grad()
+        logits = net.of_rows(rows)
+        loss = masked_loss(logits, heard, None, stage.loss, weights)
+        loss = loss + stage.decay / 2 * net.classify.weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    solver.step(value)  # type: ignore[no-untyped-call]
+    steps = int(solver.state[head[0]]["n_iter"])
+    loss = float(value().detach())
+    seconds = time.perf_counter() - began
+    report(Progress(stage.epochs, loss, 0.0, len(own), seconds, steps))
+
+
+def _boxes(
+    net: SedNet, seen: Tensor, material: Material, windows: np.ndarray, device: torch.device
+) -> tuple[Tensor, CellTargets]:
+    """A row of features (inputs,) and of targets (classes,) for every box."""
+    rows, value, weight = [], [], []
+    for window in windows:
+        batch = box_batch(material, np.array([window]), None)
+        if batch.focus is None or not len(batch.focus):
+            continue
+        features = seen[int(window)].to(device).float()  # (inputs, steps)
+        shares = cover(torch.from_numpy(batch.focus).to(device), features.shape[1], net.stride)
+        rows.append(shares @ features.T)
+        value.append(batch.heard.value)
+        weight.append(batch.heard.weight)
+    if not rows:
+        return torch.zeros(0), CellTargets(torch.zeros(0), torch.zeros(0))
+    told = (torch.from_numpy(np.concatenate(part)).to(device) for part in (value, weight))
+    return torch.cat(rows), CellTargets(*told)

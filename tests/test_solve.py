@@ -1,0 +1,132 @@
+"""A head solved at once: the best there is, the same as a plain regression, and honest refusals."""
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from scipy.optimize import minimize
+
+from antpitta.core.config import Loss, Masks, Network, Recipe, Stage, Windows
+from antpitta.core.drawings import Front
+from antpitta.core.errors import UserMistake
+from antpitta.core.types import Annotation
+from antpitta.learn.bank import Bank
+from antpitta.learn.fit import Task
+from antpitta.learn.solve import solve
+from antpitta.net.sed import SedNet, cover
+
+FABRIC = Fabric(accelerator="cpu", devices=1)
+STAGE = Stage(
+    name="s", sample="known", solver="lbfgs", decay=0.1, masks=Masks(chance=0.0),
+    loss=Loss(on="boxes", reduce="both"),
+)  # fmt: skip
+RECIPE = Recipe(
+    name="t",
+    when="t",
+    front=Front(sample_rate=8000, n_fft=256, hop=80, bands=32, low=50.0, high=4000.0, image=2.0),
+    windows=Windows(frames=64, overlap=0, scan_overlap=0),
+    network=Network(
+        backbone="test_efficientnet", pretrained=False, frozen=True, heights="each", centre=True,
+        reduction=8, smooth=3,
+    ),
+    stages=(STAGE,),
+)  # fmt: skip
+BOXES = [
+    Annotation(f"r{i}", start, start + 0.3, "ab"[k], (i + k + round(start)) % 3 > 0)
+    for i in range(6)
+    for k, start in ((0, 0.1), (1, 0.2), (0, 1.0))
+]
+
+
+@pytest.fixture(scope="module")
+def material(make_material):
+    return make_material(RECIPE, [2.0] * 6, BOXES, species=("a", "b"))
+
+
+def solved(material, stage=STAGE, train=range(6), found=None):
+    torch.manual_seed(1)
+    net = SedNet(RECIPE.network, 2, bands=32)
+    seen = Bank().of(net, stage, material)
+    task = Task(stage, np.array(train), None, (1,), seen)
+    solve(net, task, material, FABRIC, (found if found is not None else []).append)
+    return net, seen
+
+
+def rows_of(net, seen, material):
+    """Features, levelled, and label of every box in every window it touches, by hand."""
+    rows, labels, classes = [], [], []
+    for window in range(len(material.cuts)):
+        image, first = material.cuts.image[window], int(material.cuts.first[window])
+        for box in material.boxes[material.owner[image]]:
+            touched = material.grids[image].touched(box.start, box.stop)
+            span = max(touched.start - first, 0), min(touched.stop - first, 64)
+            if span[0] < span[1]:
+                frames = seen[window].float().repeat_interleave(net.stride, dim=1)
+                rows.append(frames[:, span[0] : span[1]].mean(dim=1))
+                labels.append(box.present)
+                classes.append("ab".index(box.label))
+    level = net.level
+    features = (torch.stack(rows) - level.running_mean) / (level.running_var + level.eps).sqrt()
+    return features.double().numpy(), np.array(labels), np.array(classes)
+
+
+def test_the_head_is_that_of_a_plain_regression(material):
+    net, seen = solved(material)
+    features, present, column = rows_of(net, seen, material)
+    weight = np.where(present, 1 / present.sum(), 1 / (~present).sum())
+
+    def value(flat):
+        head = flat.reshape(2, -1)
+        logit = (features * head[column, :-1]).sum(axis=1) + head[column, -1]
+        loss = (weight * np.logaddexp(0, np.where(present, -logit, logit))).sum()
+        error = weight * (1 / (1 + np.exp(-logit)) - present)
+        slope = STAGE.decay * np.concatenate([head[:, :-1], np.zeros((2, 1))], axis=1)
+        for k in range(2):
+            mine = column == k
+            slope[k] += np.append(error[mine] @ features[mine], error[mine].sum())
+        return loss + STAGE.decay / 2 * (head[:, :-1] ** 2).sum(), slope.ravel()
+
+    best = minimize(value, np.zeros(2 * (features.shape[1] + 1)), jac=True, tol=1e-10)
+    mine = np.concatenate(
+        [net.classify.weight.detach()[:, :, 0], net.classify.bias.detach()[:, None]], axis=1
+    )
+    assert value(mine.ravel())[0] == pytest.approx(best.fun, rel=1e-4)
+    np.testing.assert_allclose(mine, best.x.reshape(2, -1), atol=5e-3)
+
+
+def test_it_says_what_it_did_and_only_of_the_recordings_it_may(material):
+    said = []
+    net, _ = solved(material, found=said)
+    (progress,) = said
+    assert progress.steps > 1
+    assert 0 < progress.loss < 2 * np.log(2)  # what no head at all would lose
+    other, _ = solved(material, train=range(3))
+    assert not torch.equal(net.classify.weight, other.classify.weight)
+
+
+def test_equal_data_give_equal_heads(material):
+    one, two = solved(material)[0], solved(material)[0]
+    assert torch.equal(one.classify.weight, two.classify.weight)
+
+
+def test_without_boxes_or_kept_features_there_is_nothing_to_solve(material, make_material):
+    with pytest.raises(UserMistake, match="no box to learn from"):
+        solved(make_material(RECIPE, [2.0] * 6, [], species=("a", "b")))
+    masked = STAGE.model_copy(update={"masks": Masks(chance=0.5)})
+    with pytest.raises(UserMistake, match="frozen backbone"):
+        solved(material, masked)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"loss": {"on": "windows"}}, {"loss": {"on": "boxes"}, "pseudo": {"teacher": "x"}}],
+)
+def test_what_is_not_convex_is_not_solved(settings):
+    with pytest.raises(ValueError, match="lbfgs"):
+        Stage(name="s", solver="lbfgs", **settings)
+
+
+def test_a_span_covers_its_steps_by_their_share():
+    focus = torch.tensor([[0, 4, 20], [0, 8, 16], [0, 0, 0]])
+    expected = [[4 / 16, 8 / 16, 4 / 16], [0, 1, 0], [0, 0, 0]]
+    torch.testing.assert_close(cover(focus, 3, 8), torch.tensor(expected))
