@@ -65,7 +65,7 @@ def solve(
     steps = int(solver.state[head[0]]["n_iter"])
     loss = float(value().detach())
     seconds = time.perf_counter() - began
-    report(Progress(stage.epochs, loss, 0.0, len(own), seconds, steps))
+    report(Progress(1, loss, 0.0, len(own), seconds, steps))
 
 
 def _boxes(

@@ -142,13 +142,15 @@ def _train_fold(
     keeper = Patient(file) if run.first else Reader(file)
     what = f"{stage.name}{'' if cycle == 1 else f' cycle {cycle}'} fold {fold + 1}"
 
+    epochs = 1 if stage.solver == "lbfgs" else stage.epochs
+
     def report(progress: Progress) -> None:
         if not run.first:
             return
         row = {"stage": stage.name, "cycle": cycle, "fold": fold, **vars(progress)}
         run.folder.log([row])
         run.record(row)
-        run.voice.tick(what, progress.epoch, stage.epochs, progress.loss)
+        run.voice.tick(what, progress.epoch, epochs, progress.loss)
 
     if run.shell is not None:
         net = run.shell.take(net)
