@@ -9,7 +9,7 @@ import torch
 from antpitta.core.config import Network, Recipe, Stage, Windows
 from antpitta.core.drawings import Front
 from antpitta.core.types import Classes, Dataset, Recording
-from antpitta.learn.material import draw_recording, gather_material
+from antpitta.learn.material import gather_material
 from antpitta.net.drawing import make_pen
 from antpitta.net.runtime import Listener
 from antpitta.net.scan import join, scan, unit_of
@@ -70,7 +70,7 @@ def listener(nets):
 
 def test_a_recordings_picture_is_its_images_end_to_end(recordings):
     pen = make_pen(RECIPE)
-    found = draw_recording(recordings[1], pen, read)
+    found = pen.whole(recordings[1], read)
     wave = wave_of(recordings[1])
     mel = LogMel(RECIPE.front)
     wanted = [picture(wave[i : i + 2 * RATE], mel) for i in range(0, len(wave), 2 * RATE)]
@@ -80,7 +80,7 @@ def test_a_recordings_picture_is_its_images_end_to_end(recordings):
 
 def test_sound_that_breaks_off_is_filled_up_with_silence(recordings):
     pen = make_pen(RECIPE)
-    found = draw_recording(recordings[1], pen, breaks_off)
+    found = pen.whole(recordings[1], breaks_off)
     assert found.shape == (201 + 201 + 131, 32)
     assert found[:100].any()
     assert not found[110:].any()
@@ -88,7 +88,7 @@ def test_sound_that_breaks_off_is_filled_up_with_silence(recordings):
 
 def test_material_knows_each_image_and_its_windows(recordings):
     pen = make_pen(RECIPE)
-    drawn = [draw_recording(one, pen, read) for one in recordings]
+    drawn = [pen.whole(one, read) for one in recordings]
     dataset = Dataset(recordings, (), SPECIES)
     material = gather_material(dataset, RECIPE, drawn, torch.device("cpu"))
     assert material.owner.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 5]
@@ -104,7 +104,7 @@ def test_material_knows_each_image_and_its_windows(recordings):
 
 def test_listening_equals_scanning_the_training_pictures(recordings, nets, listener):
     pen = make_pen(RECIPE)
-    drawn = [draw_recording(one, pen, read) for one in recordings]
+    drawn = [pen.whole(one, read) for one in recordings]
     material = gather_material(Dataset(recordings, (), SPECIES), RECIPE, drawn, torch.device("cpu"))
     unit = unit_of(32, 64, 32)
     for i, recording in enumerate(recordings):

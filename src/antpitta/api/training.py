@@ -15,12 +15,11 @@ from antpitta.core.types import Scores
 from antpitta.files.bundle import Bundle, write_bundle
 from antpitta.files.dataset import Opened
 from antpitta.files.digest import digest_of
-from antpitta.files.embedding import pin_embedding
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder, read_scores, write_scores
 from antpitta.files.tables import replacing, write_csv
 from antpitta.learn.engine import Engine
-from antpitta.learn.spans import fill_spans
+from antpitta.learn.spans import pin_recipe
 from antpitta.learn.stages import Voice, last_cycle
 from antpitta.learn.train import train_stages
 from antpitta.report.card import render_card
@@ -69,7 +68,7 @@ def train(
     ``devices`` keeps its own work below ``if __name__ == "__main__"``. Raises UserMistake for data
     or settings that cannot be trained on.
     """
-    chosen = fill_spans(pin_embedding(read_recipe(recipe, changes)), data.dataset)
+    chosen = pin_recipe(read_recipe(recipe, changes), data.dataset)
     folder = RunFolder(Path(out))
     folder.begin(_config(data, chosen), resume=resume)
     voice.say(_counts(data))

@@ -14,13 +14,12 @@ from antpitta.core.types import Recording, Scores
 from antpitta.files.bundle import Bundle
 from antpitta.files.cache import cached_pictures
 from antpitta.files.embedding import find_network
-from antpitta.net.drawing import Pen, Picture, make_pen
+from antpitta.net.drawing import Pen, Picture, Read, make_pen
 from antpitta.net.runtime import Heard, Listener, listen_together
 from antpitta.scores.ensemble import Blend
 from antpitta.scores.members import Member
 
 Floats = NDArray[np.float32]
-Reader = Callable[[Recording, float, float], Floats]
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,14 @@ class KeptPen(Pen):
 
     last: list[tuple[Path, Picture]] = field(default_factory=list)  # the recording at hand
 
-    def image(self, recording: Recording, start: float, stop: float, read: Reader) -> Picture:
+    def image(self, recording: Recording, start: float, stop: float, read: Read) -> Picture:
         """Cut from the whole recording's drawing, made where the cache has none."""
         images = self.drawing.images_of(recording.duration)
         if not self.last or self.last[0][0] != recording.path:
-            draw = super().image
-
-            def whole(one: Recording) -> Picture:
-                return np.concatenate([draw(one, *cut, read) for cut in images])
-
-            [found] = cached_pictures([recording], self.drawing.digest, whole)
+            plain = Pen(self.drawing, self.width, self.draw)
+            [found] = cached_pictures(
+                [recording], self.drawing.digest, lambda one: plain.whole(one, read)
+            )
             self.last[:] = [(recording.path, found)]
         frames = [self.drawing.frames_of(b - a) for a, b in images]
         first = sum(frames[: images.index((start, stop))])
@@ -71,9 +68,7 @@ class Choir:
                 pens[key] = KeptPen(pen.drawing, pen.width, pen.draw) if network else pen
             self.listeners.append(Listener(recipe, part.classes, part.states(), pens[key]))
 
-    def listen(
-        self, recording: Recording, reader: Callable[[int], Reader]
-    ) -> tuple[Floats, Scores]:
+    def listen(self, recording: Recording, reader: Callable[[int], Read]) -> tuple[Floats, Scores]:
         """The recording's presence (classes,), and its framewise scores.
 
         ``reader`` makes the function that reads at a sample rate: members may differ in theirs,
@@ -86,7 +81,7 @@ class Choir:
         signed = Scores(recording.id, grid, self.classes, value, self.bundle.name)
         return presence, signed
 
-    def _hear(self, recording: Recording, reader: Callable[[int], Reader]) -> list[Heard]:
+    def _hear(self, recording: Recording, reader: Callable[[int], Read]) -> list[Heard]:
         heard: dict[int, Heard] = {}
         for pen in {id(one.pen): one.pen for one in self.listeners}.values():
             mine = [i for i, one in enumerate(self.listeners) if one.pen is pen]

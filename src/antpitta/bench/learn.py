@@ -34,10 +34,9 @@ from antpitta.core.types import Dataset
 from antpitta.files.benches import read_note
 from antpitta.files.bundle import read_bundle
 from antpitta.files.digest import digest_of
-from antpitta.files.embedding import pin_embedding
 from antpitta.files.runs import RunFolder
 from antpitta.files.tables import write_json
-from antpitta.learn.spans import fill_spans
+from antpitta.learn.spans import pin_recipe
 from antpitta.learn.stages import Voice
 from antpitta.scores.evaluate import from_json
 
@@ -108,7 +107,7 @@ class _Work:
         Raises UserMistake where the folder holds a run of other settings or other data.
         """
         home = self.home(variant.name, seed)
-        recipe = fill_spans(pin_embedding(variant.recipe(seed)), self.plan.dataset)
+        recipe = pin_recipe(variant.recipe(seed), self.plan.dataset)
         if (home / "report.json").is_file():  # a run's last file but for its page
             same = {"recipe": recipe.model_dump(mode="json"), "data": self.digest}
             RunFolder(home).begin(same, resume=True)

@@ -55,10 +55,8 @@ def learn(
     absent: Absent = None,
     annotations: Tables = None,
     sites: Sites = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[
-        str, typer.Option("--precision", help="auto, 32-true or bf16-mixed.")
-    ] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Train every variant for every seed, and print one table: out of fold and on test sound.
 

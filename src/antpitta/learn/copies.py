@@ -9,7 +9,6 @@ all that was laid over it.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -18,11 +17,10 @@ from numpy.typing import NDArray
 
 from antpitta.core.config import Paste
 from antpitta.core.types import Annotation, Dataset, Recording
+from antpitta.net.drawing import Read, Wave
 from antpitta.sound.paste import factor, faded, in_band, lay, steady_level
 
-Wave = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Read = Callable[[Recording, float, float], Wave]
 
 LEVELS = 4096  # of recordings' bands, kept
 
@@ -49,9 +47,8 @@ class Copy:
     def digest(self) -> str:
         """What a cached picture is keyed by, besides the host's sound: equal for equal plans."""
         said = [
-            (box.recording, box.start, box.stop, box.low, box.high, one.at, one.gain)
-            for one in self.laid
-            for box in [one.call]
+            (call.recording, call.start, call.stop, call.low, call.high, at, gain)
+            for call, at, gain in ((one.call, one.at, one.gain) for one in self.laid)
         ]
         return hashlib.blake2b(repr(said).encode(), digest_size=8).hexdigest()
 

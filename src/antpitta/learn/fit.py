@@ -74,10 +74,7 @@ def fit(
     stage, place = task.stage, Place(fabric.global_rank, fabric.world_size)
     model, adam, optimizer = set_up(net, stage, fabric)
     if task.seen is not None:
-        own = material.windows_of(task.train)
-        blocks = (torch.from_numpy(own[i : i + BLOCK]) for i in range(0, len(own), BLOCK))
-        seen = task.seen
-        net.settle(seen[rows.to(seen.device)].to(fabric.device) for rows in blocks)
+        settle(net, task.seen, material.windows_of(task.train), fabric.device)
     weights = class_weights(material, task).to(fabric.device) if stage.loss.balance else None
     kept = keeper.load()
     done = 0 if kept is None else kept[0]
@@ -91,10 +88,7 @@ def fit(
         torch.manual_seed(int(rng.integers(2**31)) + place.rank)
         batches = epoch_batches(stage, material, task.train, task.taught, rng)
         if not batches:
-            raise UserMistake(
-                f"stage {stage.name}: its {len(task.train)} training recordings have no box to "
-                "learn from; give boxes in more recordings, or fewer folds (--set folds=2)"
-            )
+            raise nothing_to_learn(task)
         net.train()
         total = torch.zeros((), dtype=torch.float64, device=fabric.device)
         windows, steps, rate = 0, 0, stage.rate
@@ -123,6 +117,20 @@ def fit(
         # Reported first: killed in between, the epoch is run and reported again, never lost.
         report(Progress(epoch + 1, mean, rate, windows, seconds, steps))
         keeper.save(epoch + 1, capture(net, optimizer))
+
+
+def settle(net: SedNet, seen: Tensor, windows: NDArray[np.int64], device: torch.device) -> None:
+    """Level ``net`` by what its frozen body saw of these windows."""
+    blocks = (torch.from_numpy(windows[i : i + BLOCK]) for i in range(0, len(windows), BLOCK))
+    net.settle(seen[rows.to(seen.device)].to(device) for rows in blocks)
+
+
+def nothing_to_learn(task: Task) -> UserMistake:
+    """What is raised where no training recording has a box."""
+    return UserMistake(
+        f"stage {task.stage.name}: its {len(task.train)} training recordings have no box to "
+        "learn from; give boxes in more recordings, or fewer folds (--set folds=2)"
+    )
 
 
 def running(*, eager: bool) -> AbstractContextManager[Any]:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from antpitta.core.config import Recipe
 from antpitta.core.timegrid import TimeGrid
-from antpitta.core.types import Annotation, Dataset, Recording, Targets
+from antpitta.core.types import Annotation, Dataset, Targets
 from antpitta.learn.copies import Copy
-from antpitta.net.drawing import Pen, Picture, Read
+from antpitta.net.drawing import Picture
 from antpitta.sound.targets import window_targets
 from antpitta.sound.windows import Cuts, Pictures, cut
 
@@ -63,12 +63,6 @@ class Material:
                     mine += [(rows.start, rows.stop, column, said.present) for column in columns]
             found.append(mine)
         return tuple(found)
-
-
-def draw_recording(recording: Recording, pen: Pen, read: Read) -> Picture:
-    """The picture of a recording: its images end to end, (frames, width)."""
-    images = pen.drawing.images_of(recording.duration)
-    return np.concatenate([pen.image(recording, start, stop, read) for start, stop in images])
 
 
 def gather_material(

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from antpitta.core.errors import UserMistake
 from antpitta.learn.batches import box_batch
-from antpitta.learn.fit import Progress, Task, class_weights
+from antpitta.learn.fit import Progress, Task, class_weights, nothing_to_learn, settle
 from antpitta.learn.material import Material
 from antpitta.net.losses import CellTargets, masked_loss
 from antpitta.net.sed import SedNet, cover
 
-BLOCK = 16  # windows at once
 STEPS = 200  # at most; most heads need a third
 
 
@@ -40,15 +39,10 @@ def solve(
             'whose features fit in memory; set solver = "adam"'
         )
     own = material.windows_of(task.train)
-    blocks = [own[i : i + BLOCK] for i in range(0, len(own), BLOCK)]
-    seen = task.seen
-    net.settle(seen[torch.from_numpy(rows).to(seen.device)].to(fabric.device) for rows in blocks)
-    rows, heard = _boxes(net, seen, material, own, fabric.device)
+    settle(net, task.seen, own, fabric.device)
+    rows, heard = _boxes(net, task.seen, material, own, fabric.device)
     if not len(rows):
-        raise UserMistake(
-            f"stage {stage.name}: its {len(task.train)} training recordings have no box to learn "
-            "from; give boxes in more recordings, or fewer folds (--set folds=2)"
-        )
+        raise nothing_to_learn(task)
     weights = class_weights(material, task).to(fabric.device) if stage.loss.balance else None
     head = [one for one in net.classify.parameters() if one.requires_grad]
     solver = torch.optim.LBFGS(head, max_iter=STEPS, line_search_fn="strong_wolfe")

@@ -9,6 +9,12 @@ import numpy as np
 from antpitta.core.config import Recipe
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Dataset
+from antpitta.files.embedding import pin_embedding
+
+
+def pin_recipe(recipe: Recipe, dataset: Dataset) -> Recipe:
+    """The recipe with all that only the data and the disk tell written in: what a run is of."""
+    return fill_spans(pin_embedding(recipe), dataset)
 
 
 def fill_spans(recipe: Recipe, dataset: Dataset) -> Recipe:

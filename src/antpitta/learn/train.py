@@ -27,7 +27,7 @@ from antpitta.files.tables import write_csv
 from antpitta.learn.copies import Copy, hearing_copies, plan_copies
 from antpitta.learn.engine import Engine, Shell, build_fabric, work_on
 from antpitta.learn.folds import deal_folds
-from antpitta.learn.material import draw_recording, gather_material
+from antpitta.learn.material import gather_material
 from antpitta.learn.stages import Run, Voice, run_stages
 from antpitta.net.drawing import make_pen
 
@@ -58,7 +58,7 @@ def train_stages(
     drawn = cached_pictures(
         all_of_them,
         recipe.drawing.digest,
-        lambda recording: draw_recording(recording, pen, hear),
+        lambda recording: pen.whole(recording, hear),
         plan=lambda recording: plans.get(recording.id, ""),
         workers=(os.cpu_count() or 1) if network else 2,
         tick=_count(len(all_of_them), voice, "embeddings" if network else "spectrograms"),

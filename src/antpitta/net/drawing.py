@@ -31,6 +31,11 @@ class Pen:
     width: int
     draw: Callable[[Wave, int], Picture]  # of a whole image's wave, so many frames
 
+    def whole(self, recording: Recording, read: Read) -> Picture:
+        """The picture of a recording: its images end to end, (frames, width)."""
+        images = self.drawing.images_of(recording.duration)
+        return np.concatenate([self.image(recording, *cut, read) for cut in images])
+
     def image(self, recording: Recording, start: float, stop: float, read: Read) -> Picture:
         """One image; ``read`` gives a stretch of sound at the drawing's sample rate.
 
