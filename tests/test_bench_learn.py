@@ -79,6 +79,14 @@ rows = ["taught", "taught-c2"]
 name = "both"
 says = "blended"
 members = ["plain", "again"]
+[[variants]]
+name = "plain-rescaled"
+says = "plain, rescaled"
+rescaled = "plain"
+[[variants]]
+name = "both-rescaled"
+says = "both, rescaled"
+rescaled = "both"
 """
 SILENT = api.Voice(lambda text: None, lambda what, done, total, loss: None)
 
@@ -153,16 +161,19 @@ def test_rows_are_those_of_the_table_in_its_order(bench):
         ("again", "taught"),
         ("again", "taught-c2"),
         ("both", "-"),
+        ("plain-rescaled", "-"),
+        ("both-rescaled", "-"),
     ]
     assert list(zip(bench.runs["variant"], bench.runs["stage"], strict=True)) == places * 2
-    assert list(bench.runs["seed"]) == [1] * 5 + [2] * 5
+    assert list(bench.runs["seed"]) == [1] * 7 + [2] * 7
     shown = bench.table
     assert list(zip(shown["variant"], shown["stage"], strict=True)) == places
 
 
 def test_figures_are_those_of_the_run_folders(bench, out, scapes):
     truth = truth_of(scapes)
-    for row in bench.runs.itertuples():
+    own = ~bench.runs["variant"].str.endswith("-rescaled")
+    for row in bench.runs[own].itertuples():
         home = out / f"seed{row.seed}" / row.variant
         found = home / "test" / ("" if row.stage == "-" else row.stage)
         scores = pd.read_csv(found / "presence.csv").set_index("recording_id")
@@ -182,6 +193,22 @@ def test_out_of_fold_figures_are_of_judged_boxes(bench, out):
             for name, score in (("oof_ap", average_precision_score), ("oof_auc", roc_auc_score)):
                 expected = np.mean([score(own["present"], own["score"]) for own in both])
                 assert rows.loc[(variant, stage, seed), name] == pytest.approx(expected)
+
+
+def test_rescaling_is_what_predict_does_with_the_runs_own_prevalences(bench, out, scapes, tmp_path):
+    truth = truth_of(scapes)
+    rows = bench.runs.set_index(["variant", "stage", "seed"])
+    for name, stage in (("plain", "taught"), ("both", "-")):
+        home = out / "seed2" / name
+        found = api.predict_to(
+            home, [scapes / "test"], tmp_path / name, prevalence=home / "prevalence.csv"
+        )
+        lwlrap, macro_ap = earned(found.presence.set_index("recording_id")[truth.columns], truth)
+        row = rows.loc[(f"{name}-rescaled", "-", 2)]
+        assert row["lwlrap"] == pytest.approx(lwlrap, abs=1e-3)  # tables are rounded
+        assert row["macro_ap"] == pytest.approx(macro_ap, abs=1e-3)
+        assert row["macro_ap"] == pytest.approx(rows.loc[(name, stage, 2), "macro_ap"], abs=1e-3)
+        assert np.isnan(row["oof_ap"])
 
 
 def test_every_cycle_is_predicted_by_its_own_model(bench, out):
@@ -210,7 +237,7 @@ def test_the_tables_that_are_written_are_the_one_that_is_shown(bench, out):
     assert "torch" in page
     kept = pd.read_csv(out / "learn.csv")
     assert kept.loc[kept["variant"] == "both", "lwlrap"].item() == pytest.approx(median)
-    assert len(pd.read_csv(out / "learn_runs.csv")) == 10
+    assert len(pd.read_csv(out / "learn_runs.csv")) == 14
     assert [path.name for path in out.glob(".*")] == []
 
 
@@ -286,10 +313,13 @@ def test_a_chosen_ensemble_brings_its_members(table):
     assert choose_variants(every, ()) == every
     assert [one.name for one in choose_variants(every, ("both",))] == ["plain", "again", "both"]
     assert [one.name for one in choose_variants(every, ("again",))] == ["again"]
+    assert len(choose_variants(every, ("both-rescaled",))) == 4
 
 
 def test_an_unknown_variant_is_named_with_those_there_are(measure, tmp_path):
-    with pytest.raises(UserMistake, match=r"--variants plian: .*plain, again, both"):
+    with pytest.raises(
+        UserMistake, match=r"--variants plian: .*plain, again, both, plain-rescaled"
+    ):
         measure(tmp_path, variants=("plian",))
 
 
@@ -350,7 +380,7 @@ def test_events_of_other_recordings_are_refused(measure, scapes, tmp_path):
     [
         ("x = [", "is no TOML"),
         ('name = "a"', r"no table of variants; give a file of \[\[variants\]\]"),
-        ('[[variants]]\nname = "a"\nsays = ""', "variant a: .*either base"),
+        ('[[variants]]\nname = "a"\nsays = ""', "variant a: .*give one of base"),
         ('[[variants]]\nname = "A b"\nsays = ""\nbase = "quick"', "variant A b: name"),
         ('[[variants]]\nname = "a"\nsays = ""\nbase = "quck"', "variant a: recipe 'quck'"),
         ('[[variants]]\nname = "a"\nsays = ""\nbase = "quick"\nset = ["seeed=1"]', "seeed"),
@@ -360,7 +390,7 @@ def test_events_of_other_recordings_are_refused(measure, scapes, tmp_path):
         ('[[variants]]\nname = "a"\nsays = ""\nbase = "quick"\n' * 2, "two variants are named"),
         ('[[variants]]\nname = "a"\nsays = ""\nbase = "quick"\n'
          '[[variants]]\nname = "b"\nsays = ""\nmembers = ["a", "a"]', "two different members"),
-        ('[[variants]]\nname = "a"\nsays = ""\nmembers = ["b"]\nrows = ["x"]', "neither set nor"),
+        ('[[variants]]\nname = "a"\nsays = ""\nmembers = ["b"]\nrows = ["x"]', "only a recipe"),
     ],
 )  # fmt: skip
 def test_a_table_of_variants_is_checked_to_its_last_setting(tmp_path, text, said):

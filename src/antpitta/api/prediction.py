@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from antpitta.archive.choir import Choir
 from antpitta.archive.predict import Prediction, listen_to, predict_archive, write_prediction
 from antpitta.core.errors import UserMistake
 from antpitta.files.bundle import read_bundle
+from antpitta.files.prevalence import read_prevalence
 from antpitta.files.recordings import find_recordings
-from antpitta.files.tables import read_frame
 
 FORMATS = ("csv", "parquet")
 
@@ -55,24 +54,6 @@ def predict_to(
     }
     write_prediction(prediction, Path(out), formats, note)
     return prediction
-
-
-def read_prevalence(path: Path, species: tuple[str, ...]) -> NDArray[np.float64]:
-    """The expected shares in the order of ``species``; NaN for those the table leaves out.
-
-    Raises UserMistake for missing columns, a share outside 0..1, or no known species.
-    """
-    table = read_frame(path)
-    if missing := {"species", "prevalence"} - set(table.columns):
-        raise UserMistake(f"{path}: no column {sorted(missing)[0]!r}; give species,prevalence")
-    shares = pd.to_numeric(table["prevalence"], errors="coerce")
-    wrong = ~shares.between(0, 1)
-    if wrong.any():
-        raise UserMistake(f"{path}:{wrong.idxmax()}: prevalence is no share; write 0 to 1")
-    given = dict(zip(table["species"], shares, strict=True))
-    if not set(given) & set(species):
-        raise UserMistake(f"{path}: none of the model's species, such as {species[0]}; name those")
-    return np.array([given.get(name, np.nan) for name in species], dtype=np.float64)
 
 
 def predict(model: Path | str, *audio: Path | str) -> pd.DataFrame:

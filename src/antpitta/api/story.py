@@ -146,9 +146,10 @@ def _needs(recipe: Recipe) -> str:
     made = recipe.embedding
     if made is None:
         return ""
+    tensors = " and ".join(name or "of its first output" for name in made.outputs)
     return (
         f"This model needs a file that it does not hold: the network {Path(made.model).name} that "
-        f"makes its embeddings (tensor {made.output or 'of its first output'}, content "
+        f"makes its embeddings (tensor {tensors}, content "
         f"{made.content}). It is looked for as {made.model}, and in the places that the "
         f"environment variable {PLACES} lists; any other file is refused."
     )

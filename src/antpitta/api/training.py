@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from antpitta.api.data import QUIET
 from antpitta.api.story import tell
 from antpitta.core.config import Recipe
-from antpitta.core.types import Scores
 from antpitta.files.bundle import Bundle, write_bundle
 from antpitta.files.dataset import Opened
 from antpitta.files.digest import digest_of
+from antpitta.files.prevalence import write_prevalence
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder, read_scores, write_scores
-from antpitta.files.tables import replacing, write_csv
+from antpitta.files.tables import replacing
 from antpitta.learn.engine import Engine
 from antpitta.learn.spans import pin_recipe
 from antpitta.learn.stages import Voice, last_cycle
@@ -82,7 +81,8 @@ def train(
             _bundle((chosen, folder), data, (stage.name, cycle), home / "model", story)
     scores = read_scores(folder.stage(last, last_cycle(chosen, last)) / "oof_scores.parquet")
     write_scores(scores, folder.path / "oof_scores.parquet")
-    write_csv(_prevalence(scores), folder.path / "prevalence.csv")
+    presence = np.array([one.value.max(axis=0) for one in scores])
+    write_prevalence(data.dataset.classes.names, presence, folder.path / "prevalence.csv")
     cells = box_cells(scores, data.dataset.annotations, data.dataset.classes)
     with replacing(folder.path / "oof_cells.parquet") as part:
         cells.to_parquet(part, index=False)
@@ -90,15 +90,6 @@ def train(
     _bundle((chosen, folder), data, (last, final), folder.model, story)
     write_report(folder, story)
     return Trained(folder.path, story)
-
-
-def _prevalence(scores: list[Scores]) -> pd.DataFrame:
-    """How often the run believes each species to be there: its mean presence, out of fold.
-
-    What `predict --prevalence` takes, for more sound of the same place and season.
-    """
-    presence = np.mean([one.value.max(axis=0) for one in scores], axis=0).astype(float)
-    return pd.DataFrame({"species": scores[0].classes.names, "prevalence": presence.round(6)})
 
 
 def write_report(folder: RunFolder, story: Story) -> None:

@@ -16,13 +16,16 @@ from antpitta.bench.exam import KEY, Exam
 from antpitta.core.config import Recipe
 from antpitta.files.benches import read_note
 from antpitta.files.bundle import read_bundle
+from antpitta.files.prevalence import read_prevalence
 from antpitta.files.runs import RunFolder
 from antpitta.files.tables import read_frame, write_json
 from antpitta.learn.stages import cycles_of
+from antpitta.scores.boxes import presence_table
 from antpitta.scores.curves import average_precision
 from antpitta.scores.ensemble import By
 from antpitta.scores.evaluate import from_json
 from antpitta.scores.event_metrics import MACRO
+from antpitta.scores.prevalence import rescale_odds
 from antpitta.scores.tables import as_numbers
 
 NAN = float("nan")
@@ -71,6 +74,16 @@ def examine(
         table = verbs.events(found, exam.events).set_index("species")
         f1 = float(table.loc[MACRO, "f1"])  # type: ignore[arg-type]
     return Figures(*oof, report.lwlrap.value, report.macro_ap.value, f1)
+
+
+def judge_rescaled(found: Path, prevalence: Path, exam: Exam) -> tuple[float, float]:
+    """LWLRAP and macro AP of a folder's presence.csv, once rescaled to a table of prevalences."""
+    table = read_frame(found / "presence.csv").set_index(KEY)
+    names = tuple(str(name) for name in table.columns)
+    value = rescale_odds(as_numbers(table, "presence.csv"), read_prevalence(prevalence, names))
+    ids = [str(name) for name in table.index]
+    report = exam.judge(presence_table(ids, value, names), found.name)
+    return report.lwlrap.value, report.macro_ap.value
 
 
 def judge_labels(recipe: Recipe, folder: RunFolder, truth: pd.DataFrame) -> list[dict[str, Any]]:

@@ -20,9 +20,11 @@ import pandas as pd
 
 from antpitta.bench.exam import Exam
 from antpitta.bench.figures import (
+    NAN,
     Verbs,
     examine,
     judge_labels,
+    judge_rescaled,
     out_of_fold,
     seconds_until,
 )
@@ -66,6 +68,9 @@ def run_bench(plan: Plan, verbs: Verbs, out: Path, voice: Voice) -> Bench:
             voice.say(f"seed {seed} of {plan.seeds}, {variant.name}: {variant.says}")
             if variant.members:
                 rows.append(work.blend(variant, seed, rows))
+                continue
+            if variant.rescaled:
+                rows.append(work.rescale(variant, seed, rows))
                 continue
             fresh = work.train(variant, seed)
             voice.say(f"{variant.name}: {'trained' if fresh else 'found, trained before'}")
@@ -156,6 +161,16 @@ class _Work:
         last = {row["variant"]: row["seconds"] for row in rows if row["seed"] == seed}
         seconds = sum(last[name] for name in variant.members)
         return _row(variant, BLEND, seed, asdict(figures), seconds)
+
+    def rescale(self, variant: Variant, seed: int, rows: Sequence[Row]) -> Row:
+        """What `predict --prevalence` would have said; out of fold it changes nothing."""
+        (before,) = [one for one in self.plan.variants if one.name == variant.rescaled]
+        last = [row for row in rows if (row["variant"], row["seed"]) == (before.name, seed)][-1]
+        home = self.home(before.name, seed)
+        found = home / "test" if before.members else home / "test" / last["stage"]
+        lwlrap, ap = judge_rescaled(found, home / "prevalence.csv", self.plan.exam)
+        own = {"variant": variant.name, "stage": BLEND, "lwlrap": lwlrap, "macro_ap": ap}
+        return {**last, **own, "oof_ap": NAN, "oof_auc": NAN}
 
 
 def _row(variant: Variant, stage: str, seed: int, figures: Row, seconds: float) -> Row:

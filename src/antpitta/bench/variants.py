@@ -1,8 +1,9 @@
-"""Variants: what is compared, as data. A variant is a recipe with settings, or an ensemble.
+"""Variants: what is compared, as data. A variant is a recipe with settings, an ensemble, or
+another variant rescaled.
 
 All are checked before the first one is trained: a misspelt setting in the last of them would
-otherwise be found after hours. Members of an ensemble are variants too; an ensemble that is
-chosen brings its members along.
+otherwise be found after hours. Members of an ensemble are variants too; one that is chosen
+brings along whatever it is made of.
 """
 
 from collections.abc import Sequence
@@ -31,13 +32,16 @@ class Variant(Settings):
     rows: tuple[str, ...] = ()  # stages that are judged, a later cycle as "taught-c2"; all
     members: tuple[str, ...] = ()  # of an ensemble: names of other variants
     by: By = "mean"
+    rescaled: str = ""  # a variant whose last presences are rescaled to its own prevalences
 
     @model_validator(mode="after")
-    def _is_one_of_both(self) -> Self:
-        if bool(self.base) == bool(self.members):
-            raise ValueError("give either base (a recipe) or members (of an ensemble)")
-        if self.members and (self.set or self.rows):
-            raise ValueError("an ensemble takes neither set nor rows; its members do")
+    def _is_one_of_these(self) -> Self:
+        if sum(map(bool, (self.base, self.members, self.rescaled))) != 1:
+            raise ValueError(
+                "give one of base (a recipe), members (of an ensemble) or rescaled (a variant)"
+            )
+        if not self.base and (self.set or self.rows):
+            raise ValueError("only a recipe takes set and rows")
         return self
 
     def recipe(self, seed: int) -> Recipe:
@@ -48,9 +52,14 @@ class Variant(Settings):
         """All its settings, the seed last."""
         return (*self.set, f"seed={seed}")
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The variants that it is made of."""
+        return self.members or ((self.rescaled,) if self.rescaled else ())
+
     def places(self) -> tuple[str, ...]:
         """The stages and cycles that are judged, in the order in which they are trained."""
-        if self.members:
+        if not self.base:
             return (BLEND,)
         every = places_of(self.recipe(1))
         return tuple(place for place in every if not self.rows or place in self.rows)
@@ -98,7 +107,7 @@ def choose_variants(variants: Sequence[Variant], names: Sequence[str]) -> tuple[
     while queue:
         name = queue.pop()
         wanted.add(name)
-        queue += known[name].members
+        queue += known[name].parts
     return tuple(variant for variant in variants if variant.name in wanted)
 
 
@@ -121,8 +130,8 @@ def _parse(entry: Any, told: Told) -> Variant:
 def _check(variant: Variant, before: Sequence[Variant], told: Told) -> None:
     where = f"{told.path}: variant {variant.name}"
     names = [one.name for one in before]
-    if strange := [name for name in variant.members if name not in names]:
-        raise UserMistake(f"{where}: member {strange[0]!r} is not above it; name one that is")
+    if strange := [name for name in variant.parts if name not in names]:
+        raise UserMistake(f"{where}: {strange[0]!r} is not above it; name a variant that is")
     if variant.members and len(set(variant.members)) < max(2, len(variant.members)):
         raise UserMistake(f"{where}: an ensemble needs two different members or more; name them")
     if not variant.base:

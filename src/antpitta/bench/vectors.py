@@ -45,7 +45,7 @@ def open_embed(name: str) -> Embed:
     """
     file = Path(name).name
     known = KNOWN.get(name) or next((one for one in KNOWN.values() if one.file == file), None)
-    embedding = Embedding(model=name, output=known.output if known else None)
+    embedding = Embedding(model=name, output=known.vector if known else None)
     path = find_network(embedding)
     embedding = embedding.model_copy(update={"content": content_key(path)})
     return Embed(embedding.seconds, partial(_embed, Embedder(embedding, path)))

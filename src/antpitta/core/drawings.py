@@ -95,14 +95,19 @@ class Embedding(Drawing):
     """Sound to vectors, by a trained network that the user brings; one vector is one frame.
 
     Vector ``i`` is of the ``seconds`` around the middle of frame ``i``; near the ends of an
-    image that stretch is moved back inside.
+    image that stretch is moved back inside. With a ``time_axis`` the frames of ``kept`` seconds
+    are made of one stretch around them, each of what the tensors say of its own time. Several
+    tensors lie side by side in a vector.
     """
 
     model: str  # a .tflite or .onnx file, or the name of one that files/embedding.py can find
     sample_rate: Count = 48_000  # of what the network takes
     seconds: Positive = 3.0  # that it takes
     step: Positive = 0.5  # seconds from one vector to the next
-    output: str | None = None  # the tensor taken; None: the network's first output
+    # the tensor taken, or several; None: the network's first output
+    output: str | tuple[str, ...] | None = None
+    time_axis: int | None = Field(None, ge=1)  # of those that are more than a vector
+    kept: Positive | None = None  # seconds in the middle of those taken; None: a step
     content: str | None = None  # a hash of the file: any other file is refused
     image: Positive = 60.0
 
@@ -112,7 +117,24 @@ class Embedding(Drawing):
             raise ValueError(
                 f"step {self.step} <= seconds {self.seconds} <= image {self.image} must hold"
             )
+        kept = self.step if self.kept is None else self.kept
+        if not self.step <= kept <= self.seconds:
+            raise ValueError(f"step {self.step} <= kept {kept} <= seconds {self.seconds} must hold")
+        if kept > self.step and self.time_axis is None:
+            raise ValueError("a tensor without time_axis says one thing of all that is kept")
+        if self.output == ():
+            raise ValueError("output names no tensor; leave it out for the first")
         return self
+
+    @property
+    def outputs(self) -> tuple[str | None, ...]:
+        """The tensors taken; None is the network's first output."""
+        return self.output if isinstance(self.output, tuple) else (self.output,)
+
+    @property
+    def together(self) -> int:
+        """How many frames are made of one stretch."""
+        return 1 if self.kept is None else int(self.kept / self.step + 1e-6)
 
     @property
     def digest(self) -> str:

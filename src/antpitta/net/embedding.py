@@ -3,7 +3,8 @@
 TFLite files are run by LiteRT (the extra ``embedding``; OpenVINO cannot read those that hold an
 FFT, as BirdNET does), ONNX files by OpenVINO, which is here anyway. Either runs one stretch at a
 time: many files have a batch of one, and on a CPU a larger one gains nothing. What is asked for may
-be any tensor inside the network, because many networks end in their own species. Arithmetic is
+be any tensor inside the network, because many networks end in their own species; where it is a map,
+the bands apart that a network's last layers give up, its time becomes the frames'. Arithmetic is
 float32, so that a cached vector equals one drawn again.
 
 An engine of either kind is for one thread; :class:`Embedder` keeps one for each that comes.
@@ -24,7 +25,7 @@ from antpitta.core.drawings import Embedding
 from antpitta.core.errors import UserMistake
 
 Wave = NDArray[np.float32]
-Ask = Callable[[Wave], NDArray[np.float32]]  # (samples,) to the tensor asked for, of any shape
+Ask = Callable[[Wave], list[NDArray[np.float32]]]  # (samples,) to the tensors asked for, any shape
 _opening = threading.Lock()  # warnings are silenced for the whole process, so one at a time
 
 
@@ -46,31 +47,56 @@ class Embedder:
         self.samples = round(embedding.seconds * embedding.sample_rate)
         self._own = threading.local()
         noise = np.random.default_rng(0).random(self.samples, dtype=np.float32)
-        shape = self._ask(noise).shape
-        if sum(size != 1 for size in shape) != 1:
-            raise UserMistake(
-                f"{path}: its output {embedding.output or 'the first'} is of the shape {shape}, no "
-                "vector; name another tensor as embedding.output"
-            )
-        self.width = max(shape)
+        self.width = sum(cells.shape[1] for cells in self._hear(noise))
 
     def draw(self, wave: Wave, frames: int) -> NDArray[np.float16]:
         """The vectors (frames, width) of an image; only a short one is filled up with silence.
 
-        Frames near an end whose stretch is moved back inside share one vector. What is no number,
-        or none of half precision, comes as it is, infinite or NaN.
+        Frames near an end whose stretch is moved back inside share one vector, if a vector has no
+        time. What is no number, or none of half precision, comes as it is, infinite or NaN.
         """
-        middle = (np.arange(frames) + 0.5) * (len(wave) / frames)
+        edges = np.arange(frames + 1) * (len(wave) / frames)
         wave = np.pad(wave, (0, max(0, self.samples - len(wave))))
+        first = np.arange(0, frames, self.embedding.together)
+        middle = (edges[first] + edges[[*first[1:], frames]]) / 2
         start = np.rint(middle - self.samples / 2).astype(np.int64)
         start = start.clip(0, len(wave) - self.samples)
         distinct, which = np.unique(start, return_inverse=True)
-        found = [self._ask(wave[first : first + self.samples]).ravel() for first in distinct]
+        found = [self._hear(wave[at : at + self.samples]) for at in distinct]
+        run = which.repeat(self.embedding.together)[:frames]
+        spans = np.stack([edges[:-1], edges[1:]], axis=1) - distinct[run, None]
+        vectors = [
+            np.concatenate([_mean(cells, span / self.samples) for cells in found[i]])
+            for i, span in zip(run, spans, strict=True)
+        ]
         with np.errstate(over="ignore"):
-            vectors: NDArray[np.float16] = np.stack(found).astype(np.float16)[which]
-        return vectors
+            half: NDArray[np.float16] = np.stack(vectors).astype(np.float16)
+        return half
 
-    def _ask(self, wave: Wave) -> NDArray[np.float32]:
+    def _hear(self, wave: Wave) -> list[NDArray[np.float32]]:
+        """What the network gives of a stretch: each tensor as (cells, width)."""
+        names = self.embedding.outputs
+        return [self._cells(*one) for one in zip(names, self._ask(wave), strict=True)]
+
+    def _cells(self, name: str | None, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+        axis, shape = self.embedding.time_axis, tensor.shape
+        if sum(size != 1 for size in shape) == 1:  # a vector is one cell, whatever its axes
+            return tensor.reshape(1, -1)
+        said = f"{self.path}: its output {name or 'the first'} is of the shape"
+        if axis is None:
+            raise UserMistake(
+                f"{said} {shape}, no vector; name another tensor as embedding.output, or the axis "
+                "along which its time goes as embedding.time_axis"
+            )
+        if axis >= tensor.ndim or shape[0] != 1:
+            raise UserMistake(
+                f"{said} {shape}, not one stretch with an axis {axis} for time; set another "
+                "embedding.time_axis or embedding.output"
+            )
+        cells: NDArray[np.float32] = np.moveaxis(tensor, axis, 0).reshape(shape[axis], -1)
+        return cells
+
+    def _ask(self, wave: Wave) -> list[NDArray[np.float32]]:
         ask: Ask | None = getattr(self._own, "ask", None)
         if ask is None:
             with _opening:
@@ -78,17 +104,27 @@ class Embedder:
         return ask(wave)
 
     def _open(self) -> Ask:
-        kinds: dict[str, Callable[[Path, int, str | None, int], Ask]] = {
+        kinds: dict[str, Callable[[Path, int, tuple[str | None, ...], int], Ask]] = {
             ".tflite": _open_tflite,
             ".onnx": _open_onnx,
         }
         kind = kinds.get(self.path.suffix.lower())
         if kind is None:
             raise UserMistake(f"{self.path}: is neither .tflite nor .onnx; give one of these")
-        return kind(self.path, self.samples, self.embedding.output, self.threads)
+        return kind(self.path, self.samples, self.embedding.outputs, self.threads)
 
 
-def _open_tflite(path: Path, samples: int, output: str | None, threads: int) -> Ask:
+def _mean(cells: NDArray[np.float32], span: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The mean over a span (start, stop), in shares of the stretch that the cells part evenly."""
+    share = np.diff((np.arange(len(cells) + 1) / len(cells)).clip(*span))
+    if len(cells) == 1 or not share.any():  # a vector, or a recording of no length
+        mean: NDArray[np.float32] = cells[0]
+    else:
+        mean = share @ cells / share.sum()
+    return mean
+
+
+def _open_tflite(path: Path, samples: int, outputs: tuple[str | None, ...], threads: int) -> Ask:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
@@ -106,21 +142,22 @@ def _open_tflite(path: Path, samples: int, output: str | None, threads: int) -> 
 
     try:
         net = open_net(inner=False)
-        if output is not None and output not in [end["name"] for end in net.get_output_details()]:
+        ends = {None, *(end["name"] for end in net.get_output_details())}
+        if set(outputs) - ends:
             net = open_net(inner=True)  # else tensors inside are lost; keeping them costs time
         _feed_tflite(net, path, samples)
     except (ValueError, RuntimeError) as error:
         raise _no_network(path, error) from None
-    ends = net.get_output_details()
-    every = {one["name"]: one["index"] for one in [*net.get_tensor_details(), *ends]}
-    place = every[_choose(path, output, ends[0]["name"], every)]
+    first = net.get_output_details()[0]["name"]
+    told = [*net.get_tensor_details(), *net.get_output_details()]
+    every = {one["name"]: one["index"] for one in told}
+    places = [every[_choose(path, name, first, every)] for name in outputs]
     taken = net.get_input_details()[0]
 
-    def ask(wave: Wave) -> NDArray[np.float32]:
+    def ask(wave: Wave) -> list[NDArray[np.float32]]:
         net.set_tensor(taken["index"], wave.reshape(taken["shape"]))
         net.invoke()
-        found: NDArray[np.float32] = net.get_tensor(place)
-        return found
+        return [net.get_tensor(place) for place in places]
 
     return ask
 
@@ -135,7 +172,7 @@ def _feed_tflite(net: Any, path: Path, samples: int) -> None:
     net.allocate_tensors()
 
 
-def _open_onnx(path: Path, samples: int, output: str | None, threads: int) -> Ask:
+def _open_onnx(path: Path, samples: int, outputs: tuple[str | None, ...], threads: int) -> Ask:
     core = openvino.Core()
     try:
         model = core.read_model(path)
@@ -148,12 +185,7 @@ def _open_onnx(path: Path, samples: int, output: str | None, threads: int) -> As
     kind = taken.element_type.get_type_name().replace("f32", "float32")
     fitting = _fit(path, shape, samples, len(model.inputs), kind)
     first = next(iter(sorted(ending.names)), "")
-    place = 0
-    if output is not None:
-        every = (end for one in model.get_ops() for end in one.outputs())
-        _choose(path, output, first, [name for end in every for name in end.get_names()])
-        model.add_outputs(output)  # which a tensor inside the network is not yet
-        place = next(i for i, end in enumerate(model.outputs) if output in end.get_names())
+    places = [_place_onnx(path, model, name, first) for name in outputs]
     try:
         model.reshape({taken: fitting})
         asked = core.compile_model(
@@ -168,12 +200,20 @@ def _open_onnx(path: Path, samples: int, output: str | None, threads: int) -> As
     except RuntimeError as error:
         raise _no_network(path, error) from None
 
-    def ask(wave: Wave) -> NDArray[np.float32]:
+    def ask(wave: Wave) -> list[NDArray[np.float32]]:
         asked.infer([wave.reshape(fitting)])
-        found: NDArray[np.float32] = asked.get_output_tensor(place).data.copy()
-        return found
+        return [asked.get_output_tensor(place).data.copy() for place in places]
 
     return ask
+
+
+def _place_onnx(path: Path, model: Any, output: str | None, first: str) -> int:
+    if output is None:
+        return 0
+    every = (end for one in model.get_ops() for end in one.outputs())
+    _choose(path, output, first, [name for end in every for name in end.get_names()])
+    model.add_outputs(output)  # which a tensor inside the network is not yet
+    return next(i for i, end in enumerate(model.outputs) if output in end.get_names())
 
 
 def _fit(

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit, logit
+from scipy.special import expit, gammaln, logit
 
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Annotation, Classes
@@ -54,10 +54,12 @@ def prevalence_from_boxes(
     """The share of ``recordings`` that hold each class, estimated from present boxes alone.
 
     Where a species calls in few recordings, two of its boxes often fall into the same one; where
-    it calls everywhere, hardly ever. With n boxes of which ``pairs`` pairs share a recording,
-    n (n - 1) / 2 / (pairs + 1/2) recordings hold it (the birthday estimate of a population's
-    size, with half a pair added so that none is not infinitely many). It takes the boxes for
-    random picks among all the calls. NaN for a class of fewer than three boxes, which say nothing.
+    it calls everywhere, hardly ever. The boxes are taken for random picks among all the calls, and
+    the calls of a recording that holds the species for exponentially many or few. Then n boxes
+    falling into d recordings tell how many hold it as in the birthday problem (Bose-Einstein
+    occupancy: Feller, An Introduction to Probability Theory, vol. 1, II.5), and the estimate
+    is the mean of that posterior, where before any box each doubling of how common a species is
+    was as likely as another. NaN for a class of fewer than three boxes, which say nothing.
     """
     counts: list[Counter[str]] = [Counter() for _ in classes.names]
     for said in annotations:
@@ -65,13 +67,20 @@ def prevalence_from_boxes(
             for column in classes.columns(said.label):
                 counts[column][said.recording] += 1
     shares = np.full(len(classes), np.nan)
-    for column, by_recording in enumerate(counts):
-        boxes = by_recording.total()
-        if boxes >= LEAST_BOXES:
-            pairs = sum(n * (n - 1) / 2 for n in by_recording.values())
-            held = boxes * (boxes - 1) / 2 / (pairs + 0.5)
-            shares[column] = np.clip(held / recordings, 0.5 / recordings, COMMONEST)
+    for column, found in enumerate(counts):
+        if found.total() >= LEAST_BOXES:
+            held = _held(found.total(), len(found), recordings)
+            shares[column] = min(held / recordings, COMMONEST)
     return shares
+
+
+def _held(boxes: int, distinct: int, recordings: int) -> float:
+    """How many recordings hold a class: the posterior mean, given where its boxes fell."""
+    held = np.arange(distinct, max(recordings, distinct) + 1)
+    # C(held, d) C(n - 1, d - 1) / C(held + n - 1, n), and 1 / held before any box
+    chance = gammaln(held + 1) - gammaln(held - distinct + 1)
+    chance += gammaln(held) - gammaln(held + boxes) - np.log(held)
+    return float(np.average(held, weights=np.exp(chance - chance.max())))
 
 
 def _rescale(scores: Floats, share: float) -> Floats:
