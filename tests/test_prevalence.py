@@ -45,6 +45,15 @@ def test_constant_scores_become_the_prevalence(constant):
     np.testing.assert_allclose(found, 0.2, atol=1e-6)
 
 
+def test_rows_may_be_judged_by_others():
+    scores = np.array([[0.2], [0.5], [0.9]])
+    highest = np.array([[0.5], [0.9]])
+    found = rescale_odds(scores, np.array([0.3]), highest)
+    assert found[[1, 2]].mean() == pytest.approx(0.3)
+    factor = found / (1 - found) / (scores / (1 - scores))
+    assert factor == pytest.approx(factor[0, 0])
+
+
 def test_an_unknown_prevalence_leaves_its_species_alone():
     scores = np.array([[0.2, 0.3], [0.4, 0.5]])
     found = rescale_odds(scores, np.array([np.nan, 0.9]))

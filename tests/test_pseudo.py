@@ -1,5 +1,7 @@
 """Pseudo labels: who may teach, what they say, and that a listener's word stands."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,8 +9,10 @@ import pytest
 from antpitta.core.config import Network, Pseudo, Recipe, Stage, Windows
 from antpitta.core.drawings import Front
 from antpitta.core.timegrid import TimeGrid
-from antpitta.core.types import Annotation, Classes, Scores
+from antpitta.core.types import Annotation, Classes, Scores, Targets
 from antpitta.learn.pseudo import Heard, teach, window_scores
+from antpitta.scores.prevalence import prevalence_from_boxes
+from antpitta.sound.windows import Cuts
 
 # 100 frames a second, 401 a picture of 4 s: windows begin at 0, 200 (overlap 24: 0-224, 200-424)
 FRONT = Front(sample_rate=8000, n_fft=256, hop=80, bands=16, low=50, high=4000, image=4.0)
@@ -147,6 +151,30 @@ def test_soft_values_are_the_teachers_scores(material):
     assert taught.value[4, 0] == pytest.approx(0.75)
     assert taught.weight[4, 0] == 1
     assert taught.value.sum() == pytest.approx(0.75)
+
+
+def test_rescaled_recordings_are_as_often_held_as_boxes_tell(make_material):
+    boxes = [said("r0", at, at + 0.3) for at in (0.2, 1.0, 3.0)]
+    rows = {"me": member({1: [(0, 0, 0.6), (9, 0, 0.3)], 2: [(9, 0, 0.4)]}, floor=0.05)}
+    pseudo = Pseudo(teacher="masked", values="soft", threshold=0.0, rescale=True)
+    material = make_material(RECIPE, [4.0] * 3, boxes, species=SPECIES.names)
+    share = prevalence_from_boxes(boxes, SPECIES, 3)[0]
+    taught = teach(material, rows, pseudo).taught.value[:, 0].reshape(3, 2)
+    assert 1 / 3 < share < 1
+    assert (1 + taught[1].max() + taught[2].max()) / 3 == pytest.approx(share, abs=1e-5)
+    odds = taught[1] / (1 - taught[1])  # both windows by one factor
+    assert odds[0] / odds[1] == pytest.approx((0.6 / 0.4) / (0.3 / 0.7), rel=1e-3)
+    copied = replace(  # r2's windows come once more, as a copy's
+        material,
+        cuts=Cuts(np.append(material.cuts.image, [3, 3]), np.append(material.cuts.first, [0, 200]),
+                  material.cuts.frames),
+        owner=np.append(material.owner, 3),
+        heard=Targets(np.pad(material.heard.value, ((0, 2), (0, 0))),
+                      np.pad(material.heard.weight, ((0, 2), (0, 0)))),
+    )  # fmt: skip
+    again = teach(copied, rows, pseudo).taught.value[:, 0]
+    np.testing.assert_allclose(again[:6], taught.ravel())
+    assert (again[6:] == 0).all()
 
 
 def test_every_label_says_where_when_how_sure_and_who(material):

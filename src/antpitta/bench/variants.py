@@ -49,8 +49,8 @@ class Variant(Settings):
         return read_recipe(self.base, self.changes(seed))
 
     def changes(self, seed: int) -> tuple[str, ...]:
-        """All its settings, the seed last."""
-        return (*self.set, f"seed={seed}")
+        """All its settings. A seed deals folds and copies anew, too, or it would change little."""
+        return (f"deal={seed}", *self.set, f"seed={seed}")
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -70,9 +70,7 @@ def teach(material: Material, members: dict[str, list[Heard]], pseudo: Pseudo) -
     scores = window_scores(material, members)
     mean = scores.mean(axis=0)
     if pseudo.rescale:
-        data = material.dataset
-        shares = prevalence_from_boxes(data.annotations, data.classes, len(data.recordings))
-        mean = rescale_odds(mean, shares).astype(np.float32)
+        mean = _rescaled(material, mean)
     unlabelled = (material.heard.weight == 0) & material.heard_windows[:, None]
     if pseudo.by == "vote":
         needed = min(pseudo.votes, len(scores))
@@ -84,6 +82,18 @@ def teach(material: Material, members: dict[str, list[Heard]], pseudo: Pseudo) -
     value = mean if pseudo.values == "soft" else np.ones_like(mean)
     taught = Targets(np.where(soft, value, 0).astype(np.float32), soft.astype(np.float32))
     return Lesson(taught, hard, _provenance(material, members, mean, soft))
+
+
+def _rescaled(material: Material, scores: Floats) -> Floats:
+    """Odds of windows (windows, classes) multiplied so that recordings are as often held as boxes
+    tell: a recording by its highest window, for certain where it has a present box, copies never.
+    """
+    data, heard, own = material.dataset, material.heard, material.heard_windows
+    shares = prevalence_from_boxes(data.annotations, data.classes, len(data.recordings))
+    certain = np.where((heard.weight > 0) & (heard.value == 1), 1, scores)
+    highest = np.zeros((len(data.recordings), len(data.classes)))
+    np.maximum.at(highest, material.owner[material.cuts.image[own]], certain[own])
+    return rescale_odds(scores, shares, highest).astype(np.float32)
 
 
 def _provenance(

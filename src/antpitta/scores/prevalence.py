@@ -24,8 +24,11 @@ COMMONEST = 0.95  # the largest estimate: more would take silence for a miss
 SLACK = 1e-6  # so that rounding never puts the answer outside the bracket
 
 
-def rescale_odds(scores: Floats, prevalence: Floats) -> Floats:
+def rescale_odds(scores: Floats, prevalence: Floats, judged: Floats | None = None) -> Floats:
     """Scores (rows, classes) whose column means equal ``prevalence`` (classes,).
+
+    With ``judged`` (other rows, classes) the means of those are meant, and ``scores`` have their
+    odds multiplied by the same factors.
 
     A NaN prevalence leaves its species alone; 0 and 1 make every score 0 and 1, which is where
     the factor leads. Scores closer to 0 or 1 than ``EDGE`` count as lying that far from them.
@@ -43,8 +46,9 @@ def rescale_odds(scores: Floats, prevalence: Floats) -> Floats:
         raise UserMistake(
             f"the prevalence of class {first} is {share[first]:g}; give a share from 0 to 1"
         )
-    for column in np.flatnonzero(~np.isnan(share)) if len(value) else ():
-        value[:, column] = _rescale(value[:, column], float(share[column]))
+    meant = value.copy() if judged is None else np.asarray(judged, dtype=float)
+    for column in np.flatnonzero(~np.isnan(share)) if len(value) and len(meant) else ():
+        value[:, column] = _rescale(value[:, column], float(share[column]), meant[:, column])
     return value
 
 
@@ -83,11 +87,10 @@ def _held(boxes: int, distinct: int, recordings: int) -> float:
     return float(np.average(held, weights=np.exp(chance - chance.max())))
 
 
-def _rescale(scores: Floats, share: float) -> Floats:
+def _rescale(scores: Floats, share: float, meant: Floats) -> Floats:
     if share in (0.0, 1.0):
         return np.full(scores.shape, share)
-    logits = _logits(scores)
-    return np.asarray(expit(logits + _shift(logits, share)))
+    return np.asarray(expit(_logits(scores) + _shift(_logits(meant), share)))
 
 
 def _logits(scores: Floats) -> Floats:
