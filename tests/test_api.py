@@ -173,6 +173,15 @@ def test_an_ensemble_of_two_runs_listens(run, scapes, recipe, tmp_path):
         heard = ap.predict(tmp_path / by, scapes / "test")
         assert heard.shape[1] == 8
         assert np.isfinite(heard.to_numpy()).all()
+        oof = pd.read_csv(tmp_path / by / "oof_blended.csv").set_index("recording_id")
+        assert set(oof.index) == set(pd.read_csv(run.path / "folds.csv")["recording"])
+        share = pd.read_csv(tmp_path / by / "prevalence.csv").set_index("species")["prevalence"]
+        np.testing.assert_allclose(share, oof.mean(), atol=1e-5)
+        if by == "mean":
+            members = [read_scores(one / "oof_scores.parquet") for one in (run.path, other.path)]
+            highest = [{one.recording: one.value.max(axis=0) for one in own} for own in members]
+            wanted = [np.mean([own[name] for own in highest], axis=0) for name in oof.index]
+            np.testing.assert_allclose(oof.to_numpy(), wanted, atol=1e-5)
 
 
 def test_a_table_of_scores_can_be_a_member(run, scapes, tmp_path):

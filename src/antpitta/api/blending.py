@@ -16,7 +16,7 @@ from antpitta.core.errors import UserMistake
 from antpitta.core.types import Classes
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
 from antpitta.files.prevalence import write_prevalence
-from antpitta.files.runs import RunFolder
+from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame, write_csv, write_json
 from antpitta.scores.boxes import presence_table
 from antpitta.scores.cells import Matrices
@@ -69,10 +69,10 @@ def ensemble(members: Sequence[Path | str], out: Path | str, *, by: By = "mean")
         notes.append("a table cannot listen: this ensemble scores these recordings only")
     else:
         _write_model(runs, fitted, nested, classes, Path(out), by)
-    blended = fitted.apply(voices)
-    write_csv(
-        presence_table(judged.recordings, blended, classes.names), Path(out) / "oof_blended.csv"
-    )
+    recordings = judged.recordings if tables else sorted(map(str, runs[0].folds()))
+    heard = [_presences(run, recordings) for run in runs] + voices[len(runs) :]
+    blended = fitted.apply(heard)
+    write_csv(presence_table(recordings, blended, classes.names), Path(out) / "oof_blended.csv")
     write_prevalence(classes.names, blended, Path(out) / "prevalence.csv")
     write_json({"reports": [to_json(one) for one in reports]}, Path(out) / "report.json")
     return Blended(Path(out), fitted, reports, tuple(notes), not tables)
@@ -85,6 +85,13 @@ def _check_same_data(runs: Sequence[RunFolder]) -> None:
             raise UserMistake(
                 f"{run.path} was trained on other data than {runs[0].path}; blend runs on the same"
             )
+
+
+def _presences(run: RunFolder, recordings: Sequence[str]) -> Member:
+    """What a run hears in whole recordings, out of fold; its cells are of judged boxes only."""
+    scores = read_scores(run.path / "oof_scores.parquet")
+    highest = {one.recording: one.value.max(axis=0) for one in scores}
+    return Member(run.path.name, np.array([highest[name] for name in recordings], dtype=float))
 
 
 def _alone(member: Member, judged: Matrices, classes: Classes) -> Report:
