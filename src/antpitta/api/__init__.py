@@ -6,7 +6,7 @@ from antpitta.api.data import Checked, check, init, open_data
 from antpitta.api.demonstration import Demonstration, demo
 from antpitta.api.evaluation import Evaluation, evaluate
 from antpitta.api.event_evaluation import evaluate_events
-from antpitta.api.prediction import predict, predict_to
+from antpitta.api.prediction import Prediction, predict, predict_each, predict_to
 from antpitta.api.simulation import simulate, simulate_callers
 from antpitta.api.training import Trained, train
 from antpitta.bench.tables import Bench
@@ -25,6 +25,7 @@ __all__ = [
     "Demonstration",
     "Evaluation",
     "Interval",
+    "Prediction",
     "Report",
     "Simulation",
     "TrainBench",
@@ -40,6 +41,7 @@ __all__ = [
     "init",
     "open_data",
     "predict",
+    "predict_each",
     "predict_to",
     "simulate",
     "simulate_callers",

@@ -75,7 +75,7 @@ def bench_learn(
         tick = voice.tick
         predict_to(
             *(model, exam.audio, found),
-            tick=lambda done, total: tick("test recordings", done, total, float("nan")),
+            tick=lambda done, total, speed: tick("test recordings", done, total, float("nan")),
         )
 
     def blend(runs: list[Path], home: Path, by: By) -> None:

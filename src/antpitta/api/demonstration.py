@@ -1,5 +1,6 @@
 """demo: the whole story on built-in sound, ending with what each stage gained."""
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,11 +53,12 @@ def demo(
     for stage in run.story.stages:
         model = RunFolder(run.path).path / "stages" / stage.name / "model"
         found = home / "stages" / stage.name
+        shutil.rmtree(found, ignore_errors=True)  # of a demonstration that was stopped
         predict_to(
             model,
             [home / "data" / "test"],
             found,
-            tick=lambda done, total, name=stage.name: voice.tick(  # type: ignore[misc]
+            tick=lambda done, total, speed, name=stage.name: voice.tick(  # type: ignore[misc]
                 f"{name} on the test recordings", done, total, float("nan")
             ),
         )

@@ -1,6 +1,9 @@
 """predict: a model over recordings, to tables."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -8,13 +11,49 @@ import numpy as np
 import pandas as pd
 
 from antpitta.archive.choir import Choir
-from antpitta.archive.predict import Prediction, listen_to, predict_archive, write_prediction
+from antpitta.archive.journal import Journal
+from antpitta.archive.predict import Listened, hear_archive, listen_to
+from antpitta.archive.tables import COLUMNS, Archive, Counts, write_tables
 from antpitta.core.errors import UserMistake
 from antpitta.files.bundle import read_bundle
 from antpitta.files.prevalence import read_prevalence
-from antpitta.files.recordings import find_recordings
+from antpitta.files.recordings import list_files
+from antpitta.files.tables import sweep
 
 FORMATS = ("csv", "parquet")
+INDEX = ["file", "start_time", "end_time"]
+Tick = Callable[[int, int, float], None]  # files done, of how many, times real time
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in an archive; the tables are read from the folder where they lie."""
+
+    path: Path
+    counts: Counts
+
+    @cached_property
+    def presence(self) -> pd.DataFrame:
+        """recording_id, then a column a species."""
+        return pd.read_csv(self.path / "presence.csv", dtype={"recording_id": str})
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """A row an event: file, start_time, end_time, low_freq, high_freq, species, score, model.
+
+        Raises UserMistake where no format that can be read was asked for.
+        """
+        if (self.path / "events.parquet").is_file():
+            return pd.read_parquet(self.path / "events.parquet")
+        if not (self.path / "events.csv").is_file():
+            raise UserMistake(f"{self.path}: holds no table of events; predict with --format csv")
+        text = dict.fromkeys(("file", "species", "model"), str)
+        return pd.read_csv(self.path / "events.csv", dtype=text)[list(COLUMNS)]
+
+    @cached_property
+    def quarantine(self) -> pd.DataFrame:
+        """Rows file, reason."""
+        return pd.read_csv(self.path / "quarantine.csv", dtype=str)
 
 
 def predict_to(
@@ -24,27 +63,21 @@ def predict_to(
     *,
     formats: tuple[str, ...] = ("csv",),
     prevalence: Path | str | None = None,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    resume: bool = False,
+    tick: Tick = lambda done, total, speed: None,
 ) -> Prediction:
     """Write presence.csv, events, quarantine.csv and run.json for every recording in ``audio``.
 
     ``prevalence`` is a table (species, prevalence) to which the odds in presence.csv are
-    rescaled. Raises UserMistake for a model or folder that is not there, or an unknown format.
+    rescaled. With ``resume`` what an earlier run heard there is not heard again, unless its file
+    has changed. Raises UserMistake for a model or folder that is not there, an unknown format, a
+    folder that another run is writing to, or one that cannot be written.
     """
     if strange := [name for name in formats if name not in FORMATS]:
         raise UserMistake(f"--format {strange[0]}: unknown; choose from {', '.join(FORMATS)}")
     bundle = read_bundle(Path(model))
-    found = find_recordings([Path(root) for root in audio])
-    choir = Choir(bundle)
+    files, broken = list_files([Path(root) for root in audio])
     expected = None if prevalence is None else read_prevalence(Path(prevalence), bundle.species)
-    done = 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        tick(done, len(found.recordings))
-
-    prediction = predict_archive(choir, found.recordings, found.findings, count, expected)
     note = {
         "model": bundle.name,
         "digest": bundle.digest,
@@ -52,29 +85,68 @@ def predict_to(
         "prevalence": None if prevalence is None else str(prevalence),
         "versions": {name: version(name) for name in ("antpitta", "torch", "timm")},
     }
-    write_prediction(prediction, Path(out), formats, note)
-    return prediction
+    with Journal(Path(out), {"digest": bundle.digest}, resume=resume) as journal:
+        sweep(Path(out))
+        hear_archive(Choir(bundle), files, journal, _counting(tick, len(files)))
+        archive = Archive(journal, files, broken, bundle.species)
+        counts = write_tables(archive, Path(out), formats, expected, note)
+    return Prediction(Path(out), counts)
+
+
+def _counting(tick: Tick, total: int) -> Callable[[int, float], None]:
+    began, done, sound = time.monotonic(), 0, 0.0
+
+    def count(files: int, seconds: float) -> None:
+        nonlocal done, sound
+        done, sound = done + files, sound + seconds
+        tick(done, total, sound / max(time.monotonic() - began, 1e-9))
+
+    return count
 
 
 def predict(model: Path | str, *audio: Path | str) -> pd.DataFrame:
     """Framewise scores of every recording: index (file, start_time, end_time), one column a
     species. Recordings that cannot be read are left out, and named in ``attrs["quarantine"]``.
+
+    For an archive larger than memory take :func:`predict_each`.
+    """
+    frames = list(predict_each(model, *audio))
+    table = pd.concat(frames)
+    table.attrs["quarantine"] = [lost for one in frames for lost in one.attrs["quarantine"]]
+    return table
+
+
+def predict_each(model: Path | str, *audio: Path | str) -> Iterator[pd.DataFrame]:
+    """What :func:`predict` gives, one recording after the other.
+
+    A file that cannot be read comes as a table of no rows.
     """
     bundle = read_bundle(Path(model))
-    found = find_recordings([Path(root) for root in audio])
-    choir = Choir(bundle)
-    frames, lost = [], [(finding.file, finding.what) for finding in found.findings]
-    for one in listen_to(choir, found.recordings, lambda done: None):
+    files, broken = list_files([Path(root) for root in audio])
+    for finding in broken:
+        yield _lost(bundle.species, finding.file, finding.what)
+    for one in listen_to(Choir(bundle), files):
         if one.scores is None:
-            lost.append((str(one.recording.path), one.reason))
-            continue
-        grid = one.scores.grid
-        start = grid.start + np.arange(grid.frames) * grid.hop
-        index = pd.MultiIndex.from_arrays(
-            [[str(one.recording.path)] * grid.frames, start, start + grid.hop],
-            names=["file", "start_time", "end_time"],
-        )
-        frames.append(pd.DataFrame(one.scores.value, index, list(bundle.species)))
-    table = pd.concat(frames) if frames else pd.DataFrame(columns=list(bundle.species))
-    table.attrs["quarantine"] = lost
+            yield _lost(bundle.species, str(one.file.path), one.reason)
+        else:
+            yield _frame(one, bundle.species)
+
+
+def _lost(species: tuple[str, ...], file: str, reason: str) -> pd.DataFrame:
+    index = pd.MultiIndex.from_arrays([[], [], []], names=INDEX)
+    empty = pd.DataFrame(index=index, columns=list(species), dtype=np.float32)
+    empty.attrs["quarantine"] = [(file, reason)]
+    return empty
+
+
+def _frame(one: Listened, species: tuple[str, ...]) -> pd.DataFrame:
+    assert one.scores is not None
+    grid = one.scores.grid
+    start = grid.start + np.arange(grid.frames) * grid.hop
+    index = pd.MultiIndex.from_arrays(
+        [[str(one.file.path)] * grid.frames, start, start + grid.hop],
+        names=INDEX,
+    )
+    table = pd.DataFrame(one.scores.value, index, list(species))
+    table.attrs["quarantine"] = []
     return table

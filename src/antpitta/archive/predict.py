@@ -1,116 +1,84 @@
-"""An archive on one machine: every recording heard, and none lost without a word.
+"""An archive on one machine: every recording heard once, and none lost without a word.
 
-Recordings that cannot be read go to quarantine.csv with the reason, and the rest goes on. Tables
-are written once all is heard; a journal, engines and more machines are this room's later work.
+What is heard goes into the journal, recording by recording, and the tables are written from there
+(archive/tables.py). A file that cannot be read is kept with its reason, and the rest goes on.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from antpitta.archive.choir import Choir
-from antpitta.core.errors import Finding
+from antpitta.archive.journal import GONE, Entry, EventRow, Journal
 from antpitta.core.types import Event, Recording, Scores
 from antpitta.files.audio import UnreadableAudio, read
-from antpitta.files.tables import replacing, write_csv, write_json
+from antpitta.files.recordings import Listed, open_file
 from antpitta.net.embedding import NoVector
-from antpitta.scores.boxes import presence_table
 from antpitta.scores.events import find_events
-from antpitta.scores.prevalence import rescale_odds
 
-EVENT_COLUMNS = [
-    "file", "start_time", "end_time", "low_freq", "high_freq", "species", "score", "model",
-]  # fmt: skip
 LEAST, GAP = 0.3, 0.6  # seconds: the shortest event, the longest pause inside one
+Tick = Callable[[int, float], None]  # files done, and seconds of sound in them
 
 
 @dataclass(frozen=True)
 class Listened:
-    """One recording: heard, or not and why."""
+    """One file: heard, or not and why."""
 
-    recording: Recording
+    file: Listed
+    recording: Recording | None = None
     presence: NDArray[np.float32] | None = None  # (classes,)
     scores: Scores | None = None
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What was found in an archive; the same tables that are written."""
-
-    presence: pd.DataFrame  # recording_id, then the species
-    events: pd.DataFrame  # EVENT_COLUMNS
-    quarantine: pd.DataFrame  # file, reason
-
-
-def listen_to(
-    choir: Choir, recordings: Iterable[Recording], tick: Callable[[int], None]
-) -> Iterator[Listened]:
-    """Hear each recording in turn; what cannot be read comes back with its reason."""
-    for recording in recordings:
+def listen_to(choir: Choir, files: Iterable[Listed]) -> Iterator[Listened]:
+    """Hear each file in turn; what cannot be read comes back with its reason."""
+    for file in files:
+        recording = None
         try:
+            recording = open_file(file)
             presence, scores = choir.listen(recording, _reader)
-            yield Listened(recording, presence, scores)
-        except (UnreadableAudio, OSError, NoVector) as error:
-            yield Listened(recording, reason=str(error))
-        tick(1)
+            yield Listened(file, recording, presence, scores)
+        except (UnreadableAudio, OSError, NoVector) as trouble:
+            yield Listened(file, recording, reason=str(trouble))
 
 
-def predict_archive(
-    choir: Choir,
-    recordings: Iterable[Recording],
-    broken: Iterable[Finding],
-    tick: Callable[[int], None] = lambda done: None,
-    prevalence: NDArray[np.float64] | None = None,
-) -> Prediction:
-    """Hear an archive; ``broken`` are the files that did not even open.
-
-    ``prevalence`` (classes,) is the share of recordings that each species is expected in, NaN
-    where nobody knows: the odds in ``presence`` are rescaled to it. Events are left alone.
-    """
-    ids, rows, events = [], [], []
-    quarantine = [(finding.file, finding.what) for finding in broken]
-    for one in listen_to(choir, recordings, tick):
-        if one.presence is None or one.scores is None:
-            quarantine.append((str(one.recording.path), one.reason))
+def hear_archive(choir: Choir, files: Iterable[Listed], journal: Journal, tick: Tick) -> None:
+    """Hear all that the journal does not have, and keep each recording there at once."""
+    for file in files:
+        stamp = stamp_of(file.path)  # before it is read: a later change is heard the next time
+        if journal.has(file.path, stamp):
+            tick(1, 0.0)
             continue
-        ids.append(one.recording.id)
-        rows.append(one.presence)
-        events += [_event_row(one.recording, event) for event in _events(choir, one.scores)]
-    value = np.array(rows, dtype=np.float32).reshape(len(rows), len(choir.classes))
-    if prevalence is not None and rows:
-        value = rescale_odds(value, prevalence)
-    return Prediction(
-        presence_table(ids, value, choir.classes.names),
-        pd.DataFrame(events, columns=EVENT_COLUMNS),
-        pd.DataFrame(quarantine, columns=["file", "reason"]),
+        for one in listen_to(choir, [file]):
+            entry = _entry(choir, one, stamp)
+            journal.keep(entry)
+            tick(1, entry.seconds)
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """By what a file is known to be the same: its size, and when it was last changed."""
+    try:
+        told = path.stat()
+    except OSError:
+        return GONE
+    return told.st_size, told.st_mtime_ns
+
+
+def _entry(choir: Choir, one: Listened, stamp: tuple[int, int]) -> Entry:
+    if one.recording is None or one.scores is None:
+        return Entry(one.file.path, stamp, one.reason)
+    recording, began = one.recording, one.recording.began
+    events = tuple(_event_row(recording, event) for event in _events(choir, one.scores))
+    when = None if began is None else began.isoformat()
+    return Entry(
+        *(one.file.path, stamp, "", recording.duration, recording.site, when),
+        *(one.presence, events),
     )
-
-
-def write_prediction(
-    prediction: Prediction, out: Path, formats: tuple[str, ...], note: dict[str, Any]
-) -> None:
-    """Write presence.csv, the events in each of the ``formats``, quarantine.csv and run.json."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_csv(prediction.presence, out / "presence.csv")
-    if "csv" in formats:
-        write_csv(prediction.events, out / "events.csv")
-    if "parquet" in formats:
-        with replacing(out / "events.parquet") as part:
-            prediction.events.to_parquet(part, index=False)
-    write_csv(prediction.quarantine, out / "quarantine.csv")
-    counts = {
-        "recordings": len(prediction.presence),
-        "events": len(prediction.events),
-        "quarantined": len(prediction.quarantine),
-    }
-    write_json({**note, "counts": counts}, out / "run.json")
 
 
 def _events(choir: Choir, scores: Scores) -> list[Event]:
@@ -119,11 +87,11 @@ def _events(choir: Choir, scores: Scores) -> list[Event]:
     return find_events(scores, thresholds, bands=bundle.bands, least=LEAST, gap=GAP, smooth=1)
 
 
-def _event_row(recording: Recording, event: Event) -> tuple[Any, ...]:
+def _event_row(recording: Recording, event: Event) -> EventRow:
     top = min(event.high, recording.sample_rate / 2)
     stop = min(event.stop, recording.duration)
-    found = (round(event.start, 3), round(stop, 3), round(event.low, 1), round(top, 1))
-    return (str(recording.path), *found, event.label, round(event.score, 6), event.source)
+    span = (round(event.start, 3), round(stop, 3), round(event.low, 1), round(top, 1))
+    return (*span, event.label, round(event.score, 6), event.source)
 
 
 def _reader(sample_rate: int) -> Callable[[Recording, float, float], NDArray[np.float32]]:

@@ -4,6 +4,7 @@ A test figure is read off tables that `predict` wrote, the out-of-fold figure of
 report. Nothing here is handed back to anything that learns.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def examine(
     key = {"model": read_bundle(model).digest, "audio": exam.digest}
     note = found / "bench.json"
     if read_note(note) != key:
-        note.unlink(missing_ok=True)
+        shutil.rmtree(found, ignore_errors=True)
         verbs.predict(model, found)
         write_json(key, note)
     report = exam.judge(read_frame(found / "presence.csv"), found.name)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from antpitta import api
-from antpitta.cli.show import console, listening
+from antpitta.cli.show import console, scanning
 
 
 def predict(
@@ -20,26 +20,29 @@ def predict(
         Path | None,
         typer.Option("--prevalence", help="A table species,prevalence to rescale presence.csv to."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was stopped there.")
+    ] = False,
 ) -> None:
     """Listen to recordings: presence.csv, events.csv, quarantine.csv and run.json.
 
     Example: `antpitta predict run/model recordings -o found`
     """
-    with listening() as voice:
+    with scanning() as tick:
         found = api.predict_to(
             model,
             audio,
             out,
             formats=tuple(name.strip() for name in form.split(",") if name.strip()),
             prevalence=prevalence,
-            tick=lambda done, total: voice.tick("recordings", done, total, float("nan")),
+            resume=resume,
+            tick=tick,
         )
-    console.print(
-        f"{len(found.presence)} recordings, {len(found.events)} events -> {out}", markup=False
-    )
-    if len(found.quarantine):
+    counts = found.counts
+    console.print(f"{counts.recordings} recordings, {counts.events} events -> {out}", markup=False)
+    if counts.quarantined:
         console.print(
-            f"{len(found.quarantine)} files could not be read: {out / 'quarantine.csv'}",
+            f"{counts.quarantined} files could not be read: {out / 'quarantine.csv'}",
             markup=False,
         )
         raise typer.Exit(1)

@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from math import isnan
 
 import pandas as pd
@@ -17,6 +18,7 @@ from antpitta.api import Interval, Report, Voice
 WIDE = None if sys.stdout.isatty() else 100  # columns: a file has no edge to wrap at
 
 console = Console(highlight=False, soft_wrap=True, width=WIDE)
+MINUTE = 60.0
 EVERY = 30.0  # seconds between plain lines of one piece of work
 
 
@@ -65,6 +67,41 @@ def _printed() -> Voice:
         console.print(f"{what}  {done}/{total}{shown}")
 
     return Voice(console.print, tick)
+
+
+@contextmanager
+def scanning() -> Iterator[Callable[[int, int, float], None]]:
+    """Something to tell of an archive (files done, of how many, times real time): how fast it
+    goes and how long it will take, moving where somebody looks, a line a minute elsewhere.
+    """
+    if not console.is_terminal:
+        yield _scanned(time.monotonic())
+        return
+    columns = (
+        *(TextColumn("recordings"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
+        TextColumn("{task.fields[speed]:.0f} x real time"),
+    )
+    with Progress(*columns, console=console) as bars:
+        task = bars.add_task("", total=None, speed=0.0)
+        yield lambda done, total, speed: bars.update(task, completed=done, total=total, speed=speed)
+
+
+def _scanned(began: float) -> Callable[[int, int, float], None]:
+    said = began - MINUTE
+
+    def tick(done: int, total: int, speed: float) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if done < total and now - said < MINUTE:
+            return
+        said = now
+        rate = done / max(now - began, 1e-9)
+        left = timedelta(seconds=round((total - done) / max(rate, 1e-9)))
+        console.print(
+            f"recordings  {done}/{total}  {rate:.1f} a second, {speed:.0f} x real time, {left} left"
+        )
+
+    return tick
 
 
 def span(figure: Interval) -> str:

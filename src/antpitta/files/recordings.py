@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from antpitta.core.errors import Finding, UserMistake
 from antpitta.core.types import Recording
 from antpitta.files.audio import SUFFIXES, UnreadableAudio, probe
-from antpitta.files.names import Origin, origin_of, telling_folder
+from antpitta.files.names import origin_of, telling_folder
 from antpitta.files.sites import place_recordings
 
 _FOREIGN = frozenset((".m4a", ".aac", ".wma", ".wac", ".wv", ".ape", ".amr", ".mp4"))
@@ -30,6 +30,15 @@ class Found:
 
     recordings: tuple[Recording, ...]
     findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file with sound's suffix that nobody has opened yet."""
+
+    id: str
+    path: Path
+    folder: str | None = None  # the site, if the file itself tells of none
 
 
 @dataclass(frozen=True)
@@ -49,28 +58,54 @@ class _File:
         return (self.path.stem, below, f"{home}/{below}", f"{home}/{self.below.as_posix()}", whole)
 
 
+def list_files(roots: Sequence[Path]) -> tuple[tuple[Listed, ...], tuple[Finding, ...]]:
+    """Every file in these folders (or files) that should be sound, by id, and what cannot be.
+
+    None is opened, so a million cost seconds. Raises UserMistake for a root that is not there or
+    holds no sound.
+    """
+    files, findings = _collect(roots)
+    homes: dict[Path, set[str | None]] = {}
+    for file in files:
+        homes.setdefault(file.root, set()).add(telling_folder(file.below.parent))
+    listed = []
+    for file, id in zip(files, _ids(files), strict=True):
+        several = len(homes[file.root]) > 1
+        listed.append(Listed(id, file.path, telling_folder(file.below.parent) if several else None))
+    return tuple(sorted(listed, key=lambda one: one.id)), tuple(findings)
+
+
+def open_file(listed: Listed) -> Recording:
+    """The recording, with its site and time; see names.py for what goes before what.
+
+    Raises UnreadableAudio where it is none.
+    """
+    recording, origin = probe(listed.path, listed.id), origin_of(listed.path)
+    site = origin.site or listed.folder or origin.recorder
+    return replace(recording, site=site, began=origin.began)
+
+
 def find_recordings(roots: Sequence[Path], sites: Path | None = None) -> Found:
     """Every recording in these folders (or files), sorted by id.
 
     ``sites`` is a table that knows better where and when (files/sites.py). Raises UserMistake
     for a root that is not there or holds no sound, and where no file at all can be read.
     """
-    files, findings = _collect(roots)
+    files, strangers = list_files(roots)
     with ThreadPoolExecutor(_PROBERS) as pool:
-        probed = list(pool.map(_probe, files, _ids(files)))
-    recordings = [one for one in probed if isinstance(one, tuple)]
-    findings += [one for one in probed if isinstance(one, Finding)]
+        opened = list(pool.map(_open, files))
+    recordings = tuple(one for one in opened if isinstance(one, Recording))
+    findings = [*strangers, *(one for one in opened if isinstance(one, Finding))]
     if not recordings:
         first = f"; the first: {findings[0].what}" if findings else ""
         raise UserMistake(
             f"{', '.join(map(str, roots))}: no recording can be read{first};"
             " give WAV, FLAC, OGG or MP3 files"
         )
-    placed = tuple(sorted(_place(recordings), key=lambda recording: recording.id))
     if sites is not None:
-        placed, strange = place_recordings(placed, sites)
+        recordings, strange = place_recordings(recordings, sites)
         findings += strange
-    return Found(placed, tuple(findings))
+    return Found(recordings, tuple(findings))
 
 
 def _collect(roots: Sequence[Path]) -> tuple[list[_File], list[Finding]]:
@@ -130,22 +165,9 @@ def _ids(files: Sequence[_File]) -> list[str]:
             level[i] += 1
 
 
-def _probe(file: _File, id: str) -> tuple[_File, Recording, Origin] | Finding:
+def _open(listed: Listed) -> Recording | Finding:
     try:
-        recording = probe(file.path, id)
+        return open_file(listed)
     except UnreadableAudio as trouble:
-        what = str(trouble).removeprefix(f"{file.path}: ")
-        return Finding(str(file.path), None, what, "record, copy or convert it anew", True)
-    return file, recording, origin_of(file.path)
-
-
-def _place(probed: Sequence[tuple[_File, Recording, Origin]]) -> Iterator[Recording]:
-    """Each recording with its site and time; see names.py for what goes before what."""
-    homes: dict[Path, set[str | None]] = {}
-    for file, _, _ in probed:
-        homes.setdefault(file.root, set()).add(telling_folder(file.below.parent))
-    for file, recording, origin in probed:
-        several = len(homes[file.root]) > 1
-        folder = telling_folder(file.below.parent) if several else None
-        site = origin.site or folder or origin.recorder
-        yield replace(recording, site=site, began=origin.began)
+        what = str(trouble).removeprefix(f"{listed.path}: ")
+        return Finding(str(listed.path), None, what, "record, copy or convert it anew", True)

@@ -16,6 +16,7 @@ import io
 import json
 import math
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SEPARATORS = ("\t", ";", ",")
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")  # the siblings that `replacing` hands out
 _LONGEST_CELL = 10_000_000  # characters; the csv module's own limit refuses long comments
 
 
@@ -133,6 +135,13 @@ def replacing(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Clear away what writers that were killed inside :func:`replacing` left in a folder."""
+    for path in folder.glob(".*"):
+        if _UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _encodings(raw: bytes) -> list[str]:

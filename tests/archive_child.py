@@ -1,0 +1,44 @@
+"""What the processes of tests/test_journal.py do; they import it by name.
+
+The server that they are forked from has loaded the model already, so that fifty of them take
+seconds. Everything after that, the journal, the hearing and the tables, is each one's own.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from antpitta.api import predict_to, prediction
+from antpitta.archive import predict as archive_predict
+from antpitta.archive.choir import Choir
+from antpitta.files.bundle import read_bundle
+
+MODEL = "ANTPITTA_TEST_MODEL"
+
+
+@cache
+def choir():
+    return Choir(read_bundle(Path(os.environ[MODEL])))
+
+
+if MODEL in os.environ:
+    torch.set_num_threads(1)  # a second thread would not live through the fork
+    choir()
+
+
+def listen(model, archive, out, log):
+    """One run that notes every file it begins to hear."""
+    plain = archive_predict.listen_to
+
+    def noting(choir, files):
+        for file in files:
+            with Path(log).open("a") as note:
+                note.write(f"{file.id}\n")
+            yield from plain(choir, [file])
+
+    archive_predict.listen_to = noting
+    if MODEL in os.environ:
+        prediction.Choir = lambda bundle: choir()
+    predict_to(model, [archive], out, formats=("csv", "parquet"), resume=True)

@@ -1,0 +1,205 @@
+"""Whole archives: killed anywhere and gone on with, locked, full, changed under way."""
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+
+from antpitta.api import predict_each, predict_to
+from antpitta.archive import predict as archive_predict
+from antpitta.archive.journal import NAME, Journal
+from antpitta.core.errors import UserMistake
+
+TABLES = ("presence.csv", "events.csv", "events.parquet", "quarantine.csv", "run.json")
+BOTH = ("csv", "parquet")
+KILLS = 50
+
+
+@pytest.fixture(scope="module")
+def archive(scapes, tmp_path_factory):
+    """24 short recordings, one of them broken."""
+    home = tmp_path_factory.mktemp("archive")
+    wave, rate = sf.read(next((scapes / "test").iterdir()))
+    for i in range(24):
+        place = home / f"site{i % 3}" / f"r{i:02}_20250101_{i:02}0000.wav"
+        place.parent.mkdir(exist_ok=True)
+        sf.write(place, np.roll(wave, i * 999)[: 2 * rate], rate)
+    (home / "site0" / "r00_20250101_000000.wav").write_bytes(b"RIFF")
+    return home
+
+
+@pytest.fixture(scope="module")
+def whole(run, archive, tmp_path_factory):
+    """What an uninterrupted run writes."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    predict_to(run.model, [archive], out, formats=BOTH)
+    return out
+
+
+def same(out, whole):
+    return all((out / name).read_bytes() == (whole / name).read_bytes() for name in TABLES)
+
+
+def test_killed_at_random_and_gone_on_with_the_tables_are_those_of_one_run(
+    run, archive, whole, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    from archive_child import MODEL, listen
+
+    monkeypatch.setenv(MODEL, str(run.model))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # a server knows no other path
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["archive_child"])
+
+    def start(out, log):
+        own = context.Process(target=listen, args=(run.model, archive, out, log))
+        own.start()
+        return own
+
+    start(tmp_path / "warm", tmp_path / "warm.log").join()
+    began = time.monotonic()
+    start(tmp_path / "timed", tmp_path / "timed.log").join()
+    lasting = time.monotonic() - began
+    dice, kills, rounds = random.Random(0), 0, 0
+    while kills < KILLS:
+        rounds += 1
+        out, log = tmp_path / f"out{rounds}", tmp_path / f"log{rounds}"
+        before = kills
+        while True:
+            own = start(out, log)
+            own.join(dice.uniform(0.05, 0.8) * lasting)
+            if own.is_alive() and kills < KILLS:
+                os.kill(own.pid, signal.SIGKILL)
+                kills += 1
+            own.join()
+            if own.exitcode == 0:
+                break
+            assert own.exitcode == -signal.SIGKILL
+        assert same(out, whole)
+        begun = len(log.read_text().splitlines())
+        assert 24 <= begun <= 24 + kills - before  # one recording is in flight at a time
+        assert not list(out.glob(".*"))
+    assert rounds > 1
+
+
+def test_nothing_is_heard_twice_and_what_changed_is_heard_again(
+    run, archive, tmp_path, monkeypatch
+):
+    mine, out, log = tmp_path / "archive", tmp_path / "out", tmp_path / "log"
+    shutil.copytree(archive, mine)
+    predict_to(run.model, [mine], out)
+    changed = mine / "site1" / "r04_20250101_040000.wav"
+    wave, rate = sf.read(changed)
+    sf.write(changed, -wave[::-1], rate)
+    (mine / "site0" / "r00_20250101_000000.wav").unlink()
+    shutil.copy(changed, mine / "new.wav")
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    from archive_child import listen
+
+    monkeypatch.setattr(archive_predict, "listen_to", archive_predict.listen_to)
+    listen(run.model, mine, out, log)
+    assert log.read_text().split() == ["new", "r04_20250101_040000"]
+    table = pd.read_csv(out / "presence.csv").set_index("recording_id")
+    assert len(table) == 24
+    assert (table.loc["new"] == table.loc["r04_20250101_040000"]).all()
+    assert not len(pd.read_csv(out / "quarantine.csv"))
+
+
+def test_a_stopped_run_is_not_begun_anew_unasked(run, archive, tmp_path):
+    digest = json.loads((run.model / "bundle.json").read_text())["digest"]
+    with Journal(tmp_path, {"digest": digest}, resume=False) as journal:
+        archive_predict.hear_archive(
+            *(archive_predict.Choir(_bundle(run)), _files(archive)[:3], journal, lambda *told: None)
+        )
+    with pytest.raises(UserMistake, match="stopped here after 3 recordings; add --resume"):
+        predict_to(run.model, [archive], tmp_path)
+    assert predict_to(run.model, [archive], tmp_path, resume=True).counts.recordings == 23
+    assert predict_to(run.model, [archive], tmp_path).counts.recordings == 23  # was finished
+
+
+def _bundle(run):
+    from antpitta.files.bundle import read_bundle
+
+    return read_bundle(run.model)
+
+
+def _files(archive):
+    from antpitta.files.recordings import list_files
+
+    return list_files([archive])[0]
+
+
+def test_a_second_run_into_one_folder_is_refused(run, archive, tmp_path):
+    with (
+        Journal(tmp_path / "out", {"digest": "x"}, resume=False),
+        pytest.raises(UserMistake, match="another run is writing here"),
+    ):
+        predict_to(run.model, [archive], tmp_path / "out")
+
+
+def test_another_models_journal_is_not_gone_on_with(run, archive, tmp_path):
+    with Journal(tmp_path, {"digest": "another"}, resume=False):
+        pass
+    with pytest.raises(UserMistake, match="another model was at work here"):
+        predict_to(run.model, [archive], tmp_path, resume=True)
+
+
+def test_what_is_no_journal_is_the_users_mistake(run, archive, tmp_path):
+    (tmp_path / NAME).write_bytes(b"something else" * 99)
+    with pytest.raises(UserMistake, match="not a database") as said:
+        predict_to(run.model, [archive], tmp_path)
+    assert "\n" not in str(said.value)
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_mistake(run, archive, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserMistake, match=r"file/out/.*cannot be written \(Not a directory\)"):
+        predict_to(run.model, [archive], tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("limit", [30_000, 60_000])
+def test_a_full_disk_stops_with_a_line_and_the_journal_intact(run, archive, whole, tmp_path, limit):
+    script = "import sys; sys.argv[0] = 'antpitta'; from antpitta.cli import main; main()"
+    asked = [sys.executable, "-c", script, "predict", str(run.model), str(archive), "--format",
+             "csv,parquet", "--resume", "-o", str(tmp_path / "out")]  # fmt: skip
+    full = subprocess.run(
+        asked,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert full.returncode == 2, full.stdout + full.stderr
+    assert "cannot be written" in full.stderr + full.stdout
+    assert "Traceback" not in full.stderr
+    predict_to(run.model, [archive], tmp_path / "out", formats=BOTH, resume=True)
+    assert same(tmp_path / "out", whole)
+
+
+def test_files_that_vanish_or_break_under_way_go_to_quarantine(run, archive, tmp_path):
+    mine = tmp_path / "archive"
+    shutil.copytree(archive, mine)
+    files = _files(mine)
+    files[5].path.unlink()
+    files[6].path.write_bytes(b"")
+    heard = list(predict_each(run.model, mine))
+    assert sum(len(one) == 0 for one in heard) == 2
+    with Journal(tmp_path / "out", {}, resume=False) as journal:
+        choir = archive_predict.Choir(_bundle(run))
+        archive_predict.hear_archive(choir, files, journal, lambda *told: None)
+        reasons = {one.path: one.reason for one in journal.read(file.path for file in files)}
+    assert "No such file" in reasons[files[5].path]
+    assert "empty" in reasons[files[6].path]
+    assert sum(map(bool, reasons.values())) == 3
