@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 
 from antpitta.archive.choir import Choir
+from antpitta.archive.events import COLUMNS, FORMATS, TEXTS
 from antpitta.archive.journal import Journal
 from antpitta.archive.predict import Listened, hear_archive, listen_to
-from antpitta.archive.tables import COLUMNS, Archive, Counts, write_tables
+from antpitta.archive.tables import Archive, Counts, write_tables
 from antpitta.core.errors import UserMistake
 from antpitta.files.bundle import read_bundle
 from antpitta.files.prevalence import read_prevalence
 from antpitta.files.recordings import list_files
 from antpitta.files.tables import sweep
 
-FORMATS = ("csv", "parquet")
 INDEX = ["file", "start_time", "end_time"]
 Tick = Callable[[int, int, float], None]  # files done, of how many, times real time
 
@@ -47,7 +47,7 @@ class Prediction:
             return pd.read_parquet(self.path / "events.parquet")
         if not (self.path / "events.csv").is_file():
             raise UserMistake(f"{self.path}: holds no table of events; predict with --format csv")
-        text = dict.fromkeys(("file", "species", "model"), str)
+        text = dict.fromkeys(TEXTS, str)
         return pd.read_csv(self.path / "events.csv", dtype=text)[list(COLUMNS)]
 
     @cached_property

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from antpitta.archive.journal import EVENT_COLUMNS, Entry, Journal, saying
+from antpitta.archive.events import Part, append, or_empty, write_events
+from antpitta.archive.journal import Entry, Journal, saying
 from antpitta.core.errors import Finding
 from antpitta.files.recordings import Listed
 from antpitta.files.tables import replacing, write_csv, write_json
@@ -24,11 +23,6 @@ from antpitta.scores.boxes import presence_table
 from antpitta.scores.prevalence import rescale_odds
 
 PART = 1000  # recordings at a time
-COLUMNS = ("file", *EVENT_COLUMNS)  # of events.csv and events.parquet
-SCHEMA = pa.schema(
-    [(name, pa.string() if name in ("file", "species", "model") else pa.float64())
-     for name in COLUMNS]
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Archive:
     broken: Sequence[Finding]  # files that are no sound by their name
     species: tuple[str, ...]
 
-    def parts(self) -> Iterator[list[tuple[Listed, Entry]]]:
+    def parts(self) -> Iterator[Part]:
         """All that was heard, some recordings at a time."""
         heard = ((file, one) for file, one in self._entries() if not one.reason)
         while part := list(islice(heard, PART)):
@@ -82,10 +76,7 @@ def write_tables(
     with saying(out):
         recordings = _write_presence(archive, out / "presence.csv", prevalence)
         events = sum(len(one.events) for part in archive.parts() for _, one in part)
-        if "csv" in formats:
-            _write_events_csv(archive, out / "events.csv")
-        if "parquet" in formats:
-            _write_events_parquet(archive, out / "events.parquet")
+        write_events(archive.parts, out, formats)
         quarantine = archive.quarantine()
         write_csv(quarantine, out / "quarantine.csv")
         counts = Counts(recordings, events, len(quarantine))
@@ -101,43 +92,15 @@ def _write_presence(archive: Archive, path: Path, prevalence: NDArray[np.float64
                                  *(_values(part) for part in archive.parts())])  # fmt: skip
     written = 0
     with replacing(path) as unfinished:
-        for part in _or_empty(archive.parts()):
+        for part in or_empty(archive.parts()):
             value = _values(part).reshape(len(part), len(archive.species))
             if prevalence is not None and part:
                 value = rescale_odds(value, prevalence, judged).astype(np.float32)
             table = presence_table([file.id for file, _ in part], value, archive.species)
-            _append(table, unfinished, first=not written)
+            append(table, unfinished, first=not written)
             written += len(part)
     return written
 
 
-def _values(part: list[tuple[Listed, Entry]]) -> NDArray[np.float32]:
+def _values(part: Part) -> NDArray[np.float32]:
     return np.array([one.presence for _, one in part], dtype=np.float32)
-
-
-def _write_events_csv(archive: Archive, path: Path) -> None:
-    with replacing(path) as unfinished:
-        for i, part in enumerate(_or_empty(archive.parts())):
-            _append(_events(part), unfinished, first=not i)
-
-
-def _write_events_parquet(archive: Archive, path: Path) -> None:
-    with replacing(path) as unfinished, pq.ParquetWriter(unfinished, SCHEMA) as writer:
-        for part in _or_empty(archive.parts()):
-            writer.write_table(pa.Table.from_pandas(_events(part), SCHEMA, preserve_index=False))
-
-
-def _events(part: list[tuple[Listed, Entry]]) -> pd.DataFrame:
-    rows = [(str(one.path), *row) for _, one in part for row in one.events]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _append(table: pd.DataFrame, path: Path, *, first: bool) -> None:
-    table.to_csv(path, mode="a", header=first, index=False, lineterminator="\n")
-
-
-def _or_empty(parts: Iterator[list[Any]]) -> Iterator[list[Any]]:
-    """The parts, or a single empty one: a table of no rows has a header, too."""
-    first = next(parts, [])
-    yield first
-    yield from parts

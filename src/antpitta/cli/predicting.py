@@ -14,7 +14,11 @@ def predict(
     audio: Annotated[list[Path], typer.Argument(help="Folders or files of sound.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the tables are written.")],
     form: Annotated[
-        str, typer.Option("--format", help="Of the events: csv, parquet, or both.")
+        str,
+        typer.Option(
+            "--format",
+            help="Of the events, parted by commas: csv, parquet, raven, audacity, kaleidoscope.",
+        ),
     ] = "csv",
     prevalence: Annotated[
         Path | None,

@@ -8,7 +8,7 @@ r"""Audacity's label tracks: start, end and label, separated by tabs, without a 
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from antpitta.files.formats.sheet import UNJUDGED, Sheet
 from antpitta.files.formats.stems import recording_of
 from antpitta.files.formats.table import Format, Table
 from antpitta.files.formats.writing import digits, one_verdict, write_each
-from antpitta.files.tables import read_text
+from antpitta.files.tables import read_text, write_text
 
 COLUMNS = ("start", "end", "label", "confidence", "low", "high")
 _TIMES = re.compile(r"\s*-?\d+([.,]\d+)?\t-?\d+([.,]\d+)?(\t.*)?\s*")
@@ -76,14 +76,23 @@ def write(annotations: Sequence[Annotation], path: Path, verdict: bool | None = 
     write_each(chosen, path, "audacity", ".txt", _text)
 
 
+def write_track(rows: Iterable[tuple[float, float, float, float, str]], path: Path) -> None:
+    """A label track of (start, stop, low, high, label); without rows an empty one."""
+    write_text(_track(rows), path)
+
+
 def _text(annotations: Sequence[Annotation]) -> str:
+    return _track((one.start, one.stop, one.low, one.high, one.label) for one in annotations)
+
+
+def _track(rows: Iterable[tuple[float, float, float, float, str]]) -> str:
     lines = []
-    for said in annotations:
-        label = " ".join(said.label.split())  # a tab would begin another cell
-        lines.append("\t".join([*digits((said.start, said.stop)), label]))
-        if said.low > 0 or said.high < math.inf:
-            high = said.high if said.high < math.inf else -1.0  # Audacity's own "not drawn"
-            lines.append("\t".join(["\\", *digits((said.low, high))]))
+    for start, stop, low, high, label in rows:
+        text = " ".join(label.split())  # a tab would begin another cell
+        lines.append("\t".join([*digits((start, stop)), text]))
+        if low > 0 or high < math.inf:
+            top = high if high < math.inf else -1.0  # Audacity's own "not drawn"
+            lines.append("\t".join(["\\", *digits((low, top))]))
     return "".join(line + "\n" for line in lines)
 
 
