@@ -203,3 +203,66 @@ def test_files_that_vanish_or_break_under_way_go_to_quarantine(run, archive, tmp
     assert "No such file" in reasons[files[5].path]
     assert "empty" in reasons[files[6].path]
     assert sum(map(bool, reasons.values())) == 3
+
+
+def damaged(home, wave, rate):
+    """40 files of which none is whole, by what is wrong with them."""
+    home.mkdir()
+    good, flac = home.parents[1] / "good.wav", home.parents[1] / "good.flac"
+    sf.write(good, wave, rate)
+    sf.write(flac, np.resize(wave, 70 * rate), rate)
+    whole, packed = good.read_bytes(), flac.read_bytes()
+    header = bytearray(whole[:44])
+
+    def claims(place, value, size=2):
+        own = bytearray(header)
+        own[place : place + size] = value.to_bytes(size, "little")
+        return bytes(own) + whole[44:]
+
+    kinds = {
+        "empty.wav": b"",
+        "header.wav": whole[:44],
+        "half-header.wav": whole[:20],
+        "cut.wav": whole[: len(whole) // 2],
+        "cut.flac": packed[: len(packed) // 2],
+        "text.flac": b"this is a letter, not a sound\n" * 30,
+        "noise.mp3": np.random.default_rng(0).bytes(20_000),
+        "no-channels.wav": claims(22, 0),
+        "rate.wav": claims(24, 3_000_000_000, 4),
+        "slow.wav": claims(24, 3, 4),
+    }
+    for i in range(4):
+        for name, value in kinds.items():
+            (home / f"{i}-{name}").write_bytes(value)
+    for name in ("0-no-channels.wav", "1-no-channels.wav"):
+        broken = np.full(3 * rate, np.nan, dtype=np.float32)
+        broken[: 2 * rate] = wave[: 2 * rate]
+        sf.write(home / name, broken, rate, subtype="FLOAT")
+    return sorted(home.iterdir())
+
+
+def test_forty_damaged_files_are_each_named_and_cost_nothing_else(run, archive, whole, tmp_path):
+    mine = tmp_path / "archive"
+    shutil.copytree(archive, mine)
+    wave, rate = sf.read(next(archive.rglob("r01*.wav")))
+    files = damaged(mine / "broken", wave, rate)
+    assert len(files) == 40
+    found = predict_to(run.model, [mine], tmp_path / "out")
+    named = found.quarantine.set_index("file")["reason"]
+    assert len(named) == 41  # and the one of the archive itself
+    assert {str(path) for path in files} <= set(named.index)
+    for name, said in {
+        "0-empty.wav": "is empty",
+        "0-cut.wav": "is cut short: 1.0 s are gone",
+        "0-cut.flac": "heard as far as it goes",
+        "0-text.flac": "is not FLAC",
+        "0-no-channels.wav": "no numbers",
+        "0-slow.wav": "claims 3 samples a second",
+    }.items():
+        assert said in named[str(mine / "broken" / name)], name
+    table = found.presence.set_index("recording_id")
+    before = pd.read_csv(whole / "presence.csv").set_index("recording_id")
+    pd.testing.assert_frame_equal(table.loc[before.index], before)
+    heard = {Path(id).name for id in set(table.index) - set(before.index)}
+    cut = {f"{i}-cut.{kind}" for i in range(4) for kind in ("wav", "flac")}
+    assert heard == cut | {"0-no-channels", "1-no-channels"}

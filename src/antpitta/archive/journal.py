@@ -38,15 +38,15 @@ GONE = (-1, -1)  # the stamp of a file that is not there; it is looked for again
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of the archive: heard, or not and why."""
+    """One file of the archive: heard or not, and what is wrong with it."""
 
     path: Path
     stamp: tuple[int, int]  # bytes, and nanoseconds of its last change
-    reason: str = ""  # why it was not heard
+    reason: str = ""  # why it was not heard, or not wholly
     seconds: float = 0.0
     site: str | None = None
     began: str | None = None  # ISO 8601
-    presence: NDArray[np.float32] | None = None  # (classes,)
+    presence: NDArray[np.float32] | None = None  # (classes,); None where it was not heard
     events: tuple[EventRow, ...] = ()
 
 

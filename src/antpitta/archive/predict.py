@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from antpitta.archive.choir import Choir
 from antpitta.archive.journal import GONE, Entry, EventRow, Journal
 from antpitta.core.types import Event, Recording, Scores
-from antpitta.files.audio import UnreadableAudio, read
+from antpitta.files.audio import TAIL, UnreadableAudio, read
 from antpitta.files.recordings import Listed, open_file
+from antpitta.files.riff import read_riff
+from antpitta.net.drawing import Read
 from antpitta.net.embedding import NoVector
 from antpitta.scores.events import find_events
 
@@ -26,7 +28,7 @@ Tick = Callable[[int, float], None]  # files done, and seconds of sound in them
 
 @dataclass(frozen=True)
 class Listened:
-    """One file: heard, or not and why."""
+    """One file: heard or not, and what is wrong with it."""
 
     file: Listed
     recording: Recording | None = None
@@ -41,8 +43,10 @@ def listen_to(choir: Choir, files: Iterable[Listed]) -> Iterator[Listened]:
         recording = None
         try:
             recording = open_file(file)
-            presence, scores = choir.listen(recording, _reader)
-            yield Listened(file, recording, presence, scores)
+            notes = _cut_short(recording)
+            presence, scores = choir.listen(recording, partial(_reader, notes))
+            reason = f"{file.path}: {'; '.join(notes)}; heard as far as it goes" if notes else ""
+            yield Listened(file, recording, presence, scores, reason)
         except (UnreadableAudio, OSError, NoVector) as trouble:
             yield Listened(file, recording, reason=str(trouble))
 
@@ -76,7 +80,7 @@ def _entry(choir: Choir, one: Listened, stamp: tuple[int, int]) -> Entry:
     events = tuple(_event_row(recording, event) for event in _events(choir, one.scores))
     when = None if began is None else began.isoformat()
     return Entry(
-        *(one.file.path, stamp, "", recording.duration, recording.site, when),
+        *(one.file.path, stamp, one.reason, recording.duration, recording.site, when),
         *(one.presence, events),
     )
 
@@ -94,5 +98,27 @@ def _event_row(recording: Recording, event: Event) -> EventRow:
     return (*span, event.label, round(event.score, 6), event.source)
 
 
-def _reader(sample_rate: int) -> Callable[[Recording, float, float], NDArray[np.float32]]:
-    return partial(read, sample_rate=sample_rate)
+def _cut_short(recording: Recording) -> list[str]:
+    """What a WAV's header promises and the file does not hold: the decoder does not tell."""
+    lost = read_riff(recording.path).missing
+    gone = recording.duration * lost / (1 - min(lost, 0.999))
+    return [f"is cut short: {gone:.1f} s are gone from its end"] if gone > TAIL else []
+
+
+def _reader(notes: list[str], sample_rate: int) -> Read:
+    """Reads on behind a break as silence, so that what came before it is not lost."""
+
+    def reading(recording: Recording, start: float, stop: float) -> NDArray[np.float32]:
+        told: list[str] = []
+        try:
+            sound = read(recording, start, stop, sample_rate, told)
+        except UnreadableAudio:
+            if not start:  # nothing of it was heard
+                raise
+            told.append(f"does not decode from {start:.2f} s on")
+            sound = np.zeros(0, dtype=np.float32)
+        if not any(one.startswith(("is cut short", "does not decode")) for one in notes):
+            notes.extend(told)
+        return sound
+
+    return reading

@@ -45,12 +45,12 @@ class Archive:
 
     def parts(self) -> Iterator[Part]:
         """All that was heard, some recordings at a time."""
-        heard = ((file, one) for file, one in self._entries() if not one.reason)
+        heard = ((file, one) for file, one in self._entries() if one.presence is not None)
         while part := list(islice(heard, PART)):
             yield part
 
     def quarantine(self) -> pd.DataFrame:
-        """Rows file, reason of all that was not heard."""
+        """Rows file, reason of all that was not heard, or not wholly."""
         rows = [(finding.file, finding.what) for finding in self.broken]
         rows += [(str(one.path), one.reason) for _, one in self._entries() if one.reason]
         return pd.DataFrame(rows, columns=["file", "reason"])

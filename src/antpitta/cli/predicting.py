@@ -32,16 +32,20 @@ def predict(
 
     Example: `antpitta predict run/model recordings -o found`
     """
-    with scanning() as tick:
-        found = api.predict_to(
-            model,
-            audio,
-            out,
-            formats=tuple(name.strip() for name in form.split(",") if name.strip()),
-            prevalence=prevalence,
-            resume=resume,
-            tick=tick,
-        )
+    try:
+        with scanning() as tick:
+            found = api.predict_to(
+                model,
+                audio,
+                out,
+                formats=tuple(name.strip() for name in form.split(",") if name.strip()),
+                prevalence=prevalence,
+                resume=resume,
+                tick=tick,
+            )
+    except KeyboardInterrupt:
+        console.print("stopped; the same command with --resume goes on from here")
+        raise typer.Exit(130) from None
     counts = found.counts
     console.print(f"{counts.recordings} recordings, {counts.events} events -> {out}", markup=False)
     if counts.quarantined:

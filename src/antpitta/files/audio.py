@@ -26,6 +26,9 @@ _LONGEST = 60 * 60 * 24 * 366  # seconds: a FLAC of unknown length claims 2**63 
 _EDGE = 0.05  # seconds around a stretch, longer than soxr's filter rings
 _BLOCK, _SMALL = 1 << 18, 1 << 9  # frames decoded at once; the small where a file is damaged
 
+TAIL = 0.5  # seconds: some codecs promise a few hundredths more than they give
+NO_NUMBERS = "holds samples that are no numbers, which were taken for silence"
+
 Floats = NDArray[np.float32]
 
 
@@ -56,12 +59,19 @@ def probe(path: Path, id: str, site: str | None = None, began: datetime | None =
     return Recording(id, path, told.samplerate, told.frames, told.channels, site, began)
 
 
-def read(recording: Recording, start: float, stop: float, sample_rate: int) -> Floats:
+def read(
+    recording: Recording,
+    start: float,
+    stop: float,
+    sample_rate: int,
+    notes: list[str] | None = None,
+) -> Floats:
     """The sound from ``start`` to ``stop``, mono: (samples,) at ``sample_rate``.
 
     A stretch inside the recording gives ``round((stop - start) * sample_rate)`` samples at
     any rate of the file, one that reaches beyond the end gives what there is: nothing, where
-    it begins there. Raises UnreadableAudio where the header promises sound and none decodes,
+    it begins there. What is wrong with sound that is given all the same is added to ``notes``.
+    Raises UnreadableAudio where the header promises sound and none decodes,
     and ValueError for a stretch that is reversed or begins before the file does.
     """
     if not 0 <= start <= stop:
@@ -74,10 +84,13 @@ def read(recording: Recording, start: float, stop: float, sample_rate: int) -> F
     step = rate // math.gcd(rate, sample_rate)  # frames of the file that make whole samples
     edge = 0 if rate == sample_rate else math.ceil(_EDGE * rate / step) * step
     lead = min(edge, first // step * step)
-    sound = _decode(recording, first - lead, last + edge)
+    troubles = [] if notes is None else notes
+    sound = _decode(recording, first - lead, last + edge, troubles)
     here = min(len(sound) - lead, last - first)  # less where the file was cut short
     if here <= 0:
         raise UnreadableAudio(f"{recording.path}: nothing to decode at {first / rate:.2f} s")
+    if last - first - here > TAIL * rate:
+        troubles.append(f"is cut short: nothing after {(first + here) / rate:.2f} s")
     if rate != sample_rate:
         sound = soxr.resample(sound, rate, sample_rate, quality="HQ")
         lead = lead * sample_rate // rate
@@ -93,7 +106,9 @@ def content_key(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
 
 
-def _decode(recording: Recording, first: int, last: int, block: int = _BLOCK) -> Floats:
+def _decode(
+    recording: Recording, first: int, last: int, notes: list[str], block: int = _BLOCK
+) -> Floats:
     """Frames ``first`` to ``last`` of the file, or up to where it breaks, as mono."""
     parts: list[Floats] = []
     try:
@@ -103,13 +118,15 @@ def _decode(recording: Recording, first: int, last: int, block: int = _BLOCK) ->
                 frames = file.read(min(block, last - first), dtype="float32", always_2d=True)
                 if not len(frames):
                     break
+                if NO_NUMBERS not in notes and not np.isfinite(frames).all():
+                    notes.append(NO_NUMBERS)
                 np.nan_to_num(frames, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
                 parts.append(frames.mean(axis=1) if frames.shape[1] > 1 else frames[:, 0])
                 first += len(frames)
     except (sf.SoundFileError, OSError) as trouble:
         if block > _SMALL:  # a block is lost whole, with the good sound before the break
             try:
-                parts.append(_decode(recording, first, min(last, first + block), _SMALL))
+                parts.append(_decode(recording, first, min(last, first + block), notes, _SMALL))
             except UnreadableAudio:
                 if not parts:
                     raise

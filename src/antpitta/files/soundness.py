@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from antpitta.core.errors import Finding
 from antpitta.core.types import Recording
-from antpitta.files.audio import UnreadableAudio
+from antpitta.files.audio import TAIL, UnreadableAudio
 from antpitta.files.riff import read_riff
 
 Read = Callable[[Recording, float, float], NDArray[np.float32]]
 BLOCK = 60.0  # seconds
-_TAIL = 0.5  # seconds: some codecs promise a few hundredths more than they give
 _FULL = 0.99  # of full scale: a clipped plateau, after resampling
 _OFTEN = 1e-3  # of the samples: more at full scale is not one loud bang
 _QUIET = 1e-4  # of full scale, three steps of 16 bits
@@ -64,7 +63,7 @@ def _examine(recording: Recording, judged: bool, read: Read) -> list[Finding]:
     if not heard.samples:
         return [Finding(file, None, "nothing in it decodes", anew, True)]
     findings = []
-    if promised - holds > _TAIL:
+    if promised - holds > TAIL:
         what = f"cut short: its header promises {promised:.1f} s, it holds {holds:.1f} s"
         findings.append(Finding(file, None, what, anew, judged))
     elif heard.broken is not None:
@@ -107,7 +106,7 @@ def _listen(recording: Recording, read: Read) -> _Heard:
 def _decodes(recording: Recording, end: float, read: Read) -> bool:
     """Whether the last moment before ``end`` holds any sound."""
     try:
-        return len(read(recording, max(0.0, end - _TAIL), end)) > 0
+        return len(read(recording, max(0.0, end - TAIL), end)) > 0
     except UnreadableAudio:
         return False
 
