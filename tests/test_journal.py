@@ -241,6 +241,16 @@ def damaged(home, wave, rate):
     return sorted(home.iterdir())
 
 
+def test_what_is_wrong_with_every_minute_is_said_once(run, archive, tmp_path):
+    wave, rate = sf.read(next(archive.rglob("r01*.wav")))
+    long = np.resize(wave, 150 * rate).astype(np.float32)
+    long[:: 30 * rate] = np.nan  # in each of its three images
+    sf.write(tmp_path / "long.wav", long, rate, subtype="FLOAT")
+    found = predict_to(run.model, [tmp_path], tmp_path / "out")
+    assert len(found.presence) == 1
+    assert found.quarantine["reason"].item().count("no numbers") == 1
+
+
 def test_forty_damaged_files_are_each_named_and_cost_nothing_else(run, archive, whole, tmp_path):
     mine = tmp_path / "archive"
     shutil.copytree(archive, mine)

@@ -100,8 +100,7 @@ def _event_row(recording: Recording, event: Event) -> EventRow:
 
 def _cut_short(recording: Recording) -> list[str]:
     """What a WAV's header promises and the file does not hold: the decoder does not tell."""
-    lost = read_riff(recording.path).missing
-    gone = recording.duration * lost / (1 - min(lost, 0.999))
+    gone = read_riff(recording.path).gone(recording.duration)
     return [f"is cut short: {gone:.1f} s are gone from its end"] if gone > TAIL else []
 
 
@@ -118,7 +117,7 @@ def _reader(notes: list[str], sample_rate: int) -> Read:
             told.append(f"does not decode from {start:.2f} s on")
             sound = np.zeros(0, dtype=np.float32)
         if not any(one.startswith(("is cut short", "does not decode")) for one in notes):
-            notes.extend(told)
+            notes.extend(one for one in told if one not in notes)
         return sound
 
     return reading

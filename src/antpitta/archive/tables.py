@@ -74,8 +74,7 @@ def write_tables(
     where nobody knows: the odds in presence.csv are rescaled to it. Events are left alone.
     """
     with saying(out):
-        recordings = _write_presence(archive, out / "presence.csv", prevalence)
-        events = sum(len(one.events) for part in archive.parts() for _, one in part)
+        recordings, events = _write_presence(archive, out / "presence.csv", prevalence)
         write_events(archive.parts, out, formats)
         quarantine = archive.quarantine()
         write_csv(quarantine, out / "quarantine.csv")
@@ -85,21 +84,25 @@ def write_tables(
     return counts
 
 
-def _write_presence(archive: Archive, path: Path, prevalence: NDArray[np.float64] | None) -> int:
-    judged = None
+def _write_presence(
+    archive: Archive, path: Path, prevalence: NDArray[np.float64] | None
+) -> tuple[int, int]:
+    """How many recordings were written, and how many events were found in them."""
+    rescaled = None
     if prevalence is not None:
-        judged = np.concatenate([np.zeros((0, len(archive.species)), np.float32),
-                                 *(_values(part) for part in archive.parts())])  # fmt: skip
-    written = 0
+        whole = np.concatenate([np.zeros((0, len(archive.species)), np.float32),
+                                *(_values(part) for part in archive.parts())])  # fmt: skip
+        rescaled = rescale_odds(whole, prevalence).astype(np.float32)
+    written = events = 0
     with replacing(path) as unfinished:
         for part in or_empty(archive.parts()):
-            value = _values(part).reshape(len(part), len(archive.species))
-            if prevalence is not None and part:
-                value = rescale_odds(value, prevalence, judged).astype(np.float32)
+            until = written + len(part)
+            value = _values(part) if rescaled is None else rescaled[written:until]
             table = presence_table([file.id for file, _ in part], value, archive.species)
             append(table, unfinished, first=not written)
-            written += len(part)
-    return written
+            events += sum(len(one.events) for _, one in part)
+            written = until
+    return written, events
 
 
 def _values(part: Part) -> NDArray[np.float32]:

@@ -19,6 +19,10 @@ class Riff:
     comment: str = ""  # LIST INFO ICMT, where AudioMoth writes
     missing: float = 0.0  # share of the promised sound bytes that the file does not hold
 
+    def gone(self, held: float) -> float:
+        """The seconds that are missing from a file that holds ``held`` seconds."""
+        return held * self.missing / (1 - min(self.missing, 0.999))
+
 
 def read_riff(path: Path) -> Riff:
     """The chunks of a WAV file; an empty Riff for any other file, and for a broken one."""

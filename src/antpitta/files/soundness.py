@@ -53,9 +53,7 @@ def examine_sound(
 
 def _examine(recording: Recording, judged: bool, read: Read) -> list[Finding]:
     file, anew = str(recording.path), "copy it anew from the card, or leave it out"
-    promised = recording.duration
-    if lost := read_riff(recording.path).missing:
-        promised /= 1 - min(lost, 0.999)
+    promised = recording.duration + read_riff(recording.path).gone(recording.duration)
     holds = recording.duration if _decodes(recording, recording.duration, read) else None
     heard = _listen(recording, read)
     if holds is None:
