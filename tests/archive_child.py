@@ -14,13 +14,14 @@ from antpitta.api import predict_to, prediction
 from antpitta.archive import predict as archive_predict
 from antpitta.archive.choir import Choir
 from antpitta.files.bundle import read_bundle
+from antpitta.net.engines import Hearing
 
 MODEL = "ANTPITTA_TEST_MODEL"
 
 
 @cache
 def choir():
-    return Choir(read_bundle(Path(os.environ[MODEL])))
+    return Choir(read_bundle(Path(os.environ[MODEL])), Hearing(precision="f32", workers=2))
 
 
 if MODEL in os.environ:
@@ -32,13 +33,16 @@ def listen(model, archive, out, log):
     """One run that notes every file it begins to hear."""
     plain = archive_predict.listen_to
 
-    def noting(choir, files):
+    def noted(files):
         for file in files:
             with Path(log).open("a") as note:
                 note.write(f"{file.id}\n")
-            yield from plain(choir, [file])
+            yield file
+
+    def noting(choir, files):
+        return plain(choir, noted(files))
 
     archive_predict.listen_to = noting
     if MODEL in os.environ:
-        prediction.Choir = lambda bundle: choir()
+        prediction.Choir = lambda bundle, hearing: choir()
     predict_to(model, [archive], out, formats=("csv", "parquet"), resume=True)

@@ -199,8 +199,10 @@ def test_the_bundle_holds_no_pickle_and_a_card(run):
     bundle = read_bundle(run.model)
     assert bundle.species == tuple(f"s{i}" for i in range(8))
     suffixes = {path.suffix for path in run.model.rglob("*") if path.is_file()}
-    assert suffixes == {".json", ".safetensors", ".md"}
-    assert "antpitta predict" in (run.model / "MODEL_CARD.md").read_text()
+    assert suffixes == {".json", ".safetensors", ".xml", ".bin", ".md"}
+    card = (run.model / "MODEL_CARD.md").read_text()
+    assert "antpitta predict" in card
+    assert "whole images, int8" in card
 
 
 def test_check_draws_what_supervises_what(scapes, tmp_path):

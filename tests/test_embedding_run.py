@@ -171,10 +171,10 @@ def test_prediction_sees_what_training_saw(embedded, scapes):
 
     (image,) = pen.drawing.images_of(recording.duration)
     found = pen.image(recording, *image, hear)
-    net = choir.listeners[0].nets[0]
+    net = choir.listeners[0].engine.nets[0]
     with torch.inference_mode():
         wanted = net(torch.from_numpy(found)[None]).framewise.sigmoid()[0]
-    heard = choir.listeners[0].scan(found)[0]
+    heard = choir.listeners[0].engine.hear(found)[0]
     np.testing.assert_allclose(heard, wanted, atol=1e-6)
 
 

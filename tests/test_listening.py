@@ -11,9 +11,10 @@ from antpitta.core.drawings import Front
 from antpitta.core.types import Classes, Dataset, Recording
 from antpitta.learn.material import gather_material
 from antpitta.net.drawing import make_pen
-from antpitta.net.runtime import Listener
+from antpitta.net.runtime import Listener, listen_together
 from antpitta.net.scan import join, scan, unit_of
 from antpitta.net.sed import SedNet
+from antpitta.net.torch_engine import Torch
 from antpitta.sound.logmel import LogMel, picture
 
 RATE = 8000
@@ -36,6 +37,15 @@ def wave_of(recording):
 
 def read(recording, start, stop):
     return wave_of(recording)[round(start * RATE) : round(stop * RATE)]
+
+
+def listening(nets, windows=RECIPE.windows):
+    return Listener(make_pen(RECIPE), Torch(nets, 201, windows))
+
+
+def heard(listener, recording, read):
+    cuts = RECIPE.drawing.images_of(recording.duration)
+    return listener.gather(listen_together([listener], recording, cuts, read)[0], cuts)
 
 
 def breaks_off(recording, start, stop):
@@ -65,7 +75,7 @@ def nets():
 
 @pytest.fixture(scope="module")
 def listener(nets):
-    return Listener(RECIPE, SPECIES, [net.state_dict() for net in nets])
+    return listening(nets)
 
 
 def test_a_recordings_picture_is_its_images_end_to_end(recordings):
@@ -112,7 +122,7 @@ def test_listening_equals_scanning_the_training_pictures(recordings, nets, liste
         parts = [scan(net, material.pictures, images, 64, 32, 8) for net in nets]
         means = [np.mean(pair, axis=0) for pair in zip(*parts, strict=True)]
         value, grid = join(means, [material.grids[j] for j in images], unit)
-        found = listener.listen(recording, read)
+        found = heard(listener, recording, read)
         assert found.grid == grid
         np.testing.assert_allclose(found.value, value, atol=1e-5)
         presence = np.mean([np.concatenate(part).max(axis=0) for part in parts], axis=0)
@@ -121,15 +131,14 @@ def test_listening_equals_scanning_the_training_pictures(recordings, nets, liste
 
 
 def test_presence_is_the_mean_over_folds_of_each_ones_best(recordings, nets, listener):
-    alone = [Listener(RECIPE, SPECIES, [net.state_dict()]) for net in nets]
-    one, two = (each.listen(recordings[0], read) for each in alone)
-    both = listener.listen(recordings[0], read)
+    one, two = (heard(listening([net]), recordings[0], read) for net in nets)
+    both = heard(listener, recordings[0], read)
     np.testing.assert_allclose(both.presence, (one.presence + two.presence) / 2, atol=1e-6)
     np.testing.assert_allclose(both.value, (one.value + two.value) / 2, atol=1e-6)
     np.testing.assert_allclose(one.presence, one.value.max(axis=0), atol=1e-6)
 
 
 def test_a_broken_recording_is_listened_to_as_far_as_it_goes(recordings, listener):
-    found = listener.listen(recordings[1], breaks_off)
-    assert found.grid == listener.listen(recordings[1], read).grid
+    found = heard(listener, recordings[1], breaks_off)
+    assert found.grid == heard(listener, recordings[1], read).grid
     assert np.isfinite(found.value).all()

@@ -17,14 +17,14 @@ from antpitta.bench.tables import Bench, write_bench
 from antpitta.bench.train import TrainBench, run_train_bench, without_weights
 from antpitta.bench.variants import choose_variants, read_variants
 from antpitta.bench.vectors import open_embed
+from antpitta.core.choices import By
 from antpitta.core.errors import UserMistake
+from antpitta.core.voice import Voice
 from antpitta.files.dataset import Opened
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder
 from antpitta.files.tables import write_csv
 from antpitta.learn.engine import Engine
-from antpitta.learn.stages import Voice
-from antpitta.scores.ensemble import By
 
 
 def bench_learn(

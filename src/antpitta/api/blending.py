@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from antpitta.core.choices import By
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Classes
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
@@ -20,7 +21,7 @@ from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame, write_csv, write_json
 from antpitta.scores.boxes import presence_table
 from antpitta.scores.cells import Matrices
-from antpitta.scores.ensemble import Blend, By, fit_blend, nested_cells
+from antpitta.scores.ensemble import Blend, fit_blend, nested_cells
 from antpitta.scores.evaluate import DRAWS, Report, evaluate, to_json
 from antpitta.scores.members import Member, member_from_table, members_from_cells
 from antpitta.scores.thresholds import choose_thresholds

@@ -10,8 +10,8 @@ from antpitta.api.prediction import predict_to
 from antpitta.api.simulation import simulate_callers
 from antpitta.api.training import Trained, train, write_report
 from antpitta.core.errors import UserMistake
+from antpitta.core.voice import Voice
 from antpitta.files.runs import RunFolder
-from antpitta.learn.stages import Voice
 from antpitta.report.story import Story
 from antpitta.scores.evaluate import Report
 from antpitta.sound.simulate import Simulation

@@ -6,20 +6,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from antpitta.archive.choir import Choir
+from antpitta.archive.engines import settle
 from antpitta.archive.events import COLUMNS, FORMATS, TEXTS
 from antpitta.archive.journal import Journal
-from antpitta.archive.predict import Listened, hear_archive, listen_to
+from antpitta.archive.listening import Listened, cores, listen_to
+from antpitta.archive.predict import hear_archive
 from antpitta.archive.tables import Archive, Counts, write_tables
+from antpitta.core.choices import Precision, Scan
 from antpitta.core.errors import UserMistake
 from antpitta.files.bundle import read_bundle
 from antpitta.files.prevalence import read_prevalence
 from antpitta.files.recordings import list_files
 from antpitta.files.tables import sweep
+from antpitta.net.engines import Hearing
 
 INDEX = ["file", "start_time", "end_time"]
 Tick = Callable[[int, int, float], None]  # files done, of how many, times real time
@@ -64,14 +69,19 @@ def predict_to(
     formats: tuple[str, ...] = ("csv",),
     prevalence: Path | str | None = None,
     resume: bool = False,
+    scan: Scan = "whole",
+    precision: Precision = "auto",
+    workers: int | None = None,
     tick: Tick = lambda done, total, speed: None,
 ) -> Prediction:
     """Write presence.csv, events, quarantine.csv and run.json for every recording in ``audio``.
 
     ``prevalence`` is a table (species, prevalence) to which the odds in presence.csv are
     rescaled. With ``resume`` what an earlier run heard there is not heard again, unless its file
-    has changed. Raises UserMistake for a model or folder that is not there, an unknown format, a
-    folder that another run is writing to, or one that cannot be written.
+    has changed. ``scan`` and ``precision`` are told of in net/engines.py; ``workers`` are threads,
+    None for one a core. Raises UserMistake for a model or folder that is not there, an unknown
+    format, arithmetic that the model has no network for, a folder that another run is writing to,
+    or one that cannot be written.
     """
     if strange := [name for name in formats if name not in FORMATS]:
         raise UserMistake(f"--format {strange[0]}: unknown; choose from {', '.join(FORMATS)}")
@@ -83,11 +93,15 @@ def predict_to(
         "digest": bundle.digest,
         "thresholds": bundle.thresholds,
         "prevalence": None if prevalence is None else str(prevalence),
-        "versions": {name: version(name) for name in ("antpitta", "torch", "timm")},
+        "versions": {name: version(name) for name in ("antpitta", "openvino", "torch")},
     }
-    with Journal(Path(out), {"digest": bundle.digest}, resume=resume) as journal:
+    key = {"digest": bundle.digest, "scan": scan, "precision": precision}
+    with Journal(Path(out), key, resume=resume) as journal:
         sweep(Path(out))
-        hear_archive(Choir(bundle), files, journal, _counting(tick, len(files)))
+        settled = journal.settled("arithmetic", lambda: settle(precision, bundle))
+        note["arithmetic"] = f"{scan}, {settled}"
+        choir = Choir(bundle, Hearing(scan, cast(Precision, settled), workers or cores()))
+        hear_archive(choir, files, journal, _counting(tick, len(files)))
         archive = Archive(journal, files, broken, bundle.species)
         counts = write_tables(archive, Path(out), formats, expected, note)
     return Prediction(Path(out), counts)
@@ -104,19 +118,33 @@ def _counting(tick: Tick, total: int) -> Callable[[int, float], None]:
     return count
 
 
-def predict(model: Path | str, *audio: Path | str) -> pd.DataFrame:
+def predict(
+    model: Path | str,
+    *audio: Path | str,
+    scan: Scan = "whole",
+    precision: Precision = "auto",
+    workers: int | None = None,
+) -> pd.DataFrame:
     """Framewise scores of every recording: index (file, start_time, end_time), one column a
     species. Recordings that cannot be read are left out, and named in ``attrs["quarantine"]``.
 
-    For an archive larger than memory take :func:`predict_each`.
+    How to compute is as for :func:`predict_to`. For an archive larger than memory take
+    :func:`predict_each`.
     """
-    frames = list(predict_each(model, *audio))
+    how: Any = {"scan": scan, "precision": precision, "workers": workers}
+    frames = list(predict_each(model, *audio, **how))
     table = pd.concat(frames)
     table.attrs["quarantine"] = [lost for one in frames for lost in one.attrs["quarantine"]]
     return table
 
 
-def predict_each(model: Path | str, *audio: Path | str) -> Iterator[pd.DataFrame]:
+def predict_each(
+    model: Path | str,
+    *audio: Path | str,
+    scan: Scan = "whole",
+    precision: Precision = "auto",
+    workers: int | None = None,
+) -> Iterator[pd.DataFrame]:
     """What :func:`predict` gives, one recording after the other.
 
     A file that cannot be read comes as a table of no rows.
@@ -125,7 +153,8 @@ def predict_each(model: Path | str, *audio: Path | str) -> Iterator[pd.DataFrame
     files, broken = list_files([Path(root) for root in audio])
     for finding in broken:
         yield _lost(bundle.species, finding.file, finding.what)
-    for one in listen_to(Choir(bundle), files):
+    hearing = Hearing(scan, settle(precision, bundle), workers or cores())
+    for one in listen_to(Choir(bundle, hearing), files):
         if one.scores is None:
             yield _lost(bundle.species, str(one.file.path), one.reason)
         else:

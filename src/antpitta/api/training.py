@@ -10,16 +10,19 @@ import numpy as np
 from antpitta.api.data import QUIET
 from antpitta.api.story import tell
 from antpitta.core.config import Recipe
+from antpitta.core.types import Scores
+from antpitta.core.voice import Voice
 from antpitta.files.bundle import Bundle, write_bundle
 from antpitta.files.dataset import Opened
 from antpitta.files.digest import digest_of
 from antpitta.files.prevalence import write_prevalence
 from antpitta.files.recipes import read_recipe
-from antpitta.files.runs import RunFolder, read_scores, write_scores
+from antpitta.files.runs import RunFolder, load_tensors, read_scores, write_scores
 from antpitta.files.tables import replacing
 from antpitta.learn.engine import Engine
+from antpitta.learn.exporting import Exported, export_networks
 from antpitta.learn.spans import pin_recipe
-from antpitta.learn.stages import Voice, last_cycle
+from antpitta.learn.stages import last_cycle
 from antpitta.learn.train import train_stages
 from antpitta.report.card import render_card
 from antpitta.report.page import render_page
@@ -30,7 +33,8 @@ from antpitta.scores.events import training_bands
 from antpitta.scores.thresholds import choose_thresholds
 
 LICENCE = "Of the recordings it was trained on; antpitta itself is Apache-2.0."
-PACKAGES = ("antpitta", "torch", "timm", "numpy", "soundfile", "soxr")
+PACKAGES = ("antpitta", "torch", "timm", "numpy", "openvino", "soundfile", "soxr")
+NOTHING = Exported({})
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,16 @@ def train(
     precision: str = "auto",
     compile: bool = False,
     tune: bool = False,
+    export: bool = True,
     voice: Voice = QUIET,
 ) -> Trained:
     """Train all stages of a recipe, and write the run's folder.
 
     ``changes`` are settings such as ``stages.masked.epochs=3``. With ``resume`` a run that was
-    stopped goes on. The rest is how to compute (learn/engine.py); a script that asks for several
-    ``devices`` keeps its own work below ``if __name__ == "__main__"``. Raises UserMistake for data
-    or settings that cannot be trained on.
+    stopped goes on. ``export`` adds the networks that OpenVINO predicts with, and measures them.
+    The rest is how to compute (learn/engine.py); a script that asks for several ``devices`` keeps
+    its own work below ``if __name__ == "__main__"``. Raises UserMistake for data or settings that
+    cannot be trained on.
     """
     chosen = pin_recipe(read_recipe(recipe, changes), data.dataset)
     folder = RunFolder(Path(out))
@@ -87,7 +93,10 @@ def train(
     with replacing(folder.path / "oof_cells.parquet") as part:
         cells.to_parquet(part, index=False)
     final = last_cycle(chosen, last)
-    _bundle((chosen, folder), data, (last, final), folder.model, story)
+    exported = NOTHING
+    if export:
+        exported = _exported(data, chosen, folder.stage(last, final), scores, voice)
+    _bundle((chosen, folder), data, (last, final), folder.model, story, exported)
     write_report(folder, story)
     return Trained(folder.path, story)
 
@@ -107,6 +116,7 @@ def _bundle(
     place: tuple[str, int],
     path: Path,
     story: Story,
+    exported: Exported = NOTHING,
 ) -> Bundle:
     dataset, (recipe, folder) = data.dataset, run
     stage, cycle = place
@@ -114,7 +124,7 @@ def _bundle(
     cells = box_cells(
         read_scores(home / "oof_scores.parquet"), dataset.annotations, dataset.classes
     )
-    names = tuple(f"fold{fold}.safetensors" for fold in range(recipe.folds))
+    names = _weights(recipe)
     bundle = Bundle(
         path=path,
         name=f"{folder.path.name}/{home.name}",
@@ -125,8 +135,30 @@ def _bundle(
         bands=training_bands(dataset.annotations, dataset.classes),
         provenance={"stage": stage, "cycle": cycle, **story.provenance},
     )
-    card = render_card(story, licence=LICENCE, model=str(Path(folder.path.name) / "model"))
-    return write_bundle(bundle, [home / name for name in names], card)
+    arithmetic = [(one.name, one.macro_ap, one.loss, one.kept) for one in exported.figures]
+    place_of = str(Path(folder.path.name) / "model")
+    card = render_card(story, licence=LICENCE, model=place_of, arithmetic=arithmetic)
+    return write_bundle(bundle, [home / name for name in names], card, exported.networks)
+
+
+def _exported(
+    data: Opened, recipe: Recipe, home: Path, scores: list[Scores], voice: Voice
+) -> Exported:
+    """The networks of a stage, and a line about what was measured of them."""
+    states = [load_tensors(home / name)[0] for name in _weights(recipe)]
+    folds = {str(name): int(fold) for name, fold in RunFolder(home.parents[1]).folds().items()}
+    exported = export_networks(
+        *(data.dataset, recipe, states, folds, scores),
+        lambda done, total: voice.tick("exporting", done, total, float("nan")),
+    )
+    for one in exported.figures[1:]:
+        told = "kept" if one.kept else "left out of the model"
+        voice.say(f"{one.name}: macro AP {one.macro_ap:.4f}, {one.loss:+.4f} lost; {told}")
+    return exported
+
+
+def _weights(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(f"fold{fold}.safetensors" for fold in range(recipe.folds))
 
 
 def _config(data: Opened, recipe: Recipe) -> dict[str, Any]:

@@ -1,13 +1,19 @@
-"""One model or many that listen together: a bundle's folds, or an ensemble's members, blended."""
+"""One model or many that listen together: a bundle's folds, or an ensemble's members, blended.
 
-from collections.abc import Callable
+A recording is heard in pieces, an image each, which threads may hear at the same time: so a
+recorder's whole day keeps all cores busy as a thousand short files do.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from antpitta.archive.engines import open_engine
 from antpitta.core.config import parse_recipe
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Recording, Scores
@@ -15,11 +21,15 @@ from antpitta.files.bundle import Bundle
 from antpitta.files.cache import cached_pictures
 from antpitta.files.embedding import find_network
 from antpitta.net.drawing import Pen, Picture, Read, make_pen
-from antpitta.net.runtime import Heard, Listener, listen_together
-from antpitta.scores.ensemble import Blend
+from antpitta.net.engines import Hearing
+from antpitta.net.runtime import Cut, Heard, Listener, Parts, listen_together
 from antpitta.scores.members import Member
 
+if TYPE_CHECKING:
+    from antpitta.scores.ensemble import Blend
+
 Floats = NDArray[np.float32]
+Reader = Callable[[int], Read]  # the function that reads at a sample rate
 
 
 @dataclass(frozen=True)
@@ -30,71 +40,113 @@ class KeptPen(Pen):
     round's model asks for the same ones.
     """
 
-    last: list[tuple[Path, Picture]] = field(default_factory=list)  # the recording at hand
+    last: Any = field(default_factory=threading.local)  # each thread's recording at hand
 
     def image(self, recording: Recording, start: float, stop: float, read: Read) -> Picture:
         """Cut from the whole recording's drawing, made where the cache has none."""
         images = self.drawing.images_of(recording.duration)
-        if not self.last or self.last[0][0] != recording.path:
+        path: Path | None = getattr(self.last, "path", None)
+        if path != recording.path:
             plain = Pen(self.drawing, self.width, self.draw)
-            [found] = cached_pictures(
+            [self.last.drawn] = cached_pictures(
                 [recording], self.drawing.digest, lambda one: plain.whole(one, read)
             )
-            self.last[:] = [(recording.path, found)]
+            self.last.path = recording.path
         frames = [self.drawing.frames_of(b - a) for a, b in images]
         first = sum(frames[: images.index((start, stop))])
-        return np.array(self.last[0][1][first : first + self.drawing.frames_of(stop - start)])
+        return np.array(self.last.drawn[first : first + self.drawing.frames_of(stop - start)])
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one thread hears at once: some images of a recording, by the listeners of one pen."""
+
+    listeners: tuple[int, ...]
+    cuts: tuple[Cut, ...]
 
 
 class Choir:
     """All listeners of a bundle, ready; every score is signed with the bundle's name.
 
-    Members that draw alike share a pen, and with it the work of drawing.
+    Members that draw alike share a pen, and with it the work of drawing. Raises UserMistake
+    where the model has no network for the ``hearing`` asked for.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, hearing: Hearing | None = None) -> None:
+        self.hearing = hearing or Hearing()
         self.bundle = bundle
         self.classes = bundle.classes
-        self.parts = bundle.parts() or [bundle]
-        self.blend = Blend.from_json(bundle.blend) if bundle.members else None
+        self.blend = _blend_of(bundle)
         pens: dict[str, Pen] = {}
         self.listeners = []
-        for part in self.parts:
+        for part in bundle.parts() or [bundle]:
             recipe = parse_recipe(part.recipe, str(part.path))
             key = recipe.drawing.digest
             if key not in pens:
                 network = find_network(recipe.embedding) if recipe.embedding else None
-                pen = make_pen(recipe, network, torch.get_num_threads())
+                pen = make_pen(recipe, network)
                 pens[key] = KeptPen(pen.drawing, pen.width, pen.draw) if network else pen
-            self.listeners.append(Listener(recipe, part.classes, part.states(), pens[key]))
+            engine = open_engine(part, recipe, self.hearing, pens[key].width)
+            self.listeners.append(Listener(pens[key], engine))
 
-    def listen(self, recording: Recording, reader: Callable[[int], Read]) -> tuple[Floats, Scores]:
+    def pieces(self, recording: Recording) -> list[Piece]:
+        """What there is to hear in a recording, in parts that may be heard at the same time."""
+        found = []
+        for pen in {id(one.pen): one.pen for one in self.listeners}.values():
+            mine = tuple(i for i, one in enumerate(self.listeners) if one.pen is pen)
+            cuts = pen.drawing.images_of(recording.duration)
+            if isinstance(pen, KeptPen):  # it draws the whole recording for any image of it
+                found.append(Piece(mine, tuple(cuts)))
+            else:
+                found += [Piece(mine, (cut,)) for cut in cuts]
+        return found
+
+    def hear(self, recording: Recording, piece: Piece, reader: Reader) -> list[Parts]:
+        """What each listener of the piece hears in it."""
+        together = [self.listeners[i] for i in piece.listeners]
+        read = reader(together[0].pen.drawing.sample_rate)
+        return listen_together(together, recording, piece.cuts, read)
+
+    def gather(
+        self, recording: Recording, pieces: Sequence[Piece], found: Sequence[list[Parts]]
+    ) -> tuple[Floats, Scores]:
         """The recording's presence (classes,), and its framewise scores.
 
-        ``reader`` makes the function that reads at a sample rate: members may differ in theirs,
-        and in their grids; the finest is the ensemble's.
+        Members may differ in their grids; the finest is the ensemble's.
         """
-        heard = self._hear(recording, reader)
+        parts: list[Parts] = [[] for _ in self.listeners]
+        cuts: list[list[Cut]] = [[] for _ in self.listeners]
+        for piece, of_piece in zip(pieces, found, strict=True):
+            for i, mine in zip(piece.listeners, of_piece, strict=True):
+                parts[i] += mine
+                cuts[i] += piece.cuts
+        told = zip(self.listeners, parts, cuts, strict=True)
+        heard = [one.gather(mine, of_mine) for one, mine, of_mine in told]
         grid = min((one.grid for one in heard), key=lambda grid: grid.hop)
         presence = self._blend([one.presence[None] for one in heard])[0]
         value = self._blend([_on_grid(one, grid) for one in heard])
-        signed = Scores(recording.id, grid, self.classes, value, self.bundle.name)
-        return presence, signed
+        return presence, Scores(recording.id, grid, self.classes, value, self.bundle.name)
 
-    def _hear(self, recording: Recording, reader: Callable[[int], Read]) -> list[Heard]:
-        heard: dict[int, Heard] = {}
-        for pen in {id(one.pen): one.pen for one in self.listeners}.values():
-            mine = [i for i, one in enumerate(self.listeners) if one.pen is pen]
-            together = [self.listeners[i] for i in mine]
-            read = reader(pen.drawing.sample_rate)
-            heard |= zip(mine, listen_together(together, recording, read), strict=True)
-        return [heard[i] for i in range(len(self.listeners))]
+    def listen(self, recording: Recording, reader: Reader) -> tuple[Floats, Scores]:
+        """Hear a recording in one thread, and :meth:`gather` it."""
+        pieces = self.pieces(recording)
+        return self.gather(
+            recording, pieces, [self.hear(recording, piece, reader) for piece in pieces]
+        )
 
     def _blend(self, values: list[Floats]) -> Floats:
         if self.blend is None:
             return values[0]
         named = zip(self.bundle.members, values, strict=True)
         return self.blend.apply([Member(name, value) for name, value in named]).astype(np.float32)
+
+
+def _blend_of(bundle: Bundle) -> "Blend | None":
+    if not bundle.members:
+        return None
+    from antpitta.scores.ensemble import Blend  # scikit-learn takes a second to load
+
+    return Blend.from_json(bundle.blend)
 
 
 def _on_grid(heard: Heard, grid: TimeGrid) -> Floats:

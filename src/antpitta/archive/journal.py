@@ -12,7 +12,7 @@ that was killed.
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +74,16 @@ class Journal:
     def __exit__(self, *what: object) -> None:
         self._base.close()
 
+    def settled(self, name: str, choose: Callable[[], str]) -> str:
+        """A choice of this archive: what an earlier run chose, or else what ``choose`` gives."""
+        ask = "SELECT value FROM run WHERE key = ?"
+        if found := self._base.execute(ask, (name,)).fetchone():
+            return str(found[0])
+        chosen = choose()
+        with saying(self.path):
+            self._base.execute("INSERT INTO run VALUES (?, ?)", (name, chosen))
+        return chosen
+
     def has(self, path: Path, stamp: tuple[int, int]) -> bool:
         """Whether this very file was heard, or found to be unreadable."""
         ask = "SELECT 1 FROM heard WHERE path = ? AND size = ? AND changed = ?"
@@ -119,8 +129,8 @@ class Journal:
         count = self._base.execute("SELECT count(*) FROM heard").fetchone()[0]
         if resume and told and any(told.get(name) != value for name, value in key.items()):
             raise UserMistake(
-                f"{self.path}: another model was at work here; choose another --out, or leave "
-                "--resume out to begin anew"
+                f"{self.path}: another model was at work here, or one with another --scan or "
+                "--precision; choose another --out, or leave --resume out to begin anew"
             )
         if not resume and count and "finished" not in told:
             raise UserMistake(
@@ -129,10 +139,12 @@ class Journal:
             )
         with closing(self._base.cursor()) as doing:
             doing.execute("BEGIN IMMEDIATE")
-            doing.execute("DELETE FROM run")
-            if not resume:
+            if resume:
+                doing.execute("DELETE FROM run WHERE key = 'finished'")
+            else:
+                doing.execute("DELETE FROM run")
                 doing.execute("DELETE FROM heard")
-            doing.executemany("INSERT INTO run VALUES (?, ?)", key.items())
+            doing.executemany("REPLACE INTO run VALUES (?, ?)", key.items())
             doing.execute("COMMIT")
 
 

@@ -5,63 +5,36 @@ What is heard goes into the journal, recording by recording, and the tables are 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from antpitta.archive.choir import Choir
 from antpitta.archive.journal import GONE, Entry, EventRow, Journal
+from antpitta.archive.listening import Listened, listen_to
 from antpitta.core.types import Event, Recording, Scores
-from antpitta.files.audio import TAIL, UnreadableAudio, read
-from antpitta.files.recordings import Listed, open_file
-from antpitta.files.riff import read_riff
-from antpitta.net.drawing import Read
-from antpitta.net.embedding import NoVector
+from antpitta.files.recordings import Listed
 from antpitta.scores.events import find_events
 
 LEAST, GAP = 0.3, 0.6  # seconds: the shortest event, the longest pause inside one
 Tick = Callable[[int, float], None]  # files done, and seconds of sound in them
 
 
-@dataclass(frozen=True)
-class Listened:
-    """One file: heard or not, and what is wrong with it."""
-
-    file: Listed
-    recording: Recording | None = None
-    presence: NDArray[np.float32] | None = None  # (classes,)
-    scores: Scores | None = None
-    reason: str = ""
-
-
-def listen_to(choir: Choir, files: Iterable[Listed]) -> Iterator[Listened]:
-    """Hear each file in turn; what cannot be read comes back with its reason."""
-    for file in files:
-        recording = None
-        try:
-            recording = open_file(file)
-            notes = _cut_short(recording)
-            presence, scores = choir.listen(recording, partial(_reader, notes))
-            reason = f"{file.path}: {'; '.join(notes)}; heard as far as it goes" if notes else ""
-            yield Listened(file, recording, presence, scores, reason)
-        except (UnreadableAudio, OSError, NoVector) as trouble:
-            yield Listened(file, recording, reason=str(trouble))
-
-
 def hear_archive(choir: Choir, files: Iterable[Listed], journal: Journal, tick: Tick) -> None:
     """Hear all that the journal does not have, and keep each recording there at once."""
-    for file in files:
-        stamp = stamp_of(file.path)  # before it is read: a later change is heard the next time
-        if journal.has(file.path, stamp):
-            tick(1, 0.0)
-            continue
-        for one in listen_to(choir, [file]):
-            entry = _entry(choir, one, stamp)
-            journal.keep(entry)
-            tick(1, entry.seconds)
+    stamps: dict[Path, tuple[int, int]] = {}
+
+    def missing() -> Iterator[Listed]:
+        for file in files:
+            stamp = stamp_of(file.path)  # before it is read: a later change is heard the next time
+            if journal.has(file.path, stamp):
+                tick(1, 0.0)
+            else:
+                stamps[file.path] = stamp
+                yield file
+
+    for one in listen_to(choir, missing()):
+        entry = _entry(choir, one, stamps.pop(one.file.path))
+        journal.keep(entry)
+        tick(1, entry.seconds)
 
 
 def stamp_of(path: Path) -> tuple[int, int]:
@@ -96,28 +69,3 @@ def _event_row(recording: Recording, event: Event) -> EventRow:
     stop = min(event.stop, recording.duration)
     span = (round(event.start, 3), round(stop, 3), round(event.low, 1), round(top, 1))
     return (*span, event.label, round(event.score, 6), event.source)
-
-
-def _cut_short(recording: Recording) -> list[str]:
-    """What a WAV's header promises and the file does not hold: the decoder does not tell."""
-    gone = read_riff(recording.path).gone(recording.duration)
-    return [f"is cut short: {gone:.1f} s are gone from its end"] if gone > TAIL else []
-
-
-def _reader(notes: list[str], sample_rate: int) -> Read:
-    """Reads on behind a break as silence, so that what came before it is not lost."""
-
-    def reading(recording: Recording, start: float, stop: float) -> NDArray[np.float32]:
-        told: list[str] = []
-        try:
-            sound = read(recording, start, stop, sample_rate, told)
-        except UnreadableAudio:
-            if not start:  # nothing of it was heard
-                raise
-            told.append(f"does not decode from {start:.2f} s on")
-            sound = np.zeros(0, dtype=np.float32)
-        if not any(one.startswith(("is cut short", "does not decode")) for one in notes):
-            notes.extend(one for one in told if one not in notes)
-        return sound
-
-    return reading

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from antpitta.bench.exam import KEY, Exam
+from antpitta.core.choices import By
 from antpitta.core.config import Recipe
 from antpitta.files.benches import read_note
 from antpitta.files.bundle import read_bundle
@@ -23,7 +24,6 @@ from antpitta.files.tables import read_frame, write_json
 from antpitta.learn.stages import cycles_of
 from antpitta.scores.boxes import presence_table
 from antpitta.scores.curves import average_precision
-from antpitta.scores.ensemble import By
 from antpitta.scores.evaluate import from_json
 from antpitta.scores.event_metrics import MACRO
 from antpitta.scores.prevalence import rescale_odds

@@ -33,13 +33,13 @@ from antpitta.bench.variants import BLEND, Variant
 from antpitta.bench.vectors import Embed
 from antpitta.bench.yardstick import judge_yardstick
 from antpitta.core.types import Dataset
+from antpitta.core.voice import Voice
 from antpitta.files.benches import read_note
 from antpitta.files.bundle import read_bundle
 from antpitta.files.digest import digest_of
 from antpitta.files.runs import RunFolder
 from antpitta.files.tables import write_json
 from antpitta.learn.spans import pin_recipe
-from antpitta.learn.stages import Voice
 from antpitta.scores.evaluate import from_json
 
 Row = dict[str, Any]

@@ -30,10 +30,11 @@ from antpitta.bench.synthetic import Cells, count_cells, synthetic_dataset, synt
 from antpitta.bench.tables import machine
 from antpitta.core.config import Recipe
 from antpitta.core.errors import UserMistake
+from antpitta.core.voice import Voice
 from antpitta.files.runs import RunFolder
 from antpitta.learn.engine import Engine, Shell, build_fabric, warm_up
 from antpitta.learn.folds import deal_folds
-from antpitta.learn.stages import Run, Voice, build_net, cycles_of, run_stages
+from antpitta.learn.stages import Run, build_net, cycles_of, run_stages
 from antpitta.sound.windows import starts_of
 
 OUTSIDE = ("deal", "cut and mix", "loss", "step")

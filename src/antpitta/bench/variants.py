@@ -11,13 +11,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from antpitta.core.choices import By
 from antpitta.core.config import Recipe
 from antpitta.core.drawings import Settings
 from antpitta.core.errors import UserMistake
 from antpitta.files.benches import Told, read_ablation
 from antpitta.files.recipes import read_recipe
 from antpitta.learn.stages import cycles_of
-from antpitta.scores.ensemble import By
 
 BLEND = "-"  # in the column of stages: an ensemble has none
 

@@ -21,8 +21,8 @@ from sklearn.preprocessing import StandardScaler
 from antpitta.bench.exam import Exam
 from antpitta.bench.vectors import Embed
 from antpitta.core.types import Annotation, Dataset
+from antpitta.core.voice import Voice
 from antpitta.learn.folds import deal_folds
-from antpitta.learn.stages import Voice
 from antpitta.scores.boxes import presence_table
 from antpitta.scores.evaluate import Report, evaluate
 

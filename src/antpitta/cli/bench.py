@@ -147,7 +147,7 @@ def _speed(row: dict[Any, Any]) -> dict[str, str]:
     }
 
 
-def _show(found: api.Bench) -> None:
+def _show(found: "api.Bench") -> None:
     """A table where somebody is looking, the Markdown page where nobody is."""
     if not console.is_terminal:
         console.print(found.markdown, markup=False)

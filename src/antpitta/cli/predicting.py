@@ -7,6 +7,7 @@ import typer
 
 from antpitta import api
 from antpitta.cli.show import console, scanning
+from antpitta.core.choices import Precision, Scan
 
 
 def predict(
@@ -27,6 +28,22 @@ def predict(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was stopped there.")
     ] = False,
+    scan: Annotated[
+        Scan,
+        typer.Option(
+            "--scan", help="whole images; or overlapping windows: exact as in training, and slow."
+        ),
+    ] = "whole",
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            "--precision",
+            help="auto: f32 or bf16, the faster here. int8: faster still, where the model has it.",
+        ),
+    ] = "auto",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Threads; one a core unless given.")
+    ] = None,
 ) -> None:
     """Listen to recordings: presence.csv, events.csv, quarantine.csv and run.json.
 
@@ -41,6 +58,9 @@ def predict(
                 formats=tuple(name.strip() for name in form.split(",") if name.strip()),
                 prevalence=prevalence,
                 resume=resume,
+                scan=scan,
+                precision=precision,
+                workers=workers,
                 tick=tick,
             )
     except KeyboardInterrupt:

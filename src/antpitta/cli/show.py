@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from math import isnan
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.box import SIMPLE
@@ -13,7 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from antpitta.api import Interval, Report, Voice
+from antpitta.core.voice import Voice
+
+if TYPE_CHECKING:
+    from antpitta.api import Interval, Report
 
 WIDE = None if sys.stdout.isatty() else 100  # columns: a file has no edge to wrap at
 
@@ -104,7 +108,7 @@ def _scanned(began: float) -> Callable[[int, int, float], None]:
     return tick
 
 
-def span(figure: Interval) -> str:
+def span(figure: "Interval") -> str:
     """A figure with its interval."""
     if isnan(figure.value):
         return "-"
@@ -113,7 +117,7 @@ def span(figure: Interval) -> str:
     return f"{figure.value:.3f} ({figure.low:.3f}-{figure.high:.3f})"
 
 
-def show_reports(reports: tuple[Report, ...], title: str) -> None:
+def show_reports(reports: "tuple[Report, ...]", title: str) -> None:
     """One row a report, with 95 % intervals over recordings."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE)
     table.add_column("scores", no_wrap=True)

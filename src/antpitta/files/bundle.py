@@ -2,6 +2,7 @@
 
     bundle.json           species, recipe, thresholds, bands, provenance, the digest of it all
     <member>.safetensors  the weights of each fold
+    network*.xml, .bin    the same for OpenVINO, all folds in one (net/export.py)
     MODEL_CARD.md         for people
 
 An ensemble is a bundle too: its bundle.json names bundles in ``members/`` and how they blend.
@@ -10,10 +11,12 @@ An ensemble is a bundle too: its bundle.json names bundles in ``members/`` and h
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import openvino
 from torch import Tensor
 
 from antpitta.core.errors import UserMistake
@@ -21,7 +24,7 @@ from antpitta.core.types import Classes
 from antpitta.files.runs import load_tensors
 from antpitta.files.tables import write_json, write_text
 
-LAYOUT = 1  # of bundle.json; raised when an older reader could not read it
+LAYOUT = 2  # of bundle.json; raised when an older reader could not read it
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Bundle:
     blend: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     digest: str = ""  # over everything above and the weights' bytes
+    networks: dict[str, str] = field(default_factory=dict)  # for OpenVINO: "float", "int8" to files
 
     @property
     def classes(self) -> Classes:
@@ -63,11 +67,17 @@ class Bundle:
         return [read_bundle(self.path / "members" / name) for name in self.members]
 
 
-def write_bundle(bundle: Bundle, sources: list[Path], card: str) -> Bundle:
+def write_bundle(
+    bundle: Bundle,
+    sources: list[Path],
+    card: str,
+    exported: Mapping[str, openvino.Model] | None = None,
+) -> Bundle:
     """Put the bundle at its path, replacing what was there once all of it is written.
 
-    ``sources`` are the weight files, or the member bundles of an ensemble. Only a bundle, or
-    an empty folder, is ever replaced: UserMistake where anything else stands in its place.
+    ``sources`` are the weight files, or the member bundles of an ensemble; ``exported`` are
+    the networks by their kinds. Only a bundle, or an empty folder, is ever replaced: UserMistake
+    where anything else stands in its place.
     """
     _check_place(bundle.path)
     part = bundle.path.with_name(f".{bundle.path.name}.part")
@@ -80,9 +90,14 @@ def write_bundle(bundle: Bundle, sources: list[Path], card: str) -> Bundle:
     for source, name in zip(sources if bundle.members else [], bundle.members, strict=True):
         shutil.copytree(source, part / "members" / name)
         digest.update((source / "bundle.json").read_bytes())
-    said = {key: value for key, value in vars(bundle).items() if key not in ("path", "digest")}
+    derived = ("path", "digest", "networks")
+    said = {key: value for key, value in vars(bundle).items() if key not in derived}
     digest.update(json.dumps(said, sort_keys=True, default=str).encode())
-    write_json({"layout": LAYOUT, **said, "digest": digest.hexdigest()}, part / "bundle.json")
+    networks = {kind: f"network-{kind}.xml" for kind in exported or {}}
+    for kind, model in (exported or {}).items():
+        openvino.save_model(model, part / networks[kind])
+    told = {"layout": LAYOUT, **said, "digest": digest.hexdigest(), "networks": networks}
+    write_json(told, part / "bundle.json")
     write_text(card, part / "MODEL_CARD.md")
     shutil.rmtree(bundle.path, ignore_errors=True)
     part.replace(bundle.path)

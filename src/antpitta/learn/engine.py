@@ -25,6 +25,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from antpitta.core.errors import UserMistake
+from antpitta.core.voice import Voice
 from antpitta.net.sed import SedNet
 
 T = TypeVar("T")
@@ -40,14 +41,6 @@ class Engine:
     precision: str = "auto"  # bf16-mixed on GPUs that have it, else 32-true
     compile: bool = False  # the backbone, by torch.compile; one process only
     tune: bool = False  # cuDNN times its kernels before it chooses
-
-
-@dataclass(frozen=True)
-class Voice:
-    """Whom a run tells how far it is."""
-
-    say: Callable[[str], None]
-    tick: Callable[[str, int, int, float], None]  # what, done, of how many, loss
 
 
 @dataclass

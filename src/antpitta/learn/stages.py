@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from antpitta.core.config import Recipe, Stage
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Scores, Targets
+from antpitta.core.voice import Voice
 from antpitta.files.runs import (
     CheckpointFile,
     RunFolder,
@@ -34,7 +35,6 @@ from antpitta.files.runs import (
 from antpitta.files.tables import write_csv
 from antpitta.learn.bank import Bank
 from antpitta.learn.engine import Shell
-from antpitta.learn.engine import Voice as Voice  # noqa: PLC0414
 from antpitta.learn.fit import Progress, Task, fit
 from antpitta.learn.keepers import Patient, Reader
 from antpitta.learn.material import Material

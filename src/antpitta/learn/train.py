@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from antpitta.core.config import Recipe
 from antpitta.core.types import Dataset
+from antpitta.core.voice import Voice
 from antpitta.files.audio import read
 from antpitta.files.cache import cached_pictures, fetch_pictures, shelved
 from antpitta.files.embedding import find_network
@@ -28,7 +29,7 @@ from antpitta.learn.copies import Copy, hearing_copies, plan_copies
 from antpitta.learn.engine import Engine, Shell, build_fabric, work_on
 from antpitta.learn.folds import deal_folds
 from antpitta.learn.material import gather_material
-from antpitta.learn.stages import Run, Voice, run_stages
+from antpitta.learn.stages import Run, run_stages
 from antpitta.net.drawing import make_pen
 
 ONE = Engine()

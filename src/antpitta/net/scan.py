@@ -10,16 +10,18 @@ it would idle while the host lays the answer out. The scores are few beside the 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from math import gcd
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from antpitta.core.timegrid import TimeGrid
-from antpitta.net.heads import Heads
-from antpitta.net.sed import SedNet
 from antpitta.sound.windows import Cuts, Pictures, starts_of
+
+if TYPE_CHECKING:  # backbones take seconds to load, and who asks OpenVINO needs none
+    from antpitta.net.heads import Heads
+    from antpitta.net.sed import SedNet
 
 Floats = NDArray[np.float32]
 SCAN_FRAMES = {"cpu": 1 << 14, "cuda": 1 << 18}  # at once: enough to keep it busy, not too many
@@ -47,7 +49,7 @@ def score_grid(image: TimeGrid, unit: int) -> TimeGrid:
 
 @torch.inference_mode()
 def scan(
-    net: SedNet | Heads,
+    net: "SedNet | Heads",
     pictures: Pictures,
     images: NDArray[np.int64],
     frames: int,

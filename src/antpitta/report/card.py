@@ -27,14 +27,22 @@ from antpitta.report.tables import (
     write_share,
 )
 
+Measured = tuple[str, float, float, bool]  # name, macro AP, what of it is lost, whether kept
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
 def render_card(
-    story: Story, *, licence: str = "", citation: str = "", model: str = "model", contact: str = ""
+    story: Story,
+    *,
+    licence: str = "",
+    citation: str = "",
+    model: str = "model",
+    contact: str = "",
+    arithmetic: Sequence[Measured] = (),
 ) -> str:
     """The card of the story's last stage; ``model`` is the bundle's path in the example.
 
+    ``arithmetic`` are the ways in which it may be computed, the exact one first.
     Whatever is empty is stated as missing: a card that leaves out the licence reads as free.
     """
     parts = (
@@ -45,6 +53,7 @@ def render_card(
         _use(story),
         _training_data(story),
         _evaluation(story),
+        _arithmetic(arithmetic),
         _limits(story),
         _how(story, model),
         _section(
@@ -167,6 +176,21 @@ def _evaluation(story: Story) -> str:
         species,
         "Average precision depends on how many absent boxes a species happens to have: compare it "
         "with its chance level (the share of present among the judged boxes), not between species.",
+    )
+
+
+def _arithmetic(ways: Sequence[Measured]) -> str:
+    if not ways:
+        return ""
+    rows = [
+        (name, f"{ap:.4f}", f"{loss:+.4f}", "yes" if kept else "no")
+        for name, ap, loss, kept in ways
+    ]
+    return _section(
+        "Arithmetic",
+        "How `predict` may compute, and what of the macro average precision on boxes, out of fold, "
+        "is lost by it. Minus is a gain. What is not offered lost too much.",
+        write_table(("way", "macro AP", "lost", "offered"), rows),
     )
 
 

@@ -13,12 +13,13 @@ cells: :func:`nested_cells` is for the report, :func:`fit_blend` on everything f
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from antpitta.core.choices import By
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Classes
 from antpitta.scores.cells import Matrices, cells_of
@@ -27,8 +28,6 @@ from antpitta.scores.metrics import Flags, Floats
 from antpitta.scores.ranks import RankReference
 from antpitta.scores.tables import some
 from antpitta.scores.weights import align, as_logits, knowing, shares, weigh_by_auc, weigh_by_fit
-
-By = Literal["mean", "rank", "auc", "fit"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,185 @@
+"""Files heard one after the other, by as many threads as there are cores.
+
+A thread hears one piece of a recording at a time, from the disk to the scores: while one waits
+for the disk or decodes, another computes. Pieces are begun a little ahead of the file that is
+told next, and told in the order of the files, so what comes out does not depend on the threads.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from antpitta.archive.choir import Choir, Piece
+from antpitta.core.types import Recording, Scores
+from antpitta.files.audio import TAIL, UnreadableAudio, read
+from antpitta.files.recordings import Listed, open_file
+from antpitta.files.riff import read_riff
+from antpitta.net.drawing import Read
+from antpitta.net.embedding import NoVector
+from antpitta.net.runtime import Parts
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
+
+AHEAD = 3  # pieces under way, for each thread
+BROKEN = (UnreadableAudio, OSError, NoVector)
+ENDS = ("is cut short", "does not decode")  # notes of which the first of a file is enough
+
+
+@dataclass(frozen=True)
+class Listened:
+    """One file: heard or not, and what is wrong with it."""
+
+    file: Listed
+    recording: Recording | None = None
+    presence: NDArray[np.float32] | None = None  # (classes,)
+    scores: Scores | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A file whose header was read, and what its pieces gave so far."""
+
+    file: Listed
+    recording: Recording | None = None
+    pieces: tuple[Piece, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    found: list[list[Parts]] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Task:
+    opened: _Opened
+    piece: Piece | None  # None: the file cannot be opened
+    last: bool = True
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    parts: list[Parts] | None = None
+    notes: tuple[str, ...] = ()
+    trouble: str = ""
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def listen_to(choir: Choir, files: Iterable[Listed]) -> Iterator[Listened]:
+    """Hear each file, in their order; what cannot be read comes back with its reason."""
+    workers = choir.hearing.workers
+    with _threads_of(max(1, cores() // workers)), ThreadPoolExecutor(workers) as pool:
+        try:
+            hear = partial(_hear, choir)
+            for task, outcome in _ahead(pool, hear, _tasks(choir, files), AHEAD * workers):
+                opened = task.opened
+                _note(opened, outcome)
+                if task.last:
+                    yield _told(choir, opened)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _tasks(choir: Choir, files: Iterable[Listed]) -> Iterator[_Task]:
+    for file in files:
+        try:
+            recording = open_file(file)
+            notes = _cut_short(recording)
+        except BROKEN as trouble:
+            yield _Task(_Opened(file, troubles=[str(trouble)]), None)
+            continue
+        opened = _Opened(file, recording, tuple(choir.pieces(recording)), notes)
+        for piece in opened.pieces:
+            yield _Task(opened, piece, piece is opened.pieces[-1])
+
+
+def _hear(choir: Choir, task: _Task) -> _Outcome:
+    opened, notes = task.opened, list[str]()
+    if task.piece is None or opened.recording is None or opened.troubles:
+        return _Outcome()
+    try:
+        parts = choir.hear(opened.recording, task.piece, partial(_reader, notes))
+        return _Outcome(parts, tuple(notes))
+    except BROKEN as trouble:
+        return _Outcome(trouble=str(trouble))
+
+
+def _note(opened: _Opened, outcome: _Outcome) -> None:
+    if outcome.trouble:
+        opened.troubles.append(outcome.trouble)
+    if outcome.parts is not None:
+        opened.found.append(outcome.parts)
+    for note in outcome.notes:
+        ended = note.startswith(ENDS) and any(one.startswith(ENDS) for one in opened.notes)
+        if not ended and note not in opened.notes:
+            opened.notes.append(note)
+
+
+def _told(choir: Choir, opened: _Opened) -> Listened:
+    if opened.recording is None or opened.troubles:
+        return Listened(opened.file, opened.recording, reason=opened.troubles[0])
+    presence, scores = choir.gather(opened.recording, opened.pieces, opened.found)
+    notes = "; ".join(opened.notes)
+    reason = f"{opened.file.path}: {notes}; heard as far as it goes" if notes else ""
+    return Listened(opened.file, opened.recording, presence, scores, reason)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor,
+    work: Callable[[Given], Found],
+    items: Iterable[Given],
+    depth: int,
+) -> Iterator[tuple[Given, Found]]:
+    """Each item with what ``work`` gives of it, in order; at most ``depth`` are under way."""
+    waiting: deque[tuple[Given, Future[Found]]] = deque()
+    for item in items:
+        waiting.append((item, pool.submit(work, item)))
+        if len(waiting) >= depth:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for first, future in waiting:
+        yield first, future.result()
+
+
+@contextmanager
+def _threads_of(count: int) -> Iterator[None]:
+    """How many threads each of our own may use in PyTorch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cut_short(recording: Recording) -> list[str]:
+    """What a WAV's header promises and the file does not hold: the decoder does not tell."""
+    gone = read_riff(recording.path).gone(recording.duration)
+    return [f"is cut short: {gone:.1f} s are gone from its end"] if gone > TAIL else []
+
+
+def _reader(notes: list[str], sample_rate: int) -> Read:
+    """Reads on behind a break as silence, so that what came before it is not lost."""
+
+    def reading(recording: Recording, start: float, stop: float) -> NDArray[np.float32]:
+        try:
+            return read(recording, start, stop, sample_rate, notes)
+        except UnreadableAudio:
+            if not start:  # nothing of it was heard
+                raise
+            notes.append(f"does not decode from {start:.2f} s on")
+            return np.zeros(0, dtype=np.float32)
+
+    return reading

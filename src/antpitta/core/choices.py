@@ -1,0 +1,7 @@
+"""The words that a user chooses from, where a command and the room that acts on it share them."""
+
+from typing import Literal
+
+By = Literal["mean", "rank", "auc", "fit"]  # how an ensemble blends (scores/ensemble.py)
+Scan = Literal["whole", "windows"]  # in what pieces sound is heard (net/engines.py)
+Precision = Literal["auto", "f32", "bf16", "int8"]  # and by what arithmetic

@@ -1,0 +1,106 @@
+"""Trained networks made ready for OpenVINO: as they are, and in int8.
+
+All folds of a model become one network, whose framewise logits come side by side, so that a
+frozen body is run once for all of them. The weights are
+kept in half precision, which halves the file; what that and int8 cost is measured on the training
+recordings (learn/exporting.py).
+
+For int8 the ranges of all activations are taken from pictures that the model was trained on. The
+last product, the classes of each step, stays in float: probabilities are ranked, and 256 steps
+are too few for that.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, cast
+from unittest.mock import patch
+
+import numpy as np
+import openvino
+import torch
+from numpy.typing import NDArray
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+from torch import Tensor, nn
+
+from antpitta.net.engines import STRIDE, WHOLE, filled
+from antpitta.net.heads import Heads, one_body
+from antpitta.net.sed import SedNet
+
+Picture = NDArray[Any]
+
+
+class _Framewise(nn.Module):
+    """Pictures (1, frames, bands) to framewise logits (1, steps, nets x classes)."""
+
+    def __init__(self, nets: Sequence[SedNet]) -> None:
+        super().__init__()
+        several: list[SedNet | Heads] = [Heads(list(nets))] if one_body(list(nets)) else [*nets]
+        self.several = nn.ModuleList(several)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return torch.cat([cast(SedNet, net)(pixels).framewise for net in self.several], dim=-1)
+
+
+def to_openvino(nets: Sequence[SedNet], bands: int, frames: int) -> openvino.Model:
+    """One network for the folds of a model; ``frames`` are those of a whole image."""
+    framewise = _Framewise([net.cpu().eval() for net in nets]).eval()
+    length = filled(frames, frames, nets[0].stride)
+    example = torch.zeros(1, length, bands, dtype=torch.uint8)
+    example[:, ::3] = 128  # not silence: frames of nothing but 0 are padding
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # of tracing, which is what is asked for
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            framewise, example, check_trace=False
+        )
+        # not openvino.convert_model, which does this and then tells its makers of it
+        reader = FrontEndManager().load_by_framework("pytorch")
+        decoder = TorchScriptPythonDecoder(traced)  # to be kept until all is read
+        model = reader.convert(reader.load(decoder))
+    taken = model.inputs[0].get_node()
+    taken.set_element_type(openvino.Type.u8)
+    taken.set_partial_shape(openvino.PartialShape([1, -1, bands]))
+    model.validate_nodes_and_infer_types()
+    return _marked(model, nets[0].stride, frames)
+
+
+def to_int8(model: openvino.Model, pictures: Sequence[Picture]) -> openvino.Model:
+    """A copy whose convolutions compute in int8, with ranges as in these ``pictures``."""
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):  # its bars would run into ours
+        nncf = _silent_nncf()
+        stride, whole = (int(model.get_rt_info(way).astype(int)) for way in (STRIDE, WHOLE))
+        given = [_filled(one, filled(whole, whole, stride)) for one in pictures]
+        fixed = model.clone()
+        fixed.reshape(list(given[0].shape))
+        small = nncf.quantize(
+            fixed,
+            nncf.Dataset(given),
+            subset_size=len(given),
+            ignored_scope=nncf.IgnoredScope(types=["MatMul"], validate=False),
+        )
+    small.reshape([1, -1, given[0].shape[2]])
+    return _marked(small, stride, whole)
+
+
+def _silent_nncf() -> Any:
+    """The compressor, without its habit of telling its makers what it is used for."""
+    with patch.dict(os.environ, {"NNCF_CI": "1"}):
+        return import_module("nncf")  # takes seconds, and only training needs it
+
+
+def _marked(model: openvino.Model, stride: int, whole: int) -> openvino.Model:
+    model.set_rt_info(stride, STRIDE)
+    model.set_rt_info(whole, WHOLE)
+    return model
+
+
+def _filled(picture: Picture, frames: int) -> NDArray[np.uint8]:
+    whole = np.zeros((1, frames, picture.shape[1]), dtype=np.uint8)
+    whole[0, : min(frames, len(picture))] = picture[:frames]
+    return whole
