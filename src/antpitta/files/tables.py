@@ -107,6 +107,19 @@ def write_json(value: object, path: Path) -> None:
     write_text(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n", path)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file of JSON holds, {} where there is none; raises UserMistake if it is no object."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(read_text(path))
+    except json.JSONDecodeError as trouble:
+        raise UserMistake(f"{path}:{trouble.lineno}: {trouble.msg}; mend or delete it") from None
+    if not isinstance(found, dict):
+        raise UserMistake(f"{path}: holds no JSON object; mend or delete it")
+    return found
+
+
 def write_text(text: str, path: Path) -> None:
     """UTF-8 with plain line ends, in one step."""
     with replacing(path) as unfinished:
