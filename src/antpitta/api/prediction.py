@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from antpitta.archive.camtrap import NAME, UNPLACED, Survey, home_of
 from antpitta.archive.choir import Choir
 from antpitta.archive.engines import settle
 from antpitta.archive.events import COLUMNS, FORMATS, TEXTS
@@ -21,6 +22,7 @@ from antpitta.archive.tables import Archive, Counts, write_tables
 from antpitta.core.choices import Precision, Scan
 from antpitta.core.errors import UserMistake
 from antpitta.files.bundle import read_bundle
+from antpitta.files.places import read_places
 from antpitta.files.prevalence import read_prevalence
 from antpitta.files.recordings import list_files
 from antpitta.files.tables import sweep
@@ -60,6 +62,13 @@ class Prediction:
         """Rows file, reason."""
         return pd.read_csv(self.path / "quarantine.csv", dtype=str)
 
+    @cached_property
+    def unplaced(self) -> pd.DataFrame:
+        """Rows file, reason of what is not in the Camtrap DP; none where there is no such thing."""
+        if not (self.path / UNPLACED).is_file():
+            return pd.DataFrame(columns=["file", "reason"])
+        return pd.read_csv(self.path / UNPLACED, dtype=str)
+
 
 def predict_to(
     model: Path | str,
@@ -68,6 +77,7 @@ def predict_to(
     *,
     formats: tuple[str, ...] = ("csv",),
     prevalence: Path | str | None = None,
+    places: Path | str | None = None,
     resume: bool = False,
     scan: Scan = "whole",
     precision: Precision = "auto",
@@ -77,14 +87,17 @@ def predict_to(
     """Write presence.csv, events, quarantine.csv and run.json for every recording in ``audio``.
 
     ``prevalence`` is a table (species, prevalence) to which the odds in presence.csv are
-    rescaled. With ``resume`` what an earlier run heard there is not heard again, unless its file
-    has changed. ``scan`` and ``precision`` are told of in net/engines.py; ``workers`` are threads,
-    None for one a core. Raises UserMistake for a model or folder that is not there, an unknown
-    format, arithmetic that the model has no network for, a folder that another run is writing to,
-    or one that cannot be written.
+    rescaled. ``places`` is the table (site, latitude, longitude, timezone) that the format
+    camtrapdp needs. With ``resume`` what an earlier run heard there is not heard again, unless its
+    file has changed. ``scan`` and ``precision`` are told of in net/engines.py; ``workers`` are
+    threads, None for one a core. Raises UserMistake for a model, table or folder that is not
+    there, an unknown format, arithmetic that the model has no network for, a folder that another
+    run is writing to, or one that cannot be written.
     """
-    if strange := [name for name in formats if name not in FORMATS]:
-        raise UserMistake(f"--format {strange[0]}: unknown; choose from {', '.join(FORMATS)}")
+    known = (*FORMATS, NAME)
+    if strange := [name for name in formats if name not in known]:
+        raise UserMistake(f"--format {strange[0]}: unknown; choose from {', '.join(known)}")
+    survey = _survey(audio, places) if NAME in formats else None
     bundle = read_bundle(Path(model))
     files, broken = list_files([Path(root) for root in audio])
     expected = None if prevalence is None else read_prevalence(Path(prevalence), bundle.species)
@@ -103,8 +116,17 @@ def predict_to(
         choir = Choir(bundle, Hearing(scan, cast(Precision, settled), workers or cores()))
         hear_archive(choir, files, journal, _counting(tick, len(files)))
         archive = Archive(journal, files, broken, bundle.species)
-        counts = write_tables(archive, Path(out), formats, expected, note)
+        counts = write_tables(archive, Path(out), formats, expected, note, survey)
     return Prediction(Path(out), counts)
+
+
+def _survey(audio: Sequence[Path | str], places: Path | str | None) -> Survey:
+    if places is None:
+        raise UserMistake(
+            f"--format {NAME}: the standard wants to know where each site lies; give --places, a"
+            " table with columns site, latitude, longitude and timezone"
+        )
+    return Survey(read_places(Path(places)), home_of([Path(root) for root in audio]))
 
 
 def _counting(tick: Tick, total: int) -> Callable[[int, float], None]:

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from antpitta.archive.camtrap import NAME, UNPLACED, Survey, write_package
 from antpitta.archive.events import Part, append, or_empty, write_events
 from antpitta.archive.journal import Entry, Journal, saying
-from antpitta.core.errors import Finding
+from antpitta.core.errors import Finding, UserMistake
 from antpitta.files.recordings import Listed
 from antpitta.files.tables import replacing, write_csv, write_json
 from antpitta.scores.boxes import presence_table
@@ -67,8 +68,12 @@ def write_tables(
     formats: Iterable[str],
     prevalence: NDArray[np.float64] | None,
     note: dict[str, Any],
+    survey: Survey | None = None,
 ) -> Counts:
     """presence.csv, the events in each of the ``formats``, quarantine.csv and run.json.
+
+    With ``survey`` also camtrapdp/ and unplaced.csv; UserMistake where no recording is fit for
+    it, but only when all the rest is written.
 
     ``prevalence`` (classes,) is the share of recordings that each species is expected in, NaN
     where nobody knows: the odds in presence.csv are rescaled to it. Events are left alone.
@@ -78,9 +83,20 @@ def write_tables(
         write_events(archive.parts, out, formats)
         quarantine = archive.quarantine()
         write_csv(quarantine, out / "quarantine.csv")
+        packed = None if survey is None else write_package(archive.parts, out, survey)
+        if packed is None:
+            (out / UNPLACED).unlink(missing_ok=True)
+        else:
+            note = {**note, NAME: packed.counts()}
         counts = Counts(recordings, events, len(quarantine))
         write_json({**note, "counts": asdict(counts)}, out / "run.json")
         archive.journal.finish()
+    if packed and packed.lacking and not packed.media:
+        raise UserMistake(
+            f"{out / UNPLACED}: no recording is fit for {NAME}, all lack"
+            f" {' or '.join(packed.counts()['left_out'])}; complete the table of places, then add"
+            " --resume: nothing is heard again"
+        )
     return counts
 
 

@@ -18,12 +18,17 @@ def predict(
         str,
         typer.Option(
             "--format",
-            help="Of the events, parted by commas: csv, parquet, raven, audacity, kaleidoscope.",
+            help="Of the events, parted by commas: csv, parquet, raven, audacity, kaleidoscope,"
+            " camtrapdp.",
         ),
     ] = "csv",
     prevalence: Annotated[
         Path | None,
         typer.Option("--prevalence", help="A table species,prevalence to rescale presence.csv to."),
+    ] = None,
+    places: Annotated[
+        Path | None,
+        typer.Option("--places", help="A table site,latitude,longitude,timezone for camtrapdp."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was stopped there.")
@@ -57,6 +62,7 @@ def predict(
                 out,
                 formats=tuple(name.strip() for name in form.split(",") if name.strip()),
                 prevalence=prevalence,
+                places=places,
                 resume=resume,
                 scan=scan,
                 precision=precision,
@@ -73,6 +79,11 @@ def predict(
             f"{counts.quarantined} files could not be read: {out / 'quarantine.csv'}",
             markup=False,
         )
+    if unplaced := len(found.unplaced):
+        console.print(
+            f"{unplaced} recordings are not in camtrapdp: {out / 'unplaced.csv'}", markup=False
+        )
+    if counts.quarantined or unplaced:
         raise typer.Exit(1)
 
 
