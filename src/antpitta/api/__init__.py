@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; the names come from __getattr__
-    from antpitta.api.benchmarking import bench_learn, bench_train
+    from antpitta.api.benchmarking import bench_learn, bench_predict, bench_train
     from antpitta.api.blending import Blended, ensemble
     from antpitta.api.data import Checked, check, init, open_data
     from antpitta.api.demonstration import Demonstration, demo
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.api.prediction import Prediction, predict, predict_each, predict_to
     from antpitta.api.simulation import simulate, simulate_callers
     from antpitta.api.training import Trained, train
+    from antpitta.bench.predict import PredictBench
     from antpitta.bench.tables import Bench
     from antpitta.bench.train import TrainBench
     from antpitta.core.choices import By, Precision, Scan
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.sound.simulate import Simulation
 
 _HOMES = {
-    "antpitta.api.benchmarking": ("bench_learn", "bench_train"),
+    "antpitta.api.benchmarking": ("bench_learn", "bench_predict", "bench_train"),
     "antpitta.api.blending": ("Blended", "ensemble"),
     "antpitta.api.data": ("Checked", "check", "init", "open_data"),
     "antpitta.api.demonstration": ("Demonstration", "demo"),
@@ -35,6 +36,7 @@ _HOMES = {
     "antpitta.api.prediction": ("Prediction", "predict", "predict_each", "predict_to"),
     "antpitta.api.simulation": ("simulate", "simulate_callers"),
     "antpitta.api.training": ("Trained", "train"),
+    "antpitta.bench.predict": ("PredictBench",),
     "antpitta.bench.tables": ("Bench",),
     "antpitta.bench.train": ("TrainBench",),
     "antpitta.core.choices": ("By", "Precision", "Scan"),
@@ -54,6 +56,7 @@ __all__ = [
     "Evaluation",
     "Interval",
     "Precision",
+    "PredictBench",
     "Prediction",
     "Report",
     "Scan",
@@ -62,6 +65,7 @@ __all__ = [
     "Trained",
     "Voice",
     "bench_learn",
+    "bench_predict",
     "bench_train",
     "check",
     "demo",

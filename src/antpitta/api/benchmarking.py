@@ -1,4 +1,4 @@
-"""What each part of a recipe is worth (bench_learn), and how fast one trains (bench_train)."""
+"""What each part of a recipe is worth (bench_learn), and how fast one trains and predicts."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,6 +13,7 @@ from antpitta.api.training import train
 from antpitta.bench.exam import read_exam, read_truth
 from antpitta.bench.figures import Verbs
 from antpitta.bench.learn import Plan, run_bench
+from antpitta.bench.predict import PredictBench, run_predict_bench, untrained_model
 from antpitta.bench.tables import Bench, write_bench
 from antpitta.bench.train import TrainBench, run_train_bench, without_weights
 from antpitta.bench.variants import choose_variants, read_variants
@@ -116,4 +117,37 @@ def bench_train(
         folder.begin({"recipe": chosen.model_dump(mode="json"), "data": "made up"}, resume=False)
         found = run_train_bench(*tables, chosen, folder, engine, recordings, voice)
         write_csv(found.table, folder.path / "train.csv")
+    return found
+
+
+def bench_predict(
+    audio: Sequence[Path | str],
+    model: Path | str | None = None,
+    *,
+    files: int = 500,
+    rounds: int = 3,
+    recipe: str = "rfcx",
+    embedding: str | None = None,
+    out: Path | str | None = None,
+    voice: Voice = QUIET,
+) -> PredictBench:
+    """Hear ``files`` names of the files in ``audio`` in every way there is, in turns, and time it.
+
+    Without a ``model`` an untrained one of ``recipe`` is made. ``embedding`` is a bird network to
+    stand beside, ``birdnet`` or a file. The tables go to ``out`` as predict.csv and
+    predict_steps.csv. Raises UserMistake for audio, a model or a network that cannot be had.
+    """
+    if files < 1 or rounds < 1:
+        raise UserMistake("--files and --rounds: nothing would be timed; give 1 or more")
+    sound = [Path(one) for one in audio]
+    with TemporaryDirectory() as home:
+        if model is None:
+            chosen = read_recipe(recipe, without_weights(("folds=2",)))
+            path = untrained_model(chosen, sound, Path(home))
+        else:
+            path = Path(model)
+        found = run_predict_bench(path, sound, files, rounds, embedding, voice)
+    if out is not None:
+        write_csv(found.table, Path(out) / "predict.csv")
+        write_csv(found.steps, Path(out) / "predict_steps.csv")
     return found

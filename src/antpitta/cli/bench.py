@@ -1,4 +1,4 @@
-"""The commands that measure: bench learn, bench train."""
+"""The commands that measure: bench learn, bench train, bench predict."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -130,6 +130,52 @@ def train(
     _draw(pd.DataFrame([_speed(row) for row in found.table.to_dict("records")]), "stages")
     for line in found.lines:
         console.print(line, markup=False)
+
+
+@bench.command()
+def predict(
+    audio: Annotated[list[Path], typer.Argument(help="Folders or files of sound.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", help="A model; else an untrained ResNet18.")
+    ] = None,
+    files: Annotated[int, typer.Option("--files", help="How many names the files get.")] = 500,
+    rounds: Annotated[int, typer.Option("--rounds", help="How often each way is run.")] = 3,
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="Of the untrained model: a name, or a TOML file.")
+    ] = "rfcx",
+    embedding: Annotated[
+        str | None, typer.Option("--embedding", help="To stand beside: birdnet, or a model file.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="For the tables.")] = None,
+) -> None:
+    """Predict in every way there is, each a whole process, in turns; and say what limits it.
+
+    Example: `antpitta bench predict recordings --files 500`
+    """
+    with listening() as voice:
+        found = api.bench_predict(
+            audio,
+            model,
+            files=files,
+            rounds=rounds,
+            recipe=recipe,
+            embedding=embedding,
+            out=out,
+            voice=voice,
+        )
+    _draw(pd.DataFrame([_way(row) for row in found.table.to_dict("records")]), "whole processes")
+    for line in found.lines:
+        console.print(line, markup=False)
+
+
+def _way(row: dict[Any, Any]) -> dict[str, str]:
+    return {
+        "way": row["way"],
+        "files": str(row["files"]),
+        "s": f"{row['seconds']:.1f}",
+        "x real time": f"{row['speed']:.0f} ({row['low']:.0f}-{row['high']:.0f})",
+        "MB": f"{row['megabytes']:.0f}",
+    }
 
 
 def _speed(row: dict[Any, Any]) -> dict[str, str]:

@@ -20,7 +20,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-DRAWING = 1  # of spectrograms; raised when the same settings come to draw other pictures
+DRAWING = 2  # of spectrograms; raised when the same settings come to draw other pictures
 EMBEDDING = 1  # the same, of embeddings
 
 

@@ -24,7 +24,8 @@ SUFFIXES = frozenset(
 _LOWEST, _HIGHEST = 1_000, 2_000_000  # Hz: beyond, the header is broken, not the recorder odd
 _LONGEST = 60 * 60 * 24 * 366  # seconds: a FLAC of unknown length claims 2**63 samples
 _EDGE = 0.05  # seconds around a stretch, longer than soxr's filter rings
-_BLOCK, _SMALL = 1 << 18, 1 << 9  # frames decoded at once; the small where a file is damaged
+_BLOCK = 1 << 22  # samples decoded at once, of all channels
+_SMALL = 1 << 9  # frames decoded at once where a file is damaged
 
 TAIL = 0.5  # seconds: some codecs promise a few hundredths more than they give
 NO_NUMBERS = "holds samples that are no numbers, which were taken for silence"
@@ -97,7 +98,7 @@ def read(
     whole = here == last - first and stop <= recording.duration
     length = round((stop - start) * sample_rate if whole else here * sample_rate / rate)
     sound = sound[lead : lead + length].astype(np.float32, copy=False)
-    return np.pad(sound, (0, length - len(sound)))
+    return sound if len(sound) == length else np.pad(sound, (0, length - len(sound)))
 
 
 def content_key(path: Path) -> str:
@@ -107,20 +108,22 @@ def content_key(path: Path) -> str:
 
 
 def _decode(
-    recording: Recording, first: int, last: int, notes: list[str], block: int = _BLOCK
+    recording: Recording, first: int, last: int, notes: list[str], block: int = 0
 ) -> Floats:
     """Frames ``first`` to ``last`` of the file, or up to where it breaks, as mono."""
+    block = block or max(_SMALL + 1, _BLOCK // recording.channels)
     parts: list[Floats] = []
     try:
         with sf.SoundFile(recording.path) as file:
-            file.seek(first)
+            if first:
+                file.seek(first)
             while first < last:
                 frames = file.read(min(block, last - first), dtype="float32", always_2d=True)
                 if not len(frames):
                     break
-                if NO_NUMBERS not in notes and not np.isfinite(frames).all():
-                    notes.append(NO_NUMBERS)
-                np.nan_to_num(frames, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+                if not np.isfinite(frames).all():
+                    notes += [NO_NUMBERS] if NO_NUMBERS not in notes else []
+                    np.nan_to_num(frames, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
                 parts.append(frames.mean(axis=1) if frames.shape[1] > 1 else frames[:, 0])
                 first += len(frames)
     except (sf.SoundFileError, OSError) as trouble:
@@ -132,6 +135,8 @@ def _decode(
                     raise
         elif not parts:
             raise UnreadableAudio(f"{recording.path}: {_reason(recording.path, trouble)}") from None
+    if len(parts) == 1:
+        return parts[0]
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 

@@ -44,7 +44,9 @@ class Pen:
         """
         need = round((stop - start) * self.drawing.sample_rate)
         wave = read(recording, start, stop)[:need]
-        found = self.draw(np.pad(wave, (0, need - len(wave))), self.drawing.frames_of(stop - start))
+        if len(wave) < need:
+            wave = np.pad(wave, (0, need - len(wave)))
+        found = self.draw(wave, self.drawing.frames_of(stop - start))
         sound = np.isfinite(found).all(axis=1)
         if not sound.all():
             at = start + int(sound.argmin()) * (stop - start) / len(found)

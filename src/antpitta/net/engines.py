@@ -66,6 +66,9 @@ class Vino:
         nets: int,
         threads: int,
     ) -> None:
+        # Its binding of numpy sets itself up when it is first used, and two threads that use it
+        # first at once wait for each other forever.
+        _ = openvino.Tensor(np.zeros((1, 1), dtype=np.uint8)).data
         self._core = openvino.Core()
         self._model = self._core.read_model(model) if isinstance(model, Path) else model
         self.unit = int(self._model.get_rt_info(STRIDE).astype(int))
@@ -84,22 +87,22 @@ class Vino:
     def hear(self, seen: Picture) -> list[Floats]:
         """Framewise probabilities of an image (frames, bands): (rows, classes) of each network."""
         frames = filled(len(seen), self._whole, self.unit)
-        image = np.zeros((1, frames, seen.shape[1]), dtype=np.uint8)
+        ask = self._request(frames, seen.shape[1])
+        image = ask.get_input_tensor(0).data
         image[0, : len(seen)] = seen
-        ask = self._request(image.shape)
-        ask.infer([image], share_inputs=True)
+        image[0, len(seen) :] = 0
+        ask.infer()
         chances = _sigmoid(ask.get_output_tensor(0).data[0, : -(-len(seen) // self.unit)])
         return np.split(chances, self.nets, axis=1)
 
-    def _request(self, shape: tuple[int, ...]) -> Any:
-        """A thread's own request for images of a shape."""
-        frames = shape[1]
+    def _request(self, frames: int, bands: int) -> Any:
+        """A thread's own request for images of a length."""
         asks: dict[int, Any] = self._own.__dict__.setdefault("asks", {})
         if frames not in asks:
             with self._lock:
                 if frames not in self._compiled:
                     model = self._model.clone()
-                    model.reshape(list(shape))
+                    model.reshape([1, frames, bands])
                     found = self._core.compile_model(model, "CPU", self._settings)
                     self._compiled[frames] = found
                 asks[frames] = self._compiled[frames].create_infer_request()

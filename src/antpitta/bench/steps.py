@@ -1,0 +1,92 @@
+"""Where the time of hearing a minute goes, step by step, in one thread.
+
+Each step is run by itself over the same files, in turns, and its median counts: the shares are of
+their sum. A process of many threads cannot be faster than that sum lets its cores be.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import soxr
+import torch
+
+from antpitta.archive.engines import KINDS, open_engine
+from antpitta.core.choices import Precision
+from antpitta.core.config import parse_recipe
+from antpitta.core.errors import UserMistake
+from antpitta.files.audio import read
+from antpitta.files.bundle import Bundle
+from antpitta.files.recordings import list_files, open_file
+from antpitta.net.drawing import make_pen
+from antpitta.net.engines import Hearing
+
+MINUTE = 60.0
+PREPARING = ("open", "decode", "resample", "mel")
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+
+    def of(self, name: str, work: Callable[..., Any], *given: Any) -> Any:
+        began = time.perf_counter()
+        found = work(*given)
+        self.seconds.setdefault(name, []).append(time.perf_counter() - began)
+        return found
+
+
+def time_steps(
+    model: Bundle, audio: Sequence[Path], precisions: Sequence[Precision], count: int
+) -> pd.DataFrame:
+    """Rows step, ms: milliseconds of one core for a minute of sound; networks by precision."""
+    recipe = parse_recipe(model.recipe, str(model.path))
+    drawing, clock, minutes = recipe.drawing, _Clock(), []
+    pen = make_pen(recipe)
+    engines = {kind: _engine(model, recipe, kind, pen.width) for kind in precisions}
+    files = list_files(audio)[0][:count]
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for listed in files:
+        one = clock.of("open", open_file, listed)
+        stop = min(one.duration, drawing.image)
+        minutes.append(stop / MINUTE)
+        wave = clock.of("decode", read, one, 0, stop, one.sample_rate)
+        clock.of("resample", soxr.resample, wave, one.sample_rate, drawing.sample_rate)
+        whole = read(one, 0, stop, drawing.sample_rate)
+        frames = drawing.frames_of(stop)
+        image = clock.of("mel", pen.draw, whole, frames)
+        for kind, engine in engines.items():
+            if engine is not None:
+                clock.of(kind, engine.hear, image)
+    torch.set_num_threads(before)
+    median = {name: 1000 * float(np.median(np.array(own) / minutes))
+              for name, own in clock.seconds.items()}  # fmt: skip
+    return pd.DataFrame({"step": list(median), "ms": list(median.values())})
+
+
+def _engine(model: Bundle, recipe: Any, kind: Precision, width: int) -> Any:
+    if KINDS[kind] not in model.networks:
+        return None
+    try:
+        return open_engine(model, recipe, Hearing(precision=kind), width)
+    except UserMistake:
+        return None
+
+
+def say_limit(steps: pd.DataFrame, kind: str, cores: int) -> str:
+    """A line about what limits hearing with one precision."""
+    seconds = steps.set_index("step")["ms"] / 1000
+    own = seconds[[*PREPARING, kind]]
+    most, total = str(own.idxmax()), float(own.sum())
+    name = "the network" if most == kind else most
+    parts = ", ".join(
+        f"{'network' if step == kind else step} {value / total:.0%}" for step, value in own.items()
+    )
+    return (
+        f"{kind}: {parts}; {name} limits it, and {cores} cores cannot pass "
+        f"{cores * MINUTE / total:.0f} x real time"
+    )
