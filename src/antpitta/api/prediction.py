@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,16 +12,20 @@ import numpy as np
 import pandas as pd
 
 from antpitta.archive.choir import Choir
+from antpitta.archive.cluster import hear_on_ray
 from antpitta.archive.events import COLUMNS, FORMATS, TEXTS
 from antpitta.archive.journal import Journal
-from antpitta.archive.predict import Listened, hear_archive, listen_to
+from antpitta.archive.predict import Listened, hear_archive, listen_to, reason_of
 from antpitta.archive.tables import Archive, Counts, write_tables
 from antpitta.core.errors import UserMistake
 from antpitta.files.bundle import read_bundle
+from antpitta.files.cache import cache_folder
 from antpitta.files.prevalence import read_prevalence
 from antpitta.files.recordings import list_files
+from antpitta.files.remote import Place, RemotePath, check_writable, place_of, send
 from antpitta.files.tables import sweep
 
+ENGINES = ("local", "ray")
 INDEX = ["file", "start_time", "end_time"]
 Tick = Callable[[int, int, float], None]  # files done, of how many, times real time
 
@@ -58,25 +63,32 @@ class Prediction:
 
 def predict_to(
     model: Path | str,
-    audio: Sequence[Path | str],
+    audio: Sequence[Path | RemotePath | str],
     out: Path | str,
     *,
     formats: tuple[str, ...] = ("csv",),
     prevalence: Path | str | None = None,
     resume: bool = False,
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
     tick: Tick = lambda done, total, speed: None,
 ) -> Prediction:
     """Write presence.csv, events, quarantine.csv and run.json for every recording in ``audio``.
 
     ``prevalence`` is a table (species, prevalence) to which the odds in presence.csv are
     rescaled. With ``resume`` what an earlier run heard there is not heard again, unless its file
-    has changed. Raises UserMistake for a model or folder that is not there, an unknown format, a
-    folder that another run is writing to, or one that cannot be written.
+    has changed. ``audio`` and ``out`` may be URLs (s3://, gs://). The engine is ``local`` or
+    ``ray``, with ``workers`` and ``address`` as in archive/cluster.py. Raises
+    UserMistake for a model or folder that is not there, an unknown format, a folder that another
+    run is writing to, or one that cannot be written.
     """
     if strange := [name for name in formats if name not in FORMATS]:
         raise UserMistake(f"--format {strange[0]}: unknown; choose from {', '.join(FORMATS)}")
+    _check_engine(engine, workers, address)
     bundle = read_bundle(Path(model))
-    files, broken = list_files([Path(root) for root in audio])
+    files, broken = list_files([place_of(root) for root in audio])
+    home = _home(place := place_of(out))
     expected = None if prevalence is None else read_prevalence(Path(prevalence), bundle.species)
     note = {
         "model": bundle.name,
@@ -85,12 +97,36 @@ def predict_to(
         "prevalence": None if prevalence is None else str(prevalence),
         "versions": {name: version(name) for name in ("antpitta", "torch", "timm")},
     }
-    with Journal(Path(out), {"digest": bundle.digest}, resume=resume) as journal:
-        sweep(Path(out))
-        hear_archive(Choir(bundle), files, journal, _counting(tick, len(files)))
+    with Journal(home, {"digest": bundle.digest}, resume=resume) as journal:
+        sweep(home)
+        count = _counting(tick, len(files))
+        if engine == "ray":
+            hear_on_ray(bundle, files, journal, count, workers=workers, address=address)
+        else:
+            hear_archive(Choir(bundle), files, journal, count)
         archive = Archive(journal, files, broken, bundle.species)
-        counts = write_tables(archive, Path(out), formats, expected, note)
-    return Prediction(Path(out), counts)
+        counts = write_tables(archive, home, formats, expected, note)
+        if isinstance(place, RemotePath):
+            send(home, place)
+    return Prediction(home, counts)
+
+
+def _check_engine(engine: str, workers: int | None, address: str | None) -> None:
+    if engine not in ENGINES:
+        raise UserMistake(f"--engine {engine}: unknown; choose from {', '.join(ENGINES)}")
+    if engine != "ray" and (workers or address):
+        raise UserMistake("--workers and --address: are for many machines; add --engine ray")
+    if workers is not None and workers < 1:
+        raise UserMistake(f"--workers {workers}: give 1 or more, or leave it out")
+
+
+def _home(out: Place) -> Path:
+    """Where the journal lies: in the folder itself, or in the cache where that is a URL."""
+    if isinstance(out, Path):
+        return out
+    check_writable(out)
+    digest = blake2b(out.url.rstrip("/").encode(), digest_size=8).hexdigest()
+    return cache_folder() / "remote" / digest
 
 
 def _counting(tick: Tick, total: int) -> Callable[[int, float], None]:
@@ -122,12 +158,12 @@ def predict_each(model: Path | str, *audio: Path | str) -> Iterator[pd.DataFrame
     A file that cannot be read comes as a table of no rows.
     """
     bundle = read_bundle(Path(model))
-    files, broken = list_files([Path(root) for root in audio])
+    files, broken = list_files([place_of(root) for root in audio])
     for finding in broken:
         yield _lost(bundle.species, finding.file, finding.what)
     for one in listen_to(Choir(bundle), files):
         if one.scores is None:
-            yield _lost(bundle.species, str(one.file.path), one.reason)
+            yield _lost(bundle.species, str(one.file.path), reason_of(one))
         else:
             yield _frame(one, bundle.species)
 

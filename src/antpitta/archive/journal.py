@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antpitta.core.errors import UserMistake
+from antpitta.files.remote import Place
 
 NAME = "journal.sqlite"
 TABLES = """
@@ -40,7 +41,7 @@ GONE = (-1, -1)  # the stamp of a file that is not there; it is looked for again
 class Entry:
     """One file of the archive: heard or not, and what is wrong with it."""
 
-    path: Path
+    path: Place
     stamp: tuple[int, int]  # bytes, and nanoseconds of its last change
     reason: str = ""  # why it was not heard, or not wholly
     seconds: float = 0.0
@@ -74,7 +75,7 @@ class Journal:
     def __exit__(self, *what: object) -> None:
         self._base.close()
 
-    def has(self, path: Path, stamp: tuple[int, int]) -> bool:
+    def has(self, path: Place, stamp: tuple[int, int]) -> bool:
         """Whether this very file was heard, or found to be unreadable."""
         ask = "SELECT 1 FROM heard WHERE path = ? AND size = ? AND changed = ?"
         return stamp != GONE and self._base.execute(ask, (str(path), *stamp)).fetchone() is not None
@@ -90,7 +91,7 @@ class Journal:
                 (*row, presence, events),
             )
 
-    def read(self, paths: Iterator[Path]) -> Iterator[Entry]:
+    def read(self, paths: Iterator[Place]) -> Iterator[Entry]:
         """The entries of these files, in their order; those that are not there are passed over."""
         for path in paths:
             found = self._base.execute(

@@ -7,7 +7,6 @@ What is heard goes into the journal, recording by recording, and the tables are 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from antpitta.archive.journal import GONE, Entry, EventRow, Journal
 from antpitta.core.types import Event, Recording, Scores
 from antpitta.files.audio import TAIL, UnreadableAudio, read
 from antpitta.files.recordings import Listed, open_file
+from antpitta.files.remote import Place, RemotePath
 from antpitta.files.riff import read_riff
 from antpitta.net.drawing import Read
 from antpitta.net.embedding import NoVector
@@ -59,13 +59,15 @@ def hear_archive(choir: Choir, files: Iterable[Listed], journal: Journal, tick: 
             tick(1, 0.0)
             continue
         for one in listen_to(choir, [file]):
-            entry = _entry(choir, one, stamp)
+            entry = entry_of(choir, one, stamp)
             journal.keep(entry)
             tick(1, entry.seconds)
 
 
-def stamp_of(path: Path) -> tuple[int, int]:
+def stamp_of(path: Place) -> tuple[int, int]:
     """By what a file is known to be the same: its size, and when it was last changed."""
+    if isinstance(path, RemotePath):
+        return path.stamp  # the listing told
     try:
         told = path.stat()
     except OSError:
@@ -73,16 +75,25 @@ def stamp_of(path: Path) -> tuple[int, int]:
     return told.st_size, told.st_mtime_ns
 
 
-def _entry(choir: Choir, one: Listened, stamp: tuple[int, int]) -> Entry:
+def entry_of(choir: Choir, one: Listened, stamp: tuple[int, int]) -> Entry:
+    """What the journal keeps of it."""
     if one.recording is None or one.scores is None:
-        return Entry(one.file.path, stamp, one.reason)
+        never_came = one.recording is None and isinstance(one.file.path, RemotePath)
+        return Entry(one.file.path, GONE if never_came else stamp, reason_of(one))
     recording, began = one.recording, one.recording.began
     events = tuple(_event_row(recording, event) for event in _events(choir, one.scores))
     when = None if began is None else began.isoformat()
     return Entry(
-        *(one.file.path, stamp, one.reason, recording.duration, recording.site, when),
+        *(one.file.path, stamp, reason_of(one), recording.duration, recording.site, when),
         *(one.presence, events),
     )
+
+
+def reason_of(one: Listened) -> str:
+    """What is wrong with it, under the name that it was asked for by: a copy has another."""
+    if one.recording is None:
+        return one.reason
+    return one.reason.replace(str(one.recording.path), str(one.file.path))
 
 
 def _events(choir: Choir, scores: Scores) -> list[Event]:

@@ -11,8 +11,12 @@ from antpitta.cli.show import console, scanning
 
 def predict(
     model: Annotated[Path, typer.Argument(help="A model, or the run that holds it.")],
-    audio: Annotated[list[Path], typer.Argument(help="Folders or files of sound.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the tables are written.")],
+    audio: Annotated[
+        list[str], typer.Argument(help="Folders or files of sound; s3:// and gs:// too.")
+    ],
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="Where the tables are written; s3:// and gs:// too.")
+    ],
     form: Annotated[
         str,
         typer.Option(
@@ -27,10 +31,23 @@ def predict(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was stopped there.")
     ] = False,
+    engine: Annotated[
+        str, typer.Option("--engine", help="local, or ray: many processes, on many machines.")
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="With ray: how many listen; all processors, or all GPUs."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="With ray: a cluster that runs, or auto to find it."),
+    ] = None,
 ) -> None:
     """Listen to recordings: presence.csv, events.csv, quarantine.csv and run.json.
 
     Example: `antpitta predict run/model recordings -o found`
+
+    On a cluster: `antpitta predict run/model s3://season/2025 -o found --engine ray --address auto`
     """
     try:
         with scanning() as tick:
@@ -41,6 +58,9 @@ def predict(
                 formats=tuple(name.strip() for name in form.split(",") if name.strip()),
                 prevalence=prevalence,
                 resume=resume,
+                engine=engine,
+                workers=workers,
+                address=address,
                 tick=tick,
             )
     except KeyboardInterrupt:
@@ -50,7 +70,7 @@ def predict(
     console.print(f"{counts.recordings} recordings, {counts.events} events -> {out}", markup=False)
     if counts.quarantined:
         console.print(
-            f"{counts.quarantined} files could not be read: {out / 'quarantine.csv'}",
+            f"{counts.quarantined} files could not be read: {out.rstrip('/')}/quarantine.csv",
             markup=False,
         )
         raise typer.Exit(1)
