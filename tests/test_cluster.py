@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import soundfile as sf
@@ -21,13 +22,32 @@ from antpitta.files.parcel import pack, unpack
 from antpitta.files.recordings import Listed, list_files
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+moto = pytest.importorskip("moto.server", reason="moto is not installed")
+pytest.importorskip("s3fs", reason="the extra remote is not installed")
 pytestmark = pytest.mark.timeout(120)
 TABLES = ("presence.csv", "events.csv", "events.parquet", "quarantine.csv", "run.json")
 BOTH = ("csv", "parquet")
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory):
+def s3():
+    """A store on loopback, where the environment leads."""
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "somebody")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        yield fsspec.filesystem("s3")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory, s3):
     """Two raylets, each with one processor; the second may be killed and added again."""
     from ray.cluster_utils import Cluster
 
@@ -211,35 +231,43 @@ def test_a_node_without_the_archive_is_told_from_a_file_that_is_gone(archive, tm
         assert [one.path for one in journal.read(iter([file.path, gone.path]))] == [gone.path]
 
 
-def test_a_run_begun_on_one_machine_goes_on_on_many(
-    run, archive, whole, tmp_path, nodes, monkeypatch
-):
-    monkeypatch.chdir(archive.parent)
-    mine = tmp_path / "archive"
-    shutil.copytree(archive, mine)
-    last = mine / "site2" / "r23_20250101_230000.wav"
-    last.rename(tmp_path / "r23")
-    predict_to(run.model, [mine], tmp_path / "out", formats=BOTH)
-    (tmp_path / "r23").rename(last)
+def test_a_run_begun_on_one_machine_goes_on_on_many(run, archive, tmp_path, nodes, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # paths that workers do not share are named as they were given
+    shutil.copytree(archive, "archive")
+    last = Path("archive") / "site2" / "r23_20250101_230000.wav"
+    last.rename("r23")
+    predict_to(run.model, ["archive"], "out", formats=BOTH)
+    Path("r23").rename(last)
+    (tmp_path / last).with_name("text.wav").write_text("no sound")
     asked = []
 
-    def noting(*args, **more):
-        asked.extend(args[1])
-        return heard(*args, **more)
+    def noting(ray, rows, *more):
+        asked.extend(Path(row["path"]).name for row in rows)
+        return heard(ray, rows, *more)
 
     heard = archive_cluster._heard
     monkeypatch.setattr(archive_cluster, "_heard", noting)
-    monkeypatch.chdir(tmp_path)  # paths that workers do not share are named as they were given
-    predict_to(run.model, [mine], tmp_path / "out", engine="ray", resume=True,
+    predict_to(run.model, ["archive"], "out", formats=BOTH, engine="ray", resume=True,
                address=nodes.address)  # fmt: skip
-    assert [Path(row["path"]).name for row in asked] == [last.name]
-    predict_to(run.model, ["archive"], "relative", engine="ray", address=nodes.address)
-    predict_to(run.model, ["archive"], "local")
+    assert sorted(asked) == [last.name, "text.wav"]
+    predict_to(run.model, ["archive"], "local", formats=BOTH)
+    assert same(Path("out"), Path("local"))
+    told = Path("out/quarantine.csv").read_text()
+    assert "archive/site2/text.wav" in told
+    assert str(tmp_path) not in told
+
+
+def test_workers_fetch_from_s3_what_the_driver_lists_there(
+    run, archive, whole, nodes, s3, tmp_path
+):
+    s3.mkdir("meadow")
+    s3.put(str(archive), "meadow/2025", recursive=True)
+    predict_to(
+        run.model, ["s3://meadow/2025"], tmp_path, formats=BOTH, engine="ray", address=nodes.address
+    )
     for name in ("presence.csv", "events.csv", "quarantine.csv"):
-        there = (tmp_path / "relative" / name).read_bytes()
-        assert there == (tmp_path / "local" / name).read_bytes()
-    assert b"archive/site0" in there
-    assert str(tmp_path).encode() not in there
+        here = (whole / name).read_text().replace(str(archive), "s3://meadow/2025")
+        assert (tmp_path / name).read_text() == here
 
 
 def test_a_finished_archive_starts_no_cluster(run, archive, tmp_path, monkeypatch):

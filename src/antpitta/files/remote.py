@@ -25,7 +25,7 @@ from typing import Any
 from antpitta.core.errors import UserMistake
 from antpitta.files.audio import UnreadableAudio
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://?(?=[^/])")  # pathlib makes one slash of two
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,3}(?=[^/])")  # pathlib leaves one slash
 _KEPT = ("AccessDenied", "Forbidden", "InvalidObjectState", "NoSuchKey")  # one object's trouble
 _CHANGE = ("ETag", "etag", "mtime", "LastModified", "updated", "last_modified", "created")
 _HELD_BACK = "journal.sqlite"  # of no use elsewhere, and still open
