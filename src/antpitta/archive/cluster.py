@@ -36,11 +36,12 @@ from antpitta.files.parcel import Parcel, pack, unpack
 from antpitta.files.recordings import Listed
 from antpitta.files.remote import RemotePath
 
-TOGETHER = 8  # files in a block: what a killed worker had in hand is heard again
+TOGETHER = 32  # files in a block, seconds of work: what a dead worker had in hand is heard again
 ATTEMPTS = 3  # readers that a file may kill, the first of which is not sure to be its
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 
 Row = dict[str, Any]
+Answer = Entry | str | Exception  # the last two end the run
 
 
 class Register:
@@ -75,39 +76,43 @@ class Hearer:
         ]
         block = f"block {rows[0]['index']}"
         again = self._tell("begin", block) > 0
-        came = [self._hear_again(row) if again else self._try(row) for row in rows]
+        came = [self._hear_again(row) for row in rows] if again else self._try(rows)
         self._tell("end", block)
         return {"index": batch["index"], "entry": [pickle.dumps(one) for one in came]}
 
-    def _hear_again(self, row: Row) -> Entry | str | Exception:
+    def _hear_again(self, row: Row) -> Answer:
         """One file of a block that did not come to its end."""
         mark = f"file {row['index']}"
         if self._tell("begin", mark) >= ATTEMPTS - 1:
             reason = f"{row['path']}: killed its reader, time after time"
             return Entry(_file_of(row)[0].path, GONE, reason)
-        came = self._try(row)
+        [came] = self._try([row])
         self._tell("end", mark)
         return came
 
-    def _try(self, row: Row) -> Entry | str | Exception:
+    def _try(self, rows: list[Row]) -> Sequence[Answer]:
         try:
-            return self._hear(row)
+            return self._hear(rows)
         except UserMistake as mistake:
-            return str(mistake)
+            return [str(mistake)] * len(rows)
         except Exception:
-            return RuntimeError(traceback.format_exc())
+            return [RuntimeError(traceback.format_exc())] * len(rows)
 
     def _tell(self, verb: str, what: str) -> Any:
         import ray
 
         return ray.get(getattr(self.register, verb).remote(what))
 
-    def _hear(self, row: Row) -> Entry:
+    def _hear(self, rows: list[Row]) -> list[Entry]:
         if self.choir is None:
             self.choir = self._ready()
-        file, stamp = _file_of(row)
-        [one] = listen_to(self.choir, [file])
-        return entry_of(self.choir, one, stamp)
+        asked = [_file_of(row) for row in rows]
+        stamps = {file.id: stamp for file, stamp in asked}
+        heard = {
+            one.file.id: entry_of(self.choir, one, stamps[one.file.id])
+            for one in listen_to(self.choir, [file for file, _ in asked])
+        }
+        return [heard[file.id] for file, _ in asked]
 
     def _ready(self) -> Choir:
         import ray
