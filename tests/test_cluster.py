@@ -14,6 +14,7 @@ import soundfile as sf
 
 from antpitta.api import predict_to, prediction
 from antpitta.archive import cluster as archive_cluster
+from antpitta.archive.choir import Choir
 from antpitta.archive.journal import GONE, Entry, Journal
 from antpitta.archive.predict import stamp_of
 from antpitta.core.errors import UserMistake
@@ -175,7 +176,7 @@ def batch(files):
 
 
 def hearer(run, before, monkeypatch):
-    own = archive_cluster.Hearer(pack(read_bundle(run.model)), None, version("antpitta"))
+    own = archive_cluster.Hearer(pack(read_bundle(run.model)), None, Choir, version("antpitta"))
     monkeypatch.setattr(ray, "get", lambda parcel: parcel)
     own._tell = Told(before)
     return own
@@ -303,12 +304,18 @@ def test_without_ray_the_remedy_is_named(run, archive, tmp_path, monkeypatch):
         prediction.predict_to(run.model, [archive], tmp_path, engine="ray")
 
 
-def test_a_cluster_that_is_not_there_is_the_users_mistake(run, archive, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("nobody\nthere"))
-    )
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:1", "auto"])
+def test_a_cluster_that_is_not_there_is_one_line_at_once(
+    run, archive, tmp_path, monkeypatch, address
+):
+    def fails(**asked):
+        assert asked["address"] == "auto"  # Ray itself would take minutes over the others
+        raise ConnectionError("nobody\nthere")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", fails)
     with pytest.raises(UserMistake, match="no Ray cluster can be reached") as said:
-        predict_to(run.model, [archive], tmp_path, engine="ray", address="127.0.0.1:1")
+        predict_to(run.model, [archive], tmp_path, engine="ray", address=address)
     assert "\n" not in str(said.value)
 
 

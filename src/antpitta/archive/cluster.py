@@ -19,12 +19,12 @@ import pickle
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from socket import gethostname
+from socket import create_connection, gethostname
 from typing import Any
 
 from antpitta.archive.choir import Choir
@@ -63,9 +63,12 @@ class Register:
 class Hearer:
     """One worker: loads the model when its first files come, and turns files into entries."""
 
-    def __init__(self, parcel: Any, register: Any, wrote: str) -> None:
+    def __init__(
+        self, parcel: Any, register: Any, make: Callable[[Bundle], Choir], wrote: str
+    ) -> None:
         self.parcel = parcel  # a reference into the object store
         self.register = register
+        self.make = make
         self.wrote = wrote  # the driver's version
         self.choir: Choir | None = None
 
@@ -124,7 +127,7 @@ class Hearer:
             )
         parcel: Parcel = ray.get(self.parcel)
         with tempfile.TemporaryDirectory(prefix="antpitta-") as folder:
-            return Choir(unpack(parcel, Path(folder)))
+            return self.make(unpack(parcel, Path(folder)))
 
 
 def hear_on_ray(
@@ -135,13 +138,15 @@ def hear_on_ray(
     *,
     workers: int | None = None,
     address: str | None = None,
+    make: Callable[[Bundle], Choir] = Choir,
 ) -> None:
     """Hear on a Ray cluster all that the journal does not have, and keep it there as it comes.
 
     ``workers`` actors, of one processor or one GPU each where the cluster has GPUs; as many as it
     has, if None. ``address`` is a cluster's, or "auto"; a cluster is started on this machine for
-    None, unless RAY_ADDRESS names one or the caller is connected already. Raises UserMistake
-    where Ray is not installed or cannot be reached.
+    None, unless RAY_ADDRESS names one or the caller is connected already. ``make`` turns the
+    bundle into listeners, over there: it must be importable. Raises UserMistake where Ray is
+    not installed or cannot be reached.
     """
     waiting: dict[int, tuple[Listed, tuple[int, int]]] = {}
     for i, file in enumerate(files):
@@ -154,7 +159,7 @@ def hear_on_ray(
         return
     with _cluster(workers, address) as ray:
         rows = [_row(i, file, stamp) for i, (file, stamp) in waiting.items()]
-        for i, entry in _heard(ray, rows, ray.put(pack(bundle)), workers):
+        for i, entry in _heard(ray, rows, ray.put(pack(bundle)), make, workers):
             if (asked := waiting.pop(i, None)) is not None:  # else it came twice
                 _keep(asked[0], entry, journal, tick)
     if waiting:
@@ -166,7 +171,11 @@ def hear_on_ray(
 
 
 def _heard(
-    ray: Any, rows: Sequence[Row], parcel: Any, workers: int | None
+    ray: Any,
+    rows: Sequence[Row],
+    parcel: Any,
+    make: Callable[[Bundle], Choir],
+    workers: int | None,
 ) -> Iterator[tuple[int, Entry]]:
     """What comes back, as it comes."""
     from ray.data import ActorPoolStrategy, DataContext
@@ -181,7 +190,7 @@ def _heard(
         Hearer,
         batch_size=None,
         compute=ActorPoolStrategy(min_size=1, max_size=count, initial_size=count),
-        fn_constructor_args=(parcel, _register(ray), version("antpitta")),
+        fn_constructor_args=(parcel, _register(ray), make, version("antpitta")),
         **({"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}),
     )
     try:
@@ -258,18 +267,40 @@ def _cluster(workers: int | None, address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    _knock(address)
     started: dict[str, Any] = {"address": address}
     if not (address or os.environ.get("RAY_ADDRESS")):
         started = {"address": "local", "include_dashboard": False, "num_cpus": workers}
     try:
         ray.init(**started, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as trouble:
-        said = " ".join(str(trouble).split())[:200]
-        raise UserMistake(
-            f"--address {address}: no Ray cluster can be reached ({said}); start one with "
-            "`ray start --head`, or leave --address out"
-        ) from None
+        raise _unreachable(address, trouble) from None
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Whether anybody listens at HOST:PORT: Ray itself takes minutes to find out."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", or a name that Ray knows
+    trouble: OSError | None = None
+    for name in (host, gethostname()):  # a node's loopback stands for its other addresses
+        try:
+            create_connection((name, int(port)), timeout=10).close()
+            return
+        except OSError as refused:
+            trouble = trouble or refused
+        if host not in ("127.0.0.1", "localhost"):
+            break
+    raise _unreachable(address, trouble)
+
+
+def _unreachable(address: str | None, trouble: Exception | None) -> UserMistake:
+    said = " ".join(str(trouble).split())[:200]
+    return UserMistake(
+        f"--address {address}: no Ray cluster can be reached ({said}); start one with "
+        "`ray start --head`, or leave --address out"
+    )
