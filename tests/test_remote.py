@@ -340,3 +340,19 @@ def test_a_remote_path_is_as_much_of_a_path_as_tables_need():
     assert (place.name, place.suffix, str(place)) == ("x.WAV", ".WAV", "s3://b/site1/x.WAV")
     assert (place.parent.name, str(place.parent.parent)) == ("site1", "s3://b")
     assert place == RemotePath("s3://b/site1/x.WAV", (5, 6))
+
+
+def test_what_is_wrong_with_a_copy_is_said_of_the_object(run, scapes, tmp_path):
+    wave, rate = sf.read(next((scapes / "test").iterdir()))
+    whole = tmp_path / "torn.flac"
+    sf.write(whole, wave, rate)
+    torn = whole.read_bytes()
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/torn/torn.flac", torn[:9000] + bytes(len(torn) - 9000))
+    memory.pipe_file("/torn/head.flac", torn[:90])
+    found = predict_to(run.model, ["memory://torn"], tmp_path / "out")
+    reasons = dict(found.quarantine.values)
+    assert set(reasons) == {"memory://torn/torn.flac", "memory://torn/head.flac"}
+    for file, reason in reasons.items():
+        assert file in reason
+        assert tempfile.gettempdir() not in reason
