@@ -30,6 +30,7 @@ from antpitta.archive.descriptor import RESOURCES, Stay, describe
 from antpitta.archive.events import Parts, append, or_empty
 from antpitta.archive.journal import Entry, EventRow
 from antpitta.files.places import Place, Places
+from antpitta.files.remote import Location, RemotePath
 from antpitta.files.tables import read_json, replacing, sweep, write_csv, write_json
 
 NAME = "camtrapdp"  # of the format, and of the folder in the output
@@ -93,9 +94,9 @@ class Packed:
         }
 
 
-def home_of(roots: Sequence[Path]) -> Path:
+def home_of(roots: Sequence[Location]) -> Path:
     """The innermost folder that holds all of these folders and files."""
-    folders = [_whole(root if root.is_dir() else root.parent) for root in roots]
+    folders = [_whole(root.parent if _is_file(root) else root) for root in roots]
     try:
         return Path(os.path.commonpath(folders))
     except ValueError:  # on several drives
@@ -253,6 +254,12 @@ def _second(moment: datetime, *, up: bool = False) -> str:
     return moment.isoformat(timespec="seconds")
 
 
-def _whole(path: Path) -> Path:
+def _is_file(root: Location) -> bool:
+    return root.suffix in MEDIATYPES if isinstance(root, RemotePath) else not root.is_dir()
+
+
+def _whole(path: Location) -> Path:
+    if isinstance(path, RemotePath):  # as if the store were a folder of this machine
+        return Path("/", *path.url.split("://"))
     """Absolute and without dots; links are as the user names them."""
     return Path(os.path.normpath(path.absolute()))

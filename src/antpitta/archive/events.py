@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from antpitta.archive.journal import EVENT_COLUMNS, Entry
 from antpitta.files.formats.audacity import write_track
 from antpitta.files.recordings import Listed
+from antpitta.files.remote import Location
 from antpitta.files.tables import replacing
 
 Part = list[tuple[Listed, Entry]]
@@ -56,7 +57,7 @@ RAVEN = (
 
 def write_raven_events(parts: Parts, path: Path) -> None:
     """One table for all files opened together in the order of the archive."""
-    before: dict[Path, float] = {}
+    before: dict[Location, float] = {}
     length = 0.0
     for part in parts():
         for _, one in part:

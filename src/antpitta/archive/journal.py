@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antpitta.core.errors import UserMistake
+from antpitta.files.remote import Location
 
 NAME = "journal.sqlite"
 TABLES = """
@@ -40,7 +41,7 @@ GONE = (-1, -1)  # the stamp of a file that is not there; it is looked for again
 class Entry:
     """One file of the archive: heard or not, and what is wrong with it."""
 
-    path: Path
+    path: Location
     stamp: tuple[int, int]  # bytes, and nanoseconds of its last change
     reason: str = ""  # why it was not heard, or not wholly
     seconds: float = 0.0
@@ -84,7 +85,7 @@ class Journal:
             self._base.execute("INSERT INTO run VALUES (?, ?)", (name, chosen))
         return chosen
 
-    def has(self, path: Path, stamp: tuple[int, int]) -> bool:
+    def has(self, path: Location, stamp: tuple[int, int]) -> bool:
         """Whether this very file was heard, or found to be unreadable."""
         ask = "SELECT 1 FROM heard WHERE path = ? AND size = ? AND changed = ?"
         return stamp != GONE and self._base.execute(ask, (str(path), *stamp)).fetchone() is not None
@@ -100,7 +101,7 @@ class Journal:
                 (*row, presence, events),
             )
 
-    def read(self, paths: Iterator[Path]) -> Iterator[Entry]:
+    def read(self, paths: Iterator[Location]) -> Iterator[Entry]:
         """The entries of these files, in their order; those that are not there are passed over."""
         for path in paths:
             found = self._base.execute(

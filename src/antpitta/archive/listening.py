@@ -82,27 +82,29 @@ def listen_to(choir: Choir, files: Iterable[Listed]) -> Iterator[Listened]:
     workers = choir.hearing.workers
     with _threads_of(max(1, cores() // workers)), ThreadPoolExecutor(workers) as pool:
         try:
-            hear = partial(_hear, choir)
-            for task, outcome in _ahead(pool, hear, _tasks(choir, files), AHEAD * workers):
-                opened = task.opened
-                _note(opened, outcome)
+            opened_ahead = _ahead(pool, partial(_open, choir), files, workers + 1)
+            tasks = (task for _, opened in opened_ahead for task in _tasks(opened))
+            for task, outcome in _ahead(pool, partial(_hear, choir), tasks, AHEAD * workers):
+                _note(task.opened, outcome)
                 if task.last:
-                    yield _told(choir, opened)
+                    yield _told(choir, task.opened)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _tasks(choir: Choir, files: Iterable[Listed]) -> Iterator[_Task]:
-    for file in files:
-        try:
-            recording = open_file(file)
-            notes = _cut_short(recording)
-        except BROKEN as trouble:
-            yield _Task(_Opened(file, troubles=[str(trouble)]), None)
-            continue
-        opened = _Opened(file, recording, tuple(choir.pieces(recording)), notes)
-        for piece in opened.pieces:
-            yield _Task(opened, piece, piece is opened.pieces[-1])
+def _open(choir: Choir, file: Listed) -> _Opened:
+    try:
+        recording = open_file(file)
+        return _Opened(file, recording, tuple(choir.pieces(recording)), _cut_short(recording))
+    except BROKEN as trouble:
+        return _Opened(file, troubles=[str(trouble)])
+
+
+def _tasks(opened: _Opened) -> Iterator[_Task]:
+    for piece in opened.pieces:
+        yield _Task(opened, piece, piece is opened.pieces[-1])
+    if not opened.pieces:
+        yield _Task(opened, None)
 
 
 def _hear(choir: Choir, task: _Task) -> _Outcome:

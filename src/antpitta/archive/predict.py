@@ -5,13 +5,13 @@ What is heard goes into the journal, recording by recording, and the tables are 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 from antpitta.archive.choir import Choir
 from antpitta.archive.journal import GONE, Entry, EventRow, Journal
 from antpitta.archive.listening import Listened, listen_to
 from antpitta.core.types import Event, Recording, Scores
 from antpitta.files.recordings import Listed
+from antpitta.files.remote import Location, RemotePath
 from antpitta.scores.events import find_events
 
 LEAST, GAP = 0.3, 0.6  # seconds: the shortest event, the longest pause inside one
@@ -20,7 +20,7 @@ Tick = Callable[[int, float], None]  # files done, and seconds of sound in them
 
 def hear_archive(choir: Choir, files: Iterable[Listed], journal: Journal, tick: Tick) -> None:
     """Hear all that the journal does not have, and keep each recording there at once."""
-    stamps: dict[Path, tuple[int, int]] = {}
+    stamps: dict[Location, tuple[int, int]] = {}
 
     def missing() -> Iterator[Listed]:
         for file in files:
@@ -32,13 +32,15 @@ def hear_archive(choir: Choir, files: Iterable[Listed], journal: Journal, tick: 
                 yield file
 
     for one in listen_to(choir, missing()):
-        entry = _entry(choir, one, stamps.pop(one.file.path))
+        entry = entry_of(choir, one, stamps.pop(one.file.path))
         journal.keep(entry)
         tick(1, entry.seconds)
 
 
-def stamp_of(path: Path) -> tuple[int, int]:
+def stamp_of(path: Location) -> tuple[int, int]:
     """By what a file is known to be the same: its size, and when it was last changed."""
+    if isinstance(path, RemotePath):
+        return path.stamp  # the listing told
     try:
         told = path.stat()
     except OSError:
@@ -46,16 +48,25 @@ def stamp_of(path: Path) -> tuple[int, int]:
     return told.st_size, told.st_mtime_ns
 
 
-def _entry(choir: Choir, one: Listened, stamp: tuple[int, int]) -> Entry:
+def entry_of(choir: Choir, one: Listened, stamp: tuple[int, int]) -> Entry:
+    """What the journal keeps of it."""
     if one.recording is None or one.scores is None:
-        return Entry(one.file.path, stamp, one.reason)
+        never_came = one.recording is None and isinstance(one.file.path, RemotePath)
+        return Entry(one.file.path, GONE if never_came else stamp, reason_of(one))
     recording, began = one.recording, one.recording.began
     events = tuple(_event_row(recording, event) for event in _events(choir, one.scores))
     when = None if began is None else began.isoformat()
     return Entry(
-        *(one.file.path, stamp, one.reason, recording.duration, recording.site, when),
+        *(one.file.path, stamp, reason_of(one), recording.duration, recording.site, when),
         *(one.presence, events),
     )
+
+
+def reason_of(one: Listened) -> str:
+    """What is wrong with it, under the name that it was asked for by: a copy has another."""
+    if one.recording is None:
+        return one.reason
+    return one.reason.replace(str(one.recording.path), str(one.file.path))
 
 
 def _events(choir: Choir, scores: Scores) -> list[Event]:

@@ -160,7 +160,7 @@ def _lay_out(audio: Sequence[Path], count: int, folder: Path) -> float:
     folder.mkdir()
     seconds, total = dict[Path, float](), 0.0
     for i, listed in enumerate(islice(_round(list_files(audio)[0]), count)):
-        path = listed.path.resolve()
+        path = Path(str(listed.path)).resolve()
         (folder / f"{i:06}{path.suffix}").symlink_to(path)
         if path not in seconds:
             seconds[path] = open_file(listed).duration

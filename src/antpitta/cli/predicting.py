@@ -7,13 +7,17 @@ import typer
 
 from antpitta import api
 from antpitta.cli.show import console, scanning
-from antpitta.core.choices import Precision, Scan
+from antpitta.core.choices import Engine, Precision, Scan
 
 
 def predict(
     model: Annotated[Path, typer.Argument(help="A model, or the run that holds it.")],
-    audio: Annotated[list[Path], typer.Argument(help="Folders or files of sound.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the tables are written.")],
+    audio: Annotated[
+        list[str], typer.Argument(help="Folders or files of sound; s3:// and gs:// too.")
+    ],
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="Where the tables are written; s3:// and gs:// too.")
+    ],
     form: Annotated[
         str,
         typer.Option(
@@ -46,13 +50,24 @@ def predict(
             help="auto: f32 or bf16, the faster here. int8: faster still, where the model has it.",
         ),
     ] = "auto",
+    engine: Annotated[
+        Engine,
+        typer.Option("--engine", help="local, or ray: on as many machines as a cluster has."),
+    ] = "local",
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Threads; one a core unless given.")
+        int | None,
+        typer.Option("--workers", help="Threads, or actors with ray; one a core unless given."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="With ray: a cluster that runs, or auto to find it."),
     ] = None,
 ) -> None:
     """Listen to recordings: presence.csv, events.csv, quarantine.csv and run.json.
 
     Example: `antpitta predict run/model recordings -o found`
+
+    On a cluster: `antpitta predict run/model s3://season/2025 -o found --engine ray --address auto`
     """
     try:
         with scanning() as tick:
@@ -66,7 +81,9 @@ def predict(
                 resume=resume,
                 scan=scan,
                 precision=precision,
+                engine=engine,
                 workers=workers,
+                address=address,
                 tick=tick,
             )
     except KeyboardInterrupt:
@@ -76,12 +93,13 @@ def predict(
     console.print(f"{counts.recordings} recordings, {counts.events} events -> {out}", markup=False)
     if counts.quarantined:
         console.print(
-            f"{counts.quarantined} files could not be read: {out / 'quarantine.csv'}",
+            f"{counts.quarantined} files could not be read: {out.rstrip('/')}/quarantine.csv",
             markup=False,
         )
     if unplaced := len(found.unplaced):
         console.print(
-            f"{unplaced} recordings are not in camtrapdp: {out / 'unplaced.csv'}", markup=False
+            f"{unplaced} recordings are not in camtrapdp: {out.rstrip('/')}/unplaced.csv",
+            markup=False,
         )
     if counts.quarantined or unplaced:
         raise typer.Exit(1)

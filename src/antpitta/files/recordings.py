@@ -5,6 +5,7 @@
 - The folder names the site only where there are several to tell apart.
 - What looks like sound and cannot be read is a Finding, never passed over. Hidden files are
   passed over: ``._*`` are what a Mac leaves on a foreign disk, with sound's suffix and no sound.
+- A root may be a URL (files/remote.py): its files are listed like others, and fetched when opened.
 """
 
 import os
@@ -12,12 +13,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 
 from antpitta.core.errors import Finding, UserMistake
 from antpitta.core.types import Recording
 from antpitta.files.audio import SUFFIXES, UnreadableAudio, probe
 from antpitta.files.names import origin_of, telling_folder
+from antpitta.files.remote import Location, RemotePath, fetch, list_objects
 from antpitta.files.sites import place_recordings
 
 _FOREIGN = frozenset((".m4a", ".aac", ".wma", ".wac", ".wv", ".ape", ".amr", ".mp4"))
@@ -37,35 +39,35 @@ class Listed:
     """A file with sound's suffix that nobody has opened yet."""
 
     id: str
-    path: Path
+    path: Location
     folder: str | None = None  # the site, if the file itself tells of none
 
 
 @dataclass(frozen=True)
 class _File:
-    path: Path
-    root: Path  # the folder it was found under
-
-    @property
-    def below(self) -> PurePath:
-        return PurePath(self.path.relative_to(self.root))
+    path: Location
+    root: Location  # the folder it was found under
+    below: PurePath  # its path from there
 
     def ids(self) -> tuple[str, ...]:
         """The ids it could have, the most preferred first."""
         below = self.below.with_suffix("").as_posix()
-        home = self.root.resolve().name
-        whole = self.path.absolute().as_posix()
-        return (self.path.stem, below, f"{home}/{below}", f"{home}/{self.below.as_posix()}", whole)
+        if isinstance(self.root, Path) and isinstance(self.path, Path):
+            home, whole = self.root.resolve().name, self.path.absolute().as_posix()
+        else:
+            home, whole = self.root.name, str(self.path)
+        stem = self.below.stem
+        return (stem, below, f"{home}/{below}", f"{home}/{self.below.as_posix()}", whole)
 
 
-def list_files(roots: Sequence[Path]) -> tuple[tuple[Listed, ...], tuple[Finding, ...]]:
+def list_files(roots: Sequence[Location]) -> tuple[tuple[Listed, ...], tuple[Finding, ...]]:
     """Every file in these folders (or files) that should be sound, by id, and what cannot be.
 
     None is opened, so a million cost seconds. Raises UserMistake for a root that is not there or
     holds no sound.
     """
     files, findings = _collect(roots)
-    homes: dict[Path, set[str | None]] = {}
+    homes: dict[Location, set[str | None]] = {}
     for file in files:
         homes.setdefault(file.root, set()).add(telling_folder(file.below.parent))
     listed = []
@@ -78,9 +80,14 @@ def list_files(roots: Sequence[Path]) -> tuple[tuple[Listed, ...], tuple[Finding
 def open_file(listed: Listed) -> Recording:
     """The recording, with its site and time; see names.py for what goes before what.
 
-    Raises UnreadableAudio where it is none.
+    A remote one is fetched, and its copy is there as long as the recording's path is held.
+    Raises UnreadableAudio where it is none, UserMistake where its store cannot be reached.
     """
-    recording, origin = probe(listed.path, listed.id), origin_of(listed.path)
+    path = listed.path if isinstance(listed.path, Path) else fetch(listed.path)
+    try:
+        recording, origin = probe(path, listed.id), origin_of(path)
+    except UnreadableAudio as trouble:
+        raise UnreadableAudio(str(trouble).replace(str(path), str(listed.path))) from None
     site = origin.site or listed.folder or origin.recorder
     return replace(recording, site=site, began=origin.began)
 
@@ -108,32 +115,45 @@ def find_recordings(roots: Sequence[Path], sites: Path | None = None) -> Found:
     return Found(recordings, tuple(findings))
 
 
-def _collect(roots: Sequence[Path]) -> tuple[list[_File], list[Finding]]:
+def _collect(roots: Sequence[Location]) -> tuple[list[_File], list[Finding]]:
     """The files with sound's suffixes, each once though roots may overlap, in order."""
     files: dict[str, _File] = {}
     findings = []
     for root in roots:
-        if not root.exists():
-            raise UserMistake(f"{root}: there is no such file or folder; check the path")
         met = 0
-        for path, home in _walk(root):
-            key = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
-            suffix = path.suffix.lower()
+        for key, file in _walk(root):
+            suffix = file.path.suffix.lower()
             if suffix in SUFFIXES:
                 met += 1
-                files.setdefault(key, _File(path, home))
+                files.setdefault(key, file)
             elif suffix in _FOREIGN:
                 met += 1
                 what = f"{suffix[1:].upper()} cannot be read"
-                findings.append(Finding(str(path), None, what, "convert it to FLAC", True))
+                findings.append(Finding(str(file.path), None, what, "convert it to FLAC", True))
         if not met:
             raise UserMistake(
                 f"{root}: holds no recordings; give a folder with WAV, FLAC, OGG or MP3 files"
             )
-    return sorted(files.values(), key=lambda file: file.path), findings
+    order = lambda file: (isinstance(file.path, RemotePath), file.path)  # noqa: E731
+    return sorted(files.values(), key=order), findings
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, Path]]:
+def _walk(root: Location) -> Iterator[tuple[str, _File]]:
+    """Every visible file under a root, each after what it is known again by."""
+    if isinstance(root, RemotePath):
+        for place, under in list_objects(root):
+            if not any(part.startswith(".") for part in under.split("/")):
+                above = root if place != root else root.parent
+                yield place.url, _File(place, above, PurePosixPath(under))
+        return
+    if not root.exists():
+        raise UserMistake(f"{root}: there is no such file or folder; check the path")
+    for path, home in _walk_folder(root):
+        real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
+        yield real, _File(path, home, PurePath(path.relative_to(home)))
+
+
+def _walk_folder(root: Path) -> Iterator[tuple[Path, Path]]:
     """Every visible file under a root with the folder it counts from; links are followed once."""
     if root.is_file():
         yield root, root.parent
