@@ -23,7 +23,6 @@ from antpitta.files.embedding import find_network
 from antpitta.net.drawing import Pen, Picture, Read, make_pen
 from antpitta.net.engines import Hearing
 from antpitta.net.runtime import Cut, Heard, Listener, Parts, listen_together
-from antpitta.scores.members import Member
 
 if TYPE_CHECKING:
     from antpitta.scores.ensemble import Blend
@@ -137,6 +136,8 @@ class Choir:
     def _blend(self, values: list[Floats]) -> Floats:
         if self.blend is None:
             return values[0]
+        from antpitta.scores.members import Member  # with its Blend, above
+
         named = zip(self.bundle.members, values, strict=True)
         return self.blend.apply([Member(name, value) for name, value in named]).astype(np.float32)
 

@@ -21,7 +21,6 @@ from antpitta.core.errors import Finding, UserMistake
 from antpitta.files.recordings import Listed
 from antpitta.files.tables import replacing, write_csv, write_json
 from antpitta.scores.boxes import presence_table
-from antpitta.scores.prevalence import rescale_odds
 
 PART = 1000  # recordings at a time
 
@@ -106,6 +105,8 @@ def _write_presence(
     """How many recordings were written, and how many events were found in them."""
     rescaled = None
     if prevalence is not None:
+        from antpitta.scores.prevalence import rescale_odds  # SciPy's solvers take a while to load
+
         whole = np.concatenate([np.zeros((0, len(archive.species)), np.float32),
                                 *(_values(part) for part in archive.parts())])  # fmt: skip
         rescaled = rescale_odds(whole, prevalence).astype(np.float32)

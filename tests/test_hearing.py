@@ -1,0 +1,155 @@
+"""How a run's model is heard: by what arithmetic, in what pieces, by how many threads."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+
+import antpitta as ap
+from antpitta.api import predict_to
+from antpitta.archive.choir import Choir
+from antpitta.archive.engines import open_engine, settle
+from antpitta.core.errors import UserMistake
+from antpitta.files.bundle import read_bundle
+from antpitta.learn import exporting
+from antpitta.net.engines import Hearing, Vino
+from antpitta.net.torch_engine import Torch
+
+
+@pytest.fixture(scope="module")
+def sounds(scapes):
+    return sorted((scapes / "test").iterdir())[:3]
+
+
+@pytest.fixture
+def bare(run, tmp_path):
+    """The same model as it was written before there were exported networks."""
+    shutil.copytree(run.model, tmp_path / "bare")
+    file = tmp_path / "bare" / "bundle.json"
+    said = json.loads(file.read_text())
+    del said["networks"]
+    file.write_text(json.dumps({**said, "layout": 1}))
+    return tmp_path / "bare"
+
+
+def test_the_models_own_networks_hear_as_its_weights_do(run, bare, sounds):
+    exported = ap.predict(run.model, *sounds, precision="f32")
+    weights = ap.predict(bare, *sounds)
+    pd.testing.assert_frame_equal(exported, weights, atol=2e-3, rtol=0)
+    assert isinstance(Choir(read_bundle(run.model)).listeners[0].engine, Vino)
+    assert isinstance(Choir(read_bundle(bare)).listeners[0].engine, Torch)
+
+
+def test_windows_are_heard_as_training_heard_what_it_held_out(run, scapes):
+    """The exact mode gives, fold by fold, what the run's out-of-fold scores are made of."""
+    folds = run.path / "folds.csv"
+    fold = pd.read_csv(folds).set_index("recording")["fold"]
+    oof = pd.read_parquet(run.path / "oof_scores.parquet")
+    name = fold.index[0]
+    bundle = read_bundle(run.model)
+    file = next(path for path in (scapes / "train").iterdir() if path.stem == name)
+    own = type(bundle)(**{**vars(bundle), "weights": (bundle.weights[fold[name]],), "networks": {}})
+    from antpitta.archive.listening import listen_to
+    from antpitta.files.recordings import list_files
+
+    (one,) = listen_to(Choir(own, Hearing("windows", "f32")), list_files([file])[0])
+    wanted = oof[oof["recording"] == name][list(bundle.species)]
+    np.testing.assert_allclose(one.scores.value, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_change_nothing(run, sounds, tmp_path, workers):
+    predict_to(run.model, sounds, tmp_path / "two", workers=2, precision="f32")
+    predict_to(run.model, sounds, tmp_path / "other", workers=workers, precision="f32")
+    for name in ("presence.csv", "events.csv"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+def test_a_long_file_is_heard_as_its_minutes_away_from_the_cuts(run, sounds, tmp_path):
+    minute = [np.tile(sf.read(path)[0], 20) for path in sounds]
+    rate = sf.info(sounds[0]).samplerate
+    minute = [wave[: 60 * rate] for wave in minute]
+    for i, wave in enumerate(minute):
+        sf.write(tmp_path / f"m{i}.wav", wave, rate, subtype="FLOAT")
+    sf.write(tmp_path / "long.wav", np.concatenate(minute), rate, subtype="FLOAT")
+    for scan in ("whole", "windows"):
+        found = ap.predict(run.model, tmp_path, scan=scan)
+        long = found.xs(str(tmp_path / "long.wav"), level="file").reset_index()
+        for i in range(len(minute)):
+            own = found.xs(str(tmp_path / f"m{i}.wav"), level="file").reset_index()
+            middle = own[(own["start_time"] > 2) & (own["end_time"] < 58)]
+            whens = (middle["start_time"] + middle["end_time"]).to_numpy() / 2 + 60 * i
+            rows = np.searchsorted(long["start_time"], whens, side="right") - 1
+            columns = list(found.columns)
+            difference = long.loc[rows, columns].to_numpy() - middle[columns].to_numpy()
+            # rows of the long file lie up to half a row beside those of the minute
+            assert np.median(np.abs(difference)) < 1e-3
+
+
+def test_what_a_model_cannot_do_is_said_with_the_remedy(run, bare, sounds, tmp_path):
+    with pytest.raises(UserMistake, match="exact mode and computes in float32"):
+        predict_to(run.model, sounds, tmp_path / "a", scan="windows", precision="int8")
+    with pytest.raises(UserMistake, match="without networks for OpenVINO; train it again"):
+        predict_to(bare, sounds, tmp_path / "b", precision="int8")
+    bundle = read_bundle(run.model)
+    plain = type(bundle)(**{**vars(bundle), "networks": {"float": bundle.networks["float"]}})
+    from antpitta.core.config import parse_recipe
+
+    recipe = parse_recipe(plain.recipe, "here")
+    with pytest.raises(UserMistake, match="lost too much accuracy"):
+        open_engine(plain, recipe, Hearing(precision="int8"), 32)
+
+
+def test_a_run_goes_on_with_the_arithmetic_it_began_with(run, sounds, tmp_path, monkeypatch):
+    predict_to(run.model, sounds[:2], tmp_path)
+    before = json.loads((tmp_path / "run.json").read_text())["arithmetic"]
+    other = "bf16" if before == "whole, f32" else "f32"
+    monkeypatch.setattr("antpitta.api.prediction.settle", lambda *asked: other)
+    predict_to(run.model, sounds, tmp_path, resume=True)
+    assert json.loads((tmp_path / "run.json").read_text())["arithmetic"] == before
+    predict_to(run.model, sounds, tmp_path)  # begun anew, it chooses anew
+    assert json.loads((tmp_path / "run.json").read_text())["arithmetic"] == f"whole, {other}"
+    with pytest.raises(UserMistake, match="another --scan or --precision"):
+        predict_to(run.model, sounds, tmp_path, resume=True, scan="windows")
+
+
+def test_auto_is_float_of_one_kind_or_the_other(run, bare):
+    assert settle("auto", read_bundle(run.model)) in ("f32", "bf16")
+    assert settle("auto", read_bundle(bare)) == "f32"
+    assert settle("int8", read_bundle(run.model)) == "int8"
+
+
+def test_the_card_says_what_each_arithmetic_costs(run):
+    card = (run.model / "MODEL_CARD.md").read_text()
+    table = card.split("## Arithmetic")[1].split("##")[0]
+    assert "| overlapping windows, float32 |" in table
+    assert "| whole images, float32 |" in table
+    int8 = next(line for line in table.splitlines() if "int8" in line)
+    offered = "int8" in read_bundle(run.model).networks
+    assert int8.endswith("| yes |" if offered else "| no |")
+    lost = float(int8.split("|")[3])
+    assert offered == (lost < exporting.ALLOWED)
+
+
+def test_int8_that_costs_too_much_is_left_out(run, scapes, monkeypatch):
+    from antpitta.core.config import parse_recipe
+    from antpitta.files.runs import RunFolder, read_scores
+
+    monkeypatch.setattr(exporting, "ALLOWED", -1.0)
+    bundle = read_bundle(run.model)
+    found = exporting.export_networks(
+        ap.open_data(scapes).dataset,
+        parse_recipe(bundle.recipe, "here"),
+        bundle.states(),
+        RunFolder(run.path).folds(),
+        read_scores(run.path / "oof_scores.parquet"),
+    )
+    assert set(found.networks) == {"float"}
+    assert [one.kept for one in found.figures][-1] is False
+    exact, plain = found.figures[:2]
+    assert exact.loss == 0
+    assert plain.macro_ap == pytest.approx(exact.macro_ap, abs=0.1)
+    assert plain.loss == pytest.approx(exact.macro_ap - plain.macro_ap)
