@@ -80,7 +80,7 @@ def cores() -> int:
 def listen_to(choir: Choir, files: Iterable[Listed]) -> Iterator[Listened]:
     """Hear each file, in their order; what cannot be read comes back with its reason."""
     workers = choir.hearing.workers
-    with _threads_of(cores() // workers), ThreadPoolExecutor(workers) as pool:
+    with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
         try:
             opened_ahead = _ahead(pool, partial(_open, choir), files, workers + 1)
             tasks = (task for _, opened in opened_ahead for task in _tasks(opened))
@@ -156,10 +156,10 @@ def _ahead(
 
 
 @contextmanager
-def _threads_of(count: int) -> Iterator[None]:
-    """How many threads each of our own may use in PyTorch: never more than the process has."""
+def _one_thread_each() -> Iterator[None]:
+    """PyTorch splits no sum: its last digits, and so the tables, would depend on how many cores."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(count, before)))
+    torch.set_num_threads(1)
     try:
         yield
     finally:
