@@ -117,9 +117,18 @@ def test_a_run_goes_on_with_the_arithmetic_it_began_with(run, sounds, tmp_path, 
 
 
 def test_auto_is_float_of_one_kind_or_the_other(run, bare):
-    assert settle("auto", read_bundle(run.model)) in ("f32", "bf16")
-    assert settle("auto", read_bundle(bare)) == "f32"
-    assert settle("int8", read_bundle(run.model)) == "int8"
+    assert settle("auto", "whole", read_bundle(run.model)) in ("f32", "bf16")
+    assert settle("auto", "whole", read_bundle(bare)) == "f32"
+    assert settle("int8", "whole", read_bundle(run.model)) == "int8"
+
+
+def test_windows_are_exact_where_bfloat16_is_faster(run, sounds, monkeypatch):
+    monkeypatch.setattr("antpitta.archive.engines.faster_float", lambda: "bf16")
+    assert settle("auto", "whole", read_bundle(run.model)) == "bf16"
+    exact = ap.predict(run.model, sounds[0], scan="windows")
+    pd.testing.assert_frame_equal(
+        exact, ap.predict(run.model, sounds[0], scan="windows", precision="f32")
+    )
 
 
 def test_the_card_says_what_each_arithmetic_costs(run):

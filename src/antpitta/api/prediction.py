@@ -120,7 +120,8 @@ def predict_to(
     key = {"digest": bundle.digest, "scan": scan, "precision": precision}
     with Journal(home, key, resume=resume) as journal:
         sweep(home)
-        settled = cast(Precision, journal.settled("arithmetic", lambda: settle(precision, bundle)))
+        chosen = journal.settled("arithmetic", lambda: settle(precision, scan, bundle))
+        settled = cast(Precision, chosen)
         note["arithmetic"] = f"{scan}, {settled}"
         count = _counting(tick, len(files))
         if engine == "ray":
@@ -209,7 +210,7 @@ def predict_each(
     files, broken = list_files([location_of(root) for root in audio])
     for finding in broken:
         yield _lost(bundle.species, finding.file, finding.what)
-    hearing = Hearing(scan, settle(precision, bundle), workers or cores())
+    hearing = Hearing(scan, settle(precision, scan, bundle), workers or cores())
     for one in listen_to(Choir(bundle, hearing), files):
         if one.scores is None:
             yield _lost(bundle.species, str(one.file.path), reason_of(one))

@@ -2,7 +2,7 @@
 
 import torch
 
-from antpitta.core.choices import Precision
+from antpitta.core.choices import Precision, Scan
 from antpitta.core.config import GIVEN, Recipe
 from antpitta.core.errors import UserMistake
 from antpitta.files.bundle import Bundle
@@ -11,10 +11,12 @@ from antpitta.net.engines import Engine, Hearing, Vino, faster_float
 KINDS = {"f32": "float", "bf16": "float", "int8": "int8"}  # which exported network serves
 
 
-def settle(precision: Precision, model: Bundle) -> Precision:
+def settle(precision: Precision, scan: Scan, model: Bundle) -> Precision:
     """The precision that "auto" comes to on this machine, for this model."""
     if precision != "auto":
         return precision
+    if scan == "windows":
+        return "f32"
     parts = model.parts() or [model]
     if torch.cuda.is_available() or not any(part.networks for part in parts):
         return "f32"
@@ -33,7 +35,7 @@ def open_engine(model: Bundle, recipe: Recipe, hearing: Hearing, width: int) -> 
             "float32; leave one of the two out"
         )
     gpu = torch.cuda.is_available()
-    precision = settle(hearing.precision, model)
+    precision = settle(hearing.precision, hearing.scan, model)
     exported = None if windows or gpu else model.networks.get(KINDS[precision])
     if exported is not None:
         kind = "f32" if precision == "int8" else precision
