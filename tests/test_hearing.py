@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+import torch
 
 import antpitta as ap
 from antpitta.api import predict_to
@@ -66,6 +67,26 @@ def test_threads_change_nothing(run, sounds, tmp_path, workers):
     predict_to(run.model, sounds, tmp_path / "other", workers=workers, precision="f32")
     for name in ("presence.csv", "events.csv"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_thread_computes_alone_whatever_their_number(run, sounds, monkeypatch, workers):
+    """A sum that PyTorch splits has other last digits, and so would the tables."""
+    seen, plain = set(), Choir.hear
+
+    def hear(self, *asked):
+        seen.add(torch.get_num_threads())
+        return plain(self, *asked)
+
+    monkeypatch.setattr(Choir, "hear", hear)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        ap.predict(run.model, sounds[0], workers=workers)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {1}
 
 
 def test_a_long_file_is_heard_as_its_minutes_away_from_the_cuts(run, sounds, tmp_path):
