@@ -69,6 +69,7 @@ def bench_learn(
             resume=True,
             device=device,
             precision=precision,
+            export=False,
             voice=voice,
         )
 

@@ -95,7 +95,7 @@ def train(
     final = last_cycle(chosen, last)
     exported = NOTHING
     if export:
-        exported = _exported(data, chosen, folder.stage(last, final), scores, voice)
+        exported = _exported((chosen, folder), data, folder.stage(last, final), scores, voice)
     _bundle((chosen, folder), data, (last, final), folder.model, story, exported)
     write_report(folder, story)
     return Trained(folder.path, story)
@@ -142,13 +142,13 @@ def _bundle(
 
 
 def _exported(
-    data: Opened, recipe: Recipe, home: Path, scores: list[Scores], voice: Voice
+    run: tuple[Recipe, RunFolder], data: Opened, home: Path, scores: list[Scores], voice: Voice
 ) -> Exported:
     """The networks of a stage, and a line about what was measured of them."""
+    recipe, folder = run
     states = [load_tensors(home / name)[0] for name in _weights(recipe)]
-    folds = {str(name): int(fold) for name, fold in RunFolder(home.parents[1]).folds().items()}
     exported = export_networks(
-        *(data.dataset, recipe, states, folds, scores),
+        *(data.dataset, recipe, states, folder.folds(), scores),
         lambda done, total: voice.tick("exporting", done, total, float("nan")),
     )
     for one in exported.figures[1:]:

@@ -126,13 +126,6 @@ class Choir:
         value = self._blend([_on_grid(one, grid) for one in heard])
         return presence, Scores(recording.id, grid, self.classes, value, self.bundle.name)
 
-    def listen(self, recording: Recording, reader: Reader) -> tuple[Floats, Scores]:
-        """Hear a recording in one thread, and :meth:`gather` it."""
-        pieces = self.pieces(recording)
-        return self.gather(
-            recording, pieces, [self.hear(recording, piece, reader) for piece in pieces]
-        )
-
     def _blend(self, values: list[Floats]) -> Floats:
         if self.blend is None:
             return values[0]

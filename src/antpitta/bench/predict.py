@@ -9,7 +9,6 @@
   and zeros are optimised away.
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -24,6 +23,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from antpitta.archive.engines import KINDS
+from antpitta.archive.listening import cores
 from antpitta.bench.steps import say_limit, time_steps
 from antpitta.bench.tables import machine
 from antpitta.core.choices import Precision
@@ -98,15 +99,14 @@ def run_predict_bench(
         start_up = min(_run(ours, home / "1", home / f"one{i}")[0] for i in range(rounds))
     voice.tick("predicting", rounds * len(ways), rounds * len(ways), float("nan"))
     steps = time_steps(bundle, audio, OURS, STEPS)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    limits = [say_limit(steps, kind, cores or 1) for kind in OURS if kind in set(steps["step"])]
+    limits = [say_limit(steps, kind, cores()) for kind in OURS if kind in set(steps["step"])]
     lines = (*limits, f"one file, start to end: {start_up:.1f} s", machine())
     return PredictBench(_summary(ways, found, lengths), steps, lines)
 
 
 def _ways(bundle: Bundle, files: int, embedding: str | None) -> list[Way]:
     few = max(1, files // SLOW)
-    kinds = [kind for kind in OURS if ("int8" if kind == "int8" else "float") in bundle.networks]
+    kinds = [kind for kind in OURS if KINDS[kind] in bundle.networks]
     ways = [
         Way(f"antpitta, {kind}", partial(_predict, bundle.path, ("--precision", kind)), files)
         for kind in kinds

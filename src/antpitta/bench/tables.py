@@ -4,7 +4,6 @@ The same cells go to the terminal, to Markdown and (as numbers) to CSV. Spread i
 highest: three seeds have no deviation worth the name.
 """
 
-import os
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pandas as pd
 import torch
 from scipy.stats import spearmanr
 
+from antpitta.archive.listening import cores
 from antpitta.files.benches import write_page
 from antpitta.files.tables import write_csv
 
@@ -128,11 +128,9 @@ def write_bench(bench: Bench, out: Path) -> None:
 
 def machine() -> str:
     """What the seconds were measured on."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    cores = len(allowed(0)) if allowed else os.cpu_count()
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     threads = torch.get_num_threads()
-    where = f"{platform.machine()}, {cores} cores, {threads} threads, {card}"
+    where = f"{platform.machine()}, {cores()} cores, {threads} threads, {card}"
     return f"{where}, torch {torch.__version__}, Python {platform.python_version()}"
 
 

@@ -1,5 +1,6 @@
 """The commands that measure: bench learn, bench train, bench predict."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -127,9 +128,7 @@ def train(
             out=out,
             voice=voice,
         )
-    _draw(pd.DataFrame([_speed(row) for row in found.table.to_dict("records")]), "stages")
-    for line in found.lines:
-        console.print(line, markup=False)
+    _tell([_speed(row) for row in found.table.to_dict("records")], "stages", found.lines)
 
 
 @bench.command()
@@ -163,9 +162,7 @@ def predict(
             out=out,
             voice=voice,
         )
-    _draw(pd.DataFrame([_way(row) for row in found.table.to_dict("records")]), "whole processes")
-    for line in found.lines:
-        console.print(line, markup=False)
+    _tell([_way(row) for row in found.table.to_dict("records")], "whole processes", found.lines)
 
 
 def _way(row: dict[Any, Any]) -> dict[str, str]:
@@ -204,6 +201,12 @@ def _show(found: "api.Bench") -> None:
     if len(found.labels):
         _draw(found.taught_table, "pseudo labels against the training recordings' truth")
     for line in (*found.notes, found.facts):
+        console.print(line, markup=False)
+
+
+def _tell(rows: list[dict[str, str]], title: str, lines: Iterable[str]) -> None:
+    _draw(pd.DataFrame(rows), title)
+    for line in lines:
         console.print(line, markup=False)
 
 

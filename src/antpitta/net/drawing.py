@@ -57,15 +57,15 @@ class Pen:
         return found
 
 
-def make_pen(recipe: Recipe, network: Path | None = None, threads: int = 1) -> Pen:
+def make_pen(recipe: Recipe, network: Path | None = None) -> Pen:
     """The pen of a recipe; ``network`` is the file of its embedding, if it has one.
 
-    ``threads`` are those of one network. Raises UserMistake as :class:`Embedder` does.
+    Raises UserMistake as :class:`Embedder` does.
     """
     if recipe.embedding is None:
         mel = LogMel(recipe.front)
         return Pen(recipe.front, recipe.front.bands, lambda wave, frames: picture(wave, mel))
     if network is None:
         raise ValueError("the file of the embedding's network was not handed in")
-    embedder = Embedder(recipe.embedding, network, threads)
+    embedder = Embedder(recipe.embedding, network)
     return Pen(recipe.embedding, embedder.width, embedder.draw)
