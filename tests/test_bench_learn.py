@@ -30,7 +30,7 @@ from antpitta.cli import main
 from antpitta.core.config import parse_recipe
 from antpitta.core.drawings import Embedding
 from antpitta.core.errors import UserMistake
-from antpitta.core.types import Classes
+from antpitta.core.types import Classes, Dataset
 from antpitta.files.benches import shipped_ablations
 from antpitta.files.recipes import shipped_recipes
 from antpitta.files.runs import RunFolder
@@ -530,7 +530,7 @@ def test_the_yardstick_is_one_logistic_regression_a_species(scapes):
 
 def test_a_yardstick_stands_below_the_variants(monkeypatch, measure, bench, out, scapes):
     embed, _ = fake_embed(ap.open_data(scapes).dataset)
-    monkeypatch.setattr("antpitta.api.benchmarking.open_embed", lambda name: embed)
+    monkeypatch.setattr("antpitta.api.benchmarking.open_embed", lambda name, dataset: embed)
     found = measure(out, yardsticks=("models/bird.tflite",))
     assert list(found.table["variant"])[-1] == "bird"
     assert list(found.table["event F1"])[-1] == "-"
@@ -563,7 +563,7 @@ def test_vectors_are_kept_and_asked_for_one_window_at_a_time(scapes):
 def test_a_yardstick_that_is_nowhere_is_the_users_mistake(monkeypatch):
     monkeypatch.delenv("ANTPITTA_EMBEDDING", raising=False)
     with pytest.raises(UserMistake, match=r"nowhere\.onnx"):
-        open_embed("nowhere.onnx")
+        open_embed("nowhere.onnx", Dataset((), (), Classes(())))
 
 
 def test_truth_columns_come_in_the_order_of_the_classes(tmp_path):

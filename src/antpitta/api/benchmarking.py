@@ -57,7 +57,7 @@ def bench_learn(
     chosen = choose_variants(read_variants(recipe), variants)
     calls = None if events is None else Path(events)
     exam = read_exam([Path(one) for one in test], Path(truth), calls, dataset)
-    beside = {Path(name).stem: open_embed(name) for name in yardsticks}
+    beside = {Path(name).stem: open_embed(name, dataset) for name in yardsticks}
     if taken := set(beside) & {variant.name for variant in chosen}:
         raise UserMistake(f"--yardstick {min(taken)}: is a variant's name too; rename the file")
     known = read_truth(Path(train_truth), dataset.classes) if train_truth else None

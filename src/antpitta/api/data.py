@@ -44,12 +44,13 @@ def open_data(
     absent: Paths = (),
     annotations: Paths = (),
     sites: Path | str | None = None,
+    names: Path | str | None = None,
 ) -> Opened:
     """A data set: from an antpitta.toml (or a folder that holds one), or from the flags.
 
     Raises UserMistake where neither is given, both are, or nothing can be opened.
     """
-    return open_dataset(_source(data, audio, present, absent, annotations, sites))
+    return open_dataset(_source(data, audio, present, absent, annotations, sites, names))
 
 
 def init(
@@ -60,12 +61,13 @@ def init(
     absent: Paths = (),
     annotations: Paths = (),
     sites: Path | str | None = None,
+    names: Path | str | None = None,
 ) -> Path:
     """Write an antpitta.toml into ``folder``. Raises UserMistake where one is there."""
     path = Path(folder) / "antpitta.toml"
     if path.exists():
         raise UserMistake(f"{path}: is there already; edit it, or remove it first")
-    write_source(_source(None, audio, present, absent, annotations, sites), path)
+    write_source(_source(None, audio, present, absent, annotations, sites, names), path)
     return path
 
 
@@ -92,6 +94,7 @@ def _source(
     absent: Paths,
     annotations: Paths,
     sites: Path | str | None,
+    names: Path | str | None,
 ) -> DataSource:
     flags = [_paths(one) for one in (audio, present, absent, annotations)]
     if data is not None:
@@ -100,9 +103,8 @@ def _source(
         return read_source(Path(data))
     if not flags[0]:
         raise UserMistake("no recordings: give DATA (an antpitta.toml), or --audio FOLDER")
-    return DataSource(
-        flags[0], flags[1], flags[2], flags[3], None if sites is None else Path(sites)
-    )
+    single = (None if one is None else Path(one) for one in (sites, names))
+    return DataSource(flags[0], flags[1], flags[2], flags[3], *single)
 
 
 def _paths(given: Paths) -> tuple[Path, ...]:

@@ -50,7 +50,7 @@ def tell(data: Opened, recipe: Recipe, folder: RunFolder) -> Story:
         settings=_settings(recipe),
         provenance=_provenance(recipe, folder),
         left_out=_left_out(data),
-        needs=_needs(recipe),
+        needs=" ".join([_needs(recipe), known_species(recipe, data)]).strip(),
     )
 
 
@@ -140,6 +140,17 @@ def _settings(recipe: Recipe) -> dict[str, str]:
         given = stage.model_dump(exclude={"name", "says"}, exclude_defaults=True)
         found[f"stage {stage.name}"] = ", ".join(f"{key} {value}" for key, value in given.items())
     return found
+
+
+def known_species(recipe: Recipe, data: Opened) -> str:
+    """Which species the network of an embedding knows by itself; nothing where it was not asked."""
+    if recipe.embedding is None or recipe.embedding.known is None:
+        return ""
+    names = data.dataset.classes.names
+    strange = [name for name, own in zip(names, recipe.embedding.known, strict=True) if not own]
+    left = f", not {', '.join(strange)}" if strange else ""
+    told = f"{Path(recipe.embedding.model).name} knows {len(names) - len(strange)} of these"
+    return f"{told} {len(names)} species by itself{left}."
 
 
 def _needs(recipe: Recipe) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from antpitta.api.data import QUIET
-from antpitta.api.story import tell
+from antpitta.api.story import known_species, tell
 from antpitta.core.config import Recipe
 from antpitta.core.types import Scores
 from antpitta.core.voice import Voice
@@ -77,6 +77,8 @@ def train(
     folder = RunFolder(Path(out))
     folder.begin(_config(data, chosen), resume=resume)
     voice.say(_counts(data))
+    if known := known_species(chosen, data):
+        voice.say(known)
     engine = Engine(device, devices, precision, compile, tune)
     train_stages(data.dataset, chosen, folder, voice, engine)
     story = tell(data, chosen, folder)

@@ -31,7 +31,7 @@ from antpitta.bench.figures import (
 from antpitta.bench.tables import Bench, machine
 from antpitta.bench.variants import BLEND, Variant
 from antpitta.bench.vectors import Embed
-from antpitta.bench.yardstick import judge_yardstick
+from antpitta.bench.yardstick import judge_untaught, judge_yardstick
 from antpitta.core.types import Dataset
 from antpitta.core.voice import Voice
 from antpitta.files.benches import read_note
@@ -76,10 +76,15 @@ def run_bench(plan: Plan, verbs: Verbs, out: Path, voice: Voice) -> Bench:
             voice.say(f"{variant.name}: {'trained' if fresh else 'found, trained before'}")
             rows += work.judge(variant, seed)
             labels += work.labels(variant, seed)
+    untaught: list[str] = []
     for name, embed in plan.yardsticks.items():
         voice.say(f"yardstick {name}")
         judged = judge_yardstick(plan.dataset, plan.exam, embed, plan.seeds, voice)
         rows += [{"variant": name, "stage": BLEND, **row} for row in judged]
+        if embed.known is not None:
+            untaught.append(f"{name}-untaught")
+            judged = judge_untaught(plan.dataset, plan.exam, embed, plan.seeds, voice)
+            rows += [{"variant": untaught[-1], "stage": BLEND, **row} for row in judged]
     facts = f"{machine()}; {time.perf_counter() - began:.0f} s in all"
     if work.found:
         facts += f", {work.found} of {work.found + work.trained} runs found trained before"
@@ -88,7 +93,7 @@ def run_bench(plan: Plan, verbs: Verbs, out: Path, voice: Voice) -> Bench:
         pd.DataFrame(rows),
         pd.DataFrame(labels),
         says,
-        tuple(plan.yardsticks),
+        (*plan.yardsticks, *untaught),
         facts,
         plan.exam.notes,
     )

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antpitta.core.drawings import Embedding
-from antpitta.core.types import Recording
+from antpitta.core.types import Dataset, Recording
+from antpitta.files.aliases import pin_known
 from antpitta.files.audio import content_key, read
 from antpitta.files.cache import cached_pictures
 from antpitta.files.embedding import KNOWN, find_network
@@ -34,13 +35,14 @@ class Embed:
     seconds: float  # of a window
     # recordings and the starts of windows in each -> for each (windows, values)
     all: Callable[[Sequence[Recording], Sequence[Starts], Tick], list[Floats]]
+    known: tuple[tuple[int, ...], ...] | None = None  # of core/drawings.py: the last values
 
 
-def open_embed(name: str) -> Embed:
+def open_embed(name: str, dataset: Dataset) -> Embed:
     """The model of a name that is known, such as birdnet, or at a path.
 
     A known file is asked for its embedding wherever it lies, any other for its first output; a
-    window is as long as BirdNET's, 3 s at 48 kHz.
+    window is as long as BirdNET's, 3 s at 48 kHz. What it knows by itself stands last.
     Raises UserMistake where there is no such file, or it cannot be run.
     """
     file = Path(name).name
@@ -48,7 +50,9 @@ def open_embed(name: str) -> Embed:
     embedding = Embedding(model=name, output=known.vector if known else None)
     path = find_network(embedding)
     embedding = embedding.model_copy(update={"content": content_key(path)})
-    return Embed(embedding.seconds, partial(_embed, Embedder(embedding, path)))
+    embedding = pin_known(embedding, dataset)
+    hear = partial(_embed, Embedder(embedding, path))
+    return Embed(embedding.seconds, hear, embedding.known)
 
 
 def _embed(

@@ -4,9 +4,13 @@ What a user would do instead: embed a window around the middle of every validate
 balanced logistic regression a species on standardised embeddings, and take the highest
 probability of a recording's windows. Windows are as long as the embedding's own input and start
 a second apart. Out of fold, scaling and regression are fitted without the fold's recordings.
+
+Where the network has classes that are our species there is a second one, its own word, untaught:
+a box by its own probability of the species, a recording by its highest, 0 for a species it lacks.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -52,26 +57,40 @@ def judge_yardstick(
     boxes = embed_boxes(dataset, embed, voice)
     models = fit_species(boxes, np.ones(len(boxes.column), dtype=bool), len(dataset.classes))
     seconds = time.perf_counter() - began
-    report = exam.judge(_presence(exam, models, embed, voice), "yardstick")
-    rows = []
-    for seed in range(1, seeds + 1):
-        oof = _out_of_fold(dataset, boxes, deal_folds(dataset, FOLDS, seed))
-        rows.append(
-            {
-                "seed": seed,
-                "oof_ap": oof.macro_ap.value,
-                "oof_auc": oof.macro_auc.value,
-                "lwlrap": report.lwlrap.value,
-                "macro_ap": report.macro_ap.value,
-                "event_f1": NAN,  # it finds recordings, not calls
-                "seconds": seconds,
-            }
-        )
-    return rows
+    found = score_recordings(exam, embed, partial(score_windows, models), voice)
+    report = exam.judge(found, "yardstick")
+    deals = [deal_folds(dataset, FOLDS, seed) for seed in range(1, seeds + 1)]
+    ours = [_out_of_fold(dataset, boxes, folds) for folds in deals]
+    return [_row(seed, oof, report, seconds) for seed, oof in enumerate(ours, start=1)]
 
 
-def embed_boxes(dataset: Dataset, embed: Embed, voice: Voice) -> Boxes:
-    """One window around the middle of each box, moved inside its recording."""
+def judge_untaught(
+    dataset: Dataset, exam: Exam, embed: Embed, seeds: int, voice: Voice
+) -> list[dict[str, float]]:
+    """The figures of the network's own word: no seed changes it, and no box taught it."""
+    began = time.perf_counter()
+    boxes = embed_boxes(dataset, embed, voice, own=True)
+    seconds = time.perf_counter() - began
+    own = boxes.value[np.arange(len(boxes.column)), boxes.column]
+    oof = _report(dataset, boxes, own)
+    report = exam.judge(score_recordings(exam, embed, None, voice), "untaught")
+    return [_row(seed, oof, report, seconds) for seed in range(1, seeds + 1)]
+
+
+def _row(seed: int, oof: Report, test: Report, seconds: float) -> dict[str, float]:
+    return {
+        "seed": seed,
+        "oof_ap": oof.macro_ap.value,
+        "oof_auc": oof.macro_auc.value,
+        "lwlrap": test.lwlrap.value,
+        "macro_ap": test.macro_ap.value,
+        "event_f1": NAN,  # it finds recordings, not calls
+        "seconds": seconds,
+    }
+
+
+def embed_boxes(dataset: Dataset, embed: Embed, voice: Voice, *, own: bool = False) -> Boxes:
+    """A window around the middle of each box, moved inside its recording; ``own``: see _side."""
     said: dict[str, list[Annotation]] = {recording.id: [] for recording in dataset.recordings}
     for one in dataset.annotations:
         said[one.recording].append(one)
@@ -83,7 +102,7 @@ def embed_boxes(dataset: Dataset, embed: Embed, voice: Voice) -> Boxes:
     tick = partial(_tick, voice, "boxes embedded")
     found = embed.all(dataset.recordings, starts, tick)
     rows = [
-        (i, column, one.present, value)
+        (i, column, one.present, _side(embed, value, own=own))
         for i, recording in enumerate(dataset.recordings)
         for one, value in zip(said[recording.id], found[i], strict=True)
         for column in dataset.classes.columns(one.label)
@@ -127,20 +146,36 @@ def _out_of_fold(dataset: Dataset, boxes: Boxes, folds: NDArray[np.int64]) -> Re
         models = fit_species(boxes, ~held, len(dataset.classes))
         every = score_windows(models, boxes.value[held])
         score[held] = every[np.arange(held.sum()), boxes.column[held]]
+    return _report(dataset, boxes, score)
+
+
+def _report(dataset: Dataset, boxes: Boxes, score: NDArray[np.floating]) -> Report:
     rng = np.random.default_rng(0)  # never drawn from: no draws
     cells = _cells(dataset, boxes, score)
     return evaluate(cells, dataset.classes, "yardstick", draws=0, rng=rng)
 
 
-def _presence(
-    exam: Exam, models: list[Pipeline | None], embed: Embed, voice: Voice
+def score_recordings(
+    exam: Exam, embed: Embed, score: Callable[[Floats], NDArray[np.floating]] | None, voice: Voice
 ) -> pd.DataFrame:
+    """Each test recording by its highest window, as ``score`` says, or the network itself."""
     longest = [max(0.0, one.duration - embed.seconds) for one in exam.recordings]
     starts = [np.arange(int(last / STEP) + 1) * STEP for last in longest]
     found = embed.all(exam.recordings, starts, partial(_tick, voice, "test windows embedded"))
-    rows = [score_windows(models, value).max(axis=0) for value in found]
+    sides = [_side(embed, value, own=score is None) for value in found]
+    rows = [(side if score is None else score(side)).max(axis=0) for side in sides]
     ids = [recording.id for recording in exam.recordings]
     return presence_table(ids, np.array(rows), exam.classes.names)
+
+
+def _side(embed: Embed, value: Floats, *, own: bool) -> Floats:
+    """Of what an embedding gives, all but the network's own logits, or these, as probabilities."""
+    known = embed.known or ()
+    place = value.shape[-1] - len(known)
+    if not own:
+        return value[..., :place]
+    probability: Floats = expit(value[..., place:])
+    return np.where([bool(classes) for classes in known], probability, np.float32(0))
 
 
 def _tick(voice: Voice, what: str, done: int, total: int) -> None:

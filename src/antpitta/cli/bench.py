@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from antpitta import api
-from antpitta.cli.data import Absent, Audio, Data, Present, Sites, Tables, opened
+from antpitta.cli.data import Absent, Audio, Data, Names, Present, Sites, Tables, opened
 from antpitta.cli.learning import Compile, Device, Precision, Tune
 from antpitta.cli.show import console, listening
 
@@ -56,6 +56,7 @@ def learn(
     absent: Absent = None,
     annotations: Tables = None,
     sites: Sites = None,
+    names: Names = None,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
@@ -64,7 +65,7 @@ def learn(
     The same command goes on where it was stopped.
     Example: `antpitta bench learn data --test data/test --truth data/test_truth.csv`
     """
-    given = opened(data, audio, present, absent, annotations, sites)
+    given = opened(data, audio, present, absent, annotations, sites, names)
     try:
         with listening() as voice:
             found = api.bench_learn(

@@ -24,6 +24,10 @@ Tables = Annotated[
 Sites = Annotated[
     Path | None, typer.Option("--sites", help="A table: recording, site, began; overrides names.")
 ]
+Names = Annotated[
+    Path | None,
+    typer.Option("--names", help="A table: species, then other names; a network may know them."),
+]
 Data = Annotated[Path | None, typer.Argument(help="An antpitta.toml, or a folder that holds one.")]
 
 
@@ -34,6 +38,7 @@ def opened(
     absent: list[Path] | None,
     annotations: list[Path] | None,
     sites: Path | None,
+    names: Path | None,
 ) -> Any:
     """The data set that DATA or the flags speak of."""
     return api.open_data(
@@ -43,6 +48,7 @@ def opened(
         absent=absent or (),
         annotations=annotations or (),
         sites=sites,
+        names=names,
     )
 
 
@@ -53,6 +59,7 @@ def init(
     absent: Absent = None,
     annotations: Tables = None,
     sites: Sites = None,
+    names: Names = None,
 ) -> None:
     """Write an antpitta.toml that names recordings and tables.
 
@@ -65,6 +72,7 @@ def init(
         absent=absent or (),
         annotations=annotations or (),
         sites=sites,
+        names=names,
     )
     console.print(f"wrote {path}")
 
@@ -76,6 +84,7 @@ def check(
     absent: Absent = None,
     annotations: Tables = None,
     sites: Sites = None,
+    names: Names = None,
     sound: Annotated[
         bool, typer.Option("--sound/--no-sound", help="Decode every recording to find bad sound.")
     ] = True,
@@ -87,7 +96,7 @@ def check(
 
     Example: `antpitta check --audio train --present train_tp.csv --absent train_fp.csv`
     """
-    given = opened(data, audio, present, absent, annotations, sites)
+    given = opened(data, audio, present, absent, annotations, sites, names)
     with listening() as voice:
         checked = api.check(given, sound=sound, picture=picture, voice=voice)
     serious = [finding for finding in checked.findings if finding.serious]

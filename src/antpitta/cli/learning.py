@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from antpitta import api
-from antpitta.cli.data import MANY, Absent, Audio, Data, Present, Sites, Tables, opened
+from antpitta.cli.data import MANY, Absent, Audio, Data, Names, Present, Sites, Tables, opened
 from antpitta.cli.show import console, listening, show_events, show_reports, show_species
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -31,6 +31,7 @@ def train(
     absent: Absent = None,
     annotations: Tables = None,
     sites: Sites = None,
+    names: Names = None,
     recipe: Annotated[
         str, typer.Option("--recipe", help="A shipped recipe's name, or a TOML file.")
     ] = "quick",
@@ -49,7 +50,7 @@ def train(
 
     Example: `antpitta train --audio train --present train_tp.csv --absent train_fp.csv -o run`
     """
-    given = opened(data, audio, present, absent, annotations, sites)
+    given = opened(data, audio, present, absent, annotations, sites, names)
     try:
         with listening() as voice:
             trained = api.train(

@@ -159,6 +159,11 @@ class Recipe(Settings):
         """What sound becomes before the network of this recipe."""
         return self.embedding or self.front
 
+    @property
+    def knows(self) -> bool:
+        """Whether the last numbers of a vector are a network's own logits, one a species."""
+        return self.embedding is not None and self.embedding.known is not None
+
     @model_serializer(mode="wrap")
     def _say_what_there_is(self, say: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without an embedding none is told of: as runs and bundles were always written."""

@@ -5,7 +5,14 @@ import json
 from abc import abstractmethod
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from antpitta.core.timegrid import TimeGrid
 
@@ -91,13 +98,17 @@ class Front(Drawing):
         return round(seconds * self.sample_rate) // self.hop + 1
 
 
+BESIDE = "beside"  # where the labels of a network that is known by name lie: in its folder
+
+
 class Embedding(Drawing):
     """Sound to vectors, by a trained network that the user brings; one vector is one frame.
 
     Vector ``i`` is of the ``seconds`` around the middle of frame ``i``; near the ends of an
     image that stretch is moved back inside. With a ``time_axis`` the frames of ``kept`` seconds
     are made of one stretch around them, each of what the tensors say of its own time. Several
-    tensors lie side by side in a vector.
+    tensors lie side by side in a vector. Last in it stand, where the network has classes that are
+    species of ours, its own logits of these, one a species.
     """
 
     model: str  # a .tflite or .onnx file, or the name of one that files/embedding.py can find
@@ -109,6 +120,10 @@ class Embedding(Drawing):
     time_axis: int | None = Field(None, ge=1)  # of those that are more than a vector
     kept: Positive | None = None  # seconds in the middle of those taken; None: a step
     content: str | None = None  # a hash of the file: any other file is refused
+    labels: str | None = BESIDE  # a file that names the classes of the first output; None: not used
+    # for each species the places of its classes in that output, which has ``classes``; both are
+    known: tuple[tuple[int, ...], ...] | None = None  # filled in when training begins
+    classes: Count | None = None
     image: Positive = 60.0
 
     @model_validator(mode="after")
@@ -126,6 +141,15 @@ class Embedding(Drawing):
             raise ValueError("output names no tensor; leave it out for the first")
         return self
 
+    @model_serializer(mode="wrap")
+    def _say_what_there_is(self, say: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without classes of its own none are told of: as runs and bundles were always written."""
+        said: dict[str, Any] = say(self)
+        usual = {"labels": BESIDE, "known": None, "classes": None}
+        return {
+            key: value for key, value in said.items() if key not in usual or value != usual[key]
+        }
+
     @property
     def outputs(self) -> tuple[str | None, ...]:
         """The tensors taken; None is the network's first output."""
@@ -141,7 +165,7 @@ class Embedding(Drawing):
         """What cached vectors are keyed by: the file's content counts, its name does not."""
         if self.content is None:
             raise ValueError("the network's file was not looked at yet")
-        return _digest({**self.model_dump(exclude={"model"}), "embedding": EMBEDDING})
+        return _digest({**self.model_dump(exclude={"model", "labels"}), "embedding": EMBEDDING})
 
     @property
     def least(self) -> float:

@@ -4,7 +4,7 @@ Times are seconds on the recording's own clock, frequencies are Hz, and every in
 half-open: ``start <= t < stop``. All types are frozen, and none of them opens a file.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -82,6 +82,8 @@ class Dataset:
     recordings: tuple[Recording, ...]
     annotations: tuple[Annotation, ...]  # each names one of the recordings
     classes: Classes  # from every row of the tables, rows whose sound is missing included
+    # class -> what else it is called
+    aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ids = {r.id for r in self.recordings}

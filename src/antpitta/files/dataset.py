@@ -10,12 +10,14 @@
 import json
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from antpitta.core.errors import Finding, UserMistake
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Dataset, Recording
+from antpitta.files.aliases import read_aliases
 from antpitta.files.formats import Table, read_table
 from antpitta.files.matching import Ambiguous, Matcher
 from antpitta.files.recordings import Found, find_recordings
@@ -26,13 +28,14 @@ NAME = "antpitta.toml"
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where a data set lies: folders of recordings, tables by what they say, a table of sites."""
+    """Where a data set lies: folders of recordings, tables by what they say, of sites, of names."""
 
     audio: tuple[Path, ...]
     present: tuple[Path, ...] = ()
     absent: tuple[Path, ...] = ()
     annotations: tuple[Path, ...] = ()
     sites: Path | None = None
+    names: Path | None = None  # what else the species are called (aliases.py)
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,12 @@ def read_source(path: Path) -> DataSource:
     paths = {key: _paths(key, value, path) for key, value in told.items()}
     if not paths.get("audio"):
         raise UserMistake(f"{path}: no key 'audio'; name the folder of the recordings")
-    sites = paths.pop("sites", ())
-    if len(sites) > 1:
-        raise UserMistake(f"{path}: key 'sites' names {len(sites)} tables; give one")
-    return DataSource(**paths, sites=sites[0] if sites else None)
+    single = {key: paths.pop(key, ()) for key in ("sites", "names")}
+    for key, tables in single.items():
+        if len(tables) > 1:
+            raise UserMistake(f"{path}: key {key!r} names {len(tables)} tables; give one")
+    sites, names = (tables[0] if tables else None for tables in single.values())
+    return DataSource(**paths, sites=sites, names=names)
 
 
 def write_source(source: DataSource, path: Path) -> None:
@@ -99,10 +104,15 @@ def open_dataset(source: DataSource) -> Opened:
     """
     verdicts = ((source.present, True), (source.absent, False), (source.annotations, None))
     tables = [read_table(path, verdict) for paths, verdict in verdicts for path in paths]
-    return match_tables(find_recordings(source.audio, source.sites), tables)
+    aliases = read_aliases(source.names) if source.names else {}
+    return match_tables(find_recordings(source.audio, source.sites), tables, aliases)
 
 
-def match_tables(found: Found, tables: Sequence[Table]) -> Opened:
+def match_tables(
+    found: Found,
+    tables: Sequence[Table],
+    aliases: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> Opened:
     """Give every row its recording; see :func:`open_dataset`."""
     names = {said.label.strip() for table in tables for said in table.annotations}
     labels = class_names(names - {EVERY_CLASS})
@@ -127,7 +137,7 @@ def match_tables(found: Found, tables: Sequence[Table]) -> Opened:
     _refuse_nothing(tables, rows, unvalidated, len(annotations), labels, found)
     classes = Classes(tuple(dict.fromkeys(labels.values())))
     return Opened(
-        Dataset(found.recordings, tuple(annotations), classes),
+        Dataset(found.recordings, tuple(annotations), classes, _ours(aliases, labels)),
         tuple(findings),
         missing,
         rows,
@@ -142,6 +152,17 @@ def class_names(labels: set[str]) -> dict[str, str]:
     if labels and all(label.isascii() and label.isdigit() for label in labels):
         return {label: f"s{int(label)}" for label in sorted(labels, key=int)}
     return {label: label for label in sorted(labels)}
+
+
+def _ours(
+    aliases: Mapping[str, tuple[str, ...]], labels: dict[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """What else each class is called; a table may speak of it by the tables' label or by ours."""
+    ours = {**{name: name for name in labels.values()}, **labels}
+    found: dict[str, tuple[str, ...]] = {}
+    for label in (label for label in aliases if label in ours):
+        found[ours[label]] = (*found.get(ours[label], ()), *aliases[label])
+    return found
 
 
 def _placed(said: Annotation, recording: Recording, labels: dict[str, str]) -> Annotation:

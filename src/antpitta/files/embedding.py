@@ -30,6 +30,7 @@ class Known:
     output: tuple[str, ...]  # that, and a map inside it, whose bands and moments are still apart
     time_axis: int
     kept: float
+    labels: str  # a file beside it that names the classes of its first output
 
 
 KNOWN = {
@@ -41,6 +42,7 @@ KNOWN = {
         output=("model/GLOBAL_AVG_POOL/Mean", "model/BLOCK_3-5_ADD/add"),
         time_axis=2,
         kept=1.5,
+        labels="BirdNET_GLOBAL_6K_V2.4_Labels.txt",
     )
 }
 

@@ -9,12 +9,17 @@ import numpy as np
 from antpitta.core.config import Recipe
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Dataset
+from antpitta.files.aliases import pin_known
 from antpitta.files.embedding import pin_embedding
 
 
 def pin_recipe(recipe: Recipe, dataset: Dataset) -> Recipe:
     """The recipe with all that only the data and the disk tell written in: what a run is of."""
-    return fill_spans(pin_embedding(recipe), dataset)
+    recipe = pin_embedding(recipe)
+    if recipe.embedding is not None:
+        known = pin_known(recipe.embedding, dataset)
+        recipe = recipe.model_copy(update={"embedding": known})
+    return fill_spans(recipe, dataset)
 
 
 def fill_spans(recipe: Recipe, dataset: Dataset) -> Recipe:

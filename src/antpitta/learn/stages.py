@@ -113,7 +113,7 @@ def last_cycle(recipe: Recipe, name: str) -> int:
 def build_net(run: Run, *, empty: bool = False) -> SedNet:
     """The run's network before it learns; ``empty`` leaves the backbone's weights random."""
     classes, bands = len(run.material.dataset.classes), run.material.pictures.pixels.shape[1]
-    return SedNet(run.recipe.network, classes, bands=bands, empty=empty)
+    return SedNet(run.recipe.network, classes, bands=bands, known=run.recipe.knows, empty=empty)
 
 
 def load_net(run: Run, stage: str, cycle: int, fold: int) -> SedNet:

@@ -3,9 +3,10 @@
 TFLite files are run by LiteRT (the extra ``embedding``; OpenVINO cannot read those that hold an
 FFT, as BirdNET does), ONNX files by OpenVINO, which is here anyway. Either runs one stretch at a
 time: many files have a batch of one, and on a CPU a larger one gains nothing. What is asked for may
-be any tensor inside the network, because many networks end in their own species; where it is a map,
-the bands apart that a network's last layers give up, its time becomes the frames'. Arithmetic is
-float32, so that a cached vector equals one drawn again.
+be any tensor inside the network, because many networks end in their own species (which are worth
+having where they are ours too); where it is a map, the bands apart that a network's last layers
+give up, its time becomes the frames'. Arithmetic is float32, so that a cached vector equals one
+drawn again.
 
 An engine of either kind is for one thread; :class:`Embedder` keeps one for each that comes.
 """
@@ -75,8 +76,25 @@ class Embedder:
 
     def _hear(self, wave: Wave) -> list[NDArray[np.float32]]:
         """What the network gives of a stretch: each tensor as (cells, width)."""
-        names = self.embedding.outputs
-        return [self._cells(*one) for one in zip(names, self._ask(wave), strict=True)]
+        names, tensors = self.embedding.outputs, self._ask(wave)
+        cells = [self._cells(*one) for one in zip(names, tensors, strict=False)]
+        if (known := self.embedding.known) is not None:  # their tensor is the last one asked for
+            cells.append(self._logits(tensors[-1], known))
+        return cells
+
+    def _logits(
+        self, tensor: NDArray[np.float32], known: tuple[tuple[int, ...], ...]
+    ) -> NDArray[np.float32]:
+        """The network's own logit of each species, the highest of its classes: (1, species)."""
+        if tensor.size != self.embedding.classes:
+            raise UserMistake(
+                f"{self.path}: its first output is of the shape {tensor.shape}, and the labels "
+                f"name {self.embedding.classes} classes; give its own labels as embedding.labels, "
+                "or null"
+            )
+        logits = tensor.reshape(-1)
+        own = [max((logits[place] for place in places), default=0.0) for places in known]
+        return np.array([own], dtype=np.float32)
 
     def _cells(self, name: str | None, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
         axis, shape = self.embedding.time_axis, tensor.shape
@@ -111,7 +129,8 @@ class Embedder:
         kind = kinds.get(self.path.suffix.lower())
         if kind is None:
             raise UserMistake(f"{self.path}: is neither .tflite nor .onnx; give one of these")
-        return kind(self.path, self.samples, self.embedding.outputs, self.threads)
+        own = () if self.embedding.known is None else (None,)
+        return kind(self.path, self.samples, (*self.embedding.outputs, *own), self.threads)
 
 
 def _mean(cells: NDArray[np.float32], span: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -12,6 +12,8 @@ A few hundred boxes cannot teach a whole backbone. For them the backbone is left
 Where the frames are a network's vectors already (``backbone = "embedding"``), the body is nothing,
 and as such frozen. Vectors come at any scale, so they are always levelled. Their windows may
 be long beside the recordings, so padding, frames of nothing but 0, has no part in anything.
+Where the network that made them knows our species by itself (``known``), its own logits of them
+stand last in a vector: each is an input of its own class only, and one that L2 hardly holds back.
 """
 
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from antpitta.net.backbones import build_backbone
 from antpitta.sound.augment import Mix
 
 UNHEARD = -20.0  # the framewise logit of padding
+EASE = 10.0  # an own logit, levelled, counts as the square of so many other numbers
 
 
 class Logits(NamedTuple):  # fabric walks a model's output, and cannot walk frozen dataclasses
@@ -60,9 +63,16 @@ class SedNet(nn.Module):
 
     mean: Tensor
     std: Tensor
+    ease: Tensor | None  # (classes, inputs, 1): how far each weight reaches
 
     def __init__(
-        self, network: Network, classes: int, *, bands: int = 128, empty: bool = False
+        self,
+        network: Network,
+        classes: int,
+        *,
+        bands: int = 128,
+        known: bool = False,
+        empty: bool = False,
     ) -> None:
         super().__init__()
         backbone = build_backbone(network, bands=bands, empty=empty)
@@ -84,6 +94,8 @@ class SedNet(nn.Module):
         if network.frozen:  # nothing to break the symmetry of; random weights would only be noise
             for head in (self.classify, self.attend):
                 nn.init.zeros_(head.weight)
+        ease = _ease(inputs, classes) if known else None
+        self.register_buffer("ease", ease, persistent=False)
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(shape), persistent=False)
@@ -131,13 +143,13 @@ class SedNet(nn.Module):
 
     def _levelled(self, layer: nn.Conv1d, seen: Tensor) -> Tensor:
         """``layer`` of the levelled features; a settled level is folded into the weights."""
+        weight = layer.weight if self.ease is None else layer.weight * self.ease
         if not isinstance(self.level, nn.BatchNorm1d) or self.level.training:
-            found: Tensor = layer(self.level(seen))
-            return found
+            return nn.functional.conv1d(self.level(seen), weight, layer.bias)
         mean, var = self.level.running_mean, self.level.running_var
         assert mean is not None
         assert var is not None
-        weight = layer.weight * (var + self.level.eps).rsqrt()[:, None]
+        weight = weight * (var + self.level.eps).rsqrt()[:, None]
         moved = (weight[:, :, 0] * mean).sum(dim=1)
         bias = -moved if layer.bias is None else layer.bias - moved
         return torch.matmul(weight[:, :, 0], seen) + bias[:, None]
@@ -219,6 +231,13 @@ class SedNet(nn.Module):
         if seen is None:
             raise ValueError("neither pixels nor what was seen of them")
         return self.head(seen if late is None else late(seen))
+
+
+def _ease(inputs: int, classes: int) -> Tensor:
+    """(classes, inputs, 1): 1, but the last inputs, one a class, reach their own class only."""
+    ease = torch.ones(classes, inputs, 1)
+    ease[:, inputs - classes :, 0] = EASE * torch.eye(classes)
+    return ease
 
 
 def _steps_of(network: Network, stride: int) -> tuple[int, ...] | None:

@@ -73,7 +73,7 @@ def build_nets(
     """The trained networks of a recipe from their weights, ready to score."""
     nets = []
     for state in states:
-        net = SedNet(recipe.network, classes, bands=width, empty=True)
+        net = SedNet(recipe.network, classes, bands=width, known=recipe.knows, empty=True)
         net.load_state_dict(state)
         nets.append(net.eval())
     return nets

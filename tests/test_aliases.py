@@ -1,0 +1,239 @@
+"""What else our species are called, and a network that knows them by itself."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
+
+import antpitta as ap
+from antpitta.bench.exam import read_exam
+from antpitta.bench.vectors import Embed
+from antpitta.bench.yardstick import judge_untaught
+from antpitta.core.config import Network
+from antpitta.core.drawings import Embedding
+from antpitta.core.errors import UserMistake
+from antpitta.core.types import Classes, Dataset
+from antpitta.core.voice import Voice
+from antpitta.files.aliases import know_species, pin_known, read_aliases, read_labels
+from antpitta.files.embedding import KNOWN
+from antpitta.net.embedding import Embedder
+from antpitta.net.sed import EASE, SedNet
+
+RATE = 16_000
+SILENT = Voice(lambda text: None, lambda *told: None)
+LABELS = "Acris crepitans_Northern Cricket Frog\nAnaxyrus fowleri_Fowler's Toad\nnoise\n"
+
+
+def settings(**more):
+    return Embedding(
+        **{"model": "x.onnx", "sample_rate": RATE, "seconds": 1.0, "step": 0.5, **more}
+    )
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def of(*names, **aliases):
+    return Dataset((), (), Classes(names), aliases)
+
+
+# ---- names ----
+
+
+def test_every_column_but_the_species_is_a_name_and_a_species_has_several_rows(tmp_path):
+    table = write(
+        tmp_path / "n.csv",
+        "common,species_id,scientific\n"
+        "gray treefrog,7,Dryophytes versicolor\n,7,Dryophytes chrysoscelis\n,8,\n",
+    )
+    assert read_aliases(table) == {
+        "7": ("gray treefrog", "Dryophytes versicolor", "Dryophytes chrysoscelis"),
+        "8": (),
+    }
+
+
+@pytest.mark.parametrize("header", ["name,scientific", "species"])
+def test_a_table_of_names_without_species_or_names_is_the_users_mistake(tmp_path, header):
+    with pytest.raises(UserMistake, match="needs a column 'species' and one of names"):
+        read_aliases(write(tmp_path / "n.csv", f"{header}\n"))
+
+
+def test_names_reach_the_species_whatever_the_tables_call_them(tmp_path, scapes):
+    boxes = "recording_id,species_id,songtype_id,t_min,f_min,t_max,f_max\ntrain0000,3,1,1,100,2,200"
+    write(tmp_path / "tp.csv", boxes)
+    write(tmp_path / "n.csv", "species,name\n3,wood frog\ns3,Lithobates sylvaticus\n9,stranger\n")
+    write(
+        tmp_path / "antpitta.toml",
+        f'audio = "{scapes}/train"\npresent = "tp.csv"\nnames = "n.csv"\n',
+    )
+    assert ap.open_data(tmp_path).dataset.aliases == {"s3": ("wood frog", "Lithobates sylvaticus")}
+
+
+def test_names_are_equal_whatever_their_case_hyphens_and_apostrophes(tmp_path):
+    classes = read_labels(write(tmp_path / "l.txt", LABELS))
+    species = [
+        ("fowlers-toad",),
+        ("a", "ACRIS crepitans"),
+        ("cricket",),
+        ("x", "noise", "Fowler\u2019s toad"),
+    ]
+    assert know_species(classes, species) == ((1,), (0,), (), (1, 2))
+    table = write(tmp_path / "l.csv", "code,name\nnocfro,Cricket Frog\n?,?\nfowtoa,Toad\n")
+    assert know_species(read_labels(table), [("toad",), ("nocfro",)]) == ((2,), (0,))
+    with pytest.raises(UserMistake, match="names no classes"):
+        read_labels(write(tmp_path / "l.txt", "\n"))
+
+
+def test_a_network_is_asked_for_its_own_classes_only_where_it_has_ours(tmp_path, monkeypatch):
+    labels = write(tmp_path / "l.txt", LABELS)
+    given = Embedding(model="x.onnx", labels=str(labels))
+    both = pin_known(given, of("s0", "s1", s1=("noise",)))
+    assert (both.known, both.classes) == (((), (2,)), 3)
+    assert pin_known(both, of("s0", "s1", s1=("noise",))) == both
+    with pytest.raises(UserMistake, match=r"names none of the species s0 .*--names TABLE"):
+        pin_known(given, of("s0"))
+    silent = Embedding(model="x.onnx", labels=None)
+    assert pin_known(silent, of("noise")) is silent
+    plain = Embedding(model="x.onnx")
+    assert pin_known(plain, of("noise")) is plain
+    assert not {"labels", "known", "classes"} & set(plain.model_dump())
+    assert Embedding.model_validate_json(both.model_dump_json()) == both
+    assert Embedding.model_validate(silent.model_dump()).labels is None
+
+    file = tmp_path / KNOWN["birdnet"].file
+    file.write_bytes(b"network")
+    monkeypatch.setenv("ANTPITTA_EMBEDDING", str(file))
+    birdnet = Embedding(model="birdnet")
+    assert pin_known(birdnet, of("noise")) is birdnet  # no labels beside it
+    write(tmp_path / KNOWN["birdnet"].labels, LABELS)
+    assert pin_known(birdnet, of("noise")).known == ((2,),)
+    assert pin_known(birdnet, of("s0")) is birdnet
+
+
+def test_vectors_of_a_network_without_our_classes_keep_their_name_in_the_cache():
+    plain = settings(content="abc")
+    assert settings(content="abc", labels=None).digest == plain.digest
+    assert settings(content="abc", known=((1,),), classes=40).digest != plain.digest
+
+
+# ---- vectors, and the head ----
+
+
+def test_its_own_logits_stand_last_in_a_vector(tmp_path, write_network):
+    vector = write_network(tmp_path / "a.onnx")
+    known = {"known": ((3, 5), (), (7,)), "classes": 40}
+    wave = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
+    wanted = vector(wave)
+    for output in (None, "power"):
+        embedder = Embedder(settings(output=output, **known), tmp_path / "a.onnx")
+        assert embedder.width == 43
+        found = embedder.draw(wave, 1)[0]
+        np.testing.assert_allclose(found[40:], [max(wanted[3], wanted[5]), 0, wanted[7]], atol=2e-2)
+    with pytest.raises(UserMistake, match=r"shape \(1, 40\), and the labels name 39 classes"):
+        Embedder(settings(known=((3,),), classes=39), tmp_path / "a.onnx")
+
+
+def test_an_own_logit_is_heard_by_its_own_species_only():
+    net = SedNet(Network(backbone="embedding"), 2, bands=5, known=True)
+    with torch.no_grad():
+        net.classify.weight.fill_(1.0)
+    seen = torch.randn(3, 12, 5, generator=torch.Generator().manual_seed(0)) * 7 + 3
+    net.train()(seen)  # level
+    net.eval()
+    before = net(seen).framewise
+    moved = seen.clone()
+    moved[..., 4] += 1  # of the second species
+    after = net(moved).framewise
+    torch.testing.assert_close(after[..., 0], before[..., 0])
+    step = EASE / (net.level.running_var[4] + net.level.eps).sqrt()
+    torch.testing.assert_close(
+        after[..., 1] - before[..., 1], step.expand(3, 12), rtol=1e-3, atol=1e-3
+    )
+    rows = net.see(seen).mean(dim=2)
+    alone = net.of_rows(rows)
+    rows[:, 3] += 1
+    torch.testing.assert_close(net.of_rows(rows)[:, 1], alone[:, 1])
+    assert (net.of_rows(rows)[:, 0] > alone[:, 0]).all()
+    assert "ease" not in net.state_dict()
+
+
+# ---- a run ----
+
+
+def test_a_run_says_what_its_network_knows_and_predicts_without_the_labels(
+    tmp_path, scapes, write_network
+):
+    write_network(tmp_path / "a.onnx", bands=64, floor=0.0)
+    labels = write(tmp_path / "l.txt", "\n".join(f"band {i}" for i in range(64)))
+    species = ap.open_data(scapes).dataset.classes.names
+    names = write(tmp_path / "n.csv", f"species,name\n{species[1]},Band 20\n{species[1]},band_21\n")
+    toml = (scapes / "antpitta.toml").read_text().replace('"train', f'"{scapes}/train')
+    write(tmp_path / "antpitta.toml", f'{toml}names = "n.csv"\n')
+    said = []
+    run = ap.train(
+        ap.open_data(tmp_path),
+        "embedding",
+        tmp_path / "run",
+        changes=(
+            f"embedding.model={tmp_path / 'a.onnx'}",
+            f"embedding.labels={labels}",
+            *("embedding.sample_rate=16000", "embedding.seconds=1.0", "embedding.step=0.25"),
+            *("windows.frames=40", "folds=2", "paste.copies=0"),
+            *(f"stages.{name}.epochs=2" for name in ("whole", "taught")),
+        ),
+        voice=Voice(said.append, lambda *told: None),
+    )
+    others = ", ".join(name for name in species if name != species[1])
+    words = f"a.onnx knows 1 of these {len(species)} species by itself, not {others}."
+    assert words in said
+    told = json.loads((run.path / "config.json").read_text())["recipe"]["embedding"]
+    assert told["known"] == [[20, 21] if name == species[1] else [] for name in species]
+    labels.unlink()
+    names.unlink()
+    assert np.isfinite(ap.predict(run.model, scapes / "test").to_numpy()).all()
+    assert words in (run.model / "MODEL_CARD.md").read_text()
+
+
+# ---- the yardstick ----
+
+
+def test_an_untaught_network_is_judged_by_its_own_word(scapes):
+    data = ap.open_data(scapes).dataset
+    exam = read_exam([scapes / "test"], scapes / "test_truth.csv", None, data)
+    table = exam.truth.set_index("recording_id").astype(int)
+    truth = table.to_numpy()
+    count = len(data.classes)
+
+    def every(recordings, starts, tick):
+        """Two numbers, then logits: the truth in the last window, and 5 of the last species."""
+        found = []
+        for one, own in zip(recordings, starts, strict=True):
+            rows = np.full((len(own), 2 + count), -9, dtype=np.float32)
+            if one.id in table.index:
+                rows[-1, 2:] += 8 * table.loc[one.id].to_numpy(dtype=np.float32)
+                rows[0, -1] = 5
+            found.append(rows)
+        return found
+
+    everyone = tuple((place,) for place in range(count))
+    rows = judge_untaught(data, exam, Embed(3.0, every, (*everyone[:-1], ())), 2, SILENT)
+    assert [row["seed"] for row in rows] == [1, 2]
+    assert rows[0]["oof_auc"] == 0.5
+    assert 0 < truth[:, -1].sum() < len(truth)
+    # A species that the network lacks comes last in each recording, and is never told apart.
+    value = np.where(truth, 0.27, 0.0)
+    value[:, -1] = -1
+    wanted = label_ranking_average_precision_score(truth, value, sample_weight=truth.sum(axis=1))
+    assert rows[0]["lwlrap"] == pytest.approx(wanted)
+    least = average_precision_score(truth[:, -1], np.zeros(len(truth)))
+    heard = sum(0 < column.sum() < len(truth) for column in truth[:, :-1].T)
+    assert rows[0]["macro_ap"] == pytest.approx((heard + least) / (heard + 1))
+    # With that class, its loud first window stands for the recording: first everywhere.
+    loud = judge_untaught(data, exam, Embed(3.0, every, everyone), 1, SILENT)
+    value[:, -1] = 1
+    wanted = label_ranking_average_precision_score(truth, value, sample_weight=truth.sum(axis=1))
+    assert loud[0]["lwlrap"] == pytest.approx(wanted)
