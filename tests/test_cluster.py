@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from antpitta.api import predict_to, prediction
+from antpitta.api import predict_to
 from antpitta.archive import cluster as archive_cluster
 from antpitta.archive.choir import Choir
 from antpitta.archive.journal import GONE, Entry, Journal
@@ -300,7 +300,7 @@ def test_what_cannot_be_asked_for_is_the_users_mistake(run, archive, tmp_path, a
 def test_without_ray_the_remedy_is_named(run, archive, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserMistake, match=r"pip install 'antpitta\[ray\]'"):
-        prediction.predict_to(run.model, [archive], tmp_path, engine="ray")
+        predict_to(run.model, [archive], tmp_path, engine="ray")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:1", "auto"])
