@@ -57,11 +57,13 @@ def same(out, whole):
 def test_killed_at_random_and_gone_on_with_the_tables_are_those_of_one_run(
     run, archive, whole, tmp_path, monkeypatch
 ):
-    monkeypatch.syspath_prepend(Path(__file__).parent)
+    home = Path(__file__).parent
+    monkeypatch.syspath_prepend(home)
     from archive_child import MODEL, listen
 
     monkeypatch.setenv(MODEL, str(run.model))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # a server knows no other path
+    # a server knows no other path
+    monkeypatch.setenv("PYTHONPATH", f"{home.parent / 'src'}:{home}")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["archive_child"])
 
