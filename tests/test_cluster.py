@@ -1,5 +1,6 @@
 """An archive on a Ray cluster of two nodes on this machine, one of which dies half-way."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import soundfile as sf
 
 from antpitta.api import predict_to
+from antpitta.archive import actors
 from antpitta.archive import cluster as archive_cluster
 from antpitta.archive.choir import Choir
 from antpitta.archive.journal import GONE, Entry, Journal
@@ -109,7 +111,7 @@ def test_a_node_that_dies_half_way_costs_nothing_but_what_it_had_in_hand(
     run, archive, whole, tmp_path, nodes, monkeypatch
 ):
     worker(monkeypatch, "Slow")
-    log = Path(archive_cluster.os.environ["ANTPITTA_TEST_LOG"])
+    log = Path(os.environ["ANTPITTA_TEST_LOG"])
     kept = []
 
     def tick(done, total, speed):
@@ -164,19 +166,19 @@ class Told:
     """A register that others write in as well."""
 
     def __init__(self, before):
-        self.own, self.before = archive_cluster.Register(), before
+        self.own, self.before = actors.Register(), before
 
     def __call__(self, verb, what):
         return (getattr(self.own, verb)(what) or 0) + self.before.get(what, 0)
 
 
 def batch(files):
-    rows = [archive_cluster._row(i, file, stamp_of(file.path)) for i, file in enumerate(files)]
+    rows = [actors.row_of(i, file, stamp_of(file.path)) for i, file in enumerate(files)]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def hearer(run, before, monkeypatch):
-    own = archive_cluster.Hearer(pack(read_bundle(run.model)), None, Choir, version("antpitta"))
+    own = actors.Hearer(pack(read_bundle(run.model)), None, Choir, version("antpitta"))
     monkeypatch.setattr(ray, "get", lambda parcel: parcel)
     own._tell = Told(before)
     return own
@@ -185,7 +187,7 @@ def hearer(run, before, monkeypatch):
 def test_a_block_done_again_leaves_out_only_the_file_that_killed_thrice(run, archive, monkeypatch):
     own = hearer(run, {"block 0": 3, "file 1": 2, "file 2": 1}, monkeypatch)
     files = list_files([archive])[0][3:6]
-    came = [archive_cluster._opened(one) for one in own(batch(files))["entry"]]
+    came = [actors.entry_in(one) for one in own(batch(files))["entry"]]
     assert [bool(one.reason) for one in came] == [False, True, False]
     assert came[1].stamp == GONE  # --resume tries it again
     assert came[0].stamp == stamp_of(files[0].path)
@@ -209,7 +211,7 @@ def test_what_would_be_every_files_trouble_comes_back_as_an_answer(
     own._hear = fails
     [answer] = own(batch(list_files([archive])[0][:1]))["entry"]
     with pytest.raises(error, match=f"(?s){said}"):
-        archive_cluster._opened(answer)
+        actors.entry_in(answer)
 
 
 def test_workers_of_another_version_are_refused(run, archive, monkeypatch):
@@ -217,7 +219,7 @@ def test_workers_of_another_version_are_refused(run, archive, monkeypatch):
     own.wrote = "0.0.1"
     [answer] = own(batch(list_files([archive])[0][:1]))["entry"]
     with pytest.raises(UserMistake, match=r"not 0.0.1; install one version everywhere"):
-        archive_cluster._opened(answer)
+        actors.entry_in(answer)
 
 
 def test_a_node_without_the_archive_is_told_from_a_file_that_is_gone(archive, tmp_path):
@@ -273,7 +275,7 @@ def test_workers_fetch_from_s3_what_the_driver_lists_there(
 
 def test_a_finished_archive_starts_no_cluster(run, archive, tmp_path, monkeypatch):
     predict_to(run.model, [archive], tmp_path)
-    monkeypatch.setattr(archive_cluster, "_cluster", None)
+    monkeypatch.setattr(archive_cluster, "connected", None)
     predict_to(run.model, [archive], tmp_path, engine="ray", resume=True)
 
 
