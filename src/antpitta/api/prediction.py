@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from antpitta.api.means import Means, Tick
-from antpitta.archive.camtrap import NAME, UNPLACED, Survey, home_of
+from antpitta.archive.camtrap import NAME, UNPLACED
 from antpitta.archive.events import COLUMNS, FORMATS, TEXTS
 from antpitta.archive.journal import Journal
+from antpitta.archive.placing import Survey, home_of
 from antpitta.archive.tables import Archive, Counts, write_tables
 from antpitta.core.choices import Engine, Precision, Scan
 from antpitta.core.errors import UserMistake
