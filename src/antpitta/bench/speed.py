@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from antpitta.core.config import Stage
 from antpitta.core.types import Targets
 from antpitta.learn.batches import epoch_batches
-from antpitta.learn.fit import Task, class_weights, set_up
+from antpitta.learn.fit import Task, class_weights
 from antpitta.learn.material import Material
+from antpitta.learn.optimizer import set_up
 from antpitta.learn.ready import lay_out, loss_of
 from antpitta.net.sed import SedNet
 
