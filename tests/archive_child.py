@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from antpitta.api import predict_to, prediction
+from antpitta.api import means, predict_to
 from antpitta.archive import predict as archive_predict
 from antpitta.archive.choir import Choir
 from antpitta.files.bundle import read_bundle
@@ -44,5 +44,5 @@ def listen(model, archive, out, log):
 
     archive_predict.listen_to = noting
     if MODEL in os.environ:
-        prediction.Choir = lambda bundle, hearing: choir()
+        means.Choir = lambda bundle, hearing: choir()
     predict_to(model, [archive], out, formats=("csv", "parquet"), resume=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
 from lightning_fabric import Fabric
 
@@ -99,6 +100,77 @@ def run(tmp_path_factory, scapes, recipe) -> api.Trained:
     """A run trained to its end."""
     out = tmp_path_factory.mktemp("runs") / "first"
     return ap.train(ap.open_data(scapes), recipe=str(recipe), out=out)
+
+
+@pytest.fixture(scope="session")
+def fill_archive(scapes):
+    """A function that writes recordings of 2 s at some sites, the first of them broken."""
+
+    def fill(home, count, sites, *, cut=False):
+        wave, rate = sf.read(next((scapes / "test").iterdir()))
+        places = []
+        for i in range(count):
+            name = f"r{i:0{len(str(count - 1))}}_20250101_{i:02}0000.wav"
+            places.append(home / f"site{i % sites}" / name)
+            places[i].parent.mkdir(parents=True, exist_ok=True)
+            sf.write(places[i], np.roll(wave, i * 999)[: 2 * rate], rate)
+        places[0].write_bytes(b"RIFF")
+        if cut:  # the second, to half of it
+            places[1].write_bytes(places[1].read_bytes()[: rate * 2])
+        return home
+
+    return fill
+
+
+@pytest.fixture(scope="module")
+def whole(run, archive, tmp_path_factory):
+    """What one machine writes, undisturbed, of the module's own ``archive``."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    api.predict_to(run.model, [archive], out, formats=("csv", "parquet"))
+    return out
+
+
+@pytest.fixture(scope="session")
+def differing():
+    """A function that names the tables in which two folders differ.
+
+    Where the archive is called ``there`` and not ``here``, text is compared but for that name.
+    """
+    text = ("presence.csv", "events.csv", "quarantine.csv")
+
+    def differ(out, whole, *, here=None, there=None):
+        if here is None:
+            names = (*text, "events.parquet", "run.json")
+            return [one for one in names if (out / one).read_bytes() != (whole / one).read_bytes()]
+        told = {name: (whole / name).read_text().replace(str(here), there) for name in text}
+        return [name for name in text if (out / name).read_text() != told[name]]
+
+    return differ
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """S3 played on loopback; the environment leads there and nowhere else."""
+    moto = pytest.importorskip("moto.server", reason="moto is not installed")
+    pytest.importorskip("s3fs", reason="the extra remote is not installed")
+    import fsspec
+
+    kind = fsspec.get_filesystem_class("s3")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_CONFIG_FILE", "/nowhere")
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+        kind.clear_instance_cache()
+        yield fsspec.filesystem("s3")
+        kind.clear_instance_cache()
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from antpitta.archive.cluster import Hearer
+from antpitta.archive.actors import Hearer
 
 LOG = "ANTPITTA_TEST_LOG"
 

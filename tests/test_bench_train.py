@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from antpitta import api
 from antpitta.api.data import QUIET
-from antpitta.bench.speed import Sections, data_sheet_peak, flops_of
+from antpitta.bench.peaks import data_sheet_peak, flops_of
+from antpitta.bench.sections import Sections
 from antpitta.bench.synthetic import count_cells, synthetic_dataset, synthetic_material
-from antpitta.bench.train import COLUMNS, _limit, _Measures, run_train_bench
+from antpitta.bench.train import run_train_bench
+from antpitta.bench.train_table import COLUMNS, Measures, limit_of
 from antpitta.cli import app
 from antpitta.core.config import Network
 from antpitta.core.errors import UserMistake
@@ -216,8 +218,8 @@ def test_the_limit_is_what_the_longest_stage_waits_for(row, sections, asking, sa
     base = {"stage": "one", "training": 10.0, "seconds": 12.0, "outside": 0.1, "peak_share": 0.2}
     short = {**base, "stage": "two", "training": 0.5, "seconds": 0.6}
     parts = Sections(torch.device("cpu"), {"forward": 5.0, **sections})
-    measures = _Measures({"one": parts}, {"one": asking}, (1.0, 1.0), 1.0, True)
-    assert says in _limit(pd.DataFrame([{**base, **row}, short]), measures)
+    measures = Measures({"one": parts}, {"one": asking}, (1.0, 1.0), 1.0, True)
+    assert says in limit_of(pd.DataFrame([{**base, **row}, short]), measures)
 
 
 def test_several_devices_and_vectors_are_not_measured():

@@ -15,8 +15,10 @@ from frictionless import Package
 
 from antpitta.api import predict_to
 from antpitta.archive import tables
-from antpitta.archive.camtrap import MEDIATYPES, NAME, Survey, home_of, write_package
+from antpitta.archive.camtrap import NAME, write_package
+from antpitta.archive.camtrap_rows import MEDIATYPES
 from antpitta.archive.journal import Entry
+from antpitta.archive.placing import Survey, home_of
 from antpitta.cli import main
 from antpitta.core.errors import UserMistake
 from antpitta.files.audio import SUFFIXES

@@ -49,6 +49,22 @@ def test_every_command_refuses_what_is_not_there(antpitta, tmp_path, monkeypatch
     assert said in err
 
 
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [("train", ["train", "data", "-o", "run"]), ("predict_to", ["predict", "m", "a", "-o", "out"])],
+)
+def test_what_is_stopped_by_hand_says_how_to_go_on(antpitta, monkeypatch, verb, words):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "open_data", lambda *_, **__: None)
+    monkeypatch.setattr(api, verb, stopped)
+    code, out, err = antpitta(*words)
+    assert code == 130
+    assert out == "stopped; the same command with --resume goes on from here\n"
+    assert err == ""
+
+
 def test_check_ends_with_1_where_a_finding_is_serious(antpitta, scapes, tmp_path):
     assert antpitta("check", scapes)[0] == 0
     bad = tmp_path / "bad.csv"

@@ -1,5 +1,6 @@
 """An archive on a Ray cluster of two nodes on this machine, one of which dies half-way."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,12 +8,11 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
-import soundfile as sf
 
-from antpitta.api import predict_to, prediction
+from antpitta.api import predict_to
+from antpitta.archive import actors
 from antpitta.archive import cluster as archive_cluster
 from antpitta.archive.choir import Choir
 from antpitta.archive.journal import GONE, Entry, Journal
@@ -23,28 +23,8 @@ from antpitta.files.parcel import pack, unpack
 from antpitta.files.recordings import Listed, list_files
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-moto = pytest.importorskip("moto.server", reason="moto is not installed")
-pytest.importorskip("s3fs", reason="the extra remote is not installed")
 pytestmark = pytest.mark.timeout(120)
-TABLES = ("presence.csv", "events.csv", "events.parquet", "quarantine.csv", "run.json")
 BOTH = ("csv", "parquet")
-
-
-@pytest.fixture(scope="module")
-def s3():
-    """A store on loopback, where the environment leads."""
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "somebody")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        yield fsspec.filesystem("s3")
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -73,30 +53,9 @@ def nodes(tmp_path_factory, s3):
 
 
 @pytest.fixture(scope="module")
-def archive(scapes, tmp_path_factory):
+def archive(fill_archive, tmp_path_factory):
     """24 short recordings, one of them broken, one cut short."""
-    home = tmp_path_factory.mktemp("archive")
-    wave, rate = sf.read(next((scapes / "test").iterdir()))
-    for i in range(24):
-        place = home / f"site{i % 3}" / f"r{i:02}_20250101_{i:02}0000.wav"
-        place.parent.mkdir(exist_ok=True)
-        sf.write(place, np.roll(wave, i * 999)[: 2 * rate], rate)
-    (home / "site0" / "r00_20250101_000000.wav").write_bytes(b"RIFF")
-    cut = home / "site1" / "r01_20250101_010000.wav"
-    cut.write_bytes(cut.read_bytes()[: rate * 2])
-    return home
-
-
-@pytest.fixture(scope="module")
-def whole(run, archive, tmp_path_factory):
-    """What one machine writes."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    predict_to(run.model, [archive], out, formats=BOTH)
-    return out
-
-
-def same(out, whole):
-    return all((out / name).read_bytes() == (whole / name).read_bytes() for name in TABLES)
+    return fill_archive(tmp_path_factory.mktemp("archive"), 24, 3, cut=True)
 
 
 def worker(monkeypatch, name):
@@ -106,10 +65,10 @@ def worker(monkeypatch, name):
 
 
 def test_a_node_that_dies_half_way_costs_nothing_but_what_it_had_in_hand(
-    run, archive, whole, tmp_path, nodes, monkeypatch
+    run, archive, whole, differing, tmp_path, nodes, monkeypatch
 ):
     worker(monkeypatch, "Slow")
-    log = Path(archive_cluster.os.environ["ANTPITTA_TEST_LOG"])
+    log = Path(os.environ["ANTPITTA_TEST_LOG"])
     kept = []
 
     def tick(done, total, speed):
@@ -131,7 +90,7 @@ def test_a_node_that_dies_half_way_costs_nothing_but_what_it_had_in_hand(
     finally:
         if nodes.second is None:
             nodes.second = nodes.add_node(**nodes.size)
-    assert same(tmp_path / "out", whole)
+    assert not differing(tmp_path / "out", whole)
     assert kept == list(range(1, 25))  # nothing lost, nothing twice
     assert found.counts.recordings == 23
     begun = [line.split()[1] for line in log.read_text().splitlines()]
@@ -140,7 +99,7 @@ def test_a_node_that_dies_half_way_costs_nothing_but_what_it_had_in_hand(
 
 
 def test_a_file_that_kills_its_reader_is_quarantined_alone(
-    run, archive, whole, tmp_path, nodes, monkeypatch
+    run, archive, whole, differing, tmp_path, nodes, monkeypatch
 ):
     worker(monkeypatch, "Poisoned")
     found = predict_to(
@@ -157,26 +116,26 @@ def test_a_file_that_kills_its_reader_is_quarantined_alone(
         resume=True,
     )
     assert again.counts.recordings == 23
-    assert same(tmp_path / "out", whole)
+    assert not differing(tmp_path / "out", whole)
 
 
 class Told:
     """A register that others write in as well."""
 
     def __init__(self, before):
-        self.own, self.before = archive_cluster.Register(), before
+        self.own, self.before = actors.Register(), before
 
     def __call__(self, verb, what):
         return (getattr(self.own, verb)(what) or 0) + self.before.get(what, 0)
 
 
 def batch(files):
-    rows = [archive_cluster._row(i, file, stamp_of(file.path)) for i, file in enumerate(files)]
+    rows = [actors.row_of(i, file, stamp_of(file.path)) for i, file in enumerate(files)]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def hearer(run, before, monkeypatch):
-    own = archive_cluster.Hearer(pack(read_bundle(run.model)), None, Choir, version("antpitta"))
+    own = actors.Hearer(pack(read_bundle(run.model)), None, Choir, version("antpitta"))
     monkeypatch.setattr(ray, "get", lambda parcel: parcel)
     own._tell = Told(before)
     return own
@@ -185,7 +144,7 @@ def hearer(run, before, monkeypatch):
 def test_a_block_done_again_leaves_out_only_the_file_that_killed_thrice(run, archive, monkeypatch):
     own = hearer(run, {"block 0": 3, "file 1": 2, "file 2": 1}, monkeypatch)
     files = list_files([archive])[0][3:6]
-    came = [archive_cluster._opened(one) for one in own(batch(files))["entry"]]
+    came = [actors.entry_in(one) for one in own(batch(files))["entry"]]
     assert [bool(one.reason) for one in came] == [False, True, False]
     assert came[1].stamp == GONE  # --resume tries it again
     assert came[0].stamp == stamp_of(files[0].path)
@@ -209,7 +168,7 @@ def test_what_would_be_every_files_trouble_comes_back_as_an_answer(
     own._hear = fails
     [answer] = own(batch(list_files([archive])[0][:1]))["entry"]
     with pytest.raises(error, match=f"(?s){said}"):
-        archive_cluster._opened(answer)
+        actors.entry_in(answer)
 
 
 def test_workers_of_another_version_are_refused(run, archive, monkeypatch):
@@ -217,7 +176,7 @@ def test_workers_of_another_version_are_refused(run, archive, monkeypatch):
     own.wrote = "0.0.1"
     [answer] = own(batch(list_files([archive])[0][:1]))["entry"]
     with pytest.raises(UserMistake, match=r"not 0.0.1; install one version everywhere"):
-        archive_cluster._opened(answer)
+        actors.entry_in(answer)
 
 
 def test_a_node_without_the_archive_is_told_from_a_file_that_is_gone(archive, tmp_path):
@@ -232,7 +191,9 @@ def test_a_node_without_the_archive_is_told_from_a_file_that_is_gone(archive, tm
         assert [one.path for one in journal.read(iter([file.path, gone.path]))] == [gone.path]
 
 
-def test_a_run_begun_on_one_machine_goes_on_on_many(run, archive, tmp_path, nodes, monkeypatch):
+def test_a_run_begun_on_one_machine_goes_on_on_many(
+    run, archive, differing, tmp_path, nodes, monkeypatch
+):
     monkeypatch.chdir(tmp_path)  # paths that workers do not share are named as they were given
     shutil.copytree(archive, "archive")
     last = Path("archive") / "site2" / "r23_20250101_230000.wav"
@@ -252,28 +213,26 @@ def test_a_run_begun_on_one_machine_goes_on_on_many(run, archive, tmp_path, node
                address=nodes.address)  # fmt: skip
     assert sorted(asked) == [last.name, "text.wav"]
     predict_to(run.model, ["archive"], "local", formats=BOTH)
-    assert same(Path("out"), Path("local"))
+    assert not differing(Path("out"), Path("local"))
     told = Path("out/quarantine.csv").read_text()
     assert "archive/site2/text.wav" in told
     assert str(tmp_path) not in told
 
 
 def test_workers_fetch_from_s3_what_the_driver_lists_there(
-    run, archive, whole, nodes, s3, tmp_path
+    run, archive, whole, differing, nodes, s3, tmp_path
 ):
     s3.mkdir("meadow")
     s3.put(str(archive), "meadow/2025", recursive=True)
     predict_to(
         run.model, ["s3://meadow/2025"], tmp_path, formats=BOTH, engine="ray", address=nodes.address
     )
-    for name in ("presence.csv", "events.csv", "quarantine.csv"):
-        here = (whole / name).read_text().replace(str(archive), "s3://meadow/2025")
-        assert (tmp_path / name).read_text() == here
+    assert not differing(tmp_path, whole, here=archive, there="s3://meadow/2025")
 
 
 def test_a_finished_archive_starts_no_cluster(run, archive, tmp_path, monkeypatch):
     predict_to(run.model, [archive], tmp_path)
-    monkeypatch.setattr(archive_cluster, "_cluster", None)
+    monkeypatch.setattr(archive_cluster, "connected", None)
     predict_to(run.model, [archive], tmp_path, engine="ray", resume=True)
 
 
@@ -300,7 +259,7 @@ def test_what_cannot_be_asked_for_is_the_users_mistake(run, archive, tmp_path, a
 def test_without_ray_the_remedy_is_named(run, archive, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserMistake, match=r"pip install 'antpitta\[ray\]'"):
-        prediction.predict_to(run.model, [archive], tmp_path, engine="ray")
+        predict_to(run.model, [archive], tmp_path, engine="ray")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:1", "auto"])

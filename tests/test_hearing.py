@@ -128,7 +128,7 @@ def test_a_run_goes_on_with_the_arithmetic_it_began_with(run, sounds, tmp_path, 
     predict_to(run.model, sounds[:2], tmp_path)
     before = json.loads((tmp_path / "run.json").read_text())["arithmetic"]
     other = "bf16" if before == "whole, f32" else "f32"
-    monkeypatch.setattr("antpitta.api.prediction.settle", lambda *asked: other)
+    monkeypatch.setattr("antpitta.api.means.settle", lambda *asked: other)
     predict_to(run.model, sounds, tmp_path, resume=True)
     assert json.loads((tmp_path / "run.json").read_text())["arithmetic"] == before
     predict_to(run.model, sounds, tmp_path)  # begun anew, it chooses anew

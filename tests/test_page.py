@@ -11,13 +11,9 @@ import pytest
 from antpitta.core.types import Classes
 from antpitta.report import page as page_module
 from antpitta.report.canvas import NONE
+from antpitta.report.lessons import list_teachers, tabulate_pseudo
 from antpitta.report.page import Example, StageResult, Story, group_example, render_page
-from antpitta.report.tables import (
-    list_teachers,
-    tabulate_pseudo,
-    write_interval,
-    write_share,
-)
+from antpitta.report.writing import write_interval, write_share
 from antpitta.scores.bootstrap import Interval
 from antpitta.scores.evaluate import COUNTS, FIGURES, Report
 from antpitta.sound.supervision import Supervision

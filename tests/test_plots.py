@@ -9,17 +9,11 @@ import pandas as pd
 import pytest
 
 from antpitta.core.types import Classes
+from antpitta.report.bars import draw_species
 from antpitta.report.canvas import fold, shorten, styled
-from antpitta.report.plots import (
-    draw_curves,
-    draw_gain,
-    draw_species,
-    draw_training,
-    drawn_curves,
-    rank_species,
-    tidy_log,
-    why_undefined,
-)
+from antpitta.report.curves import draw_curves, drawn_curves
+from antpitta.report.progress import draw_gain, draw_training, tidy_log
+from antpitta.report.ranking import rank_species, why_undefined
 from antpitta.report.spectrograms import draw_example, find_rows, mark_frequencies, thin_frames
 from antpitta.report.story import Example, StageResult
 from antpitta.report.supervised import (

@@ -11,7 +11,8 @@ import pytest
 import antpitta.learn.stages as room
 from antpitta.files.runs import RunFolder, load_tensors, read_scores
 from antpitta.learn import keepers
-from antpitta.learn.stages import Voice, load_net, run_stages, scan_recordings
+from antpitta.learn.out_of_fold import scan_recordings
+from antpitta.learn.stages import Voice, load_net, run_stages
 
 DURATIONS = [2.0, 2.0, 5.0, 2.0, 0.7, 2.0]  # as in conftest
 PLACES = ("crops", "masked", "taught", "taught-c2")
@@ -76,9 +77,9 @@ def test_out_of_fold_scores_are_those_of_the_saved_weights(done):
     path = done.folder.path / "stages" / "taught-c2" / "oof_scores.parquet"
     kept = {one.recording: one for one in read_scores(path)}
     for fold in (0, 1):
-        net = load_net(done, "taught", 2, fold)
+        given = load_net(done, "taught", 2, fold), done.material, done.recipe.windows
         held_out = np.flatnonzero(done.folds == fold)
-        for one in scan_recordings(done, net, held_out, "again"):
+        for one in scan_recordings(*given, held_out, "again", done.fabric):
             np.testing.assert_array_equal(one.value, kept[one.recording].value)
             seconds = DURATIONS[int(one.recording[1:])]
             assert one.grid.end >= seconds

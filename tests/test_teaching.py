@@ -10,7 +10,8 @@ import pytest
 import antpitta.learn.stages as room
 from antpitta.core.errors import UserMistake
 from antpitta.files.runs import RunFolder, read_scores, write_scores
-from antpitta.learn.stages import folds_of, run_stages
+from antpitta.learn.out_of_fold import folds_of
+from antpitta.learn.stages import run_stages
 
 
 def test_the_first_cycle_is_taught_by_the_teacher_and_the_second_by_the_first(
@@ -94,7 +95,7 @@ def fresh(done, tmp_path, *members):
 def test_another_run_may_help_to_teach_with_folds_of_its_own(done, tmp_path):
     folds = 1 - done.folds  # each recording held out by the other fold
     helper = other_run(tmp_path / "second", done, folds)
-    np.testing.assert_array_equal(folds_of(done, helper), folds)
+    np.testing.assert_array_equal(folds_of(done.material.dataset, helper), folds)
     run = fresh(done, tmp_path, helper)
     run_stages(run)
     table = pd.read_csv(run.folder.path / "stages" / "taught" / "pseudo.csv")

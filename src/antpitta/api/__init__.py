@@ -14,7 +14,8 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.api.demonstration import Demonstration, demo
     from antpitta.api.evaluation import Evaluation, evaluate
     from antpitta.api.event_evaluation import evaluate_events
-    from antpitta.api.prediction import Prediction, predict, predict_each, predict_to
+    from antpitta.api.prediction import Prediction, predict_to
+    from antpitta.api.scoring import predict, predict_each
     from antpitta.api.simulation import simulate, simulate_callers
     from antpitta.api.training import Trained, train
     from antpitta.bench.predict import PredictBench
@@ -33,7 +34,8 @@ _HOMES = {
     "antpitta.api.demonstration": ("Demonstration", "demo"),
     "antpitta.api.evaluation": ("Evaluation", "evaluate"),
     "antpitta.api.event_evaluation": ("evaluate_events",),
-    "antpitta.api.prediction": ("Prediction", "predict", "predict_each", "predict_to"),
+    "antpitta.api.prediction": ("Prediction", "predict_to"),
+    "antpitta.api.scoring": ("predict", "predict_each"),
     "antpitta.api.simulation": ("simulate", "simulate_callers"),
     "antpitta.api.training": ("Trained", "train"),
     "antpitta.bench.predict": ("PredictBench",),

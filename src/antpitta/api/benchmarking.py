@@ -61,6 +61,15 @@ def bench_learn(
     if taken := set(beside) & {variant.name for variant in chosen}:
         raise UserMistake(f"--yardstick {min(taken)}: is a variant's name too; rename the file")
     known = read_truth(Path(train_truth), dataset.classes) if train_truth else None
+    plan = Plan(chosen, seeds, dataset, exam, known, beside)
+    verbs = _verbs(data, exam.audio, device, precision, voice)
+    bench = run_bench(plan, verbs, Path(out), voice)
+    write_bench(bench, Path(out))
+    return bench
+
+
+def _verbs(data: Opened, test: Sequence[Path], device: str, precision: str, voice: Voice) -> Verbs:
+    """What is done for each variant, by the very functions that users call."""
 
     def learn(base: str, changes: tuple[str, ...], home: Path) -> None:
         train(
@@ -73,21 +82,17 @@ def bench_learn(
             voice=voice,
         )
 
-    def listen(model: Path, found: Path) -> None:
-        tick = voice.tick
-        predict_to(
-            *(model, exam.audio, found),
-            tick=lambda done, total, speed: tick("test recordings", done, total, float("nan")),
-        )
-
     def blend(runs: list[Path], home: Path, by: By) -> None:
         ensemble(runs, home, by=by)
 
-    verbs = Verbs(learn, blend, listen, evaluate_events)
-    plan = Plan(chosen, seeds, dataset, exam, known, beside)
-    bench = run_bench(plan, verbs, Path(out), voice)
-    write_bench(bench, Path(out))
-    return bench
+    def listen(model: Path, found: Path) -> None:
+        tick = voice.tick
+        predict_to(
+            *(model, test, found),
+            tick=lambda done, total, speed: tick("test recordings", done, total, float("nan")),
+        )
+
+    return Verbs(learn, blend, listen, evaluate_events)
 
 
 def bench_train(

@@ -1,77 +1,39 @@
 """The events as a Camera Trap Data Package (Camtrap DP 1.0.2), which GBIF takes.
 
 A deployment a site, a medium a recording, an observation an event; why so stands in
-docs/decisions/0016-camtrap-dp.md.
+docs/decisions/0016-camtrap-dp.md, and what fills the columns in archive/camtrap_rows.py.
 
 - Nothing is made up. The standard wants a place, a time and the time's zone; a recording that
   lacks one is left out, and named in ``unplaced.csv`` with what it lacks.
 - A recording without events has no observation: the model knows its species and no others, so
   ``blank`` would say more than anybody knows.
-- The standard's times are whole seconds: an event begins at the second that it begins in, and ends
-  at the one that it ends before. Its exact seconds in the file, and its band in Hz, for which 1.0.2
-  has no terms, are observationTags.
-- Ids are made of the path below what was listened to, and of the seconds in the file: they stay
-  what they are when more recordings come.
 """
 
-import os
-import re
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
+from antpitta.archive.camtrap_rows import (
+    DEPLOYMENTS,
+    MEDIA,
+    OBSERVATIONS,
+    Rows,
+    deployment_row,
+    medium_row,
+    observation_row,
+)
 from antpitta.archive.descriptor import RESOURCES, Stay, describe
 from antpitta.archive.events import Parts, append, or_empty
-from antpitta.archive.journal import Entry, EventRow
-from antpitta.files.places import Place, Places
-from antpitta.files.remote import Location, RemotePath
+from antpitta.archive.journal import Entry
+from antpitta.archive.placing import Survey, locate
 from antpitta.files.tables import read_json, replacing, sweep, write_csv, write_json
 
 NAME = "camtrapdp"  # of the format, and of the folder in the output
 UNPLACED = "unplaced.csv"
-DEPLOYMENTS = (
-    *("deploymentID", "locationID", "locationName", "latitude", "longitude"),
-    *("coordinateUncertainty", "deploymentStart", "deploymentEnd", "setupBy", "cameraID"),
-    *("cameraModel", "cameraDelay", "cameraHeight", "cameraDepth", "cameraTilt", "cameraHeading"),
-    *("detectionDistance", "timestampIssues", "baitUse", "featureType", "habitat"),
-    *("deploymentGroups", "deploymentTags", "deploymentComments"),
-)
-MEDIA = (
-    *("mediaID", "deploymentID", "captureMethod", "timestamp", "filePath", "filePublic"),
-    *("fileName", "fileMediatype", "exifData", "favorite", "mediaComments"),
-)
-OBSERVATIONS = (
-    *("observationID", "deploymentID", "mediaID", "eventID", "eventStart", "eventEnd"),
-    *("observationLevel", "observationType", "cameraSetupType", "scientificName", "count"),
-    *("lifeStage", "sex", "behavior", "individualID", "individualPositionRadius"),
-    *("individualPositionAngle", "individualSpeed", "bboxX", "bboxY", "bboxWidth", "bboxHeight"),
-    *("classificationMethod", "classifiedBy", "classificationTimestamp"),
-    *("classificationProbability", "observationTags", "observationComments"),
-)
-MEDIATYPES = {  # IANA's names, where it has one
-    ".wav": "audio/vnd.wave",
-    ".w64": "audio/x-w64",
-    ".flac": "audio/flac",
-    ".au": "audio/basic",
-    **dict.fromkeys((".mp3", ".mpga"), "audio/mpeg"),
-    **dict.fromkeys((".ogg", ".oga", ".opus"), "audio/ogg"),
-    **dict.fromkeys((".aif", ".aiff"), "audio/x-aiff"),
-}
-_UNFIT = re.compile(r"^[./~]|(?<=\.)\.|[%\r\n]")  # what the standard bars from a path, and %
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What a package needs beyond what was heard: where the sites lie, and its paths begin."""
-
-    places: Places
-    home: Path
 
 
 @dataclass
@@ -94,15 +56,6 @@ class Packed:
         }
 
 
-def home_of(roots: Sequence[Location]) -> Path:
-    """The innermost folder that holds all of these folders and files."""
-    folders = [_whole(root.parent if _is_file(root) else root) for root in roots]
-    try:
-        return Path(os.path.commonpath(folders))
-    except ValueError:  # on several drives
-        return Path()
-
-
 def write_package(parts: Parts, out: Path, survey: Survey) -> Packed:
     """OUT/camtrapdp, and OUT/unplaced.csv: file, reason of all recordings that are not in it.
 
@@ -121,7 +74,7 @@ def write_package(parts: Parts, out: Path, survey: Survey) -> Packed:
                 append(pd.DataFrame(told, columns=list(columns)), path, first=not i)
     if packed.media:
         stays = [packed.stays[site] for site in sorted(packed.stays)]
-        rows = [_deployment(*stay) for stay in stays]
+        rows = [deployment_row(*stay) for stay in stays]
         # object: metres are whole, also where some are unknown
         table = pd.DataFrame(rows, columns=list(DEPLOYMENTS), dtype=object)
         write_csv(table, folder / "deployments.csv")
@@ -133,30 +86,13 @@ def write_package(parts: Parts, out: Path, survey: Survey) -> Packed:
     return packed
 
 
-class _Medium(NamedTuple):
-    """A recording whose place and time are known."""
-
-    one: Entry
-    place: Place
-    began: datetime  # aware of its zone
-    id: str  # its path below home
-
-    def at(self, seconds: float) -> datetime:
-        """By the recorder's clock, also where that was put forward meanwhile."""
-        moment = self.began.astimezone(UTC) + timedelta(seconds=seconds)
-        return moment.astimezone(self.began.tzinfo)
-
-
-Rows = list[tuple[Any, ...]]
-
-
 def _tables(part: list[Entry], survey: Survey, packed: Packed) -> tuple[Rows, Rows, Rows]:
     """Of media, observations and what is left out; all are counted in ``packed``."""
     media: Rows = []
     observations: Rows = []
     unplaced: Rows = []
     for one in part:
-        medium = _locate(one, survey)
+        medium = locate(one, survey)
         if isinstance(medium, str):
             packed.lacking[medium.partition(":")[0]] += 1
             unplaced.append((str(one.path), medium))
@@ -165,101 +101,8 @@ def _tables(part: list[Entry], survey: Survey, packed: Packed) -> tuple[Rows, Ro
         _, first, last = packed.stays.get(place.site, (place, start, stop))
         packed.stays[place.site] = (place, min(first, start), max(last, stop))
         packed.taxa.update(event[4] for event in one.events)
-        media.append(_medium_row(medium))
-        observations += [_observation_row(medium, event) for event in one.events]
+        media.append(medium_row(medium))
+        observations += [observation_row(medium, event) for event in one.events]
     packed.media += len(media)
     packed.observations += len(observations)
     return media, observations, unplaced
-
-
-def _locate(one: Entry, survey: Survey) -> _Medium | str:
-    """When and where; or what is lacking, a colon, and the particulars."""
-    whole = _whole(one.path)
-    inside = whole.is_relative_to(survey.home)
-    below = whole.relative_to(survey.home if inside else whole.anchor)
-    place = survey.places.find(one.site, [survey.home.name, *below.parts[:-1]])
-    if place is None and one.site is None:
-        return "no site: neither the file nor its folder names one of the table of places"
-    if place is None:
-        return f"no place: site {one.site!r} is not in the table of places"
-    if one.began is None:
-        return "no time: neither the file nor its name tells when it began"
-    began = datetime.fromisoformat(one.began)
-    if began.tzinfo is None and place.zone is None:
-        return f"no time zone: give the one of site {place.site!r} in the table of places"
-    began = began if began.tzinfo else began.replace(tzinfo=place.zone)
-    id = _UNFIT.sub(lambda found: f"%{ord(found[0]):02X}", below.as_posix())
-    return _Medium(one, place, began, id)
-
-
-def _deployment(place: Place, start: datetime, stop: datetime) -> tuple[Any, ...]:
-    told = {
-        "deploymentID": place.site,
-        "locationID": place.site,
-        "locationName": place.site,
-        "latitude": place.latitude,
-        "longitude": place.longitude,
-        "coordinateUncertainty": place.uncertainty,
-        "deploymentStart": _second(start),
-        "deploymentEnd": _second(stop, up=True),
-    }
-    return _row(told, DEPLOYMENTS)
-
-
-def _medium_row(medium: _Medium) -> tuple[Any, ...]:
-    one = medium.one
-    notes = [f"duration: {one.seconds:.3f} s", one.reason.removeprefix(f"{one.path}: ")]
-    told = {
-        "mediaID": medium.id,
-        "deploymentID": medium.place.site,
-        "timestamp": _second(medium.began),
-        "filePath": medium.id,
-        "filePublic": "false",
-        "fileName": one.path.name,
-        "fileMediatype": MEDIATYPES[one.path.suffix.lower()],
-        "mediaComments": "; ".join(note for note in notes if note),
-    }
-    return _row(told, MEDIA)
-
-
-def _observation_row(medium: _Medium, event: EventRow) -> tuple[Any, ...]:
-    start, stop, low, high, species, score, model = event
-    told = {
-        "observationID": f"{medium.id}#t={start:.3f},{stop:.3f}&{species}",
-        "deploymentID": medium.place.site,
-        "mediaID": medium.id,
-        "eventStart": _second(medium.at(start)),
-        "eventEnd": _second(medium.at(stop), up=True),
-        "observationLevel": "media",
-        "observationType": "animal",
-        "scientificName": species,
-        "classificationMethod": "machine",
-        "classifiedBy": model,
-        "classificationProbability": score,
-        "observationTags": (
-            f"start:{start:.3f}|end:{stop:.3f}|frequencyLow:{low:.1f}|frequencyHigh:{high:.1f}"
-        ),
-    }
-    return _row(told, OBSERVATIONS)
-
-
-def _row(told: dict[str, Any], columns: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(told.get(name) for name in columns)
-
-
-def _second(moment: datetime, *, up: bool = False) -> str:
-    """ISO 8601 with its zone, as the standard wants it."""
-    if up and moment.microsecond:
-        moment = (moment.astimezone(UTC) + timedelta(seconds=1)).astimezone(moment.tzinfo)
-    return moment.isoformat(timespec="seconds")
-
-
-def _is_file(root: Location) -> bool:
-    return root.suffix in MEDIATYPES if isinstance(root, RemotePath) else not root.is_dir()
-
-
-def _whole(path: Location) -> Path:
-    if isinstance(path, RemotePath):  # as if the store were a folder of this machine
-        return Path("/", *path.url.split("://"))
-    """Absolute and without dots; links are as the user names them."""
-    return Path(os.path.normpath(path.absolute()))

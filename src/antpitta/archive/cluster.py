@@ -10,125 +10,25 @@
 - The model travels through Ray's object store: nodes need no disk in common for it. An archive
   that is no URL they must all see under one path; a node that does not is told apart from a file
   that is gone by looking from here.
-- What is to end the run comes back as an answer, not as an exception: Ray would wrap it, or retry.
+- What the nodes run is in archive/actors.py, how a cluster is reached in archive/connection.py.
 """
 
-import logging
-import os
-import pickle
-import tempfile
-import traceback
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
-from socket import create_connection, gethostname
 from typing import Any
 
+from antpitta.archive.actors import Hearer, Register, Row, Stamp, entry_in, row_of
 from antpitta.archive.choir import Choir
+from antpitta.archive.connection import connected
 from antpitta.archive.journal import GONE, Entry, Journal
-from antpitta.archive.listening import listen_to
-from antpitta.archive.predict import Tick, entry_of, stamp_of
+from antpitta.archive.predict import Tick, stamp_of
 from antpitta.core.errors import UserMistake
 from antpitta.files.bundle import Bundle
-from antpitta.files.parcel import Parcel, pack, unpack
+from antpitta.files.parcel import pack
 from antpitta.files.recordings import Listed
-from antpitta.files.remote import RemotePath
 
 TOGETHER = 32  # files in a block, seconds of work: what a dead worker had in hand is heard again
-ATTEMPTS = 3  # readers that a file may kill, the first of which is not sure to be its
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
-
-Row = dict[str, Any]
-Answer = Entry | str | Exception  # the last two end the run
-
-
-class Register:
-    """What was begun and not ended, and how often; one for the cluster."""
-
-    def __init__(self) -> None:
-        self.begun: Counter[str] = Counter()
-
-    def begin(self, what: str) -> int:
-        """How often it was begun before, and not ended."""
-        self.begun[what] += 1
-        return self.begun[what] - 1
-
-    def end(self, what: str) -> None:
-        """Whoever began it lived."""
-        del self.begun[what]
-
-
-class Hearer:
-    """One worker: loads the model when its first files come, and turns files into entries."""
-
-    def __init__(
-        self, parcel: Any, register: Any, make: Callable[[Bundle], Choir], wrote: str
-    ) -> None:
-        self.parcel = parcel  # a reference into the object store
-        self.register = register
-        self.make = make
-        self.wrote = wrote  # the driver's version
-        self.choir: Choir | None = None
-
-    def __call__(self, batch: Row) -> Row:
-        """Entries of the files, or, in their place, why the run must end."""
-        rows = [
-            {name: column[i] for name, column in batch.items()} for i in range(len(batch["index"]))
-        ]
-        block = f"block {rows[0]['index']}"
-        again = self._tell("begin", block) > 0
-        came = [self._hear_again(row) for row in rows] if again else self._try(rows)
-        self._tell("end", block)
-        return {"index": batch["index"], "entry": [pickle.dumps(one) for one in came]}
-
-    def _hear_again(self, row: Row) -> Answer:
-        """One file of a block that did not come to its end."""
-        mark = f"file {row['index']}"
-        if self._tell("begin", mark) >= ATTEMPTS - 1:
-            reason = f"{row['path']}: killed its reader, time after time"
-            return Entry(_file_of(row)[0].path, GONE, reason)
-        [came] = self._try([row])
-        self._tell("end", mark)
-        return came
-
-    def _try(self, rows: list[Row]) -> Sequence[Answer]:
-        try:
-            return self._hear(rows)
-        except UserMistake as mistake:
-            return [str(mistake)] * len(rows)
-        except Exception:
-            return [RuntimeError(traceback.format_exc())] * len(rows)
-
-    def _tell(self, verb: str, what: str) -> Any:
-        import ray
-
-        return ray.get(getattr(self.register, verb).remote(what))
-
-    def _hear(self, rows: list[Row]) -> list[Entry]:
-        if self.choir is None:
-            self.choir = self._ready()
-        asked = [_file_of(row) for row in rows]
-        stamps = {file.id: stamp for file, stamp in asked}
-        heard = {
-            one.file.id: entry_of(self.choir, one, stamps[one.file.id])
-            for one in listen_to(self.choir, [file for file, _ in asked])
-        }
-        return [heard[file.id] for file, _ in asked]
-
-    def _ready(self) -> Choir:
-        import ray
-
-        if (mine := version("antpitta")) != self.wrote:
-            raise UserMistake(
-                f"{gethostname()}: has antpitta {mine}, not {self.wrote}; "
-                "install one version everywhere"
-            )
-        parcel: Parcel = ray.get(self.parcel)
-        with tempfile.TemporaryDirectory(prefix="antpitta-") as folder:
-            return self.make(unpack(parcel, Path(folder)))
 
 
 def hear_on_ray(
@@ -149,7 +49,7 @@ def hear_on_ray(
     bundle into listeners, over there: it must be importable. Raises UserMistake where Ray is
     not installed or cannot be reached.
     """
-    waiting: dict[int, tuple[Listed, tuple[int, int]]] = {}
+    waiting: dict[int, tuple[Listed, Stamp]] = {}
     for i, file in enumerate(files):
         stamp = stamp_of(file.path)
         if journal.has(file.path, stamp):
@@ -158,8 +58,8 @@ def hear_on_ray(
             waiting[i] = (file, stamp)
     if not waiting:
         return
-    with _cluster(workers, address) as ray:
-        rows = [_row(i, file, stamp) for i, (file, stamp) in waiting.items()]
+    with connected(workers, address) as ray:
+        rows = [row_of(i, file, stamp) for i, (file, stamp) in waiting.items()]
         for i, entry in _heard(ray, rows, ray.put(pack(bundle)), make, workers):
             if (asked := waiting.pop(i, None)) is not None:  # else it came twice
                 _keep(asked[0], entry, journal, tick)
@@ -198,7 +98,7 @@ def _heard(
         for batch in heard.iter_batches(batch_size=None, batch_format="pyarrow"):
             columns = (batch.column(name).to_pylist() for name in ("index", "entry"))
             for i, packed in zip(*columns, strict=True):
-                yield i, _opened(packed)
+                yield i, entry_in(packed)
     except ray.exceptions.RayError as trouble:
         said = " ".join(str(trouble).split())[:300]
         raise UserMistake(
@@ -216,16 +116,6 @@ def _register(ray: Any) -> Any:
     return ray.remote(Register).options(**options, scheduling_strategy=here).remote()
 
 
-def _opened(packed: bytes) -> Entry:
-    came = pickle.loads(packed)  # from our own workers
-    if isinstance(came, str):
-        raise UserMistake(came)
-    if isinstance(came, Exception):
-        raise came
-    assert isinstance(came, Entry)
-    return came
-
-
 def _keep(file: Listed, entry: Entry, journal: Journal, tick: Tick) -> None:
     if entry.stamp != GONE and "No such file" in entry.reason and stamp_of(file.path) != GONE:
         raise UserMistake(
@@ -236,72 +126,3 @@ def _keep(file: Listed, entry: Entry, journal: Journal, tick: Tick) -> None:
     reason = entry.reason.replace(str(entry.path), str(file.path))
     journal.keep(replace(entry, path=file.path, reason=reason))
     tick(1, entry.seconds)
-
-
-def _row(index: int, file: Listed, stamp: tuple[int, int]) -> Row:
-    path = str(file.path.absolute() if isinstance(file.path, Path) else file.path)
-    remote = isinstance(file.path, RemotePath)
-    told = {"id": file.id, "path": path, "remote": remote, "folder": file.folder or ""}
-    return {"index": index, **told, "size": stamp[0], "changed": stamp[1]}
-
-
-def _file_of(row: Row) -> tuple[Listed, tuple[int, int]]:
-    stamp = (int(row["size"]), int(row["changed"]))
-    path = RemotePath(str(row["path"]), stamp) if row["remote"] else Path(str(row["path"]))
-    return Listed(str(row["id"]), path, str(row["folder"]) or None), stamp
-
-
-@contextmanager
-def _cluster(workers: int | None, address: str | None) -> Iterator[Any]:
-    """Ray, connected; what was started here is stopped here."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise UserMistake(
-            "--engine ray: Ray is not installed; pip install 'antpitta[ray]'"
-        ) from None
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if ray.is_initialized():
-        yield ray
-        return
-    _knock(address)
-    started: dict[str, Any] = {"address": address}
-    if not (address or os.environ.get("RAY_ADDRESS")):
-        started = {"address": "local", "include_dashboard": False, "num_cpus": workers}
-    try:
-        ray.init(**started, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as trouble:
-        raise _unreachable(address, trouble) from None
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _knock(address: str | None) -> None:
-    """Whether anybody listens at HOST:PORT: Ray itself takes minutes to find out."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return  # "auto", or a name that Ray knows
-    trouble: OSError | None = None
-    for name in (host, gethostname()):  # a node's loopback stands for its other addresses
-        try:
-            create_connection((name, int(port)), timeout=10).close()
-            return
-        except OSError as refused:
-            trouble = trouble or refused
-        if host not in ("127.0.0.1", "localhost"):
-            break
-    raise _unreachable(address, trouble)
-
-
-def _unreachable(address: str | None, trouble: Exception | None) -> UserMistake:
-    said = " ".join(str(trouble).split())[:200]
-    return UserMistake(
-        f"--address {address}: no Ray cluster can be reached ({said}); start one with "
-        "`ray start --head`, or leave --address out"
-    )

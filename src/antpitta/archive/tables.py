@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from antpitta.archive.camtrap import NAME, UNPLACED, Survey, write_package
+from antpitta.archive.camtrap import NAME, UNPLACED, write_package
 from antpitta.archive.events import Part, append, or_empty, write_events
 from antpitta.archive.journal import Entry, Journal, saying
+from antpitta.archive.placing import Survey
 from antpitta.core.errors import Finding, UserMistake
 from antpitta.files.recordings import Listed
 from antpitta.files.tables import replacing, write_csv, write_json

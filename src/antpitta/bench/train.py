@@ -16,42 +16,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from antpitta.bench.speed import (
-    Sections,
-    data_sheet_peak,
-    flops_of,
-    measured_peak,
-    peak_memory,
-    time_stage,
-)
+from antpitta.bench.peaks import flops_of, measured_peak, peak_memory
+from antpitta.bench.sections import time_stage
 from antpitta.bench.synthetic import Cells, count_cells, synthetic_dataset, synthetic_material
-from antpitta.bench.tables import machine
+from antpitta.bench.train_table import Measures, lines_of, tabulate
 from antpitta.core.config import Recipe
 from antpitta.core.errors import UserMistake
 from antpitta.core.voice import Voice
 from antpitta.files.runs import RunFolder
 from antpitta.learn.engine import Engine, Shell, build_fabric, warm_up
 from antpitta.learn.folds import deal_folds
-from antpitta.learn.stages import Run, build_net, cycles_of, run_stages
-from antpitta.sound.windows import starts_of
-
-OUTSIDE = ("deal", "cut and mix", "loss", "step")
-COLUMNS = (
-    "stage",
-    "cycle",
-    "seconds",
-    "training",
-    "scoring",
-    "steps",
-    "steps_per_second",
-    "windows",
-    "windows_per_second",
-    "tflops",  # a second, while training
-    "peak_share",
-    "outside",  # share of a step that is not the network
-)
+from antpitta.learn.stages import Run, build_net, run_stages
 
 
 @dataclass(frozen=True)
@@ -64,15 +40,6 @@ class TrainBench:
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Measures:
-    sections: dict[str, Sections]  # by stage
-    asking: dict[str, float]  # by stage, the host's share of a step on a GPU
-    flops: tuple[float, float]  # of a window, in training and in scoring
-    peak: float
-    half: bool
-
-
 def run_train_bench(
     present: Sequence[Path],
     absent: Sequence[Path],
@@ -83,10 +50,7 @@ def run_train_bench(
     voice: Voice,
 ) -> TrainBench:
     """Train ``recipe`` on ``count`` made-up recordings with these tables' boxes, and measure."""
-    if engine.devices != 1:
-        raise UserMistake("bench train measures one device; leave --devices out")
-    if recipe.embedding is not None:
-        raise UserMistake(f"recipe {recipe.name}: learns from vectors; take one of pictures")
+    _check(engine, recipe)
     fabric = build_fabric(engine)
     warm_up(engine, fabric.device)
     dataset = synthetic_dataset(present, absent, count, recipe.front.sample_rate, recipe.seed)
@@ -103,12 +67,10 @@ def run_train_bench(
     def clock(stage: str, cycle: int, what: str, seconds: float) -> None:
         spent[stage, cycle, what] = seconds
 
-    folds = deal_folds(dataset, recipe.folds, recipe.deal)
-    shell = Shell() if engine.compile else None
     run = Run(
-        *(recipe, material, folds, folder, fabric, voice),
+        *(recipe, material, deal_folds(dataset, recipe.folds, recipe.deal), folder, fabric, voice),
         record=epochs.append,
-        shell=shell,
+        shell=Shell() if engine.compile else None,
         clock=clock,
     )
     began = time.perf_counter()
@@ -116,12 +78,18 @@ def run_train_bench(
     seconds = time.perf_counter() - began
     memory = peak_memory(fabric.device)
     measures = _measure(run)
-    table = _table(recipe, pd.DataFrame(epochs), spent, measures)
-    lines = _lines(run, table, measures, seconds, memory)
-    return TrainBench(table, cells, seconds, lines)
+    table = tabulate(recipe, pd.DataFrame(epochs), spent, measures)
+    return TrainBench(table, cells, seconds, lines_of(run, table, measures, seconds, memory))
 
 
-def _measure(run: Run) -> _Measures:
+def _check(engine: Engine, recipe: Recipe) -> None:
+    if engine.devices != 1:
+        raise UserMistake("bench train measures one device; leave --devices out")
+    if recipe.embedding is not None:
+        raise UserMistake(f"recipe {recipe.name}: learns from vectors; take one of pictures")
+
+
+def _measure(run: Run) -> Measures:
     device, half = run.fabric.device, "bf16" in str(run.fabric.strategy.precision.precision)
     sections, asking = {}, {}
     train = np.flatnonzero(run.folds != 0)
@@ -132,104 +100,7 @@ def _measure(run: Run) -> _Measures:
             net = run.shell.take(net)
         timed = time_stage(net, stage, run.material, train, run.fabric)
         sections[stage.name], asking[stage.name] = timed
-    return _Measures(sections, asking, flops, measured_peak(device, half), half)
-
-
-def _table(
-    recipe: Recipe,
-    epochs: pd.DataFrame,
-    spent: dict[tuple[str, int, str], float],
-    measures: _Measures,
-) -> pd.DataFrame:
-    rows = []
-    for stage in recipe.stages:
-        for cycle in range(1, cycles_of(stage) + 1):
-            mine = epochs[(epochs["stage"] == stage.name) & (epochs["cycle"] == cycle)]
-            training, steps, windows = (mine[key].sum() for key in ("seconds", "steps", "windows"))
-            rate = windows / training
-            speed = rate * measures.flops[0]
-            rows.append(
-                (
-                    stage.name,
-                    cycle,
-                    sum(spent[stage.name, cycle, what] for what in ("teach", "train", "score")),
-                    training,
-                    spent[stage.name, cycle, "score"],
-                    steps,
-                    steps / training,
-                    windows,
-                    rate,
-                    speed / 1e12,
-                    speed / measures.peak,
-                    measures.sections[stage.name].share(*OUTSIDE),
-                )
-            )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _lines(
-    run: Run, table: pd.DataFrame, measures: _Measures, seconds: float, memory: float
-) -> tuple[str, ...]:
-    scored, (train_flops, scan_flops) = _scored(run), measures.flops
-    total = table["windows"].sum() * train_flops + len(table) * scored * scan_flops
-    training, scoring = table["training"].sum(), table["scoring"].sum()
-    kind = "bf16" if measures.half else "fp32"
-    lines = [
-        f"{seconds:.1f} s in all: {training:.1f} in training steps, {scoring:.1f} scoring, "
-        f"{seconds - training - scoring:.1f} around them (building, saving, pseudo labels)",
-        f"{train_flops / 1e9:.2f} GFLOP a window in training, {scan_flops / 1e9:.2f} in scoring; "
-        f"{total / 1e15:.3f} PFLOP in all, {total / seconds / 1e12:.3f} TFLOP/s end to end",
-        f"peak {measures.peak / 1e12:.3f} TFLOP/s {kind}, by a matrix product here; "
-        f"end to end {total / seconds / measures.peak:.1%} of it; at it, all would take "
-        f"{total / measures.peak:.1f} s",
-    ]
-    if run.fabric.device.type == "cuda":
-        name = torch.cuda.get_device_name(run.fabric.device)
-        sheet = data_sheet_peak(name)
-        if sheet is not None and measures.half:
-            lines.append(
-                f"{name}: {sheet / 1e12:.0f} TFLOP/s by its data sheet; end to end "
-                f"{total / seconds / sheet:.1%} of it, in training {_best(table) / sheet:.1%}"
-            )
-    for name, one in measures.sections.items():
-        parts = ", ".join(
-            f"{key} {one.share(key):.0%}" for key in (*OUTSIDE, "forward", "backward")
-        )
-        lines.append(f"a step of {name}: {parts}")
-    lines.append(f"peak memory {memory / 1e9:.2f} GB")
-    lines.append(f"limit: {_limit(table, measures)}")
-    return (*lines, machine())
-
-
-def _scored(run: Run) -> int:
-    windows = run.recipe.windows
-    lengths = run.material.pictures.lengths
-    return sum(len(starts_of(int(n), windows.frames, windows.scan_overlap)) for n in lengths)
-
-
-def _best(table: pd.DataFrame) -> float:
-    return float(table["tflops"].max() * 1e12)
-
-
-def _limit(table: pd.DataFrame, measures: _Measures) -> str:
-    """What the stage that takes longest waits for."""
-    row: dict[Any, Any] = table.sort_values("training").iloc[-1].to_dict()
-    around = table["seconds"].sum() - table["training"].sum()
-    if around > table["training"].sum():
-        return "what lies around the training steps: scoring, building, saving, pseudo labels"
-    asking, share = measures.asking[row["stage"]], float(row["peak_share"])
-    if asking < 1.0 and asking > 0.9:
-        return f"the host: it needs {asking:.0%} of a step of {row['stage']} to ask for it"
-    if row["outside"] > 0.35:
-        parts = measures.sections[row["stage"]]
-        worst = max(OUTSIDE, key=parts.share)
-        return f"what is not the network: most of it {worst} ({parts.share(worst):.0%} of a step)"
-    if share > 0.5:
-        return f"arithmetic: {share:.0%} of the matrix peak"
-    return (
-        "the network's own traffic to memory and its small layers: "
-        f"{share:.0%} of the matrix peak, {1 - row['outside']:.0%} of a step inside the network"
-    )
+    return Measures(sections, asking, flops, measured_peak(device, half), half)
 
 
 def without_weights(changes: Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from antpitta import api
 from antpitta.cli.data import Absent, Audio, Data, Names, Present, Sites, Tables, opened
 from antpitta.cli.learning import Compile, Device, Precision, Tune
-from antpitta.cli.show import console, listening
+from antpitta.cli.show import console, listening, stoppable
 
 bench = typer.Typer(name="bench", no_args_is_help=True)
 
@@ -66,26 +66,22 @@ def learn(
     Example: `antpitta bench learn data --test data/test --truth data/test_truth.csv`
     """
     given = opened(data, audio, present, absent, annotations, sites, names)
-    try:
-        with listening() as voice:
-            found = api.bench_learn(
-                given,
-                test,
-                truth,
-                events=events,
-                train_truth=train_truth,
-                recipe=recipe,
-                seeds=seeds,
-                variants=[name for one in variants or () for name in one.split(",")],
-                yardsticks=tuple(yardsticks or ()),
-                out=out,
-                device=device,
-                precision=precision,
-                voice=voice,
-            )
-    except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here")
-        raise typer.Exit(130) from None
+    with stoppable("the same command"), listening() as voice:
+        found = api.bench_learn(
+            given,
+            test,
+            truth,
+            events=events,
+            train_truth=train_truth,
+            recipe=recipe,
+            seeds=seeds,
+            variants=[name for one in variants or () for name in one.split(",")],
+            yardsticks=tuple(yardsticks or ()),
+            out=out,
+            device=device,
+            precision=precision,
+            voice=voice,
+        )
     _show(found)
     console.print(f"tables  {out / 'learn.md'}", markup=False)
 

@@ -7,7 +7,7 @@ import typer
 
 from antpitta import api
 from antpitta.cli.data import MANY, Absent, Audio, Data, Names, Present, Sites, Tables, opened
-from antpitta.cli.show import console, listening, show_events, show_reports, show_species
+from antpitta.cli.show import console, listening, show_events, show_reports, show_species, stoppable
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Devices = Annotated[int, typer.Option("--devices", help="How many GPUs, or CPU processes.")]
@@ -51,24 +51,20 @@ def train(
     Example: `antpitta train --audio train --present train_tp.csv --absent train_fp.csv -o run`
     """
     given = opened(data, audio, present, absent, annotations, sites, names)
-    try:
-        with listening() as voice:
-            trained = api.train(
-                given,
-                recipe,
-                out,
-                changes=tuple(changes or ()),
-                resume=resume,
-                device=device,
-                devices=devices,
-                precision=precision,
-                compile=compile,
-                tune=tune,
-                voice=voice,
-            )
-    except KeyboardInterrupt:
-        console.print("stopped; the same command with --resume goes on from here")
-        raise typer.Exit(130) from None
+    with stoppable(), listening() as voice:
+        trained = api.train(
+            given,
+            recipe,
+            out,
+            changes=tuple(changes or ()),
+            resume=resume,
+            device=device,
+            devices=devices,
+            precision=precision,
+            compile=compile,
+            tune=tune,
+            voice=voice,
+        )
     reports = tuple(stage.report for stage in trained.story.stages)
     show_reports(reports, "out of fold, on judged boxes (95 % over recordings)")
     console.print(f"report  {trained.path / 'report.html'}", markup=False)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from antpitta import api
-from antpitta.cli.show import console, scanning
+from antpitta.cli.show import console, scanning, stoppable
 from antpitta.core.choices import Engine, Precision, Scan
 
 
@@ -69,26 +69,22 @@ def predict(
 
     On a cluster: `antpitta predict run/model s3://season/2025 -o found --engine ray --address auto`
     """
-    try:
-        with scanning() as tick:
-            found = api.predict_to(
-                model,
-                audio,
-                out,
-                formats=tuple(name.strip() for name in form.split(",") if name.strip()),
-                prevalence=prevalence,
-                places=places,
-                resume=resume,
-                scan=scan,
-                precision=precision,
-                engine=engine,
-                workers=workers,
-                address=address,
-                tick=tick,
-            )
-    except KeyboardInterrupt:
-        console.print("stopped; the same command with --resume goes on from here")
-        raise typer.Exit(130) from None
+    with stoppable(), scanning() as tick:
+        found = api.predict_to(
+            model,
+            audio,
+            out,
+            formats=tuple(name.strip() for name in form.split(",") if name.strip()),
+            prevalence=prevalence,
+            places=places,
+            resume=resume,
+            scan=scan,
+            precision=precision,
+            engine=engine,
+            workers=workers,
+            address=address,
+            tick=tick,
+        )
     counts = found.counts
     console.print(f"{counts.recordings} recordings, {counts.events} events -> {out}", markup=False)
     if counts.quarantined:

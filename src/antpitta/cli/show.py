@@ -9,6 +9,7 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import typer
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,6 +25,16 @@ WIDE = None if sys.stdout.isatty() else 100  # columns: a file has no edge to wr
 console = Console(highlight=False, soft_wrap=True, width=WIDE)
 MINUTE = 60.0
 EVERY = 30.0  # seconds between plain lines of one piece of work
+
+
+@contextmanager
+def stoppable(again: str = "the same command with --resume") -> Iterator[None]:
+    """Long work that Ctrl-C ends in a line, and with a shell's exit code for it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"stopped; {again} goes on from here")
+        raise typer.Exit(130) from None
 
 
 @contextmanager

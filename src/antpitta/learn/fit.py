@@ -24,14 +24,15 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from antpitta.core.config import Stage
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Targets
 from antpitta.learn.batches import Batch, epoch_batches
-from antpitta.learn.keepers import Keeper, State
+from antpitta.learn.keepers import Keeper
 from antpitta.learn.material import Material
+from antpitta.learn.optimizer import capture, resume, set_up
 from antpitta.learn.ready import ALONE, Place, lay_out, loss_of
 from antpitta.net.sed import SedNet
 
@@ -76,30 +77,18 @@ def fit(
     if task.seen is not None:
         settle(net, task.seen, material.windows_of(task.train), fabric.device)
     weights = class_weights(material, task).to(fabric.device) if stage.loss.balance else None
-    kept = keeper.load()
-    done = 0 if kept is None else kept[0]
-    if kept is not None:
-        restore(net, optimizer, kept[1])
 
-    for epoch in range(done, stage.epochs):
+    for epoch in range(resume(net, optimizer, keeper), stage.epochs):
         began = time.perf_counter()
-        rng = np.random.default_rng([*task.seed, epoch])
-        # Dropout and stochastic depth: other units in each process, which has other windows.
-        torch.manual_seed(int(rng.integers(2**31)) + place.rank)
-        batches = epoch_batches(stage, material, task.train, task.taught, rng)
-        if not batches:
-            raise nothing_to_learn(task)
+        batches, rng = _deal(task, material, epoch, place)
         net.train()
         total = torch.zeros((), dtype=torch.float64, device=fabric.device)
-        windows, steps, rate = 0, 0, stage.rate
+        rate, steps = stage.rate, 0
         for i, batch in enumerate(batches):
             rate = rate_at(stage, epoch + i / len(batches))
             for group in adam.param_groups:
                 group["lr"] = rate
-            last = i + 1 == len(batches)
-            first = i - i % stage.accumulate
-            share = min(stage.accumulate, len(batches) - first)
-            stepping = last or (i + 1) % stage.accumulate == 0
+            share, stepping = share_of(i, len(batches), stage.accumulate)
             odd = task.compiled and len(batch.cuts) != len(batches[0].cuts)
             with fabric.no_backward_sync(model, enabled=not stepping), running(eager=odd):
                 loss = batch_loss(model, batch, material, stage, weights, rng, task.seen, place)
@@ -109,14 +98,39 @@ def fit(
                 adam.zero_grad()
                 steps += 1
             total += loss.detach()
-            windows += len(batch.cuts)
-        mean = float(cast(Tensor, fabric.all_reduce(total, reduce_op="mean"))) / len(batches)
-        if not np.isfinite(mean):
-            raise FloatingPointError(f"stage {stage.name}: the loss became {mean}")
-        seconds = time.perf_counter() - began
+        mean = _mean(total, len(batches), stage, fabric)
+        windows, seconds = sum(len(one.cuts) for one in batches), time.perf_counter() - began
         # Reported first: killed in between, the epoch is run and reported again, never lost.
         report(Progress(epoch + 1, mean, rate, windows, seconds, steps))
         keeper.save(epoch + 1, capture(net, optimizer))
+
+
+def _deal(
+    task: Task, material: Material, epoch: int, place: Place
+) -> tuple[list[Batch], np.random.Generator]:
+    """An epoch's batches, and the generator that draws on while they are run."""
+    rng = np.random.default_rng([*task.seed, epoch])
+    # Dropout and stochastic depth: other units in each process, which has other windows.
+    torch.manual_seed(int(rng.integers(2**31)) + place.rank)
+    batches = epoch_batches(task.stage, material, task.train, task.taught, rng)
+    if not batches:
+        raise nothing_to_learn(task)
+    return batches, rng
+
+
+def share_of(i: int, batches: int, accumulate: int) -> tuple[int, bool]:
+    """How many batches share the step of the ``i``-th one, and whether it is their last."""
+    first = i - i % accumulate
+    share = min(accumulate, batches - first)
+    return share, i + 1 == first + share
+
+
+def _mean(total: Tensor, batches: int, stage: Stage, fabric: Fabric) -> float:
+    """The mean loss of a batch, over all processes."""
+    mean = float(cast(Tensor, fabric.all_reduce(total, reduce_op="mean"))) / batches
+    if not np.isfinite(mean):
+        raise FloatingPointError(f"stage {stage.name}: the loss became {mean}")
+    return mean
 
 
 def settle(net: SedNet, seen: Tensor, windows: NDArray[np.int64], device: torch.device) -> None:
@@ -136,30 +150,6 @@ def nothing_to_learn(task: Task) -> UserMistake:
 def running(*, eager: bool) -> AbstractContextManager[Any]:
     """A compiled network, run as it was written: compiling anew for a rest would take longer."""
     return torch.compiler.set_stance("force_eager") if eager else nullcontext()
-
-
-def set_up(net: SedNet, stage: Stage, fabric: Fabric) -> tuple[Any, Any, torch.optim.Adam]:
-    """The model and the optimizer as ``fabric`` wraps them, and the optimizer itself."""
-    # Boxes are judged framewise, without the attention: DDP would wait for its gradient.
-    net.attend.requires_grad_(stage.loss.on == "windows")
-    if fabric.world_size > 1 and fabric.device.type == "cuda":
-        _share_statistics(net)
-    learning = [one for one in net.parameters() if one.requires_grad]
-    fused = fabric.device.type == "cuda" or None
-    net.to(fabric.device)  # before the optimizer: a fused one must find its weights there
-    optimizer = torch.optim.Adam(learning, lr=stage.rate, weight_decay=stage.decay, fused=fused)
-    model, adam = fabric.setup(net, optimizer)
-    return model, adam, optimizer
-
-
-def _share_statistics(net: SedNet) -> None:
-    import timm  # here: net/backbones.py must have been imported before it
-
-    # timm's own, as torch's would lose the activation inside timm's batch norms
-    convert: Callable[[nn.Module], Any] = vars(timm.layers)["convert_sync_batchnorm"]
-    net.body = convert(net.body)
-    if type(net.level) is nn.BatchNorm1d:
-        net.level = convert(net.level)
 
 
 def rate_at(stage: Stage, position: float) -> float:
@@ -196,29 +186,3 @@ def class_weights(material: Material, task: Task) -> Tensor:
             if said.present:
                 count[classes.columns(said.label)] += 1
     return torch.from_numpy(np.where(count > 0, count.max() / np.maximum(count, 1), np.float32(1)))
-
-
-def capture(net: SedNet, optimizer: torch.optim.Adam) -> State:
-    """All that the next epoch needs, as named tensors."""
-    still = ("body.",) if net.network.frozen else ()
-    state = {
-        f"net.{name}": value
-        for name, value in net.state_dict().items()
-        if not name.startswith(still)
-    }
-    for i, slots in optimizer.state_dict()["state"].items():
-        state |= {f"adam.{i}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
-    return state
-
-
-def restore(net: SedNet, optimizer: torch.optim.Adam, state: State) -> None:
-    """The inverse of :func:`capture`."""
-    learnt = {k[4:]: v for k, v in state.items() if k.startswith("net.")}
-    net.load_state_dict(learnt, strict=not net.network.frozen)
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in state.items():
-        if key.startswith("adam."):
-            _, i, slot = key.split(".")
-            slots.setdefault(int(i), {})[slot] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": slots, "param_groups": groups})

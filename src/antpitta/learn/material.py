@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from antpitta.core.config import Recipe
+from antpitta.core.drawings import Drawing
 from antpitta.core.timegrid import TimeGrid
-from antpitta.core.types import Annotation, Dataset, Targets
+from antpitta.core.types import Annotation, Classes, Dataset, Recording, Targets
 from antpitta.learn.copies import Copy
 from antpitta.net.drawing import Picture
 from antpitta.sound.targets import window_targets
@@ -73,40 +74,51 @@ def gather_material(
     copies: Sequence[Copy] = (),
 ) -> Material:
     """Lay the pictures end to end, the copies' last, and draw what was heard on their windows."""
-    drawing, windows = recipe.drawing, recipe.windows
     said = defaultdict(list)
     for annotation in dataset.annotations:
         said[annotation.recording].append(annotation)
     boxes = tuple(tuple(said[recording.id]) for recording in dataset.recordings)
     boxes += tuple(copy.boxes for copy in copies)
     hosts = [*range(len(dataset.recordings)), *(copy.host for copy in copies)]
-    owner, grids = [], []
-    for i, recording in enumerate([dataset.recordings[host] for host in hosts]):
-        for start, stop in drawing.images_of(recording.duration):
-            owner.append(i)
-            grids.append(drawing.grid_of(start, stop))
+    owner, grids = _images([dataset.recordings[host] for host in hosts], recipe.drawing)
     lengths = np.array([grid.frames for grid in grids], dtype=np.int64)
     pixels = torch.from_numpy(np.concatenate(drawn))
     if len(pixels) != lengths.sum():
         raise ValueError(f"{len(pixels)} frames were drawn, {lengths.sum()} were expected")
-    cuts = cut(lengths, windows.frames, windows.overlap)
-    first_row = np.searchsorted(cuts.image, np.arange(len(grids) + 1))
-    told = [
-        window_targets(
-            boxes[owner[i]],
-            grid,
-            [int(s) for s in cuts.first[first_row[i] : first_row[i + 1]]],
-            windows.frames,
-            dataset.classes,
-        )
-        for i, grid in enumerate(grids)
-    ]
-    heard = Targets(
-        np.concatenate([t.value for t in told]), np.concatenate([t.weight for t in told])
-    )
+    frames = recipe.windows.frames
+    cuts = cut(lengths, frames, recipe.windows.overlap)
+    heard = _hear([boxes[i] for i in owner], grids, cuts, frames, dataset.classes)
     pictures = Pictures(_move(pixels, device), lengths)
     places = np.array(owner, dtype=np.int64), np.array(hosts, dtype=np.int64)
     return Material(dataset, pictures, places[0], tuple(grids), boxes, cuts, heard, places[1])
+
+
+def _images(recordings: Sequence[Recording], drawing: Drawing) -> tuple[list[int], list[TimeGrid]]:
+    """Of each image, the recording's place and the grid."""
+    owner, grids = [], []
+    for i, recording in enumerate(recordings):
+        for start, stop in drawing.images_of(recording.duration):
+            owner.append(i)
+            grids.append(drawing.grid_of(start, stop))
+    return owner, grids
+
+
+def _hear(
+    boxes: Sequence[tuple[Annotation, ...]],
+    grids: Sequence[TimeGrid],
+    cuts: Cuts,
+    frames: int,
+    classes: Classes,
+) -> Targets:
+    """What is known of the windows of all images; boxes and grids are by image."""
+    first_row = np.searchsorted(cuts.image, np.arange(len(grids) + 1))
+    told = []
+    for i, (mine, grid) in enumerate(zip(boxes, grids, strict=True)):
+        first = [int(s) for s in cuts.first[first_row[i] : first_row[i + 1]]]
+        told.append(window_targets(mine, grid, first, frames, classes))
+    return Targets(
+        np.concatenate([t.value for t in told]), np.concatenate([t.weight for t in told])
+    )
 
 
 def _move(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -81,33 +81,15 @@ def lay_out(
         seen = bank[upload(batch.rows[rows], bank.device)].to(device).float()
     else:
         pixels = _cut(batch, rows, material, stage, rng).to(device, non_blocking=True)
-    heard = _on_device(batch.heard, device)
-    taught = None if batch.taught is None else _on_device(batch.taught, device)
     mixes = _draw(parts, stage.mixup, rng, device)
     lates = _draw(parts, stage.last_mixup, rng, device)
-    if stage.loss.unknown == "absent":  # before mixing: an unknown is a whole absence then
-        heard = take_unknown_for_absent(heard, taught)
-    if mixes:
-        mix = join_mixes(mixes)
-        heard, taught = heard.mixed(mix), taught and taught.mixed(mix)
-    if lates:
-        late = join_mixes(lates)
-        heard, taught = heard.mixed_late(late), taught and taught.mixed_late(late)
-    told: Told = (heard, taught)
+    heard, taught = told = _tell(batch, stage, mixes, lates, device)
     focus, mine = _focus(batch, rows, device)
     whole = None
     if len(parts) > 1:
         whole, told = told, (heard.take(mine), taught and taught.take(mine))
-    return Ready(
-        pixels,
-        seen,
-        mixes[own] if mixes else None,
-        lates[own] if lates else None,
-        told,
-        whole,
-        focus,
-        float(len(parts)),
-    )
+    mix, late = mixes[own] if mixes else None, lates[own] if lates else None
+    return Ready(pixels, seen, mix, late, told, whole, focus, scale=float(len(parts)))
 
 
 def loss_of(model: SedNet, ready: Ready, stage: Stage, weights: Tensor | None) -> Tensor:
@@ -137,6 +119,23 @@ def _draw(
     if not alpha:
         return []
     return [draw_mix(part.stop - part.start, alpha, rng, device) for part in parts]
+
+
+def _tell(
+    batch: Batch, stage: Stage, mixes: list[Mix], lates: list[Mix], device: torch.device
+) -> Told:
+    """What is known of the whole batch, mixed as its windows are."""
+    heard = _on_device(batch.heard, device)
+    taught = None if batch.taught is None else _on_device(batch.taught, device)
+    if stage.loss.unknown == "absent":  # before mixing: an unknown is a whole absence then
+        heard = take_unknown_for_absent(heard, taught)
+    if mixes:
+        mix = join_mixes(mixes)
+        heard, taught = heard.mixed(mix), taught and taught.mixed(mix)
+    if lates:
+        late = join_mixes(lates)
+        heard, taught = heard.mixed_late(late), taught and taught.mixed_late(late)
+    return heard, taught
 
 
 def _focus(batch: Batch, rows: slice, device: torch.device) -> tuple[Tensor | None, slice | Tensor]:

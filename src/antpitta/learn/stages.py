@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,12 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from antpitta.core.config import Recipe, Stage
-from antpitta.core.errors import UserMistake
 from antpitta.core.types import Scores, Targets
 from antpitta.core.voice import Voice
 from antpitta.files.runs import (
     CheckpointFile,
     RunFolder,
     load_tensors,
-    read_scores,
     save_tensors,
     write_scores,
 )
@@ -38,9 +37,14 @@ from antpitta.learn.engine import Shell
 from antpitta.learn.fit import Progress, Task, fit
 from antpitta.learn.keepers import Patient, Reader
 from antpitta.learn.material import Material
-from antpitta.learn.pseudo import Heard, teach
+from antpitta.learn.out_of_fold import (
+    folds_of,
+    gather_scores,
+    heard_out_of_fold,
+    scan_recordings,
+)
+from antpitta.learn.pseudo import teach
 from antpitta.learn.solve import solve
-from antpitta.net.scan import join, scan, scan_batch, unit_of
 from antpitta.net.sed import SedNet
 
 Ints = NDArray[np.int64]
@@ -131,34 +135,18 @@ def _train_fold(
     path = weights_path(run, stage.name, cycle, fold)
     if path.is_file():
         return
-    seed = (run.recipe.seed, number, cycle, fold)
-    if stage.start is None:
-        torch.manual_seed(run.recipe.seed * 1000 + fold)  # the head's first weights
-        net = build_net(run)
-    else:
-        net = load_net(run, stage.start, last_cycle(run.recipe, stage.start), fold)
-    origin = net.origin if stage.start is None else f"stage {stage.start}"
     file = CheckpointFile(path.with_suffix(".checkpoint"))
     keeper = Patient(file) if run.first else Reader(file)
-    what = f"{stage.name}{'' if cycle == 1 else f' cycle {cycle}'} fold {fold + 1}"
-
-    epochs = 1 if stage.solver == "lbfgs" else stage.epochs
-
-    def report(progress: Progress) -> None:
-        if not run.first:
-            return
-        row = {"stage": stage.name, "cycle": cycle, "fold": fold, **vars(progress)}
-        run.folder.log([row])
-        run.record(row)
-        run.voice.tick(what, progress.epoch, epochs, progress.loss)
-
+    net, origin = _begun(run, stage, fold)
     if run.shell is not None:
         net = run.shell.take(net)
     seen = run.bank.of(net, stage, run.material)
     train = np.flatnonzero(run.folds != fold)
     if stage.pasted:
         train = run.material.with_copies(train)
+    seed = (run.recipe.seed, number, cycle, fold)
     task = Task(stage, train, taught, seed, seen, run.shell is not None)
+    report = partial(_report, run, stage, cycle, fold)
     if stage.solver == "lbfgs":
         solve(net, task, run.material, run.fabric, report)
     else:
@@ -166,6 +154,27 @@ def _train_fold(
     if run.first:
         save_tensors(net.state_dict(), path, {"stage": stage.name, "from": origin})
         file.path.unlink(missing_ok=True)
+
+
+def _begun(run: Run, stage: Stage, fold: int) -> tuple[SedNet, str]:
+    """The network that a fold of a stage starts from, and where it comes from."""
+    if stage.start is None:
+        torch.manual_seed(run.recipe.seed * 1000 + fold)  # the head's first weights
+        net = build_net(run)
+        return net, net.origin
+    net = load_net(run, stage.start, last_cycle(run.recipe, stage.start), fold)
+    return net, f"stage {stage.start}"
+
+
+def _report(run: Run, stage: Stage, cycle: int, fold: int, progress: Progress) -> None:
+    if not run.first:
+        return
+    row = {"stage": stage.name, "cycle": cycle, "fold": fold, **vars(progress)}
+    run.folder.log([row])
+    run.record(row)
+    what = f"{stage.name}{'' if cycle == 1 else f' cycle {cycle}'} fold {fold + 1}"
+    epochs = 1 if stage.solver == "lbfgs" else stage.epochs
+    run.voice.tick(what, progress.epoch, epochs, progress.loss)
 
 
 def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
@@ -179,45 +188,12 @@ def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
         source = f"{run.source}/{run.folder.stage(stage.name, cycle).name}/fold{fold}"
         held_out = np.flatnonzero(run.folds == fold)
         mine = held_out[run.fabric.global_rank :: run.fabric.world_size]
-        found += scan_recordings(run, net, mine, source)
-    found = _gathered(run, found)
+        windows = run.recipe.windows
+        found += scan_recordings(net, run.material, windows, mine, source, run.fabric)
+    found = gather_scores(run.fabric, found)
     if run.first:
         place = {r.id: i for i, r in enumerate(run.material.dataset.recordings)}
         write_scores(sorted(found, key=lambda scores: place[scores.recording]), path)
-
-
-def _gathered(run: Run, found: list[Scores]) -> list[Scores]:
-    """What all processes found, in the first; nothing in the others."""
-    if run.fabric.world_size == 1:
-        return found
-    parts: list[Any] | None = [None] * run.fabric.world_size if run.first else None
-    torch.distributed.gather_object(found, parts)
-    return [] if parts is None else [one for part in parts for one in part]
-
-
-def scan_recordings(run: Run, net: SedNet, recordings: Ints, source: str) -> list[Scores]:
-    """Framewise scores of these recordings of the data set."""
-    windows, material = run.recipe.windows, run.material
-    images = material.images_of(recordings)
-    batch = scan_batch(windows.frames, run.fabric.device.type)
-    parts = scan(
-        net,
-        material.pictures,
-        images,
-        windows.frames,
-        windows.scan_overlap,
-        batch,
-        precision=run.fabric.autocast,
-    )
-    unit = unit_of(net.stride, windows.frames, windows.scan_overlap)
-    found = []
-    for i in recordings:
-        mine = np.flatnonzero(material.owner[images] == i)
-        grids = [material.grids[images[j]] for j in mine]
-        value, grid = join([parts[j] for j in mine], grids, unit)
-        recording = material.dataset.recordings[i].id
-        found.append(Scores(recording, grid, material.dataset.classes, value, source))
-    return found
 
 
 def _lesson(run: Run, stage: Stage, cycle: int) -> Targets:
@@ -228,11 +204,11 @@ def _lesson(run: Run, stage: Stage, cycle: int) -> Targets:
         teacher, taught_in = pseudo.teacher, last_cycle(run.recipe, pseudo.teacher)
     else:
         teacher, taught_in = stage.name, cycle - 1
-    folder = run.folder.stage(teacher, taught_in)
-    members = {run.source: heard_out_of_fold(run, folder / "oof_scores.parquet", run.folds)}
+    folder, dataset = run.folder.stage(teacher, taught_in), run.material.dataset
+    members = {run.source: heard_out_of_fold(dataset, folder / "oof_scores.parquet", run.folds)}
     for other in run.members:
         path = other.path / "oof_scores.parquet"
-        members[str(other.path)] = heard_out_of_fold(run, path, folds_of(run, other))
+        members[str(other.path)] = heard_out_of_fold(dataset, path, folds_of(dataset, other))
     lesson = teach(run.material, members, pseudo)
     if run.first:
         home = run.folder.stage(stage.name, cycle)
@@ -244,32 +220,3 @@ def _lesson(run: Run, stage: Stage, cycle: int) -> Targets:
         f"{int(lesson.hard.sum())} hard negatives kept apart"
     )
     return lesson.taught
-
-
-def heard_out_of_fold(run: Run, path: Path, folds: Ints) -> list[Heard]:
-    """Scores, each with the recordings that the fold's model behind it trained on.
-
-    The fold is read off the scores' own signature, never assumed. Raises UserMistake where
-    another run's scores are of other recordings or species than this run's.
-    """
-    ids = [recording.id for recording in run.material.dataset.recordings]
-    found = read_scores(path)
-    if missing := sorted(set(ids) - {scores.recording for scores in found}):
-        raise UserMistake(
-            f"{path}: has no scores of {len(missing)} recordings of this run, such as "
-            f"{missing[0]}; take members that were trained on the same data"
-        )
-    if found[0].classes != run.material.dataset.classes:
-        raise UserMistake(f"{path}: has other species; take members trained on the same data")
-    trained = {
-        fold: frozenset(one for one, its in zip(ids, folds, strict=True) if its != fold)
-        for fold in np.unique(folds)
-    }
-    return [Heard(scores, trained[int(scores.source.rpartition("fold")[2])]) for scores in found]
-
-
-def folds_of(run: Run, other: RunFolder) -> Ints:
-    """The folds that another run dealt to this run's recordings."""
-    dealt = other.folds()
-    ids = [recording.id for recording in run.material.dataset.recordings]
-    return np.array([dealt.get(one, -1) for one in ids], dtype=np.int64)

@@ -5,6 +5,16 @@ otherwise. Listeners and teachers (pseudo labels) are two targets over one batch
 carried as value and weight. Last-layer mixup mixes what is present, by value and weight, and
 leaves absences with the example they belong to: a mixture holds both examples' calls, but what
 is silent in one need not be silent in the mixture (RECIPE: Pseudo labels, then stage 3).
+
+The formulas, with z a logit, p and n the positive and negative parts of a cell,
+BCE+ = -log sigmoid(z) and BCE- = -log(1 - sigmoid(z)):
+
+- "sum": sum p BCE+ + sum n BCE-
+- "positives": sum p BCE+ / sum p + sum n BCE-
+- "both": sum p BCE+ / sum p + sum n BCE- / sum n
+- "cells": (sum p BCE+ + sum n BCE-) / sum (p + n)
+
+plus ``soft`` times the same over the taught cells, divided by their weight in all but the first.
 """
 
 from dataclasses import dataclass
@@ -71,19 +81,11 @@ def masked_loss(
     class_weight: Tensor | None = None,
     whole: Told | None = None,
 ) -> Tensor:
-    """One number for a batch of clipwise ``logits`` (windows, classes).
+    """One number for a batch of clipwise ``logits`` (windows, classes), by the formulas above.
 
     ``heard`` is what listeners said, ``taught`` what teachers did, zero-weight where a listener
-    spoke; ``class_weight`` is (classes,). The formulas, with z a logit, p and n the positive and
-    negative parts of a cell, BCE+ = -log sigmoid(z) and BCE- = -log(1 - sigmoid(z)):
-
-    - "sum": sum p BCE+ + sum n BCE-
-    - "positives": sum p BCE+ / sum p + sum n BCE-
-    - "both": sum p BCE+ / sum p + sum n BCE- / sum n
-    - "cells": (sum p BCE+ + sum n BCE-) / sum (p + n)
-
-    plus ``soft`` times the same over the taught cells, divided by their weight in all but the
-    first. A batch without known cells gives 0, with a gradient of 0.
+    spoke; ``class_weight`` is (classes,). A batch without known cells gives 0, with a gradient of
+    0.
 
     Where the rows are a part of a batch, ``whole`` is the targets of all of it: what is divided
     by is counted there, so that the losses of all parts add up to that of the batch.
@@ -98,27 +100,38 @@ def masked_loss(
     alarm = softplus(logits)  # -log(1 - sigmoid)
     # (1 - p) ** focal by way of the logarithm: the power's own gradient at p = 1 is infinite.
     miss = -gain * (-loss.focal * alarm).exp() if loss.focal else -gain
-
-    positive, negative = heard.positive, heard.negative
-    present = (positive * miss * scale).sum()
-    absent = (negative * alarm * scale).sum()
-    if loss.reduce in ("positives", "both"):
-        present = present / _at_least_some(all_heard.positive.sum())
-    if loss.reduce == "both":
-        absent = absent / _at_least_some(all_heard.negative.sum())
-    total = present + absent
-    if loss.reduce == "cells":
-        total = total / _at_least_some(all_heard.weight.sum())
+    total = _of_heard(heard, all_heard, miss, alarm, scale, loss)
     if taught is not None and all_taught is not None:
-        soft = (taught.positive * miss + taught.negative * alarm).sum()
-        if loss.reduce != "sum":
-            soft = soft / _at_least_some(all_taught.weight.sum())
-        total = total + loss.soft * soft
+        total = total + loss.soft * _of_taught(taught, all_taught, miss, alarm, loss)
     if loss.pull is not None:
-        nobody = (~known).to(logits.dtype)
-        pulled = (loss.pull * -gain + (1 - loss.pull) * alarm) * nobody
+        pulled = (loss.pull * -gain + (1 - loss.pull) * alarm) * (~known).to(logits.dtype)
         total = total + loss.pull_weight * pulled.sum() / _at_least_some((~all_known).sum())
     return total
+
+
+def _of_heard(
+    heard: CellTargets,
+    whole: CellTargets,
+    miss: Tensor,
+    alarm: Tensor,
+    scale: Tensor,
+    loss: Loss,
+) -> Tensor:
+    present = (heard.positive * miss * scale).sum()
+    absent = (heard.negative * alarm * scale).sum()
+    if loss.reduce in ("positives", "both"):
+        present = present / _at_least_some(whole.positive.sum())
+    if loss.reduce == "both":
+        absent = absent / _at_least_some(whole.negative.sum())
+    total = present + absent
+    return total / _at_least_some(whole.weight.sum()) if loss.reduce == "cells" else total
+
+
+def _of_taught(
+    taught: CellTargets, whole: CellTargets, miss: Tensor, alarm: Tensor, loss: Loss
+) -> Tensor:
+    soft = (taught.positive * miss + taught.negative * alarm).sum()
+    return soft if loss.reduce == "sum" else soft / _at_least_some(whole.weight.sum())
 
 
 def _known(heard: CellTargets, taught: CellTargets | None) -> Tensor:

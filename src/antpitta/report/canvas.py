@@ -35,6 +35,8 @@ PIXELATED = b"image-rendering:crisp-edges;image-rendering:pixelated"
 WIDTH = 7.6  # inches: the text column of the page, and of a printed sheet
 
 NONE = "\N{EN DASH}"  # stands where a number would, if it were defined
+# Behind a text that stands on lines.
+PLATE: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}
 
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": RULE,

@@ -12,20 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from antpitta.report.plots import METRICS
+from antpitta.report.progress import METRICS
 from antpitta.report.story import Story
 from antpitta.report.supervised import count_supervision
 from antpitta.report.tables import (
     FEW,
-    count_nouns,
     list_species,
     list_stages,
     name_weak_species,
     say_meaning,
     say_training,
-    write_count,
-    write_share,
 )
+from antpitta.report.writing import count_nouns, write_count, write_share
 
 Measured = tuple[str, float, float, bool]  # name, macro AP, what of it is lost, whether kept
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$])")

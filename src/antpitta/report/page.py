@@ -17,31 +17,16 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from antpitta.report.bars import draw_species
 from antpitta.report.canvas import ROWS
-from antpitta.report.plots import (
-    METRICS,
-    draw_curves,
-    draw_gain,
-    draw_species,
-    draw_training,
-    drawn_curves,
-    tidy_log,
-)
+from antpitta.report.curves import draw_curves, drawn_curves
+from antpitta.report.lessons import list_teachers, tabulate_pseudo
+from antpitta.report.progress import METRICS, draw_gain, draw_training, tidy_log
 from antpitta.report.spectrograms import draw_example
 from antpitta.report.story import Example, StageResult, Story
 from antpitta.report.supervised import count_supervision, draw_supervision
-from antpitta.report.tables import (
-    count_nouns,
-    list_species,
-    list_stages,
-    list_teachers,
-    say_meaning,
-    say_training,
-    tabulate_pseudo,
-    write_count,
-    write_number,
-    write_share,
-)
+from antpitta.report.tables import list_species, list_stages, say_meaning, say_training
+from antpitta.report.writing import count_nouns, write_count, write_number, write_share
 
 __all__ = ["Example", "StageResult", "Story", "render_page"]
 

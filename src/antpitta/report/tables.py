@@ -1,38 +1,27 @@
-"""Numbers as text, and the rows that the page and the card both show.
+"""The rows and sentences that the page and the card both show: of stages, and of species."""
 
-One place decides how a figure is written, so that page, card and picture cannot disagree:
-three decimals, the interval beside it, and a dash for what is not defined. A figure without an
-interval says so by having none; it is never given one of width 0.
-"""
-
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from antpitta.report.canvas import NONE
-from antpitta.report.plots import METRICS, rank_species, why_undefined
+from antpitta.report.progress import METRICS
+from antpitta.report.ranking import rank_species, why_undefined
 from antpitta.report.story import StageResult, Story
 from antpitta.report.supervised import count_supervision
+from antpitta.report.writing import (
+    Figure,
+    count_nouns,
+    write_count,
+    write_interval,
+    write_number,
+    write_share,
+)
 from antpitta.scores.bootstrap import Interval
 from antpitta.scores.evaluate import Report
 
-NO_SUM = ("recordings",)  # one recording counts for several species
-_NOT_TEACHERS = ("cycle", "species", "recording")
 FEW = 10  # judged present boxes: below, a species' figures move with every single box
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number as it is printed; ``interval`` is empty where there is none."""
-
-    value: str
-    interval: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.value} ({self.interval})" if self.interval else self.value
 
 
 @dataclass(frozen=True)
@@ -61,38 +50,6 @@ class SpeciesRow:
     truth_ap: str
     truth_auc: str
     note: str  # why there is no average precision, or that it rests on few boxes
-
-
-def write_number(value: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if np.isfinite(value) else NONE
-
-
-def write_count(count: float) -> str:
-    return f"{count:,.0f}" if np.isfinite(count) else NONE
-
-
-def count_nouns(count: int, one: str, many: str) -> str:
-    """``1 recording``, ``4,000 recordings``."""
-    return f"{count:,} {one if count == 1 else many}"
-
-
-def write_share(share: float) -> str:
-    """A share as a percentage; a share that is not 0 or 1 is never rounded to it."""
-    if not np.isfinite(share):
-        return NONE
-    percent = 100 * share
-    if 0 < percent < 0.01:
-        return "< 0.01 %"
-    if 99.99 < percent < 100:
-        return "> 99.99 %"
-    return f"{percent:.2f} %"
-
-
-def write_interval(value: float, low: float, high: float) -> Figure:
-    if not np.isfinite(value):
-        return Figure(NONE)
-    ends = f"{low:.3f} to {high:.3f}" if np.isfinite(low) and np.isfinite(high) else ""
-    return Figure(f"{value:.3f}", ends)
 
 
 def write_figures(report: Report) -> tuple[Figure, ...]:
@@ -195,76 +152,3 @@ def say_meaning(report: Report) -> str:
         f"(LWLRAP: {count_nouns(report.ranked, 'recording', 'recordings')} with a species present "
         "and a rival judged absent); what nobody listened for is neither a hit nor a rival."
     )
-
-
-def count_pseudo(pseudo: pd.DataFrame) -> pd.DataFrame:
-    """Rows (``kind``, ``cycle``, ``species``, ``value``, ``whole``), one a printed number.
-
-    Takes one row a label (``recording``, ``species``, ``score``, and ``cycle`` unless there was
-    only one) or rows that are counted already (``cycle``, ``species``, numbers). Whole numbers
-    are counts and add up; others are means.
-    """
-    table = pseudo if "cycle" in pseudo.columns else pseudo.assign(cycle=1)
-    if "recording" in table.columns:
-        table = table[["cycle", "species", "score"]].rename(columns={"score": "mean score"})
-        table.insert(2, "labels", 1)
-    parts = []
-    for kind in table.columns:
-        if kind in _NOT_TEACHERS or not pd.api.types.is_numeric_dtype(table[kind]):
-            continue
-        whole = bool((table[kind].dropna() % 1 == 0).all())
-        groups = table.groupby(["cycle", "species"], sort=False)[kind]
-        values = (groups.sum() if whole else groups.mean()).rename("value").reset_index()
-        parts.append(values.assign(kind=str(kind), whole=whole))
-    columns = ["kind", "cycle", "species", "value", "whole"]
-    return pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
-
-
-@dataclass(frozen=True)
-class PseudoTable:
-    """Species x (kind of number, cycle), with a last row for all species."""
-
-    kinds: tuple[str, ...]
-    cycles: tuple[str, ...]  # under each kind
-    rows: tuple[tuple[str, tuple[str, ...]], ...]
-
-
-def tabulate_pseudo(pseudo: pd.DataFrame) -> PseudoTable:
-    """What :func:`count_pseudo` counts, as it is printed; a mean has no sum over species."""
-    counted = count_pseudo(pseudo).to_dict("records")
-    places = list(dict.fromkeys((row["kind"], row["cycle"]) for row in counted))
-    cells = {(row["species"], row["kind"], row["cycle"]): row for row in counted}
-    rows = []
-    for species in dict.fromkeys(row["species"] for row in counted):
-        line = [cells.get((species, *place)) for place in places]
-        rows.append((str(species), tuple(_write_cell(cell) for cell in line)))
-    totals = []
-    for place in places:
-        column = [cell for (_, *at), cell in cells.items() if tuple(at) == place]
-        whole = place[0] not in NO_SUM and all(cell["whole"] for cell in column)
-        totals.append(write_count(sum(cell["value"] for cell in column)) if whole else NONE)
-    return PseudoTable(
-        kinds=tuple(dict.fromkeys(kind for kind, _ in places)),
-        cycles=tuple(dict.fromkeys(str(cycle) for _, cycle in places)),
-        rows=(*rows, ("all species", tuple(totals))),
-    )
-
-
-def _write_cell(cell: Mapping[Hashable, Any] | None) -> str:
-    if cell is None:
-        return NONE
-    return write_count(cell["value"]) if cell["whole"] else write_number(cell["value"])
-
-
-def list_teachers(pseudo: pd.DataFrame) -> list[str]:
-    """What the text columns say of each cycle: ``cycle 1: teacher stage 2, folds 0 to 4``."""
-    table = pseudo if "cycle" in pseudo.columns else pseudo.assign(cycle=1)
-    said = []
-    for cycle, rows in table.groupby("cycle", sort=False):
-        for name in rows.columns:
-            if name in _NOT_TEACHERS or pd.api.types.is_numeric_dtype(rows[name]):
-                continue
-            values = ", ".join(sorted(set(rows[name].dropna().astype(str))))
-            if values:
-                said.append(f"cycle {cycle}: {name} {values}")
-    return said
