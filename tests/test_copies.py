@@ -41,9 +41,9 @@ DATA = Dataset(
 ALWAYS = Paste(copies=1, chance=1.0, gain=0.0)
 
 
-def sound(rec, start, stop):
+def sound(rec, start, stop, rate):
     """A soft tone, ten times as loud where a frog calls; d is all silence."""
-    t = np.arange(round(start * RATE), round(stop * RATE)) / RATE
+    t = np.arange(round(start * rate), round(stop * rate)) / rate
     wave = 0.01 * np.sin(2 * np.pi * 1000 * t) * (rec.id != "d")
     for one in DATA.annotations:
         if one.recording == rec.id and one.present:
@@ -87,21 +87,29 @@ def test_a_copy_sounds_as_its_host_with_the_call_as_far_above_its_background():
     copies = plan_copies(DATA, FOLDS, ALWAYS, 1)
     one = replace(copies[0], laid=copies[0].laid[:1])
     hear = hearing_copies(sound, [one], DATA, RATE)
-    mixed, host = hear(one.recording, 0, 10), sound(DATA.recordings[1], 0, 10)
+    mixed, host = hear(one.recording, 0, 10, RATE), sound(DATA.recordings[1], 0, 10, RATE)
     new = mixed - host
     assert np.abs(new[: 5 * RATE]).max() == 0
     assert np.abs(new[6 * RATE :]).max() == 0
     level = np.sqrt(np.mean(new[round(5.2 * RATE) : round(5.8 * RATE)] ** 2))
     assert level == pytest.approx(0.1 / np.sqrt(2), rel=0.03)
-    late = hear(one.recording, 5.5, 6)  # a stretch that begins inside the call
+    late = hear(one.recording, 5.5, 6, RATE)  # a stretch that begins inside the call
     np.testing.assert_allclose(late, mixed[round(5.5 * RATE) : 6 * RATE], atol=1e-6)
+
+
+def test_a_copy_is_laid_at_the_rate_that_it_is_asked_for():
+    one = plan_copies(DATA, FOLDS, ALWAYS, 1)[0]
+    hear = hearing_copies(sound, [one], DATA, RATE)
+    twice = hear(one.recording, 0, 10, 2 * RATE)
+    assert len(twice) == 20 * RATE
+    np.testing.assert_allclose(twice[::2], hear(one.recording, 0, 10, RATE), atol=2e-3)
 
 
 def test_recordings_themselves_are_heard_as_they_are():
     copies = plan_copies(DATA, FOLDS, ALWAYS, 1)
     hear = hearing_copies(sound, copies, DATA, RATE)
     for one in DATA.recordings:
-        np.testing.assert_array_equal(hear(one, 0, 10), sound(one, 0, 10))
+        np.testing.assert_array_equal(hear(one, 0, 10, RATE), sound(one, 0, 10, RATE))
 
 
 def test_copies_are_learnt_from_by_whoever_learns_from_the_host():

@@ -293,7 +293,7 @@ def test_birdnet_gives_its_embedding_where_somebody_brings_it():
     pen = make_pen(read_recipe("embedding").model_copy(update={"embedding": pinned}),
                    find_network(pinned))  # fmt: skip
     assert pen.width == 1024 + 6 * 108
-    found = pen.draw(noise(48_000 * 4), 8)
+    found = pen.draw(noise(48_000 * 4), 8, 48_000)
     assert np.isfinite(found).all()
     assert len(np.unique(found, axis=0)) == 8
 
@@ -386,7 +386,7 @@ def test_a_pen_draws_each_image_on_its_own_clock(tmp_path, write_network):
     pen = make_pen(mine, tmp_path / "a.onnx")
     wave = noise(round(4.5 * RATE))
     recording = Recording("r", Path("r.wav"), RATE, len(wave))
-    read = lambda one, start, stop: wave[round(start * RATE) : round(stop * RATE)]  # noqa: E731
+    read = lambda one, start, stop, _: wave[round(start * RATE) : round(stop * RATE)]  # noqa: E731
     assert pen.drawing.images_of(recording.duration) == [(0.0, 2.0), (2.0, 4.5)]
     found = pen.image(recording, 2.0, 4.5, read)
     assert len(found) == pen.drawing.grid_of(2.0, 4.5).frames == 5
@@ -401,7 +401,7 @@ def test_what_is_no_number_is_told_with_file_and_time(tmp_path, write_network):
     wave[3 * RATE :] = 0
     recording = Recording("r", Path("r.wav"), RATE, len(wave))
     with pytest.raises(NoVector, match=r"r.wav: .* no number.* at 3.5 s") as said:
-        pen.image(recording, 0.0, 6.0, lambda one, start, stop: wave)
+        pen.image(recording, 0.0, 6.0, lambda *asked: wave)
     assert "\n" not in str(said.value)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -166,11 +165,8 @@ def test_prediction_sees_what_training_saw(embedded, scapes):
     file = next((scapes / "train").glob("*.*"))
     recording = probe(file, file.stem)
 
-    def hear(recording, start, stop):
-        return read(recording, start, stop, 16_000)
-
     (image,) = pen.drawing.images_of(recording.duration)
-    found = pen.image(recording, *image, hear)
+    found = pen.image(recording, *image, read)
     net = choir.listeners[0].engine.nets[0]
     with torch.inference_mode():
         wanted = net(torch.from_numpy(found)[None]).framewise.sigmoid()[0]
@@ -239,12 +235,11 @@ def test_a_recording_of_several_images_is_kept_whole_and_cut_again(embedded, tmp
     recording = probe(tmp_path / "long.wav", "long")
     [listener] = Choir(read_bundle(embedded.model)).listeners
     plain = Pen(listener.pen.drawing, listener.pen.width, listener.pen.draw)
-    read_16 = partial(read, sample_rate=16_000)
     images = plain.drawing.images_of(recording.duration)
     assert len(images) > 1
     for start, stop in images:
-        kept = listener.pen.image(recording, start, stop, read_16)
-        np.testing.assert_array_equal(kept, plain.image(recording, start, stop, read_16))
+        kept = listener.pen.image(recording, start, stop, read)
+        np.testing.assert_array_equal(kept, plain.image(recording, start, stop, read))
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
 
 

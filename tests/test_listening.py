@@ -35,7 +35,8 @@ def wave_of(recording):
     return rng.standard_normal(recording.samples).astype(np.float32)
 
 
-def read(recording, start, stop):
+def read(recording, start, stop, rate):
+    assert rate == recording.sample_rate == RATE
     return wave_of(recording)[round(start * RATE) : round(stop * RATE)]
 
 
@@ -48,9 +49,9 @@ def heard(listener, recording, read):
     return listener.gather(listen_together([listener], recording, cuts, read)[0], cuts)
 
 
-def breaks_off(recording, start, stop):
+def breaks_off(recording, start, stop, rate):
     """The header promises more than there is: nothing is left after 1 s."""
-    return read(recording, start, stop)[: max(0, round((1.0 - start) * RATE))]
+    return read(recording, start, stop, rate)[: max(0, round((1.0 - start) * RATE))]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soxr
 import torch
 
 from antpitta.core.drawings import Front
@@ -22,6 +23,7 @@ from antpitta.sound.logmel import (
     mel_matrix,
     mel_to_hz,
     picture,
+    resampled_power,
     to_bytes,
 )
 
@@ -91,6 +93,71 @@ def test_what_lies_more_than_80_decibels_below_the_loudest_is_cut_off(mel):
     assert found.max() - found.min() <= 80.0001
     narrow = LogMel(Front(range=30.0))(torch.from_numpy(signal())[None])
     torch.testing.assert_close(narrow, torch.maximum(found, found.max() - 30))
+
+
+def loud(rate, seconds=4.0):
+    """Noise up to the rate's own middle, tones and their pauses."""
+    t = np.arange(round(rate * seconds)) / rate
+    wave = 0.02 * np.random.default_rng(1).standard_normal(len(t))
+    wave += 0.3 * np.sin(2 * np.pi * (300 * t + 800 * t**2)) * (np.sin(9 * t) > 0)
+    return (wave + 0.1 * np.sin(2 * np.pi * 0.42 * rate * t)).astype(np.float32)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 31_250, 48_000])
+def test_a_wave_at_its_own_rate_is_drawn_as_if_it_had_been_resampled(mel, rate):
+    assert Front().rate_for(rate) == rate
+    wave = loud(rate)
+    resampled = picture(soxr.resample(wave, rate, 32_000, quality="HQ"), mel).astype(int)
+    found = picture(wave, LogMel(Front(), rate), len(resampled)).astype(int)
+    apart = np.abs(found - resampled)[3:-3]  # at its ends, what lies beyond is reflected later
+    heard = apart[:, band_edges(Front())[2:] < 0.47 * rate]
+    assert heard.max() <= 1
+    assert (heard == 0).mean() > 0.95
+    assert apart.mean() < 0.2  # a band across the rate's middle has a few decibels more or less
+
+
+def test_what_resampling_leaves_is_all_but_the_top_of_the_band():
+    left = 10 * np.log10(resampled_power(Front(), 48_000) * 1.5**2)
+    hertz = np.arange(1025) * 32_000 / 2048
+    np.testing.assert_allclose(left[hertz < 14_000], 0, atol=0.01)
+    assert left[-1] < -90
+    assert len(resampled_power(Front(), 16_000)) == 513
+
+
+def test_frames_read_where_they_lie_equal_those_of_a_copy():
+    for sizes in ((256, 80), (256, 64), (256, 200), (64, 64)):
+        front = Front(sample_rate=8000, n_fft=sizes[0], hop=sizes[1], bands=16, high=4000.0)
+        mel = LogMel(front)
+        for samples in (*range(1, 700, 7), *range(sizes[0] - 2, sizes[0] + 3), 5000, 40_003):
+            wave = np.random.default_rng(samples).standard_normal(samples).astype(np.float32)
+            pad = sizes[0] // 2
+            around = np.pad(wave, pad, mode="reflect" if samples > pad else "constant")
+            frames = np.lib.stride_tricks.sliding_window_view(around, sizes[0])[:: sizes[1]]
+            hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(sizes[0]) / sizes[0])
+            power = np.square(np.abs(np.fft.rfft(frames * hann))) @ mel_matrix(front).T
+            wanted = 10 * np.log10(np.maximum(power, 1e-10))
+            wanted = np.maximum(wanted, wanted.max() - 80)
+            found = mel(torch.from_numpy(wave)[None])[0].numpy()
+            np.testing.assert_allclose(found, wanted, atol=5e-3)
+
+
+def test_frames_are_as_many_as_asked_for():
+    wave = loud(48_000)[: 48_000 - 1]
+    fine = LogMel(Front(), 48_000)
+    assert len(picture(wave, fine)) == 63
+    few, many = picture(wave[: 62 * 768 - 1], fine, 62), picture(wave[: 62 * 768 - 1], fine, 63)
+    assert (len(few), len(many)) == (62, 63)
+    assert many[-1].any()
+
+
+def test_a_recordings_own_rate_is_kept_where_frames_fall_on_its_samples():
+    asked = (1000, 8000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 192_000)
+    kept = [rate for rate in asked if Front().rate_for(rate) == rate]
+    assert kept == [1000, 8000, 16_000, 24_000, 32_000, 48_000]
+    assert all(Front().rate_for(rate) in (rate, 32_000) for rate in asked)
+    odd = Front(n_fft=34, hop=16)
+    assert odd.rate_for(16_000) == 32_000  # 17 samples have no middle
+    assert Front(low=600.0).rate_for(1000) == 32_000  # nothing of the band would be there
 
 
 @pytest.mark.parametrize("samples", [1, 100, 511, 1024, 1025, 2048])

@@ -5,7 +5,7 @@ recorder's whole day keeps all cores busy as a thousand short files do.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from antpitta.scores.ensemble import Blend
 
 Floats = NDArray[np.float32]
-Reader = Callable[[int], Read]  # the function that reads at a sample rate
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,9 @@ class Choir:
                 found += [Piece(mine, (cut,)) for cut in cuts]
         return found
 
-    def hear(self, recording: Recording, piece: Piece, reader: Reader) -> list[Parts]:
+    def hear(self, recording: Recording, piece: Piece, read: Read) -> list[Parts]:
         """What each listener of the piece hears in it."""
         together = [self.listeners[i] for i in piece.listeners]
-        read = reader(together[0].pen.drawing.sample_rate)
         return listen_together(together, recording, piece.cuts, read)
 
     def gather(

@@ -112,7 +112,7 @@ def _hear(choir: Choir, task: _Task) -> _Outcome:
     if task.piece is None or opened.recording is None or opened.troubles:
         return _Outcome()
     try:
-        parts = choir.hear(opened.recording, task.piece, partial(_reader, notes))
+        parts = choir.hear(opened.recording, task.piece, _reader(notes))
         return _Outcome(parts, tuple(notes))
     except BROKEN as trouble:
         return _Outcome(trouble=str(trouble))
@@ -172,10 +172,12 @@ def _cut_short(recording: Recording) -> list[str]:
     return [f"is cut short: {gone:.1f} s are gone from its end"] if gone > TAIL else []
 
 
-def _reader(notes: list[str], sample_rate: int) -> Read:
+def _reader(notes: list[str]) -> Read:
     """Reads on behind a break as silence, so that what came before it is not lost."""
 
-    def reading(recording: Recording, start: float, stop: float) -> NDArray[np.float32]:
+    def reading(
+        recording: Recording, start: float, stop: float, sample_rate: int
+    ) -> NDArray[np.float32]:
         try:
             return read(recording, start, stop, sample_rate, notes)
         except UnreadableAudio:

@@ -197,9 +197,8 @@ def untrained_model(recipe: Recipe, audio: Sequence[Path], home: Path) -> Path:
             torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
     weights = home / "fold0.safetensors"
     save_tensors(net.state_dict(), weights)
-    heard = partial(read, sample_rate=recipe.drawing.sample_rate)
     recordings = [open_file(one) for one in list_files(audio)[0][:STEPS]]
-    images = [pen.image(one, *pen.drawing.images_of(one.duration)[0], heard) for one in recordings]
+    images = [pen.image(one, *pen.drawing.images_of(one.duration)[0], read) for one in recordings]
     whole = recipe.drawing.frames_of(recipe.drawing.image)
     plain = to_openvino([net], pen.width, whole)
     bundle = Bundle(

@@ -54,11 +54,14 @@ def time_steps(
         one = clock.of("open", open_file, listed)
         stop = min(one.duration, drawing.image)
         minutes.append(stop / MINUTE)
+        rate = drawing.rate_for(one.sample_rate)
         wave = clock.of("decode", read, one, 0, stop, one.sample_rate)
-        clock.of("resample", soxr.resample, wave, one.sample_rate, drawing.sample_rate)
-        whole = read(one, 0, stop, drawing.sample_rate)
-        frames = drawing.frames_of(stop)
-        image = clock.of("mel", pen.draw, whole, frames)
+        if rate == one.sample_rate:
+            clock.seconds.setdefault("resample", []).append(0.0)
+        else:
+            clock.of("resample", soxr.resample, wave, one.sample_rate, rate)
+            wave = read(one, 0, stop, rate)
+        image = clock.of("mel", pen.draw, wave, drawing.frames_of(stop), rate)
         for kind, engine in engines.items():
             if engine is not None:
                 clock.of(kind, engine.hear, image)

@@ -27,8 +27,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-DRAWING = 2  # of spectrograms; raised when the same settings come to draw other pictures
+DRAWING = 3  # of spectrograms; raised when the same settings come to draw other pictures
 EMBEDDING = 1  # the same, of embeddings
+WIDEST = 1.5  # times a drawing's rate: beyond it, resampling is less work than longer transforms
 
 
 class Drawing(Settings):
@@ -50,6 +51,10 @@ class Drawing(Settings):
     @abstractmethod
     def frames_of(self, seconds: float) -> int:
         """How many frames a stretch of ``seconds`` gives."""
+
+    def rate_for(self, recorded: int) -> int:
+        """At which rate a recording of ``recorded`` samples a second is to be read."""
+        return self.sample_rate
 
     def images_of(self, duration: float) -> list[tuple[float, float]]:
         """(start, stop) in seconds of each image of a recording; a remainder is left out."""
@@ -96,6 +101,19 @@ class Front(Drawing):
     def frames_of(self, seconds: float) -> int:
         """How many frames a stretch of ``seconds`` gives: frames are centred, so one more."""
         return round(seconds * self.sample_rate) // self.hop + 1
+
+    def rate_for(self, recorded: int) -> int:
+        """The recording's own rate, where the frames fall on whole samples of it.
+
+        The transform then costs less than resampling would.
+
+        >>> [Front().rate_for(rate) for rate in (16_000, 44_100, 48_000, 96_000)]
+        [16000, 32000, 48000, 32000]
+        """
+        whole = all(recorded * size % self.sample_rate == 0 for size in (self.hop, self.n_fft))
+        even = recorded * self.n_fft // self.sample_rate % 2 == 0  # a frame's middle is a sample
+        heard = 2 * self.low < recorded <= WIDEST * self.sample_rate
+        return recorded if whole and even and heard else self.sample_rate
 
 
 BESIDE = "beside"  # where the labels of a network that is known by name lie: in its folder

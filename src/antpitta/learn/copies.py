@@ -74,37 +74,38 @@ def plan_copies(dataset: Dataset, folds: Ints, paste: Paste, seed: int) -> list[
 
 
 def hearing_copies(read: Read, copies: list[Copy], dataset: Dataset, sample_rate: int) -> Read:
-    """``read``, which knows the data set's recordings, taught to read the copies too."""
+    """``read``, which knows the data set's recordings, taught to read the copies too.
+
+    How loud recordings are is told at ``sample_rate``, calls are laid at the rate asked for.
+    """
     by_id = {copy.recording.id: copy for copy in copies}
     known = {recording.id: recording for recording in dataset.recordings}
 
     @lru_cache(maxsize=LEVELS)
     def level(recording: str, low: float, high: float) -> float:
         one = known[recording]
-        wave = read(one, 0.0, min(one.duration, 60.0))
+        wave = read(one, 0.0, min(one.duration, 60.0), sample_rate)
         return steady_level(in_band(wave, sample_rate, low, high), sample_rate)
 
-    def call_of(host: Recording, one: Laid) -> Wave:
+    def call_of(host: Recording, one: Laid, rate: int) -> Wave:
         box, source = one.call, known[one.call.recording]
         lead = min(box.start, 0.25)  # room for the filter to settle in
-        wave = read(source, box.start - lead, min(box.stop + 0.25, source.duration))
-        wave = in_band(wave, sample_rate, box.low, box.high)
-        first = round(lead * sample_rate)
-        call = wave[first : first + round((box.stop - box.start) * sample_rate)]
+        wave = read(source, box.start - lead, min(box.stop + 0.25, source.duration), rate)
+        wave = in_band(wave, rate, box.low, box.high)
+        first = round(lead * rate)
+        call = wave[first : first + round((box.stop - box.start) * rate)]
         here = level(host.id, box.low, box.high)
-        return faded(call, sample_rate) * factor(
-            here, level(source.id, box.low, box.high), one.gain
-        )
+        return faded(call, rate) * factor(here, level(source.id, box.low, box.high), one.gain)
 
-    def hear(recording: Recording, start: float, stop: float) -> Wave:
+    def hear(recording: Recording, start: float, stop: float, rate: int) -> Wave:
         copy = by_id.get(recording.id)
         if copy is None:
-            return read(recording, start, stop)
+            return read(recording, start, stop, rate)
         host = dataset.recordings[copy.host]
-        wave = read(host, start, stop).copy()
+        wave = read(host, start, stop, rate).copy()
         for one in copy.laid:
             if one.at < stop and one.at + one.call.stop - one.call.start > start:
-                lay(wave, call_of(host, one), round((one.at - start) * sample_rate))
+                lay(wave, call_of(host, one, rate), round((one.at - start) * rate))
         return wave
 
     return hear

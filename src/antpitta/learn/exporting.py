@@ -127,11 +127,11 @@ def export_networks(
 def _set_exam(dataset: Dataset, recipe: Recipe, folds: dict[str, int]) -> _Exam:
     judged = {said.recording for said in dataset.annotations}
     chosen = _spread([one for one in dataset.recordings if one.id in judged], MOST)
-    pen, rate = make_pen(recipe), recipe.drawing.sample_rate
+    pen = make_pen(recipe)
     drawn = cached_pictures(
         chosen,
         recipe.drawing.digest,
-        lambda one: pen.whole(one, partial(read, sample_rate=rate)),
+        lambda one: pen.whole(one, read),
     )
     images = [_cut(recipe, one, whole) for one, whole in zip(chosen, drawn, strict=True)]
     return _Exam(dataset, recipe, chosen, images, folds)

@@ -52,8 +52,7 @@ def train_stages(
     network = find_network(recipe.embedding) if recipe.embedding else None
     pen = make_pen(recipe, network)
     copies = plan_copies(dataset, folds, recipe.paste, recipe.deal)
-    rate = recipe.drawing.sample_rate
-    hear = hearing_copies(partial(read, sample_rate=rate), copies, dataset, rate)
+    hear = hearing_copies(read, copies, dataset, recipe.drawing.sample_rate)
     plans = {copy.recording.id: copy.digest for copy in copies}
     all_of_them = [*dataset.recordings, *(copy.recording for copy in copies)]
     drawn = cached_pictures(

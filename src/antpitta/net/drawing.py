@@ -6,6 +6,7 @@ draw with the same pen.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from antpitta.sound.logmel import LogMel, picture
 
 Wave = NDArray[np.float32]
 Picture = NDArray[Any]  # (frames, width): uint8 of a spectrogram, float16 of an embedding
-Read = Callable[[Recording, float, float], Wave]
+Read = Callable[[Recording, float, float, int], Wave]  # from, to, in seconds; at a sample rate
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Pen:
 
     drawing: Drawing
     width: int
-    draw: Callable[[Wave, int], Picture]  # of a whole image's wave, so many frames
+    draw: Callable[[Wave, int, int], Picture]  # of a whole image's wave, so many frames, its rate
 
     def whole(self, recording: Recording, read: Read) -> Picture:
         """The picture of a recording: its images end to end, (frames, width)."""
@@ -37,16 +38,17 @@ class Pen:
         return np.concatenate([self.image(recording, *cut, read) for cut in images])
 
     def image(self, recording: Recording, start: float, stop: float, read: Read) -> Picture:
-        """One image; ``read`` gives a stretch of sound at the drawing's sample rate.
+        """One image of what ``read`` gives, at the rate that the drawing asks for.
 
         Sound that ends before its header says it does is filled up with silence. Raises NoVector
         where the network of an embedding gives what is no number.
         """
-        need = round((stop - start) * self.drawing.sample_rate)
-        wave = read(recording, start, stop)[:need]
+        rate = self.drawing.rate_for(recording.sample_rate)
+        need = round((stop - start) * rate)
+        wave = read(recording, start, stop, rate)[:need]
         if len(wave) < need:
             wave = np.pad(wave, (0, need - len(wave)))
-        found = self.draw(wave, self.drawing.frames_of(stop - start))
+        found = self.draw(wave, self.drawing.frames_of(stop - start), rate)
         sound = np.isfinite(found).all(axis=1)
         if not sound.all():
             at = start + int(sound.argmin()) * (stop - start) / len(found)
@@ -63,9 +65,16 @@ def make_pen(recipe: Recipe, network: Path | None = None) -> Pen:
     Raises UserMistake as :class:`Embedder` does.
     """
     if recipe.embedding is None:
-        mel = LogMel(recipe.front)
-        return Pen(recipe.front, recipe.front.bands, lambda wave, frames: picture(wave, mel))
+        front = recipe.front
+        mel_at = cache(partial(LogMel, front))
+
+        def draw(wave: Wave, frames: int, rate: int) -> Picture:
+            return picture(wave, mel_at(rate), frames)
+
+        return Pen(front, front.bands, draw)
     if network is None:
         raise ValueError("the file of the embedding's network was not handed in")
     embedder = Embedder(recipe.embedding, network)
-    return Pen(recipe.embedding, embedder.width, embedder.draw)
+    return Pen(
+        recipe.embedding, embedder.width, lambda wave, frames, _: embedder.draw(wave, frames)
+    )
