@@ -70,7 +70,10 @@ def test_names_reach_the_species_whatever_the_tables_call_them(tmp_path, scapes)
         tmp_path / "antpitta.toml",
         f'audio = "{scapes}/train"\npresent = "tp.csv"\nnames = "n.csv"\n',
     )
-    assert ap.open_data(tmp_path).dataset.aliases == {"s3": ("wood frog", "Lithobates sylvaticus")}
+    opened = ap.open_data(tmp_path)
+    assert opened.dataset.aliases == {"s3": ("wood frog", "Lithobates sylvaticus")}
+    (finding,) = [one for one in opened.findings if one.file == str(tmp_path / "n.csv")]
+    assert "1 species are in no table of boxes, the first '9'" in finding.what
 
 
 def test_names_are_equal_whatever_their_case_hyphens_and_apostrophes(tmp_path):

@@ -10,10 +10,9 @@
 import json
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import MappingProxyType
 
 from antpitta.core.errors import Finding, UserMistake
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Dataset, Recording
@@ -104,15 +103,11 @@ def open_dataset(source: DataSource) -> Opened:
     """
     verdicts = ((source.present, True), (source.absent, False), (source.annotations, None))
     tables = [read_table(path, verdict) for paths, verdict in verdicts for path in paths]
-    aliases = read_aliases(source.names) if source.names else {}
-    return match_tables(find_recordings(source.audio, source.sites), tables, aliases)
+    opened = match_tables(find_recordings(source.audio, source.sites), tables)
+    return _named(opened, source.names) if source.names else opened
 
 
-def match_tables(
-    found: Found,
-    tables: Sequence[Table],
-    aliases: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
-) -> Opened:
+def match_tables(found: Found, tables: Sequence[Table]) -> Opened:
     """Give every row its recording; see :func:`open_dataset`."""
     names = {said.label.strip() for table in tables for said in table.annotations}
     labels = class_names(names - {EVERY_CLASS})
@@ -137,7 +132,7 @@ def match_tables(
     _refuse_nothing(tables, rows, unvalidated, len(annotations), labels, found)
     classes = Classes(tuple(dict.fromkeys(labels.values())))
     return Opened(
-        Dataset(found.recordings, tuple(annotations), classes, _ours(aliases, labels)),
+        Dataset(found.recordings, tuple(annotations), classes),
         tuple(findings),
         missing,
         rows,
@@ -154,15 +149,23 @@ def class_names(labels: set[str]) -> dict[str, str]:
     return {label: label for label in sorted(labels)}
 
 
-def _ours(
-    aliases: Mapping[str, tuple[str, ...]], labels: dict[str, str]
-) -> dict[str, tuple[str, ...]]:
-    """What else each class is called; a table may speak of it by the tables' label or by ours."""
-    ours = {**{name: name for name in labels.values()}, **labels}
-    found: dict[str, tuple[str, ...]] = {}
-    for label in (label for label in aliases if label in ours):
-        found[ours[label]] = (*found.get(ours[label], ()), *aliases[label])
-    return found
+def _named(opened: Opened, table: Path) -> Opened:
+    """With what else the classes are called; the table names them as the tables do, or as we do."""
+    aliases: dict[str, tuple[str, ...]] = {}
+    strangers = []
+    for label, others in read_aliases(table).items():
+        name = label if label in opened.dataset.classes.names else class_names({label})[label]
+        if name in opened.dataset.classes.names:
+            aliases[name] = (*aliases.get(name, ()), *others)
+        else:
+            strangers.append(label)
+    findings = opened.findings
+    if strangers:
+        what = f"{len(strangers)} species are in no table of boxes, the first {strangers[0]!r}"
+        remedy = "nothing, if that is so; else write species as the tables do"
+        findings = (*findings, Finding(str(table), None, what, remedy, False))
+    dataset = replace(opened.dataset, aliases=aliases)
+    return replace(opened, dataset=dataset, findings=findings)
 
 
 def _placed(said: Annotation, recording: Recording, labels: dict[str, str]) -> Annotation:
