@@ -145,7 +145,11 @@ class SedNet(nn.Module):
         """``layer`` of the levelled features; a settled level is folded into the weights."""
         weight = layer.weight if self.ease is None else layer.weight * self.ease
         if not isinstance(self.level, nn.BatchNorm1d) or self.level.training:
-            return nn.functional.conv1d(self.level(seen), weight, layer.bias)
+            levelled = self.level(seen)
+            if self.ease is not None:
+                return nn.functional.conv1d(levelled, weight, layer.bias)
+            found: Tensor = layer(levelled)  # so that hooks on it, such as counters, are called
+            return found
         mean, var = self.level.running_mean, self.level.running_var
         assert mean is not None
         assert var is not None
