@@ -115,13 +115,14 @@ def _decode(
     parts: list[Floats] = []
     try:
         with sf.SoundFile(recording.path) as file:
+            doubtful = not file.subtype.startswith("PCM")  # whole numbers are all numbers
             if first:
                 file.seek(first)
             while first < last:
                 frames = file.read(min(block, last - first), dtype="float32", always_2d=True)
                 if not len(frames):
                     break
-                if not np.isfinite(frames).all():
+                if doubtful and not np.isfinite(frames).all():
                     notes += [NO_NUMBERS] if NO_NUMBERS not in notes else []
                     np.nan_to_num(frames, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
                 parts.append(frames.mean(axis=1) if frames.shape[1] > 1 else frames[:, 0])
