@@ -24,13 +24,16 @@ import numpy as np
 import openvino
 import torch
 from numpy.typing import NDArray
+from openvino import opset13 as ops
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+from openvino.passes import ConstantFolding, Manager
 from torch import Tensor, nn
 
 from antpitta.net.engines import STRIDE, WHOLE, filled
 from antpitta.net.heads import Heads, one_body
 from antpitta.net.sed import SedNet
+from antpitta.net.stem import made_grey
 
 Picture = NDArray[Any]
 
@@ -49,8 +52,8 @@ class _Framewise(nn.Module):
 
 def to_openvino(nets: Sequence[SedNet], bands: int, frames: int) -> openvino.Model:
     """One network for the folds of a model; ``frames`` are those of a whole image."""
-    framewise = _Framewise([net.cpu().eval() for net in nets]).eval()
     length = filled(frames, frames, nets[0].stride)
+    framewise = _Framewise([made_grey(net.cpu().eval(), length, bands) for net in nets]).eval()
     example = torch.zeros(1, length, bands, dtype=torch.uint8)
     example[:, ::3] = 128  # not silence: frames of nothing but 0 are padding
     with warnings.catch_warnings(), torch.inference_mode():
@@ -66,6 +69,7 @@ def to_openvino(nets: Sequence[SedNet], bands: int, frames: int) -> openvino.Mod
     taken.set_element_type(openvino.Type.u8)
     taken.set_partial_shape(openvino.PartialShape([1, -1, bands]))
     model.validate_nodes_and_infer_types()
+    _take_pads_in(model)
     return _marked(model, nets[0].stride, frames)
 
 
@@ -86,6 +90,39 @@ def to_int8(model: openvino.Model, pictures: Sequence[Picture]) -> openvino.Mode
         )
     small.reshape([1, -1, given[0].shape[2]])
     return _marked(small, stride, whole)
+
+
+def _take_pads_in(model: openvino.Model) -> None:
+    """Silence around a convolution's input becomes a setting of it.
+
+    OpenVINO does so itself, but not where networks share their padded input; those convolutions
+    would then compute in float.
+    """
+    folding = Manager()
+    folding.register_pass(ConstantFolding())
+    folding.run_passes(model)
+    for op in model.get_ordered_ops():
+        pad = op.input_value(0).get_node() if op.get_type_name() == "Convolution" else None
+        if pad is None or pad.get_type_name() != "Pad":
+            continue
+        begin, end, filler = (pad.input_value(i).get_node() for i in (1, 2, 3))
+        if any(one.get_type_name() != "Constant" for one in (begin, end, filler)):
+            continue
+        around = np.concatenate([begin.data, end.data])
+        own = op.get_attributes()
+        plain = pad.get_attributes()["pad_mode"] == "constant" and own["auto_pad"] == "explicit"
+        if not plain or filler.data.any() or around.min() < 0 or around.reshape(2, -1)[:, :2].any():
+            continue
+        new = ops.convolution(
+            pad.input_value(0),
+            op.input_value(1),
+            own["strides"],
+            list(own["pads_begin"] + begin.data[2:]),
+            list(own["pads_end"] + end.data[2:]),
+            own["dilations"],
+        )
+        new.set_friendly_name(op.get_friendly_name())
+        op.output(0).replace(new.output(0))
 
 
 def _silent_nncf() -> Any:

@@ -1,0 +1,87 @@
+"""Grey pictures through a folded first layer, against the three channels that it stands for."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from antpitta.core.config import Network
+from antpitta.net.export import to_int8, to_openvino
+from antpitta.net.sed import SedNet
+from antpitta.net.stem import GreyStem, made_grey
+
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).double(), torch.tensor([0.229, 0.224, 0.225])
+BANDS = 32
+
+
+def pixels(frames=50, bands=BANDS):
+    rng = np.random.default_rng(1)
+    return torch.from_numpy(rng.integers(1, 256, (2, frames, bands)).astype(np.uint8))
+
+
+def net_of(backbone, bands=BANDS):
+    torch.manual_seed(0)
+    return SedNet(Network(backbone=backbone, pretrained=False), 3, bands=bands).eval()
+
+
+def differ(one, other, seen):
+    with torch.inference_mode():
+        a, b = (net.features(net.prepare(seen)) for net in (one, other))
+    return float((a - b).abs().max() / a.abs().max())
+
+
+@pytest.mark.parametrize("mean", [MEAN, torch.full((3,), 0.5).double()], ids=["apart", "alike"])
+@pytest.mark.parametrize(("size", "padding", "bias"), [(7, 3, False), (5, 2, True), (3, 1, True)])
+def test_the_folded_convolution_is_the_one_of_three_channels(size, padding, bias, mean):
+    torch.manual_seed(2)
+    first = nn.Conv2d(3, 8, size, 2, padding, bias=bias)
+    seen = pixels()
+    channels = (seen[:, None] / 255 - mean.view(3, 1, 1)) / STD.view(3, 1, 1)
+    stem = GreyStem(first, mean, STD.double())
+    with torch.inference_mode():
+        wanted, found = first(channels.float()), stem(stem.fold(seen))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)  # edges and all
+    alike = bool((mean == mean[0]).all())
+    assert stem.fold(seen).shape == (2, 4 if alike else 5, 25, 16)
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "tf_efficientnet_lite0", "resnet18d"])
+def test_a_network_made_grey_says_the_same(backbone):
+    net = net_of(backbone)
+    grey = made_grey(net, 64, BANDS)
+    assert grey is not net
+    assert differ(net, grey, pixels(64)) < 1e-4
+    assert any(isinstance(one, GreyStem) for one in grey.modules())
+    assert not any(isinstance(one, GreyStem) for one in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "bands"), [("convnext_atto", 32), ("vgg11", 32), ("test_resnet", 33)]
+)
+def test_what_does_not_fold_is_left_as_it_is(backbone, bands):
+    net = net_of(backbone, bands)
+    assert made_grey(net, 64, bands) is net
+
+
+def test_a_network_that_would_say_something_else_is_left_as_it_is(monkeypatch):
+    net = net_of("test_resnet")
+    with torch.no_grad():
+        net.std *= 2
+    assert made_grey(net, 64, BANDS) is not net
+    first = next(one for one in net.body.modules() if isinstance(one, nn.Conv2d))
+    first.register_forward_hook(lambda layer, given, found: found + 1)  # as a subclass might
+    assert made_grey(net, 64, BANDS) is net
+
+
+def test_networks_that_share_their_input_compute_in_int8_from_the_first_layer_on():
+    nets = [net_of("test_resnet"), net_of("test_resnet")]
+    with torch.no_grad():
+        next(iter(nets[1].body.parameters())).mul_(0.5)
+    plain = to_openvino(nets, BANDS, 128)
+    images = [one.numpy() for one in pixels(128)]
+    for model in (plain, to_int8(plain, images)):
+        layers = [op for op in model.get_ops() if op.get_type_name() == "Convolution"]
+        fed = [op.input_value(0).get_node().get_type_name() for op in layers]
+        assert len(layers) > 4
+        assert "Pad" not in fed
+    assert set(fed) <= {"FakeQuantize", "MaxPool"}  # which passes on what was made int8
