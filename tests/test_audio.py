@@ -7,6 +7,7 @@ import pytest
 import soundfile as sf
 
 from antpitta.files.audio import UnreadableAudio, content_key, probe, read
+from antpitta.files.flac import read_whole
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx" / "audio"
 
@@ -159,3 +160,33 @@ def test_a_real_recording_reads_as_a_minute():
     sound = read(recording, 0.0, 60.0, 32000)
     assert len(sound) == 1_920_000
     assert 1e-4 < np.abs(sound).max() <= 1.1
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_a_whole_flac_has_the_samples_that_libsndfile_gives(tmp_path, subtype, channels):
+    sound = np.random.default_rng(1).normal(0, 0.2, (30001, channels)).clip(-1, 1)
+    recording = save(tmp_path / "a.flac", sound, 48000, subtype=subtype)
+    wanted, _ = sf.read(recording.path, dtype="float32", always_2d=True)
+    np.testing.assert_array_equal(read_whole(recording), wanted)
+    np.testing.assert_array_equal(
+        read(recording, 0.0, recording.duration, 48000), wanted.mean(axis=1)
+    )
+
+
+def test_a_flac_with_a_broken_frame_is_left_to_libsndfile(tmp_path):
+    recording = save(tmp_path / "a.flac", tone(48000, 3) + 0.01, 48000)
+    raw = bytearray(recording.path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    recording.path.write_bytes(raw)
+    assert read_whole(recording) is None
+    notes: list[str] = []
+    assert 0 < len(read(recording, 0.0, 3.0, 48000, notes)) < 3 * 48000
+    assert notes
+
+
+def test_large_files_and_other_formats_are_not_decoded_whole(tmp_path, monkeypatch):
+    assert read_whole(save(tmp_path / "a.wav", tone(8000, 1), 8000)) is None
+    recording = save(tmp_path / "a.flac", tone(8000, 1), 8000)
+    monkeypatch.setattr("antpitta.files.flac.LARGEST", 7999)
+    assert read_whole(recording) is None

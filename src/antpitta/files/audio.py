@@ -17,6 +17,7 @@ import soxr
 from numpy.typing import NDArray
 
 from antpitta.core.types import Recording
+from antpitta.files.flac import read_whole
 
 SUFFIXES = frozenset(
     (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mpga", ".aif", ".aiff", ".au", ".w64")
@@ -111,6 +112,10 @@ def _decode(
     recording: Recording, first: int, last: int, notes: list[str], block: int = 0
 ) -> Floats:
     """Frames ``first`` to ``last`` of the file, or up to where it breaks, as mono."""
+    if not first and last >= recording.samples and not block:
+        whole = read_whole(recording)
+        if whole is not None:
+            return _mono(whole)
     block = block or max(_SMALL + 1, _BLOCK // recording.channels)
     parts: list[Floats] = []
     try:
@@ -125,7 +130,7 @@ def _decode(
                 if doubtful and not np.isfinite(frames).all():
                     notes += [NO_NUMBERS] if NO_NUMBERS not in notes else []
                     np.nan_to_num(frames, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-                parts.append(frames.mean(axis=1) if frames.shape[1] > 1 else frames[:, 0])
+                parts.append(_mono(frames))
                 first += len(frames)
     except (sf.SoundFileError, OSError) as trouble:
         if block > _SMALL:  # a block is lost whole, with the good sound before the break
@@ -139,6 +144,10 @@ def _decode(
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+
+
+def _mono(frames: Floats) -> Floats:
+    return frames.mean(axis=1) if frames.shape[1] > 1 else frames[:, 0]
 
 
 def _reason(path: Path, trouble: Exception) -> str:
