@@ -23,7 +23,7 @@ from antpitta.files.parcel import pack, unpack
 from antpitta.files.recordings import Listed, list_files
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 BOTH = ("csv", "parquet")
 
 
