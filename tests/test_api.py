@@ -11,8 +11,10 @@ import soundfile as sf
 import antpitta as ap
 from antpitta.api import predict_to
 from antpitta.core.errors import UserMistake
+from antpitta.core.types import Classes
 from antpitta.files.bundle import read_bundle
 from antpitta.files.runs import load_tensors, read_scores
+from antpitta.scores.mixture import believed
 
 
 def test_a_run_leaves_what_the_house_promises(run):
@@ -157,12 +159,15 @@ def test_prevalences_move_the_odds(run, scapes, tmp_path):
 def test_a_run_says_how_often_it_believes_each_species_is_there(run, scapes, tmp_path):
     table = pd.read_csv(run.path / "prevalence.csv")
     scores = read_scores(run.path / "oof_scores.parquet")
-    believed = np.mean([one.value.max(axis=0) for one in scores], axis=0)
+    highest = np.array([one.value.max(axis=0) for one in scores])
+    said = ap.open_data(scapes).dataset.annotations
+    share = believed(highest, [one.recording for one in scores], said, scores[0].classes)
     assert tuple(table["species"]) == scores[0].classes.names
-    np.testing.assert_allclose(table["prevalence"], believed, atol=1e-6)
+    np.testing.assert_allclose(table["prevalence"], share, atol=1e-6)
+    assert not np.allclose(share, highest.mean(axis=0), atol=0.01)
     predict_to(run.model, [scapes / "test"], tmp_path, prevalence=run.path / "prevalence.csv")
     found = pd.read_csv(tmp_path / "presence.csv").drop(columns="recording_id")
-    np.testing.assert_allclose(found.mean(), believed, atol=1e-4)
+    np.testing.assert_allclose(found.mean(), share, atol=1e-4)
 
 
 def test_an_ensemble_of_two_runs_listens(run, scapes, recipe, tmp_path):
@@ -176,7 +181,9 @@ def test_an_ensemble_of_two_runs_listens(run, scapes, recipe, tmp_path):
         oof = pd.read_csv(tmp_path / by / "oof_blended.csv").set_index("recording_id")
         assert set(oof.index) == set(pd.read_csv(run.path / "folds.csv")["recording"])
         share = pd.read_csv(tmp_path / by / "prevalence.csv").set_index("species")["prevalence"]
-        np.testing.assert_allclose(share, oof.mean(), atol=1e-5)
+        said = ap.open_data(scapes).dataset.annotations
+        wanted = believed(oof.to_numpy(), list(oof.index), said, Classes(tuple(oof.columns)))
+        np.testing.assert_allclose(share, wanted, atol=1e-4)
         if by == "mean":
             members = [read_scores(one / "oof_scores.parquet") for one in (run.path, other.path)]
             highest = [{one.recording: one.value.max(axis=0) for one in own} for own in members]

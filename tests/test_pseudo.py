@@ -11,7 +11,7 @@ from antpitta.core.drawings import Front
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Classes, Scores, Targets
 from antpitta.learn.pseudo import Heard, teach, window_scores
-from antpitta.scores.prevalence import prevalence_from_boxes
+from antpitta.scores.mixture import estimate_prevalence
 from antpitta.sound.windows import Cuts
 
 # 100 frames a second, 401 a picture of 4 s: windows begin at 0, 200 (overlap 24: 0-224, 200-424)
@@ -153,12 +153,13 @@ def test_soft_values_are_the_teachers_scores(material):
     assert taught.value.sum() == pytest.approx(0.75)
 
 
-def test_rescaled_recordings_are_as_often_held_as_boxes_tell(make_material):
+def test_rescaled_recordings_are_as_often_held_as_boxes_and_scores_tell(make_material):
     boxes = [said("r0", at, at + 0.3) for at in (0.2, 1.0, 3.0)]
     rows = {"me": member({1: [(0, 0, 0.6), (9, 0, 0.3)], 2: [(9, 0, 0.4)]}, floor=0.05)}
     pseudo = Pseudo(teacher="masked", values="soft", threshold=0.0, rescale=True)
     material = make_material(RECIPE, [4.0] * 3, boxes, species=SPECIES.names)
-    share = prevalence_from_boxes(boxes, SPECIES, 3)[0]
+    highest = np.array([[0.05, 0.05], [0.6, 0.05], [0.4, 0.05]])
+    share = estimate_prevalence(highest, ["r0", "r1", "r2"], boxes, SPECIES)[0]
     taught = teach(material, rows, pseudo).taught.value[:, 0].reshape(3, 2)
     assert 1 / 3 < share < 1
     assert (1 + taught[1].max() + taught[2].max()) / 3 == pytest.approx(share, abs=1e-5)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from antpitta.core.choices import By
 from antpitta.core.errors import UserMistake
-from antpitta.core.types import Classes
+from antpitta.core.types import Annotation, Classes
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
 from antpitta.files.prevalence import write_prevalence
 from antpitta.files.runs import RunFolder, read_scores
@@ -24,7 +24,10 @@ from antpitta.scores.cells import Matrices
 from antpitta.scores.ensemble import Blend, fit_blend, nested_cells
 from antpitta.scores.evaluate import DRAWS, Report, evaluate, to_json
 from antpitta.scores.members import Member, member_from_table, members_from_cells
+from antpitta.scores.mixture import believed
 from antpitta.scores.thresholds import choose_thresholds
+
+BOX = ("recording", "start", "stop", "species", "present")  # what a judged cell says
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ def ensemble(members: Sequence[Path | str], out: Path | str, *, by: By = "mean")
     heard = [_presences(run, recordings) for run in runs] + voices[len(runs) :]
     blended = fitted.apply(heard)
     write_csv(presence_table(recordings, blended, classes.names), Path(out) / "oof_blended.csv")
-    write_prevalence(classes.names, blended, Path(out) / "prevalence.csv")
+    shares = believed(blended, recordings, _boxes(runs[0].cells()), classes)
+    write_prevalence(classes.names, shares, Path(out) / "prevalence.csv")
     write_json({"reports": [to_json(one) for one in reports]}, Path(out) / "report.json")
     return Blended(Path(out), fitted, reports, tuple(notes), not tables)
 
@@ -86,6 +90,11 @@ def _check_same_data(runs: Sequence[RunFolder]) -> None:
             raise UserMistake(
                 f"{run.path} was trained on other data than {runs[0].path}; blend runs on the same"
             )
+
+
+def _boxes(cells: pd.DataFrame) -> list[Annotation]:
+    rows = zip(*(cells[name] for name in BOX), strict=True)
+    return [Annotation(str(r), a, b, str(s), present=bool(p)) for r, a, b, s, p in rows]
 
 
 def _presences(run: RunFolder, recordings: Sequence[str]) -> Member:

@@ -27,6 +27,7 @@ from antpitta.report.page import render_page
 from antpitta.report.story import Story
 from antpitta.scores.boxes import box_cells
 from antpitta.scores.evaluate import to_json
+from antpitta.scores.mixture import believed
 
 PACKAGES = ("antpitta", "torch", "timm", "numpy", "openvino", "soundfile", "soxr")
 
@@ -89,11 +90,12 @@ def train(
 
 
 def _keep_scores(home: Path, dataset: Dataset, out: Path) -> list[Scores]:
-    """The last stage's scores out of fold; as the run's own, by judged cell, and as prevalences."""
+    """The last stage's scores out of fold; as the run's own, by judged cell, and prevalences."""
     scores = read_scores(home / "oof_scores.parquet")
     write_scores(scores, out / "oof_scores.parquet")
-    presence = np.array([one.value.max(axis=0) for one in scores])
-    write_prevalence(dataset.classes.names, presence, out / "prevalence.csv")
+    names, highest = [one.recording for one in scores], [one.value.max(axis=0) for one in scores]
+    shares = believed(np.array(highest), names, dataset.annotations, dataset.classes)
+    write_prevalence(dataset.classes.names, shares, out / "prevalence.csv")
     cells = box_cells(scores, dataset.annotations, dataset.classes)
     with replacing(out / "oof_cells.parquet") as part:
         cells.to_parquet(part, index=False)

@@ -10,13 +10,12 @@ from antpitta.core.errors import UserMistake
 from antpitta.files.tables import read_frame, write_csv
 
 
-def write_prevalence(species: tuple[str, ...], presence: NDArray[np.floating], path: Path) -> None:
-    """How often a model believes each species to be there: the mean of ``presence``
-    (recordings, species). Made out of fold, it is what `predict --prevalence` takes for more
-    sound of the same place and season.
+def write_prevalence(species: tuple[str, ...], share: NDArray[np.floating], path: Path) -> None:
+    """The share of recordings (species,) that each is in. Estimated out of fold, it is what
+    `predict --prevalence` takes for more sound of the same place and season.
     """
-    share = np.mean(presence, axis=0).astype(float).round(6)
-    write_csv(pd.DataFrame({"species": species, "prevalence": share}), path)
+    shares = share.astype(float).round(6)
+    write_csv(pd.DataFrame({"species": species, "prevalence": shares}), path)
 
 
 def read_prevalence(path: Path, species: tuple[str, ...]) -> NDArray[np.float64]:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from antpitta.core.config import Pseudo
 from antpitta.core.types import Scores, Targets
 from antpitta.learn.material import Material
-from antpitta.scores.prevalence import prevalence_from_boxes, rescale_odds
+from antpitta.scores.mixture import estimate_prevalence
+from antpitta.scores.prevalence import rescale_odds
 
 Floats = NDArray[np.float32]
 
@@ -85,15 +86,19 @@ def teach(material: Material, members: dict[str, list[Heard]], pseudo: Pseudo) -
 
 
 def _rescaled(material: Material, scores: Floats) -> Floats:
-    """Odds of windows (windows, classes) multiplied so that recordings are as often held as boxes
-    tell: a recording by its highest window, for certain where it has a present box, copies never.
+    """Odds of windows (windows, classes) multiplied so that recordings hold a class as often as
+    boxes and scores tell: a recording by its highest window, for certain where it has a present
+    box, copies never.
     """
     data, heard, own = material.dataset, material.heard, material.heard_windows
-    shares = prevalence_from_boxes(data.annotations, data.classes, len(data.recordings))
-    certain = np.where((heard.weight > 0) & (heard.value == 1), 1, scores)
     highest = np.zeros((len(data.recordings), len(data.classes)))
-    np.maximum.at(highest, material.owner[material.cuts.image[own]], certain[own])
-    return rescale_odds(scores, shares, highest).astype(np.float32)
+    certain = highest.copy()
+    owner = material.owner[material.cuts.image[own]]
+    np.maximum.at(highest, owner, scores[own])
+    np.maximum.at(certain, owner, np.where((heard.weight > 0) & (heard.value == 1), 1, scores)[own])
+    names = [recording.id for recording in data.recordings]
+    shares = estimate_prevalence(highest, names, data.annotations, data.classes)
+    return rescale_odds(scores, shares, certain).astype(np.float32)
 
 
 def _provenance(
