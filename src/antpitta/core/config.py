@@ -53,8 +53,16 @@ class Network(Settings):
     smooth: Count = 1  # steps that a framewise logit is averaged over
     # frames that each class's are averaged over; "boxes": its boxes' median length, filled in
     spans: Literal["boxes"] | tuple[Count, ...] | None = None  # when training begins
+    # bands of the picture, from and to, that each class's head sees; "boxes": those its boxes
+    reach: Literal["boxes"] | tuple[tuple[int, int], ...] | None = None  # lie in, filled in, too
     centre: bool = False  # take each feature's mean over the window off: the steady background
     weights: str | None = None  # a .safetensors or .pth file instead of the hub's
+
+    @model_validator(mode="after")
+    def _heights_are_reached(self) -> Self:
+        if self.reach is not None and self.heights != "each":
+            raise ValueError('reach goes with heights = "each"')
+        return self
 
 
 class Paste(Settings):

@@ -50,6 +50,7 @@ class Backbone:
     mean: tuple[float, ...]  # of the input, on the scale 0..1
     std: tuple[float, ...]
     origin: str  # where the weights come from, for the model card
+    maps: tuple[tuple[int, int], ...] = ()  # channels and heights of each feature map in it
 
 
 def build_backbone(network: Network, *, bands: int = 128, empty: bool = False) -> Backbone:
@@ -80,7 +81,9 @@ def build_backbone(network: Network, *, bands: int = 128, empty: bool = False) -
     if network.reduction is not None:
         body = Early(body, network.reduction, network.backbone, network.step)
     channels, stride, heights = _measure(body, network.backbone, bands)
-    return Backbone(body, channels, stride, heights, mean, std, origin)
+    joined = isinstance(body, Early) and not body.one
+    maps = body.maps(bands) if joined else ((channels, heights),)
+    return Backbone(body, channels, stride, heights, mean, std, origin, maps)
 
 
 class Early(nn.Module):
@@ -111,6 +114,11 @@ class Early(nn.Module):
         self.wanted = wanted
         self.places = [known.index(r) for r in wanted]
         self.whole = body
+
+    def maps(self, bands: int) -> tuple[tuple[int, int], ...]:
+        """Channels and heights of each map, in their order."""
+        info = [self.whole.feature_info[place] for place in self.places]
+        return tuple((int(one["num_chs"]), -(-bands // int(one["reduction"]))) for one in info)
 
     def forward(self, images: Tensor) -> Tensor:
         found: list[Tensor] = self.whole.forward_intermediates(

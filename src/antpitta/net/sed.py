@@ -7,7 +7,8 @@ Training uses the first, prediction the second (RECIPE: Network).
 
 A few hundred boxes cannot teach a whole backbone. For them the backbone is left as it is
 (``frozen``), its features are taken early, where they still know the time and the band
-(``reduction``, ``heights = "each"``), and the steady background is taken off (``centre``).
+(``reduction``, ``heights = "each"``), and the steady background is taken off (``centre``). What
+sounds outside a class's own band (``reach``) is no business of its head.
 
 Where the frames are a network's vectors already (``backbone = "embedding"``), the body is nothing,
 and as such frozen. Vectors come at any scale, so they are always levelled. Their windows may
@@ -16,7 +17,7 @@ Where the network that made them knows our species by itself (``known``), its ow
 stand last in a vector: each is an input of its own class only, and one that L2 hardly holds back.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Self
 
 import torch
@@ -95,6 +96,8 @@ class SedNet(nn.Module):
             for head in (self.classify, self.attend):
                 nn.init.zeros_(head.weight)
         ease = _ease(inputs, classes) if known else None
+        if network.reach is not None:
+            ease = _reach(network, backbone.maps, bands)
         self.register_buffer("ease", ease, persistent=False)
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(shape), persistent=False)
@@ -242,6 +245,17 @@ def _ease(inputs: int, classes: int) -> Tensor:
     ease = torch.ones(classes, inputs, 1)
     ease[:, inputs - classes :, 0] = EASE * torch.eye(classes)
     return ease
+
+
+def _reach(network: Network, maps: Iterable[tuple[int, int]], bands: int) -> Tensor:
+    """(classes, inputs, 1): 1 for inputs from a height that is in the class's band, else 0."""
+    if network.reach is None or network.reach == "boxes":
+        raise ValueError("the boxes' bands were not filled in")
+    edges = [(i / high, (i + 1) / high) for depth, high in maps for i in [*range(high)] * depth]
+    low, high = bands * torch.tensor(edges).T
+    first, end = torch.tensor(network.reach).T[:, :, None]
+    near: Tensor = (low < end) & (high > first)
+    return near[:, :, None].float()
 
 
 def _steps_of(network: Network, stride: int) -> tuple[int, ...] | None:
