@@ -106,7 +106,7 @@ class Pseudo(Settings):
     votes: Count = 3  # members that must reach the threshold, with by = "vote"
     members: tuple[str, ...] = ()  # other runs on the same data whose scores are averaged in
     values: Literal["hard", "soft"] = "hard"  # the target: 1, or the teachers' score
-    rescale: bool = False  # scores to the prevalences that the boxes tell of, before all else
+    rescale: bool = False  # scores to prevalences (scores/mixture.py), before all else
     cycles: Count = 1
 
 
