@@ -19,7 +19,7 @@ from antpitta.core.voice import Voice
 from antpitta.files.aliases import know_species, pin_known, read_aliases, read_labels
 from antpitta.files.embedding import KNOWN
 from antpitta.net.embedding import Embedder
-from antpitta.net.sed import EASE, SedNet
+from antpitta.net.sed import SedNet
 
 RATE = 16_000
 SILENT = Voice(lambda text: None, lambda *told: None)
@@ -140,28 +140,59 @@ def test_its_own_logits_stand_last_in_a_vector(tmp_path, write_network):
         Embedder(settings(known=((3,),), classes=39), tmp_path / "a.onnx")
 
 
-def test_an_own_logit_is_heard_by_its_own_species_only():
-    net = SedNet(Network(backbone="embedding"), 2, bands=5, known=True)
+def levelled_net(seen, trust=0.5):
+    """A head on two numbers and two own logits, the second of a class that is not known."""
+    net = SedNet(Network(backbone="embedding", trust=trust), 2, bands=5, known=True)
     with torch.no_grad():
-        net.classify.weight.fill_(1.0)
+        net.classify.weight.copy_(torch.randn(net.classify.weight.shape))
+    net.train()(seen)
+    return net
+
+
+def vectors():
     seen = torch.randn(3, 12, 5, generator=torch.Generator().manual_seed(0)) * 7 + 3
-    net.train()(seen)  # level
-    net.eval()
-    before = net(seen).framewise
+    seen[..., 4] = 0
+    return seen
+
+
+def test_a_head_learns_without_the_own_logits_and_is_laid_beside_them():
+    torch.manual_seed(0)
+    seen = vectors()
+    net = levelled_net(seen)
+    alone = net.train()(seen).sharp
     moved = seen.clone()
-    moved[..., 4] += 1  # of the second species
-    after = net(moved).framewise
-    torch.testing.assert_close(after[..., 0], before[..., 0])
-    step = EASE / (net.level.running_var[4] + net.level.eps).sqrt()
-    torch.testing.assert_close(
-        after[..., 1] - before[..., 1], step.expand(3, 12), rtol=1e-3, atol=1e-3
-    )
+    moved[..., 3] += torch.randn(3, 12)
+    with torch.no_grad():
+        net.level.momentum = 0.0
+        torch.testing.assert_close(net(moved).sharp, alone)
     rows = net.see(seen).mean(dim=2)
-    alone = net.of_rows(rows)
+    before = net.of_rows(rows)
     rows[:, 3] += 1
-    torch.testing.assert_close(net.of_rows(rows)[:, 1], alone[:, 1])
-    assert (net.of_rows(rows)[:, 0] > alone[:, 0]).all()
-    assert "ease" not in net.state_dict()
+    torch.testing.assert_close(net.of_rows(rows), before)
+    assert torch.equal(net.eval()(seen).sharp, net(moved).sharp)  # no word yet
+    head = net(seen).sharp
+    net.lend(iter([net.see(seen)]))
+    both = net(seen).sharp
+    torch.testing.assert_close(both[..., 1], head[..., 1])  # a class that is not known
+    own = (seen[..., 3] - seen[..., 3].mean()) / seen[..., 3].std(correction=0)
+    spread, middle = head[..., 0].std(correction=0), head[..., 0].mean()
+    wanted = head[..., 0] / 2 + (own * spread + middle) / 2
+    torch.testing.assert_close(both[..., 0], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_trust_is_the_share_of_the_own_word():
+    torch.manual_seed(0)
+    seen = vectors()
+    for trust in (0.0, 1.0):
+        net = levelled_net(seen, trust)
+        head = net.eval()(seen).framewise
+        net.lend(iter([net.see(seen)]))
+        both = net(seen).framewise
+        if trust == 0:
+            torch.testing.assert_close(both, head)
+        else:
+            ranks = [one[0, :, 0].argsort() for one in (both, seen[..., 3:])]
+            assert torch.equal(*ranks)
 
 
 # ---- a run ----

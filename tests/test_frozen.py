@@ -11,7 +11,8 @@ from antpitta.core.types import Targets
 from antpitta.files.runs import load_tensors
 from antpitta.learn.bank import Bank
 from antpitta.learn.batches import box_batch
-from antpitta.net.sed import Logits, SedNet, focused
+from antpitta.net.sed import SedNet
+from antpitta.net.steps import Logits, focused
 
 NET = {"backbone": "test_efficientnet", "pretrained": False}
 FROZEN = Network(**NET, reduction=16, frozen=True, heights="each", centre=True, smooth=3)

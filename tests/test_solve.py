@@ -13,7 +13,8 @@ from antpitta.core.types import Annotation
 from antpitta.learn.bank import Bank
 from antpitta.learn.fit import Task
 from antpitta.learn.solve import solve
-from antpitta.net.sed import SedNet, cover
+from antpitta.net.sed import SedNet
+from antpitta.net.steps import cover
 
 FABRIC = Fabric(accelerator="cpu", devices=1)
 STAGE = Stage(

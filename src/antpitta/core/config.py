@@ -55,7 +55,8 @@ class Network(Settings):
     spans: Literal["boxes"] | tuple[Count, ...] | None = None  # when training begins
     # bands of the picture, from and to, that each class's head sees; "boxes": those its boxes
     reach: Literal["boxes"] | tuple[tuple[int, int], ...] | None = None  # lie in, filled in, too
-    centre: bool = False  # take each feature's mean over the window off: the steady background
+    centre: Share = 0.0  # of each feature's mean over the window, its background: taken off
+    trust: Share = 0.5  # of an embedding's network in the logits of classes it knows by itself
     weights: str | None = None  # a .safetensors or .pth file instead of the hub's
 
     @model_validator(mode="after")

@@ -20,7 +20,8 @@ from antpitta.core.types import Targets
 from antpitta.learn.batches import Batch
 from antpitta.learn.material import Material
 from antpitta.net.losses import CellTargets, Told, masked_loss, take_unknown_for_absent
-from antpitta.net.sed import Logits, SedNet, focused
+from antpitta.net.sed import SedNet
+from antpitta.net.steps import Logits, focused
 from antpitta.sound.augment import Mix, draw_holes, draw_mix, join_mixes
 from antpitta.sound.windows import upload
 

@@ -18,7 +18,8 @@ from antpitta.learn.batches import box_batch
 from antpitta.learn.fit import Progress, Task, class_weights, nothing_to_learn, settle
 from antpitta.learn.material import Material
 from antpitta.net.losses import CellTargets, masked_loss
-from antpitta.net.sed import SedNet, cover
+from antpitta.net.sed import SedNet
+from antpitta.net.steps import cover
 
 STEPS = 200  # at most; most heads need a third
 

@@ -34,7 +34,7 @@ from antpitta.files.runs import (
 from antpitta.files.tables import write_csv
 from antpitta.learn.bank import Bank
 from antpitta.learn.engine import Shell
-from antpitta.learn.fit import Progress, Task, fit
+from antpitta.learn.fit import Progress, Task, fit, lend
 from antpitta.learn.keepers import Patient, Reader
 from antpitta.learn.material import Material
 from antpitta.learn.out_of_fold import (
@@ -151,6 +151,7 @@ def _train_fold(
         solve(net, task, run.material, run.fabric, report)
     else:
         fit(net, task, run.material, run.fabric, keeper, report)
+    lend(net, task, run.material, run.fabric.device)
     if run.first:
         save_tensors(net.state_dict(), path, {"stage": stage.name, "from": origin})
         file.path.unlink(missing_ok=True)

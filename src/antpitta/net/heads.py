@@ -5,7 +5,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from antpitta.net.sed import Logits, SedNet
+from antpitta.net.sed import SedNet
+from antpitta.net.steps import Logits
 
 
 class Heads(nn.Module):

@@ -14,29 +14,23 @@ Where the frames are a network's vectors already (``backbone = "embedding"``), t
 and as such frozen. Vectors come at any scale, so they are always levelled. Their windows may
 be long beside the recordings, so padding, frames of nothing but 0, has no part in anything.
 Where the network that made them knows our species by itself (``known``), its own logits of them
-stand last in a vector: each is an input of its own class only, and one that L2 hardly holds back.
+stand last in a vector. The head learns without them; when it listens, they are laid beside it
+(net/word.py).
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from antpitta.core.config import GIVEN, Network
 from antpitta.net.backbones import build_backbone
+from antpitta.net.steps import Logits, smooth, sounding, steps_of
+from antpitta.net.word import Word
 from antpitta.sound.augment import Mix
 
 UNHEARD = -20.0  # the framewise logit of padding
-EASE = 10.0  # an own logit, levelled, counts as the square of so many other numbers
-
-
-class Logits(NamedTuple):  # fabric walks a model's output, and cannot walk frozen dataclasses
-    """What the head says of a batch of windows."""
-
-    clipwise: Tensor  # (batch, classes)
-    framewise: Tensor  # (batch, steps, classes); a step is ``stride`` frames
-    sharp: Tensor  # the same before they were averaged over steps
 
 
 class Level(nn.BatchNorm1d):
@@ -64,7 +58,7 @@ class SedNet(nn.Module):
 
     mean: Tensor
     std: Tensor
-    ease: Tensor | None  # (classes, inputs, 1): how far each weight reaches
+    reach: Tensor | None  # (classes, inputs, 1): 1 where a class's head sees an input, else 0
 
     def __init__(
         self,
@@ -85,9 +79,9 @@ class SedNet(nn.Module):
         self.stride = backbone.stride
         self.origin = backbone.origin
         self.settled = False
-        self.steps = _steps_of(network, self.stride)
+        self.steps = steps_of(network, self.stride)
         inputs = backbone.channels * (backbone.heights if network.heights == "each" else 1)
-        levelled = network.centre or self.given
+        levelled = network.centre > 0 or self.given
         norm = Level(inputs) if self.given else nn.BatchNorm1d(inputs, affine=False)
         self.level = norm if levelled else nn.Identity()
         self.classify = nn.Conv1d(inputs, classes, 1, bias=levelled)
@@ -95,10 +89,11 @@ class SedNet(nn.Module):
         if network.frozen:  # nothing to break the symmetry of; random weights would only be noise
             for head in (self.classify, self.attend):
                 nn.init.zeros_(head.weight)
-        ease = _ease(inputs, classes) if known else None
+        self.word = Word(classes, network.trust) if known else None
+        reach = _without_own(inputs, classes) if known else None
         if network.reach is not None:
-            ease = _reach(network, backbone.maps, bands)
-        self.register_buffer("ease", ease, persistent=False)
+            reach = _reach(network, backbone.maps, bands)
+        self.register_buffer("reach", reach, persistent=False)
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(shape), persistent=False)
@@ -129,11 +124,11 @@ class SedNet(nn.Module):
             return self._head(seen.float())
 
     def _head(self, seen: Tensor) -> Logits:
-        sharp = classes = self._levelled(self.classify, seen)
-        sound = _sound(seen) if self.given else None
-        if self.network.smooth > 1 or self.steps is not None:
-            steps = self.steps if self.steps is not None else (self.network.smooth,)
-            classes = _smooth(classes, steps, sound)
+        sharp = self._levelled(self.classify, seen)
+        if self.word is not None and not self.training:
+            sharp = self.word(sharp, self._own(seen))
+        sound = sounding(seen) if self.given else None
+        classes = self._averaged(sharp, sound)
         if sound is not None:
             classes = classes.masked_fill(~sound, UNHEARD)
         if not self.attend.weight.requires_grad:  # not learnt: the loss asks the framewise logits
@@ -144,12 +139,43 @@ class SedNet(nn.Module):
         clipwise = (classes * attention.softmax(dim=2)).sum(dim=2)
         return Logits(clipwise, classes.transpose(1, 2), sharp.transpose(1, 2))
 
+    def _averaged(self, logits: Tensor, sound: Tensor | None) -> Tensor:
+        """The mean over each class's steps: (batch, classes, steps)."""
+        if self.network.smooth == 1 and self.steps is None:
+            return logits
+        return smooth(logits, self.steps or (self.network.smooth,), sound)
+
+    def _own(self, seen: Tensor) -> Tensor:
+        """The network's own logits of the classes, levelled: (batch, classes, steps)."""
+        levelled: Tensor = self.level(seen)[:, -self.classify.out_channels :]
+        return levelled
+
+    @torch.no_grad()
+    def lend(self, seen: Iterator[Tensor]) -> None:
+        """Stretch the network's own word of the classes to the head's spread over these features
+        (batch, inputs, steps).
+
+        To be done anew whenever the head has learnt; before the first time it has no word.
+        """
+        if self.word is None:
+            return
+        self.eval()
+        pairs = []
+        for part in seen:
+            sound = sounding(part)
+            logits = (self._levelled(self.classify, part.float()), self._own(part.float()))
+            pairs.append(
+                [self._averaged(one, sound).transpose(1, 2)[sound[:, 0]] for one in logits]
+            )
+        head, own = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        self.word.stretch(head, own)
+
     def _levelled(self, layer: nn.Conv1d, seen: Tensor) -> Tensor:
         """``layer`` of the levelled features; a settled level is folded into the weights."""
-        weight = layer.weight if self.ease is None else layer.weight * self.ease
+        weight = layer.weight if self.reach is None else layer.weight * self.reach
         if not isinstance(self.level, nn.BatchNorm1d) or self.level.training:
             levelled = self.level(seen)
-            if self.ease is not None:
+            if self.reach is not None:
                 return nn.functional.conv1d(levelled, weight, layer.bias)
             found: Tensor = layer(levelled)  # so that hooks on it, such as counters, are called
             return found
@@ -211,7 +237,7 @@ class SedNet(nn.Module):
         frames = (pixels != 0).any(dim=2).float()[:, None]
         sound = nn.functional.max_pool1d(frames, self.stride, ceil_mode=True)[:, :, : seen.shape[2]]
         background = (seen * sound).sum(2, keepdim=True) / sound.sum(2, keepdim=True).clamp_min(1)
-        return (seen - background) * sound
+        return (seen - self.network.centre * background) * sound
 
     def train(self, mode: bool = True) -> Self:
         """Training mode; a frozen body keeps its own statistics."""
@@ -240,11 +266,11 @@ class SedNet(nn.Module):
         return self.head(seen if late is None else late(seen))
 
 
-def _ease(inputs: int, classes: int) -> Tensor:
-    """(classes, inputs, 1): 1, but the last inputs, one a class, reach their own class only."""
-    ease = torch.ones(classes, inputs, 1)
-    ease[:, inputs - classes :, 0] = EASE * torch.eye(classes)
-    return ease
+def _without_own(inputs: int, classes: int) -> Tensor:
+    """(classes, inputs, 1): 1, and 0 for the last inputs, one a class."""
+    reach = torch.ones(classes, inputs, 1)
+    reach[:, inputs - classes :] = 0
+    return reach
 
 
 def _reach(network: Network, maps: Iterable[tuple[int, int]], bands: int) -> Tensor:
@@ -256,58 +282,3 @@ def _reach(network: Network, maps: Iterable[tuple[int, int]], bands: int) -> Ten
     first, end = torch.tensor(network.reach).T[:, :, None]
     near: Tensor = (low < end) & (high > first)
     return near[:, :, None].float()
-
-
-def _steps_of(network: Network, stride: int) -> tuple[int, ...] | None:
-    """The steps that each class's framewise logits are averaged over."""
-    if network.spans == "boxes":
-        raise ValueError("the boxes' lengths were not filled in")
-    return network.spans and tuple(max(1, round(span / stride)) for span in network.spans)
-
-
-def cover(focus: Tensor, steps: int, stride: int) -> Tensor:
-    """The share of each step in the span of each row of ``focus`` (rows, 3): (rows, steps).
-
-    A row names a window and a span of its frames. Shares add up to 1, to 0 where the span is empty.
-    """
-    edges = torch.arange(steps + 1, device=focus.device) * stride
-    frames = torch.minimum(focus[:, 2:], edges[1:]) - torch.maximum(focus[:, 1:2], edges[:-1])
-    frames = frames.clamp_min(0).float()
-    return frames / frames.sum(dim=1, keepdim=True).clamp_min(1)
-
-
-def focused(logits: Logits, focus: Tensor, stride: int) -> Tensor:
-    """One logit a row of ``focus`` (see :func:`cover`) and class.
-
-    It is the mean over the span, of logits that are not averaged yet, since that mean is what the
-    averaged ones are at a call's middle; and the highest averaged one where the span is empty.
-    """
-    shares = cover(focus, logits.sharp.shape[1], stride).to(logits.sharp.dtype)
-    mean = (logits.sharp[focus[:, 0]] * shares[:, :, None]).sum(dim=1)
-    highest = logits.framewise.amax(dim=1)[focus[:, 0]]
-    return torch.where(focus[:, 2:] > focus[:, 1:2], mean, highest)
-
-
-def _sound(seen: Tensor) -> Tensor:
-    """The steps (batch, 1, steps) that are no padding; all of a window that is nothing else."""
-    heard = (seen != 0).any(dim=1, keepdim=True)
-    return heard | ~heard.any(dim=2, keepdim=True)
-
-
-def _smooth(logits: Tensor, steps: tuple[int, ...], sound: Tensor | None = None) -> Tensor:
-    """The mean over so many steps around each, of those there are: (batch, classes, steps).
-
-    ``steps`` is one number for all classes, or one for each.
-    """
-    sizes = torch.tensor(steps, device=logits.device)
-    before = (int(sizes.max()) - 1) // 2
-    after = int(sizes.max()) // 2
-    place = torch.arange(-before, after + 1, device=logits.device)
-    own = (place >= -((sizes - 1) // 2)[:, None]) & (place <= (sizes // 2)[:, None])
-    kernel = own.to(logits.dtype).expand(logits.shape[1], -1)[:, None]  # (classes, 1, places)
-    ones = torch.ones_like(logits[:1]) if sound is None else sound.expand(logits.shape)
-    ones = ones.to(logits.dtype)
-    pad = nn.functional.pad
-    total = nn.functional.conv1d(pad(logits * ones, (before, after)), kernel, groups=len(kernel))
-    share = nn.functional.conv1d(pad(ones, (before, after)), kernel, groups=len(kernel))
-    return total / share.clamp_min(1e-9)

@@ -1,0 +1,40 @@
+"""A network's own word of our species, beside what a head has learnt of them.
+
+A dozen boxes are the calls of a few animals, and a head on them knows those animals. A network
+that has a class of its own for the species has heard many others, and was taught none of ours.
+The two err apart, so their logits are averaged, the network's stretched to the spread of the
+head's. How well each tells the boxes apart has no say: boxes hold the head's own animals.
+"""
+
+import torch
+from torch import Tensor, nn
+
+LEAST = 1e-4  # of the spread of levelled logits: below it, the network has no such class
+
+
+class Word(nn.Module):
+    """``trust`` is the network's share in the mean; classes that it lacks keep the head's logit."""
+
+    share: Tensor  # (classes,), of the network's word
+    scale: Tensor  # (classes,), of its levelled logits
+    middle: Tensor  # (classes,), what they are laid around: the mean of the head's
+
+    def __init__(self, classes: int, trust: float) -> None:
+        super().__init__()
+        self.trust = trust
+        for name in ("share", "scale", "middle"):
+            self.register_buffer(name, torch.zeros(classes))
+
+    def forward(self, head: Tensor, own: Tensor) -> Tensor:
+        """Both (batch, classes, steps)."""
+        share, scale, middle = (one[:, None] for one in (self.share, self.scale, self.middle))
+        return (1 - share) * head + share * (own * scale + middle)
+
+    def stretch(self, head: Tensor, own: Tensor) -> None:
+        """Take the spread from these logits (steps, classes) of the same sound."""
+        spread = own.std(dim=0, correction=0)
+        there = spread > LEAST
+        self.share.copy_(torch.where(there, self.trust, 0.0))
+        scale = head.std(dim=0, correction=0) / spread.clamp_min(LEAST)
+        self.scale.copy_(torch.where(there, scale, 0.0))
+        self.middle.copy_(head.mean(dim=0) - own.mean(dim=0) * self.scale)
