@@ -146,7 +146,7 @@ class LogMel:
         spectrum = fft.rfft(windowed.T, axis=0, overwrite_x=True)  # (bins, frames)
         parts = spectrum[: self.bins].view(np.float32)
         found = self.triangles @ np.square(parts, out=parts)  # (bands, twice the frames)
-        np.add(found[:, ::2].T, found[:, 1::2].T, out=power)
+        power[:] = (found[:, ::2] + found[:, 1::2]).T
 
     def _room(self) -> Floats:
         """A thread's own room for frames: fetched anew, it would cost more than it is used for."""
