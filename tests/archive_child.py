@@ -13,6 +13,7 @@ import torch
 from antpitta.api import means, predict_to
 from antpitta.archive import predict as archive_predict
 from antpitta.archive.choir import Choir
+from antpitta.archive.engines import settle
 from antpitta.files.bundle import read_bundle
 from antpitta.net.engines import Hearing
 
@@ -21,7 +22,8 @@ MODEL = "ANTPITTA_TEST_MODEL"
 
 @cache
 def choir():
-    return Choir(read_bundle(Path(os.environ[MODEL])), Hearing(precision="f32", workers=2))
+    bundle = read_bundle(Path(os.environ[MODEL]))
+    return Choir(bundle, Hearing(precision=settle("auto", "whole", bundle), workers=2))
 
 
 if MODEL in os.environ:

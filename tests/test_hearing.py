@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +19,7 @@ from antpitta.archive.engines import open_engine, settle
 from antpitta.core.errors import UserMistake
 from antpitta.files.bundle import read_bundle
 from antpitta.learn import exporting
+from antpitta.net import gpu
 from antpitta.net.engines import Hearing, Vino
 from antpitta.net.torch_engine import Torch
 
@@ -82,11 +86,36 @@ def test_each_thread_computes_alone_whatever_their_number(run, sounds, monkeypat
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        ap.predict(run.model, sounds[0], workers=workers)
+        ap.predict(run.model, sounds[0], scan="windows", workers=workers)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
     assert seen == {1}
+
+
+def test_openvino_hears_without_loading_pytorch(run, sounds, tmp_path):
+    """PyTorch takes as long to load as twenty minutes of sound to hear."""
+    code = """if True:
+        import sys
+        from antpitta.cli import app
+        app(sys.argv[1:], standalone_mode=False)
+        heavy = {"torch", "timm", "sklearn", "nncf", "matplotlib", "lightning_fabric", "ray"}
+        sys.exit(" ".join(heavy & set(sys.modules)) or 0)
+    """
+    asked = ["predict", run.model, sounds[0], "-o", tmp_path, "--precision", "f32"]
+    command = [sys.executable, "-c", code, *map(str, asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+
+
+def test_a_gpu_is_asked_for_only_where_a_driver_is(monkeypatch):
+    asked = []
+    monkeypatch.setattr(gpu, "AMD", Path("/nowhere"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: not asked.append("torch"))
+    for drivers, found in (((), False), ((None,), True)):  # None is what this process has loaded
+        monkeypatch.setattr(gpu, "DRIVERS", drivers)
+        assert gpu.has_gpu.__wrapped__() is found
+        assert bool(asked) is found
 
 
 def test_a_long_file_is_heard_as_its_minutes_away_from_the_cuts(run, sounds, tmp_path):

@@ -12,7 +12,8 @@ from antpitta.core.types import Classes, Dataset, Recording
 from antpitta.learn.material import gather_material
 from antpitta.net.drawing import make_pen
 from antpitta.net.runtime import Listener, listen_together
-from antpitta.net.scan import join, scan, unit_of
+from antpitta.net.scan import scan, unit_of
+from antpitta.net.seams import join
 from antpitta.net.sed import SedNet
 from antpitta.net.torch_engine import Torch
 from antpitta.sound.logmel import LogMel, picture

@@ -7,7 +7,8 @@ import torch
 from antpitta.core.config import Network
 from antpitta.core.drawings import Front
 from antpitta.core.timegrid import TimeGrid
-from antpitta.net.scan import join, scan, scan_batch, score_grid, unit_of
+from antpitta.net.scan import scan, scan_batch, unit_of
+from antpitta.net.seams import join, score_grid
 from antpitta.net.sed import SedNet
 from antpitta.sound.windows import Pictures
 

@@ -5,7 +5,8 @@ recorder's whole day keeps all cores busy as a thousand short files do.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,14 @@ class Choir:
         """What each listener of the piece hears in it."""
         together = [self.listeners[i] for i in piece.listeners]
         return listen_together(together, recording, piece.cuts, read)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Inside, each thread that hears computes by itself."""
+        with ExitStack() as stack:
+            for one in self.listeners:
+                stack.enter_context(one.engine.listening())
+            yield
 
     def gather(
         self, recording: Recording, pieces: Sequence[Piece], found: Sequence[list[Parts]]

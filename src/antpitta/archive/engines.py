@@ -1,12 +1,11 @@
 """Which engine hears for a model: by what the machine has, what was exported, and what is asked."""
 
-import torch
-
 from antpitta.core.choices import Precision, Scan
 from antpitta.core.config import GIVEN, Recipe
 from antpitta.core.errors import UserMistake
 from antpitta.files.bundle import Bundle
 from antpitta.net.engines import Engine, Hearing, Vino, faster_float
+from antpitta.net.gpu import has_gpu
 
 KINDS = {"f32": "float", "bf16": "float", "int8": "int8"}  # which exported network serves
 
@@ -18,7 +17,7 @@ def settle(precision: Precision, scan: Scan, model: Bundle) -> Precision:
     if scan == "windows":
         return "f32"
     parts = model.parts() or [model]
-    if torch.cuda.is_available() or not any(part.networks for part in parts):
+    if has_gpu() or not any(part.networks for part in parts):
         return "f32"
     return faster_float()
 
@@ -34,7 +33,7 @@ def open_engine(model: Bundle, recipe: Recipe, hearing: Hearing, width: int) -> 
             f"--precision {hearing.precision}: --scan windows is the exact mode and computes in "
             "float32; leave one of the two out"
         )
-    gpu = torch.cuda.is_available()
+    gpu = has_gpu()
     precision = settle(hearing.precision, hearing.scan, model)
     exported = None if windows or gpu else model.networks.get(KINDS[precision])
     if exported is not None:

@@ -9,13 +9,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from antpitta.archive.choir import Choir, Piece
@@ -80,7 +78,7 @@ def cores() -> int:
 def listen_to(choir: Choir, files: Iterable[Listed]) -> Iterator[Listened]:
     """Hear each file, in their order; what cannot be read comes back with its reason."""
     workers = choir.hearing.workers
-    with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
+    with choir.listening(), ThreadPoolExecutor(workers) as pool:
         try:
             opened_ahead = _ahead(pool, partial(_open, choir), files, workers + 1)
             tasks = (task for _, opened in opened_ahead for task in _tasks(opened))
@@ -153,17 +151,6 @@ def _ahead(
             yield first, future.result()
     for first, future in waiting:
         yield first, future.result()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """PyTorch splits no sum: its last digits, and so the tables, would depend on how many cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _cut_short(recording: Recording) -> list[str]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import soxr
-import torch
 
 from antpitta.archive.engines import KINDS, open_engine
 from antpitta.core.choices import Precision
@@ -48,8 +47,6 @@ def time_steps(
     pen = make_pen(recipe)
     engines = {kind: _engine(model, recipe, kind, pen.width) for kind in precisions}
     files = list_files(audio)[0][:count]
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     for listed in files:
         one = clock.of("open", open_file, listed)
         stop = min(one.duration, drawing.image)
@@ -65,7 +62,6 @@ def time_steps(
         for kind, engine in engines.items():
             if engine is not None:
                 clock.of(kind, engine.hear, image)
-    torch.set_num_threads(before)
     median = {name: 1000 * float(np.median(np.array(own) / minutes))
               for name, own in clock.seconds.items()}  # fmt: skip
     return pd.DataFrame({"step": list(median), "ms": list(median.values())})

@@ -14,15 +14,16 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import openvino
-from torch import Tensor
 
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Classes
-from antpitta.files.runs import load_tensors
 from antpitta.files.tables import write_json, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LAYOUT = 2  # of bundle.json; raised when an older reader could not read it
 
@@ -49,11 +50,13 @@ class Bundle:
         """The columns of its scores."""
         return Classes(self.species)
 
-    def states(self) -> list[dict[str, Tensor]]:
+    def states(self) -> list[dict[str, "Tensor"]]:
         """The weights of every fold. Raises UserMistake where one is missing or damaged."""
         return [self._state(name) for name in self.weights]
 
-    def _state(self, name: str) -> dict[str, Tensor]:
+    def _state(self, name: str) -> dict[str, "Tensor"]:
+        from antpitta.files.runs import load_tensors  # with PyTorch, which OpenVINO does not need
+
         file = self.path / name
         try:
             return load_tensors(file)[0]

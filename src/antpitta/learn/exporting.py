@@ -24,7 +24,7 @@ from antpitta.files.cache import cached_pictures
 from antpitta.net.drawing import Picture, make_pen
 from antpitta.net.engines import Engine, Vino
 from antpitta.net.export import to_int8, to_openvino
-from antpitta.net.scan import join
+from antpitta.net.seams import join
 from antpitta.net.torch_engine import build_nets
 from antpitta.scores.boxes import box_cells
 from antpitta.scores.evaluate import evaluate

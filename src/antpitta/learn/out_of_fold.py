@@ -14,7 +14,8 @@ from antpitta.core.types import Dataset, Scores
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.learn.material import Material
 from antpitta.learn.pseudo import Heard
-from antpitta.net.scan import join, scan, scan_batch, unit_of
+from antpitta.net.scan import scan, scan_batch, unit_of
+from antpitta.net.seams import join
 from antpitta.net.sed import SedNet
 
 Ints = NDArray[np.int64]

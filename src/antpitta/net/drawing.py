@@ -17,7 +17,6 @@ from antpitta.core.config import Recipe
 from antpitta.core.drawings import Drawing
 from antpitta.core.types import Recording
 from antpitta.net.embedding import Embedder, NoVector
-from antpitta.sound.logmel import LogMel, picture
 
 Wave = NDArray[np.float32]
 Picture = NDArray[Any]  # (frames, width): uint8 of a spectrogram, float16 of an embedding
@@ -65,6 +64,8 @@ def make_pen(recipe: Recipe, network: Path | None = None) -> Pen:
     Raises UserMistake as :class:`Embedder` does.
     """
     if recipe.embedding is None:
+        from antpitta.sound.logmel import LogMel, picture  # SciPy takes a while to load
+
         front = recipe.front
         mel_at = cache(partial(LogMel, front))
 

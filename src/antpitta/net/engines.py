@@ -12,7 +12,8 @@ float32 (matrix units are switched off on many virtual machines), so the faster 
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -52,11 +53,15 @@ class Engine(Protocol):
     def hear(self, seen: Picture) -> list[Floats]:
         """Framewise probabilities of an image (frames, bands): (rows, classes) of each network."""
 
+    def listening(self) -> AbstractContextManager[None]:
+        """To be inside of while threads hear: each of them then computes by itself."""
+
 
 class Vino:
     """An exported network on a CPU, or the file of one.
 
-    An image is filled up with silence to one of a few lengths, each compiled when it is first met.
+    An image is filled up with silence to one of a few lengths, each compiled when it is first met,
+    but that of whole images when listening begins: the first sound is read then.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Vino:
             "NUM_STREAMS": threads,
             "ENABLE_CPU_PINNING": False,
         }
+        self._bands = self._model.input(0).partial_shape[2].get_length()
         self._compiled: dict[int, Any] = {}
         self._lock = threading.Lock()
         self._own = threading.local()
@@ -87,7 +93,7 @@ class Vino:
     def hear(self, seen: Picture) -> list[Floats]:
         """Framewise probabilities of an image (frames, bands): (rows, classes) of each network."""
         frames = filled(len(seen), self._whole, self.unit)
-        ask = self._request(frames, seen.shape[1])
+        ask = self._request(frames)
         image = ask.get_input_tensor(0).data
         image[0, : len(seen)] = seen
         image[0, len(seen) :] = 0
@@ -95,18 +101,32 @@ class Vino:
         chances = _sigmoid(ask.get_output_tensor(0).data[0, : -(-len(seen) // self.unit)])
         return np.split(chances, self.nets, axis=1)
 
-    def _request(self, frames: int, bands: int) -> Any:
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Compiles for whole images, beside those who already read; each stream has one thread."""
+        whole = filled(self._whole, self._whole, self.unit)
+        compiling = threading.Thread(target=self._network, args=(whole,))
+        compiling.start()
+        try:
+            yield
+        finally:
+            compiling.join()
+
+    def _request(self, frames: int) -> Any:
         """A thread's own request for images of a length."""
         asks: dict[int, Any] = self._own.__dict__.setdefault("asks", {})
         if frames not in asks:
-            with self._lock:
-                if frames not in self._compiled:
-                    model = self._model.clone()
-                    model.reshape([1, frames, bands])
-                    found = self._core.compile_model(model, "CPU", self._settings)
-                    self._compiled[frames] = found
-                asks[frames] = self._compiled[frames].create_infer_request()
+            asks[frames] = self._network(frames).create_infer_request()
         return asks[frames]
+
+    def _network(self, frames: int) -> Any:
+        """The network for images of a length; who comes second waits for the first."""
+        with self._lock:
+            if frames not in self._compiled:
+                model = self._model.clone()
+                model.reshape([1, frames, self._bands])
+                self._compiled[frames] = self._core.compile_model(model, "CPU", self._settings)
+            return self._compiled[frames]
 
 
 def filled(frames: int, whole: int, stride: int) -> int:

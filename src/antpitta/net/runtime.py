@@ -10,7 +10,7 @@ from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Recording
 from antpitta.net.drawing import Pen, Read
 from antpitta.net.engines import Engine
-from antpitta.net.scan import join
+from antpitta.net.seams import join
 
 Floats = NDArray[np.float32]
 Cut = tuple[float, float]  # seconds in the recording

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from antpitta.core.timegrid import TimeGrid
 from antpitta.sound.windows import Cuts, Pictures, starts_of
 
 if TYPE_CHECKING:  # backbones take seconds to load, and who asks OpenVINO needs none
@@ -41,12 +40,6 @@ def scan_batch(frames: int, device: str = "cpu") -> int:
     return max(1, SCAN_FRAMES.get(device, SCAN_FRAMES["cpu"]) // frames)
 
 
-def score_grid(image: TimeGrid, unit: int) -> TimeGrid:
-    """The rows of the scores of one image: ``unit`` frames each, the last perhaps cut short."""
-    rows = -(-image.frames // unit)
-    return TimeGrid(hop=image.hop * unit, frames=rows, start=image.start)
-
-
 @torch.inference_mode()
 def scan(
     net: "SedNet | Heads",
@@ -58,7 +51,7 @@ def scan(
     tick: Callable[[int], None] = lambda done: None,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> list[Floats]:
-    """Framewise probabilities of these ``images``: (rows, classes) each, on :func:`score_grid`.
+    """Framewise probabilities of these ``images``: (rows, classes) each, on seams.py's grid.
 
     ``batch`` windows at once, each run inside ``precision()``; ``tick`` is told how many images
     are done (on a GPU: queued) since the last call.
@@ -105,30 +98,3 @@ def _lay(chances: Iterator[Floats], starts: list[int], rows: int, unit: int, str
         np.maximum(part, chance[: len(part)], out=part)
     assert whole is not None  # an image has a window
     return whole
-
-
-def join(parts: list[Floats], grids: list[TimeGrid], unit: int) -> tuple[Floats, TimeGrid]:
-    """The scores of a recording's images, laid on one grid of the recording's own clock.
-
-    Every row goes where its middle lies, and the higher wins where two meet at a seam; rows at
-    a seam are at most half a row away from where they were heard. An image's rows can be a
-    little longer than the grid's and leave one of them out: it takes what was heard in its own
-    middle, because a 0 there would cut an event in two.
-    """
-    hop = grids[0].hop * unit
-    rows = max(-int(-(grids[-1].end - 1e-9) // hop), 1)
-    whole = np.zeros((rows, parts[0].shape[1]), dtype=np.float32)
-    empty = np.ones(rows, dtype=bool)
-    starts = []
-    for part, image in zip(parts, grids, strict=True):
-        grid = score_grid(image, unit)
-        start = grid.start + np.arange(len(part)) * grid.hop
-        middle = (start + np.minimum(start + grid.hop, image.end)) / 2
-        place = np.minimum((middle / hop + 1e-9).astype(np.int64), rows - 1)
-        np.maximum.at(whole, place, part)
-        empty[place] = False
-        starts.append(start)
-    middles = (np.flatnonzero(empty) + 0.5) * hop
-    holder = np.searchsorted(np.concatenate(starts), middles, side="right") - 1
-    whole[empty] = np.concatenate(parts)[holder]
-    return whole, TimeGrid(hop=hop, frames=rows)

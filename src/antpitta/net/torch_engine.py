@@ -4,8 +4,8 @@ Apart from engines.py because PyTorch's backbones take seconds to load, which Op
 need not wait for.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,16 @@ class Torch:
         """Framewise probabilities of an image (frames, bands): (rows, classes) of each network."""
         heard = [self._heard(net, seen) for net in self._run]
         return np.split(heard[0], len(self.nets), axis=1) if len(heard) == 1 else heard
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """No sum is split: its last digits, and so the tables, would depend on how many cores."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def _heard(self, net: SedNet | Heads, seen: Picture) -> Floats:
         pixels = torch.from_numpy(np.ascontiguousarray(seen)).to(self.device)

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from math import inf, isfinite
 
 import numpy as np
-from scipy.ndimage import median_filter
 
 from antpitta.core.types import Annotation, Classes, Event, Scores
 from antpitta.scores.metrics import Flags, Floats
@@ -67,6 +66,8 @@ def smooth_frames(value: Floats, smooth: int) -> Floats:
         raise ValueError("a framewise score is NaN or infinite")
     if smooth <= 1 or not len(value):
         return value
+    from scipy.ndimage import median_filter  # a tenth of a second, and seldom asked for
+
     window = smooth + 1 - smooth % 2  # an even window would shift every event by half a frame
     return np.asarray(median_filter(value, size=(window, 1), mode="nearest"))
 

@@ -7,26 +7,31 @@ below it is cut off. An image is standardised and then stretched from its least 
 value over 0..255, so a recorder's gain drops out, and so does a microphone's slope only if the
 network learns to look past it.
 
+Only NumPy and SciPy are asked, so that what predicts need not load PyTorch. Frames go through the
+transform a few at a time, which stay in the processor's cache, and no library may split a sum
+among threads: the same sound gives the same picture whoever else is at work.
+
 A wave whose rate differs from the front's is drawn as it is, by frames that last as long: what
 resampling would have taken off it near the top of the band is taken off the power instead, so that
 recorders of different rates draw alike.
 """
 
-from itertools import pairwise
+import threading
 
 import numpy as np
 import soxr
-import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from torch import Tensor
+from scipy import fft, sparse
 
 from antpitta.core.drawings import Front
 
 LINEAR_HZ = 200 / 3  # Hz per mel, below the break
 BREAK_HZ = 1000.0
 LOG_STEP = np.log(6.4) / 27  # per mel, above the break
-FRAMES = 128  # transformed at once: they stay in the processor's cache
-BLOCKS = 8  # of bands, each of which few bins matter to
+FRAMES = 64  # transformed at once: they stay in the processor's cache
+
+Floats = NDArray[np.float32]
 
 
 def hz_to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -73,7 +78,7 @@ def resampled_power(front: Front, rate: int) -> NDArray[np.float64]:
 
 
 class LogMel:
-    """Waves (batch, samples) to decibels (batch, frames, bands); may be shared by threads.
+    """A wave (samples,) to decibels (frames, bands); may be shared by threads.
 
     Waves are at ``rate``, one that the front asks for (:meth:`Front.rate_for`).
     """
@@ -83,24 +88,34 @@ class LogMel:
         self.front = front
         self.n_fft = front.n_fft * rate // front.sample_rate
         self.hop = front.hop * rate // front.sample_rate
-        self.window = torch.hann_window(self.n_fft)
+        turns = 2 * np.pi * np.arange(self.n_fft) / self.n_fft
+        self.window = (0.5 - 0.5 * np.cos(turns)).astype(np.float32)
         matrix = mel_matrix(front)
         if rate != front.sample_rate:
             left = resampled_power(front, rate)
             matrix = matrix[:, : len(left)] * left
         self.bins = int(np.flatnonzero(matrix.any(axis=0)).max(initial=0)) + 1
-        self.blocks = _blocks(matrix)
+        # Triangles are narrow: each bin belongs to two of them, all others would be products of 0.
+        self.triangles = sparse.csr_array(matrix[:, : self.bins].astype(np.float32))
+        self._own = threading.local()
 
-    def __call__(self, waves: Tensor, count: int | None = None) -> Tensor:
+    def __call__(self, wave: Floats, count: int | None = None) -> Floats:
         """``count`` frames, where rounding at this rate could give another number of them."""
-        count = count or waves.shape[-1] // self.hop + 1
-        power = torch.stack([self._power_of(wave, count) for wave in waves])
-        decibels = power.clamp_min_(1e-10).log10_().mul_(10)
-        loudest = decibels.amax(dim=(1, 2), keepdim=True)
-        return torch.maximum(decibels, loudest - self.front.range)
+        count = count or len(wave) // self.hop + 1
+        power = np.empty((count, self.front.bands), dtype=np.float32)
+        done = 0
+        for frames in self._frames_of(wave, count):
+            for first in range(0, len(frames), FRAMES):
+                some = frames[first : first + FRAMES]
+                self._draw(some, power[done : done + len(some)])
+                done += len(some)
+        np.maximum(power, 1e-10, out=power)
+        decibels = np.multiply(np.log10(power, out=power), 10, out=power)
+        np.maximum(decibels, decibels.max() - self.front.range, out=decibels)
+        return decibels
 
-    def _power_of(self, wave: Tensor, count: int) -> Tensor:
-        """The power in each band, (count, bands).
+    def _frames_of(self, wave: Floats, count: int) -> list[Floats]:
+        """``count`` frames (frames, n_fft), in a few runs of them.
 
         Frames inside the wave are read where it lies; to copy it would take a tenth of the time.
         """
@@ -109,64 +124,61 @@ class LogMel:
         first = -(-pad // self.hop)
         last = min((samples - pad) // self.hop + 1, count)
         if last <= first:
-            return self._power(self._frames(torch.cat([start, wave, end]))[:count])
-        head = torch.cat([start, wave[: (first - 1) * self.hop + pad]])
+            return [self._frames(np.concatenate([start, wave, end]))[:count]]
+        head = np.concatenate([start, wave[: (first - 1) * self.hop + pad]])
         inside = wave[first * self.hop - pad :]
-        parts = [self._frames(head), self._frames(inside)[: last - first]]
+        found = [self._frames(head), self._frames(inside)[: last - first]]
         if last < count:
-            tail = torch.cat([wave[last * self.hop - pad :], end])
-            parts.append(self._frames(tail)[: count - last])
-        return torch.cat([self._power(part) for part in parts])
+            tail = np.concatenate([wave[last * self.hop - pad :], end])
+            found.append(self._frames(tail)[: count - last])
+        return found
 
-    def _frames(self, wave: Tensor) -> Tensor:
-        return wave.unfold(0, self.n_fft, self.hop)
+    def _frames(self, wave: Floats) -> Floats:
+        return sliding_window_view(wave, self.n_fft)[:: self.hop]
 
-    def _power(self, frames: Tensor) -> Tensor:
-        found = []
-        for some in torch.split(frames, FRAMES):
-            parts = torch.view_as_real(torch.fft.rfft(some * self.window))[:, : self.bins]
-            squares = parts.square_().flatten(1)  # of the real and the imaginary part of each bin
-            of_blocks = [squares[:, low:high] @ block for low, high, block in self.blocks]
-            found.append(torch.cat(of_blocks, dim=1))
-        return torch.cat(found)
+    def _draw(self, frames: Floats, power: Floats) -> None:
+        """The power in each band of a few frames, into ``power`` (frames, bands).
+
+        Bins come as rows, each of all frames' real and imaginary parts: a triangle is then a sum
+        of few rows, and the two parts are added when only bands are left.
+        """
+        windowed = np.multiply(frames, self.window, out=self._room()[: len(frames)])
+        spectrum = fft.rfft(windowed.T, axis=0, overwrite_x=True)  # (bins, frames)
+        parts = spectrum[: self.bins].view(np.float32)
+        found = self.triangles @ np.square(parts, out=parts)  # (bands, twice the frames)
+        power[:] = (found[:, ::2] + found[:, 1::2]).T
+
+    def _room(self) -> Floats:
+        """A thread's own room for frames: fetched anew, it would cost more than it is used for."""
+        room: Floats | None = getattr(self._own, "room", None)
+        if room is None:
+            room = self._own.room = np.empty((FRAMES, self.n_fft), dtype=np.float32)
+        return room
 
 
-def _beyond(wave: Tensor, before: int, after: int) -> tuple[Tensor, Tensor]:
+def _beyond(wave: Floats, before: int, after: int) -> tuple[Floats, Floats]:
     """What is taken to lie around the wave: its reflection, or silence where it is too short."""
     if len(wave) <= max(before, after):
-        return wave.new_zeros(before), wave.new_zeros(after)
-    return wave[1 : before + 1].flip(0), wave[-after - 1 : -1].flip(0)
+        return np.zeros(before, dtype=np.float32), np.zeros(after, dtype=np.float32)
+    return wave[before:0:-1], wave[-2 : -after - 2 : -1]
 
 
-def _blocks(matrix: NDArray[np.float64]) -> list[tuple[int, int, Tensor]]:
-    """The triangles (bands, bins), some bands at a time: first, last, and (last - first, bands).
-
-    Each bin counts twice, with its real and its imaginary part. Triangles are narrow: all bands
-    at once would be a product of mostly zeros.
-    """
-    found = []
-    edges = np.linspace(0, len(matrix), min(BLOCKS, len(matrix)) + 1).astype(int)
-    for first, last in pairwise(edges):
-        own = np.flatnonzero(matrix[first:last].any(axis=0))
-        low, high = (int(own[0]), int(own[-1]) + 1) if len(own) else (0, 1)
-        block = np.repeat(matrix[first:last, low:high].T, 2, axis=0).astype(np.float32)
-        found.append((2 * low, 2 * high, torch.from_numpy(block)))
-    return found
-
-
-def to_bytes(decibels: Tensor) -> Tensor:
-    """Standardise and stretch each image over 0..255, as uint8; a silent image is all 0.
+def to_bytes(decibels: Floats) -> NDArray[np.uint8]:
+    """Standardise and stretch an image over 0..255, as uint8; a silent image is all 0.
 
     The standardising drops out of the stretching, exactly; what is left is the stretch.
     """
-    least = decibels.amin(dim=(1, 2), keepdim=True)
-    span = decibels.amax(dim=(1, 2), keepdim=True) - least
-    scaled = (decibels - least) / span.clamp_min(1e-6) * 255
-    return torch.where(span > 1e-6, scaled, torch.zeros_like(scaled)).to(torch.uint8)
+    least = decibels.min()
+    span = decibels.max() - least
+    if not span > 1e-6:
+        return np.zeros(decibels.shape, dtype=np.uint8)
+    scaled = decibels - least
+    scaled /= span
+    scaled *= 255
+    drawn: NDArray[np.uint8] = scaled.astype(np.uint8)
+    return drawn
 
 
-def picture(wave: NDArray[np.float32], mel: LogMel, count: int | None = None) -> NDArray[np.uint8]:
+def picture(wave: Floats, mel: LogMel, count: int | None = None) -> NDArray[np.uint8]:
     """One image of a wave (samples,) at the rate of ``mel``: (frames, bands)."""
-    with torch.inference_mode():
-        found: NDArray[np.uint8] = to_bytes(mel(torch.from_numpy(wave)[None], count))[0].numpy()
-    return found
+    return to_bytes(mel(wave, count))
