@@ -18,8 +18,10 @@ from antpitta.core.types import Classes, Dataset
 from antpitta.core.voice import Voice
 from antpitta.files.aliases import know_species, pin_known, read_aliases, read_labels
 from antpitta.files.embedding import KNOWN
+from antpitta.files.recipes import read_recipe
 from antpitta.net.embedding import Embedder
 from antpitta.net.sed import SedNet
+from antpitta.net.torch_engine import build_nets
 
 RATE = 16_000
 SILENT = Voice(lambda text: None, lambda *told: None)
@@ -193,6 +195,18 @@ def test_trust_is_the_share_of_the_own_word():
         else:
             ranks = [one[0, :, 0].argsort() for one in (both, seen[..., 3:])]
             assert torch.equal(*ranks)
+
+
+def test_weights_of_before_the_word_are_refused_in_one_line():
+    recipe = read_recipe("embedding").model_copy(
+        update={"embedding": settings(known=((1,), ()), classes=40)}
+    )
+    net = SedNet(recipe.network, 2, bands=5, known=True, empty=True)
+    state = net.state_dict()
+    assert len(build_nets(recipe, [state], 2, 5)) == 1
+    before = {name: value for name, value in state.items() if not name.startswith("word.")}
+    with pytest.raises(UserMistake, match="train the model again"):
+        build_nets(recipe, [before], 2, 5)
 
 
 # ---- a run ----
