@@ -25,7 +25,8 @@ def settle(precision: Precision, scan: Scan, model: Bundle) -> Precision:
 def open_engine(model: Bundle, recipe: Recipe, hearing: Hearing, width: int) -> Engine:
     """The engine of one model; ``width`` is that of its pictures.
 
-    Raises UserMistake where there is none for the precision asked for.
+    Raises UserMistake where there is none for the precision asked for, and for the weights of
+    another version's network.
     """
     windows = hearing.scan == "windows" or recipe.network.backbone == GIVEN
     if hearing.scan == "windows" and hearing.precision not in ("auto", "f32"):
@@ -43,7 +44,13 @@ def open_engine(model: Bundle, recipe: Recipe, hearing: Hearing, width: int) -> 
         raise UserMistake(f"--precision int8: {model.path} {_why_not(model, gpu)}; take auto")
     from antpitta.net.torch_engine import Torch, build_nets
 
-    nets = build_nets(recipe, model.states(), len(model.species), width)
+    try:
+        nets = build_nets(recipe, model.states(), len(model.species), width)
+    except RuntimeError:
+        raise UserMistake(
+            f"{model.path}: its weights do not fit the network of its recipe as this version of "
+            "antpitta builds it; train the model again"
+        ) from None
     whole = recipe.drawing.frames_of(recipe.drawing.image)
     return Torch(nets, whole, recipe.windows if windows else None, half=precision == "bf16")
 

@@ -14,7 +14,7 @@ over all parts; on CPUs, for which there is no such layer, over each process' ow
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import cos, pi
@@ -135,27 +135,18 @@ def _mean(total: Tensor, batches: int, stage: Stage, fabric: Fabric) -> float:
 
 def settle(net: SedNet, seen: Tensor, windows: NDArray[np.int64], device: torch.device) -> None:
     """Level ``net`` by what its frozen body saw of these windows."""
-    net.settle(_blocks(seen, windows, device))
+    blocks = (torch.from_numpy(windows[i : i + BLOCK]) for i in range(0, len(windows), BLOCK))
+    net.settle(seen[rows.to(seen.device)].to(device) for rows in blocks)
 
 
 def lend(net: SedNet, task: Task, material: Material, device: torch.device) -> None:
     """Lay what an embedding's network says of its classes by itself beside the head, which has
     learnt, by what both make of the training recordings.
     """
-    if net.word is None:
-        return
     own = material.windows_of(task.train)
     own = own[material.heard_windows[own]]
-    if task.seen is not None:
-        net.lend(_blocks(task.seen, own, device))
-        return
     cuts = (material.cuts.take(own[i : i + BLOCK]) for i in range(0, len(own), BLOCK))
     net.lend(net.see(material.pictures.gather(some).to(device)) for some in cuts)
-
-
-def _blocks(seen: Tensor, windows: NDArray[np.int64], device: torch.device) -> Iterator[Tensor]:
-    blocks = (torch.from_numpy(windows[i : i + BLOCK]) for i in range(0, len(windows), BLOCK))
-    return (seen[rows.to(seen.device)].to(device) for rows in blocks)
 
 
 def nothing_to_learn(task: Task) -> UserMistake:

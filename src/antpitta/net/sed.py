@@ -147,8 +147,12 @@ class SedNet(nn.Module):
 
     def _own(self, seen: Tensor) -> Tensor:
         """The network's own logits of the classes, levelled: (batch, classes, steps)."""
-        levelled: Tensor = self.level(seen)[:, -self.classify.out_channels :]
-        return levelled
+        level, count = self.level, self.classify.out_channels
+        assert isinstance(level, Level)
+        assert level.running_mean is not None
+        assert level.running_var is not None
+        mean, var = level.running_mean[-count:, None], level.running_var[-count:, None]
+        return (seen[:, -count:] - mean) * (var + level.eps).rsqrt()
 
     @torch.no_grad()
     def lend(self, seen: Iterator[Tensor]) -> None:
@@ -163,7 +167,7 @@ class SedNet(nn.Module):
         pairs = []
         for part in seen:
             sound = sounding(part)
-            logits = (self._levelled(self.classify, part.float()), self._own(part.float()))
+            logits = (self._levelled(self.classify, part), self._own(part))
             pairs.append(
                 [self._averaged(one, sound).transpose(1, 2)[sound[:, 0]] for one in logits]
             )

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from antpitta.core.config import Recipe, Windows
-from antpitta.core.errors import UserMistake
 from antpitta.net.engines import filled
 from antpitta.net.heads import Heads, one_body
 from antpitta.net.scan import scan, scan_batch, unit_of
@@ -83,17 +82,11 @@ def build_nets(
 ) -> list[SedNet]:
     """The trained networks of a recipe from their weights, ready to score.
 
-    Raises UserMistake for the weights of another version's network.
+    Raises RuntimeError for weights of another network.
     """
     nets = []
     for state in states:
         net = SedNet(recipe.network, classes, bands=width, known=recipe.knows, empty=True)
-        try:
-            net.load_state_dict(state)
-        except RuntimeError:
-            raise UserMistake(
-                "the model's weights do not fit the network of its recipe as this version of "
-                "antpitta builds it; train the model again"
-            ) from None
+        net.load_state_dict(state)
         nets.append(net.eval())
     return nets

@@ -15,26 +15,24 @@ LEAST = 1e-4  # of the spread of levelled logits: below it, the network has no s
 class Word(nn.Module):
     """``trust`` is the network's share in the mean; classes that it lacks keep the head's logit."""
 
-    share: Tensor  # (classes,), of the network's word
-    scale: Tensor  # (classes,), of its levelled logits
+    scale: Tensor  # (classes,), of its levelled logits; 0 where it has no such class
     middle: Tensor  # (classes,), what they are laid around: the mean of the head's
 
     def __init__(self, classes: int, trust: float) -> None:
         super().__init__()
         self.trust = trust
-        for name in ("share", "scale", "middle"):
+        for name in ("scale", "middle"):
             self.register_buffer(name, torch.zeros(classes))
 
     def forward(self, head: Tensor, own: Tensor) -> Tensor:
         """Both (batch, classes, steps)."""
-        share, scale, middle = (one[:, None] for one in (self.share, self.scale, self.middle))
+        scale, middle = self.scale[:, None], self.middle[:, None]
+        share = self.trust * (scale > 0)
         return (1 - share) * head + share * (own * scale + middle)
 
     def stretch(self, head: Tensor, own: Tensor) -> None:
         """Take the spread from these logits (steps, classes) of the same sound."""
         spread = own.std(dim=0, correction=0)
-        there = spread > LEAST
-        self.share.copy_(torch.where(there, self.trust, 0.0))
         scale = head.std(dim=0, correction=0) / spread.clamp_min(LEAST)
-        self.scale.copy_(torch.where(there, scale, 0.0))
+        self.scale.copy_(torch.where(spread > LEAST, scale, 0.0))
         self.middle.copy_(head.mean(dim=0) - own.mean(dim=0) * self.scale)
