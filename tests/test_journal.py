@@ -7,9 +7,11 @@ import random
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from antpitta.archive.listening import AHEAD
 from antpitta.core.errors import UserMistake
 
 BOTH = ("csv", "parquet")
-KILLS = 50
+KILLS, A_RUN = 50, 10  # in all, and of one run at most
 IN_FLIGHT = AHEAD * 2 + 3  # of two threads: pieces, and files being opened
 
 
@@ -56,26 +58,35 @@ def test_killed_at_random_and_gone_on_with_the_tables_are_those_of_one_run(
     began = time.monotonic()
     start(tmp_path / "timed", tmp_path / "timed.log").join()
     lasting = time.monotonic() - began
-    dice, kills, rounds = random.Random(0), 0, 0
+    dice, kills, resumed, rounds = random.Random(0), 0, 0, 0
     while kills < KILLS:
         rounds += 1
+        most, before = min(kills + A_RUN, KILLS), kills
         out, log = tmp_path / f"out{rounds}", tmp_path / f"log{rounds}"
-        before = kills
         while True:
             own = start(out, log)
-            own.join(dice.uniform(0.05, 0.8) * lasting)
-            if own.is_alive() and kills < KILLS:
-                os.kill(own.pid, signal.SIGKILL)
-                kills += 1
-            own.join()
-            if own.exitcode == 0:
+            own.join(dice.uniform(0.05, 0.9) * lasting if kills < most else None)
+            if not own.is_alive():
                 break
-            assert own.exitcode == -signal.SIGKILL
+            os.kill(own.pid, signal.SIGKILL)
+            own.join()
+            kills += 1
+            resumed += 0 < heard(out) < 24
+        assert own.exitcode == 0
         assert not differing(out, whole)
         begun = len(log.read_text().splitlines())
         assert 24 <= begun <= 24 + IN_FLIGHT * (kills - before)
         assert not list(out.glob(".*"))
-    assert rounds > 1
+    assert resumed  # some were killed with a part of the archive heard
+
+
+def heard(out):
+    """How many files the journal of ``out`` has."""
+    if not (out / NAME).exists():
+        return 0
+    with closing(sqlite3.connect(out / NAME)) as journal:
+        tables = journal.execute("SELECT name FROM sqlite_master WHERE name = 'heard'").fetchall()
+        return journal.execute("SELECT COUNT(*) FROM heard").fetchone()[0] if tables else 0
 
 
 def test_nothing_is_heard_twice_and_what_changed_is_heard_again(
