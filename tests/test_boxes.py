@@ -6,9 +6,15 @@ import pytest
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Scores
 from antpitta.scores.boxes import box_cells, presence
-from antpitta.scores.prevalence import prevalence_from_boxes
+from antpitta.scores.prevalence import counts_from_boxes
 
 CLASSES = Classes(("a", "b"))
+
+
+def share_from_boxes(boxes, recordings):
+    return (
+        counts_from_boxes(boxes, CLASSES, recordings).T @ np.arange(1, recordings + 1) / recordings
+    )
 
 
 def scores(recording="r"):
@@ -46,12 +52,10 @@ def test_boxes_that_meet_in_few_recordings_tell_of_a_rare_species():
     one = [Annotation("r", i, i + 1, "a") for i in range(3)]
     # In 1 recording of 2 that might hold it: certain if 1 does; if 2 do, 2 of the 4 ways to lay
     # three boxes into two recordings; that 1 does was twice as likely before.
-    assert prevalence_from_boxes(one, CLASSES, recordings=2)[0] == pytest.approx(
-        (1 * 1 + 1 / 2 * 1 / 2 * 2) / (1 + 1 / 2 * 1 / 2) / 2
-    )
+    assert counts_from_boxes(one, CLASSES, recordings=2)[:, 0] == pytest.approx([4 / 5, 1 / 5])
     rare = [Annotation(f"r{i % 2}", i, i + 1, "a") for i in range(6)]
     common = [Annotation(f"r{i}", 0, 1, "b") for i in range(6)]
-    share = prevalence_from_boxes([*rare, *common], CLASSES, recordings=40)
+    share = share_from_boxes([*rare, *common], 40)
     assert 2 / 40 < share[0] < 0.1
     assert 0.4 < share[1] < 0.95
 
@@ -64,19 +68,19 @@ def test_the_estimate_is_right_on_average_where_what_it_supposes_holds():
         picks = rng.choice(held, 12, p=calls / calls.sum())
         boxes = [Annotation(f"r{r}", i, i + 1, "a") for i, r in enumerate(picks)]
         truth.append(held / 100)
-        found.append(prevalence_from_boxes(boxes, CLASSES, recordings=100)[0])
+        found.append(share_from_boxes(boxes, 100)[0])
     assert np.mean(found) == pytest.approx(np.mean(truth), rel=0.05)
     assert np.corrcoef(np.log(found), np.log(truth))[0, 1] > 0.85
 
 
-def test_prevalence_stays_a_share_and_two_boxes_say_nothing():
+def test_counts_reach_all_recordings_and_two_boxes_say_nothing():
     many = [Annotation(f"r{i}", 0, 1, "a") for i in range(30)]
     few = [Annotation(f"r{i}", 0, 1, "b") for i in range(2)]
-    share = prevalence_from_boxes([*many, *few], CLASSES, recordings=40)
-    assert share[0] == 0.95
-    assert np.isnan(share[1])
+    counts = counts_from_boxes([*many, *few], CLASSES, recordings=30)
+    assert counts[:, 0] == pytest.approx([*[0] * 29, 1])
+    assert np.isnan(counts[:, 1]).all()
 
 
 def test_absent_boxes_say_nothing_of_prevalence():
     absent = [Annotation(f"r{i}", 0, 1, "a", present=False) for i in range(9)]
-    assert np.isnan(prevalence_from_boxes(absent, CLASSES, 20)).all()
+    assert np.isnan(counts_from_boxes(absent, CLASSES, 20)).all()

@@ -14,15 +14,24 @@ def heard(rng, truth, low=-1.0, high=4.0):
     return expit(np.where(truth, rng.normal(high, 1.8, size), rng.normal(low, 1.0, size)))
 
 
+def belief(recordings, share, sure=1.0):
+    """How likely each count of recordings is, around ``share`` (classes,) of them."""
+    odds = logit(np.clip(np.arange(1, recordings + 1) / recordings, 0.001, 0.999))
+    weight = np.exp(-(((odds[:, None] - logit(np.asarray(share))) / sure) ** 2) / 2)
+    return weight / weight.sum(axis=0)
+
+
 def test_what_lies_well_apart_is_counted():
     truth = np.repeat([[True], [False]], [40, 120], axis=0)
     rng = np.random.default_rng(0)
     scores = heard(rng, truth, low=-4, high=6)
     nobody = np.zeros_like(truth)
-    found = prevalence_from_scores(scores, nobody, np.array([0.4]))
-    # what was known before counts as 8 more recordings
-    assert found[0] == pytest.approx((40 + 8 * 0.4) / 168, abs=0.002)
+    flat = np.full((160, 1), 1 / 160)
+    # a recording counts as half a one, and the expected share of 80 with 20 is (20 + 1) / (80 + 2)
+    assert prevalence_from_scores(scores, nobody, flat)[0] == pytest.approx(21 / 82, abs=0.003)
     assert scores.mean() == pytest.approx(0.26, abs=0.02)
+    sure = prevalence_from_scores(scores, nobody, belief(160, [0.4], 0.05))
+    assert sure[0] == pytest.approx(0.4, abs=0.02)
 
 
 def test_the_mixture_is_nearer_to_the_truth_than_the_mean_of_the_scores():
@@ -37,20 +46,20 @@ def test_the_mixture_is_nearer_to_the_truth_than_the_mean_of_the_scores():
     def error(found):
         return float(np.sqrt(np.mean((logit(found.clip(0.01, 0.99)) - real) ** 2)))
 
-    found = prevalence_from_scores(scores, present, before)
+    found = prevalence_from_scores(scores, present, belief(160, before, 0.9))
     assert error(found) < 0.45
     assert error(scores.mean(axis=0)) > 1.2
     assert error(before) > 0.8
 
 
-@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0.0, 0.1), (1.0, 0.85, 1.0)])
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0.0, 0.1), (1.0, 0.8, 1.0)])
 def test_a_class_that_is_nowhere_or_everywhere_is_not_halved(share, least, most):
     rng = np.random.default_rng(2)
     truth = np.tile(rng.random((160, 1)) < share, (1, 1))
     others = rng.random((160, 5)) < 0.3
     scores = heard(rng, np.concatenate([truth, others], axis=1))
     before = np.array([0.05 if share == 0 else 0.8, *[0.3] * 5])
-    found = prevalence_from_scores(scores, np.zeros(scores.shape, dtype=bool), before)
+    found = prevalence_from_scores(scores, np.zeros(scores.shape, dtype=bool), belief(160, before))
     assert least <= found[0] <= most
 
 
@@ -59,9 +68,9 @@ def test_a_recording_with_a_present_box_holds_the_class_whatever_its_score():
     truth = rng.random((100, 1)) < 0.2
     scores = heard(rng, truth, low=-4, high=5)
     present = np.zeros_like(truth)
-    plain = prevalence_from_scores(scores, present, np.array([0.2]))[0]
+    plain = prevalence_from_scores(scores, present, belief(100, [0.2]))[0]
     present[np.flatnonzero(~truth[:, 0])[:2]] = True
-    certain = prevalence_from_scores(scores, present, np.array([0.2]))[0]
+    certain = prevalence_from_scores(scores, present, belief(100, [0.2]))[0]
     assert plain + 0.015 < certain < plain + 0.05  # 2 of 108
 
 
@@ -87,6 +96,6 @@ def test_scores_of_nothing_but_0_1_or_one_value_are_no_trouble():
     before, nobody = np.array([0.3, 0.3, 0.3]), np.zeros((20, 3), dtype=bool)
     scores = np.zeros((20, 3))
     scores[:, 1], scores[:5, 2] = 0.5, 1
-    found = prevalence_from_scores(scores, nobody, before)
+    found = prevalence_from_scores(scores, nobody, belief(20, before))
     assert ((found > 0) & (found < 1)).all()
     assert found[2] == pytest.approx(5 / 20, abs=0.1)

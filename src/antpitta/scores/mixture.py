@@ -8,7 +8,10 @@ maximisation (Dempster, Laird and Rubin, 1977), and the weight of the upper one 
 
 What keeps the fit on firm ground where a species is nearly nowhere, or nearly everywhere:
 - recordings with a present box are in the upper part, for certain;
-- what the boxes tell of the prevalence counts as much as ``BEFORE`` recordings;
+- what the boxes tell of the prevalence is as they tell it: much of a species all of whose boxes
+  fell into a few recordings, little of one whose boxes lie apart;
+- scores are not quite normal, so a recording says only ``WEIGHT`` of what it would if they were
+  (a power posterior: Miller and Dunson, Robust Bayesian inference via coarsening, 2019);
 - the means and variances of a species lean towards those of all species.
 """
 
@@ -18,14 +21,14 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit, logit, softmax
 from scipy.stats import norm
 
 from antpitta.core.types import Annotation, Classes
 from antpitta.scores.metrics import Floats
-from antpitta.scores.prevalence import prevalence_from_boxes
+from antpitta.scores.prevalence import counts_from_boxes
 
-BEFORE = 8.0  # recordings
+WEIGHT = 0.5  # of what a recording's scores tell of the prevalence
 ALIKE = 10.0  # recordings that the variance of all species counts for
 APART = 0.5  # log-odds, at least, between the two means
 RARE, COMMON = 0.01, 0.97  # beyond, 160 recordings tell nothing
@@ -71,8 +74,7 @@ def estimate_prevalence(
     own = [said for said in annotations if said.present and said.recording in row]
     for said in own:
         present[row[said.recording], classes.columns(said.label)] = True
-    boxes = prevalence_from_boxes(own, classes, len(recordings))
-    return prevalence_from_scores(scores, present, boxes)
+    return prevalence_from_scores(scores, present, counts_from_boxes(own, classes, len(recordings)))
 
 
 def believed(
@@ -83,32 +85,41 @@ def believed(
     return np.where(np.isnan(shares), scores.mean(axis=0), shares)
 
 
-def prevalence_from_scores(scores: Floats, present: NDArray[np.bool_], before: Floats) -> Floats:
+def prevalence_from_scores(scores: Floats, present: NDArray[np.bool_], counts: Floats) -> Floats:
     """The weights of the upper parts, (classes,).
 
-    ``present`` (recordings, classes) says where a listener found the class, and ``before``
-    (classes,) is what is known without the scores; where that is NaN, so is the answer.
+    ``present`` (recordings, classes) says where a listener found the class, and ``counts`` (the
+    same shape) how likely it is, without the scores, that 1, 2, ... of the recordings hold it;
+    where that is NaN, so is the answer.
     """
-    told = ~np.isnan(before)
-    share = np.array(before, dtype=float)
+    share = np.full(scores.shape[1], np.nan)
+    told = ~np.isnan(counts).all(axis=0)
     if len(scores) and told.any():
-        share[told] = _weights(scores[:, told], present[:, told], share[told])
+        share[told] = _weights(scores[:, told], present[:, told], counts[:, told])
     return share
 
 
-def _weights(scores: Floats, present: NDArray[np.bool_], before: Floats) -> Floats:
+def _weights(scores: Floats, present: NDArray[np.bool_], counts: Floats) -> Floats:
     odds = np.asarray(logit(np.clip(np.asarray(scores, dtype=float), EDGE, 1 - EDGE)))
-    share = np.clip(before, RARE, COMMON)
+    shares = np.clip(np.arange(1, len(odds) + 1) / len(odds), RARE, COMMON)
+    with np.errstate(divide="ignore"):
+        before = np.log(counts)
+    share: Floats = shares @ counts
     low, high = _first(odds, present, share)
     for _ in range(STEPS):
         held = np.where(present, 1, _held(odds, low, high, share))
-        last, share = share, (held.sum(axis=0) + BEFORE * before) / (len(odds) + BEFORE)
-        share = np.clip(share, RARE, COMMON)
+        last, share = share, _share(held.mean(axis=0), shares, before, len(odds))
         low, high = low.fitted(odds, 1 - held, 0.1), high.fitted(odds, held, 1.0)
         high = replace(high, mean=np.maximum(high.mean, low.mean + APART))
         if np.abs(share - last).max() < NEAR:
             break
     return share
+
+
+def _share(held: Floats, shares: Floats, before: Floats, recordings: int) -> Floats:
+    """The expected share, where that of the scores is ``held`` (classes,)."""
+    told = np.outer(np.log(shares), held) + np.outer(np.log1p(-shares), 1 - held)
+    return np.asarray(shares @ softmax(WEIGHT * recordings * told + before, axis=0))
 
 
 def _first(odds: Floats, present: NDArray[np.bool_], share: Floats) -> tuple[_Part, _Part]:

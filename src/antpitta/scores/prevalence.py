@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit, gammaln, logit
+from scipy.special import expit, gammaln, logit, softmax
 
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Annotation, Classes
@@ -20,7 +20,6 @@ from antpitta.scores.metrics import Floats
 
 EDGE = 1e-12  # a score of exactly 0 or 1 has odds that no factor moves
 LEAST_BOXES = 3  # of a class whose prevalence is estimated
-COMMONEST = 0.95  # the largest estimate: more would take silence for a miss
 SLACK = 1e-6  # so that rounding never puts the answer outside the bracket
 
 
@@ -52,39 +51,40 @@ def rescale_odds(scores: Floats, prevalence: Floats, judged: Floats | None = Non
     return value
 
 
-def prevalence_from_boxes(
+def counts_from_boxes(
     annotations: Iterable[Annotation], classes: Classes, recordings: int
 ) -> Floats:
-    """The share of ``recordings`` that hold each class, estimated from present boxes alone.
+    """How likely it is that 1, 2, ... of the ``recordings`` hold a class, from present boxes alone.
 
     Where a species calls in few recordings, two of its boxes often fall into the same one; where
     it calls everywhere, hardly ever. The boxes are taken for random picks among all the calls, and
     the calls of a recording that holds the species for exponentially many or few. Then n boxes
     falling into d recordings tell how many hold it as in the birthday problem (Bose-Einstein
-    occupancy: Feller, An Introduction to Probability Theory, vol. 1, II.5), and the estimate
-    is the mean of that posterior, where before any box each doubling of how common a species is
-    was as likely as another. NaN for a class of fewer than three boxes, which say nothing.
+    occupancy: Feller, An Introduction to Probability Theory, vol. 1, II.5). Before any box each
+    doubling of how common a species is was as likely as another.
+
+    (recordings, classes): each column sums to 1, or is NaN for a class of fewer than three boxes,
+    which say nothing.
     """
-    counts: list[Counter[str]] = [Counter() for _ in classes.names]
+    boxes: list[Counter[str]] = [Counter() for _ in classes.names]
     for said in annotations:
         if said.present:
             for column in classes.columns(said.label):
-                counts[column][said.recording] += 1
-    shares = np.full(len(classes), np.nan)
-    for column, found in enumerate(counts):
+                boxes[column][said.recording] += 1
+    chances = np.full((recordings, len(classes)), np.nan)
+    for column, found in enumerate(boxes):
         if found.total() >= LEAST_BOXES:
-            held = _held(found.total(), len(found), recordings)
-            shares[column] = min(held / recordings, COMMONEST)
-    return shares
+            chances[:, column] = _counts(found.total(), len(found), recordings)
+    return chances
 
 
-def _held(boxes: int, distinct: int, recordings: int) -> float:
-    """How many recordings hold a class: the posterior mean, given where its boxes fell."""
-    held = np.arange(distinct, max(recordings, distinct) + 1)
+def _counts(boxes: int, distinct: int, recordings: int) -> Floats:
+    """How likely 1, 2, ... recordings hold a class, given where its boxes fell."""
+    held = np.arange(distinct, recordings + 1)
     # C(held, d) C(n - 1, d - 1) / C(held + n - 1, n), and 1 / held before any box
     chance = gammaln(held + 1) - gammaln(held - distinct + 1)
     chance += gammaln(held) - gammaln(held + boxes) - np.log(held)
-    return float(np.average(held, weights=np.exp(chance - chance.max())))
+    return np.concatenate([np.zeros(distinct - 1), softmax(chance)])
 
 
 def _rescale(scores: Floats, share: float, meant: Floats) -> Floats:
