@@ -21,6 +21,7 @@ CHANGES = (
     "network.frozen=true",
     'network.heights="each"',
     "network.centre=true",
+    "network.wccn=0.2",
     'stages.masked.loss.on="boxes"',
     'stages.masked.loss.reduce="both"',
     'stages.masked.sample="known"',

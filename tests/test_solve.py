@@ -44,9 +44,9 @@ def material(make_material):
     return make_material(RECIPE, [2.0] * 6, BOXES, species=("a", "b"))
 
 
-def solved(material, stage=STAGE, train=range(6), found=None):
+def solved(material, stage=STAGE, train=range(6), found=None, wccn=0.0):
     torch.manual_seed(1)
-    net = SedNet(RECIPE.network, 2, bands=32)
+    net = SedNet(RECIPE.network.model_copy(update={"wccn": wccn}), 2, bands=32)
     seen = Bank().of(net, stage, material)
     task = Task(stage, np.array(train), None, (1,), seen)
     solve(net, task, material, FABRIC, (found if found is not None else []).append)
@@ -71,9 +71,16 @@ def rows_of(net, seen, material):
     return features.double().numpy(), np.array(labels), np.array(classes)
 
 
-def test_the_head_is_that_of_a_plain_regression(material):
-    net, seen = solved(material)
+@pytest.mark.parametrize("wccn", [0.0, 0.3])
+def test_the_head_is_that_of_a_plain_regression(material, wccn):
+    net, seen = solved(material, wccn=wccn)
     features, present, column = rows_of(net, seen, material)
+    metric = np.eye(features.shape[1])
+    if wccn:
+        apart = [features[present & (column == k)] for k in range(2)]
+        apart = np.concatenate([own - own.mean(axis=0) for own in apart])
+        apart = apart.T @ apart
+        metric = (1 - wccn) * metric + wccn * apart / np.diag(apart).mean()
     weight = np.where(present, 1 / present.sum(), 1 / (~present).sum())
 
     def value(flat):
@@ -81,11 +88,12 @@ def test_the_head_is_that_of_a_plain_regression(material):
         logit = (features * head[column, :-1]).sum(axis=1) + head[column, -1]
         loss = (weight * np.logaddexp(0, np.where(present, -logit, logit))).sum()
         error = weight * (1 / (1 + np.exp(-logit)) - present)
-        slope = STAGE.decay * np.concatenate([head[:, :-1], np.zeros((2, 1))], axis=1)
+        slope = STAGE.decay * np.concatenate([head[:, :-1] @ metric, np.zeros((2, 1))], axis=1)
         for k in range(2):
             mine = column == k
             slope[k] += np.append(error[mine] @ features[mine], error[mine].sum())
-        return loss + STAGE.decay / 2 * (head[:, :-1] ** 2).sum(), slope.ravel()
+        size = (head[:, :-1] @ metric * head[:, :-1]).sum()
+        return loss + STAGE.decay / 2 * size, slope.ravel()
 
     best = minimize(value, np.zeros(2 * (features.shape[1] + 1)), jac=True, tol=1e-10)
     mine = np.concatenate(

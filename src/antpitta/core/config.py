@@ -57,12 +57,15 @@ class Network(Settings):
     reach: Literal["boxes"] | tuple[tuple[int, int], ...] | None = None  # lie in, filled in, too
     centre: Share = 0.0  # of each feature's mean over the window, its background: taken off
     trust: Share = 0.5  # of an embedding's network in the logits of classes it knows by itself
+    wccn: float = Field(0.0, ge=0, lt=1)  # of the L2's metric: how boxes of a species differ
     weights: str | None = None  # a .safetensors or .pth file instead of the hub's
 
     @model_validator(mode="after")
-    def _heights_are_reached(self) -> Self:
+    def _settings_go_together(self) -> Self:
         if self.reach is not None and self.heights != "each":
             raise ValueError('reach goes with heights = "each"')
+        if self.wccn and not (self.frozen or self.backbone == GIVEN):
+            raise ValueError("wccn goes with frozen = true: what moves has no covariance")
         return self
 
 
@@ -72,6 +75,7 @@ class Paste(Settings):
     copies: int = Field(0, ge=0)  # of each recording; 0: none
     chance: Share = 0.5  # that an absent box receives a call
     gain: float = Field(6.0, ge=0)  # dB, at most, that a call is made louder or quieter
+    warp: float = Field(0.0, ge=0, le=0.5)  # log of the pace it is played at, at most
 
 
 class Masks(Settings):

@@ -32,6 +32,7 @@ from antpitta.core.types import Targets
 from antpitta.learn.batches import Batch, epoch_batches
 from antpitta.learn.keepers import Keeper
 from antpitta.learn.material import Material
+from antpitta.learn.metric import box_rows, learning
 from antpitta.learn.optimizer import capture, resume, set_up
 from antpitta.learn.ready import ALONE, Place, lay_out, loss_of
 from antpitta.net.sed import SedNet
@@ -72,37 +73,57 @@ def fit(
     report: Callable[[Progress], None],
 ) -> None:
     """Train ``net`` in place; it ends on the CPU or GPU that ``fabric`` chose."""
-    stage, place = task.stage, Place(fabric.global_rank, fabric.world_size)
-    model, adam, optimizer = set_up(net, stage, fabric)
-    if task.seen is not None:
-        settle(net, task.seen, material.windows_of(task.train), fabric.device)
-    weights = class_weights(material, task).to(fabric.device) if stage.loss.balance else None
+    model, adam, optimizer = set_up(net, task.stage, fabric)
+    with _measured(net, task, material, fabric.device):
+        for epoch in range(resume(net, optimizer, keeper), task.stage.epochs):
+            # Reported first: killed in between, the epoch is run and reported again, never lost.
+            report(_epoch(epoch, (net, model, adam), task, material, fabric))
+            keeper.save(epoch + 1, capture(net, optimizer))
 
-    for epoch in range(resume(net, optimizer, keeper), stage.epochs):
-        began = time.perf_counter()
-        batches, rng = _deal(task, material, epoch, place)
-        net.train()
-        total = torch.zeros((), dtype=torch.float64, device=fabric.device)
-        rate, steps = stage.rate, 0
-        for i, batch in enumerate(batches):
-            rate = rate_at(stage, epoch + i / len(batches))
-            for group in adam.param_groups:
-                group["lr"] = rate
-            share, stepping = share_of(i, len(batches), stage.accumulate)
-            odd = task.compiled and len(batch.cuts) != len(batches[0].cuts)
-            with fabric.no_backward_sync(model, enabled=not stepping), running(eager=odd):
-                loss = batch_loss(model, batch, material, stage, weights, rng, task.seen, place)
-                fabric.backward(loss / share)
-            if stepping:
-                adam.step()
-                adam.zero_grad()
-                steps += 1
-            total += loss.detach()
-        mean = _mean(total, len(batches), stage, fabric)
-        windows, seconds = sum(len(one.cuts) for one in batches), time.perf_counter() - began
-        # Reported first: killed in between, the epoch is run and reported again, never lost.
-        report(Progress(epoch + 1, mean, rate, windows, seconds, steps))
-        keeper.save(epoch + 1, capture(net, optimizer))
+
+def _measured(
+    net: SedNet, task: Task, material: Material, device: torch.device
+) -> AbstractContextManager[None]:
+    """A frozen body's features levelled, and, inside, the metric in which the head learns.
+
+    Features that change from epoch to epoch (crops, masks, mixup) have neither.
+    """
+    if task.seen is None:
+        return nullcontext()
+    settle(net, task.seen, material.windows_of(task.train), device)
+    if not net.network.wccn:
+        return nullcontext()
+    return learning(net, *box_rows(net, task.seen, material, task.train))
+
+
+def _epoch(
+    epoch: int, learner: tuple[SedNet, Any, Any], task: Task, material: Material, fabric: Fabric
+) -> Progress:
+    began, stage = time.perf_counter(), task.stage
+    net, model, adam = learner
+    place = Place(fabric.global_rank, fabric.world_size)
+    weights = class_weights(material, task).to(fabric.device) if stage.loss.balance else None
+    batches, rng = _deal(task, material, epoch, place)
+    net.train()
+    total = torch.zeros((), dtype=torch.float64, device=fabric.device)
+    rate, steps = stage.rate, 0
+    for i, batch in enumerate(batches):
+        rate = rate_at(stage, epoch + i / len(batches))
+        for group in adam.param_groups:
+            group["lr"] = rate
+        share, stepping = share_of(i, len(batches), stage.accumulate)
+        odd = task.compiled and len(batch.cuts) != len(batches[0].cuts)
+        with fabric.no_backward_sync(model, enabled=not stepping), running(eager=odd):
+            loss = batch_loss(model, batch, material, stage, weights, rng, task.seen, place)
+            fabric.backward(loss / share)
+        if stepping:
+            adam.step()
+            adam.zero_grad()
+            steps += 1
+        total += loss.detach()
+    mean = _mean(total, len(batches), stage, fabric)
+    windows, seconds = sum(len(one.cuts) for one in batches), time.perf_counter() - began
+    return Progress(epoch + 1, mean, rate, windows, seconds, steps)
 
 
 def _deal(

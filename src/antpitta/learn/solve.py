@@ -8,18 +8,16 @@ and no rate, batch or number of epochs has a say in it.
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
 from antpitta.core.errors import UserMistake
-from antpitta.learn.batches import box_batch
 from antpitta.learn.fit import Progress, Task, class_weights, nothing_to_learn, settle
 from antpitta.learn.material import Material
-from antpitta.net.losses import CellTargets, masked_loss
+from antpitta.learn.metric import box_rows, learning
+from antpitta.net.losses import masked_loss
 from antpitta.net.sed import SedNet
-from antpitta.net.steps import cover
 
 STEPS = 200  # at most; most heads need a third
 
@@ -41,7 +39,7 @@ def solve(
         )
     own = material.windows_of(task.train)
     settle(net, task.seen, own, fabric.device)
-    rows, heard = _boxes(net, task.seen, material, own, fabric.device)
+    rows, heard = box_rows(net, task.seen, material, task.train)
     if not len(rows):
         raise nothing_to_learn(task)
     weights = class_weights(material, task).to(fabric.device) if stage.loss.balance else None
@@ -56,28 +54,9 @@ def solve(
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    solver.step(value)  # type: ignore[no-untyped-call]
+    with learning(net, rows, heard):
+        solver.step(value)  # type: ignore[no-untyped-call]
+        loss = float(value().detach())
     steps = int(solver.state[head[0]]["n_iter"])
-    loss = float(value().detach())
     seconds = time.perf_counter() - began
     report(Progress(1, loss, 0.0, len(own), seconds, steps))
-
-
-def _boxes(
-    net: SedNet, seen: Tensor, material: Material, windows: np.ndarray, device: torch.device
-) -> tuple[Tensor, CellTargets]:
-    """A row of features (inputs,) and of targets (classes,) for every box."""
-    rows, value, weight = [], [], []
-    for window in windows:
-        batch = box_batch(material, np.array([window]), None)
-        if batch.focus is None or not len(batch.focus):
-            continue
-        features = seen[int(window)].to(device).float()  # (inputs, steps)
-        shares = cover(torch.from_numpy(batch.focus).to(device), features.shape[1], net.stride)
-        rows.append(shares @ features.T)
-        value.append(batch.heard.value)
-        weight.append(batch.heard.weight)
-    if not rows:
-        return torch.zeros(0), CellTargets(torch.zeros(0), torch.zeros(0))
-    told = (torch.from_numpy(np.concatenate(part)).to(device) for part in (value, weight))
-    return torch.cat(rows), CellTargets(*told)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from antpitta.core.config import GIVEN, Network
 from antpitta.net.backbones import build_backbone
 from antpitta.net.steps import Logits, smooth, sounding, steps_of
+from antpitta.net.wccn import Metric
 from antpitta.net.word import Word
 from antpitta.sound.augment import Mix
 
@@ -79,6 +80,7 @@ class SedNet(nn.Module):
         self.stride = backbone.stride
         self.origin = backbone.origin
         self.settled = False
+        self.metric: Metric | None = None  # in whose coordinates the head learns, while it does
         self.steps = steps_of(network, self.stride)
         inputs = backbone.channels * (backbone.heights if network.heights == "each" else 1)
         levelled = network.centre > 0 or self.given
@@ -176,7 +178,11 @@ class SedNet(nn.Module):
 
     def _levelled(self, layer: nn.Conv1d, seen: Tensor) -> Tensor:
         """``layer`` of the levelled features; a settled level is folded into the weights."""
-        weight = layer.weight if self.reach is None else layer.weight * self.reach
+        weight = layer.weight
+        if self.metric is not None and layer is self.classify:
+            weight = self.metric.turn(weight)
+        if self.reach is not None:
+            weight = weight * self.reach
         if not isinstance(self.level, nn.BatchNorm1d) or self.level.training:
             levelled = self.level(seen)
             if self.reach is not None:
@@ -190,6 +196,14 @@ class SedNet(nn.Module):
         moved = (weight[:, :, 0] * mean).sum(dim=1)
         bias = -moved if layer.bias is None else layer.bias - moved
         return torch.matmul(weight[:, :, 0], seen) + bias[:, None]
+
+    def levelled(self, rows: Tensor) -> Tensor:
+        """Rows (rows, inputs) of features by the settled level; 0 where no head sees an input."""
+        assert isinstance(self.level, nn.BatchNorm1d)
+        assert self.level.running_mean is not None
+        assert self.level.running_var is not None
+        found = (rows - self.level.running_mean) * (self.level.running_var + self.level.eps).rsqrt()
+        return found if self.reach is None else found * self.reach.amax(dim=0)[:, 0]
 
     def of_rows(self, seen: Tensor) -> Tensor:
         """Class logits (rows, classes) of features that are means over boxes: (rows, inputs)."""
