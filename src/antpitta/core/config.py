@@ -75,7 +75,6 @@ class Paste(Settings):
     copies: int = Field(0, ge=0)  # of each recording; 0: none
     chance: Share = 0.5  # that an absent box receives a call
     gain: float = Field(6.0, ge=0)  # dB, at most, that a call is made louder or quieter
-    warp: float = Field(0.0, ge=0, le=0.5)  # log of the pace it is played at, at most
 
 
 class Masks(Settings):

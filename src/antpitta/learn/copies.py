@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from antpitta.core.config import Paste
 from antpitta.core.types import Annotation, Dataset, Recording
 from antpitta.net.drawing import Read, Wave
-from antpitta.sound.paste import at_pace, factor, faded, in_band, lay, steady_level
+from antpitta.sound.paste import factor, faded, in_band, lay, steady_level
 
 Ints = NDArray[np.int64]
 
@@ -32,11 +32,6 @@ class Laid:
     call: Annotation  # a present box of another recording
     at: float  # seconds on the copy's clock
     gain: float  # dB
-    pace: float = 1.0  # at which it is played: faster is higher too, as of a smaller animal
-
-    @property
-    def stop(self) -> float:
-        return self.at + (self.call.stop - self.call.start) / self.pace
 
 
 @dataclass(frozen=True)
@@ -53,10 +48,7 @@ class Copy:
         """What a cached picture is keyed by, besides the host's sound: equal for equal plans."""
         said = [
             (call.recording, call.start, call.stop, call.low, call.high, at, gain)
-            + ((pace,) if pace != 1 else ())
-            for call, at, gain, pace in (
-                (one.call, one.at, one.gain, one.pace) for one in self.laid
-            )
+            for call, at, gain in ((one.call, one.at, one.gain) for one in self.laid)
         ]
         return hashlib.blake2b(repr(said).encode(), digest_size=8).hexdigest()
 
@@ -102,7 +94,6 @@ def hearing_copies(read: Read, copies: list[Copy], dataset: Dataset, sample_rate
         wave = in_band(wave, rate, box.low, box.high)
         first = round(lead * rate)
         call = wave[first : first + round((box.stop - box.start) * rate)]
-        call = at_pace(call, one.pace)
         here = level(host.id, box.low, box.high)
         return faded(call, rate) * factor(here, level(source.id, box.low, box.high), one.gain)
 
@@ -113,7 +104,7 @@ def hearing_copies(read: Read, copies: list[Copy], dataset: Dataset, sample_rate
         host = dataset.recordings[copy.host]
         wave = read(host, start, stop, rate).copy()
         for one in copy.laid:
-            if one.at < stop and one.stop > start:
+            if one.at < stop and one.at + one.call.stop - one.call.start > start:
                 lay(wave, call_of(host, one, rate), round((one.at - start) * rate))
         return wave
 
@@ -165,9 +156,8 @@ def _lay_plan(
             continue
         call = choice[int(rng.integers(len(choice)))]
         gain = float(rng.uniform(-paste.gain, paste.gain))
-        pace = float(np.exp(rng.uniform(-paste.warp, paste.warp))) if paste.warp else 1.0
-        laid.append(Laid(call, box.start, gain, pace))
-        stop = min(laid[-1].stop, fits.host.duration)
+        laid.append(Laid(call, box.start, gain))
+        stop = box.start + call.stop - call.start
         new.append(replace(call, start=box.start, stop=stop, source="paste"))
     kept = [
         box

@@ -65,15 +65,6 @@ def factor(here: float, there: float, gain: float) -> float:
     return float(ratio * 10 ** (gain / 20))
 
 
-def at_pace(call: Wave, pace: float) -> Wave:
-    """The call played ``pace`` times as fast: shorter, and higher by as much."""
-    if pace == 1:
-        return call
-    where = np.arange(round(len(call) / pace)) * pace
-    found: Wave = np.interp(where, np.arange(len(call)), call).astype(np.float32)
-    return found
-
-
 def lay(wave: Wave, call: Wave, at: int) -> None:
     """Add the call to the wave in place from sample ``at``; what lies outside falls off."""
     first, last = max(at, 0), min(at + len(call), len(wave))
