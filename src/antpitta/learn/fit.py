@@ -74,10 +74,12 @@ def fit(
 ) -> None:
     """Train ``net`` in place; it ends on the CPU or GPU that ``fabric`` chose."""
     model, adam, optimizer = set_up(net, task.stage, fabric)
+    balance = task.stage.loss.balance
+    weights = class_weights(material, task).to(fabric.device) if balance else None
     with _measured(net, task, material, fabric.device):
         for epoch in range(resume(net, optimizer, keeper), task.stage.epochs):
             # Reported first: killed in between, the epoch is run and reported again, never lost.
-            report(_epoch(epoch, (net, model, adam), task, material, fabric))
+            report(_epoch(epoch, (net, model, adam), task, material, weights, fabric))
             keeper.save(epoch + 1, capture(net, optimizer))
 
 
@@ -97,12 +99,16 @@ def _measured(
 
 
 def _epoch(
-    epoch: int, learner: tuple[SedNet, Any, Any], task: Task, material: Material, fabric: Fabric
+    epoch: int,
+    learner: tuple[SedNet, Any, Any],
+    task: Task,
+    material: Material,
+    weights: Tensor | None,
+    fabric: Fabric,
 ) -> Progress:
     began, stage = time.perf_counter(), task.stage
     net, model, adam = learner
     place = Place(fabric.global_rank, fabric.world_size)
-    weights = class_weights(material, task).to(fabric.device) if stage.loss.balance else None
     batches, rng = _deal(task, material, epoch, place)
     net.train()
     total = torch.zeros((), dtype=torch.float64, device=fabric.device)
