@@ -172,7 +172,7 @@ def test_a_run_says_how_often_it_believes_each_species_is_there(run, scapes, tmp
 
 def test_an_ensemble_of_two_runs_listens(run, scapes, recipe, tmp_path):
     other = ap.train(ap.open_data(scapes), str(recipe), tmp_path / "second", changes=("seed=2",))
-    for by in ("mean", "rank", "auc", "fit"):
+    for by in ("mean", "sharp", "rank", "auc", "fit"):
         blended = ap.ensemble([run.path, other.path], tmp_path / by, by=by)
         assert [one.source for one in blended.reports] == ["first", "second", by]
         heard = ap.predict(tmp_path / by, scapes / "test")

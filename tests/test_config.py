@@ -64,12 +64,19 @@ def test_changes_reach_a_stage_by_its_name_and_leave_the_others():
     assert found.network.pretrained is False
 
 
+def test_a_stage_can_be_left_out():
+    found = parse_recipe(table(), "my.toml", ("stages.taught=null",))
+    assert [stage.name for stage in found.stages] == ["crops", "masked"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ("folds", "no '='"),
         ("stages.maksed.epochs=3", "no stage 'maksed'; the stages are crops, masked, taught"),
         ("stages.masked=3", "name a setting"),
+        ("stages.maksed=null", "no stage 'maksed'; the stages are crops, masked, taught"),
+        ("stages.masked=null", "'taught' needs 'masked', which is not before it"),
         ("stages.masked.epochs=three", "epochs"),
         ("flods=3", "flods"),
         ("name.first=3", "name.first"),

@@ -59,6 +59,28 @@ def test_a_mean_is_weighted():
     np.testing.assert_allclose(blend(members, "mean", by_class), [[0.6 * 0 + 0.2, 0.0]])
 
 
+def test_a_sharp_blend_is_the_mean_with_more_certainty():
+    members = [member("a", [[0.1], [0.7], [0.5]]), member("b", [[0.3], [0.9], [0.5]])]
+    # odds 1/4, 4 and 1, to the power of 3/2
+    np.testing.assert_allclose(blend(members, "sharp"), [[1 / 9], [8 / 9], [0.5]])
+    ends = [member("a", [[0.0], [1.0]]), member("b", [[0.0], [1.0]])]
+    np.testing.assert_allclose(blend(ends, "sharp"), [[0], [1]], atol=1e-6)
+
+
+def test_a_sharp_blend_is_nearer_the_truth_than_a_mean_of_calibrated_members():
+    draw = rng(3)
+    parts = draw.normal(size=(2, 20000, 1))  # what each member alone knows of
+    truth = draw.random((20000, 1)) < expit(2 * parts.sum(axis=0))
+
+    def calibrated(part):
+        model = LogisticRegression(C=1e6).fit(part, truth[:, 0])
+        return model.predict_proba(part)[:, 1:]
+
+    members = [member(f"m{i}", calibrated(part)) for i, part in enumerate(parts)]
+    mean, sharp = (((blend(members, by) - truth) ** 2).mean() for by in ("mean", "sharp"))
+    assert sharp < mean - 0.01
+
+
 def test_a_member_that_does_not_know_a_species_leaves_it_to_the_others():
     members = [member("a", [[0.2, 0.4]]), member("b", [[0.6, NAN]])]
     np.testing.assert_allclose(blend(members, "mean"), [[0.4, 0.4]])
@@ -241,7 +263,7 @@ def test_a_species_that_an_outside_member_lacks_weighs_nothing_there():
     scores = members[1].scores.copy()
     scores[:, 2] = NAN
     members[1] = member("outside", scores)
-    for by in ("mean", "rank", "auc", "fit"):
+    for by in ("mean", "sharp", "rank", "auc", "fit"):
         fitted = fit_blend(members, whole, by, classes)
         assert fitted.weights[1, 2] == 0
         assert fitted.weights[:, 2].sum() == pytest.approx(1)
@@ -252,7 +274,7 @@ def test_a_species_that_an_outside_member_lacks_weighs_nothing_there():
 # ------------------------------------------------------------------ a blend that is kept
 
 
-@pytest.mark.parametrize("by", ["mean", "rank", "auc", "fit"])
+@pytest.mark.parametrize("by", ["mean", "sharp", "rank", "auc", "fit"])
 def test_a_blend_survives_strict_json_and_scores_one_recording_alike(by):
     members, whole, classes = world(rows=80)
     fitted = fit_blend(members, whole, by, classes)
@@ -278,7 +300,7 @@ def test_a_species_lost_later_goes_to_those_who_have_it():
 def test_no_rows_are_no_scores():
     members, whole, classes = world(rows=30)
     nothing = np.zeros(30, dtype=bool)
-    for by in ("mean", "rank", "auc", "fit"):
+    for by in ("mean", "sharp", "rank", "auc", "fit"):
         fitted = fit_blend(members, whole, by, classes)
         assert fitted.apply([m.take(nothing) for m in members]).shape == (0, 4)
 

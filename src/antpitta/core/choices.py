@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-By = Literal["mean", "rank", "auc", "fit"]  # how an ensemble blends (scores/ensemble.py)
+By = Literal["mean", "sharp", "rank", "auc", "fit"]  # how an ensemble blends (scores/ensemble.py)
 Scan = Literal["whole", "windows"]  # in what pieces sound is heard (net/engines.py)
 Precision = Literal["auto", "f32", "bf16", "int8"]  # and by what arithmetic
 Engine = Literal["local", "ray"]  # on this machine, or on a Ray cluster (archive/cluster.py)

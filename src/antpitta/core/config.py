@@ -225,7 +225,8 @@ class Recipe(Settings):
 def parse_recipe(table: dict[str, Any], where: str, changes: tuple[str, ...] = ()) -> Recipe:
     """Check a recipe's table, after ``changes`` such as ``stages.masked.epochs=3``.
 
-    A stage is addressed by its name. Raises UserMistake naming every wrong key.
+    A stage is addressed by its name, and left out by ``stages.whole=null``. Raises UserMistake
+    naming every wrong key.
     """
     for change in changes:
         _apply(table, change)
@@ -252,7 +253,13 @@ def _apply(table: dict[str, Any], change: str) -> None:
     for key in way:
         at = _step(at, key, path)
     if isinstance(at, list):
-        raise UserMistake(f"--set {path}: name a setting of the stage; write {path}.epochs=3, say")
+        if value is not None:
+            raise UserMistake(
+                f"--set {path}: name a setting of the stage; write {path}.epochs=3, say, "
+                f"or {path}=null to leave it out"
+            )
+        at.remove(_step(at, last, path))
+        return
     if not isinstance(at, dict):
         raise UserMistake(f"--set {path}: {'.'.join(way)} is a value, not a table; set it itself")
     at[last] = value

@@ -29,6 +29,7 @@ from antpitta.learn.copies import Copy, hearing_copies, plan_copies
 from antpitta.learn.engine import Engine, Shell, build_fabric, work_on
 from antpitta.learn.folds import deal_folds
 from antpitta.learn.material import gather_material
+from antpitta.learn.memory import memory_kept
 from antpitta.learn.stages import Run, run_stages
 from antpitta.net.drawing import make_pen
 
@@ -87,12 +88,13 @@ def train_drawn(
     )
     shell = Shell() if engine.compile else None
     run = Run(recipe, material, folds, folder, fabric, voice, members, shell=shell)
-    if not run.first:
-        run_stages(run)
-        return
-    board = TensorBoardLogger(root_dir=folder.path, name="tensorboard", version="")
-    run_stages(replace(run, record=partial(_record, board)))
-    board.finalize("success")
+    with memory_kept():
+        if not run.first:
+            run_stages(run)
+            return
+        board = TensorBoardLogger(root_dir=folder.path, name="tensorboard", version="")
+        run_stages(replace(run, record=partial(_record, board)))
+        board.finalize("success")
 
 
 def _write_folds(dataset: Dataset, folds: np.ndarray, path: Path) -> None:

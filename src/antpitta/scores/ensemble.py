@@ -1,6 +1,10 @@
-"""Several models' scores as one: mean, rank, auc, fit.
+"""Several models' scores as one: mean, sharp, rank, auc, fit.
 
 - ``mean``: the weighted mean of the probabilities.
+- ``sharp``: the same, its odds to the power of ``SHARPER``. A mean of forecasts is less certain
+  than it has reason to be, even of calibrated ones (Ranjan and Gneiting, Combining probability
+  forecasts, 2010). A species' own order stays; rescaled to prevalences, species stand better
+  beside each other.
 - ``rank``: the mean of ranks within each class (ranks.py). Not a probability: choose thresholds
   anew.
 - ``auc`` and ``fit``: logits brought to the first member's mean and deviation, then averaged
@@ -28,6 +32,10 @@ from antpitta.scores.metrics import Flags, Floats
 from antpitta.scores.ranks import RankReference
 from antpitta.scores.tables import some
 from antpitta.scores.weights import align, as_logits, knowing, shares, weigh_by_auc, weigh_by_fit
+
+
+FITTED = ("auc", "fit")  # on judged cells
+SHARPER = 1.5
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,9 @@ class Blend:
         weights = shares(self.weights, knowing(ordered))
         heard = np.stack([self._prepare(i, member) for i, member in enumerate(ordered)])
         blended = np.einsum("mc,mrc->rc", weights, np.nan_to_num(heard))
-        return np.asarray(expit(blended) if self.by in ("auc", "fit") else blended)
+        if self.by == "sharp":
+            return np.asarray(expit(SHARPER * as_logits(blended)))
+        return np.asarray(expit(blended) if self.by in FITTED else blended)
 
     def missing(self) -> dict[str, tuple[str, ...]]:
         """For each member that did not score some species when the blend was made: which."""
@@ -113,14 +123,14 @@ class Blend:
     def _prepare(self, place: int, member: Member) -> Floats:
         if self.by == "rank":
             return self.ranks[place].rank(member.scores)
-        if self.by == "mean":
+        if self.by not in FITTED:
             return member.scores
         logits = as_logits(member.scores)
         return np.asarray(self.slopes[place] * logits + self.offsets[place])
 
 
 def blend(members: Sequence[Member], by: By, weights: Floats | None = None) -> Floats:
-    """Blend without any judged cell: ``mean``, or ``rank`` among the rows at hand.
+    """Blend without any judged cell: ``mean``, ``sharp``, or ``rank`` among the rows at hand.
 
     ``weights`` are (members,) or (members, classes), not negative, scaled here; left out, all
     members weigh the same. Raises UserMistake for ``auc`` and ``fit``, which need cells.
@@ -139,7 +149,7 @@ def plain_blend(
 ) -> Blend:
     """The blend of :func:`blend`, to keep; ranks come from the ``known`` cells, or all."""
     check_aligned(members, len(classes))
-    if by in ("auc", "fit"):
+    if by in FITTED:
         raise UserMistake(f"an ensemble by {by} is fitted on judged cells; there are none here")
     given = np.ones(len(members)) if weights is None else np.asarray(weights, float)
     if given.ndim == 1:
@@ -153,14 +163,14 @@ def plain_blend(
 def fit_blend(members: Sequence[Member], judged: Matrices, by: By, classes: Classes) -> Blend:
     """Fit the blend on judged cells: rows of ``judged`` are those of the members.
 
-    The members' scores must come from models that did not train on these rows. ``mean`` has
-    nothing to fit; ``rank`` keeps the judged cells as its reference.
+    The members' scores must come from models that did not train on these rows. ``mean`` and
+    ``sharp`` have nothing to fit; ``rank`` keeps the judged cells as its reference.
     """
     check_aligned(members, len(classes))
     if judged.truth.shape != members[0].scores.shape:
         raise ValueError(f"{judged.truth.shape} judged, {members[0].scores.shape} scored")
     _check_known(members, classes.names)
-    if by in ("mean", "rank"):
+    if by not in FITTED:
         return plain_blend(members, classes, by, known=judged.known)
     slopes, offsets = align(members, judged.known)
     if by == "auc":

@@ -1,0 +1,35 @@
+"""Memory that is kept: no page is asked of the system twice, and all goes back at the end."""
+
+import resource
+
+import pytest
+import torch
+
+from antpitta.learn import memory
+from antpitta.learn.memory import memory_kept
+
+LARGE = 20_000_000  # numbers: 80 MB, far above any threshold that glibc comes to by itself
+PAGES = LARGE * 4 // resource.getpagesize()
+
+
+TIMES = 20
+
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(TIMES):
+        torch.ones(LARGE)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(memory._glibc() is None, reason="the C library is not glibc")
+def test_what_is_freed_is_used_again_and_given_back_at_the_end():
+    with memory_kept():
+        assert faults() < TIMES / 3 * PAGES
+    assert faults() > (TIMES - 1) * PAGES  # every page, every time
+
+
+def test_nothing_is_changed_where_the_library_is_another(monkeypatch):
+    monkeypatch.setattr(memory, "_glibc", lambda: None)
+    with memory_kept():
+        assert torch.ones(3).sum() == 3
