@@ -185,7 +185,7 @@ class SedNet(nn.Module):
             weight = weight * self.reach
         if not isinstance(self.level, nn.BatchNorm1d) or self.level.training:
             levelled = self.level(seen)
-            if self.reach is not None:
+            if weight is not layer.weight:
                 return nn.functional.conv1d(levelled, weight, layer.bias)
             found: Tensor = layer(levelled)  # so that hooks on it, such as counters, are called
             return found
@@ -198,12 +198,15 @@ class SedNet(nn.Module):
         return torch.matmul(weight[:, :, 0], seen) + bias[:, None]
 
     def levelled(self, rows: Tensor) -> Tensor:
-        """Rows (rows, inputs) of features by the settled level; 0 where no head sees an input."""
-        assert isinstance(self.level, nn.BatchNorm1d)
-        assert self.level.running_mean is not None
-        assert self.level.running_var is not None
-        found = (rows - self.level.running_mean) * (self.level.running_var + self.level.eps).rsqrt()
-        return found if self.reach is None else found * self.reach.amax(dim=0)[:, 0]
+        """Rows (rows, inputs) of features by the settled level, if there is one; 0 where no head
+        sees an input.
+        """
+        if isinstance(self.level, nn.BatchNorm1d):
+            assert self.level.running_mean is not None
+            assert self.level.running_var is not None
+            rows = rows - self.level.running_mean
+            rows = rows * (self.level.running_var + self.level.eps).rsqrt()
+        return rows if self.reach is None else rows * self.reach.amax(dim=0)[:, 0]
 
     def of_rows(self, seen: Tensor) -> Tensor:
         """Class logits (rows, classes) of features that are means over boxes: (rows, inputs)."""
