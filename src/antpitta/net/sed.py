@@ -18,7 +18,7 @@ stand last in a vector. The head learns without them; when it listens, they are 
 (net/word.py).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Self
 
 import torch
@@ -26,32 +26,14 @@ from torch import Tensor, nn
 
 from antpitta.core.config import GIVEN, Network
 from antpitta.net.backbones import build_backbone
+from antpitta.net.level import Level, settle, settled
+from antpitta.net.reach import own_bands, without_own
 from antpitta.net.steps import Logits, smooth, sounding, steps_of
 from antpitta.net.wccn import Metric
 from antpitta.net.word import Word
 from antpitta.sound.augment import Mix
 
 UNHEARD = -20.0  # the framewise logit of padding
-
-
-class Level(nn.BatchNorm1d):
-    """Batch norm (batch, inputs, steps) over the steps of sound: padding moves nothing, stays 0."""
-
-    def __init__(self, inputs: int) -> None:
-        super().__init__(inputs, affine=False)
-
-    def forward(self, seen: Tensor) -> Tensor:
-        """The steps of nothing but 0 are padding."""
-        steps = seen.transpose(1, 2)
-        sound = (steps != 0).any(dim=2)
-        levelled = torch.zeros_like(steps)
-        rows = steps[sound]
-        if self.training and len(rows) < 2:  # one step has no deviation
-            rows = nn.functional.batch_norm(rows, self.running_mean, self.running_var, eps=self.eps)
-        else:
-            rows = super().forward(rows)
-        levelled[sound] = rows.to(levelled.dtype)
-        return levelled.transpose(1, 2)
 
 
 class SedNet(nn.Module):
@@ -92,9 +74,9 @@ class SedNet(nn.Module):
             for head in (self.classify, self.attend):
                 nn.init.zeros_(head.weight)
         self.word = Word(classes, network.trust) if known else None
-        reach = _without_own(inputs, classes) if known else None
+        reach = without_own(inputs, classes) if known else None
         if network.reach is not None:
-            reach = _reach(network, backbone.maps, bands)
+            reach = own_bands(network, backbone.maps, bands)
         self.register_buffer("reach", reach, persistent=False)
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(shape), persistent=False)
@@ -126,7 +108,7 @@ class SedNet(nn.Module):
             return self._head(seen.float())
 
     def _head(self, seen: Tensor) -> Logits:
-        sharp = self._levelled(self.classify, seen)
+        sharp = self._weighed(self.classify, seen)
         if self.word is not None and not self.training:
             sharp = self.word(sharp, self._own(seen))
         sound = sounding(seen) if self.given else None
@@ -135,7 +117,7 @@ class SedNet(nn.Module):
             classes = classes.masked_fill(~sound, UNHEARD)
         if not self.attend.weight.requires_grad:  # not learnt: the loss asks the framewise logits
             return Logits(classes.amax(dim=2), classes.transpose(1, 2), sharp.transpose(1, 2))
-        attention = self._levelled(self.attend, seen)
+        attention = self._weighed(self.attend, seen)
         if sound is not None:
             attention = attention.masked_fill(~sound, -torch.inf)
         clipwise = (classes * attention.softmax(dim=2)).sum(dim=2)
@@ -149,12 +131,10 @@ class SedNet(nn.Module):
 
     def _own(self, seen: Tensor) -> Tensor:
         """The network's own logits of the classes, levelled: (batch, classes, steps)."""
-        level, count = self.level, self.classify.out_channels
-        assert isinstance(level, Level)
-        assert level.running_mean is not None
-        assert level.running_var is not None
-        mean, var = level.running_mean[-count:, None], level.running_var[-count:, None]
-        return (seen[:, -count:] - mean) * (var + level.eps).rsqrt()
+        assert isinstance(self.level, Level)
+        count = self.classify.out_channels
+        mean, factor = (told[-count:, None] for told in settled(self.level))
+        return (seen[:, -count:] - mean) * factor
 
     @torch.no_grad()
     def lend(self, seen: Iterator[Tensor]) -> None:
@@ -169,14 +149,14 @@ class SedNet(nn.Module):
         pairs = []
         for part in seen:
             sound = sounding(part)
-            logits = (self._levelled(self.classify, part), self._own(part))
+            logits = (self._weighed(self.classify, part), self._own(part))
             pairs.append(
                 [self._averaged(one, sound).transpose(1, 2)[sound[:, 0]] for one in logits]
             )
         head, own = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         self.word.stretch(head, own)
 
-    def _levelled(self, layer: nn.Conv1d, seen: Tensor) -> Tensor:
+    def _weighed(self, layer: nn.Conv1d, seen: Tensor) -> Tensor:
         """``layer`` of the levelled features; a settled level is folded into the weights."""
         weight = layer.weight
         if self.metric is not None and layer is self.classify:
@@ -189,10 +169,8 @@ class SedNet(nn.Module):
                 return nn.functional.conv1d(levelled, weight, layer.bias)
             found: Tensor = layer(levelled)  # so that hooks on it, such as counters, are called
             return found
-        mean, var = self.level.running_mean, self.level.running_var
-        assert mean is not None
-        assert var is not None
-        weight = weight * (var + self.level.eps).rsqrt()[:, None]
+        mean, factor = settled(self.level)
+        weight = weight * factor[:, None]
         moved = (weight[:, :, 0] * mean).sum(dim=1)
         bias = -moved if layer.bias is None else layer.bias - moved
         return torch.matmul(weight[:, :, 0], seen) + bias[:, None]
@@ -202,40 +180,20 @@ class SedNet(nn.Module):
         sees an input.
         """
         if isinstance(self.level, nn.BatchNorm1d):
-            assert self.level.running_mean is not None
-            assert self.level.running_var is not None
-            rows = rows - self.level.running_mean
-            rows = rows * (self.level.running_var + self.level.eps).rsqrt()
+            mean, factor = settled(self.level)
+            rows = (rows - mean) * factor
         return rows if self.reach is None else rows * self.reach.amax(dim=0)[:, 0]
 
     def of_rows(self, seen: Tensor) -> Tensor:
         """Class logits (rows, classes) of features that are means over boxes: (rows, inputs)."""
-        return self._levelled(self.classify, seen[:, :, None])[:, :, 0]
+        return self._weighed(self.classify, seen[:, :, None])[:, :, 0]
 
     @torch.no_grad()
     def settle(self, seen: Iterator[Tensor]) -> None:
-        """Level by these features of a frozen body (batch, inputs, steps) from now on.
-
-        Features that never change need no statistics of every batch. Steps of nothing but 0 are
-        padding.
-        """
-        if not isinstance(self.level, nn.BatchNorm1d):
-            return
-        count = 0
-        total = square = torch.zeros((), dtype=torch.float64, device=self.mean.device)
-        for part in seen:
-            steps = part.transpose(1, 2).float()
-            steps = steps[(steps != 0).any(dim=2)]
-            count += len(steps)
-            total, square = total + steps.double().sum(0), square + steps.double().square().sum(0)
-        mean = total / max(1, count)
-        var = square / max(1, count) - mean.square()
-        assert self.level.running_mean is not None
-        assert self.level.running_var is not None
-        self.level.running_mean.copy_(mean)
-        self.level.running_var.copy_(var.clamp_min(0))
-        self.settled = True
-        self.level.eval()
+        """Level by these features of a frozen body (batch, inputs, steps) from now on."""
+        if isinstance(self.level, nn.BatchNorm1d):
+            settle(self.level, seen)
+            self.settled = True
 
     def gather(self, features: Tensor) -> Tensor:
         """What the head sees of feature maps: (batch, inputs, steps)."""
@@ -285,21 +243,3 @@ class SedNet(nn.Module):
         if seen is None:
             raise ValueError("neither pixels nor what was seen of them")
         return self.head(seen if late is None else late(seen))
-
-
-def _without_own(inputs: int, classes: int) -> Tensor:
-    """(classes, inputs, 1): 1, and 0 for the last inputs, one a class."""
-    reach = torch.ones(classes, inputs, 1)
-    reach[:, inputs - classes :] = 0
-    return reach
-
-
-def _reach(network: Network, maps: Iterable[tuple[int, int]], bands: int) -> Tensor:
-    """(classes, inputs, 1): 1 for inputs from a height that is in the class's band, else 0."""
-    if network.reach is None or network.reach == "boxes":
-        raise ValueError("the boxes' bands were not filled in")
-    edges = [(i / high, (i + 1) / high) for depth, high in maps for i in [*range(high)] * depth]
-    low, high = bands * torch.tensor(edges).T
-    first, end = torch.tensor(network.reach).T[:, :, None]
-    near: Tensor = (low < end) & (high > first)
-    return near[:, :, None].float()

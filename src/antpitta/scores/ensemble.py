@@ -33,7 +33,6 @@ from antpitta.scores.ranks import RankReference
 from antpitta.scores.tables import some
 from antpitta.scores.weights import align, as_logits, knowing, shares, weigh_by_auc, weigh_by_fit
 
-
 FITTED = ("auc", "fit")  # on judged cells
 SHARPER = 1.5
 
