@@ -200,6 +200,14 @@ def test_a_table_of_scores_can_be_a_member(run, scapes, tmp_path):
     blended = ap.ensemble([run.path, tmp_path / "theirs.csv"], tmp_path / "out", by="auc")
     assert not blended.listens
     assert any("does not know s7" in note for note in blended.notes)
+    members = [tmp_path / "theirs.csv", run.path]  # a table before a run: weights go along
+    blended = ap.ensemble(members, tmp_path / "weighted", weights=[1, 3])
+    weight = dict(zip(blended.blend.members, blended.blend.weights[:, 0], strict=True))
+    assert weight == {"theirs": 0.25, run.path.name: 0.75}
+    with pytest.raises(UserMistake, match="3 weights for 2 members"):
+        ap.ensemble(members, tmp_path / "out", weights=[1, 2, 3])
+    with pytest.raises(UserMistake, match="not negative"):
+        ap.ensemble(members, tmp_path / "out", weights=[1, -2])
 
 
 def test_the_bundle_holds_no_pickle_and_a_card(run):

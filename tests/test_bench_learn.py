@@ -79,6 +79,8 @@ rows = ["taught", "taught-c2"]
 name = "both"
 says = "blended"
 members = ["plain", "again"]
+by = "sharp"
+weights = [1, 3]
 [[variants]]
 name = "plain-rescaled"
 says = "plain, rescaled"
@@ -391,6 +393,8 @@ def test_events_of_other_recordings_are_refused(measure, scapes, tmp_path):
         ('[[variants]]\nname = "a"\nsays = ""\nbase = "quick"\n'
          '[[variants]]\nname = "b"\nsays = ""\nmembers = ["a", "a"]', "two different members"),
         ('[[variants]]\nname = "a"\nsays = ""\nmembers = ["b"]\nrows = ["x"]', "only a recipe"),
+        ('[[variants]]\nname = "a"\nsays = ""\nmembers = ["b", "c"]\nweights = [1]',
+         "weights are of the members, one each"),
     ],
 )  # fmt: skip
 def test_a_table_of_variants_is_checked_to_its_last_setting(tmp_path, text, said):

@@ -134,7 +134,8 @@ def test_predict_ends_with_1_where_a_file_was_left_out(antpitta, run, scapes, tm
 def test_ensemble_prints_members_and_blend(antpitta, run, scapes, tmp_path):
     shutil.copytree(run.path, tmp_path / "copy")
     code, out, _ = antpitta(
-        "ensemble", run.path, tmp_path / "copy", "-o", tmp_path / "both", "--by", "auc"
+        *("ensemble", run.path, tmp_path / "copy", "-o", tmp_path / "both"),
+        *("--by", "sharp", "--weight", "1", "--weight", "2"),
     )
     assert code == 0
     assert "copy" in out

@@ -59,6 +59,17 @@ def test_a_mean_is_weighted():
     np.testing.assert_allclose(blend(members, "mean", by_class), [[0.6 * 0 + 0.2, 0.0]])
 
 
+def test_weights_are_those_of_the_kept_blend_and_of_each_fold():
+    members, whole, classes = world(rows=40)
+    weights = np.array([3.0, 1.0, 0.0])
+    fitted = fit_blend(members, whole, "mean", classes, weights)
+    wanted = 0.75 * members[0].scores + 0.25 * members[1].scores
+    np.testing.assert_allclose(fitted.apply(members), wanted)
+    folds = {name: i % 2 for i, name in enumerate(whole.recordings)}
+    cells = nested_cells(members, whole, folds, "mean", classes, weights)
+    np.testing.assert_allclose(np.sort(cells["score"]), np.sort(wanted.ravel()))
+
+
 def test_a_sharp_blend_is_the_mean_with_more_certainty():
     members = [member("a", [[0.1], [0.7], [0.5]]), member("b", [[0.3], [0.9], [0.5]])]
     # odds 1/4, 4 and 1, to the power of 3/2
@@ -315,6 +326,8 @@ def test_what_cannot_be_blended_is_refused():
         blend([], "mean")
     with pytest.raises(UserMistake, match=r"two members have one name: m0 \(1\)"):
         blend([members[0], members[0]], "mean")
+    with pytest.raises(UserMistake, match="finds its weights itself"):
+        fit_blend(members, judged(np.eye(10, 4)), "fit", classes, np.ones(3))
     with pytest.raises(UserMistake, match="weights must be"):
         blend(members, "mean", np.array([1, -1, 1]))
     with pytest.raises(ValueError, match="same rows and classes"):

@@ -82,8 +82,8 @@ def _verbs(data: Opened, test: Sequence[Path], device: str, precision: str, voic
             voice=voice,
         )
 
-    def blend(runs: list[Path], home: Path, by: By) -> None:
-        ensemble(runs, home, by=by)
+    def blend(runs: list[Path], home: Path, by: By, weights: tuple[float, ...]) -> None:
+        ensemble(runs, home, by=by, weights=weights or None)
 
     def listen(model: Path, found: Path) -> None:
         tick = voice.tick

@@ -24,6 +24,7 @@ from antpitta.scores.cells import Matrices
 from antpitta.scores.ensemble import Blend, fit_blend, nested_cells
 from antpitta.scores.evaluate import DRAWS, Report, evaluate, to_json
 from antpitta.scores.members import Member, member_from_table, members_from_cells
+from antpitta.scores.metrics import Floats
 from antpitta.scores.mixture import believed
 from antpitta.scores.thresholds import choose_thresholds
 
@@ -41,10 +42,18 @@ class Blended:
     listens: bool  # False where a member is a table only
 
 
-def ensemble(members: Sequence[Path | str], out: Path | str, *, by: By = "mean") -> Blended:
+def ensemble(
+    members: Sequence[Path | str],
+    out: Path | str,
+    *,
+    by: By = "mean",
+    weights: Sequence[float] | None = None,
+) -> Blended:
     """Blend runs (folders) and tables of scores (CSV: recording_id, then the species).
 
-    Raises UserMistake where there is no run among the members, or runs are of other data.
+    ``weights``, one a member in their order, are for the ways that do not find their own. Raises
+    UserMistake where there is no run among the members, runs are of other data, or weights do
+    not fit.
     """
     runs = [RunFolder(Path(one)) for one in members if Path(one).is_dir()]
     tables = [Path(one) for one in members if not Path(one).is_dir()]
@@ -61,8 +70,9 @@ def ensemble(members: Sequence[Path | str], out: Path | str, *, by: By = "mean")
         for table in tables
     ]
     folds = {str(k): int(v) for k, v in runs[0].folds().items()}
-    fitted = fit_blend(voices, judged, by, classes)
-    nested = nested_cells(voices, judged, folds, by, classes)
+    shares = _weights(members, weights, runs, tables)
+    fitted = fit_blend(voices, judged, by, classes, shares)
+    nested = nested_cells(voices, judged, folds, by, classes, shares)
     reports = (*(_alone(one, judged, classes) for one in voices), _report(nested, classes, by))
     notes = [
         f"{name} does not know {', '.join(species)}: weight 0 there"
@@ -72,15 +82,41 @@ def ensemble(members: Sequence[Path | str], out: Path | str, *, by: By = "mean")
     if tables:
         notes.append("a table cannot listen: this ensemble scores these recordings only")
     else:
-        _write_model(runs, fitted, nested, classes, Path(out), by)
+        _write_model(runs, fitted, nested, classes, Path(out), weights)
     recordings = judged.recordings if tables else sorted(map(str, runs[0].folds()))
     heard = [_presences(run, recordings) for run in runs] + voices[len(runs) :]
-    blended = fitted.apply(heard)
-    write_csv(presence_table(recordings, blended, classes.names), Path(out) / "oof_blended.csv")
-    shares = believed(blended, recordings, _boxes(runs[0].cells()), classes)
-    write_prevalence(classes.names, shares, Path(out) / "prevalence.csv")
+    _write_scores(recordings, fitted.apply(heard), _boxes(runs[0].cells()), classes, Path(out))
     write_json({"reports": [to_json(one) for one in reports]}, Path(out) / "report.json")
     return Blended(Path(out), fitted, reports, tuple(notes), not tables)
+
+
+def _write_scores(
+    recordings: list[str],
+    blended: Floats,
+    boxes: Sequence[Annotation],
+    classes: Classes,
+    out: Path,
+) -> None:
+    write_csv(presence_table(recordings, blended, classes.names), out / "oof_blended.csv")
+    shares = believed(blended, recordings, boxes, classes)
+    write_prevalence(classes.names, shares, out / "prevalence.csv")
+
+
+def _weights(
+    members: Sequence[Path | str],
+    weights: Sequence[float] | None,
+    runs: Sequence[RunFolder],
+    tables: Sequence[Path],
+) -> Floats | None:
+    """The weights in the order of the blend, which has runs before tables."""
+    if weights is None:
+        return None
+    if len(weights) != len(members):
+        raise UserMistake(
+            f"{len(weights)} weights for {len(members)} members; give one a member, in their order"
+        )
+    told = dict(zip(map(Path, members), weights, strict=True))
+    return np.array([told[one] for one in (*(run.path for run in runs), *tables)], dtype=float)
 
 
 def _check_same_data(runs: Sequence[RunFolder]) -> None:
@@ -127,7 +163,7 @@ def _write_model(
     nested: pd.DataFrame,
     classes: Classes,
     out: Path,
-    by: By,
+    weights: Sequence[float] | None,
 ) -> None:
     bundles = [read_bundle(run.model) for run in runs]
     bundle = Bundle(
@@ -138,7 +174,11 @@ def _write_model(
         bands=bundles[0].bands,
         members=tuple(run.path.name for run in runs),
         blend=fitted.to_json(),
-        provenance={"members": {b.name: b.digest for b in bundles}, "by": by},
+        provenance={
+            "members": {b.name: b.digest for b in bundles},
+            "by": fitted.by,
+            "weights": None if weights is None else list(weights),
+        },
     )
     write_bundle(bundle, [one.path for one in bundles], _card(bundle, bundles))
 

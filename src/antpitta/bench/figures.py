@@ -37,7 +37,7 @@ class Verbs:
     """What a bench asks for and does not know how to do: it is done above it (api/)."""
 
     train: Callable[[str, tuple[str, ...], Path], object]  # recipe, changes, the run's folder
-    blend: Callable[[list[Path], Path, By], object]  # runs, the model's folder, by
+    blend: Callable[[list[Path], Path, By, tuple[float, ...]], object]  # runs, home, by, weights
     predict: Callable[[Path, Path], object]  # model, folder of tables
     events: Callable[[Path, Path], pd.DataFrame]  # folder of tables, true calls
 

@@ -157,9 +157,10 @@ class _Work:
         members = [self.home(name, seed) for name in variant.members]
         digests = sorted(read_bundle(member).digest for member in members)
         made = read_note(home / "bundle.json").get("provenance", {})
-        same = made.get("by") == variant.by and sorted(made["members"].values()) == digests
+        how = (made.get("by"), tuple(made.get("weights") or ()))
+        same = how == (variant.by, variant.weights) and sorted(made["members"].values()) == digests
         if not (same and (home / "report.json").is_file()):
-            self.verbs.blend(members, home, variant.by)
+            self.verbs.blend(members, home, variant.by, variant.weights)
         own = from_json(read_note(home / "report.json")["reports"][-1])
         oof = (own.macro_ap.value, own.macro_auc.value)
         figures = examine(home, home / "test", self.plan.exam, self.verbs, oof)

@@ -32,6 +32,7 @@ class Variant(Settings):
     rows: tuple[str, ...] = ()  # stages that are judged, a later cycle as "taught-c2"; all
     members: tuple[str, ...] = ()  # of an ensemble: names of other variants
     by: By = "mean"
+    weights: tuple[float, ...] = ()  # of the members, in their order; all alike
     rescaled: str = ""  # a variant whose last presences are rescaled to its own prevalences
 
     @model_validator(mode="after")
@@ -42,6 +43,8 @@ class Variant(Settings):
             )
         if not self.base and (self.set or self.rows):
             raise ValueError("only a recipe takes set and rows")
+        if self.weights and len(self.weights) != len(self.members):
+            raise ValueError("weights are of the members, one each")
         return self
 
     def recipe(self, seed: int) -> Recipe:

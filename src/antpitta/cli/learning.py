@@ -111,12 +111,15 @@ def ensemble(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The blended model.")],
     by: Annotated[api.By, typer.Option("--by", help="How scores are blended.")] = "mean",
+    weight: Annotated[
+        list[float] | None, typer.Option("--weight", help="Of each member, in their order.")
+    ] = None,
 ) -> None:
     """Blend several runs into one model; weights are fitted and judged out of fold.
 
-    Example: `antpitta ensemble runs/a runs/b -o blended --by auc`
+    Example: `antpitta ensemble runs/a runs/b -o blended --by sharp --weight 1 --weight 2`
     """
-    blended = api.ensemble(members, out, by=by)
+    blended = api.ensemble(members, out, by=by, weights=weight or None)
     show_reports(blended.reports, "out of fold, weights fitted on the other folds")
     for note in blended.notes:
         console.print(note, markup=False)

@@ -159,18 +159,27 @@ def plain_blend(
     return _blend(members, classes, by, shares(given, knowing(members)), tuple(references))
 
 
-def fit_blend(members: Sequence[Member], judged: Matrices, by: By, classes: Classes) -> Blend:
+def fit_blend(
+    members: Sequence[Member],
+    judged: Matrices,
+    by: By,
+    classes: Classes,
+    weights: Floats | None = None,
+) -> Blend:
     """Fit the blend on judged cells: rows of ``judged`` are those of the members.
 
     The members' scores must come from models that did not train on these rows. ``mean`` and
-    ``sharp`` have nothing to fit; ``rank`` keeps the judged cells as its reference.
+    ``sharp`` have nothing to fit; ``rank`` keeps the judged cells as its reference. These three
+    take ``weights``, as :func:`blend` does; UserMistake for the others.
     """
     check_aligned(members, len(classes))
     if judged.truth.shape != members[0].scores.shape:
         raise ValueError(f"{judged.truth.shape} judged, {members[0].scores.shape} scored")
     _check_known(members, classes.names)
     if by not in FITTED:
-        return plain_blend(members, classes, by, known=judged.known)
+        return plain_blend(members, classes, by, weights, judged.known)
+    if weights is not None:
+        raise UserMistake(f"an ensemble by {by} finds its weights itself; give none, or by sharp")
     slopes, offsets = align(members, judged.known)
     if by == "auc":
         weights = weigh_by_auc(members, judged.truth, judged.known)
@@ -189,6 +198,7 @@ def nested_cells(
     folds: Mapping[str, int],
     by: By,
     classes: Classes,
+    weights: Floats | None = None,
 ) -> pd.DataFrame:
     """The judged cells, each scored by a blend fitted on the other folds only.
 
@@ -210,7 +220,8 @@ def nested_cells(
             judged.scores[~mine],
             [name for name, own in zip(judged.recordings, mine, strict=True) if not own],
         )
-        fitted = fit_blend([member.take(~mine) for member in members], others, by, classes)
+        kept = [member.take(~mine) for member in members]
+        fitted = fit_blend(kept, others, by, classes, weights)
         scores[mine] = fitted.apply([member.take(mine) for member in members])
     return cells_of(judged, scores, classes)
 
