@@ -395,6 +395,10 @@ def test_events_of_other_recordings_are_refused(measure, scapes, tmp_path):
         ('[[variants]]\nname = "a"\nsays = ""\nmembers = ["b"]\nrows = ["x"]', "only a recipe"),
         ('[[variants]]\nname = "a"\nsays = ""\nmembers = ["b", "c"]\nweights = [1]',
          "weights are of the members, one each"),
+        ('[[variants]]\nname = "a"\nsays = ""\nmembers = ["b", "c"]\nby = "fit"\nweights = [1, 2]',
+         "go with by other than auc, fit"),
+        ('[[variants]]\nname = "a"\nsays = ""\nmembers = ["b", "c"]\nweights = [1, -2]',
+         "not negative"),
     ],
 )  # fmt: skip
 def test_a_table_of_variants_is_checked_to_its_last_setting(tmp_path, text, said):

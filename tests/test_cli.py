@@ -139,7 +139,7 @@ def test_ensemble_prints_members_and_blend(antpitta, run, scapes, tmp_path):
     )
     assert code == 0
     assert "copy" in out
-    assert (tmp_path / "both" / "bundle.json").is_file()
+    assert "weight 2" in (tmp_path / "both" / "MODEL_CARD.md").read_text()
 
 
 def test_init_then_check(antpitta, scapes, tmp_path):

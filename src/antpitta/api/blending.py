@@ -185,7 +185,10 @@ def _write_model(
 
 def _card(bundle: Bundle, members: Sequence[Bundle]) -> str:
     lines = [f"# {bundle.name}", "", f"An ensemble ({bundle.provenance['by']}) of:", ""]
-    lines += [f"- {one.name} (digest {one.digest})" for one in members]
+    weights = bundle.provenance["weights"] or [None] * len(members)
+    for one, weight in zip(members, weights, strict=True):
+        heavy = "" if weight is None else f", weight {weight:g}"
+        lines.append(f"- {one.name} (digest {one.digest}){heavy}")
     if any("embedding" in one.recipe for one in members):
         lines += ["", "Some need the file of a network that is not in here: their cards say which."]
     lines += ["", "Each member's own card lies in `members/`. Its figures, out of fold and with"]

@@ -18,6 +18,8 @@ from antpitta.core.errors import UserMistake
 from antpitta.files.benches import Told, read_ablation
 from antpitta.files.recipes import read_recipe
 from antpitta.learn.stages import cycles_of
+from antpitta.scores.ensemble import FITTED
+from antpitta.scores.tables import some
 
 BLEND = "-"  # in the column of stages: an ensemble has none
 
@@ -45,6 +47,8 @@ class Variant(Settings):
             raise ValueError("only a recipe takes set and rows")
         if self.weights and len(self.weights) != len(self.members):
             raise ValueError("weights are of the members, one each")
+        if self.weights and (self.by in FITTED or min(self.weights) < 0 or not any(self.weights)):
+            raise ValueError(f"weights, not negative, go with by other than {some(FITTED)}")
         return self
 
     def recipe(self, seed: int) -> Recipe:
