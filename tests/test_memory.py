@@ -10,8 +10,6 @@ from antpitta.learn.memory import memory_kept
 
 LARGE = 20_000_000  # numbers: 80 MB, far above any threshold that glibc comes to by itself
 PAGES = LARGE * 4 // resource.getpagesize()
-
-
 TIMES = 20
 
 
