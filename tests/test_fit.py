@@ -127,15 +127,15 @@ def test_a_run_killed_in_the_middle_of_an_epoch_begins_it_again(
 ):
     stage = everything_on()
     whole = train(first_net, stage, material, fabric)
-    keeper, calls, loss = Memory(), [], room.batch_loss
+    keeper, calls, lay_out = Memory(), [], room.lay_out
 
     def fails_in_the_second_epoch(*given):
         calls.append(1)
         if len(calls) == 6:
             raise KeyboardInterrupt
-        return loss(*given)
+        return lay_out(*given)
 
-    monkeypatch.setattr(room, "batch_loss", fails_in_the_second_epoch)
+    monkeypatch.setattr(room, "lay_out", fails_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
         train(first_net, stage, material, fabric, keeper)
     assert [epoch for epoch, _ in keeper.saved] == [1]
@@ -287,13 +287,13 @@ def test_a_compiled_network_runs_a_rest_as_it_was_written(material, fabric, firs
     monkeypatch.setattr(
         torch.compiler, "set_stance", lambda stance: (stances.append(stance), nullcontext())[1]
     )
-    loss = room.batch_loss
+    lay_out = room.lay_out
 
-    def watched(model, batch, *given):
+    def watched(batch, *given):
         sizes.append(len(batch.cuts))
-        return loss(model, batch, *given)
+        return lay_out(batch, *given)
 
-    monkeypatch.setattr(room, "batch_loss", watched)
+    monkeypatch.setattr(room, "lay_out", watched)
     task = Task(everything_on(epochs=1), np.arange(7), None, (1,), compiled=True)
     fit(deepcopy(first_net), task, material, fabric, Memory(), [].append)
     assert sizes == [8, 8, 12]

@@ -30,6 +30,7 @@ from antpitta.core.config import Stage
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Targets
 from antpitta.learn.batches import Batch, epoch_batches
+from antpitta.learn.graph import Pass
 from antpitta.learn.keepers import Keeper
 from antpitta.learn.material import Material
 from antpitta.learn.metric import box_rows, learning
@@ -76,10 +77,11 @@ def fit(
     model, adam, optimizer = set_up(net, task.stage, fabric)
     balance = task.stage.loss.balance
     weights = class_weights(material, task).to(fabric.device) if balance else None
+    run = Pass(net, model, task.stage, weights, fabric, compiled=task.compiled)
     with _measured(net, task, material, fabric.device):
         for epoch in range(resume(net, optimizer, keeper), task.stage.epochs):
             # Reported first: killed in between, the epoch is run and reported again, never lost.
-            report(_epoch(epoch, (net, model, adam), task, material, weights, fabric))
+            report(_epoch(epoch, run, adam, task, material))
             keeper.save(epoch + 1, capture(net, optimizer))
 
 
@@ -98,19 +100,11 @@ def _measured(
     return learning(net, *box_rows(net, task.seen, material, task.train))
 
 
-def _epoch(
-    epoch: int,
-    learner: tuple[SedNet, Any, Any],
-    task: Task,
-    material: Material,
-    weights: Tensor | None,
-    fabric: Fabric,
-) -> Progress:
-    began, stage = time.perf_counter(), task.stage
-    net, model, adam = learner
+def _epoch(epoch: int, run: Pass, adam: Any, task: Task, material: Material) -> Progress:
+    began, stage, fabric = time.perf_counter(), task.stage, run.fabric
     place = Place(fabric.global_rank, fabric.world_size)
     batches, rng = _deal(task, material, epoch, place)
-    net.train()
+    run.net.train()
     total = torch.zeros((), dtype=torch.float64, device=fabric.device)
     rate, steps = stage.rate, 0
     for i, batch in enumerate(batches):
@@ -118,15 +112,12 @@ def _epoch(
         for group in adam.param_groups:
             group["lr"] = rate
         share, stepping = share_of(i, len(batches), stage.accumulate)
-        odd = task.compiled and len(batch.cuts) != len(batches[0].cuts)
-        with fabric.no_backward_sync(model, enabled=not stepping), running(eager=odd):
-            loss = batch_loss(model, batch, material, stage, weights, rng, task.seen, place)
-            fabric.backward(loss / share)
+        ready = lay_out(batch, material, stage, rng, fabric.device, task.seen, place)
+        total += run(ready, share, stepping=stepping)
         if stepping:
             adam.step()
-            adam.zero_grad()
+            run.clear(adam)
             steps += 1
-        total += loss.detach()
     mean = _mean(total, len(batches), stage, fabric)
     windows, seconds = sum(len(one.cuts) for one in batches), time.perf_counter() - began
     return Progress(epoch + 1, mean, rate, windows, seconds, steps)
@@ -182,11 +173,6 @@ def nothing_to_learn(task: Task) -> UserMistake:
         f"stage {task.stage.name}: its {len(task.train)} training recordings have no box to "
         "learn from; give boxes in more recordings, or fewer folds (--set folds=2)"
     )
-
-
-def running(*, eager: bool) -> AbstractContextManager[Any]:
-    """A compiled network, run as it was written: compiling anew for a rest would take longer."""
-    return torch.compiler.set_stance("force_eager") if eager else nullcontext()
 
 
 def rate_at(stage: Stage, position: float) -> float:

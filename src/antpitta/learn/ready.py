@@ -7,7 +7,8 @@ partner's feature maps live in another process: who is mixed with whom differs f
 how much and how often does not.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import cast
 
@@ -51,6 +52,35 @@ class Ready:
     whole: Told | None  # of the whole batch, where this is a part of it
     focus: Tensor | None  # (rows, 3), as in Batch
     scale: float  # of the loss: the mean over all processes is then the loss of the whole batch
+
+    @property
+    def windows(self) -> int:
+        """How many there are."""
+        shown = self.pixels if self.pixels is not None else self.seen
+        return 0 if shown is None else len(shown)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Ready":
+        """The same, with ``change`` of each tensor in it, always in the same order."""
+
+        def of(one: Tensor | None) -> Tensor | None:
+            return None if one is None else change(one)
+
+        return replace(
+            self,
+            pixels=of(self.pixels),
+            seen=of(self.seen),
+            mix=self.mix and Mix(*map(change, self.mix)),
+            late=self.late and Mix(*map(change, self.late)),
+            told=_each(self.told, change),
+            whole=self.whole and _each(self.whole, change),
+            focus=of(self.focus),
+        )
+
+
+def _each(told: Told, change: Callable[[Tensor], Tensor]) -> Told:
+    heard, taught = told
+    first = CellTargets(change(heard.value), change(heard.weight))
+    return first, taught and CellTargets(change(taught.value), change(taught.weight))
 
 
 def part_of(size: int, place: Place) -> list[slice]:

@@ -123,9 +123,14 @@ class SedNet(nn.Module):
         clipwise = (classes * attention.softmax(dim=2)).sum(dim=2)
         return Logits(clipwise, classes.transpose(1, 2), sharp.transpose(1, 2))
 
+    @property
+    def smooths(self) -> bool:
+        """Whether logits are averaged over steps."""
+        return self.network.smooth != 1 or self.steps is not None
+
     def _averaged(self, logits: Tensor, sound: Tensor | None) -> Tensor:
         """The mean over each class's steps: (batch, classes, steps)."""
-        if self.network.smooth == 1 and self.steps is None:
+        if not self.smooths:
             return logits
         return smooth(logits, self.steps or (self.network.smooth,), sound)
 
