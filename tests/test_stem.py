@@ -1,5 +1,7 @@
 """Grey pictures through a folded first layer, against the three channels that it stands for."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from torch import nn
 from antpitta.core.config import Network
 from antpitta.net.export import to_int8, to_openvino
 from antpitta.net.sed import SedNet
-from antpitta.net.stem import GreyStem, made_grey
+from antpitta.net.stem import GreyConv, GreyStem, learning_grey, made_grey
+from antpitta.sound.augment import Mix
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).double(), torch.tensor([0.229, 0.224, 0.225])
 BANDS = 32
@@ -55,12 +58,37 @@ def test_a_network_made_grey_says_the_same(backbone):
     assert not any(isinstance(one, GreyStem) for one in net.modules())
 
 
+@pytest.mark.parametrize("backbone", ["test_resnet", "tf_efficientnet_lite0", "resnet18d"])
+def test_a_network_that_learns_grey_learns_the_same_under_the_same_names(backbone):
+    net = net_of(backbone)
+    grey = learning_grey(net, 64, BANDS)
+    assert any(isinstance(one, GreyConv) for one in grey.modules())
+    assert grey.state_dict().keys() == net.state_dict().keys()
+    assert [name for name, _ in grey.named_parameters()] == [n for n, _ in net.named_parameters()]
+    assert differ(net, grey, pixels(64)) < 1e-4
+    mix = Mix(torch.tensor([1, 0]), torch.tensor([0.7, 0.4]))
+    for one in (net, grey):
+        one.see(pixels(64), mix).square().mean().backward()
+    first = next(iter(net.body.parameters())).grad
+    torch.testing.assert_close(
+        next(iter(grey.body.parameters())).grad, first, atol=1e-3 * float(first.abs().max()), rtol=0
+    )
+    assert first.abs().max() > 0
+    twin = deepcopy(grey)
+    with torch.no_grad():
+        next(iter(twin.body.parameters())).mul_(2)
+    assert differ(net, twin, pixels(64)) > 0.01
+    net.load_state_dict(twin.state_dict())
+    assert differ(net, twin, pixels(64)) < 1e-4
+
+
 @pytest.mark.parametrize(
     ("backbone", "bands"), [("convnext_atto", 32), ("vgg11", 32), ("test_resnet", 33)]
 )
 def test_what_does_not_fold_is_left_as_it_is(backbone, bands):
     net = net_of(backbone, bands)
     assert made_grey(net, 64, bands) is net
+    assert learning_grey(net, 64, bands) is net
 
 
 def test_a_network_that_would_say_something_else_is_left_as_it_is(monkeypatch):

@@ -106,6 +106,7 @@ def bench_train(
     precision: str = "auto",
     compile: bool = False,
     tune: bool = False,
+    lanes: int = 1,
     out: Path | str | None = None,
     voice: Voice = QUIET,
 ) -> TrainBench:
@@ -117,7 +118,7 @@ def bench_train(
     """
     chosen = read_recipe(recipe, without_weights(changes))
     tables = [Path(one) for one in present], [Path(one) for one in absent]
-    engine = Engine(device, precision=precision, compile=compile, tune=tune)
+    engine = Engine(device, precision=precision, compile=compile, tune=tune, lanes=lanes)
     with TemporaryDirectory() if out is None else nullcontext(str(out)) as home:
         folder = RunFolder(Path(home))
         folder.begin({"recipe": chosen.model_dump(mode="json"), "data": "made up"}, resume=False)

@@ -57,6 +57,7 @@ def train(
     precision: str = "auto",
     compile: bool = False,
     tune: bool = False,
+    lanes: int = 1,
     export: bool = True,
     voice: Voice = QUIET,
 ) -> Trained:
@@ -74,7 +75,7 @@ def train(
     voice.say(_counts(data))
     if known := known_species(chosen, data):
         voice.say(known)
-    engine = Engine(device, devices, precision, compile, tune)
+    engine = Engine(device, devices, precision, compile, tune, lanes)
     train_stages(data.dataset, chosen, folder, voice, engine)
     story = tell(data, chosen, folder)
     run = chosen, folder

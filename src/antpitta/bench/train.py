@@ -25,8 +25,9 @@ from antpitta.core.config import Recipe
 from antpitta.core.errors import UserMistake
 from antpitta.core.voice import Voice
 from antpitta.files.runs import RunFolder
-from antpitta.learn.engine import Engine, Shell, build_fabric, warm_up
+from antpitta.learn.engine import Engine, build_fabric, shells_of, warm_up
 from antpitta.learn.folds import deal_folds
+from antpitta.learn.lanes import Lanes
 from antpitta.learn.stages import Run, build_net, run_stages
 
 
@@ -70,7 +71,8 @@ def run_train_bench(
     run = Run(
         *(recipe, material, deal_folds(dataset, recipe.folds, recipe.deal), folder, fabric, voice),
         record=epochs.append,
-        shell=Shell() if engine.compile else None,
+        shells=shells_of(engine),
+        lanes=Lanes(engine.lanes, fabric.device),
         clock=clock,
     )
     began = time.perf_counter()
@@ -96,8 +98,8 @@ def _measure(run: Run) -> Measures:
     net = build_net(run, empty=True).to(device)
     flops = flops_of(net, run.recipe.windows.frames, run.recipe.front.bands)
     for stage in run.recipe.stages:
-        if run.shell is not None:
-            net = run.shell.take(net)
+        if run.shells:
+            net = run.shells[0].take(net)
         timed = time_stage(net, stage, run.material, train, run.fabric)
         sections[stage.name], asking[stage.name] = timed
     return Measures(sections, asking, flops, measured_peak(device, half), half)

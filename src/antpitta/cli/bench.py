@@ -11,7 +11,7 @@ from rich.table import Table
 
 from antpitta import api
 from antpitta.cli.data import Absent, Audio, Data, Names, Present, Sites, Tables, opened
-from antpitta.cli.learning import Compile, Device, Precision, Tune
+from antpitta.cli.learning import Compile, Device, Lanes, Precision, Tune
 from antpitta.cli.show import console, listening, stoppable
 
 bench = typer.Typer(name="bench", no_args_is_help=True)
@@ -103,6 +103,7 @@ def train(
     precision: Precision = "auto",
     compile: Compile = False,
     tune: Tune = False,
+    lanes: Lanes = 1,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Keep the run there; else nothing stays.")
     ] = None,
@@ -122,6 +123,7 @@ def train(
             precision=precision,
             compile=compile,
             tune=tune,
+            lanes=lanes,
             out=out,
             voice=voice,
         )

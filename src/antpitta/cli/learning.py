@@ -21,6 +21,9 @@ Compile = Annotated[
 Tune = Annotated[
     bool, typer.Option("--tune", help="Let cuDNN time its kernels; equal seeds then differ a bit.")
 ]
+Lanes = Annotated[
+    int, typer.Option("--lanes", help="Folds trained at a time, on a GPU that has room for them.")
+]
 
 
 def train(
@@ -45,6 +48,7 @@ def train(
     precision: Precision = "auto",
     compile: Compile = False,
     tune: Tune = False,
+    lanes: Lanes = 1,
 ) -> None:
     """Train a detector in stages, and report how good it is out of fold.
 
@@ -63,6 +67,7 @@ def train(
             precision=precision,
             compile=compile,
             tune=tune,
+            lanes=lanes,
             voice=voice,
         )
     reports = tuple(stage.report for stage in trained.story.stages)

@@ -41,6 +41,7 @@ class Engine:
     precision: str = "auto"  # bf16-mixed on GPUs that have it, else 32-true
     compile: bool = False  # the backbone, by torch.compile; one process only
     tune: bool = False  # cuDNN times its kernels before it chooses
+    lanes: int = 1  # folds at a time; one process only
 
 
 @dataclass
@@ -61,6 +62,11 @@ class Shell:
         return self.net
 
 
+def shells_of(engine: Engine) -> tuple[Shell, ...]:
+    """One for each lane, where networks are compiled."""
+    return tuple(Shell() for _ in range(engine.lanes)) if engine.compile else ()
+
+
 def build_fabric(engine: Engine) -> Fabric:
     """Raises UserMistake for a device, a number of them or a precision that is not there."""
     if engine.precision not in PRECISIONS:
@@ -70,6 +76,10 @@ def build_fabric(engine: Engine) -> Fabric:
         raise UserMistake(f"devices {engine.devices}: at least one is needed; give 1 or more")
     if engine.compile and engine.devices > 1:
         raise UserMistake("compiling goes with one device; leave one of the two out")
+    if engine.lanes < 1:
+        raise UserMistake(f"lanes {engine.lanes}: at least one is needed; give 1 or more")
+    if engine.lanes > 1 and engine.devices > 1:
+        raise UserMistake("several lanes go with one device; leave one of the two out")
     cuda = torch.cuda.is_available() and engine.device in ("auto", "cuda", "gpu")
     if engine.device in ("cuda", "gpu") and not cuda:
         raise UserMistake(f"device {engine.device}: there is no such GPU here; take cpu or auto")

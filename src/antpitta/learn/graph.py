@@ -9,7 +9,8 @@ What goes into a recording has one shape and asks the host for nothing: a batch 
 (an epoch's last), and a batch that is judged by its boxes, are run as they come.
 """
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from antpitta.core.config import Stage
+from antpitta.learn.lanes import ALONE
 from antpitta.learn.ready import Ready, loss_of
 from antpitta.net.sed import SedNet
 
@@ -47,7 +49,8 @@ class Pass:
             self.size = ready.windows
         usual = ready.windows == self.size
         if usual and self.kept is None and self._records(ready):
-            self.kept = _Recording(self, ready)
+            with ALONE:
+                self.kept = _Recording(self, ready)
         if usual and self.kept is not None:
             return self.kept(ready, share)
         odd = self.compiled and not usual
@@ -85,7 +88,7 @@ class _Recording:
         with torch.cuda.stream(side):
             for _ in range(WARM):
                 owner.run(self.ready, self.share)
-        with torch.cuda.graph(self.graph, stream=side):
+        with torch.cuda.graph(self.graph, stream=side, capture_error_mode="thread_local"):
             self.loss = owner.run(self.ready, self.share)
         # What the runs before it left behind: statistics, gradients, random numbers drawn.
         with torch.no_grad():
@@ -108,6 +111,11 @@ class _Recording:
         return self.loss
 
 
-def _running(*, eager: bool) -> Any:
+@contextmanager
+def _running(*, eager: bool) -> Iterator[None]:
     """A compiled network, run as it was written: compiling anew for a rest would take longer."""
-    return torch.compiler.set_stance("force_eager") if eager else nullcontext()
+    if not eager:
+        yield
+        return
+    with ALONE, torch.compiler.set_stance("force_eager"):
+        yield

@@ -11,6 +11,7 @@ and the first alone writes. The others wait where they would read what it writes
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from antpitta.core.config import Recipe, Stage
+from antpitta.core.errors import UserMistake
 from antpitta.core.types import Scores, Targets
 from antpitta.core.voice import Voice
 from antpitta.files.runs import (
@@ -36,6 +38,7 @@ from antpitta.learn.bank import Bank
 from antpitta.learn.engine import Shell
 from antpitta.learn.fit import Progress, Task, fit, lend
 from antpitta.learn.keepers import Patient, Reader
+from antpitta.learn.lanes import ALONE, Lanes
 from antpitta.learn.material import Material
 from antpitta.learn.out_of_fold import (
     folds_of,
@@ -46,8 +49,23 @@ from antpitta.learn.out_of_fold import (
 from antpitta.learn.pseudo import teach
 from antpitta.learn.solve import solve
 from antpitta.net.sed import SedNet
+from antpitta.net.stem import learning_grey
 
 Ints = NDArray[np.int64]
+
+
+@dataclass
+class Mould:
+    """A network that copies are made of: quicker than to build each from nothing."""
+
+    net: SedNet | None = None
+
+    def cast(self, build: Callable[[], SedNet]) -> SedNet:
+        """A copy; the first time it is built."""
+        with ALONE:
+            if self.net is None:
+                self.net = build()
+        return deepcopy(self.net)
 
 
 @dataclass(frozen=True)
@@ -63,7 +81,9 @@ class Run:
     members: tuple[RunFolder, ...] = ()  # other runs, whose scores may join in teaching
     record: Callable[[dict[str, Any]], None] = lambda row: None  # each epoch, for TensorBoard
     bank: Bank = field(default_factory=Bank)
-    shell: Shell | None = None  # where networks are compiled
+    shells: tuple[Shell, ...] = ()  # where networks are compiled, one a lane
+    lanes: Lanes = field(default_factory=Lanes)
+    mould: Mould = field(default_factory=Mould)
     clock: Callable[[str, int, str, float], None] = lambda *spent: None  # stage, cycle, on, seconds
 
     @property
@@ -86,17 +106,31 @@ class Run:
 
 def run_stages(run: Run) -> None:
     """Train and score every stage, cycle and fold that is not finished yet."""
+    if run.lanes.count > 1 and draws(run.mould.cast(lambda: build_net(run, empty=True))):
+        raise UserMistake(
+            f"backbone {run.recipe.network.backbone}: drops units at random, and lanes would mix "
+            "their random numbers; leave --lanes out"
+        )
     for number, stage in enumerate(run.recipe.stages):
         for cycle in range(1, cycles_of(stage) + 1):
             with run.timed(stage, cycle, "teach"):
                 taught = _lesson(run, stage, cycle) if stage.pseudo else None
             with run.timed(stage, cycle, "train"):
-                for fold in range(run.recipe.folds):
-                    _train_fold(run, stage, (number, cycle, fold), taught)
-                    run.fabric.barrier()
+                train = partial(_train_fold, run, stage, (number, cycle), taught)
+                run.lanes.each(range(run.recipe.folds), train)
             with run.timed(stage, cycle, "score"):
                 _score_stage(run, stage, cycle)
                 run.fabric.barrier()
+
+
+def draws(net: SedNet) -> bool:
+    """Whether the network draws random numbers as it learns."""
+    rates = ("p", "drop_prob", "drop_rate")
+    return any(
+        isinstance(rate := getattr(layer, name, 0), float) and rate > 0
+        for layer in net.modules()
+        for name in rates
+    )
 
 
 def cycles_of(stage: Stage) -> int:
@@ -117,35 +151,38 @@ def last_cycle(recipe: Recipe, name: str) -> int:
 def build_net(run: Run, *, empty: bool = False) -> SedNet:
     """The run's network before it learns; ``empty`` leaves the backbone's weights random."""
     classes, bands = len(run.material.dataset.classes), run.material.pictures.pixels.shape[1]
-    return SedNet(run.recipe.network, classes, bands=bands, known=run.recipe.knows, empty=empty)
+    net = SedNet(run.recipe.network, classes, bands=bands, known=run.recipe.knows, empty=empty)
+    on_gpu = run.fabric.device.type == "cuda"
+    return learning_grey(net, run.recipe.windows.frames, bands) if on_gpu else net
 
 
 def load_net(run: Run, stage: str, cycle: int, fold: int) -> SedNet:
     """A fold's trained model, on the run's device."""
-    net = build_net(run, empty=True)
+    net = run.mould.cast(lambda: build_net(run, empty=True))
     net.load_state_dict(load_tensors(weights_path(run, stage, cycle, fold))[0])
     device: torch.device = run.fabric.device
     return net.to(device)
 
 
 def _train_fold(
-    run: Run, stage: Stage, place: tuple[int, int, int], taught: Targets | None
+    run: Run, stage: Stage, place: tuple[int, int], taught: Targets | None, fold: int, lane: int
 ) -> None:
-    number, cycle, fold = place
+    number, cycle = place
     path = weights_path(run, stage.name, cycle, fold)
     if path.is_file():
         return
     file = CheckpointFile(path.with_suffix(".checkpoint"))
     keeper = Patient(file) if run.first else Reader(file)
-    net, origin = _begun(run, stage, fold)
-    if run.shell is not None:
-        net = run.shell.take(net)
-    seen = run.bank.of(net, stage, run.material)
+    with ALONE:
+        net, origin = _begun(run, stage, fold)
+        if run.shells:
+            net = run.shells[lane].take(net)
+        seen = run.bank.of(net, stage, run.material)
     train = np.flatnonzero(run.folds != fold)
     if stage.pasted:
         train = run.material.with_copies(train)
     seed = (run.recipe.seed, number, cycle, fold)
-    task = Task(stage, train, taught, seed, seen, run.shell is not None)
+    task = Task(stage, train, taught, seed, seen, bool(run.shells))
     report = partial(_report, run, stage, cycle, fold)
     if stage.solver == "lbfgs":
         solve(net, task, run.material, run.fabric, report)
@@ -155,6 +192,7 @@ def _train_fold(
     if run.first:
         save_tensors(net.state_dict(), path, {"stage": stage.name, "from": origin})
         file.path.unlink(missing_ok=True)
+    run.fabric.barrier()
 
 
 def _begun(run: Run, stage: Stage, fold: int) -> tuple[SedNet, str]:
@@ -168,14 +206,16 @@ def _begun(run: Run, stage: Stage, fold: int) -> tuple[SedNet, str]:
 
 
 def _report(run: Run, stage: Stage, cycle: int, fold: int, progress: Progress) -> None:
+    run.lanes.check()
     if not run.first:
         return
     row = {"stage": stage.name, "cycle": cycle, "fold": fold, **vars(progress)}
-    run.folder.log([row])
-    run.record(row)
     what = f"{stage.name}{'' if cycle == 1 else f' cycle {cycle}'} fold {fold + 1}"
     epochs = 1 if stage.solver == "lbfgs" else stage.epochs
-    run.voice.tick(what, progress.epoch, epochs, progress.loss)
+    with ALONE:
+        run.folder.log([row])
+        run.record(row)
+        run.voice.tick(what, progress.epoch, epochs, progress.loss)
 
 
 def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
@@ -183,15 +223,17 @@ def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
     path = run.folder.stage(stage.name, cycle) / "oof_scores.parquet"
     if path.is_file():
         return
-    found: list[Scores] = []
-    for fold in range(run.recipe.folds):
+
+    def score(fold: int, lane: int) -> list[Scores]:
         net = load_net(run, stage.name, cycle, fold)
         source = f"{run.source}/{run.folder.stage(stage.name, cycle).name}/fold{fold}"
         held_out = np.flatnonzero(run.folds == fold)
         mine = held_out[run.fabric.global_rank :: run.fabric.world_size]
         windows = run.recipe.windows
-        found += scan_recordings(net, run.material, windows, mine, source, run.fabric)
-    found = gather_scores(run.fabric, found)
+        return scan_recordings(net, run.material, windows, mine, source, run.fabric)
+
+    every = run.lanes.each(range(run.recipe.folds), score)
+    found = gather_scores(run.fabric, [scores for some in every for scores in some])
     if run.first:
         place = {r.id: i for i, r in enumerate(run.material.dataset.recordings)}
         write_scores(sorted(found, key=lambda scores: place[scores.recording]), path)

@@ -26,8 +26,9 @@ from antpitta.files.embedding import find_network
 from antpitta.files.runs import RunFolder
 from antpitta.files.tables import write_csv
 from antpitta.learn.copies import Copy, hearing_copies, plan_copies
-from antpitta.learn.engine import Engine, Shell, build_fabric, work_on
+from antpitta.learn.engine import Engine, build_fabric, shells_of, work_on
 from antpitta.learn.folds import deal_folds
+from antpitta.learn.lanes import Lanes
 from antpitta.learn.material import gather_material
 from antpitta.learn.memory import memory_kept
 from antpitta.learn.stages import Run, run_stages
@@ -86,8 +87,11 @@ def train_drawn(
         for stage in recipe.stages
         for path in (stage.pseudo.members if stage.pseudo else ())
     )
-    shell = Shell() if engine.compile else None
-    run = Run(recipe, material, folds, folder, fabric, voice, members, shell=shell)
+    run = Run(
+        *(recipe, material, folds, folder, fabric, voice, members),
+        shells=shells_of(engine),
+        lanes=Lanes(engine.lanes, fabric.device),
+    )
     with memory_kept():
         if not run.first:
             run_stages(run)
