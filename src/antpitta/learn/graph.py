@@ -60,7 +60,8 @@ class Pass:
     def run(self, ready: Ready, share: float | Tensor) -> Tensor:
         """The same, without any recording."""
         loss = loss_of(self.model, ready, self.stage, self.weights)
-        self.fabric.backward(loss / share)
+        with ALONE:  # fabric marks the backward pass of its whole process
+            self.fabric.backward(loss / share)
         return loss.detach()
 
     def clear(self, optimizer: Any) -> None:

@@ -8,6 +8,7 @@ file. Where none can be had the run goes on from random weights, and says so lou
 """
 
 import logging
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +26,20 @@ EMBEDDED = "tf_efficientnet_lite0"
 _refused: set[str] = set()  # what the hub did not give: asked for once, as each try takes a minute
 
 # torchvision from PyPI beside a CPU build of torch fails at import ("operator torchvision::nms
-# does not exist"), and timm imports torchvision. Defining the two schemas first lets it import;
-# nothing here calls them.
+# does not exist"), and timm imports torchvision. With the two schemas defined it imports, and
+# nothing here calls them. One that matches its torch defines them itself, and ends the process
+# where it finds them defined.
 try:
+    import torchvision  # type: ignore[import-untyped]  # noqa: F401
+except RuntimeError:
+    for _name in [one for one in sys.modules if one.partition(".")[0] == "torchvision"]:
+        del sys.modules[_name]
     _schemas = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for _schema in (
         "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
         "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     ):
         _schemas.define(_schema)  # type: ignore[no-untyped-call]
-except RuntimeError:  # a torchvision that matches its torch was imported before us
-    pass
 import timm  # noqa: E402
 
 

@@ -1,11 +1,13 @@
 """The first layer of a network for grey pictures: as it is exported, and as a GPU trains it.
 
 A picture is one channel of bytes; a backbone takes three of numbers, each the same picture with a
-mean taken off and divided by a deviation. Here the deviations are part of the weights, and the
-picture is folded, two by two cells becoming four channels: a convolution of stride 2 then takes a
-third of the work. Where the channels' means differ, a fifth channel, the same everywhere, stands
-for what the one that was taken off leaves; outside of the picture it is 0, so edges come out right.
-In an export it is kept small, because int8 rounds its weights and multiplies the mistake by it.
+mean taken off and divided by a deviation. Here the deviations are part of the weights: one channel
+is left, and a constant for what the mean that was taken off leaves of the others. Outside of the
+picture that constant is 0, so edges come out right.
+
+An export folds the picture, two by two cells becoming four channels: a convolution of stride 2
+then takes a third of the work. A GPU multiplies patches of it with the weights: its libraries have
+no fast convolution of so few channels, and backwards none at all that gives equal digits twice.
 
 Whatever does not come out as before is left as it was: another stride, an odd number of bands.
 """
@@ -15,16 +17,19 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad, pixel_unshuffle
 
 from antpitta.net.sed import SedNet
 
-EXTRA = 16.0  # bytes, of the fifth channel of an export
-WIDTH = 8  # channels that a GPU's matrix units take at once
+EXTRA = 16.0  # bytes, of an export's constant channel: int8 multiplies its mistake by it
+WIDTH = 8  # numbers that a GPU's matrix units take at once
 ALIKE = 1e-4  # of the largest value in the feature maps
 
 
-class _Folding(nn.Module):
-    """How a convolution of stride 2 is laid on pictures that were folded two by two."""
+class _Grey(nn.Module):
+    """What a convolution's weights (out, 3, size, size) become for bytes of which ``level`` was
+    taken off.
+    """
 
     mean: Tensor
     std: Tensor
@@ -35,24 +40,16 @@ class _Folding(nn.Module):
         self.level = float(255 * mean[0] if self.same else (255 * mean).mean().round())  # a byte
         self.register_buffer("mean", mean[:, None, None], persistent=False)
         self.register_buffer("std", std[:, None, None], persistent=False)
-        size = first.kernel_size[0]
         # timm's layers that pad as TensorFlow does say nothing of it
-        before = int(first.padding[0]) if any(first.padding) else max(0, (size - 2) // 2)
-        lead = before % 2
-        self.rim = [lead, (size + lead) % 2] * 2  # zeros around the weights
-        ahead = (before + lead) // 2
-        self.around = [ahead, sum((size, *self.rim[:2])) // 2 - 1 - ahead] * 2  # the picture
+        size = first.kernel_size[0]
+        self.before = int(first.padding[0]) if any(first.padding) else max(0, (size - 2) // 2)
 
     def forward(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights of the folded picture (out, 4, size, size), and of a channel of ones."""
+        """Those of the one channel, and of the constant 1: (out, 1, size, size) each."""
         mean, std = self.mean.to(weight), self.std.to(weight)
         grey = (weight / std).sum(1, keepdim=True) / 255
         left = (weight * ((self.level / 255 - mean) / std)).sum(1, keepdim=True)
-        grey, left = (
-            nn.functional.pixel_unshuffle(nn.functional.pad(one, self.rim), 2)
-            for one in (grey, left)
-        )
-        return grey, left.sum(1, keepdim=True)
+        return grey, left
 
 
 class GreyStem(nn.Module):
@@ -60,10 +57,17 @@ class GreyStem(nn.Module):
 
     def __init__(self, first: nn.Conv2d, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        folding = _Folding(first, mean, std)
-        self.level, self.extra, self.around = folding.level, not folding.same, folding.around
-        grey, left = folding(first.weight.detach().double())
-        folded = torch.cat([grey, left / EXTRA], dim=1) if self.extra else grey
+        grey = _Grey(first, mean, std)
+        self.level, self.extra = grey.level, not grey.same
+        size, lead = first.kernel_size[0], grey.before % 2
+        rim = [lead, (size + lead) % 2] * 2
+        own, left = (
+            pixel_unshuffle(pad(one, rim), 2) for one in grey(first.weight.detach().double())
+        )
+        parts = [own, left.sum(1, True) / EXTRA] if self.extra else [own]
+        folded = torch.cat(parts, dim=1)
+        ahead = (grey.before + lead) // 2
+        self.around = [ahead, folded.shape[2] - 1 - ahead] * 2
         self.conv = nn.Conv2d(folded.shape[1], first.out_channels, folded.shape[2])
         self.conv.weight.data = folded.float()
         bias = torch.zeros(first.out_channels) if first.bias is None else first.bias.detach()
@@ -71,14 +75,14 @@ class GreyStem(nn.Module):
 
     def fold(self, pixels: Tensor) -> Tensor:
         """Bytes (batch, frames, bands) to (batch, 4 or 5, frames / 2, bands / 2)."""
-        folded = nn.functional.pixel_unshuffle(pixels[:, None], 2)
+        folded = pixel_unshuffle(pixels[:, None], 2)
         if self.extra:
             more = torch.full_like(folded[:, :1], int(self.level + EXTRA))
             folded = torch.cat([folded, more], dim=1)
         return folded.float() - self.level
 
     def forward(self, folded: Tensor) -> Tensor:
-        found: Tensor = self.conv(nn.functional.pad(folded, self.around))
+        found: Tensor = self.conv(pad(folded, self.around))
         return found
 
 
@@ -86,29 +90,38 @@ class GreyConv(nn.Conv2d):
     """The first convolution itself, for what :meth:`fold` makes of pictures.
 
     Its weights are the ones of three channels, under their own name: they are learnt and kept as
-    if it were not folded.
+    if nothing were done to them.
     """
 
     def __init__(self, first: nn.Conv2d, mean: Tensor, std: Tensor) -> None:
         shape = first.in_channels, first.out_channels, first.kernel_size[0]
         super().__init__(*shape, stride=2, bias=first.bias is not None, device="meta")
         self.weight, self.bias = first.weight, first.bias
-        self.folding = _Folding(first, mean, std)
+        self.grey = _Grey(first, mean, std)
 
     def fold(self, pixels: Tensor) -> Tensor:
-        """Bytes (batch, frames, bands) to (batch, WIDTH, frames / 2, bands / 2)."""
-        folded = nn.functional.pixel_unshuffle(pixels[:, None], 2).float() - self.folding.level
-        ones = torch.ones_like(folded[:, :1])
-        rest = torch.zeros_like(folded[:, :1]).expand(-1, WIDTH - 5, -1, -1)
-        return torch.cat([folded, ones, rest], 1).contiguous(memory_format=torch.channels_last)
+        """Bytes (batch, frames, bands) less the level; bfloat16 holds them as they are."""
+        return pixels.float() - self.grey.level
 
-    def forward(self, folded: Tensor) -> Tensor:
-        grey, left = self.folding(self.weight)
-        rest = torch.zeros_like(left).expand(-1, WIDTH - 5, -1, -1)
-        weight = torch.cat([grey, left, rest], dim=1)
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        padded = nn.functional.pad(folded, self.folding.around)
-        return nn.functional.conv2d(padded, weight, self.bias)
+    def forward(self, image: Tensor) -> Tensor:
+        size, (frames, bands) = self.kernel_size[0], image.shape[1:]
+        wide = -(-size // WIDTH) * WIDTH
+        grey, left = self.grey(self.weight)
+        before = self.grey.before
+        around = [before, wide - 2 - before, before, size - 2 - before]
+        patches = pad(_low(image), around).unfold(1, size, 2).unfold(2, wide, 2)
+        rows = patches.reshape(-1, size * wide)
+        found = rows @ pad(grey, [0, wide - size]).flatten(1).T
+        ones = pad(torch.ones_like(image[:1]), [before, size - 2 - before] * 2)
+        edges = conv2d(ones[:, None].to(left), left, self.bias, stride=2).permute(0, 2, 3, 1)
+        found = found.view(len(image), frames // 2, bands // 2, -1) + edges.to(found)
+        return found.permute(0, 3, 1, 2)
+
+
+def _low(image: Tensor) -> Tensor:
+    """In the precision that is multiplied in."""
+    kind = image.device.type
+    return image.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else image
 
 
 @torch.inference_mode()
