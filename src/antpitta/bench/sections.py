@@ -6,9 +6,9 @@ beside the run, on a few steps of it, and tell shares; a run's own seconds come 
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from antpitta.core.config import Stage
 from antpitta.core.types import Targets
 from antpitta.learn.batches import Batch, epoch_batches
 from antpitta.learn.fit import Task, class_weights
+from antpitta.learn.graph import Pass
 from antpitta.learn.material import Material
 from antpitta.learn.optimizer import set_up
 from antpitta.learn.ready import lay_out, loss_of
@@ -80,28 +81,35 @@ def time_stage(
     weights = None
     if stage.loss.balance:
         weights = class_weights(material, Task(stage, train, taught, (0,))).to(fabric.device)
-    rng = np.random.default_rng(0)
+    rng, watched = np.random.default_rng(0), _Watched(model, sections)
     with sections.of("deal"):
         batches = epoch_batches(stage, material, train, taught, rng)
     every = sections.seconds.pop("deal") / len(batches)
     batches = [one for one in batches if len(one.cuts) == len(batches[0].cuts)]
 
-    def step(batch: Batch, of: Callable[[str], AbstractContextManager[None]], model: Any) -> None:
+    def step(batch: Batch) -> None:
+        of = sections.of
         with of("cut and mix"):
             ready = lay_out(batch, material, stage, rng, fabric.device)
         with of("loss"):
-            loss = loss_of(model, ready, stage, weights)
+            loss = loss_of(cast(SedNet, watched), ready, stage, weights)
         with of("backward"):
             fabric.backward(loss)
         with of("step"):
             adam.step()
             adam.zero_grad()
 
-    watched = _Watched(model, sections)
-    _repeat(sections, lambda batch: step(batch, sections.of, watched), batches)
+    _repeat(sections, step, batches)
     sections.seconds["loss"] -= sections.seconds["forward"]  # it was inside
     sections.seconds["deal"] = every * sections.steps
-    return sections, _asking(fabric, lambda batch: step(batch, _untimed, model), batches)
+    run = Pass(net, model, stage, weights, fabric)
+
+    def ask(batch: Batch) -> None:
+        run(lay_out(batch, material, stage, rng, fabric.device), 1.0, stepping=True)
+        adam.step()
+        run.clear(adam)
+
+    return sections, _asking(fabric, ask, batches)
 
 
 def _repeat(sections: Sections, step: Callable[[Batch], None], batches: list[Batch]) -> None:
@@ -121,6 +129,7 @@ def _asking(fabric: Fabric, step: Callable[[Batch], None], batches: list[Batch])
     if fabric.device.type != "cuda":
         return 1.0
     chosen = [batches[i % len(batches)] for i in range(STEPS)]
+    step(chosen[0])  # where it is recorded
     wait_for(fabric.device)
     began = time.perf_counter()
     for batch in chosen:
@@ -128,8 +137,3 @@ def _asking(fabric: Fabric, step: Callable[[Batch], None], batches: list[Batch])
     asked = time.perf_counter() - began
     wait_for(fabric.device)
     return asked / (time.perf_counter() - began)
-
-
-@contextmanager
-def _untimed(name: str) -> Iterator[None]:
-    yield

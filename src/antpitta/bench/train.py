@@ -29,6 +29,7 @@ from antpitta.learn.engine import Engine, build_fabric, shells_of, warm_up
 from antpitta.learn.folds import deal_folds
 from antpitta.learn.lanes import Lanes
 from antpitta.learn.stages import Run, build_net, run_stages
+from antpitta.net.sed import SedNet
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,10 @@ def _measure(run: Run) -> Measures:
     device, half = run.fabric.device, "bf16" in str(run.fabric.strategy.precision.precision)
     sections, asking = {}, {}
     train = np.flatnonzero(run.folds != 0)
+    front, classes = run.recipe.front, len(run.material.dataset.classes)
+    plain = SedNet(run.recipe.network, classes, bands=front.bands, empty=True).to(device)
+    flops = flops_of(plain, run.recipe.windows.frames, front.bands)
     net = build_net(run, empty=True).to(device)
-    flops = flops_of(net, run.recipe.windows.frames, run.recipe.front.bands)
     for stage in run.recipe.stages:
         if run.shells:
             net = run.shells[0].take(net)

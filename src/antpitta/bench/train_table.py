@@ -53,6 +53,8 @@ def tabulate(
         for cycle in range(1, cycles_of(stage) + 1):
             mine = epochs[(epochs["stage"] == stage.name) & (epochs["cycle"] == cycle)]
             training, steps, windows = (mine[key].sum() for key in ("seconds", "steps", "windows"))
+            # In lanes epochs overlap: all of the time in which they ran counts.
+            training = min(training, spent[stage.name, cycle, "train"])
             rate = windows / training
             speed = rate * measures.flops[0]
             rows.append(

@@ -10,6 +10,8 @@
 A file that is there is whole: everything is written beside its place and moved there.
 """
 
+import csv
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from torch import Tensor
 from antpitta.core.errors import UserMistake
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Classes, Scores
-from antpitta.files.tables import read_frame, replacing, write_csv, write_json, write_text
+from antpitta.files.tables import read_frame, read_text, replacing, write_json, write_text
 
 LOG_KEY = ["stage", "cycle", "fold", "epoch"]
 
@@ -123,10 +125,17 @@ class RunFolder:
     def log(self, rows: list[dict[str, Any]]) -> None:
         """Add epochs to log.csv; an epoch that was run again replaces itself."""
         file = self.path / "log.csv"
-        table = pd.DataFrame(rows)
-        if file.is_file():
-            table = pd.concat([pd.read_csv(file), table], ignore_index=True)
-        write_csv(table.drop_duplicates(LOG_KEY, keep="last"), file)
+        kept: dict[tuple[str, ...], dict[str, Any]] = {}
+        before = list(csv.DictReader(io.StringIO(read_text(file)))) if file.is_file() else []
+        for row in [*before, *rows]:
+            key = tuple(str(row[name]) for name in LOG_KEY)
+            kept.pop(key, None)
+            kept[key] = row
+        text = io.StringIO()
+        table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(kept.values())
+        write_text(text.getvalue(), file)
 
     def cells(self) -> pd.DataFrame:
         """The judged cells of the last stage, out of fold. Raises UserMistake before its end."""

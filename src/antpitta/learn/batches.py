@@ -1,6 +1,5 @@
 """Which windows an epoch shows, and in what order: a function of the stage and a generator."""
 
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antpitta.core.config import Stage
-from antpitta.core.types import Annotation, Targets
+from antpitta.core.types import Targets
 from antpitta.learn.material import Material
 from antpitta.sound.windows import Cuts
 
@@ -108,55 +107,11 @@ def box_batch(material: Material, rows: Ints, taught: Targets | None) -> Batch:
 def _crop_batches(
     stage: Stage, material: Material, train: Ints, rng: np.random.Generator
 ) -> list[Batch]:
-    """One crop of each recording with presents, and of some that have absents only."""
-    with_present = [r for r in train if any(said.present for said in material.boxes[r])]
-    present = set(with_present)
-    without = [r for r in train if r not in present and material.boxes[r]]
-    drawn = rng.permutation(without)[: stage.absent_crops].astype(np.int64)
-    order = rng.permutation(np.array([*with_present, *drawn], dtype=np.int64))
+    frames, lengths = material.cuts.frames, material.pictures.lengths
+    image, first = material.spots.draw(stage, train, frames, lengths, rng)
+    heard = material.spans.tell(image, first, frames, len(material.dataset.classes))
     batches = []
-    for group in _deal(order, stage.batch):
-        crops = [_crop(stage, material, int(r), rng) for r in group]
-        cuts = Cuts(
-            np.array([image for image, _ in crops], dtype=np.int64),
-            np.array([first for _, first in crops], dtype=np.int64),
-            material.cuts.frames,
-        )
-        batches.append(Batch(cuts, _crop_targets(material, cuts)))
+    for rows in _deal(np.arange(len(image)), stage.batch):
+        cuts = Cuts(image[rows], first[rows], frames)
+        batches.append(Batch(cuts, Targets(heard.value[rows], heard.weight[rows])))
     return batches
-
-
-def _crop(
-    stage: Stage, material: Material, recording: int, rng: np.random.Generator
-) -> tuple[int, int]:
-    """The image and first frame of a crop around a random box, moved to a random side.
-
-    It is moved back inside its image, so that the box is seldom cut.
-    """
-    boxes = material.boxes[recording]
-    said = [box for box in boxes if box.present] or list(boxes)
-    box: Annotation = said[int(rng.integers(len(said)))]
-    images = np.flatnonzero(material.owner == recording)
-    last = material.grids[images[-1]].end
-    middle = (min(box.start, last) + min(box.stop, last)) / 2
-    starts = [material.grids[i].start for i in images]
-    image = int(images[bisect_right(starts, middle) - 1])
-    grid = material.grids[image]
-    shift = 0
-    if stage.shifts:
-        shift = stage.shifts[rng.integers(len(stage.shifts))] * (-1, 1)[rng.integers(2)]
-    frames = material.cuts.frames
-    first = int((middle - grid.start) / grid.hop) - frames // 2 + shift
-    return image, min(max(first, 0), max(0, grid.frames - frames))
-
-
-def _crop_targets(material: Material, cuts: Cuts) -> Targets:
-    """As sound/targets.py draws them, but from spans worked out once: an epoch cuts anew."""
-    value = np.zeros((len(cuts), len(material.dataset.classes)), dtype=np.float32)
-    weight = np.zeros_like(value)
-    for row, (image, first) in enumerate(zip(cuts.image, cuts.first.tolist(), strict=True)):
-        for start, stop, column, present in material.spans[image]:  # later writes win
-            if start < first + cuts.frames and stop > first:
-                value[row, column] = present
-                weight[row, column] = 1.0
-    return Targets(value, weight)

@@ -44,12 +44,14 @@ class Lanes:
         """
         if self.count == 1:
             return [work(job, 0) for job in jobs]
+        self.stop.clear()
         free: SimpleQueue[int] = SimpleQueue()
         for lane in range(self.count):
             free.put(lane)
         streams = [self._stream() for _ in range(self.count)]
 
         def run(job: int) -> T:
+            self.check()
             lane = free.get()
             try:
                 with streams[lane]:

@@ -14,6 +14,7 @@ from antpitta.core.drawings import Drawing
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Classes, Dataset, Recording, Targets
 from antpitta.learn.copies import Copy
+from antpitta.learn.crops import Spans, Spots, find_spans, find_spots
 from antpitta.net.drawing import Picture
 from antpitta.sound.targets import window_targets
 from antpitta.sound.windows import Cuts, Pictures, cut
@@ -52,18 +53,15 @@ class Material:
         return np.flatnonzero(np.isin(self.owner, recordings))
 
     @cached_property
-    def spans(self) -> tuple[list[tuple[int, int, int, bool]], ...]:
-        """Of each image, the frames that boxes touch: first, end, class, present; presents last."""
-        found = []
-        for owner, grid in zip(self.owner, self.grids, strict=True):
-            mine = []
-            for said in sorted(self.boxes[owner], key=lambda said: said.present):
-                rows = grid.touched(said.start, said.stop)
-                if rows.start < rows.stop:
-                    columns = self.dataset.classes.columns(said.label)
-                    mine += [(rows.start, rows.stop, column, said.present) for column in columns]
-            found.append(mine)
-        return tuple(found)
+    def spots(self) -> Spots:
+        """Where crops may lie."""
+        return find_spots(self.boxes, self.owner, self.grids)
+
+    @cached_property
+    def spans(self) -> Spans:
+        """Which frames boxes touch."""
+        boxes = [self.boxes[owner] for owner in self.owner]
+        return find_spans(boxes, self.grids, self.dataset.classes)
 
 
 def gather_material(

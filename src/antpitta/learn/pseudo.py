@@ -6,12 +6,14 @@ trained on the recording is refused. A listener's word always wins.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from antpitta.core.config import Pseudo
+from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Scores, Targets
 from antpitta.learn.material import Material
 from antpitta.scores.mixture import estimate_prevalence
@@ -59,11 +61,21 @@ def window_scores(material: Material, members: dict[str, list[Heard]]) -> Floats
                 raise ValueError(f"{row.scores.source} has other classes than this run")
             for window in by_owner[edges[i] : edges[i + 1]]:
                 grid = material.grids[cuts.image[window]]
-                start = grid.seconds(int(cuts.first[window]))
-                stop = min(grid.seconds(int(cuts.first[window]) + cuts.frames), grid.end)
-                inside = row.scores.grid.rows(start, stop)
+                span = _span(grid, int(cuts.first[window]), cuts.frames)
+                inside = _rows(row.scores.grid, *span)
                 found[m, window] = row.scores.value[inside].max(axis=0, initial=0.0)
     return found
+
+
+@lru_cache(maxsize=4096)  # the windows of recordings of one length are alike
+def _span(grid: TimeGrid, first: int, frames: int) -> tuple[float, float]:
+    """When a window of an image begins and ends, in seconds."""
+    return grid.seconds(first), min(grid.seconds(first + frames), grid.end)
+
+
+@lru_cache(maxsize=4096)
+def _rows(grid: TimeGrid, start: float, stop: float) -> slice:
+    return grid.rows(start, stop)
 
 
 def teach(material: Material, members: dict[str, list[Heard]], pseudo: Pseudo) -> Lesson:
@@ -110,21 +122,22 @@ def _provenance(
         for recording in material.dataset.recordings
     }
     cuts, names = material.cuts, material.dataset.classes.names
-    rows = []
-    for window, column in np.argwhere(soft):
-        image = cuts.image[window]
-        grid = material.grids[image]
-        recording = material.dataset.recordings[material.owner[image]].id
-        first = int(cuts.first[window])
-        rows.append(
-            (
-                recording,
-                round(grid.seconds(first), 3),
-                round(min(grid.seconds(first + cuts.frames), grid.end), 3),
-                names[column],
-                float(mean[window, column]),
-                sources[recording],
-            )
-        )
-    columns = ["recording", "start_time", "end_time", "species", "score", "source"]
-    return pd.DataFrame(rows, columns=columns)
+    window, column = np.nonzero(soft)
+    told, which = np.unique(window, return_inverse=True)
+    owners = material.owner[cuts.image[told]]
+    recordings = [material.dataset.recordings[owner].id for owner in owners]
+    grids = [material.grids[image] for image in cuts.image[told]]
+    firsts = cuts.first[told].tolist()
+    spans = [_span(grid, at, cuts.frames) for grid, at in zip(grids, firsts, strict=True)]
+    table = pd.DataFrame(
+        {
+            "recording": recordings,
+            "start_time": [round(start, 3) for start, _ in spans],
+            "end_time": [round(stop, 3) for _, stop in spans],
+        }
+    )
+    table = table.iloc[which].reset_index(drop=True)
+    table["species"] = [names[i] for i in column]
+    table["score"] = mean[soft].astype(np.float64)
+    table["source"] = table["recording"].map(sources)
+    return table
