@@ -32,7 +32,7 @@ from antpitta.core.types import Targets
 from antpitta.learn.batches import Batch, epoch_batches
 from antpitta.learn.graph import Pass
 from antpitta.learn.keepers import Keeper
-from antpitta.learn.lanes import ALONE
+from antpitta.learn.lanes import SINGLE_FILE
 from antpitta.learn.material import Material
 from antpitta.learn.metric import box_rows, learning
 from antpitta.learn.optimizer import capture, resume, set_up
@@ -130,7 +130,7 @@ def _deal(
     """An epoch's batches, and the generator that draws on while they are run."""
     rng = np.random.default_rng([*task.seed, epoch])
     # Dropout and stochastic depth: other units in each process, which has other windows.
-    with ALONE:  # another lane may be drawing its first weights
+    with SINGLE_FILE:  # another lane may be drawing its first weights
         torch.manual_seed(int(rng.integers(2**31)) + place.rank)
     batches = epoch_batches(task.stage, material, task.train, task.taught, rng)
     if not batches:

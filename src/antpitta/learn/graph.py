@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from antpitta.core.config import Stage
-from antpitta.learn.lanes import ALONE
+from antpitta.learn.lanes import SINGLE_FILE
 from antpitta.learn.ready import Ready, loss_of
 from antpitta.net.sed import SedNet
 
@@ -49,7 +49,7 @@ class Pass:
             self.size = ready.windows
         usual = ready.windows == self.size
         if usual and self.kept is None and self._records(ready):
-            with ALONE:
+            with SINGLE_FILE:
                 self.kept = _Recording(self, ready)
         if usual and self.kept is not None:
             return self.kept(ready, share)
@@ -60,7 +60,7 @@ class Pass:
     def run(self, ready: Ready, share: float | Tensor) -> Tensor:
         """The same, without any recording."""
         loss = loss_of(self.model, ready, self.stage, self.weights)
-        with ALONE:  # fabric marks the backward pass of its whole process
+        with SINGLE_FILE:  # fabric marks the backward pass of its whole process
             self.fabric.backward(loss / share)
         return loss.detach()
 
@@ -118,5 +118,5 @@ def _running(*, eager: bool) -> Iterator[None]:
     if not eager:
         yield
         return
-    with ALONE, torch.compiler.set_stance("force_eager"):
+    with SINGLE_FILE, torch.compiler.set_stance("force_eager"):
         yield

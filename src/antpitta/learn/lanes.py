@@ -4,7 +4,7 @@ A fold's short kernels leave a big GPU half empty, and while its scores are writ
 wait. Folds share nothing but the pictures, so each comes out as it would alone.
 
 What a process has only once (its random numbers, its compiler, the recording of graphs, the
-files of a run) is used under ``ALONE``.
+files of a run) is used under ``SINGLE_FILE``.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 T = TypeVar("T")
-ALONE = RLock()
+SINGLE_FILE = RLock()
 
 
 class _Stopped(Exception):

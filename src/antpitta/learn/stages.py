@@ -38,7 +38,7 @@ from antpitta.learn.bank import Bank
 from antpitta.learn.engine import Shell
 from antpitta.learn.fit import Progress, Task, fit, lend
 from antpitta.learn.keepers import Patient, Reader
-from antpitta.learn.lanes import ALONE, Lanes
+from antpitta.learn.lanes import SINGLE_FILE, Lanes
 from antpitta.learn.material import Material
 from antpitta.learn.out_of_fold import (
     folds_of,
@@ -62,7 +62,7 @@ class Mould:
 
     def cast(self, build: Callable[[], SedNet]) -> SedNet:
         """A copy; the first time it is built."""
-        with ALONE:
+        with SINGLE_FILE:
             if self.net is None:
                 self.net = build()
         return deepcopy(self.net)
@@ -173,7 +173,7 @@ def _train_fold(
         return
     file = CheckpointFile(path.with_suffix(".checkpoint"))
     keeper = Patient(file) if run.first else Reader(file)
-    with ALONE:
+    with SINGLE_FILE:
         net, origin = _begun(run, stage, fold)
         if run.shells:
             net = run.shells[lane].take(net)
@@ -212,7 +212,7 @@ def _report(run: Run, stage: Stage, cycle: int, fold: int, progress: Progress) -
     row = {"stage": stage.name, "cycle": cycle, "fold": fold, **vars(progress)}
     what = f"{stage.name}{'' if cycle == 1 else f' cycle {cycle}'} fold {fold + 1}"
     epochs = 1 if stage.solver == "lbfgs" else stage.epochs
-    with ALONE:
+    with SINGLE_FILE:
         run.folder.log([row])
         run.record(row)
         run.voice.tick(what, progress.epoch, epochs, progress.loss)
