@@ -176,3 +176,23 @@ def test_the_mean_over_positives_divides_by_the_mixed_mask():
     z = torch.tensor([[LN3, 0.0], [0.0, 0.0]])
     wanted = 0.75 * math.log(4 / 3) + 0.25 * LN2  # masks 0.75 and 0.25, which sum to 1
     assert float(masked_loss(z, mixed, None, Loss())) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("share", [1e-40, 1.3e-26, 5e-26, 1e-9])
+@pytest.mark.parametrize("reduce", ["positives", "both", "cells"])
+def test_a_call_that_mixup_leaves_nothing_of_gives_a_finite_gradient(reduce, share):
+    # Seen in the competition's recipe at full size: a batch's one call, mixed to 1.3e-26 of it.
+    z = torch.zeros(2, 2, requires_grad=True)
+    heard = cells([[1, 0], [0, 0]], [[1, 0], [0, 0]])
+    mix = Mix(torch.tensor([1, 0]), torch.tensor([share, 1.0]))
+    masked_loss(z, heard.mixed_late(mix), None, Loss(reduce=reduce)).backward()
+    assert z.grad.isfinite().all()
+    assert z.grad.abs().max() < 1e-6  # of nothing there is nothing to learn
+
+
+def test_a_thousandth_of_a_call_is_a_whole_call_where_it_is_the_only_one():
+    z = torch.zeros(2, 1, requires_grad=True)
+    heard = cells([[1], [0]], [[1], [0]])
+    mix = Mix(torch.tensor([1, 0]), torch.tensor([1e-3, 1.0]))
+    masked_loss(z, heard.mixed_late(mix), None, Loss(reduce="positives")).backward()
+    assert z.grad[:, 0].tolist() == pytest.approx([-0.5, 0.0])

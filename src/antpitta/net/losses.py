@@ -64,6 +64,7 @@ class CellTargets:
         return CellTargets.of(mix(self.positive), self.negative)
 
 
+NOTHING = 1e-6  # of a cell
 Told = tuple[CellTargets, CellTargets | None]  # what listeners said, and what teachers did
 
 
@@ -140,5 +141,7 @@ def _known(heard: CellTargets, taught: CellTargets | None) -> Tensor:
 
 
 def _at_least_some(total: Tensor) -> Tensor:
-    # A mean over nothing is 0/0; the sum above it is 0, so any positive divisor gives 0.
-    return torch.where(total > 0, total, torch.ones_like(total))
+    # A mean over nothing is 0/0; the sum above it is 0, so any positive divisor gives 0. Mixup
+    # can leave 1e-26 of a batch's only call: its loss is finite, its gradient, by way of 1/total,
+    # is not. Float32 features do not hold such a share at all, so it is nothing either.
+    return torch.where(total > NOTHING, total, torch.ones_like(total))
