@@ -132,7 +132,8 @@ class RunFolder:
             kept.pop(key, None)
             kept[key] = row
         text = io.StringIO()
-        table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        columns = dict.fromkeys(name for row in (*rows, *before) for name in row)
+        table = csv.DictWriter(text, list(columns), lineterminator="\n")
         table.writeheader()
         table.writerows(kept.values())
         write_text(text.getvalue(), file)

@@ -6,7 +6,8 @@ into the tensors that were recorded, and asks once. It runs the same kernels, so
 they are without it; they, and the gradients they add to, lie where they lay when it was made.
 
 What goes into a recording has one shape and asks the host for nothing: a batch of another size
-(an epoch's last), and a batch that is judged by its boxes, are run as they come.
+(an epoch's last), and a batch that is judged by its boxes, are run as they come. A recording
+keeps the memory of a batch for itself, so none is made where there is no room for two.
 """
 
 from collections.abc import Iterator
@@ -45,10 +46,9 @@ class Pass:
 
         ``stepping`` says that a step of the optimizer follows.
         """
-        if self.size is None:
-            self.size = ready.windows
+        begun, self.size = self.size is not None, self.size or ready.windows
         usual = ready.windows == self.size
-        if usual and self.kept is None and self._records(ready):
+        if begun and usual and self.kept is None and self._records(ready):
             with SINGLE_FILE:
                 self.kept = _Recording(self, ready)
         if usual and self.kept is not None:
@@ -69,9 +69,16 @@ class Pass:
         optimizer.zero_grad(set_to_none=self.kept is None)
 
     def _records(self, ready: Ready) -> bool:
-        lone = self.fabric.device.type == "cuda" and self.fabric.world_size == 1
+        device = self.fabric.device
+        lone = device.type == "cuda" and self.fabric.world_size == 1
         plain = ready.pixels is not None and ready.focus is None and not self.net.smooths
-        return self.recorded and lone and plain
+        return self.recorded and lone and plain and _room_for_two(device)
+
+
+def _room_for_two(device: torch.device) -> bool:
+    """Whether twice what was needed so far fits on the GPU."""
+    whole = torch.cuda.get_device_properties(device).total_memory
+    return 2 * torch.cuda.max_memory_allocated(device) <= whole
 
 
 class _Recording:
@@ -83,7 +90,9 @@ class _Recording:
         self.share = torch.ones((), device=owner.fabric.device)
         self.graph = torch.cuda.CUDAGraph()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        state = [buffer.clone() for buffer in owner.net.buffers()]
+        state = [(one, one.clone()) for one in owner.net.buffers()]
+        weights = list(owner.net.parameters())
+        sums = [None if one.grad is None else one.grad.clone() for one in weights]
         drawn = torch.cuda.get_rng_state(owner.fabric.device)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -91,13 +100,13 @@ class _Recording:
                 owner.run(self.ready, self.share)
         with torch.cuda.graph(self.graph, stream=side, capture_error_mode="thread_local"):
             self.loss = owner.run(self.ready, self.share)
-        # What the runs before it left behind: statistics, gradients, random numbers drawn.
+        # As if those runs had not been: statistics, gradients, random numbers drawn.
         with torch.no_grad():
-            for buffer, before in zip(owner.net.buffers(), state, strict=True):
-                buffer.copy_(before)
-        for weight in owner.net.parameters():
-            if weight.grad is not None:
-                weight.grad.zero_()
+            for buffer, was in state:
+                buffer.copy_(was)
+            for weight, before in zip(weights, sums, strict=True):
+                if weight.grad is not None:
+                    weight.grad.copy_(torch.zeros_like(weight) if before is None else before)
         torch.cuda.set_rng_state(drawn, owner.fabric.device)
 
     def _keep(self, tensor: Tensor) -> Tensor:
