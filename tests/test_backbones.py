@@ -1,5 +1,8 @@
 """Backbones: the embedded weights against the wheel's own code, the loud fallback, the mistakes."""
 
+import os
+import subprocess
+import sys
 import warnings
 from copy import deepcopy
 
@@ -152,3 +155,22 @@ def test_a_file_that_holds_code_is_not_run(tmp_path):
 def test_a_backbone_that_cannot_serve_is_the_users_mistake(name, message):
     with pytest.raises(UserMistake, match=message):
         build_backbone(Network(backbone=name, pretrained=False))
+
+
+def test_a_torchvision_that_fits_its_torch_is_left_alone(tmp_path):
+    # A CUDA build defines its operators as it is imported, and ends the process if they are there.
+    (tmp_path / "torchvision.py").write_text(
+        "import torch\n"
+        'ops = torch.library.Library("torchvision", "DEF")\n'
+        'ops.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")\n'
+    )
+    (tmp_path / "timm.py").write_text("import torchvision\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "import antpitta.net.backbones as b; print(b.timm.__file__)"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "timm.py")
