@@ -208,6 +208,8 @@ def test_a_table_of_scores_can_be_a_member(run, scapes, tmp_path):
         ap.ensemble(members, tmp_path / "out", weights=[1, 2, 3])
     with pytest.raises(UserMistake, match="not negative"):
         ap.ensemble(members, tmp_path / "out", weights=[1, -2])
+    with pytest.raises(UserMistake, match="finite"):
+        ap.ensemble(members, tmp_path / "out", weights=[1, float("inf")])
 
 
 def test_the_bundle_holds_no_pickle_and_a_card(run):

@@ -399,6 +399,8 @@ def test_events_of_other_recordings_are_refused(measure, scapes, tmp_path):
          "go with by other than auc, fit"),
         ('[[variants]]\nname = "a"\nsays = ""\nmembers = ["b", "c"]\nweights = [1, -2]',
          "not negative"),
+        ('[[variants]]\nname = "a"\nsays = ""\nmembers = ["b", "c"]\nweights = [1, inf]',
+         "weights, finite"),
     ],
 )  # fmt: skip
 def test_a_table_of_variants_is_checked_to_its_last_setting(tmp_path, text, said):

@@ -7,6 +7,7 @@ brings along whatever it is made of.
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -47,8 +48,9 @@ class Variant(Settings):
             raise ValueError("only a recipe takes set and rows")
         if self.weights and len(self.weights) != len(self.members):
             raise ValueError("weights are of the members, one each")
-        if self.weights and (self.by in FITTED or min(self.weights) < 0 or not any(self.weights)):
-            raise ValueError(f"weights, not negative, go with by other than {some(FITTED)}")
+        usable = all(0 <= weight < inf for weight in self.weights) and any(self.weights)
+        if self.weights and (self.by in FITTED or not usable):
+            raise ValueError(f"weights, finite, not negative, go with by other than {some(FITTED)}")
         return self
 
     def recipe(self, seed: int) -> Recipe:

@@ -153,8 +153,11 @@ def plain_blend(
     given = np.ones(len(members)) if weights is None else np.asarray(weights, float)
     if given.ndim == 1:
         given = np.tile(given[:, np.newaxis], (1, len(classes)))
-    if given.shape != (len(members), len(classes)) or not (given >= 0).all() or not given.any():
-        raise UserMistake(f"weights must be one a member, not negative, not all 0: {weights}")
+    fits = given.shape == (len(members), len(classes))
+    if not fits or not np.isfinite(given).all() or (given < 0).any() or not given.any():
+        raise UserMistake(
+            f"weights must be one a member, finite, not negative, not all 0: {weights}"
+        )
     references = [RankReference.of(member.scores, known) for member in members]
     return _blend(members, classes, by, shares(given, knowing(members)), tuple(references))
 
