@@ -12,10 +12,12 @@ import antpitta as ap
 from antpitta import api
 from antpitta.core.config import parse_recipe
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
+from antpitta.core.voice import Voice
 from antpitta.files.runs import RunFolder
 from antpitta.learn.folds import deal_folds
 from antpitta.learn.material import gather_material
-from antpitta.learn.stages import Run, Voice, run_stages
+from antpitta.learn.run import Run
+from antpitta.learn.stages import run_stages
 
 SMALL = """
 name = "small"

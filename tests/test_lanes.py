@@ -11,7 +11,8 @@ from antpitta.core.errors import UserMistake
 from antpitta.files.runs import load_tensors
 from antpitta.learn.engine import Engine, build_fabric
 from antpitta.learn.lanes import Lanes
-from antpitta.learn.stages import draws, run_stages
+from antpitta.learn.run import draws
+from antpitta.learn.stages import run_stages
 from antpitta.net.sed import SedNet
 
 

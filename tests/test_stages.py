@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 
 import antpitta.learn.stages as room
+from antpitta.core.voice import Voice
 from antpitta.files.runs import RunFolder, load_tensors, read_scores
 from antpitta.learn import keepers
 from antpitta.learn.out_of_fold import scan_recordings
-from antpitta.learn.stages import Voice, load_net, run_stages
+from antpitta.learn.run import load_net, weights_path
+from antpitta.learn.stages import run_stages
 
 DURATIONS = [2.0, 2.0, 5.0, 2.0, 0.7, 2.0]  # as in conftest
 PLACES = ("crops", "masked", "taught", "taught-c2")
@@ -105,8 +107,8 @@ def test_the_held_out_recordings_leave_no_trace_in_the_weights(done, tmp_path, s
     for stage in ("crops", "masked"):
         same = [
             all(
-                value.equal(load_tensors(room.weights_path(run, stage, 1, fold))[0][name])
-                for name, value in load_tensors(room.weights_path(done, stage, 1, fold))[0].items()
+                value.equal(load_tensors(weights_path(run, stage, 1, fold))[0][name])
+                for name, value in load_tensors(weights_path(done, stage, 1, fold))[0].items()
             )
             for fold in (0, 1)
         ]
@@ -141,7 +143,7 @@ def test_stages_without_an_epoch_keep_the_weights_of_their_start(done, tmp_path,
     run_stages(replace(done, folder=RunFolder(tmp_path / "run")))
     assert sorted(started) == [(2, c, k) for c in (1, 2) for k in (0, 1)]
     for (_, _, fold), state in started.items():
-        wanted = load_tensors(room.weights_path(done, "crops", 1, fold))[0]
+        wanted = load_tensors(weights_path(done, "crops", 1, fold))[0]
         assert all(value.equal(wanted[name]) for name, value in state.items())
 
 

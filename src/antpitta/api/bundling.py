@@ -9,7 +9,7 @@ from antpitta.files.bundle import Bundle, write_bundle
 from antpitta.files.dataset import Opened
 from antpitta.files.runs import RunFolder, load_tensors, read_scores
 from antpitta.learn.exporting import Exported, export_networks
-from antpitta.learn.stages import last_cycle
+from antpitta.learn.run import last_cycle
 from antpitta.report.card import render_card
 from antpitta.report.story import Story
 from antpitta.scores.boxes import box_cells

@@ -14,7 +14,7 @@ from antpitta.files.dataset import Opened
 from antpitta.files.embedding import PLACES
 from antpitta.files.runs import RunFolder, load_tensors, read_scores
 from antpitta.files.tables import read_frame
-from antpitta.learn.stages import last_cycle
+from antpitta.learn.run import last_cycle
 from antpitta.report.story import Example, StageResult, Story
 from antpitta.scores.boxes import box_cells
 from antpitta.scores.evaluate import DRAWS, evaluate

@@ -20,8 +20,8 @@ from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder, read_scores, write_scores
 from antpitta.files.tables import replacing
 from antpitta.learn.engine import Engine
+from antpitta.learn.run import last_cycle
 from antpitta.learn.spans import pin_recipe
-from antpitta.learn.stages import last_cycle
 from antpitta.learn.train import train_stages
 from antpitta.report.page import render_page
 from antpitta.report.story import Story

@@ -21,7 +21,7 @@ from antpitta.files.bundle import read_bundle
 from antpitta.files.prevalence import read_prevalence
 from antpitta.files.runs import RunFolder
 from antpitta.files.tables import read_frame, write_json
-from antpitta.learn.stages import cycles_of
+from antpitta.learn.run import cycles_of
 from antpitta.scores.boxes import presence_table
 from antpitta.scores.curves import average_precision
 from antpitta.scores.evaluate import from_json

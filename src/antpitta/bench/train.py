@@ -28,7 +28,8 @@ from antpitta.files.runs import RunFolder
 from antpitta.learn.engine import Engine, build_fabric, shells_of, warm_up
 from antpitta.learn.folds import deal_folds
 from antpitta.learn.lanes import Lanes
-from antpitta.learn.stages import Run, build_net, run_stages
+from antpitta.learn.run import Run, build_net
+from antpitta.learn.stages import run_stages
 from antpitta.net.sed import SedNet
 
 

@@ -10,7 +10,7 @@ from antpitta.bench.peaks import data_sheet_peak
 from antpitta.bench.sections import Sections
 from antpitta.bench.tables import machine
 from antpitta.core.config import Recipe
-from antpitta.learn.stages import Run, cycles_of
+from antpitta.learn.run import Run, cycles_of
 from antpitta.sound.windows import starts_of
 
 OUTSIDE = ("deal", "cut and mix", "loss", "step")

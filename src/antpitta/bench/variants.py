@@ -18,7 +18,7 @@ from antpitta.core.drawings import Settings
 from antpitta.core.errors import UserMistake
 from antpitta.files.benches import Told, read_ablation
 from antpitta.files.recipes import read_recipe
-from antpitta.learn.stages import cycles_of
+from antpitta.learn.run import cycles_of
 from antpitta.scores.ensemble import FITTED
 from antpitta.scores.tables import some
 

@@ -31,7 +31,8 @@ from antpitta.learn.folds import deal_folds
 from antpitta.learn.lanes import Lanes
 from antpitta.learn.material import gather_material
 from antpitta.learn.memory import memory_kept
-from antpitta.learn.stages import Run, run_stages
+from antpitta.learn.run import Run
+from antpitta.learn.stages import run_stages
 from antpitta.net.drawing import make_pen
 
 ONE = Engine()
