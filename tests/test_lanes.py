@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import antpitta as ap
 from antpitta.core.errors import UserMistake
 from antpitta.files.runs import load_tensors
 from antpitta.learn.engine import Engine, build_fabric
@@ -92,3 +93,10 @@ def test_lanes_that_cannot_be_are_refused():
         build_fabric(Engine(lanes=0))
     with pytest.raises(UserMistake, match="several lanes go with one device"):
         build_fabric(Engine(lanes=2, devices=2))
+
+
+@pytest.mark.parametrize("wrong", [{"lanes": 0}, {"devices": 0}, {"precision": "8"}])
+def test_a_wrong_way_to_compute_leaves_the_folder_free(scapes, tmp_path, wrong):
+    with pytest.raises(UserMistake):
+        ap.train(ap.open_data(scapes), "quick", tmp_path / "run", **wrong)
+    assert not (tmp_path / "run").exists()

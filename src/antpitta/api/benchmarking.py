@@ -25,7 +25,7 @@ from antpitta.files.dataset import Opened
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder
 from antpitta.files.tables import write_csv
-from antpitta.learn.engine import Engine
+from antpitta.learn.engine import Engine, build_fabric
 
 
 def bench_learn(
@@ -119,6 +119,7 @@ def bench_train(
     chosen = read_recipe(recipe, without_weights(changes))
     tables = [Path(one) for one in present], [Path(one) for one in absent]
     engine = Engine(device, precision=precision, compile=compile, tune=tune, lanes=lanes)
+    build_fabric(engine)  # a mistake is told before the folder is claimed
     with TemporaryDirectory() if out is None else nullcontext(str(out)) as home:
         folder = RunFolder(Path(home))
         folder.begin({"recipe": chosen.model_dump(mode="json"), "data": "made up"}, resume=False)

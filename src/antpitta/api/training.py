@@ -19,7 +19,7 @@ from antpitta.files.prevalence import write_prevalence
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder, read_scores, write_scores
 from antpitta.files.tables import replacing
-from antpitta.learn.engine import Engine
+from antpitta.learn.engine import Engine, build_fabric
 from antpitta.learn.run import last_cycle
 from antpitta.learn.spans import pin_recipe
 from antpitta.learn.train import train_stages
@@ -70,12 +70,13 @@ def train(
     cannot be trained on.
     """
     chosen = pin_recipe(read_recipe(recipe, changes), data.dataset)
+    engine = Engine(device, devices, precision, compile, tune, lanes)
+    build_fabric(engine)  # a mistake is told before the folder is claimed
     folder = RunFolder(Path(out))
     folder.begin(_config(data, chosen), resume=resume)
     voice.say(_counts(data))
     if known := known_species(chosen, data):
         voice.say(known)
-    engine = Engine(device, devices, precision, compile, tune, lanes)
     train_stages(data.dataset, chosen, folder, voice, engine)
     story = tell(data, chosen, folder)
     run = chosen, folder
