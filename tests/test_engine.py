@@ -23,9 +23,8 @@ from antpitta.files.runs import load_tensors, read_scores
 from antpitta.learn import keepers
 from antpitta.learn.batches import epoch_batches
 from antpitta.learn.engine import Engine, Shell, Voice, build_fabric, work_on
-from antpitta.learn.fit import batch_loss
 from antpitta.learn.keepers import Patient, Reader
-from antpitta.learn.ready import ALONE, Place, lay_out, part_of
+from antpitta.learn.ready import ALONE, Place, lay_out, loss_of, part_of
 from antpitta.net.sed import SedNet
 
 # ---- the loss of the parts is the loss of the whole
@@ -45,7 +44,8 @@ def lesson(material):
 
 def gradients(net, batch, material, stage, place):
     twin = deepcopy(net)
-    loss = batch_loss(twin, batch, material, stage, None, np.random.default_rng(7), place=place)
+    rng, device = np.random.default_rng(7), torch.device("cpu")
+    loss = loss_of(twin, lay_out(batch, material, stage, rng, device, place=place), stage, None)
     loss.backward()
     return loss.detach(), [p.grad for p in twin.parameters() if p.grad is not None]
 

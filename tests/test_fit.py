@@ -18,6 +18,7 @@ from antpitta.core.types import Annotation, Targets
 from antpitta.files.runs import CheckpointFile
 from antpitta.learn.batches import epoch_batches
 from antpitta.learn.fit import Task, class_weights, fit, rate_at
+from antpitta.learn.ready import loss_of
 from antpitta.net.sed import SedNet
 
 FRONT = Front(sample_rate=8000, n_fft=256, hop=80, bands=32, low=50, high=4000, image=2.0)
@@ -244,7 +245,8 @@ def test_accumulated_batches_step_as_one_along_their_mean_gradient(
     weights = class_weights(material, task)
     gradients = []
     for batch in batches:
-        loss = room.batch_loss(twin, batch, material, stage, weights, rng)
+        ready = room.lay_out(batch, material, stage, rng, fabric.device)
+        loss = loss_of(twin, ready, stage, weights)
         gradients.append(torch.autograd.grad(loss, list(twin.parameters())))
     for step, found in enumerate(taken):
         group = gradients[step * accumulate : (step + 1) * accumulate]

@@ -4,6 +4,7 @@ The oracle is written from RECIPE's text alone, in numpy: windows, cells, labels
 mixing, the head and the three losses. It shares only the backbone and the random draws.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Classes, Scores
 from antpitta.files.recipes import read_recipe
 from antpitta.learn.batches import epoch_batches
-from antpitta.learn.fit import Task, batch_loss, class_weights
+from antpitta.learn.fit import Task, class_weights
 from antpitta.learn.pseudo import Heard, teach
 from antpitta.net.sed import SedNet
 from antpitta.sound.targets import window_targets
 from antpitta.sound.windows import starts_of
 
 TABLES = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx"
+lay_out = partial(room.lay_out, device=torch.device("cpu"))
 SPECIES = Classes(tuple(f"s{i}" for i in range(24)))
 WINDOWS = [
     (0, 512),
@@ -329,7 +331,7 @@ def test_stage_1_equals_the_formula_by_hand(material, net, recipe, mixes):
     assert sorted(image for image, _ in places(batch)) == [0, 1, 2, 3, 4]  # 3 TP, 2 FP recordings
     weights = class_weights(material, Task(stage, train, None, (1,)))
     with torch.inference_mode():
-        found = float(batch_loss(net, batch, material, stage, weights, rng))
+        found = float(room.loss_of(net, lay_out(batch, material, stage, rng), stage, weights))
 
     ((share, partner),) = [shares(mix) for mix in mixes]
     truth = np.zeros((5, 24))
@@ -369,7 +371,7 @@ def test_stage_2_equals_the_formula_by_hand(material, net, recipe):
     (batch,) = epoch_batches(stage, material, np.arange(COUNT), None, rng)
     assert len(batch.cuts) == 8 * COUNT
     with torch.inference_mode():
-        found = float(batch_loss(net, batch, material, stage, None, rng))
+        found = float(room.loss_of(net, lay_out(batch, material, stage, rng), stage, None))
 
     low = {start: w for w, (start, _) in enumerate(WINDOWS)}
     cells = np.stack([cells_by_hand()[r, low[first]] for r, first in places(batch)])
@@ -405,7 +407,7 @@ def test_stage_3_equals_the_formula_by_hand(material, net, recipe, mixes):
 
     (batch,) = epoch_batches(stage, material, np.arange(COUNT), lesson.taught, rng)
     with torch.inference_mode():
-        found = float(batch_loss(net, batch, material, stage, None, rng))
+        found = float(room.loss_of(net, lay_out(batch, material, stage, rng), stage, None))
 
     ((share, partner),) = [shares(mix) for mix in mixes]
     assert len(share) == 8 * COUNT  # a draw for each window of the batch

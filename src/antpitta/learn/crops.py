@@ -35,12 +35,12 @@ class Spots:
         """The images and first frames of an epoch's crops: each around a random box of its
         recording, moved to a random side, and back inside its image, so that the box is seldom cut.
         """
-        some = np.diff(self.edges) > 0
+        counts = np.diff(self.edges)
         with_present = train[self.present[train]]
-        without = train[some[train] & ~self.present[train]]
+        without = train[(counts[train] > 0) & ~self.present[train]]
         drawn = rng.permutation(without)[: stage.absent_crops]
         order = rng.permutation(np.concatenate([with_present, drawn]))
-        first, count = self.edges[order], np.diff(self.edges)[order]
+        first, count = self.edges[order], counts[order]
         spot = first + rng.integers(0, count) if len(order) else first
         image, middle = self.image[spot], self.middle[spot]
         if stage.shifts:
@@ -62,7 +62,7 @@ class Spans:
 
     def tell(self, image: Ints, first: Ints, frames: int, classes: int) -> Targets:
         """What is known of some windows, as sound/targets.py draws it: present wins."""
-        count = (self.edges[1:] - self.edges[:-1])[image]
+        count = np.diff(self.edges)[image]
         row = np.repeat(np.arange(len(image)), count)
         before = np.repeat(np.cumsum(count) - count, count)
         span = np.repeat(self.edges[image], count) + np.arange(len(row)) - before

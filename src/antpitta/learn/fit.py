@@ -36,7 +36,7 @@ from antpitta.learn.lanes import SINGLE_FILE
 from antpitta.learn.material import Material
 from antpitta.learn.metric import box_rows, learning
 from antpitta.learn.optimizer import capture, resume, set_up
-from antpitta.learn.ready import ALONE, Place, lay_out, loss_of
+from antpitta.learn.ready import Place, lay_out
 from antpitta.net.sed import SedNet
 
 BLOCK = 16  # windows of a frozen body that are levelled, or lent to, at once
@@ -181,22 +181,6 @@ def rate_at(stage: Stage, position: float) -> float:
     """The learning rate at ``position`` epochs: cosines that fall for a period, then rise."""
     period = stage.cosine or stage.epochs
     return stage.rate * (1 + cos(pi * position / period)) / 2
-
-
-def batch_loss(
-    model: Callable[..., object],
-    batch: Batch,
-    material: Material,
-    stage: Stage,
-    weights: Tensor | None,
-    rng: np.random.Generator,
-    bank: Tensor | None = None,
-    place: Place = ALONE,
-) -> Tensor:
-    """The loss of a batch, or of this process' part of it (``place``)."""
-    net = cast(SedNet, model)
-    device = next(net.parameters()).device
-    return loss_of(net, lay_out(batch, material, stage, rng, device, bank, place), stage, weights)
 
 
 def class_weights(material: Material, task: Task) -> Tensor:

@@ -37,7 +37,6 @@ class Pass:
     weights: Tensor | None  # (classes,)
     fabric: Fabric
     compiled: bool = False  # the network is, for the size of the first batch
-    recorded: bool = True  # where that can be done
     size: int | None = None  # of the first batch
     kept: "_Recording | None" = field(default=None, repr=False)
 
@@ -72,7 +71,7 @@ class Pass:
         device = self.fabric.device
         lone = device.type == "cuda" and self.fabric.world_size == 1
         plain = ready.pixels is not None and ready.focus is None and not self.net.smooths
-        return self.recorded and lone and plain and _room_for_two(device)
+        return lone and plain and _room_for_two(device)
 
 
 def _room_for_two(device: torch.device) -> bool:

@@ -130,29 +130,26 @@ def made_grey(net: SedNet, frames: int, bands: int) -> SedNet:
 
     ``frames`` and ``bands`` are those of the pictures it will be given.
     """
-    copy = deepcopy(net)
-    return copy if _swapped(copy, net, frames, bands, GreyStem) else net
+    return _swapped(net, frames, bands, GreyStem)
 
 
 @torch.no_grad()
 def learning_grey(net: SedNet, frames: int, bands: int) -> SedNet:
     """The same, which learns as ``net`` does, and with the same weights under the same names."""
-    copy = deepcopy(net)
-    return copy if _swapped(copy, net, frames, bands, GreyConv) else net
+    return _swapped(net, frames, bands, GreyConv)
 
 
 def _swapped(
-    copy: SedNet,
     net: SedNet,
     frames: int,
     bands: int,
     make: Callable[[nn.Conv2d, Tensor, Tensor], GreyStem | GreyConv],
-) -> bool:
-    """Change the first layer of ``copy``; whether it says what ``net`` says."""
+) -> SedNet:
+    """A copy with another first layer, if it says what ``net`` says; else ``net``."""
     named = [(name, one) for name, one in net.body.named_modules() if isinstance(one, nn.Conv2d)]
     if not named or frames % 2 or bands % 2 or not _folds(named[0][1]):
-        return False
-    name, _ = named[0]
+        return net
+    copy, (name, _) = deepcopy(net), named[0]
     owner, _, last = name.rpartition(".")
     home = copy.body.get_submodule(owner)
     stem = make(getattr(home, last), net.mean.view(3).double(), net.std.view(3).double())
@@ -164,13 +161,14 @@ def _swapped(
     try:
         wanted, found = (one.eval().features(one.prepare(example)) for one in (net, copy))
     except RuntimeError:  # the first layer that is told of is not the first that is run
-        return False
+        return net
     finally:
         net.train(modes[0])
         copy.train(modes[1])
-    return wanted.shape == found.shape and torch.allclose(
+    alike = wanted.shape == found.shape and torch.allclose(
         found, wanted, rtol=0, atol=ALIKE * float(wanted.abs().max())
     )
+    return copy if alike else net
 
 
 def _folds(first: nn.Conv2d) -> bool:
