@@ -27,7 +27,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-DRAWING = 4  # of spectrograms; raised when the same settings come to draw other pictures
+DRAWING = 5  # of spectrograms; raised when the same settings come to draw other pictures
 EMBEDDING = 1  # the same, of embeddings
 WIDEST = 1.5  # times a drawing's rate: beyond it, resampling is less work than longer transforms
 

@@ -7,29 +7,23 @@ below it is cut off. An image is standardised and then stretched from its least 
 value over 0..255, so a recorder's gain drops out, and so does a microphone's slope only if the
 network learns to look past it.
 
-Only NumPy and SciPy are asked, so that what predicts need not load PyTorch. Frames go through the
-transform a few at a time, which stay in the processor's cache, and no library may split a sum
-among threads: the same sound gives the same picture whoever else is at work.
+PyTorch is not asked, so that what predicts need not load it.
 
 A wave whose rate differs from the front's is drawn as it is, by frames that last as long: what
 resampling would have taken off it near the top of the band is taken off the power instead, so that
 recorders of different rates draw alike.
 """
 
-import threading
-
 import numpy as np
 import soxr
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy import fft, sparse
 
 from antpitta.core.drawings import Front
+from antpitta.sound.bandpower import band_power
 
 LINEAR_HZ = 200 / 3  # Hz per mel, below the break
 BREAK_HZ = 1000.0
 LOG_STEP = np.log(6.4) / 27  # per mel, above the break
-FRAMES = 64  # transformed at once: they stay in the processor's cache
 
 Floats = NDArray[np.float32]
 
@@ -88,34 +82,30 @@ class LogMel:
         self.front = front
         self.n_fft = front.n_fft * rate // front.sample_rate
         self.hop = front.hop * rate // front.sample_rate
-        turns = 2 * np.pi * np.arange(self.n_fft) / self.n_fft
-        self.window = (0.5 - 0.5 * np.cos(turns)).astype(np.float32)
         matrix = mel_matrix(front)
         if rate != front.sample_rate:
             left = resampled_power(front, rate)
             matrix = matrix[:, : len(left)] * left
-        self.bins = int(np.flatnonzero(matrix.any(axis=0)).max(initial=0)) + 1
-        # Triangles are narrow: each bin belongs to two of them, all others would be products of 0.
-        self.triangles = sparse.csr_array(matrix[:, : self.bins].astype(np.float32))
-        self._own = threading.local()
+        bins = int(np.flatnonzero(matrix.any(axis=0)).max(initial=0)) + 1
+        turns = 2 * np.pi * np.arange(self.n_fft) / self.n_fft
+        window = (0.5 - 0.5 * np.cos(turns)).astype(np.float32)
+        self._power = band_power(window, self.hop, matrix[:, :bins].astype(np.float32))
 
     def __call__(self, wave: Floats, count: int | None = None) -> Floats:
         """``count`` frames, where rounding at this rate could give another number of them."""
         count = count or len(wave) // self.hop + 1
         power = np.empty((count, self.front.bands), dtype=np.float32)
         done = 0
-        for frames in self._frames_of(wave, count):
-            for first in range(0, len(frames), FRAMES):
-                some = frames[first : first + FRAMES]
-                self._draw(some, power[done : done + len(some)])
-                done += len(some)
+        for stretch, frames in self._stretches(wave, count):
+            self._power(stretch, power[done : done + frames])
+            done += frames
         np.maximum(power, 1e-10, out=power)
         decibels = np.multiply(np.log10(power, out=power), 10, out=power)
         np.maximum(decibels, decibels.max() - self.front.range, out=decibels)
         return decibels
 
-    def _frames_of(self, wave: Floats, count: int) -> list[Floats]:
-        """``count`` frames (frames, n_fft), in a few runs of them.
+    def _stretches(self, wave: Floats, count: int) -> list[tuple[Floats, int]]:
+        """What ``count`` frames are cut from, in a few runs of them, and how many of each.
 
         Frames inside the wave are read where it lies; to copy it would take a tenth of the time.
         """
@@ -124,36 +114,12 @@ class LogMel:
         first = -(-pad // self.hop)
         last = min((samples - pad) // self.hop + 1, count)
         if last <= first:
-            return [self._frames(np.concatenate([start, wave, end]))[:count]]
+            return [(np.concatenate([start, wave, end]), count)]
         head = np.concatenate([start, wave[: (first - 1) * self.hop + pad]])
-        inside = wave[first * self.hop - pad :]
-        found = [self._frames(head), self._frames(inside)[: last - first]]
+        found = [(head, first), (wave[first * self.hop - pad :], last - first)]
         if last < count:
-            tail = np.concatenate([wave[last * self.hop - pad :], end])
-            found.append(self._frames(tail)[: count - last])
+            found.append((np.concatenate([wave[last * self.hop - pad :], end]), count - last))
         return found
-
-    def _frames(self, wave: Floats) -> Floats:
-        return sliding_window_view(wave, self.n_fft)[:: self.hop]
-
-    def _draw(self, frames: Floats, power: Floats) -> None:
-        """The power in each band of a few frames, into ``power`` (frames, bands).
-
-        Bins come as rows, each of all frames' real and imaginary parts: a triangle is then a sum
-        of few rows, and the two parts are added when only bands are left.
-        """
-        windowed = np.multiply(frames, self.window, out=self._room()[: len(frames)])
-        spectrum = fft.rfft(windowed.T, axis=0, overwrite_x=True)  # (bins, frames)
-        parts = spectrum[: self.bins].view(np.float32)
-        found = self.triangles @ np.square(parts, out=parts)  # (bands, twice the frames)
-        power[:] = (found[:, ::2] + found[:, 1::2]).T
-
-    def _room(self) -> Floats:
-        """A thread's own room for frames: fetched anew, it would cost more than it is used for."""
-        room: Floats | None = getattr(self._own, "room", None)
-        if room is None:
-            room = self._own.room = np.empty((FRAMES, self.n_fft), dtype=np.float32)
-        return room
 
 
 def _beyond(wave: Floats, before: int, after: int) -> tuple[Floats, Floats]:
