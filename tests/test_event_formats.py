@@ -1,12 +1,16 @@
 """Events as other programs read them: on the right clock, though some files are silent."""
 
+from typing import get_args
+
 import pandas as pd
 import pytest
 import soundfile as sf
 
 from antpitta.api import predict_to
+from antpitta.archive.camtrap import NAME
 from antpitta.archive.events import FORMATS, RAVEN, write_events
 from antpitta.archive.journal import Entry
+from antpitta.core.choices import Form
 from antpitta.core.errors import UserMistake
 from antpitta.files.formats import read_table
 from antpitta.files.recordings import Listed
@@ -17,6 +21,10 @@ ALL = tuple(FORMATS)
 def entry(path, seconds, *spans, began=None, site=None):
     events = tuple((a, b, 500.0, 2000.0, "frog", 0.9, "m") for a, b in spans)
     return Entry(path, (1, 1), seconds=seconds, began=began, site=site, events=events)
+
+
+def test_a_user_can_choose_each_and_no_other():
+    assert get_args(Form) == (*FORMATS, NAME)
 
 
 @pytest.fixture

@@ -108,6 +108,18 @@ def test_openvino_hears_without_loading_pytorch(run, sounds, tmp_path):
     assert not done.returncode, done.stderr
 
 
+def test_pandas_is_not_waited_for_before_the_first_sound():
+    """What writes tables is loaded while sound is heard (api/prediction.py)."""
+    code = """if True:
+        import sys, antpitta.cli
+        from antpitta.api import predict_to
+        sys.exit(" ".join({"pandas", "pyarrow", "scipy"} & set(sys.modules)) or 0)
+    """
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+
+
 def test_a_gpu_is_asked_for_only_where_a_driver_is(monkeypatch):
     asked = []
     monkeypatch.setattr(gpu, "AMD", Path("/nowhere"))

@@ -8,14 +8,8 @@ import pandas as pd
 import pytest
 
 from antpitta.core.errors import UserMistake
-from antpitta.files.tables import (
-    read_frame,
-    read_text,
-    replacing,
-    write_csv,
-    write_json,
-    write_text,
-)
+from antpitta.files.tables import read_frame, write_csv
+from antpitta.files.texts import read_text, replacing, write_json, write_text
 
 TEXT = "recording;species;note\n00204;Pitta café;NA\n7;coquí;\n"
 

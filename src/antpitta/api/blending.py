@@ -18,7 +18,8 @@ from antpitta.core.types import Annotation, Classes
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
 from antpitta.files.prevalence import write_prevalence
 from antpitta.files.runs import RunFolder, read_scores
-from antpitta.files.tables import read_frame, write_csv, write_json
+from antpitta.files.tables import read_frame, write_csv
+from antpitta.files.texts import write_json
 from antpitta.scores.boxes import presence_table
 from antpitta.scores.cells import Matrices
 from antpitta.scores.ensemble import Blend, fit_blend, nested_cells

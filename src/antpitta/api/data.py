@@ -12,7 +12,7 @@ from antpitta.core.voice import Voice
 from antpitta.files.audio import read
 from antpitta.files.dataset import DataSource, Opened, open_dataset, read_source, write_source
 from antpitta.files.doctor import examine
-from antpitta.files.tables import write_picture
+from antpitta.files.texts import write_picture
 from antpitta.report.supervised import draw_supervision
 from antpitta.sound.supervision import Supervision, supervision
 

@@ -1,30 +1,39 @@
-"""predict_to: a model over an archive, to tables in a folder."""
+"""predict_to: a model over an archive, to tables in a folder.
 
+What reads and writes tables is loaded where it is asked for, and while the first sounds are heard:
+it takes a third of a second that nothing is heard in.
+"""
+
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from threading import Thread
+from typing import TYPE_CHECKING, Any, get_args
 
 from antpitta.api.means import Means, Tick
-from antpitta.archive.camtrap import NAME, UNPLACED
-from antpitta.archive.events import COLUMNS, FORMATS, TEXTS
 from antpitta.archive.journal import Journal
-from antpitta.archive.placing import Survey, home_of
-from antpitta.archive.tables import Archive, Counts, write_tables
-from antpitta.core.choices import Engine, Precision, Scan
+from antpitta.core.choices import Engine, Form, Precision, Scan
 from antpitta.core.errors import UserMistake
 from antpitta.files.bundle import Bundle, read_bundle
 from antpitta.files.cache import cache_folder
-from antpitta.files.places import read_places
-from antpitta.files.prevalence import read_prevalence
 from antpitta.files.recordings import list_files
 from antpitta.files.remote import Location, RemotePath, check_writable, location_of, send
-from antpitta.files.tables import sweep
+from antpitta.files.texts import sweep
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from antpitta.archive.placing import Survey
+    from antpitta.archive.tables import Counts
+
+TABLES = "antpitta.archive.tables"
 
 
 @dataclass(frozen=True)
@@ -32,37 +41,41 @@ class Prediction:
     """What was found in an archive; the tables are read from the folder where they lie."""
 
     path: Path
-    counts: Counts
+    counts: "Counts"
 
     @cached_property
-    def presence(self) -> pd.DataFrame:
+    def presence(self) -> "pd.DataFrame":
         """recording_id, then a column a species."""
-        return pd.read_csv(self.path / "presence.csv", dtype={"recording_id": str})
+        return _read(self.path / "presence.csv", {"recording_id": str})
 
     @cached_property
-    def events(self) -> pd.DataFrame:
+    def events(self) -> "pd.DataFrame":
         """A row an event: file, start_time, end_time, low_freq, high_freq, species, score, model.
 
         Raises UserMistake where no format that can be read was asked for.
         """
-        if (self.path / "events.parquet").is_file():
-            return pd.read_parquet(self.path / "events.parquet")
-        if not (self.path / "events.csv").is_file():
-            raise UserMistake(f"{self.path}: holds no table of events; predict with --format csv")
-        text = dict.fromkeys(TEXTS, str)
-        return pd.read_csv(self.path / "events.csv", dtype=text)[list(COLUMNS)]
+        from antpitta.archive.events import read_events
+
+        return read_events(self.path)
 
     @cached_property
-    def quarantine(self) -> pd.DataFrame:
+    def quarantine(self) -> "pd.DataFrame":
         """Rows file, reason."""
-        return pd.read_csv(self.path / "quarantine.csv", dtype=str)
+        return _read(self.path / "quarantine.csv", str)
 
     @cached_property
-    def unplaced(self) -> pd.DataFrame:
+    def unplaced(self) -> "pd.DataFrame":
         """Rows file, reason of what is not in the Camtrap DP; none where there is no such thing."""
-        if not (self.path / UNPLACED).is_file():
-            return pd.DataFrame(columns=["file", "reason"])
-        return pd.read_csv(self.path / UNPLACED, dtype=str)
+        from antpitta.archive.camtrap import UNPLACED
+
+        path = self.path / UNPLACED
+        return _read(path if path.is_file() else io.StringIO("file,reason\n"), str)
+
+
+def _read(table: Path | io.StringIO, types: Any) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.read_csv(table, dtype=types)
 
 
 def predict_to(
@@ -94,34 +107,45 @@ def predict_to(
     """
     _check_formats(formats)
     means = Means(engine, scan, precision, workers, address)
-    survey = _survey(audio, places) if NAME in formats else None
+    survey = _survey(audio, places) if "camtrapdp" in formats else None
     bundle = read_bundle(Path(model))
     files, broken = list_files([location_of(root) for root in audio])
     home = _home(place := location_of(out))
-    expected = None if prevalence is None else read_prevalence(Path(prevalence), bundle.species)
+    expected = None if prevalence is None else _expected(Path(prevalence), bundle)
     with Journal(home, means.key(bundle), resume=resume) as journal:
         sweep(home)
+        Thread(target=import_module, args=(TABLES,), daemon=True).start()
         settled = means.hear(bundle, files, journal, tick)
         note = _note(bundle, prevalence, f"{scan}, {settled}")
-        archive = Archive(journal, files, broken, bundle.species)
-        counts = write_tables(archive, home, formats, expected, note, survey)
+        tables = import_module(TABLES)
+        archive = tables.Archive(journal, files, broken, bundle.species)
+        counts = tables.write_tables(archive, home, formats, expected, note, survey)
         if isinstance(place, RemotePath):
             send(home, place)
     return Prediction(home, counts)
 
 
 def _check_formats(formats: tuple[str, ...]) -> None:
-    known = (*FORMATS, NAME)
+    known = get_args(Form)
     if strange := [name for name in formats if name not in known]:
         raise UserMistake(f"--format {strange[0]}: unknown; choose from {', '.join(known)}")
 
 
-def _survey(audio: Sequence[Location | str], places: Path | str | None) -> Survey:
+def _expected(table: Path, bundle: Bundle) -> "NDArray[np.float64]":
+    from antpitta.files.prevalence import read_prevalence
+
+    return read_prevalence(table, bundle.species)
+
+
+def _survey(audio: Sequence[Location | str], places: Path | str | None) -> "Survey":
     if places is None:
         raise UserMistake(
-            f"--format {NAME}: the standard wants to know where each site lies; give --places, a"
+            "--format camtrapdp: the standard wants to know where each site lies; give --places, a"
             " table with columns site, latitude, longitude and timezone"
         )
+    from antpitta.archive.placing import Survey, home_of
+    from antpitta.files.places import read_places
+
     return Survey(read_places(Path(places)), home_of([location_of(root) for root in audio]))
 
 

@@ -18,7 +18,7 @@ from antpitta.files.digest import digest_of
 from antpitta.files.prevalence import write_prevalence
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder, read_scores, write_scores
-from antpitta.files.tables import replacing
+from antpitta.files.texts import replacing
 from antpitta.learn.engine import Engine, build_fabric
 from antpitta.learn.run import last_cycle
 from antpitta.learn.spans import pin_recipe

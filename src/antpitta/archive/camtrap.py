@@ -30,7 +30,8 @@ from antpitta.archive.descriptor import RESOURCES, Stay, describe
 from antpitta.archive.events import Parts, append, or_empty
 from antpitta.archive.journal import Entry
 from antpitta.archive.placing import Survey, locate
-from antpitta.files.tables import read_json, replacing, sweep, write_csv, write_json
+from antpitta.files.tables import write_csv
+from antpitta.files.texts import read_json, replacing, sweep, write_json
 
 NAME = "camtrapdp"  # of the format, and of the folder in the output
 UNPLACED = "unplaced.csv"

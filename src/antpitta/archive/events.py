@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antpitta.archive.journal import EVENT_COLUMNS, Entry
+from antpitta.core.errors import UserMistake
 from antpitta.files.formats.audacity import write_track
 from antpitta.files.recordings import Listed
 from antpitta.files.remote import Location
-from antpitta.files.tables import replacing
+from antpitta.files.texts import replacing
 
 Part = list[tuple[Listed, Entry]]
 Parts = Callable[[], Iterator[Part]]  # all that was heard, some recordings at a time
@@ -122,6 +123,16 @@ FORMATS = {
     "audacity": Form("audacity", write_audacity_events),
     "kaleidoscope": Form("events.kaleidoscope.csv", write_kaleidoscope_events),
 }
+
+
+def read_events(folder: Path) -> pd.DataFrame:
+    """A row an event: COLUMNS, of whichever table there is; raises UserMistake for none."""
+    if (folder / FORMATS["parquet"].name).is_file():
+        return pd.read_parquet(folder / FORMATS["parquet"].name)
+    table = folder / FORMATS["csv"].name
+    if not table.is_file():
+        raise UserMistake(f"{folder}: holds no table of events; predict with --format csv")
+    return pd.read_csv(table, dtype=dict.fromkeys(TEXTS, str))[list(COLUMNS)]
 
 
 def write_events(parts: Parts, out: Path, formats: Iterable[str]) -> None:

@@ -20,7 +20,8 @@ from antpitta.archive.journal import Entry, Journal, saying
 from antpitta.archive.placing import Survey
 from antpitta.core.errors import Finding, UserMistake
 from antpitta.files.recordings import Listed
-from antpitta.files.tables import replacing, write_csv, write_json
+from antpitta.files.tables import write_csv
+from antpitta.files.texts import replacing, write_json
 from antpitta.scores.boxes import presence_table
 
 PART = 1000  # recordings at a time

@@ -20,7 +20,8 @@ from antpitta.files.benches import read_note
 from antpitta.files.bundle import read_bundle
 from antpitta.files.prevalence import read_prevalence
 from antpitta.files.runs import RunFolder
-from antpitta.files.tables import read_frame, write_json
+from antpitta.files.tables import read_frame
+from antpitta.files.texts import write_json
 from antpitta.learn.run import cycles_of
 from antpitta.scores.boxes import presence_table
 from antpitta.scores.curves import average_precision

@@ -38,7 +38,7 @@ from antpitta.files.benches import read_note
 from antpitta.files.bundle import read_bundle
 from antpitta.files.digest import digest_of
 from antpitta.files.runs import RunFolder
-from antpitta.files.tables import write_json
+from antpitta.files.texts import write_json
 from antpitta.learn.spans import pin_recipe
 from antpitta.scores.evaluate import from_json
 

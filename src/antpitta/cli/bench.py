@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 from rich.box import SIMPLE
 from rich.table import Table
@@ -13,6 +12,9 @@ from antpitta import api
 from antpitta.cli.data import Absent, Audio, Data, Names, Present, Sites, Tables, opened
 from antpitta.cli.learning import Compile, Device, Lanes, Precision, Tune
 from antpitta.cli.show import console, listening, stoppable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 bench = typer.Typer(name="bench", no_args_is_help=True)
 
@@ -194,26 +196,30 @@ def _show(found: "api.Bench") -> None:
     if not console.is_terminal:
         console.print(found.markdown, markup=False)
         return
-    _draw(found.table, "median over seeds (lowest-highest)")
+    _draw(*_cells(found.table), "median over seeds (lowest-highest)")
     for line in found.agreements:
         console.print(line, markup=False)
     if len(found.labels):
-        _draw(found.taught_table, "pseudo labels against the training recordings' truth")
+        _draw(*_cells(found.taught_table), "pseudo labels against the training recordings' truth")
     for line in (*found.notes, found.facts):
         console.print(line, markup=False)
 
 
 def _tell(rows: list[dict[str, str]], title: str, lines: Iterable[str]) -> None:
-    _draw(pd.DataFrame(rows), title)
+    _draw(list(rows[0]), (row.values() for row in rows), title)
     for line in lines:
         console.print(line, markup=False)
 
 
-def _draw(table: pd.DataFrame, title: str) -> None:
+def _cells(table: "pd.DataFrame") -> tuple[Iterable[str], Iterable[Iterable[str]]]:
+    return table.columns, table.itertuples(index=False, name=None)
+
+
+def _draw(columns: Iterable[str], rows: Iterable[Iterable[str]], title: str) -> None:
     drawn = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE)
-    for name in table.columns:
+    for name in columns:
         drawn.add_column(name, no_wrap=name in ("variant", "stage"))
-    for row in table.itertuples(index=False, name=None):
+    for row in rows:
         drawn.add_row(*row)
     console.print(drawn)
 

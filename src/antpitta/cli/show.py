@@ -8,7 +8,6 @@ from datetime import timedelta
 from math import isnan
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
@@ -18,6 +17,8 @@ from rich.table import Table
 from antpitta.core.voice import Voice
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from antpitta.api import Interval, Report
 
 WIDE = None if sys.stdout.isatty() else 100  # columns: a file has no edge to wrap at
@@ -140,7 +141,7 @@ def show_reports(reports: "tuple[Report, ...]", title: str) -> None:
     console.print(table)
 
 
-def show_species(per_species: pd.DataFrame) -> None:
+def show_species(per_species: "pd.DataFrame") -> None:
     """One row a species."""
     table = Table(title="per species", title_justify="left", title_style="bold", box=SIMPLE)
     for name in ("species", "present", "absent", "AP", "AUC"):
@@ -151,7 +152,7 @@ def show_species(per_species: pd.DataFrame) -> None:
     console.print(table)
 
 
-def show_events(table: pd.DataFrame) -> None:
+def show_events(table: "pd.DataFrame") -> None:
     """One row a species, then the means."""
     shown = Table(title="event F1", title_justify="left", title_style="bold", box=SIMPLE)
     names = ("species", "tp", "fp", "fn", "precision", "recall", "f1")

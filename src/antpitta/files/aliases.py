@@ -18,7 +18,8 @@ from antpitta.core.drawings import BESIDE, Embedding
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Dataset
 from antpitta.files.embedding import KNOWN, find_network
-from antpitta.files.tables import read_frame, read_text
+from antpitta.files.tables import read_frame
+from antpitta.files.texts import read_text
 
 _SPECIES = ("species", "species_id", "label", "class")
 

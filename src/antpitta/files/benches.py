@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from antpitta.core.errors import UserMistake
-from antpitta.files.tables import read_text, write_text
+from antpitta.files.texts import read_text, write_text
 
 SHIPPED = Path(str(files("antpitta") / "recipes" / "ablations"))
 

@@ -20,7 +20,7 @@ import openvino
 
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Classes
-from antpitta.files.tables import write_json, write_text
+from antpitta.files.texts import write_json, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor

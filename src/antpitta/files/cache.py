@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from antpitta.core.types import Recording
 from antpitta.files.audio import content_key
-from antpitta.files.tables import replacing
+from antpitta.files.texts import replacing
 
 Picture = NDArray[Any]  # (frames of all images of the recording, bands)
 KINDS = (np.uint8, np.float16)  # of spectrograms, of embeddings

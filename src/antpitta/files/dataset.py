@@ -20,7 +20,7 @@ from antpitta.files.aliases import read_aliases
 from antpitta.files.formats import Table, read_table
 from antpitta.files.matching import Ambiguous, Matcher
 from antpitta.files.recordings import Found, find_recordings
-from antpitta.files.tables import read_text, write_text
+from antpitta.files.texts import read_text, write_text
 
 NAME = "antpitta.toml"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from antpitta.core.config import Recipe, parse_recipe
 from antpitta.core.errors import UserMistake
-from antpitta.files.tables import read_text
+from antpitta.files.texts import read_text
 
 SHIPPED = files("antpitta") / "recipes"
 

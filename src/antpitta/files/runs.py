@@ -27,7 +27,8 @@ from torch import Tensor
 from antpitta.core.errors import UserMistake
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Classes, Scores
-from antpitta.files.tables import read_frame, read_text, replacing, write_json, write_text
+from antpitta.files.tables import read_frame
+from antpitta.files.texts import read_text, replacing, write_json, write_text
 
 LOG_KEY = ["stage", "cycle", "fold", "epoch"]
 

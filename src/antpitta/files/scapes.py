@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Annotation
-from antpitta.files.tables import write_csv, write_text
+from antpitta.files.tables import write_csv
+from antpitta.files.texts import write_text
 
 Floats = NDArray[np.float32]
 Scape = tuple[str, Floats, Sequence[Annotation]]  # (recording, wave, every call in it)

@@ -12,7 +12,6 @@ from pathlib import Path
 from antpitta.core.errors import Finding, UserMistake
 from antpitta.core.types import Recording
 from antpitta.files.matching import Ambiguous, Matcher
-from antpitta.files.tables import read_frame
 
 _NAMES = ("recording", "recording_id", "file", "filename", "file_name")
 _SITES = ("site", "site_name", "location")
@@ -26,6 +25,8 @@ def place_recordings(
 
     Raises UserMistake where the table lacks the columns.
     """
+    from antpitta.files.tables import read_frame  # pandas takes a while to load
+
     frame = read_frame(table)
     columns = {str(name).strip().lower().replace(" ", "_"): name for name in frame.columns}
     name, site, start = (

@@ -24,6 +24,7 @@
 
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef float anywhere __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int order __attribute__((vector_size(4 * LANES)));
 typedef struct { lanes re, im; } complex;
 
 typedef struct { /* sound/compiled.py has the same, field for field */
@@ -137,11 +138,35 @@ EVERY_PROCESSOR static void share(const plan *p, const complex *x, lanes *bands)
     }
 }
 
-EVERY_PROCESSOR static void lay_out(const plan *p, const float *wave, int filled, float *tile) {
-    for (int start = 0; start < p->hop; start += LANES)
-        for (int column = 0; column < filled; column++)
-            for (int row = start; row < p->hop && row < start + LANES; row++)
-                tile[row * p->columns + column] = wave[column * p->hop + row];
+/* Rows ``gap`` apart exchange those of their values that are: four times, and rows are columns. */
+INLINE void exchange(lanes *x, int gap) {
+    const order at = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const order left = at + (((at & gap) != 0) & (LANES - gap)), right = left + gap;
+    for (int i = 0; i < LANES; i++) {
+        if (i & gap) continue;
+        lanes one = x[i], other = x[i + gap];
+        x[i] = __builtin_shuffle(one, other, left);
+        x[i + gap] = __builtin_shuffle(one, other, right);
+    }
+}
+
+/* Puts ``count`` hops of sound into a tile, from column ``first`` on. */
+EVERY_PROCESSOR static void lay_out(const plan *p, const float *wave, int first, int count, float *tile) {
+    int rows = count == LANES ? p->hop / LANES * LANES : 0;
+    for (int start = 0; start < rows; start += LANES) {
+        lanes x[LANES];
+        for (int i = 0; i < LANES; i++) x[i] = *(const anywhere *)(wave + i * p->hop + start);
+        exchange(x, 8), exchange(x, 4), exchange(x, 2), exchange(x, 1);
+        for (int i = 0; i < LANES; i++) *(anywhere *)(tile + (start + i) * p->columns + first) = x[i];
+    }
+    for (int row = rows; row < p->hop; row++)
+        for (int i = 0; i < count; i++) tile[row * p->columns + first + i] = wave[i * p->hop + row];
+}
+
+/* Frames of the next sixteen begin with hops that frames of these ended with. */
+EVERY_PROCESSOR static void carry(const plan *p, int kept, float *tile) {
+    for (int row = 0; row < p->hop; row++, tile += p->columns)
+        for (int i = 0; i < kept; i++) tile[i] = tile[i + LANES];
 }
 
 /* ``wave`` holds (frames - 1) * hop + n samples, ``out`` is (frames, bands); 0, or 1 without memory. */
@@ -153,13 +178,15 @@ int antpitta_band_power(const plan *p, const float *wave, int64_t frames, float 
     complex *x = aligned_alloc(sizeof(lanes), p->n / 2 * sizeof(complex));
     lanes *bands = aligned_alloc(sizeof(lanes), bands_size);
     int failed = !tile || !x || !bands;
-    if (!failed) memset(tile, 0, tile_size);
+    int kept = p->n / p->hop - 1;
+    if (!failed) memset(tile, 0, tile_size), lay_out(p, wave, 0, kept, tile);
     for (int64_t start = 0; !failed && start < frames; start += LANES) {
         int some = frames - start < LANES ? frames - start : LANES;
-        lay_out(p, wave + start * p->hop, some + p->n / p->hop - 1, tile);
+        lay_out(p, wave + (start + kept) * p->hop, kept, some, tile);
         transform(p, tile, x);
         memset(bands, 0, bands_size);
         share(p, x, bands);
+        carry(p, kept, tile);
         for (int i = 0; i < some; i++)
             for (int b = 0; b < p->bands; b++) out[(start + i) * p->bands + b] = bands[b][i];
     }

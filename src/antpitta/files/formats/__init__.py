@@ -27,7 +27,8 @@ from antpitta.files.formats.raven import RAVEN
 from antpitta.files.formats.rfcx import RFCX
 from antpitta.files.formats.sheet import has, nearest, plain
 from antpitta.files.formats.table import Format, Table, join
-from antpitta.files.tables import read_frame, read_text
+from antpitta.files.tables import read_frame
+from antpitta.files.texts import read_text
 
 __all__ = ["FORMATS", "Format", "Table", "read_table", "write_table"]
 

@@ -18,7 +18,8 @@ from antpitta.core.types import Annotation
 from antpitta.files.formats.arbimon_folders import JOBS
 from antpitta.files.formats.stems import began_of
 from antpitta.files.formats.writing import digits, edges, verdicts
-from antpitta.files.tables import replacing, write_csv
+from antpitta.files.tables import write_csv
+from antpitta.files.texts import replacing
 
 
 def write_jobs(annotations: Sequence[Annotation], path: Path) -> None:

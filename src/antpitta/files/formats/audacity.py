@@ -19,7 +19,7 @@ from antpitta.files.formats.sheet import UNJUDGED, Sheet
 from antpitta.files.formats.stems import recording_of
 from antpitta.files.formats.table import Format, Table
 from antpitta.files.formats.writing import digits, one_verdict, write_each
-from antpitta.files.tables import read_text, write_text
+from antpitta.files.texts import read_text, write_text
 
 COLUMNS = ("start", "end", "label", "confidence", "low", "high")
 _TIMES = re.compile(r"\s*-?\d+([.,]\d+)?\t-?\d+([.,]\d+)?(\t.*)?\s*")

@@ -23,7 +23,8 @@ from antpitta.files.formats.sheet import Sheet, has
 from antpitta.files.formats.stems import recording_of
 from antpitta.files.formats.table import Format, Table
 from antpitta.files.formats.writing import digits, edges, verdicts, write_each
-from antpitta.files.tables import read_frame, write_text
+from antpitta.files.tables import read_frame
+from antpitta.files.texts import write_text
 
 NEEDS = ("Begin Time (s)", "End Time (s)")
 LABELS = (

@@ -11,7 +11,7 @@ from pathlib import Path
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Annotation
 from antpitta.files.formats.stems import last_part
-from antpitta.files.tables import write_text
+from antpitta.files.texts import write_text
 
 
 def digits(values: Iterable[float | None]) -> list[str]:
