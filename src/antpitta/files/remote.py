@@ -8,7 +8,8 @@
 - An object that is gone, or may not be read, is the recording's trouble. Anything else (no
   network, credentials that ran out, no room) would be every later file's trouble too: it stops the
   run, which goes on with --resume.
-- Credentials and endpoints are those of the store's own tools (AWS_*, FSSPEC_S3_*, roles).
+- Credentials and endpoints are those of the store's own tools (AWS_*, GOOGLE_*, roles) and
+  fsspec's (FSSPEC_S3_*, FSSPEC_GS_*).
 """
 
 import re
@@ -28,6 +29,13 @@ from antpitta.files.audio import UnreadableAudio
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,3}(?=[^/])")  # pathlib leaves one slash
 _KEPT = ("AccessDenied", "Forbidden", "InvalidObjectState", "NoSuchKey")  # one object's trouble
 _CHANGE = ("ETag", "etag", "mtime", "LastModified", "updated", "last_modified", "created")
+_KEYS = {  # of each store, and what leads to another one in its place
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role; FSSPEC_S3_ANON=true for a"
+    " public bucket",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth application-default login;"
+    " FSSPEC_GS_TOKEN=anon for a public bucket",
+}
+_ENDPOINTS = {"s3": " and AWS_ENDPOINT_URL", "gs": " and STORAGE_EMULATOR_HOST"}
 _HELD_BACK = "journal.sqlite"  # of no use elsewhere, and still open
 
 
@@ -112,10 +120,11 @@ def fetch(place: RemotePath) -> Path:
             held = path.stat().st_size
             if held != place.stamp[0] and held != store.info(key)["size"]:
                 raise ConnectionError(f"broke off after {held} bytes")
-        except (FileNotFoundError, PermissionError) as trouble:
-            if isinstance(trouble, PermissionError) and _code(trouble) not in _KEPT:
+        except OSError as trouble:
+            gone = isinstance(trouble, FileNotFoundError)
+            if not gone and not (_refused(trouble) and _code(trouble) in _KEPT):
                 raise
-            said = "is gone" if isinstance(trouble, FileNotFoundError) else "may not be read"
+            said = "is gone" if gone else "may not be read"
             raise UnreadableAudio(f"{place}: {said} ({_line(trouble)})") from None
     return path
 
@@ -161,26 +170,30 @@ def _saying(url: str, done: str = "read") -> Iterator[None]:
     except (UserMistake, UnreadableAudio):
         raise
     except Exception as trouble:  # every store has exceptions of its own
-        raise UserMistake(f"{url}: {_remedy(trouble, done)}") from None
+        raise UserMistake(f"{url}: {_remedy(trouble, url, done)}") from None
 
 
-def _remedy(trouble: Exception, done: str) -> str:
-    said, kind = _line(trouble), type(trouble).__name__
+def _remedy(trouble: Exception, url: str, done: str) -> str:
+    said, kind, store = _line(trouble), type(trouble).__name__, url.partition(":")[0]
     if isinstance(trouble, ImportError):
         return f"needs a package that is not there ({said}); pip install 'antpitta[remote]'"
     if isinstance(trouble, ValueError) and "rotocol" in said:
         return f"{said}; give a folder, or s3:// or gs://"
     if isinstance(trouble, FileNotFoundError):
         return f"there is no such bucket, folder or object ({said}); check the address"
-    if isinstance(trouble, PermissionError) or "redential" in kind:
-        return (
-            f"may not be {done} ({said}); check the credentials (AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or a role; FSSPEC_S3_ANON=true for a public bucket)"
-        )
+    if _refused(trouble) or "redential" in kind:
+        keys = f" ({_KEYS[store]})" if store in _KEYS else ""
+        return f"may not be {done} ({said}); check the credentials{keys}"
     return (
-        f"cannot be {done} ({said}); check the network and AWS_ENDPOINT_URL, then give the same "
-        "command with --resume: what was heard so far is kept"
+        f"cannot be {done} ({said}); check the network{_ENDPOINTS.get(store, '')}, then give the "
+        "same command with --resume: what was heard so far is kept"
     )
+
+
+def _refused(trouble: BaseException) -> bool:
+    """Whether the store does not know us, or does not let us: gcsfs has plain errors for it."""
+    told = str(trouble).startswith("Forbidden:") or getattr(trouble, "code", None) in (401, 403)
+    return isinstance(trouble, PermissionError) or told
 
 
 def _code(trouble: BaseException) -> str:
