@@ -120,6 +120,20 @@ def test_pandas_is_not_waited_for_before_the_first_sound():
     assert not done.returncode, done.stderr
 
 
+def test_one_thread_more_reads_where_networks_compute_aside(run, monkeypatch):
+    from antpitta.archive import listening
+
+    monkeypatch.setattr(listening, "cores", lambda: 2)
+    bundle = read_bundle(run.model)
+    for precision, scan, workers, threads in (
+        *(("f32", "whole", 2, 3), ("f32", "whole", 3, 4)),
+        ("f32", "whole", 1, 1),  # who asks for one core gets no more
+        ("f32", "windows", 2, 2),  # PyTorch computes in the thread that asks
+    ):
+        choir = Choir(bundle, Hearing(scan, precision, workers))
+        assert listening.threads_for(choir) == threads
+
+
 def test_a_gpu_is_asked_for_only_where_a_driver_is(monkeypatch):
     asked = []
     monkeypatch.setattr(gpu, "AMD", Path("/nowhere"))

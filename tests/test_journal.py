@@ -22,12 +22,13 @@ import soundfile as sf
 from antpitta.api import predict_each, predict_to
 from antpitta.archive import predict as archive_predict
 from antpitta.archive.journal import NAME, Journal
-from antpitta.archive.listening import AHEAD
+from antpitta.archive.listening import AHEAD, cores
 from antpitta.core.errors import UserMistake
 
 BOTH = ("csv", "parquet")
 KILLS, A_RUN = 50, 10  # in all, and of one run at most
-IN_FLIGHT = AHEAD * 2 + 3  # of two threads: pieces, and files being opened
+THREADS = 2 + (cores() <= 2)  # as two workers have (archive/listening.py)
+IN_FLIGHT = AHEAD * THREADS + THREADS + 1  # pieces, and files being opened
 
 
 @pytest.fixture(scope="module")

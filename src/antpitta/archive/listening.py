@@ -1,4 +1,4 @@
-"""Files heard one after the other, by as many threads as there are cores.
+"""Files heard one after the other, by about as many threads as there are cores.
 
 A thread hears one piece of a recording at a time, from the disk to the scores: while one waits
 for the disk or decodes, another computes. Pieces are begun a little ahead of the file that is
@@ -77,17 +77,26 @@ def cores() -> int:
 
 def listen_to(choir: Choir, files: Iterable[Listed]) -> Iterator[Listened]:
     """Hear each file, in their order; what cannot be read comes back with its reason."""
-    workers = choir.hearing.workers
-    with choir.listening(), ThreadPoolExecutor(workers) as pool:
+    threads = threads_for(choir)
+    with choir.listening(), ThreadPoolExecutor(threads) as pool:
         try:
-            opened_ahead = _ahead(pool, partial(_open, choir), files, workers + 1)
+            opened_ahead = _ahead(pool, partial(_open, choir), files, threads + 1)
             tasks = (task for _, opened in opened_ahead for task in _tasks(opened))
-            for task, outcome in _ahead(pool, partial(_hear, choir), tasks, AHEAD * workers):
+            for task, outcome in _ahead(pool, partial(_hear, choir), tasks, AHEAD * threads):
                 _note(task.opened, outcome)
                 if task.last:
                     yield _told(choir, task.opened)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def threads_for(choir: Choir) -> int:
+    """As many as were asked for; and one more where all cores are at work for networks that compute
+    in threads of their own: who waits for them leaves a core to who still reads or draws.
+    """
+    workers = choir.hearing.workers
+    aside = all(one.engine.aside for one in choir.listeners)
+    return workers + (aside and workers >= cores())
 
 
 def _open(choir: Choir, file: Listed) -> _Opened:

@@ -44,7 +44,12 @@ class Hearing:
 
 
 class Engine(Protocol):
-    """The networks of one model, ready to hear images; may be shared by threads."""
+    """The networks of one model, ready to hear images; may be shared by threads.
+
+    ``aside`` says that it computes in threads of its own, as many as it was given.
+    """
+
+    aside: bool
 
     @property
     def unit(self) -> int:
@@ -63,6 +68,8 @@ class Vino:
     An image is filled up with silence to one of a few lengths, each compiled when it is first met,
     but that of whole images when listening begins: the first sound is read then.
     """
+
+    aside = True
 
     def __init__(
         self,

@@ -30,6 +30,8 @@ class Torch:
     ``whole`` are the frames of the recipe's images; ``half`` computes in bfloat16 what bears it.
     """
 
+    aside = False
+
     def __init__(
         self,
         nets: Sequence[SedNet],
