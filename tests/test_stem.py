@@ -101,13 +101,45 @@ def test_a_network_that_would_say_something_else_is_left_as_it_is(monkeypatch):
     assert made_grey(net, 64, BANDS) is net
 
 
+def test_without_edges_nothing_but_the_edges_changes():
+    torch.manual_seed(3)
+    first = nn.Conv2d(3, 8, 7, 2, 3, bias=False)
+    stem = GreyStem(first, MEAN, STD.double())
+    seen = pixels()
+    with torch.inference_mode():
+        wanted = stem(stem.fold(seen))
+        stem.forget_edges()
+        found = stem(stem.fold(seen))
+    assert stem.fold(seen).shape == (2, 4, 25, 16)
+    apart = (found - wanted).abs()
+    assert apart[:, :, 2:-2, 2:-2].max() < 1e-4
+    assert 1e-3 < apart.max() < 0.5
+    grey = torch.full((3, 1, 1), stem.level / 255)  # a picture in a frame of grey is what it sees
+    channels = torch.nn.functional.pad((seen[:, None] / 255).expand(-1, 3, -1, -1) - grey, [3] * 4)
+    normal = ((channels + grey - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)).float()
+    with torch.inference_mode():
+        framed = torch.nn.functional.conv2d(normal, first.weight, stride=2)
+    torch.testing.assert_close(found, framed, atol=1e-4, rtol=0)
+
+
+def test_a_network_is_exported_without_edges_where_that_saves_a_channel():
+    net = net_of("resnet18")
+    rough = made_grey(net, 64, BANDS, edges=False)
+    assert 1e-6 < differ(net, rough, pixels(64)) < 0.1
+    [stem] = [one for one in rough.modules() if isinstance(one, GreyStem)]
+    assert stem.conv.weight.shape[1] == 4
+    alike = net_of("tf_efficientnet_lite0")  # all channels have one mean: there is none to save
+    assert differ(alike, made_grey(alike, 64, BANDS, edges=False), pixels(64)) < 1e-4
+
+
 def test_networks_that_share_their_input_compute_in_int8_from_the_first_layer_on():
     nets = [net_of("test_resnet"), net_of("test_resnet")]
     with torch.no_grad():
         next(iter(nets[1].body.parameters())).mul_(0.5)
     plain = to_openvino(nets, BANDS, 128)
+    rough = to_openvino(nets, BANDS, 128, edges=False)
     images = [one.numpy() for one in pixels(128)]
-    for model in (plain, to_int8(plain, images)):
+    for model in (plain, rough, to_int8(plain, images), to_int8(rough, images)):
         layers = [op for op in model.get_ops() if op.get_type_name() == "Convolution"]
         fed = [op.input_value(0).get_node().get_type_name() for op in layers]
         assert len(layers) > 4

@@ -3,7 +3,7 @@
 A picture is one channel of bytes; a backbone takes three of numbers, each the same picture with a
 mean taken off and divided by a deviation. Here the deviations are part of the weights: one channel
 is left, and a constant for what the mean that was taken off leaves of the others. Outside of the
-picture that constant is 0, so edges come out right.
+picture that constant is 0, so edges come out right; int8 can do without (:func:`made_grey`).
 
 An export folds the picture, two by two cells becoming four channels: a convolution of stride 2
 then takes a third of the work. A GPU multiplies patches of it with the weights: its libraries have
@@ -73,6 +73,14 @@ class GreyStem(nn.Module):
         bias = torch.zeros(first.out_channels) if first.bias is None else first.bias.detach()
         self.conv.bias = nn.Parameter(bias.clone())
 
+    def forget_edges(self) -> None:
+        """Take the constant to be there outside of the picture, too: a channel less."""
+        if self.extra and self.conv.bias is not None:
+            own, left = self.conv.weight.data[:, :-1], self.conv.weight.data[:, -1]
+            self.conv.bias.data += EXTRA * left.sum((1, 2))
+            self.conv.weight.data, self.conv.in_channels = own.contiguous(), own.shape[1]
+            self.extra = False
+
     def fold(self, pixels: Tensor) -> Tensor:
         """Bytes (batch, frames, bands) to (batch, 4 or 5, frames / 2, bands / 2)."""
         folded = pixel_unshuffle(pixels[:, None], 2)
@@ -125,12 +133,17 @@ def _low(image: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def made_grey(net: SedNet, frames: int, bands: int) -> SedNet:
+def made_grey(net: SedNet, frames: int, bands: int, *, edges: bool = True) -> SedNet:
     """A copy of the net that takes pictures as they are; ``net`` itself where there is none.
 
-    ``frames`` and ``bands`` are those of the pictures it will be given.
+    ``frames`` and ``bands`` are those of the pictures it will be given. Without ``edges`` they are
+    surrounded by grey instead of each channel's mean, which is grey but for a tint.
     """
-    return _swapped(net, frames, bands, GreyStem)
+    copy = _swapped(net, frames, bands, GreyStem)
+    for one in copy.modules() if not edges else ():
+        if isinstance(one, GreyStem):
+            one.forget_edges()
+    return copy
 
 
 @torch.no_grad()
