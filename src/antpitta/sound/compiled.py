@@ -57,11 +57,11 @@ class Compiled:
         arrays = (
             np.array(radix, dtype=np.int32),
             (2 * order % hop * columns + 2 * order // hop).astype(np.int32),
-            window.reshape(-1, 2)[order],
+            window.reshape(-1, 2)[order].astype(np.float32),
             _twiddles(leaf, radix),
             _turned(np.arange(n // 4 + 1) / n),
             owners[0],
-            owners[1] / 4,  # the library doubles what it squares
+            (owners[1] / 4).astype(np.float32),  # the library doubles what it squares
         )
         bands, bins = triangles.shape
         places = (array.ctypes.data for array in arrays)
