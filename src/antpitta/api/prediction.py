@@ -114,7 +114,7 @@ def predict_to(
     expected = None if prevalence is None else _expected(Path(prevalence), bundle)
     with Journal(home, means.key(bundle), resume=resume) as journal:
         sweep(home)
-        Thread(target=import_module, args=(TABLES,), daemon=True).start()
+        Thread(target=import_module, args=(TABLES,)).start()  # and waited for, whatever comes
         settled = means.hear(bundle, files, journal, tick)
         note = _note(bundle, prevalence, f"{scan}, {settled}")
         tables = import_module(TABLES)
