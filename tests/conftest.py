@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 
 import antpitta as ap
 from antpitta import api
+from antpitta.archive import listening
 from antpitta.core.config import parse_recipe
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
 from antpitta.core.voice import Voice
@@ -148,6 +149,15 @@ def differing():
         return [name for name in text if (out / name).read_text() != told[name]]
 
     return differ
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The ids of the recordings that were opened to be heard, as it happens."""
+    ids = []
+    plain = listening.open_file
+    monkeypatch.setattr(listening, "open_file", lambda one: ids.append(one.id) or plain(one))
+    return ids
 
 
 @pytest.fixture(scope="module")

@@ -89,23 +89,17 @@ def test_a_recording_is_fetched_when_opened_and_gone_with_it(archive, bucket):
 
 
 def test_what_changed_there_is_heard_again_and_nothing_else(
-    run, archive, bucket, s3, tmp_path, monkeypatch
+    run, archive, bucket, s3, tmp_path, opened
 ):
-    from antpitta.archive import listening
-
     s3.put(str(archive), "season/mine", recursive=True)
     predict_to(run.model, ["s3://season/mine"], tmp_path)
     first = list_files([location_of("s3://season/mine")])[0]
     assert all(-1 < part < 2**63 for one in first for part in one.path.stamp)
     s3.put(str(next(archive.rglob("r4*"))), "season/mine/site1/r3_20250101_030000.wav")
-    asked = []
-    plain = listening.open_file
-    monkeypatch.setattr(
-        listening, "open_file", lambda listed: asked.append(listed.id) or plain(listed)
-    )
+    opened.clear()
     predict_to(run.model, ["s3://season/mine"], tmp_path, resume=True)
     # what could not be opened there is looked for again: it may have been the way
-    assert sorted(asked) == ["r0_20250101_000000", "r3_20250101_030000"]
+    assert sorted(opened) == ["r0_20250101_000000", "r3_20250101_030000"]
     table = pd.read_csv(tmp_path / "presence.csv").set_index("recording_id")
     again, other = (next(id for id in table.index if id.startswith(name)) for name in ("r3", "r4"))
     assert (table.loc[again] == table.loc[other]).all()

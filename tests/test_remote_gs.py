@@ -5,7 +5,6 @@ import os
 import pytest
 
 from antpitta.api import predict_to
-from antpitta.archive import listening
 from antpitta.core.errors import UserMistake
 from antpitta.files import remote
 from antpitta.files.audio import UnreadableAudio
@@ -70,18 +69,14 @@ def test_an_archive_gives_the_tables_of_the_same_archive_here(
     assert asked == [0] * 8  # nothing was heard again
 
 
-def test_what_changed_there_is_heard_again(run, archive, bucket, gs, tmp_path, monkeypatch):
+def test_what_changed_there_is_heard_again(run, archive, bucket, gs, tmp_path, opened):
     gs.copy("season/2025", "season/mine", recursive=True)
     predict_to(run.model, ["gs://season/mine"], tmp_path)
     gs.put(str(next(archive.rglob("r4*"))), "season/mine/site1/r3_20250101_030000.wav")
-    asked = []
-    plain = listening.open_file
-    monkeypatch.setattr(
-        listening, "open_file", lambda listed: asked.append(listed.id) or plain(listed)
-    )
+    opened.clear()
     predict_to(run.model, ["gs://season/mine"], tmp_path, resume=True)
     # what could not be opened there is looked for again: it may have been the way
-    assert sorted(asked) == ["r0_20250101_000000", "r3_20250101_030000"]
+    assert sorted(opened) == ["r0_20250101_000000", "r3_20250101_030000"]
 
 
 def test_one_object_that_is_gone_or_closed_is_its_own_trouble(bucket, gs, monkeypatch):

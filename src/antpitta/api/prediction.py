@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from antpitta.archive.placing import Survey
     from antpitta.archive.tables import Counts
 
-TABLES = "antpitta.archive.tables"
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -114,12 +112,15 @@ def predict_to(
     expected = None if prevalence is None else _expected(Path(prevalence), bundle)
     with Journal(home, means.key(bundle), resume=resume) as journal:
         sweep(home)
-        Thread(target=import_module, args=(TABLES,)).start()  # and waited for, whatever comes
+        Thread(
+            target=import_module, args=("antpitta.archive.tables",)
+        ).start()  # and waited for, whatever comes
         settled = means.hear(bundle, files, journal, tick)
         note = _note(bundle, prevalence, f"{scan}, {settled}")
-        tables = import_module(TABLES)
-        archive = tables.Archive(journal, files, broken, bundle.species)
-        counts = tables.write_tables(archive, home, formats, expected, note, survey)
+        from antpitta.archive.tables import Archive, write_tables
+
+        archive = Archive(journal, files, broken, bundle.species)
+        counts = write_tables(archive, home, formats, expected, note, survey)
         if isinstance(place, RemotePath):
             send(home, place)
     return Prediction(home, counts)

