@@ -112,9 +112,8 @@ def predict_to(
     expected = None if prevalence is None else _expected(Path(prevalence), bundle)
     with Journal(home, means.key(bundle), resume=resume) as journal:
         sweep(home)
-        Thread(
-            target=import_module, args=("antpitta.archive.tables",)
-        ).start()  # and waited for, whatever comes
+        # Loaded meanwhile; a process that ends early waits for it.
+        Thread(target=import_module, args=("antpitta.archive.tables",)).start()
         settled = means.hear(bundle, files, journal, tick)
         note = _note(bundle, prevalence, f"{scan}, {settled}")
         from antpitta.archive.tables import Archive, write_tables
