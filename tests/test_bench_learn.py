@@ -89,6 +89,17 @@ rescaled = "plain"
 name = "both-rescaled"
 says = "both, rescaled"
 rescaled = "both"
+[[variants]]
+name = "all"
+says = "every seed's, blended"
+members = ["plain", "again"]
+by = "sharp"
+weights = [1, 3]
+seeds = "all"
+[[variants]]
+name = "all-rescaled"
+says = "all, rescaled"
+rescaled = "all"
 """
 SILENT = api.Voice(lambda text: None, lambda what, done, total, loss: None)
 
@@ -166,17 +177,18 @@ def test_rows_are_those_of_the_table_in_its_order(bench):
         ("plain-rescaled", "-"),
         ("both-rescaled", "-"),
     ]
-    assert list(zip(bench.runs["variant"], bench.runs["stage"], strict=True)) == places * 2
-    assert list(bench.runs["seed"]) == [1] * 7 + [2] * 7
+    late = [("all", "-"), ("all-rescaled", "-")]
+    assert list(zip(bench.runs["variant"], bench.runs["stage"], strict=True)) == places * 2 + late
+    assert list(bench.runs["seed"]) == [1] * 7 + [2] * 7 + [0] * 2
     shown = bench.table
-    assert list(zip(shown["variant"], shown["stage"], strict=True)) == places
+    assert list(zip(shown["variant"], shown["stage"], strict=True)) == places + late
 
 
 def test_figures_are_those_of_the_run_folders(bench, out, scapes):
     truth = truth_of(scapes)
     own = ~bench.runs["variant"].str.endswith("-rescaled")
     for row in bench.runs[own].itertuples():
-        home = out / f"seed{row.seed}" / row.variant
+        home = out / (f"seed{row.seed}" if row.seed else "seeds") / row.variant
         found = home / "test" / ("" if row.stage == "-" else row.stage)
         scores = pd.read_csv(found / "presence.csv").set_index("recording_id")
         lwlrap, macro_ap = earned(scores[truth.columns], truth)
@@ -200,16 +212,16 @@ def test_out_of_fold_figures_are_of_judged_boxes(bench, out):
 def test_rescaling_is_what_predict_does_with_the_runs_own_prevalences(bench, out, scapes, tmp_path):
     truth = truth_of(scapes)
     rows = bench.runs.set_index(["variant", "stage", "seed"])
-    for name, stage in (("plain", "taught"), ("both", "-")):
-        home = out / "seed2" / name
+    for name, stage, seed in (("plain", "taught", 2), ("both", "-", 2), ("all", "-", 0)):
+        home = out / (f"seed{seed}" if seed else "seeds") / name
         found = api.predict_to(
             home, [scapes / "test"], tmp_path / name, prevalence=home / "prevalence.csv"
         )
         lwlrap, macro_ap = earned(found.presence.set_index("recording_id")[truth.columns], truth)
-        row = rows.loc[(f"{name}-rescaled", "-", 2)]
+        row = rows.loc[(f"{name}-rescaled", "-", seed)]
         assert row["lwlrap"] == pytest.approx(lwlrap, abs=1e-3)  # tables are rounded
         assert row["macro_ap"] == pytest.approx(macro_ap, abs=1e-3)
-        assert row["macro_ap"] == pytest.approx(rows.loc[(name, stage, 2), "macro_ap"], abs=1e-3)
+        assert row["macro_ap"] == pytest.approx(rows.loc[(name, stage, seed), "macro_ap"], abs=1e-3)
         assert np.isnan(row["oof_ap"])
 
 
@@ -227,6 +239,23 @@ def test_an_ensemble_takes_as_long_as_its_members(bench):
         whole = rows["plain", "taught", seed] + rows["again", "taught-c2", seed]
         assert rows["both", "-", seed] == pytest.approx(whole)
         assert rows["plain", "masked", seed] < rows["plain", "taught", seed]
+    assert rows["all", "-", 0] == pytest.approx(rows["both"].sum())
+
+
+def test_an_ensemble_of_all_seeds_is_the_weighted_mean_of_every_run(bench, out, scapes):
+    said, weight = [], []
+    for name, place, heavy in (("plain", "taught", 1), ("again", "taught-c2", 3)):
+        for seed in (1, 2):
+            found = out / f"seed{seed}" / name / "test" / place / "presence.csv"
+            said.append(pd.read_csv(found).set_index("recording_id"))
+            weight.append(heavy)
+    odds = sum(heavy * one for heavy, one in zip(weight, said, strict=True)) / sum(weight)
+    odds = (odds / (1 - odds)) ** 1.5
+    heard = pd.read_csv(out / "seeds" / "all" / "test" / "presence.csv").set_index("recording_id")
+    pd.testing.assert_frame_equal(heard, (odds / (1 + odds)).loc[heard.index], atol=2e-4)
+    names = json.loads((out / "seeds" / "all" / "bundle.json").read_text())["members"]
+    assert names == ["seed1-plain", "seed2-plain", "seed1-again", "seed2-again"]
+    assert "Median over 2 seeds" in bench.markdown
 
 
 def test_the_tables_that_are_written_are_the_one_that_is_shown(bench, out):
@@ -239,7 +268,7 @@ def test_the_tables_that_are_written_are_the_one_that_is_shown(bench, out):
     assert "torch" in page
     kept = pd.read_csv(out / "learn.csv")
     assert kept.loc[kept["variant"] == "both", "lwlrap"].item() == pytest.approx(median)
-    assert len(pd.read_csv(out / "learn_runs.csv")) == 14
+    assert len(pd.read_csv(out / "learn_runs.csv")) == 16
     assert [path.name for path in out.glob(".*")] == []
 
 
@@ -392,6 +421,8 @@ def test_events_of_other_recordings_are_refused(measure, scapes, tmp_path):
         ('[[variants]]\nname = "a"\nsays = ""\nbase = "quick"\n' * 2, "two variants are named"),
         ('[[variants]]\nname = "a"\nsays = ""\nbase = "quick"\n'
          '[[variants]]\nname = "b"\nsays = ""\nmembers = ["a", "a"]', "two different members"),
+        ('[[variants]]\nname = "a"\nsays = ""\nbase = "quick"\nseeds = "all"',
+         "only an ensemble is of all seeds"),
         ('[[variants]]\nname = "a"\nsays = ""\nmembers = ["b"]\nrows = ["x"]', "only a recipe"),
         ('[[variants]]\nname = "a"\nsays = ""\nmembers = ["b", "c"]\nweights = [1]',
          "weights are of the members, one each"),
@@ -544,7 +575,7 @@ def test_a_yardstick_stands_below_the_variants(monkeypatch, measure, bench, out,
     found = measure(out, yardsticks=("models/bird.tflite",))
     assert list(found.table["variant"])[-1] == "bird"
     assert list(found.table["event F1"])[-1] == "-"
-    assert set(found.agreement["rows"]) == {5}
+    assert set(found.agreement["rows"]) == {6}
     with pytest.raises(UserMistake, match="--yardstick plain"):
         measure(out, yardsticks=("plain",))
 

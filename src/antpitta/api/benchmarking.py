@@ -12,12 +12,13 @@ from antpitta.api.prediction import predict_to
 from antpitta.api.training import train
 from antpitta.bench.exam import read_exam, read_truth
 from antpitta.bench.figures import Verbs
-from antpitta.bench.learn import Plan, run_bench
+from antpitta.bench.learn import run_bench
 from antpitta.bench.predict import PredictBench, run_predict_bench, untrained_model
 from antpitta.bench.tables import Bench, write_bench
 from antpitta.bench.train import TrainBench, run_train_bench, without_weights
 from antpitta.bench.variants import choose_variants, read_variants
 from antpitta.bench.vectors import open_embed
+from antpitta.bench.work import Plan
 from antpitta.core.choices import By
 from antpitta.core.errors import UserMistake
 from antpitta.core.voice import Voice

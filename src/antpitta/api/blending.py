@@ -5,7 +5,7 @@ that it does not flatter. A table of scores may be a member too: it takes part i
 the report, but a model that only left a table cannot listen to new sound.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from antpitta.core.choices import By
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Annotation, Classes
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
+from antpitta.files.distinct import name_paths
 from antpitta.files.prevalence import write_prevalence
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame, write_csv
@@ -61,15 +62,9 @@ def ensemble(
     if not runs:
         raise UserMistake("an ensemble needs a run: it brings the judged cells; name a run folder")
     _check_same_data(runs)
-    names = [run.path.name for run in runs] + [table.stem for table in tables]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise UserMistake(f"two members are called {sorted(twice)[0]!r}; rename a folder or file")
+    names = _names([*(run.path for run in runs), *tables])
     classes = read_bundle(runs[0].model).classes
-    voices, judged = members_from_cells({run.path.name: run.cells() for run in runs}, classes)
-    voices += [
-        member_from_table(read_frame(table), judged.recordings, classes, name=table.stem)
-        for table in tables
-    ]
+    voices, judged = _voices(dict(zip(names, [*runs, *tables], strict=True)), classes)
     folds = {str(k): int(v) for k, v in runs[0].folds().items()}
     shares = _weights(members, weights, runs, tables)
     fitted = fit_blend(voices, judged, by, classes, shares)
@@ -85,10 +80,25 @@ def ensemble(
     else:
         _write_model(runs, fitted, nested, classes, Path(out), weights)
     recordings = judged.recordings if tables else sorted(map(str, runs[0].folds()))
-    heard = [_presences(run, recordings) for run in runs] + voices[len(runs) :]
-    _write_scores(recordings, fitted.apply(heard), _boxes(runs[0].cells()), classes, Path(out))
+    heard = [_presences(name, run, recordings) for name, run in zip(names, runs, strict=False)]
+    blended = fitted.apply([*heard, *voices[len(runs) :]])
+    _write_scores(recordings, blended, _boxes(runs[0].cells()), classes, Path(out))
     write_json({"reports": [to_json(one) for one in reports]}, Path(out) / "report.json")
     return Blended(Path(out), fitted, reports, tuple(notes), not tables)
+
+
+def _voices(
+    members: Mapping[str, RunFolder | Path], classes: Classes
+) -> tuple[list[Member], Matrices]:
+    """What each member says of the judged cells, which the runs bring, and the cells."""
+    runs = {name: one for name, one in members.items() if isinstance(one, RunFolder)}
+    voices, judged = members_from_cells({name: one.cells() for name, one in runs.items()}, classes)
+    voices += [
+        member_from_table(read_frame(one), judged.recordings, classes, name=name)
+        for name, one in members.items()
+        if not isinstance(one, RunFolder)
+    ]
+    return voices, judged
 
 
 def _write_scores(
@@ -120,6 +130,13 @@ def _weights(
     return np.array([told[one] for one in (*(run.path for run in runs), *tables)], dtype=float)
 
 
+def _names(members: Sequence[Path]) -> list[str]:
+    names = name_paths(members)
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UserMistake(f"two members are called {sorted(twice)[0]!r}; name each one once")
+    return names
+
+
 def _check_same_data(runs: Sequence[RunFolder]) -> None:
     first = runs[0].config()["data"]
     for run in runs[1:]:
@@ -134,11 +151,11 @@ def _boxes(cells: pd.DataFrame) -> list[Annotation]:
     return [Annotation(str(r), a, b, str(s), present=bool(p)) for r, a, b, s, p in rows]
 
 
-def _presences(run: RunFolder, recordings: Sequence[str]) -> Member:
+def _presences(name: str, run: RunFolder, recordings: Sequence[str]) -> Member:
     """What a run hears in whole recordings, out of fold; its cells are of judged boxes only."""
     scores = read_scores(run.path / "oof_scores.parquet")
     highest = {one.recording: one.value.max(axis=0) for one in scores}
-    return Member(run.path.name, np.array([highest[name] for name in recordings], dtype=float))
+    return Member(name, np.array([highest[one] for one in recordings], dtype=float))
 
 
 def _alone(member: Member, judged: Matrices, classes: Classes) -> Report:
@@ -167,16 +184,17 @@ def _write_model(
     weights: Sequence[float] | None,
 ) -> None:
     bundles = [read_bundle(run.model) for run in runs]
+    names = fitted.members
     bundle = Bundle(
         path=out,
         name=out.name,
         species=classes.names,
         thresholds=choose_thresholds(nested, classes, aim="f1"),
         bands=bundles[0].bands,
-        members=tuple(run.path.name for run in runs),
+        members=names,
         blend=fitted.to_json(),
         provenance={
-            "members": {b.name: b.digest for b in bundles},
+            "members": {name: one.digest for name, one in zip(names, bundles, strict=True)},
             "by": fitted.by,
             "weights": None if weights is None else list(weights),
         },
@@ -187,9 +205,9 @@ def _write_model(
 def _card(bundle: Bundle, members: Sequence[Bundle]) -> str:
     lines = [f"# {bundle.name}", "", f"An ensemble ({bundle.provenance['by']}) of:", ""]
     weights = bundle.provenance["weights"] or [None] * len(members)
-    for one, weight in zip(members, weights, strict=True):
+    for name, one, weight in zip(bundle.members, members, weights, strict=True):
         heavy = "" if weight is None else f", weight {weight:g}"
-        lines.append(f"- {one.name} (digest {one.digest}){heavy}")
+        lines.append(f"- {name} (digest {one.digest}){heavy}")
     if any("embedding" in one.recipe for one in members):
         lines += ["", "Some need the file of a network that is not in here: their cards say which."]
     lines += ["", "Each member's own card lies in `members/`. Its figures, out of fold and with"]

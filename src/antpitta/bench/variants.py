@@ -8,7 +8,7 @@ brings along whatever it is made of.
 
 from collections.abc import Sequence
 from math import inf
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -36,6 +36,7 @@ class Variant(Settings):
     members: tuple[str, ...] = ()  # of an ensemble: names of other variants
     by: By = "mean"
     weights: tuple[float, ...] = ()  # of the members, in their order; all alike
+    seeds: Literal["each", "all"] = "each"  # "all": one ensemble of the members of all seeds
     rescaled: str = ""  # a variant whose last presences are rescaled to its own prevalences
 
     @model_validator(mode="after")
@@ -46,6 +47,8 @@ class Variant(Settings):
             )
         if not self.base and (self.set or self.rows):
             raise ValueError("only a recipe takes set and rows")
+        if self.seeds == "all" and not self.members:
+            raise ValueError("only an ensemble is of all seeds; give members")
         if self.weights and len(self.weights) != len(self.members):
             raise ValueError("weights are of the members, one each")
         usable = all(0 <= weight < inf for weight in self.weights) and any(self.weights)
@@ -141,8 +144,11 @@ def _check(variant: Variant, before: Sequence[Variant], told: Told) -> None:
     names = [one.name for one in before]
     if strange := [name for name in variant.parts if name not in names]:
         raise UserMistake(f"{where}: {strange[0]!r} is not above it; name a variant that is")
-    if variant.members and len(set(variant.members)) < max(2, len(variant.members)):
+    fewest = 1 if variant.seeds == "all" else 2
+    if variant.members and len(set(variant.members)) < max(fewest, len(variant.members)):
         raise UserMistake(f"{where}: an ensemble needs two different members or more; name them")
+    if mixed := [one.name for one in before if one.name in variant.members and not one.base]:
+        raise UserMistake(f"{where}: {mixed[0]!r} is no recipe; blend variants that have a base")
     if not variant.base:
         return
     try:

@@ -9,7 +9,6 @@
 """
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from antpitta.core.errors import Finding, UserMistake
 from antpitta.core.types import Recording
 from antpitta.files.audio import SUFFIXES, UnreadableAudio, probe
+from antpitta.files.distinct import distinct
 from antpitta.files.names import origin_of, telling_folder
 from antpitta.files.remote import Location, RemotePath, fetch, list_objects
 from antpitta.files.sites import place_recordings
@@ -71,7 +71,7 @@ def list_files(roots: Sequence[Location]) -> tuple[tuple[Listed, ...], tuple[Fin
     for file in files:
         homes.setdefault(file.root, set()).add(telling_folder(file.below.parent))
     listed = []
-    for file, id in zip(files, _ids(files), strict=True):
+    for file, id in zip(files, distinct([file.ids() for file in files]), strict=True):
         several = len(homes[file.root]) > 1
         listed.append(Listed(id, file.path, telling_folder(file.below.parent) if several else None))
     return tuple(sorted(listed, key=lambda one: one.id)), tuple(findings)
@@ -169,20 +169,6 @@ def _walk_folder(root: Path) -> Iterator[tuple[Path, Path]]:
         for name in sorted(names):
             if not name.startswith("."):
                 yield Path(folder) / name, root
-
-
-def _ids(files: Sequence[_File]) -> list[str]:
-    """The most preferred ids that are all different."""
-    choices = [file.ids() for file in files]
-    level = [0] * len(files)
-    while True:
-        ids = [choice[at] for choice, at in zip(choices, level, strict=True)]
-        shared = {id for id, count in Counter(ids).items() if count > 1}
-        rising = [i for i, id in enumerate(ids) if id in shared and level[i] < 4]
-        if not rising:
-            return ids
-        for i in rising:
-            level[i] += 1
 
 
 def _open(listed: Listed) -> Recording | Finding:
