@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from antpitta.core.config import Masks
+from antpitta.core.stages import Masks
 from antpitta.sound.augment import Mix, draw_mix, join_mixes, mask
 from antpitta.sound.windows import Cuts, cut
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from antpitta.core.config import Network, Recipe, Stage, Windows
+from antpitta.core.config import Network, Recipe, Windows
 from antpitta.core.drawings import Front
+from antpitta.core.stages import Stage
 from antpitta.core.types import Annotation, Targets
 from antpitta.learn.batches import epoch_batches
 

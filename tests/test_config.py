@@ -5,9 +5,10 @@ from itertools import pairwise
 
 import pytest
 
-from antpitta.core.config import Recipe, Stage, Windows, parse_recipe
+from antpitta.core.config import Recipe, Windows, parse_recipe
 from antpitta.core.drawings import Front
 from antpitta.core.errors import UserMistake
+from antpitta.core.stages import Stage
 
 
 def table(**more):

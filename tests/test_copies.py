@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from antpitta.core.config import Paste, Recipe, Stage
+from antpitta.core.config import Paste, Recipe
+from antpitta.core.stages import Stage
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
 from antpitta.learn.copies import hearing_copies, plan_copies
 from antpitta.learn.material import gather_material

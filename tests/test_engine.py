@@ -16,8 +16,8 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 import antpitta as ap
 import antpitta.learn.train as room
-from antpitta.core.config import Loss, Stage
 from antpitta.core.errors import UserMistake
+from antpitta.core.stages import Loss, Stage
 from antpitta.core.types import Targets
 from antpitta.files.runs import load_tensors, read_scores
 from antpitta.learn import keepers

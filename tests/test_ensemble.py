@@ -11,8 +11,9 @@ from sklearn.linear_model import LogisticRegression
 
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Classes
+from antpitta.scores.blend import Blend
 from antpitta.scores.cells import Matrices, cells_of
-from antpitta.scores.ensemble import Blend, blend, fit_blend, nested_cells, plain_blend
+from antpitta.scores.ensemble import blend, fit_blend, nested_cells, plain_blend
 from antpitta.scores.evaluate import evaluate
 from antpitta.scores.members import Member, member_from_table, members_from_cells
 from antpitta.scores.ranks import POINTS, RankReference

@@ -11,9 +11,10 @@ from lightning_fabric import Fabric
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import antpitta.learn.fit as room
-from antpitta.core.config import Loss, Network, Recipe, Stage, Windows
+from antpitta.core.config import Network, Recipe, Windows
 from antpitta.core.drawings import Front
 from antpitta.core.errors import UserMistake
+from antpitta.core.stages import Loss, Stage
 from antpitta.core.types import Annotation, Targets
 from antpitta.files.runs import CheckpointFile
 from antpitta.learn.batches import epoch_batches

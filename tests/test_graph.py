@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 
 import antpitta.learn.fit as room
-from antpitta.core.config import Stage
+from antpitta.core.stages import Stage
 from antpitta.core.types import Targets
 from antpitta.learn import graph
 from antpitta.learn.batches import epoch_batches

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from antpitta.core.config import Network, Recipe, Stage, Windows
+from antpitta.core.config import Network, Recipe, Windows
 from antpitta.core.drawings import Front
+from antpitta.core.stages import Stage
 from antpitta.core.types import Classes, Dataset, Recording
 from antpitta.learn.material import gather_material
 from antpitta.net.drawing import make_pen

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from antpitta.core.config import Loss
+from antpitta.core.stages import Loss
 from antpitta.net.losses import CellTargets, masked_loss
 from antpitta.sound.augment import Mix
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from antpitta.core.config import Network, Pseudo, Recipe, Stage, Windows
+from antpitta.core.config import Network, Recipe, Windows
 from antpitta.core.drawings import Front
+from antpitta.core.stages import Pseudo, Stage
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Classes, Scores, Targets
 from antpitta.learn.pseudo import Heard, teach, window_scores

@@ -8,9 +8,10 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from antpitta.core.config import Network, Recipe, Stage
+from antpitta.core.config import Network, Recipe
 from antpitta.core.drawings import Front
 from antpitta.core.errors import UserMistake
+from antpitta.core.stages import Stage
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
 from antpitta.learn.spans import fill_reach
 from antpitta.net.engines import Vino

@@ -6,9 +6,10 @@ import torch
 from lightning_fabric import Fabric
 from scipy.optimize import minimize
 
-from antpitta.core.config import Loss, Masks, Network, Recipe, Stage, Windows
+from antpitta.core.config import Network, Recipe, Windows
 from antpitta.core.drawings import Front
 from antpitta.core.errors import UserMistake
+from antpitta.core.stages import Loss, Masks, Stage
 from antpitta.core.types import Annotation
 from antpitta.learn.bank import Bank
 from antpitta.learn.fit import Task

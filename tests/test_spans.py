@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from antpitta.core.config import Network, Recipe, Stage
+from antpitta.core.config import Network, Recipe
 from antpitta.core.drawings import Front
 from antpitta.core.errors import UserMistake
+from antpitta.core.stages import Stage
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
 from antpitta.learn.spans import fill_spans
 from antpitta.net.backbones import build_backbone

@@ -21,9 +21,10 @@ from antpitta.files.prevalence import write_prevalence
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame, write_csv
 from antpitta.files.texts import write_json
+from antpitta.scores.blend import Blend
 from antpitta.scores.boxes import presence_table
 from antpitta.scores.cells import Matrices
-from antpitta.scores.ensemble import Blend, fit_blend, nested_cells
+from antpitta.scores.ensemble import fit_blend, nested_cells
 from antpitta.scores.evaluate import DRAWS, Report, evaluate, to_json
 from antpitta.scores.members import Member, member_from_table, members_from_cells
 from antpitta.scores.metrics import Floats

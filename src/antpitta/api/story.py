@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from antpitta.core.config import Recipe, Stage
+from antpitta.core.config import Recipe
+from antpitta.core.stages import Stage
 from antpitta.core.types import Dataset
 from antpitta.files.audio import read
 from antpitta.files.dataset import Opened

@@ -26,7 +26,7 @@ from antpitta.net.engines import Hearing
 from antpitta.net.runtime import Cut, Heard, Listener, Parts, listen_together
 
 if TYPE_CHECKING:
-    from antpitta.scores.ensemble import Blend
+    from antpitta.scores.blend import Blend
 
 Floats = NDArray[np.float32]
 
@@ -145,7 +145,7 @@ class Choir:
 def _blend_of(bundle: Bundle) -> "Blend | None":
     if not bundle.members:
         return None
-    from antpitta.scores.ensemble import Blend  # scikit-learn takes a second to load
+    from antpitta.scores.blend import Blend  # pandas takes a while to load
 
     return Blend.from_json(bundle.blend)
 

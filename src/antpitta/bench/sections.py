@@ -15,7 +15,7 @@ import torch
 from lightning_fabric import Fabric
 
 from antpitta.bench.peaks import STEPS, WARM, wait_for
-from antpitta.core.config import Stage
+from antpitta.core.stages import Stage
 from antpitta.core.types import Targets
 from antpitta.learn.batches import Batch, epoch_batches
 from antpitta.learn.fit import Task, class_weights

@@ -19,7 +19,7 @@ from antpitta.core.errors import UserMistake
 from antpitta.files.benches import Told, read_ablation
 from antpitta.files.recipes import read_recipe
 from antpitta.learn.run import cycles_of
-from antpitta.scores.ensemble import FITTED
+from antpitta.scores.blend import FITTED
 from antpitta.scores.tables import some
 
 BLEND = "-"  # in the column of stages: an ensemble has none

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-By = Literal["mean", "sharp", "rank", "auc", "fit"]  # how an ensemble blends (scores/ensemble.py)
+By = Literal["mean", "sharp", "rank", "auc", "fit"]  # how an ensemble blends (scores/blend.py)
 Scan = Literal["whole", "windows"]  # in what pieces sound is heard (net/engines.py)
 Precision = Literal["auto", "f32", "bf16", "int8"]  # and by what arithmetic
 # what events are written as (archive/events.py, archive/camtrap.py)

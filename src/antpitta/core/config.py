@@ -7,7 +7,6 @@ than the one somebody asked for.
 """
 
 import hashlib
-import json
 import re
 from typing import Any, Literal, Self
 
@@ -19,8 +18,10 @@ from pydantic import (
     model_validator,
 )
 
-from antpitta.core.drawings import Count, Drawing, Embedding, Front, Positive, Settings, Share
+from antpitta.core.changes import apply_change
+from antpitta.core.drawings import Count, Drawing, Embedding, Front, Settings, Share
 from antpitta.core.errors import UserMistake
+from antpitta.core.stages import Stage
 
 
 class Windows(Settings):
@@ -75,80 +76,6 @@ class Paste(Settings):
     copies: int = Field(0, ge=0)  # of each recording; 0: none
     chance: Share = 0.5  # that an absent box receives a call
     gain: float = Field(6.0, ge=0)  # dB, at most, that a call is made louder or quieter
-
-
-class Masks(Settings):
-    """One time mask and one frequency mask on an image, filled with 0."""
-
-    chance: Share = 0.5  # of both together
-    frames: int = Field(40, ge=0)  # at most
-    bands: int = Field(30, ge=0)  # at most
-
-
-class Loss(Settings):
-    """What is summed, and over which cells."""
-
-    unknown: Literal["masked", "absent"] = "masked"
-    reduce: Literal["sum", "positives", "both", "cells"] = (
-        "positives"  # net/losses.py has the formulas
-    )
-    on: Literal["windows", "boxes"] = "windows"  # what a statement is held against
-    balance: bool = False  # a class weighs max_count / count
-    focal: float = Field(0.0, ge=0)  # gamma of the focal factor on positives
-    soft: float = Field(0.5, ge=0)  # weight of soft positives
-    pull: Share | None = None  # the probability that unlabelled cells are pulled to
-    pull_weight: float = Field(0.1, ge=0)
-
-
-class Pseudo(Settings):
-    """Labels from models that did not train on the recording."""
-
-    teacher: str  # the stage whose out-of-fold scores label; later cycles label themselves
-    threshold: Share = 0.5  # from here a soft positive
-    hard: Share = 0.01  # below: kept apart as a hard negative, never in the loss
-    by: Literal["mean", "vote"] = "mean"
-    votes: Count = 3  # members that must reach the threshold, with by = "vote"
-    members: tuple[str, ...] = ()  # other runs on the same data whose scores are averaged in
-    values: Literal["hard", "soft"] = "hard"  # the target: 1, or the teachers' score
-    rescale: bool = False  # scores to prevalences (scores/mixture.py), before all else
-    cycles: Count = 1
-
-
-class Stage(Settings):
-    """One stage: which windows, which loss, for how long, starting from where."""
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
-    says: str = ""  # one line for the report
-    start: str | None = None  # the stage whose weights it starts from; None: the backbone's own
-    sample: Literal["crops", "recordings", "known"] = "recordings"
-    absent_crops: int = Field(30, ge=0)  # recordings without presents, drawn anew each epoch
-    shifts: tuple[int, ...] = (32, 64, 128, 256)  # frames
-    batch: Count = 32  # crops, recordings or windows, as sampled
-    accumulate: Count = 1  # batches a step
-    epochs: Count = 5
-    cosine: Count | None = None  # epochs of half a cosine; None: all of them
-    solver: Literal["adam", "lbfgs"] = "adam"  # lbfgs: learn/solve.py
-    rate: Positive = 3e-4
-    decay: float = Field(0.0, ge=0)  # L2: its half times the weights' squared sum joins the loss
-    mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha) on the input; 0 is off
-    last_mixup: float = Field(0.0, ge=0)  # the same, on the backbone's feature maps
-    pasted: bool = False  # the recipe's copies with calls laid over them are learnt from too
-    masks: Masks = Masks()
-    loss: Loss = Loss()
-    pseudo: Pseudo | None = None
-
-    @model_validator(mode="after")
-    def _only_boxes_are_solved(self) -> Self:
-        if self.solver == "lbfgs" and (self.loss.on != "boxes" or self.pseudo):
-            raise ValueError('solver = "lbfgs" goes with loss.on = "boxes", without pseudo labels')
-        return self
-
-    @model_validator(mode="after")
-    def _boxes_are_not_mixed(self) -> Self:
-        mixing = self.mixup or self.last_mixup or self.loss.unknown == "absent"
-        if self.loss.on == "boxes" and (mixing or self.sample == "crops"):
-            raise ValueError('loss.on = "boxes" goes with masked windows, and without mixup')
-        return self
 
 
 class Recipe(Settings):
@@ -229,7 +156,7 @@ def parse_recipe(table: dict[str, Any], where: str, changes: tuple[str, ...] = (
     naming every wrong key.
     """
     for change in changes:
-        _apply(table, change)
+        apply_change(table, change)
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
@@ -238,41 +165,3 @@ def parse_recipe(table: dict[str, Any], where: str, changes: tuple[str, ...] = (
             for e in error.errors()
         )
         raise UserMistake(f"{where}: {said}; correct these settings") from None
-
-
-def _apply(table: dict[str, Any], change: str) -> None:
-    path, sign, text = change.partition("=")
-    if not sign:
-        raise UserMistake(f"--set {change}: no '='; write --set key=value")
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = text
-    *way, last = path.strip().split(".")
-    at: Any = table
-    for key in way:
-        at = _step(at, key, path)
-    if isinstance(at, list):
-        if value is not None:
-            raise UserMistake(
-                f"--set {path}: name a setting of the stage; write {path}.epochs=3, say, "
-                f"or {path}=null to leave it out"
-            )
-        at.remove(_step(at, last, path))
-        return
-    if not isinstance(at, dict):
-        raise UserMistake(f"--set {path}: {'.'.join(way)} is a value, not a table; set it itself")
-    at[last] = value
-
-
-def _step(at: Any, key: str, path: str) -> Any:
-    if isinstance(at, list):
-        stages = [stage for stage in at if isinstance(stage, dict)]
-        for stage in stages:
-            if stage.get("name") == key:
-                return stage
-        names = ", ".join(str(stage.get("name")) for stage in stages)
-        raise UserMistake(f"--set {path}: no stage {key!r}; the stages are {names}")
-    if not isinstance(at, dict):
-        raise UserMistake(f"--set {path}: nothing lies below a value; check the key {key!r}")
-    return at.setdefault(key, {})

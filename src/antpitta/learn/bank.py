@@ -9,7 +9,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from antpitta.core.config import Stage
+from antpitta.core.stages import Stage
 from antpitta.learn.material import Material
 from antpitta.net.sed import SedNet
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from antpitta.core.config import Stage
+from antpitta.core.stages import Stage
 from antpitta.core.types import Targets
 from antpitta.learn.material import Material
 from antpitta.sound.windows import Cuts

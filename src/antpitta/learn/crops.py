@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from antpitta.core.config import Stage
+from antpitta.core.stages import Stage
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Classes, Targets
 

@@ -26,8 +26,8 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from antpitta.core.config import Stage
 from antpitta.core.errors import UserMistake
+from antpitta.core.stages import Stage
 from antpitta.core.types import Targets
 from antpitta.learn.batches import Batch, epoch_batches
 from antpitta.learn.graph import Pass

@@ -19,7 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from antpitta.core.config import Stage
+from antpitta.core.stages import Stage
 from antpitta.learn.lanes import SINGLE_FILE
 from antpitta.learn.ready import Ready, loss_of
 from antpitta.net.sed import SedNet

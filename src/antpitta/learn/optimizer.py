@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from antpitta.core.config import Stage
+from antpitta.core.stages import Stage
 from antpitta.learn.keepers import Keeper, State
 from antpitta.net.sed import SedNet
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from antpitta.core.config import Pseudo
+from antpitta.core.stages import Pseudo
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Scores, Targets
 from antpitta.learn.material import Material

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from antpitta.core.config import Stage
+from antpitta.core.stages import Stage
 from antpitta.core.types import Targets
 from antpitta.learn.batches import Batch
 from antpitta.learn.material import Material

@@ -13,7 +13,8 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from antpitta.core.config import Recipe, Stage
+from antpitta.core.config import Recipe
+from antpitta.core.stages import Stage
 from antpitta.core.voice import Voice
 from antpitta.files.runs import RunFolder, load_tensors
 from antpitta.learn.bank import Bank

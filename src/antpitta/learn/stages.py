@@ -1,6 +1,6 @@
 """A run: folds x stages, each stage scored by models that never saw the recording.
 
-A stage is data (core/config.py). A stage with pseudo labels runs in cycles: the first is taught
+A stage is data (core/stages.py). A stage with pseudo labels runs in cycles: the first is taught
 by another stage's out-of-fold scores, each later one by the out-of-fold scores of the cycle
 before. What is finished is found again on the disk, so a run can be killed and resumed anywhere.
 
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from antpitta.core.config import Stage
 from antpitta.core.errors import UserMistake
+from antpitta.core.stages import Stage
 from antpitta.core.types import Scores, Targets
 from antpitta.files.runs import CheckpointFile, save_tensors, write_scores
 from antpitta.files.tables import write_csv

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from antpitta.core.config import Loss
+from antpitta.core.stages import Loss
 from antpitta.sound.augment import Mix
 
 

@@ -18,21 +18,16 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.special import expit
 
+from antpitta.scores.blend import as_logits, knowing, shares
 from antpitta.scores.bootstrap import mean_known
 from antpitta.scores.curves import area_under_roc
 from antpitta.scores.members import Member
 from antpitta.scores.metrics import Flags, Floats
 
-EDGE = 1e-6  # probabilities nearer to 0 or 1 say no more than this
 LOOSE = 0.25
 RIDGE = 1.0  # a normal prior on the common coefficients: separable cells would have no end
-
-
-def as_logits(scores: Floats) -> Floats:
-    """Logits of probabilities, cut at ``EDGE``; NaN stays NaN."""
-    return np.asarray(logit(np.clip(scores, EDGE, 1 - EDGE)))
 
 
 def align(members: Sequence[Member], known: Flags) -> tuple[Floats, Floats]:
@@ -92,23 +87,6 @@ def weigh_by_fit(
             pull = 1 / (LOOSE * size) ** 2
             weights[:, column] = _coefficients(heard[mine], said[mine], one, common, pull)
     return shares(weights, knows)
-
-
-def knowing(members: Sequence[Member]) -> Flags:
-    """(members, classes): who scores what."""
-    return np.stack([member.knows for member in members])
-
-
-def shares(weights: Floats, knows: Flags) -> Floats:
-    """Weights (members, classes) that sum to 1 in each class, 0 where a member is ignorant.
-
-    Where all that know a class weigh nothing they weigh the same; a class that nobody knows
-    stays 0.
-    """
-    kept = np.where(knows, weights, 0.0)
-    kept = np.where(kept.sum(axis=0) > 0, kept, knows.astype(float))
-    total = kept.sum(axis=0)
-    return np.asarray(kept / np.where(total > 0, total, 1.0))
 
 
 def _coefficients(heard: Floats, said: Flags, group: Any, centre: Floats, pull: float) -> Floats:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from antpitta.core.config import Masks
+from antpitta.core.stages import Masks
 from antpitta.sound.windows import Cuts, upload
 
 Ints = NDArray[np.int64]
