@@ -11,6 +11,7 @@ from torch import Tensor
 
 from antpitta.core.stages import Stage
 from antpitta.learn.material import Material
+from antpitta.net.folding import folded
 from antpitta.net.sed import SedNet
 
 LIMIT = 4 << 30  # bytes; beyond it features are worked out anew each time
@@ -44,7 +45,7 @@ def _digest(net: SedNet) -> str:
 
 @torch.inference_mode()
 def _see(net: SedNet, material: Material) -> Tensor | None:
-    net.eval()
+    net = folded(net.eval())
     cuts, found = material.cuts, []
     size = max(1, BATCH_FRAMES // cuts.frames)
     device = next(net.parameters()).device

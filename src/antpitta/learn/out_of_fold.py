@@ -14,6 +14,7 @@ from antpitta.core.types import Dataset, Scores
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.learn.material import Material
 from antpitta.learn.pseudo import Heard
+from antpitta.net.folding import folded
 from antpitta.net.scan import scan, scan_batch, unit_of
 from antpitta.net.seams import join
 from antpitta.net.sed import SedNet
@@ -28,7 +29,7 @@ def scan_recordings(
     images = material.images_of(recordings)
     batch = scan_batch(windows.frames, fabric.device.type)
     parts = scan(
-        net,
+        folded(net),
         material.pictures,
         images,
         windows.frames,

@@ -58,6 +58,7 @@ class SedNet(nn.Module):
         if self.given:
             network = network.model_copy(update={"frozen": True})
         self.network = network
+        self.bands = bands
         self.body = backbone.body.requires_grad_(not network.frozen)
         self.stride = backbone.stride
         self.origin = backbone.origin

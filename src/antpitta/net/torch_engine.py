@@ -15,6 +15,7 @@ from torch import Tensor
 
 from antpitta.core.config import Recipe, Windows
 from antpitta.net.engines import filled
+from antpitta.net.folding import folded
 from antpitta.net.heads import Heads, one_body
 from antpitta.net.scan import scan, scan_batch, unit_of
 from antpitta.net.sed import SedNet
@@ -43,9 +44,11 @@ class Torch:
         self.whole, self.windows, self.half = whole, windows, half
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.nets = [net.eval().to(self.device) for net in nets]
-        self._run: list[SedNet | Heads] = list(self.nets)
-        if one_body(self.nets):
-            self._run = [Heads(self.nets)]
+        self._run: list[SedNet | Heads] = (
+            [Heads([folded(self.nets[0]), *self.nets[1:]])]
+            if one_body(self.nets)
+            else [folded(net) for net in self.nets]
+        )
         self.unit = self.nets[0].stride
         if windows is not None:
             self.unit = unit_of(self.unit, windows.frames, windows.scan_overlap)

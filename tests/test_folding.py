@@ -1,0 +1,99 @@
+"""Batch norms that are part of the convolutions before them say what they said."""
+
+import pytest
+import torch
+from torch import nn
+
+from antpitta.core.config import Network
+from antpitta.net.folding import folded
+from antpitta.net.sed import SedNet
+from antpitta.net.stem import learning_grey
+
+
+def trained(backbone, **more):
+    """A net whose norms have seen something: statistics and weights of no round number."""
+    torch.manual_seed(0)
+    net = SedNet(Network(backbone=backbone, pretrained=False, **more), 3, bands=32, empty=True)
+    for module in net.body.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_()
+    return net.eval()
+
+
+def norms(net):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in net.body.modules())
+
+
+@pytest.fixture
+def pixels():
+    return torch.randint(1, 256, (2, 96, 32), generator=torch.Generator().manual_seed(1)).byte()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "more"),
+    [("resnet18", {}), ("tf_efficientnet_lite0", {"reduction": (4, 8), "frozen": True})],
+)
+@torch.no_grad()
+def test_norms_go_and_the_features_stay(backbone, more, pixels):
+    net = trained(backbone, **more)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    found = folded(net)
+    assert norms(found) < norms(net)
+    if not more:
+        assert norms(found) == 0
+    wanted = net.see(pixels)
+    assert wanted.std() > 0
+    torch.testing.assert_close(
+        found.see(pixels), wanted, atol=1e-5 * float(wanted.abs().max()), rtol=0
+    )
+    assert before.keys() == net.state_dict().keys()
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@torch.no_grad()
+def test_a_grey_first_layer_takes_its_norm_in_too(pixels):
+    net = learning_grey(trained("resnet18"), 96, 32)
+    assert type(net.body.conv1).__name__ == "GreyConv"
+    found = folded(net)
+    assert norms(found) == 0
+    torch.testing.assert_close(found(pixels).framewise, net(pixels).framewise, atol=2e-5, rtol=1e-4)
+
+
+def test_a_net_that_learns_keeps_learning():
+    net = trained("resnet18").train()
+    assert folded(net) is not net
+    assert net.training
+    assert not folded(net).training
+
+
+def test_without_norms_there_is_no_copy():
+    net = trained("test_convnext")
+    assert norms(net) == 0
+    assert folded(net) is net
+
+
+class Twice(nn.Module):
+    """What its convolution makes is taken by the norm and by somebody else."""
+
+    def __init__(self, *, hidden: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.other = nn.Identity()
+        self.hidden = hidden
+
+    def forward(self, image):
+        made = self.conv(image)
+        return self.norm(made) + (made if self.hidden else self.other(made))
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@torch.no_grad()
+def test_a_convolution_that_others_hear_is_left_alone(hidden):
+    net = trained("resnet18")
+    net.body = Twice(hidden=hidden).eval()
+    net.body.norm.running_mean.fill_(0.5)
+    assert folded(net) is net
