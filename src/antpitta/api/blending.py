@@ -11,17 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from antpitta.core.choices import By
 from antpitta.core.errors import UserMistake
 from antpitta.core.types import Annotation, Classes
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
 from antpitta.files.distinct import name_paths
-from antpitta.files.prevalence import write_prevalence
+from antpitta.files.prevalence import read_prevalence, write_prevalence
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame, write_csv
 from antpitta.files.texts import write_json
-from antpitta.scores.blend import Blend
+from antpitta.scores.blend import Blend, as_logits
 from antpitta.scores.boxes import presence_table
 from antpitta.scores.cells import Matrices
 from antpitta.scores.ensemble import fit_blend, nested_cells
@@ -83,7 +84,11 @@ def ensemble(
     recordings = judged.recordings if tables else sorted(map(str, runs[0].folds()))
     heard = [_presences(name, run, recordings) for name, run in zip(names, runs, strict=False)]
     blended = fitted.apply([*heard, *voices[len(runs) :]])
-    _write_scores(recordings, blended, _boxes(runs[0].cells()), classes, Path(out))
+    write_csv(presence_table(recordings, blended, classes.names), Path(out) / "oof_blended.csv")
+    shares = _prevalence(runs, classes)
+    if shares is None or tables:
+        shares = believed(blended, recordings, _boxes(runs[0].cells()), classes)
+    write_prevalence(classes.names, shares, Path(out) / "prevalence.csv")
     write_json({"reports": [to_json(one) for one in reports]}, Path(out) / "report.json")
     return Blended(Path(out), fitted, reports, tuple(notes), not tables)
 
@@ -102,16 +107,13 @@ def _voices(
     return voices, judged
 
 
-def _write_scores(
-    recordings: list[str],
-    blended: Floats,
-    boxes: Sequence[Annotation],
-    classes: Classes,
-    out: Path,
-) -> None:
-    write_csv(presence_table(recordings, blended, classes.names), out / "oof_blended.csv")
-    shares = believed(blended, recordings, boxes, classes)
-    write_prevalence(classes.names, shares, out / "prevalence.csv")
+def _prevalence(runs: Sequence[RunFolder], classes: Classes) -> Floats | None:
+    """The mean of what the runs believe, in log-odds: nearer than what their blend would."""
+    kept = [run.path / "prevalence.csv" for run in runs]
+    if not all(path.is_file() for path in kept):
+        return None
+    told = [as_logits(read_prevalence(path, classes.names)) for path in kept]
+    return np.asarray(expit(np.mean(told, axis=0)))
 
 
 def _weights(
