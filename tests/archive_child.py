@@ -5,6 +5,7 @@ seconds. Everything after that, the journal, the hearing and the tables, is each
 """
 
 import os
+import time
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from antpitta.files.bundle import read_bundle
 from antpitta.net.engines import Hearing
 
 MODEL = "ANTPITTA_TEST_MODEL"
+PACE = 0.02  # seconds a file: else all are heard before anybody can strike
 
 
 @cache
@@ -39,6 +41,7 @@ def listen(model, archive, out, log):
         for file in files:
             with Path(log).open("a") as note:
                 note.write(f"{file.id}\n")
+            time.sleep(PACE)
             yield file
 
     def noting(choir, files):

@@ -194,6 +194,11 @@ def test_an_ensemble_of_two_runs_listens(run, scapes, recipe, tmp_path):
             np.testing.assert_allclose(oof.to_numpy(), wanted, atol=1e-5)
 
 
+def test_the_same_run_twice_is_no_ensemble(run, tmp_path):
+    with pytest.raises(UserMistake, match=r"two members are called '.*first'; name each one once"):
+        ap.ensemble([run.path, run.path], tmp_path / "out")
+
+
 def test_a_table_of_scores_can_be_a_member(run, scapes, tmp_path):
     folds = pd.read_csv(run.path / "folds.csv")
     rng = np.random.default_rng(1)

@@ -78,7 +78,7 @@ def test_killed_at_random_and_gone_on_with_the_tables_are_those_of_one_run(
         begun = len(log.read_text().splitlines())
         assert 24 <= begun <= 24 + IN_FLIGHT * (kills - before)
         assert not list(out.glob(".*"))
-    assert resumed  # some were killed with a part of the archive heard
+    assert resumed > KILLS / 10  # were killed with a part of the archive heard
 
 
 def heard(out):
