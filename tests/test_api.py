@@ -195,8 +195,8 @@ def test_an_ensemble_of_two_runs_listens(run, scapes, recipe, tmp_path):
 
 
 def test_the_same_run_twice_is_no_ensemble(run, tmp_path):
-    with pytest.raises(UserMistake, match=r"two members are called '.*first'; name each one once"):
-        ap.ensemble([run.path, run.path], tmp_path / "out")
+    with pytest.raises(UserMistake, match=r"first: is named twice; name each member once"):
+        ap.ensemble([run.path, run.path / "." / "model" / ".."], tmp_path / "out")
 
 
 def test_a_table_of_scores_can_be_a_member(run, scapes, tmp_path):

@@ -134,10 +134,12 @@ def _weights(
 
 
 def _names(members: Sequence[Path]) -> list[str]:
-    names = name_paths(members)
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise UserMistake(f"two members are called {sorted(twice)[0]!r}; name each one once")
-    return names
+    places = [member.resolve() for member in members]
+    if twice := [
+        one for one, place in zip(members, places, strict=True) if places.count(place) > 1
+    ]:
+        raise UserMistake(f"{twice[0]}: is named twice; name each member once")
+    return name_paths(members)
 
 
 def _check_same_data(runs: Sequence[RunFolder]) -> None:
