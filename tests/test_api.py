@@ -194,6 +194,18 @@ def test_an_ensemble_of_two_runs_listens(run, scapes, recipe, tmp_path):
             np.testing.assert_allclose(oof.to_numpy(), wanted, atol=1e-5)
 
 
+def test_an_ensemble_with_a_run_that_believes_nothing_asks_its_own_scores(run, scapes, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(run.path, tmp_path / name)
+    (tmp_path / "b" / "prevalence.csv").unlink()
+    ap.ensemble([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    oof = pd.read_csv(tmp_path / "out" / "oof_blended.csv").set_index("recording_id")
+    said = ap.open_data(scapes).dataset.annotations
+    wanted = believed(oof.to_numpy(), list(oof.index), said, Classes(tuple(oof.columns)))
+    share = pd.read_csv(tmp_path / "out" / "prevalence.csv")["prevalence"]
+    np.testing.assert_allclose(share, wanted, atol=1e-4)
+
+
 def test_the_same_run_twice_is_no_ensemble(run, tmp_path):
     with pytest.raises(UserMistake, match=r"first: is named twice; name each member once"):
         ap.ensemble([run.path, run.path / "." / "model" / ".."], tmp_path / "out")

@@ -85,10 +85,10 @@ def ensemble(
     heard = [_presences(name, run, recordings) for name, run in zip(names, runs, strict=False)]
     blended = fitted.apply([*heard, *voices[len(runs) :]])
     write_csv(presence_table(recordings, blended, classes.names), Path(out) / "oof_blended.csv")
-    shares = _prevalence(runs, classes)
-    if shares is None or tables:
-        shares = believed(blended, recordings, _boxes(runs[0].cells()), classes)
-    write_prevalence(classes.names, shares, Path(out) / "prevalence.csv")
+    common = None if tables else _prevalence(runs, classes)
+    if common is None:
+        common = believed(blended, recordings, _boxes(runs[0].cells()), classes)
+    write_prevalence(classes.names, common, Path(out) / "prevalence.csv")
     write_json({"reports": [to_json(one) for one in reports]}, Path(out) / "report.json")
     return Blended(Path(out), fitted, reports, tuple(notes), not tables)
 
@@ -108,7 +108,10 @@ def _voices(
 
 
 def _prevalence(runs: Sequence[RunFolder], classes: Classes) -> Floats | None:
-    """The mean of what the runs believe, in log-odds: nearer than what their blend would."""
+    """The mean of what the runs believe, in log-odds: nearer than what their blend would.
+
+    None where one of them is of before runs said so.
+    """
     kept = [run.path / "prevalence.csv" for run in runs]
     if not all(path.is_file() for path in kept):
         return None

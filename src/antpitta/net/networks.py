@@ -25,9 +25,7 @@ Ask = Callable[[Wave], list[NDArray[np.float32]]]  # (samples,) to the tensors a
 _opening = threading.Lock()  # warnings are silenced for the whole process, so one at a time
 
 
-def open_network(
-    path: Path, samples: int, outputs: tuple[str | None, ...], threads: int = 1
-) -> Ask:
+def open_network(path: Path, samples: int, outputs: tuple[str | None, ...], threads: int) -> Ask:
     """A network that takes ``samples`` of sound, to be asked for its ``outputs`` by one thread.
 
     None is its first output. Raises UserMistake for a file that is no such network, one that

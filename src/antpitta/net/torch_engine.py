@@ -43,20 +43,21 @@ class Torch:
     ) -> None:
         self.whole, self.windows, self.half = whole, windows, half
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.nets = [net.eval().to(self.device) for net in nets]
+        ready = [net.eval().to(self.device) for net in nets]
+        self.count = len(ready)
         self._run: list[SedNet | Heads] = (
-            [Heads([folded(self.nets[0]), *self.nets[1:]])]
-            if one_body(self.nets)
-            else [folded(net) for net in self.nets]
+            [Heads([folded(ready[0]), *ready[1:]])]
+            if one_body(ready)
+            else [folded(net) for net in ready]
         )
-        self.unit = self.nets[0].stride
+        self.unit = ready[0].stride
         if windows is not None:
             self.unit = unit_of(self.unit, windows.frames, windows.scan_overlap)
 
     def hear(self, seen: Picture) -> list[Floats]:
         """Framewise probabilities of an image (frames, bands): (rows, classes) of each network."""
         heard = [self._heard(net, seen) for net in self._run]
-        return np.split(heard[0], len(self.nets), axis=1) if len(heard) == 1 else heard
+        return np.split(heard[0], self.count, axis=1) if len(heard) == 1 else heard
 
     @contextmanager
     def listening(self) -> Iterator[None]:
