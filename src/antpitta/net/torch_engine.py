@@ -44,20 +44,17 @@ class Torch:
         self.whole, self.windows, self.half = whole, windows, half
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         ready = [net.eval().to(self.device) for net in nets]
-        self.count = len(ready)
-        self._run: list[SedNet | Heads] = (
-            [Heads([folded(ready[0]), *ready[1:]])]
-            if one_body(ready)
-            else [folded(net) for net in ready]
-        )
-        self.unit = ready[0].stride
+        one = one_body(ready)  # which then is run, and folded, once
+        self.nets = [folded(ready[0]), *ready[1:]] if one else [folded(net) for net in ready]
+        self._run: list[SedNet | Heads] = [Heads(self.nets)] if one else list(self.nets)
+        self.unit = self.nets[0].stride
         if windows is not None:
             self.unit = unit_of(self.unit, windows.frames, windows.scan_overlap)
 
     def hear(self, seen: Picture) -> list[Floats]:
         """Framewise probabilities of an image (frames, bands): (rows, classes) of each network."""
         heard = [self._heard(net, seen) for net in self._run]
-        return np.split(heard[0], self.count, axis=1) if len(heard) == 1 else heard
+        return np.split(heard[0], len(self.nets), axis=1) if len(heard) == 1 else heard
 
     @contextmanager
     def listening(self) -> Iterator[None]:
