@@ -25,7 +25,7 @@ check: .venv/.ready
 
 # torch goes first and by its plain name: a CPU build that pip is set up to find is taken then, and
 # nothing installed later can drag another one in.
-.venv/.ready: pyproject.toml constraints.txt src/antpitta/sound/_bandpower.c
+.venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "antpitta needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not there)" >&2; \
 	  echo "name another one: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12" >&2; exit 1; }

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from antpitta.api import means, predict_to
-from antpitta.archive import predict as archive_predict
-from antpitta.archive.choir import Choir
-from antpitta.archive.engines import settle
+from antpitta.api import predict_to
+from antpitta.api import prediction as means
 from antpitta.files.bundle import read_bundle
-from antpitta.net.engines import Hearing
+from antpitta.model.inference import InferenceConfig
+from antpitta.predict import pipeline as archive_predict
+from antpitta.predict.predictor import Predictor, resolve_precision
 
 MODEL = "ANTPITTA_TEST_MODEL"
 PACE = 0.02  # seconds a file: else all are heard before anybody can strike
@@ -25,7 +25,9 @@ PACE = 0.02  # seconds a file: else all are heard before anybody can strike
 @cache
 def choir():
     bundle = read_bundle(Path(os.environ[MODEL]))
-    return Choir(bundle, Hearing(precision=settle("auto", "whole", bundle), workers=2))
+    return Predictor(
+        bundle, InferenceConfig(precision=resolve_precision("auto", "whole", bundle), workers=2)
+    )
 
 
 if MODEL in os.environ:

@@ -10,15 +10,14 @@ from lightning_fabric import Fabric
 
 import antpitta as ap
 from antpitta import api
-from antpitta.archive import listening
 from antpitta.core.config import parse_recipe
+from antpitta.core.progress import Progress
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
-from antpitta.core.voice import Voice
 from antpitta.files.runs import RunFolder
-from antpitta.learn.folds import deal_folds
-from antpitta.learn.material import gather_material
-from antpitta.learn.run import Run
-from antpitta.learn.stages import run_stages
+from antpitta.predict import pipeline as listening
+from antpitta.train.data import build_training_data
+from antpitta.train.out_of_fold import assign_folds
+from antpitta.train.stages import Run, run_stages
 
 SMALL = """
 name = "small"
@@ -203,7 +202,7 @@ def make_material():
             frames = sum(recipe.front.frames_of(stop - start) for start, stop in cuts)
             drawn.append(rng.integers(0, 256, (frames, recipe.front.bands), dtype=np.uint8))
         dataset = Dataset(recordings, tuple(boxes), Classes(tuple(species)))
-        return gather_material(dataset, recipe, drawn, torch.device("cpu"))
+        return build_training_data(dataset, recipe, drawn, torch.device("cpu"))
 
     return make
 
@@ -268,10 +267,10 @@ def staged_material(make_material, staged_recipe):
 @pytest.fixture(scope="session")
 def plan_run(staged_recipe, staged_material):
     """A function that makes the run of those, at a path."""
-    silent = Voice(lambda text: None, lambda what, done, total, loss: None)
+    silent = Progress(lambda text: None, lambda what, done, total, loss: None)
 
     def plan(path, voice=silent):
-        folds = deal_folds(staged_material.dataset, 2, staged_recipe.seed)
+        folds = assign_folds(staged_material.dataset, 2, staged_recipe.seed)
         fabric = Fabric(accelerator="cpu", devices=1)
         return Run(staged_recipe, staged_material, folds, RunFolder(path), fabric, voice)
 
@@ -287,7 +286,7 @@ def said():
 @pytest.fixture(scope="session")
 def done(tmp_path_factory, plan_run, said):
     """That run, undisturbed from its beginning to its end."""
-    voice = Voice(said.append, lambda *progress: None)
+    voice = Progress(said.append, lambda *progress: None)
     run = plan_run(tmp_path_factory.mktemp("stages") / "first", voice)
     run_stages(run)
     return run

@@ -5,12 +5,12 @@ import signal
 import time
 from pathlib import Path
 
-from antpitta.archive.actors import Hearer
+from antpitta.predict.cluster import PredictionWorker
 
 LOG = "ANTPITTA_TEST_LOG"
 
 
-class Slow(Hearer):
+class Slow(PredictionWorker):
     """Takes its time, and notes what it begins."""
 
     def _hear(self, rows):
@@ -21,7 +21,7 @@ class Slow(Hearer):
         return super()._hear(rows)
 
 
-class Poisoned(Hearer):
+class Poisoned(PredictionWorker):
     """Is killed by one file, as a decoder with a hole in it would be."""
 
     def _hear(self, rows):

@@ -5,30 +5,35 @@ import json
 import numpy as np
 import pytest
 import torch
+from benchmarks.baseline import evaluate_zero_shot
+from benchmarks.test_set import read_test_set
+from benchmarks.vectors import Embed
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
 
 import antpitta as ap
-from antpitta.bench.exam import read_exam
-from antpitta.bench.vectors import Embed
-from antpitta.bench.yardstick import judge_untaught
 from antpitta.core.config import Network
-from antpitta.core.drawings import Embedding
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
+from antpitta.core.features import EmbeddingConfig
+from antpitta.core.progress import Progress
 from antpitta.core.types import Classes, Dataset
-from antpitta.core.voice import Voice
-from antpitta.files.aliases import know_species, pin_known, read_aliases, read_labels
-from antpitta.files.embedding import KNOWN
-from antpitta.net.embedding import Embedder
-from antpitta.net.sed import SedNet
+from antpitta.files.embedding_models import KNOWN
+from antpitta.files.species_names import (
+    match_embedding_classes,
+    match_species,
+    read_labels,
+    read_species_names,
+)
+from antpitta.model.embedding import EmbeddingModel
+from antpitta.model.network import SedNet
 
 RATE = 16_000
-SILENT = Voice(lambda text: None, lambda *told: None)
+SILENT = Progress(lambda text: None, lambda *told: None)
 LABELS = "Acris crepitans_Northern Cricket Frog\nAnaxyrus fowleri_Fowler's Toad\nnoise\n"
 
 
 def settings(**more):
-    return Embedding(
+    return EmbeddingConfig(
         **{"model": "x.onnx", "sample_rate": RATE, "seconds": 1.0, "step": 0.5, **more}
     )
 
@@ -51,7 +56,7 @@ def test_every_column_but_the_species_is_a_name_and_a_species_has_several_rows(t
         "common,species_id,scientific\n"
         "gray treefrog,7,Dryophytes versicolor\n,7,Dryophytes chrysoscelis\n,8,\n",
     )
-    assert read_aliases(table) == {
+    assert read_species_names(table) == {
         "7": ("gray treefrog", "Dryophytes versicolor", "Dryophytes chrysoscelis"),
         "8": (),
     }
@@ -59,8 +64,8 @@ def test_every_column_but_the_species_is_a_name_and_a_species_has_several_rows(t
 
 @pytest.mark.parametrize("header", ["name,scientific", "species"])
 def test_a_table_of_names_without_species_or_names_is_the_users_mistake(tmp_path, header):
-    with pytest.raises(UserMistake, match="needs a column 'species' and one of names"):
-        read_aliases(write(tmp_path / "n.csv", f"{header}\n"))
+    with pytest.raises(UserError, match="needs a column 'species' and one of names"):
+        read_species_names(write(tmp_path / "n.csv", f"{header}\n"))
 
 
 def test_names_reach_the_species_whatever_the_tables_call_them(tmp_path, scapes):
@@ -85,37 +90,37 @@ def test_names_are_equal_whatever_their_case_hyphens_and_apostrophes(tmp_path):
         ("cricket",),
         ("x", "noise", "Fowler\u2019s toad"),
     ]
-    assert know_species(classes, species) == ((1,), (0,), (), (1, 2))
+    assert match_species(classes, species) == ((1,), (0,), (), (1, 2))
     table = write(tmp_path / "l.csv", "code,name\nnocfro,Cricket Frog\n?,?\nfowtoa,Toad\n")
-    assert know_species(read_labels(table), [("toad",), ("nocfro",)]) == ((2,), (0,))
-    with pytest.raises(UserMistake, match="names no classes"):
+    assert match_species(read_labels(table), [("toad",), ("nocfro",)]) == ((2,), (0,))
+    with pytest.raises(UserError, match="names no classes"):
         read_labels(write(tmp_path / "l.txt", "\n"))
 
 
 def test_a_network_is_asked_for_its_own_classes_only_where_it_has_ours(tmp_path, monkeypatch):
     labels = write(tmp_path / "l.txt", LABELS)
-    given = Embedding(model="x.onnx", labels=str(labels))
-    both = pin_known(given, of("s0", "s1", s1=("noise",)))
+    given = EmbeddingConfig(model="x.onnx", labels=str(labels))
+    both = match_embedding_classes(given, of("s0", "s1", s1=("noise",)))
     assert (both.known, both.classes) == (((), (2,)), 3)
-    assert pin_known(both, of("s0", "s1", s1=("noise",))) == both
-    with pytest.raises(UserMistake, match=r"names none of the species s0 .*--names TABLE"):
-        pin_known(given, of("s0"))
-    silent = Embedding(model="x.onnx", labels=None)
-    assert pin_known(silent, of("noise")) is silent
-    plain = Embedding(model="x.onnx")
-    assert pin_known(plain, of("noise")) is plain
+    assert match_embedding_classes(both, of("s0", "s1", s1=("noise",))) == both
+    with pytest.raises(UserError, match=r"names none of the species s0 .*--names TABLE"):
+        match_embedding_classes(given, of("s0"))
+    silent = EmbeddingConfig(model="x.onnx", labels=None)
+    assert match_embedding_classes(silent, of("noise")) is silent
+    plain = EmbeddingConfig(model="x.onnx")
+    assert match_embedding_classes(plain, of("noise")) is plain
     assert not {"labels", "known", "classes"} & set(plain.model_dump())
-    assert Embedding.model_validate_json(both.model_dump_json()) == both
-    assert Embedding.model_validate(silent.model_dump()).labels is None
+    assert EmbeddingConfig.model_validate_json(both.model_dump_json()) == both
+    assert EmbeddingConfig.model_validate(silent.model_dump()).labels is None
 
     file = tmp_path / KNOWN["birdnet"].file
     file.write_bytes(b"network")
     monkeypatch.setenv("ANTPITTA_EMBEDDING", str(file))
-    birdnet = Embedding(model="birdnet")
-    assert pin_known(birdnet, of("noise")) is birdnet  # no labels beside it
+    birdnet = EmbeddingConfig(model="birdnet")
+    assert match_embedding_classes(birdnet, of("noise")) is birdnet  # no labels beside it
     write(tmp_path / KNOWN["birdnet"].labels, LABELS)
-    assert pin_known(birdnet, of("noise")).known == ((2,),)
-    assert pin_known(birdnet, of("s0")) is birdnet
+    assert match_embedding_classes(birdnet, of("noise")).known == ((2,),)
+    assert match_embedding_classes(birdnet, of("s0")) is birdnet
 
 
 def test_vectors_of_a_network_without_our_classes_keep_their_name_in_the_cache():
@@ -133,12 +138,12 @@ def test_its_own_logits_stand_last_in_a_vector(tmp_path, write_network):
     wave = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
     wanted = vector(wave)
     for output in (None, "power"):
-        embedder = Embedder(settings(output=output, **known), tmp_path / "a.onnx")
+        embedder = EmbeddingModel(settings(output=output, **known), tmp_path / "a.onnx")
         assert embedder.width == 43
         found = embedder.draw(wave, 1)[0]
         np.testing.assert_allclose(found[40:], [max(wanted[3], wanted[5]), 0, wanted[7]], atol=2e-2)
-    with pytest.raises(UserMistake, match=r"shape \(1, 40\), and the labels name 39 classes"):
-        Embedder(settings(known=((3,),), classes=39), tmp_path / "a.onnx")
+    with pytest.raises(UserError, match=r"shape \(1, 40\), and the labels name 39 classes"):
+        EmbeddingModel(settings(known=((3,),), classes=39), tmp_path / "a.onnx")
 
 
 def levelled_net(seen, trust=0.5):
@@ -220,7 +225,7 @@ def test_a_run_says_what_its_network_knows_and_predicts_without_the_labels(
             *("windows.frames=40", "folds=2", "paste.copies=0"),
             *(f"stages.{name}.epochs=2" for name in ("whole", "taught")),
         ),
-        voice=Voice(said.append, lambda *told: None),
+        voice=Progress(said.append, lambda *told: None),
     )
     others = ", ".join(name for name in species if name != species[1])
     words = f"a.onnx knows 1 of these {len(species)} species by itself, not {others}."
@@ -234,7 +239,7 @@ def test_a_run_says_what_its_network_knows_and_predicts_without_the_labels(
     for path in run.model.glob("*.safetensors"):  # weights of before the word
         kept = {name: value for name, value in load_file(path).items() if "word." not in name}
         save_file(kept, path)
-    with pytest.raises(UserMistake, match=rf"{run.model}: .*train the model again"):
+    with pytest.raises(UserError, match=rf"{run.model}: .*train the model again"):
         ap.predict(run.model, scapes / "test")
 
 
@@ -243,7 +248,7 @@ def test_a_run_says_what_its_network_knows_and_predicts_without_the_labels(
 
 def test_an_untaught_network_is_judged_by_its_own_word(scapes):
     data = ap.open_data(scapes).dataset
-    exam = read_exam([scapes / "test"], scapes / "test_truth.csv", None, data)
+    exam = read_test_set([scapes / "test"], scapes / "test_truth.csv", None, data)
     table = exam.truth.set_index("recording_id").astype(int)
     truth = table.to_numpy()
     count = len(data.classes)
@@ -260,7 +265,7 @@ def test_an_untaught_network_is_judged_by_its_own_word(scapes):
         return found
 
     everyone = tuple((place,) for place in range(count))
-    rows = judge_untaught(data, exam, Embed(3.0, every, (*everyone[:-1], ())), 2, SILENT)
+    rows = evaluate_zero_shot(data, exam, Embed(3.0, every, (*everyone[:-1], ())), 2, SILENT)
     assert [row["seed"] for row in rows] == [1, 2]
     assert rows[0]["oof_auc"] == 0.5
     assert 0 < truth[:, -1].sum() < len(truth)
@@ -273,7 +278,7 @@ def test_an_untaught_network_is_judged_by_its_own_word(scapes):
     heard = sum(0 < column.sum() < len(truth) for column in truth[:, :-1].T)
     assert rows[0]["macro_ap"] == pytest.approx((heard + least) / (heard + 1))
     # With that class, its loud first window stands for the recording: first everywhere.
-    loud = judge_untaught(data, exam, Embed(3.0, every, everyone), 1, SILENT)
+    loud = evaluate_zero_shot(data, exam, Embed(3.0, every, everyone), 1, SILENT)
     value[:, -1] = 1
     wanted = label_ranking_average_precision_score(truth, value, sample_weight=truth.sum(axis=1))
     assert loud[0]["lwlrap"] == pytest.approx(wanted)

@@ -4,11 +4,18 @@ import numpy as np
 import pytest
 from scipy.signal import welch
 
-from antpitta.sound.ambience import Place, bed, bed_of, coloured_noise, demo_beds, place
-from antpitta.sound.bands import bandpass, faded, spectrum, to_unit
-from antpitta.sound.callers import CALLERS
+from antpitta.sound.ambience import (
+    Ambience,
+    background_source,
+    coloured_noise,
+    demo_backgrounds,
+    draw_ambience,
+    draw_background,
+)
+from antpitta.sound.filters import bandpass, fade, spectrum, to_unit
+from antpitta.sound.synthetic_species import CALLERS
 
-QUIET = Place(exponent=1.0, wind=0.5, rain=0.0, insects=(), strangers=0.0)
+QUIET = Ambience(exponent=1.0, wind=0.5, rain=0.0, insects=(), strangers=0.0)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
@@ -23,8 +30,8 @@ def test_noise_falls_as_its_exponent_says(exponent):
 
 def test_strangers_make_loud_moments_in_the_species_bands_of_a_bed():
     def loudest(strangers):
-        where = Place(QUIET.exponent, QUIET.wind, 0.0, (), strangers)
-        wave = bed(np.random.default_rng(2), 60, 16_000, where)
+        where = Ambience(QUIET.exponent, QUIET.wind, 0.0, (), strangers)
+        wave = draw_background(np.random.default_rng(2), 60, 16_000, where)
         heard = spectrum(wave, 16_000)
         return [heard.band(c.low, c.high).max() / heard.floor(c.low, c.high) ** 2 for c in CALLERS]
 
@@ -33,34 +40,34 @@ def test_strangers_make_loud_moments_in_the_species_bands_of_a_bed():
 
 
 def test_insects_hum_at_their_own_pitch_only():
-    where = Place(0.5, 0.0, 0.0, (5000.0, 5000.0, 5000.0, 5000.0, 5000.0), 0.0)
-    wave = bed(np.random.default_rng(4), 10, 16_000, where)
+    where = Ambience(0.5, 0.0, 0.0, (5000.0, 5000.0, 5000.0, 5000.0, 5000.0), 0.0)
+    wave = draw_background(np.random.default_rng(4), 10, 16_000, where)
     frequency, power = welch(wave, 16_000, nperseg=1024)
     at, beside = power[abs(frequency - 5000) < 60], power[abs(frequency - 5000) > 300]
     assert at.mean() > 3 * beside[frequency[abs(frequency - 5000) > 300] > 3000].mean()
 
 
 def test_rain_and_insects_near_nyquist_stay_finite():
-    where = Place(1.0, 1.0, 0.5, (7590.0, 7600.0), 0.4)
+    where = Ambience(1.0, 1.0, 0.5, (7590.0, 7600.0), 0.4)
     for seed in range(8):
-        wave = bed(np.random.default_rng(seed), 3, 15_300, where)
+        wave = draw_background(np.random.default_rng(seed), 3, 15_300, where)
         assert np.isfinite(wave).all()
         assert len(wave) == 45_900
 
 
 def test_the_two_sides_are_different_places_and_a_seed_brings_them_back():
     def sounds(side, seed):
-        return [lay(np.random.default_rng(5), 8000) for lay in demo_beds(16_000, side, seed)]
+        return [lay(np.random.default_rng(5), 8000) for lay in demo_backgrounds(16_000, side, seed)]
 
     train, test = sounds("train", 1), sounds("test", 1)
     assert not any(np.array_equal(a, b) for a in train for b in test)
     assert all(np.array_equal(a, b) for a, b in zip(train, sounds("train", 1), strict=True))
-    assert place(np.random.default_rng(1)) != place(np.random.default_rng(2))
+    assert draw_ambience(np.random.default_rng(1)) != draw_ambience(np.random.default_rng(2))
 
 
 def test_a_short_background_is_blended_end_to_end_without_a_click():
     tone = np.sin(2 * np.pi * 300 * np.arange(8000) / 8000).astype(np.float32)
-    lay = bed_of([lambda rng, samples: tone[: int(rng.integers(5000, 8000))]], 8000)
+    lay = background_source([lambda rng, samples: tone[: int(rng.integers(5000, 8000))]], 8000)
     wave = lay(np.random.default_rng(3), 50_000)
     assert len(wave) == 50_000
     assert np.sqrt((wave**2).mean()) == pytest.approx(1, abs=1e-3)
@@ -69,8 +76,8 @@ def test_a_short_background_is_blended_end_to_end_without_a_click():
 
 def test_backgrounds_without_sound_are_refused():
     with pytest.raises(ValueError, match="no background"):
-        bed_of([], 8000)
-    lay = bed_of([lambda rng, samples: np.zeros(0, np.float32)], 8000)
+        background_source([], 8000)
+    lay = background_source([lambda rng, samples: np.zeros(0, np.float32)], 8000)
     with pytest.raises(ValueError, match="no sound"):
         lay(np.random.default_rng(1), 100)
 
@@ -96,7 +103,7 @@ def test_a_band_pass_keeps_its_band_and_nothing_else():
 
 def test_fades_copy_and_silence_stays_silence():
     ones = np.ones(100, np.float32)
-    out = faded(ones, 0.01, 1000)
+    out = fade(ones, 0.01, 1000)
     assert ones.all()
     assert out[0] == 0
     assert out[50] == 1

@@ -10,11 +10,11 @@ import soundfile as sf
 
 import antpitta as ap
 from antpitta.api import predict_to
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
 from antpitta.files.bundle import read_bundle
 from antpitta.files.runs import load_tensors, read_scores
-from antpitta.scores.mixture import believed
+from antpitta.scores.prevalence import prevalence_per_member
 
 
 def test_a_run_leaves_what_the_house_promises(run):
@@ -79,7 +79,7 @@ def test_resume_goes_on_after_a_kill_and_ends_with_the_same_weights(run, scapes,
     data, out = ap.open_data(scapes), tmp_path / "first"
     with pytest.raises(Killed):
         ap.train(data, recipe=str(recipe), out=out, voice=Voice(lambda text: None, tick))
-    with pytest.raises(UserMistake, match="--resume"):
+    with pytest.raises(UserError, match="--resume"):
         ap.train(data, recipe=str(recipe), out=out)
     again = ap.train(data, recipe=str(recipe), out=out, resume=True)
     for path in sorted(run.path.glob("stages/*/fold*.safetensors")):
@@ -89,7 +89,7 @@ def test_resume_goes_on_after_a_kill_and_ends_with_the_same_weights(run, scapes,
 
 
 def test_resume_refuses_another_recipe(run, scapes, recipe):
-    with pytest.raises(UserMistake, match="another recipe"):
+    with pytest.raises(UserError, match="another recipe"):
         ap.train(ap.open_data(scapes), str(recipe), run.path, changes=("seed=9",), resume=True)
 
 
@@ -161,7 +161,9 @@ def test_a_run_says_how_often_it_believes_each_species_is_there(run, scapes, tmp
     scores = read_scores(run.path / "oof_scores.parquet")
     highest = np.array([one.value.max(axis=0) for one in scores])
     said = ap.open_data(scapes).dataset.annotations
-    share = believed(highest, [one.recording for one in scores], said, scores[0].classes)
+    share = prevalence_per_member(
+        highest, [one.recording for one in scores], said, scores[0].classes
+    )
     assert tuple(table["species"]) == scores[0].classes.names
     np.testing.assert_allclose(table["prevalence"], share, atol=1e-6)
     assert not np.allclose(share, highest.mean(axis=0), atol=0.01)
@@ -201,13 +203,15 @@ def test_an_ensemble_with_a_run_that_believes_nothing_asks_its_own_scores(run, s
     ap.ensemble([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     oof = pd.read_csv(tmp_path / "out" / "oof_blended.csv").set_index("recording_id")
     said = ap.open_data(scapes).dataset.annotations
-    wanted = believed(oof.to_numpy(), list(oof.index), said, Classes(tuple(oof.columns)))
+    wanted = prevalence_per_member(
+        oof.to_numpy(), list(oof.index), said, Classes(tuple(oof.columns))
+    )
     share = pd.read_csv(tmp_path / "out" / "prevalence.csv")["prevalence"]
     np.testing.assert_allclose(share, wanted, atol=1e-4)
 
 
 def test_the_same_run_twice_is_no_ensemble(run, tmp_path):
-    with pytest.raises(UserMistake, match=r"first: is named twice; name each member once"):
+    with pytest.raises(UserError, match=r"first: is named twice; name each member once"):
         ap.ensemble([run.path, run.path / "." / "model" / ".."], tmp_path / "out")
 
 
@@ -222,18 +226,20 @@ def test_a_table_of_scores_can_be_a_member(run, scapes, tmp_path):
     assert any("does not know s7" in note for note in blended.notes)
     oof = pd.read_csv(tmp_path / "out" / "oof_blended.csv").set_index("recording_id")
     said = ap.open_data(scapes).dataset.annotations
-    wanted = believed(oof.to_numpy(), list(oof.index), said, Classes(tuple(oof.columns)))
+    wanted = prevalence_per_member(
+        oof.to_numpy(), list(oof.index), said, Classes(tuple(oof.columns))
+    )
     share = pd.read_csv(tmp_path / "out" / "prevalence.csv")["prevalence"]
     np.testing.assert_allclose(share, wanted, atol=1e-4)
     members = [tmp_path / "theirs.csv", run.path]  # a table before a run: weights go along
     blended = ap.ensemble(members, tmp_path / "weighted", weights=[1, 3])
     weight = dict(zip(blended.blend.members, blended.blend.weights[:, 0], strict=True))
     assert weight == {"theirs": 0.25, run.path.name: 0.75}
-    with pytest.raises(UserMistake, match="3 weights for 2 members"):
+    with pytest.raises(UserError, match="3 weights for 2 members"):
         ap.ensemble(members, tmp_path / "out", weights=[1, 2, 3])
-    with pytest.raises(UserMistake, match="not negative"):
+    with pytest.raises(UserError, match="not negative"):
         ap.ensemble(members, tmp_path / "out", weights=[1, -2])
-    with pytest.raises(UserMistake, match="finite"):
+    with pytest.raises(UserError, match="finite"):
         ap.ensemble(members, tmp_path / "out", weights=[1, float("inf")])
 
 
@@ -261,5 +267,5 @@ def test_init_writes_a_data_set_that_opens(scapes, tmp_path):
         absent=scapes / "train_fp.csv",
     )
     assert len(ap.open_data(path).dataset.recordings) == 12
-    with pytest.raises(UserMistake, match="is there already"):
+    with pytest.raises(UserError, match="is there already"):
         ap.init(tmp_path, audio=scapes / "train")

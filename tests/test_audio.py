@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from antpitta.files.audio import UnreadableAudio, content_key, probe, read
-from antpitta.files.flac import read_whole
+from antpitta.files.audio import UnreadableAudio, content_key, probe, read, read_whole
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx" / "audio"
 
@@ -188,5 +187,5 @@ def test_a_flac_with_a_broken_frame_is_left_to_libsndfile(tmp_path):
 def test_large_files_and_other_formats_are_not_decoded_whole(tmp_path, monkeypatch):
     assert read_whole(save(tmp_path / "a.wav", tone(8000, 1), 8000)) is None
     recording = save(tmp_path / "a.flac", tone(8000, 1), 8000)
-    monkeypatch.setattr("antpitta.files.flac.LARGEST", 7999)
+    monkeypatch.setattr("antpitta.files.audio.LARGEST", 7999)
     assert read_whole(recording) is None

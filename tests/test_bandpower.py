@@ -5,11 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from antpitta.core.drawings import Front
+from antpitta.core.features import MelConfig
 from antpitta.sound import compiled
-from antpitta.sound.bandpower import ByScipy, band_power
 from antpitta.sound.compiled import Compiled, library, owners_of, passes_of
-from antpitta.sound.logmel import LogMel, mel_matrix, picture
+from antpitta.sound.mel import BandPowerTransform, LogMel, band_power, mel_features, mel_matrix
 
 needs_compiler = pytest.mark.skipif(
     library() is None, reason="there was no C compiler when antpitta was installed"
@@ -17,7 +16,7 @@ needs_compiler = pytest.mark.skipif(
 
 
 def triangles(n, bands=12):
-    return mel_matrix(Front(n_fft=n, hop=n, bands=bands)).astype(np.float32)
+    return mel_matrix(MelConfig(n_fft=n, hop=n, bands=bands)).astype(np.float32)
 
 
 def window(n):
@@ -48,7 +47,7 @@ def test_every_length_says_what_scipy_says(n, hop, frames):
     power = Compiled.of(*given)
     assert power is not None
     wave = noise((frames - 1) * hop + n)
-    wanted = found_by(ByScipy(*given), wave, frames)
+    wanted = found_by(BandPowerTransform(*given), wave, frames)
     np.testing.assert_allclose(found_by(power, wave, frames), wanted, rtol=2e-5)
 
 
@@ -83,12 +82,12 @@ def test_what_it_cannot_do_is_left_to_scipy():
     even = triangles(256)
     assert isinstance(band_power(window(256), 64, even), Compiled)
     for n, hop in ((256, 100), (250, 50), (255, 51), (96, 3), (256, 512), (8, 2), (1 << 17, 1024)):
-        assert isinstance(band_power(window(n), hop, triangles(n)), ByScipy)
+        assert isinstance(band_power(window(n), hop, triangles(n)), BandPowerTransform)
     wide = np.ones((12, 129), dtype=np.float32)  # each bin in twelve bands
-    assert isinstance(band_power(window(256), 64, wide), ByScipy)
+    assert isinstance(band_power(window(256), 64, wide), BandPowerTransform)
     apart = np.zeros((12, 129), dtype=np.float32)
     apart[[0, 2], 5] = 1  # in two bands that are no neighbours
-    assert isinstance(band_power(window(256), 64, apart), ByScipy)
+    assert isinstance(band_power(window(256), 64, apart), BandPowerTransform)
 
 
 @needs_compiler
@@ -116,11 +115,11 @@ def test_threads_share_one_and_a_wave_may_have_gaps():
 @needs_compiler
 def test_pictures_are_the_same_without_a_compiler(monkeypatch):
     wave = noise(48_000 * 5)
-    drawn = picture(wave, LogMel(Front(), 48_000)).astype(int)
+    drawn = mel_features(wave, LogMel(MelConfig(), 48_000)).astype(int)
     monkeypatch.setattr(compiled, "library", lambda: None)
-    plain = LogMel(Front(), 48_000)
-    assert isinstance(plain._power, ByScipy)
-    apart = np.abs(picture(wave, plain).astype(int) - drawn)
+    plain = LogMel(MelConfig(), 48_000)
+    assert isinstance(plain._power, BandPowerTransform)
+    apart = np.abs(mel_features(wave, plain).astype(int) - drawn)
     assert apart.max() <= 1
     assert (apart > 0).mean() < 1e-3
 

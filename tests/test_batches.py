@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from antpitta.core.config import Network, Recipe, Windows
-from antpitta.core.drawings import Front
+from antpitta.core.config import Network, Recipe, WindowConfig
+from antpitta.core.features import MelConfig
 from antpitta.core.stages import Stage
 from antpitta.core.types import Annotation, Targets
-from antpitta.learn.batches import epoch_batches
+from antpitta.train.batches import epoch_batches
 
-FRONT = Front(sample_rate=8000, n_fft=256, hop=80, bands=16, low=50, high=4000, image=4.0)
+FRONT = MelConfig(sample_rate=8000, n_fft=256, hop=80, bands=16, low=50, high=4000, image=4.0)
 RECIPE = Recipe(
     name="tiny",
     when="tests",
     front=FRONT,  # 100 frames a second, 401 an image
-    windows=Windows(frames=64, overlap=16, scan_overlap=32),
+    windows=WindowConfig(frames=64, overlap=16, scan_overlap=32),
     network=Network(backbone="test_resnet", pretrained=False),
     stages=(Stage(name="one"),),
 )

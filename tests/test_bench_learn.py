@@ -9,6 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks.baseline import evaluate_baseline
+from benchmarks.figures import judge_labels, seconds_until
+from benchmarks.files import shipped_ablations
+from benchmarks.tables import FIGURES, Bench
+from benchmarks.test_set import read_test_set, read_truth
+from benchmarks.variants import choose_variants, read_variants
+from benchmarks.vectors import Embed, _embed, open_embed
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
@@ -20,21 +27,14 @@ from sklearn.preprocessing import StandardScaler
 
 import antpitta as ap
 from antpitta import api
-from antpitta.bench.exam import read_exam, read_truth
-from antpitta.bench.figures import judge_labels, seconds_until
-from antpitta.bench.tables import FIGURES, Bench
-from antpitta.bench.variants import choose_variants, read_variants
-from antpitta.bench.vectors import Embed, _embed, open_embed
-from antpitta.bench.yardstick import judge_yardstick
 from antpitta.cli import main
 from antpitta.core.config import parse_recipe
-from antpitta.core.drawings import Embedding
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
+from antpitta.core.features import EmbeddingConfig
 from antpitta.core.types import Classes, Dataset
-from antpitta.files.benches import shipped_ablations
 from antpitta.files.recipes import shipped_recipes
 from antpitta.files.runs import RunFolder
-from antpitta.learn.folds import deal_folds
+from antpitta.train.out_of_fold import assign_folds
 
 TINY = """
 name = "tiny"
@@ -335,7 +335,7 @@ def test_another_run_in_the_folder_is_refused(bench, measure, out, table, tmp_pa
     other = tmp_path / "table.toml"
     (tmp_path / "tiny.toml").write_text(TINY.replace("batch = 8", "batch = 4"))
     other.write_text(table.read_text())
-    with pytest.raises(UserMistake, match=r"plain: the run that is there has another recipe"):
+    with pytest.raises(UserError, match=r"plain: the run that is there has another recipe"):
         measure(out, recipe=str(other))
 
 
@@ -348,16 +348,14 @@ def test_a_chosen_ensemble_brings_its_members(table):
 
 
 def test_an_unknown_variant_is_named_with_those_there_are(measure, tmp_path):
-    with pytest.raises(
-        UserMistake, match=r"--variants plian: .*plain, again, both, plain-rescaled"
-    ):
+    with pytest.raises(UserError, match=r"--variants plian: .*plain, again, both, plain-rescaled"):
         measure(tmp_path, variants=("plian",))
 
 
 def test_a_truth_without_a_species_stops_the_bench_before_it_trains(measure, scapes, tmp_path):
     truth = pd.read_csv(scapes / "test_truth.csv")
     truth.drop(columns=["s2", "s5"]).to_csv(tmp_path / "truth.csv", index=False)
-    with pytest.raises(UserMistake, match=r"truth.csv: lacks the species s2, s5 \(2\)"):
+    with pytest.raises(UserError, match=r"truth.csv: lacks the species s2, s5 \(2\)"):
         measure(tmp_path / "out", truth=tmp_path / "truth.csv")
     assert not (tmp_path / "out").exists()
 
@@ -374,8 +372,8 @@ def test_a_truth_without_a_species_stops_the_bench_before_it_trains(measure, sca
 def test_a_truth_that_does_not_fit_is_refused(scapes, tmp_path, change, said):
     path = tmp_path / "truth.csv"
     change(pd.read_csv(scapes / "test_truth.csv")).to_csv(path, index=False)
-    with pytest.raises(UserMistake, match=said):
-        read_exam([scapes / "test"], path, None, ap.open_data(scapes).dataset)
+    with pytest.raises(UserError, match=said):
+        read_test_set([scapes / "test"], path, None, ap.open_data(scapes).dataset)
 
 
 def test_a_blank_in_the_truth_is_unknown_and_a_recording_beyond_it_is_told(scapes, tmp_path):
@@ -383,7 +381,7 @@ def test_a_blank_in_the_truth_is_unknown_and_a_recording_beyond_it_is_told(scape
     truth = pd.read_csv(scapes / "test_truth.csv").iloc[1:].astype({"s0": object})
     truth.iloc[0, 1] = ""
     truth.to_csv(path, index=False)
-    exam = read_exam([scapes / "test"], path, None, ap.open_data(scapes).dataset)
+    exam = read_test_set([scapes / "test"], path, None, ap.open_data(scapes).dataset)
     assert exam.notes == ("1 test recordings are not in the truth",)
     scores = truth.assign(**dict.fromkeys(exam.classes.names, 0.5))
     assert exam.judge(scores, "flat").cells == 3 * 8 - 1
@@ -392,8 +390,8 @@ def test_a_blank_in_the_truth_is_unknown_and_a_recording_beyond_it_is_told(scape
 def test_a_test_recording_that_is_trained_on_is_refused(scapes, tmp_path):
     shutil.copytree(scapes / "test", tmp_path / "test")
     shutil.copy(scapes / "train" / "train0000.flac", tmp_path / "test" / "renamed.flac")
-    with pytest.raises(UserMistake, match=r"renamed .*trained on too"):
-        read_exam(
+    with pytest.raises(UserError, match=r"renamed .*trained on too"):
+        read_test_set(
             [tmp_path / "test"],
             scapes / "test_truth.csv",
             None,
@@ -402,7 +400,7 @@ def test_a_test_recording_that_is_trained_on_is_refused(scapes, tmp_path):
 
 
 def test_events_of_other_recordings_are_refused(measure, scapes, tmp_path):
-    with pytest.raises(UserMistake, match="names none of the test recordings"):
+    with pytest.raises(UserError, match="names none of the test recordings"):
         measure(tmp_path, events=scapes / "train_events.csv")
 
 
@@ -437,17 +435,17 @@ def test_events_of_other_recordings_are_refused(measure, scapes, tmp_path):
 def test_a_table_of_variants_is_checked_to_its_last_setting(tmp_path, text, said):
     path = tmp_path / "t.toml"
     path.write_text(text)
-    with pytest.raises(UserMistake, match=said):
+    with pytest.raises(UserError, match=said):
         read_variants(str(path))
 
 
 def test_a_table_that_is_nowhere_is_named_with_those_that_ship():
-    with pytest.raises(UserMistake, match="quick"):
+    with pytest.raises(UserError, match="quick"):
         read_variants("nowhere")
 
 
 def test_no_seed_is_a_mistake(measure, tmp_path):
-    with pytest.raises(UserMistake, match="--seeds 0"):
+    with pytest.raises(UserError, match="--seeds 0"):
         measure(tmp_path, seeds=0)
 
 
@@ -526,9 +524,9 @@ def fake_embed(data, seconds=3.0):
 
 def test_the_yardstick_is_one_logistic_regression_a_species(scapes):
     data = ap.open_data(scapes).dataset
-    exam = read_exam([scapes / "test"], scapes / "test_truth.csv", None, data)
+    exam = read_test_set([scapes / "test"], scapes / "test_truth.csv", None, data)
     embed, asked = fake_embed(data)
-    rows = judge_yardstick(data, exam, embed, 2, SILENT)
+    rows = evaluate_baseline(data, exam, embed, 2, SILENT)
     assert [row["seed"] for row in rows] == [1, 2]
     assert rows[0]["lwlrap"] == rows[1]["lwlrap"]
     assert asked["test0000"] == [0, 1, 2, 3, 4, 5]  # 3 s every second of 8 s
@@ -556,7 +554,7 @@ def test_the_yardstick_is_one_logistic_regression_a_species(scapes):
     )
     assert (rows[0]["lwlrap"], rows[0]["macro_ap"]) == pytest.approx(earned(scores, truth))
 
-    folds = dict(zip((one.id for one in data.recordings), deal_folds(data, 3, 1), strict=True))
+    folds = dict(zip((one.id for one in data.recordings), assign_folds(data, 3, 1), strict=True))
     each = []
     for name in data.classes.names:
         mine = [box for box in boxes if box[1] == name]
@@ -571,12 +569,12 @@ def test_the_yardstick_is_one_logistic_regression_a_species(scapes):
 
 def test_a_yardstick_stands_below_the_variants(monkeypatch, measure, bench, out, scapes):
     embed, _ = fake_embed(ap.open_data(scapes).dataset)
-    monkeypatch.setattr("antpitta.api.benchmarking.open_embed", lambda name, dataset: embed)
+    monkeypatch.setattr("benchmarks.api.open_embed", lambda name, dataset: embed)
     found = measure(out, yardsticks=("models/bird.tflite",))
     assert list(found.table["variant"])[-1] == "bird"
     assert list(found.table["event F1"])[-1] == "-"
     assert set(found.agreement["rows"]) == {6}
-    with pytest.raises(UserMistake, match="--yardstick plain"):
+    with pytest.raises(UserError, match="--yardstick plain"):
         measure(out, yardsticks=("plain",))
 
 
@@ -588,7 +586,7 @@ def test_vectors_are_kept_and_asked_for_one_window_at_a_time(scapes):
         asked.append((len(wave), frames))
         return np.array([[wave.std(), len(asked)]], dtype=np.float16)
 
-    embedding = Embedding(model="x.onnx", sample_rate=16_000, seconds=2.0, content="abc")
+    embedding = EmbeddingConfig(model="x.onnx", sample_rate=16_000, seconds=2.0, content="abc")
     engine = SimpleNamespace(embedding=embedding, width=2, draw=draw)
     starts = [np.array([0.0, 6.0]), np.array([])]
     first = _embed(engine, data.recordings[:2], starts, lambda done, total: None)
@@ -603,7 +601,7 @@ def test_vectors_are_kept_and_asked_for_one_window_at_a_time(scapes):
 
 def test_a_yardstick_that_is_nowhere_is_the_users_mistake(monkeypatch):
     monkeypatch.delenv("ANTPITTA_EMBEDDING", raising=False)
-    with pytest.raises(UserMistake, match=r"nowhere\.onnx"):
+    with pytest.raises(UserError, match=r"nowhere\.onnx"):
         open_embed("nowhere.onnx", Dataset((), (), Classes(())))
 
 
@@ -640,7 +638,7 @@ def test_the_command_prints_the_table_and_where_it_lies(
 
 
 def test_a_terminal_gets_drawn_tables(bench, monkeypatch, capsys):
-    import antpitta.cli.bench as room
+    import benchmarks.cli as room
 
     class Terminal:
         is_terminal = True

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+from benchmarks import plain
+from benchmarks.predict import OURS
+from benchmarks.steps import PREPARING, say_limit
 
 from antpitta import api
-from antpitta.bench import plain
-from antpitta.bench.predict import OURS
-from antpitta.bench.steps import PREPARING, say_limit
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 
 RATE = 16_000
 
@@ -68,7 +68,7 @@ def test_the_plain_script_hears_the_recordings_windows(run, sounds):
 
 
 def test_nothing_to_time_is_the_users_mistake(run, sounds):
-    with pytest.raises(UserMistake, match="nothing would be timed"):
+    with pytest.raises(UserError, match="nothing would be timed"):
         api.bench_predict([sounds], run.model, files=0)
-    with pytest.raises(UserMistake, match="no such file or folder"):
+    with pytest.raises(UserError, match="no such file or folder"):
         api.bench_predict([sounds / "nowhere"], run.model, files=1, rounds=1)

@@ -7,22 +7,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from benchmarks.peaks import data_sheet_peak, flops_of
+from benchmarks.sections import Sections
+from benchmarks.synthetic import count_cells, synthetic_dataset, synthetic_material
+from benchmarks.train import run_train_bench
+from benchmarks.train_table import COLUMNS, Measures, limit_of
 from typer.testing import CliRunner
 
 from antpitta import api
 from antpitta.api.data import QUIET
-from antpitta.bench.peaks import data_sheet_peak, flops_of
-from antpitta.bench.sections import Sections
-from antpitta.bench.synthetic import count_cells, synthetic_dataset, synthetic_material
-from antpitta.bench.train import run_train_bench
-from antpitta.bench.train_table import COLUMNS, Measures, limit_of
 from antpitta.cli import app
 from antpitta.core.config import Network
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder
-from antpitta.learn.engine import Engine
-from antpitta.net.sed import SedNet
+from antpitta.model.network import SedNet
+from antpitta.train.compute import ComputeConfig
 
 TABLES = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx"
 HEAD = "recording_id,species_id,songtype_id,t_min,f_min,t_max,f_max\n"
@@ -175,7 +175,7 @@ def test_a_whole_run_is_trained_and_told_of(tables, tmp_path):
     assert (tmp_path / "run" / "train.csv").is_file()
     assert (tmp_path / "run" / "stages" / "taught-c2" / "oof_scores.parquet").is_file()
     again = CliRunner().invoke(app, [str(one) for one in given])
-    assert isinstance(again.exception, UserMistake)
+    assert isinstance(again.exception, UserError)
 
 
 def test_the_table_counts_steps_windows_and_shares(tables, tmp_path):
@@ -198,9 +198,9 @@ def test_the_table_counts_steps_windows_and_shares(tables, tmp_path):
 
 
 def test_what_cannot_be_measured_is_a_mistake(tables):
-    with pytest.raises(UserMistake, match="at least 2"):
+    with pytest.raises(UserError, match="at least 2"):
         api.bench_train([tables[0]], [tables[1]], recordings=1)
-    with pytest.raises(UserMistake, match="no boxes"):
+    with pytest.raises(UserError, match="no boxes"):
         api.bench_train([], [])
 
 
@@ -225,8 +225,8 @@ def test_the_limit_is_what_the_longest_stage_waits_for(row, sections, asking, sa
 def test_several_devices_and_vectors_are_not_measured():
     recipe = read_recipe("rfcx")
     given = ([], [], recipe, RunFolder(Path("nowhere")))
-    with pytest.raises(UserMistake, match="one device"):
-        run_train_bench(*given, Engine(devices=2), 4, QUIET)
+    with pytest.raises(UserError, match="one device"):
+        run_train_bench(*given, ComputeConfig(devices=2), 4, QUIET)
     vectors = SimpleNamespace(embedding=object(), name="vectors")
-    with pytest.raises(UserMistake, match="learns from vectors"):
-        run_train_bench([], [], vectors, given[3], Engine(), 4, QUIET)
+    with pytest.raises(UserError, match="learns from vectors"):
+        run_train_bench([], [], vectors, given[3], ComputeConfig(), 4, QUIET)

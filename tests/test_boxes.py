@@ -5,7 +5,7 @@ import pytest
 
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Scores
-from antpitta.scores.boxes import box_cells, presence
+from antpitta.scores.cells import box_cells, clip_scores
 from antpitta.scores.prevalence import counts_from_boxes
 
 CLASSES = Classes(("a", "b"))
@@ -43,7 +43,7 @@ def test_boxes_without_scores_or_beyond_them_make_no_cell():
 
 
 def test_presence_is_the_competition_layout():
-    table = presence([scores("x"), scores("y")])
+    table = clip_scores([scores("x"), scores("y")])
     assert list(table.columns) == ["recording_id", "a", "b"]
     assert table.iloc[1].tolist() == ["y", pytest.approx(0.7), pytest.approx(0.9)]
 

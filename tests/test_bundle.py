@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.files.bundle import LAYOUT, Bundle, read_bundle, write_bundle
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import save_tensors
@@ -87,7 +87,7 @@ def test_a_newer_bundle_replaces_the_older_one_whole(tmp_path):
 def test_a_folder_that_holds_something_else_is_never_replaced(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.jpg").write_bytes(b"x")
-    with pytest.raises(UserMistake, match="no model"):
+    with pytest.raises(UserError, match="no model"):
         write_bundle(bundle(tmp_path / "photos"), weights(tmp_path / "w"), "card")
     assert (tmp_path / "photos" / "one.jpg").exists()
 
@@ -135,7 +135,7 @@ def test_an_ensemble_carries_its_members(tmp_path):
 )
 def test_a_bundle_that_cannot_be_read_is_the_users_mistake(tmp_path, text, message):
     (tmp_path / "bundle.json").write_text(text)
-    with pytest.raises(UserMistake, match=message):
+    with pytest.raises(UserError, match=message):
         read_bundle(tmp_path)
 
 
@@ -143,13 +143,13 @@ def test_a_key_that_nobody_knows_is_damage(tmp_path):
     write_bundle(bundle(tmp_path / "model"), weights(tmp_path / "w"), "card")
     file = tmp_path / "model" / "bundle.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"extra": 1}))
-    with pytest.raises(UserMistake, match="is damaged"):
+    with pytest.raises(UserError, match="is damaged"):
         read_bundle(tmp_path / "model")
 
 
 def test_no_bundle_is_the_users_mistake(tmp_path):
     for place in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UserMistake, match="is no model"):
+        with pytest.raises(UserError, match="is no model"):
             read_bundle(place)
 
 
@@ -160,14 +160,14 @@ def test_missing_or_damaged_weights_are_the_users_mistake(tmp_path, content):
     file.unlink()
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(UserMistake, match="weights cannot be read"):
+    with pytest.raises(UserError, match="weights cannot be read"):
         found.states()
 
 
 def test_pickled_weights_are_refused(tmp_path):
     found = write_bundle(bundle(tmp_path / "model"), weights(tmp_path / "w"), "card")
     torch.save({"a": torch.ones(3)}, tmp_path / "model" / "fold0.safetensors")
-    with pytest.raises(UserMistake, match="weights cannot be read"):
+    with pytest.raises(UserError, match="weights cannot be read"):
         found.states()
     save_file({"a": torch.ones(3)}, tmp_path / "model" / "fold0.safetensors")
     assert len(found.states()) == 2

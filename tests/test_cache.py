@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from antpitta.core.types import Recording
-from antpitta.files.cache import cache_folder, cached_pictures
+from antpitta.files.cache import cache_folder, cached_features
 
 
 def recording(path, content=None):
@@ -29,7 +29,7 @@ class Pen:
 
 
 def fetch(recordings, pen, home, digest="front", **more):
-    return cached_pictures(recordings, digest, pen, folder=home, **more)
+    return cached_features(recordings, digest, pen, folder=home, **more)
 
 
 @pytest.fixture

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 from scipy.signal import periodogram
 
-from antpitta.core.errors import UserMistake
-from antpitta.sound.callers import CALLERS, Singer, call, demo_voices, singer
-from antpitta.sound.voices import MARGIN
+from antpitta.core.errors import UserError
+from antpitta.sound.species_sources import MARGIN
+from antpitta.sound.synthetic_species import (
+    CALLERS,
+    Individual,
+    call,
+    demo_species,
+    draw_individual,
+)
 
 NAMES = [caller.name for caller in CALLERS]
 every_caller = pytest.mark.parametrize("caller", CALLERS, ids=NAMES)
@@ -14,7 +20,7 @@ every_caller = pytest.mark.parametrize("caller", CALLERS, ids=NAMES)
 
 def some_calls(caller, sample_rate, count=12):
     rng = np.random.default_rng(3)
-    return [call(caller, singer(rng), rng, sample_rate) for _ in range(count)]
+    return [call(caller, draw_individual(rng), rng, sample_rate) for _ in range(count)]
 
 
 def notes_per_second(wave, sample_rate):
@@ -81,7 +87,7 @@ def test_individuals_differ_more_than_the_calls_of_one():
         return np.average(frequency[inside], weights=power[inside])
 
     rng = np.random.default_rng(0)
-    individuals = [singer(rng) for _ in range(12)]
+    individuals = [draw_individual(rng) for _ in range(12)]
     between = np.std([middle(who, 5) for who in individuals])
     within = np.std([middle(individuals[0], seed) for seed in range(12)])
     assert between > 2 * within > 0
@@ -89,14 +95,14 @@ def test_individuals_differ_more_than_the_calls_of_one():
 
 def test_partials_above_nyquist_are_left_out_rather_than_folded_down():
     caller = CALLERS[3]  # its second partial reaches 5.4 kHz
-    wave = caller.draw(Singer(), np.random.default_rng(1), 8_000)
+    wave = caller.draw(Individual(), np.random.default_rng(1), 8_000)
     frequency, power = periodogram(wave, 8_000)
     assert power[frequency > caller.high].sum() / power.sum() < 0.01
 
 
 def test_training_and_test_individuals_differ_and_a_seed_brings_them_back():
     def first_calls(side, seed):
-        voices = demo_voices(16_000, side, seed)
+        voices = demo_species(16_000, side, seed)
         assert [voice.name for voice in voices] == NAMES
         return [sing(np.random.default_rng(9)) for voice in voices for sing in voice.singers]
 
@@ -108,5 +114,5 @@ def test_training_and_test_individuals_differ_and_a_seed_brings_them_back():
 
 
 def test_a_sample_rate_that_cannot_hold_the_species_is_refused():
-    with pytest.raises(UserMistake, match="sample rate 8000"):
-        demo_voices(8_000, "train", 1)
+    with pytest.raises(UserError, match="sample rate 8000"):
+        demo_species(8_000, "train", 1)

@@ -14,16 +14,14 @@ import pytest
 from frictionless import Package
 
 from antpitta.api import predict_to
-from antpitta.archive import tables
-from antpitta.archive.camtrap import NAME, write_package
-from antpitta.archive.camtrap_rows import MEDIATYPES
-from antpitta.archive.journal import Entry
-from antpitta.archive.placing import Survey, home_of
 from antpitta.cli import main
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.files.audio import SUFFIXES
-from antpitta.files.places import Place, Places
-from antpitta.files.recordings import Listed
+from antpitta.files.deployments import Deployment, Deployments
+from antpitta.files.recordings import ListedFile
+from antpitta.predict import tables
+from antpitta.predict.camtrapdp import MEDIATYPES, NAME, DeploymentInfo, common_root, write_package
+from antpitta.predict.journal import JournalEntry
 
 spec = importlib.util.spec_from_file_location(
     "camtrap_schemas", Path(__file__).with_name("camtrap_schemas.py")
@@ -33,9 +31,9 @@ spec.loader.exec_module(SCHEMAS)
 FILES = ("datapackage.json", "deployments.csv", "media.csv", "observations.csv")
 WEST = timezone(timedelta(hours=-4))
 PLACES = {
-    "bog": Place("bog", 51.25, 4.5, ZoneInfo("Europe/Brussels")),
-    "El Yunque": Place("El Yunque", 18.3, -65.8, WEST, 250),
-    "plain": Place("plain", -1.5, 10.0),
+    "bog": Deployment("bog", 51.25, 4.5, ZoneInfo("Europe/Brussels")),
+    "El Yunque": Deployment("El Yunque", 18.3, -65.8, WEST, 250),
+    "plain": Deployment("plain", -1.5, 10.0),
 }
 
 
@@ -55,14 +53,14 @@ def errors_of(folder):
 
 def entry(path, *spans, began=None, site=None, species="Strix aluco", **more):
     events = tuple((a, b, 500.0, 2000.0, species, 0.9, "m") for a, b in spans)
-    return Entry(path, (1, 1), seconds=60.0, began=began, site=site, events=events, **more)
+    return JournalEntry(path, (1, 1), seconds=60.0, began=began, site=site, events=events, **more)
 
 
 def write(tmp_path, *entries, places=PLACES, size=2):
     """The package of these entries, in parts of some."""
-    listed = [(Listed(one.path.stem, one.path), one) for one in entries]
+    listed = [(ListedFile(one.path.stem, one.path), one) for one in entries]
     parts = [listed[i : i + size] for i in range(0, len(listed), size)]
-    survey = Survey(Places(places), home_of([tmp_path]))
+    survey = DeploymentInfo(Deployments(places), common_root([tmp_path]))
     packed = write_package(lambda: iter(parts), tmp_path / "out", survey)
     return packed, tmp_path / "out" / NAME
 
@@ -210,7 +208,7 @@ def test_what_people_wrote_into_the_descriptor_stays(package, tmp_path):
     assert again["spatial"] == {"type": "Point", "coordinates": [4.5, 51.25]}
     for broken, said in (("{", "mend or delete"), ("[]", "no JSON object")):
         path.write_text(broken, encoding="utf-8")
-        with pytest.raises(UserMistake, match=said):
+        with pytest.raises(UserError, match=said):
             write(tmp_path, one)
 
 
@@ -225,9 +223,9 @@ def test_paths_that_the_standard_bars_are_told_in_another_way(tmp_path):
 
 
 def test_a_file_from_elsewhere_is_told_from_the_root(tmp_path):
-    survey = Survey(Places({"bog": PLACES["bog"]}), tmp_path / "elsewhere")
+    survey = DeploymentInfo(Deployments({"bog": PLACES["bog"]}), tmp_path / "elsewhere")
     one = entry(Path("/sound/a.wav"), began="2025-01-01T10:00:00")
-    write_package(lambda: iter([[(Listed("a", one.path), one)]]), tmp_path, survey)
+    write_package(lambda: iter([[(ListedFile("a", one.path), one)]]), tmp_path, survey)
     assert table(tmp_path / NAME, "media")["filePath"].tolist() == ["sound/a.wav"]
 
 
@@ -236,9 +234,9 @@ def test_home_is_the_folder_that_holds_all_roots(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     file = tmp_path / "x" / "b" / "s.wav"
     file.touch()
-    assert home_of([tmp_path / "x" / "a"]) == tmp_path / "x" / "a"
-    assert home_of([tmp_path / "x" / "a", file]) == tmp_path / "x"
-    assert home_of([tmp_path / "x" / "a" / ".." / "b"]) == tmp_path / "x" / "b"
+    assert common_root([tmp_path / "x" / "a"]) == tmp_path / "x" / "a"
+    assert common_root([tmp_path / "x" / "a", file]) == tmp_path / "x"
+    assert common_root([tmp_path / "x" / "a" / ".." / "b"]) == tmp_path / "x" / "b"
 
 
 def test_without_any_recording_there_is_no_package(package, tmp_path):
@@ -305,11 +303,11 @@ def test_predict_writes_the_same_package_however_often_it_was_stopped(
 
 def test_predict_says_what_the_package_lacks(run, archive, sites, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(UserMistake, match="site, latitude, longitude and timezone"):
+    with pytest.raises(UserError, match="site, latitude, longitude and timezone"):
         predict_to(run.model, [archive], out, formats=(NAME,))
     assert not out.exists()
     sites.write_text("site,latitude,longitude\nS1,18.3,-65.8\nS2,18.4,-65.9\n")
-    with pytest.raises(UserMistake, match="all lack no site or no time zone"):
+    with pytest.raises(UserError, match="all lack no site or no time zone"):
         predict_to(run.model, [archive], out, formats=("csv", NAME), places=sites)
     assert json.loads((out / "run.json").read_text())["counts"]["recordings"] == 4
     sites.write_text("site,latitude,longitude,timezone\nS1,18.3,-65.8,-4\n")

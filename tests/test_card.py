@@ -6,7 +6,7 @@ import pandas as pd
 from antpitta.core.types import Classes
 from antpitta.report.canvas import NONE
 from antpitta.report.card import escape, render_card, write_table
-from antpitta.report.story import StageResult, Story
+from antpitta.report.results import RunReport, StageResult
 from antpitta.scores.bootstrap import Interval
 from antpitta.scores.evaluate import COUNTS, FIGURES, Report
 from antpitta.sound.supervision import Supervision
@@ -34,7 +34,7 @@ def report():
 def story():
     present, absent = np.array([[3, 0, 0, 1]]), np.array([[0, 5, 7, 0]])
     names = ("coqui", "a|b_c", "owl", "wren")
-    return Story(
+    return RunReport(
         title='Frogs: "loud" ones',
         stages=(StageResult("masked", "all windows", report()),),
         supervision=Supervision(Classes(names), ("r",), present, absent, 100 - present - absent),
@@ -88,7 +88,7 @@ def test_a_table_keeps_its_columns_whatever_the_names():
 
 
 def test_what_is_missing_is_said_to_be_missing():
-    card = render_card(Story())
+    card = render_card(RunReport())
     assert headings(card) == HEADINGS
     assert "Not stated: ask before you use the model." in card
     assert "license:" not in card

@@ -4,10 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
-from antpitta.scores.cells import cells_of, check_cells, left_out, matrices, whole_truth
-from antpitta.scores.tables import some
+from antpitta.scores.cells import (
+    cell_matrices,
+    check_cells,
+    judged_cell_scores,
+    truth_cells,
+    unmatched,
+)
+from antpitta.scores.tables import list_names
 
 FROGS = Classes(("coqui", "whistler", "bullfrog"))
 
@@ -18,7 +24,7 @@ def cells(*rows):
 
 
 def test_the_score_of_a_present_species_is_its_highest_present_box():
-    judged = matrices(
+    judged = cell_matrices(
         cells(
             ("b", "coqui", False, 0.9),  # louder, but not the call
             ("b", "coqui", True, 0.2),
@@ -44,27 +50,29 @@ def test_the_order_of_the_rows_does_not_matter():
             )
         ]
     )
-    forth, back = matrices(table, FROGS), matrices(table[::-1], FROGS)
+    forth, back = cell_matrices(table, FROGS), cell_matrices(table[::-1], FROGS)
     for one, other in zip(forth, back, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_unmerged_rows_stay_one_by_one_and_in_order():
     table = cells(("b", "coqui", True, 0.2), ("a", "coqui", False, 0.5), ("b", "coqui", True, 0.1))
-    judged = matrices(table, FROGS, merge=False)
+    judged = cell_matrices(table, FROGS, merge=False)
     assert judged.recordings == ["b", "a", "b"]
     np.testing.assert_array_equal(judged.scores[:, 0], [0.2, 0.5, 0.1])
     assert judged.known.sum() == 3
-    pd.testing.assert_frame_equal(cells_of(judged, judged.scores, FROGS), table, check_dtype=False)
+    pd.testing.assert_frame_equal(
+        judged_cell_scores(judged, judged.scores, FROGS), table, check_dtype=False
+    )
 
 
 def test_negative_scores_are_kept_and_unknown_cells_are_zero():
-    judged = matrices(cells(("a", "coqui", False, -4.0)), FROGS)
+    judged = cell_matrices(cells(("a", "coqui", False, -4.0)), FROGS)
     np.testing.assert_array_equal(judged.scores, [[-4, 0, 0]])
 
 
 def test_no_cells_are_no_rows():
-    judged = matrices(cells(), FROGS)
+    judged = cell_matrices(cells(), FROGS)
     assert judged.truth.shape == (0, 3)
     assert judged.recordings == []
 
@@ -94,7 +102,7 @@ SCORES = pd.DataFrame(
 
 
 def test_whole_truth_joins_by_name_and_id_and_never_by_position():
-    found = whole_truth(TRUTH, SCORES)
+    found = truth_cells(TRUTH, SCORES)
     assert list(found.itertuples(index=False, name=None)) == [
         ("x", "s0", True, 0.6),
         ("x", "s1", False, 0.3),
@@ -105,7 +113,7 @@ def test_whole_truth_joins_by_name_and_id_and_never_by_position():
 
 
 def test_what_the_truth_does_not_ask_for_is_counted():
-    beyond = left_out(TRUTH, SCORES)
+    beyond = unmatched(TRUTH, SCORES)
     assert beyond.recordings == ("z",)
     assert beyond.species == ("s9",)
     assert beyond.unknown == 0
@@ -113,14 +121,14 @@ def test_what_the_truth_does_not_ask_for_is_counted():
 
 def test_a_blank_in_the_truth_is_unknown_and_not_absent():
     truth = TRUTH.assign(s1=[None, 1])
-    assert len(whole_truth(truth, SCORES)) == 3
-    assert left_out(truth, SCORES).unknown == 1
+    assert len(truth_cells(truth, SCORES)) == 3
+    assert unmatched(truth, SCORES).unknown == 1
 
 
 def test_ids_that_a_reader_took_for_numbers_still_meet():
     truth = pd.DataFrame({"recording_id": [7, 8], "s0": [True, False]})
     scores = pd.DataFrame({"recording_id": ["8", "7"], "s0": ["0.1", "0.9"]})
-    assert whole_truth(truth, scores)["score"].tolist() == [0.9, 0.1]
+    assert truth_cells(truth, scores)["score"].tolist() == [0.9, 0.1]
 
 
 @pytest.mark.parametrize(
@@ -139,10 +147,10 @@ def test_ids_that_a_reader_took_for_numbers_still_meet():
     ],
 )
 def test_a_table_that_cannot_be_judged_is_the_users_to_mend(truth, scores, message):
-    with pytest.raises(UserMistake, match=message) as mistake:
-        whole_truth(truth, scores)
+    with pytest.raises(UserError, match=message) as mistake:
+        truth_cells(truth, scores)
     assert "\n" not in str(mistake.value)
 
 
 def test_a_long_list_is_cut_and_counted():
-    assert some([f"r{i}" for i in range(9)]) == "r0, r1, r2, ... (9)"
+    assert list_names([f"r{i}" for i in range(9)]) == "r0, r1, r2, ... (9)"

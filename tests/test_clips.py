@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from antpitta.core.errors import UserMistake
-from antpitta.files import clips
-from antpitta.files.clips import read_backgrounds, read_clips
-from antpitta.sound.voices import SIDES, voices_of
+from antpitta.core.errors import UserError
+from antpitta.files import simulated as clips
+from antpitta.files.simulated import read_backgrounds, read_clips
+from antpitta.sound.species_sources import SIDES, species_sources
 
 FROGS = Path(__file__).parents[1].parent / "shared" / "data" / "frogs"
 
@@ -60,7 +60,7 @@ def test_a_folder_without_clips_is_the_users_mistake(tmp_path, made):
     folder = tmp_path / "clips"
     if made:
         (folder / "frog").mkdir(parents=True)
-    with pytest.raises(UserMistake, match=r"one folder per species|no such folder"):
+    with pytest.raises(UserError, match=r"one folder per species|no such folder"):
         read_clips(folder, 16_000)
 
 
@@ -101,13 +101,13 @@ def test_a_stretch_has_the_length_asked_for_or_all_there_is(tmp_path):
 
 def test_a_background_that_ends_before_its_stated_length_begins_anew(tmp_path):
     path = put(tmp_path / "a.wav", 1.0)
-    background = clips.Background(path, 0, 10**6, 16_000, 16_000)
+    background = clips.BackgroundFile(path, 0, 10**6, 16_000, 16_000)
     for seed in range(4):
         assert len(background(np.random.default_rng(seed), 12_000)) >= 8000
 
 
 def test_no_background_is_the_users_mistake(tmp_path):
-    with pytest.raises(UserMistake, match="no backgrounds"):
+    with pytest.raises(UserError, match="no backgrounds"):
         read_backgrounds([tmp_path], 16_000)
 
 
@@ -115,6 +115,6 @@ def test_real_clips_become_voices_in_the_band_that_the_species_is_known_for():
     if not FROGS.is_dir():
         pytest.skip("no real clips beside the project")
     peepers = {"spring-peeper": read_clips(FROGS, 16_000)[0]["spring-peeper"]}
-    voice = voices_of(peepers, 16_000, np.random.default_rng(1))["train"][0]
+    voice = species_sources(peepers, 16_000, np.random.default_rng(1))["train"][0]
     assert 2000 < voice.low < 2800 < voice.high < 3700  # the peep lies near 3 kHz
     assert 0.3 < voice.duration < 2

@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 
 from antpitta.api import predict_to
-from antpitta.archive import actors
-from antpitta.archive import cluster as archive_cluster
-from antpitta.archive.choir import Choir
-from antpitta.archive.journal import GONE, Entry, Journal
-from antpitta.archive.predict import stamp_of
-from antpitta.core.errors import UserMistake
-from antpitta.files.bundle import read_bundle
-from antpitta.files.parcel import pack, unpack
-from antpitta.files.recordings import Listed, list_files
+from antpitta.core.errors import UserError
+from antpitta.files.bundle import bundle_from_bytes, bundle_to_bytes, read_bundle
+from antpitta.files.recordings import ListedFile, list_files
+from antpitta.predict import cluster as actors
+from antpitta.predict import cluster as archive_cluster
+from antpitta.predict.journal import GONE, Journal, JournalEntry
+from antpitta.predict.pipeline import file_stamp
+from antpitta.predict.predictor import Predictor
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 pytestmark = pytest.mark.timeout(300)
@@ -123,19 +122,21 @@ class Told:
     """A register that others write in as well."""
 
     def __init__(self, before):
-        self.own, self.before = actors.Register(), before
+        self.own, self.before = actors.AttemptRegister(), before
 
     def __call__(self, verb, what):
         return (getattr(self.own, verb)(what) or 0) + self.before.get(what, 0)
 
 
 def batch(files):
-    rows = [actors.row_of(i, file, stamp_of(file.path)) for i, file in enumerate(files)]
+    rows = [actors.file_to_row(i, file, file_stamp(file.path)) for i, file in enumerate(files)]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def hearer(run, before, monkeypatch):
-    own = actors.Hearer(pack(read_bundle(run.model)), None, Choir, version("antpitta"))
+    own = actors.PredictionWorker(
+        bundle_to_bytes(read_bundle(run.model)), None, Predictor, version("antpitta")
+    )
     monkeypatch.setattr(ray, "get", lambda parcel: parcel)
     own._tell = Told(before)
     return own
@@ -144,17 +145,17 @@ def hearer(run, before, monkeypatch):
 def test_a_block_done_again_leaves_out_only_the_file_that_killed_thrice(run, archive, monkeypatch):
     own = hearer(run, {"block 0": 3, "file 1": 2, "file 2": 1}, monkeypatch)
     files = list_files([archive])[0][3:6]
-    came = [actors.entry_in(one) for one in own(batch(files))["entry"]]
+    came = [actors.unpack_entry(one) for one in own(batch(files))["entry"]]
     assert [bool(one.reason) for one in came] == [False, True, False]
     assert came[1].stamp == GONE  # --resume tries it again
-    assert came[0].stamp == stamp_of(files[0].path)
+    assert came[0].stamp == file_stamp(files[0].path)
     assert own._tell.own.begun == {"file 1": 1}
 
 
 @pytest.mark.parametrize(
     ("trouble", "error", "said"),
     [
-        (UserMistake("s3://b/x: no network; wait"), UserMistake, "s3://b/x: no network; wait"),
+        (UserError("s3://b/x: no network; wait"), UserError, "s3://b/x: no network; wait"),
         (ZeroDivisionError("x"), RuntimeError, "Traceback.*ZeroDivisionError"),
     ],
 )
@@ -168,24 +169,24 @@ def test_what_would_be_every_files_trouble_comes_back_as_an_answer(
     own._hear = fails
     [answer] = own(batch(list_files([archive])[0][:1]))["entry"]
     with pytest.raises(error, match=f"(?s){said}"):
-        actors.entry_in(answer)
+        actors.unpack_entry(answer)
 
 
 def test_workers_of_another_version_are_refused(run, archive, monkeypatch):
     own = hearer(run, {}, monkeypatch)
     own.wrote = "0.0.1"
     [answer] = own(batch(list_files([archive])[0][:1]))["entry"]
-    with pytest.raises(UserMistake, match=r"not 0.0.1; install one version everywhere"):
-        actors.entry_in(answer)
+    with pytest.raises(UserError, match=r"not 0.0.1; install one version everywhere"):
+        actors.unpack_entry(answer)
 
 
 def test_a_node_without_the_archive_is_told_from_a_file_that_is_gone(archive, tmp_path):
     file = list_files([archive])[0][3]
-    lost = Entry(file.path, stamp_of(file.path), f"{file.path}: No such file or directory")
+    lost = JournalEntry(file.path, file_stamp(file.path), f"{file.path}: No such file or directory")
     with Journal(tmp_path, {}, resume=False) as journal:
-        with pytest.raises(UserMistake, match="is there, but a worker does not see it; mount"):
+        with pytest.raises(UserError, match="is there, but a worker does not see it; mount"):
             archive_cluster._keep(file, lost, journal, lambda *told: None)
-        gone = Listed("x", tmp_path / "x.wav")
+        gone = ListedFile("x", tmp_path / "x.wav")
         lost = replace(lost, path=gone.path)
         archive_cluster._keep(gone, lost, journal, lambda *told: None)
         assert [one.path for one in journal.read(iter([file.path, gone.path]))] == [gone.path]
@@ -238,9 +239,9 @@ def test_a_finished_archive_starts_no_cluster(run, archive, tmp_path, monkeypatc
 
 def test_a_parcel_is_the_same_model(run, tmp_path):
     bundle = read_bundle(run.model)
-    there = unpack(pack(bundle), tmp_path)
+    there = bundle_from_bytes(bundle_to_bytes(bundle), tmp_path)
     assert there.digest == bundle.digest
-    assert pack(there) == pack(bundle)
+    assert bundle_to_bytes(there) == bundle_to_bytes(bundle)
 
 
 @pytest.mark.parametrize(
@@ -252,13 +253,13 @@ def test_a_parcel_is_the_same_model(run, tmp_path):
     ],
 )
 def test_what_cannot_be_asked_for_is_the_users_mistake(run, archive, tmp_path, asked, said):
-    with pytest.raises(UserMistake, match=said):
+    with pytest.raises(UserError, match=said):
         predict_to(run.model, [archive], tmp_path, **asked)
 
 
 def test_without_ray_the_remedy_is_named(run, archive, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserMistake, match=r"pip install 'antpitta\[ray\]'"):
+    with pytest.raises(UserError, match=r"pip install 'antpitta\[ray\]'"):
         predict_to(run.model, [archive], tmp_path, engine="ray")
 
 
@@ -272,7 +273,7 @@ def test_a_cluster_that_is_not_there_is_one_line_at_once(
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", fails)
-    with pytest.raises(UserMistake, match="no Ray cluster can be reached") as said:
+    with pytest.raises(UserError, match="no Ray cluster can be reached") as said:
         predict_to(run.model, [archive], tmp_path, engine="ray", address=address)
     assert "\n" not in str(said.value)
 

@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from antpitta.core.config import Recipe, Windows, parse_recipe
-from antpitta.core.drawings import Front
-from antpitta.core.errors import UserMistake
+from antpitta.core.config import Recipe, WindowConfig, parse_recipe
+from antpitta.core.errors import UserError
+from antpitta.core.features import MelConfig
 from antpitta.core.stages import Stage
 
 
@@ -34,12 +34,12 @@ def table(**more):
     ],
 )
 def test_an_unknown_key_is_refused_by_its_name(more, key):
-    with pytest.raises(UserMistake, match=f"my.toml: .*{key}"):
+    with pytest.raises(UserError, match=f"my.toml: .*{key}"):
         parse_recipe(table(**more), "my.toml")
 
 
 def test_every_wrong_key_is_named_in_one_line():
-    with pytest.raises(UserMistake) as caught:
+    with pytest.raises(UserError) as caught:
         parse_recipe(table(seeed=1, folds=1), "my.toml")
     said = str(caught.value)
     assert "seeed" in said
@@ -87,7 +87,7 @@ def test_a_stage_can_be_left_out():
     ],
 )
 def test_a_change_that_reaches_nothing_is_the_users_mistake(change, message):
-    with pytest.raises(UserMistake, match=message):
+    with pytest.raises(UserError, match=message):
         parse_recipe(table(), "my.toml", (change,))
 
 
@@ -103,7 +103,7 @@ def test_a_change_that_reaches_nothing_is_the_users_mistake(change, message):
     ],
 )
 def test_a_stage_builds_only_on_stages_before_it(stages, message):
-    with pytest.raises(UserMistake, match=message):
+    with pytest.raises(UserError, match=message):
         parse_recipe(table(stages=stages), "my.toml")
 
 
@@ -113,7 +113,7 @@ def test_no_stage_can_take_the_folder_of_anothers_cycle():
         {"name": "b", "pseudo": {"teacher": "a", "cycles": 2}},
         {"name": "b-c2"},
     ]
-    with pytest.raises(UserMistake, match="b-c2"):
+    with pytest.raises(UserError, match="b-c2"):
         parse_recipe(table(stages=stages), "my.toml")
 
 
@@ -122,17 +122,17 @@ def test_no_stage_can_take_the_folder_of_anothers_cycle():
 )
 def test_bands_must_be_heard_at_the_sample_rate(front):
     with pytest.raises(ValueError, match="must hold"):
-        Front(**front)
+        MelConfig(**front)
 
 
 @pytest.mark.parametrize("key", ["overlap", "scan_overlap"])
 def test_windows_that_never_advance_are_refused(key):
     with pytest.raises(ValueError, match="never advances"):
-        Windows(frames=50, **{"overlap": 10, "scan_overlap": 20, key: 50})
+        WindowConfig(frames=50, **{"overlap": 10, "scan_overlap": 20, key: 50})
 
 
 def test_a_minute_is_3751_frames_and_a_time_becomes_a_frame_as_in_the_recipe():
-    front = Front()
+    front = MelConfig()
     assert front.frames_of(60.0) == 3751
     grid = front.grid_of(0.0, 60.0)
     assert (grid.frames, grid.start) == (3751, 0.0)
@@ -154,11 +154,11 @@ def test_a_minute_is_3751_frames_and_a_time_becomes_a_frame_as_in_the_recipe():
     ],
 )
 def test_a_long_recording_is_several_images(duration, images):
-    assert Front().images_of(duration) == images
+    assert MelConfig().images_of(duration) == images
 
 
 def test_images_lie_end_to_end_and_leave_out_less_than_a_frame():
-    front = Front(image=7.3)
+    front = MelConfig(image=7.3)
     for duration in (3.0, 7.3, 21.9, 36.5, 86_400.0, 59.999979):
         images = front.images_of(duration)
         assert images[0][0] == 0.0
@@ -169,7 +169,7 @@ def test_images_lie_end_to_end_and_leave_out_less_than_a_frame():
 
 
 def test_touched_never_loses_a_box_nor_leaves_the_grid():
-    grid = Front().grid_of(60.0, 120.0)
+    grid = MelConfig().grid_of(60.0, 120.0)
     assert grid.touched(60.0, 60.001) == slice(0, 1)
     assert grid.touched(59.0, 60.5).start == 0
     assert grid.touched(119.9, 500.0) == slice(int(3751 * 59.9 / 60), 3751)
@@ -183,7 +183,7 @@ def test_equal_settings_have_equal_digests_and_others_do_not():
     one, two = parse_recipe(table(), "a"), parse_recipe(table(), "b")
     other = parse_recipe(table(), "a", ("stages.masked.rate=1e-3",))
     assert one.digest == two.digest != other.digest
-    assert one.front.digest == other.front.digest != Front(range=70.0).digest
+    assert one.front.digest == other.front.digest != MelConfig(range=70.0).digest
 
 
 def test_a_recipe_survives_json():

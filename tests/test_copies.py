@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from antpitta.core.config import Paste, Recipe
+from antpitta.core.config import OverlayConfig, Recipe
 from antpitta.core.stages import Stage
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
-from antpitta.learn.copies import hearing_copies, plan_copies
-from antpitta.learn.material import gather_material
+from antpitta.train.data import build_training_data
+from antpitta.train.overlays import plan_overlays, read_with_overlays
 
 RATE = 8000
 NAMES = ("a", "b", "c", "d")
@@ -39,7 +39,7 @@ DATA = Dataset(
     ),
     Classes(("frog", "bird")),
 )
-ALWAYS = Paste(copies=1, chance=1.0, gain=0.0)
+ALWAYS = OverlayConfig(copies=1, chance=1.0, gain=0.0)
 
 
 def sound(rec, start, stop, rate):
@@ -53,7 +53,7 @@ def sound(rec, start, stop, rate):
 
 
 def test_a_call_goes_where_its_species_is_absent_within_its_fold():
-    (copy,) = plan_copies(DATA, FOLDS, ALWAYS, 1)
+    (copy,) = plan_overlays(DATA, FOLDS, ALWAYS, 1)
     assert copy.host == 1
     assert copy.recording.id == "b+1"
     assert copy.recording.path == DATA.recordings[1].path
@@ -66,8 +66,8 @@ def test_a_call_goes_where_its_species_is_absent_within_its_fold():
 
 
 def test_an_absent_box_that_a_call_touches_is_no_longer_said():
-    once = Paste(copies=30, chance=0.5, gain=0.0)
-    for copy in plan_copies(DATA, FOLDS, once, 1):
+    once = OverlayConfig(copies=30, chance=0.5, gain=0.0)
+    for copy in plan_overlays(DATA, FOLDS, once, 1):
         if len(copy.laid) == 1:  # the two boxes overlap
             assert [one.present for one in copy.boxes if one.label == "frog"] == [True]
             return
@@ -75,19 +75,19 @@ def test_an_absent_box_that_a_call_touches_is_no_longer_said():
 
 
 def test_no_copies_are_made_unless_asked_for():
-    assert plan_copies(DATA, FOLDS, Paste(), 1) == []
+    assert plan_overlays(DATA, FOLDS, OverlayConfig(), 1) == []
 
 
 def test_equal_seeds_give_equal_plans_and_other_seeds_others():
-    many = Paste(copies=3, chance=0.5)
-    plans = [[c.digest for c in plan_copies(DATA, FOLDS, many, seed)] for seed in (1, 1, 2)]
+    many = OverlayConfig(copies=3, chance=0.5)
+    plans = [[c.digest for c in plan_overlays(DATA, FOLDS, many, seed)] for seed in (1, 1, 2)]
     assert plans[0] == plans[1] != plans[2]
 
 
 def test_a_copy_sounds_as_its_host_with_the_call_as_far_above_its_background():
-    copies = plan_copies(DATA, FOLDS, ALWAYS, 1)
+    copies = plan_overlays(DATA, FOLDS, ALWAYS, 1)
     one = replace(copies[0], laid=copies[0].laid[:1])
-    hear = hearing_copies(sound, [one], DATA, RATE)
+    hear = read_with_overlays(sound, [one], DATA, RATE)
     mixed, host = hear(one.recording, 0, 10, RATE), sound(DATA.recordings[1], 0, 10, RATE)
     new = mixed - host
     assert np.abs(new[: 5 * RATE]).max() == 0
@@ -99,16 +99,16 @@ def test_a_copy_sounds_as_its_host_with_the_call_as_far_above_its_background():
 
 
 def test_a_copy_is_laid_at_the_rate_that_it_is_asked_for():
-    one = plan_copies(DATA, FOLDS, ALWAYS, 1)[0]
-    hear = hearing_copies(sound, [one], DATA, RATE)
+    one = plan_overlays(DATA, FOLDS, ALWAYS, 1)[0]
+    hear = read_with_overlays(sound, [one], DATA, RATE)
     twice = hear(one.recording, 0, 10, 2 * RATE)
     assert len(twice) == 20 * RATE
     np.testing.assert_allclose(twice[::2], hear(one.recording, 0, 10, RATE), atol=2e-3)
 
 
 def test_recordings_themselves_are_heard_as_they_are():
-    copies = plan_copies(DATA, FOLDS, ALWAYS, 1)
-    hear = hearing_copies(sound, copies, DATA, RATE)
+    copies = plan_overlays(DATA, FOLDS, ALWAYS, 1)
+    hear = read_with_overlays(sound, copies, DATA, RATE)
     for one in DATA.recordings:
         np.testing.assert_array_equal(hear(one, 0, 10, RATE), sound(one, 0, 10, RATE))
 
@@ -121,9 +121,9 @@ def test_copies_are_learnt_from_by_whoever_learns_from_the_host():
             "windows": {"frames": 20, "overlap": 0, "scan_overlap": 0},
         }
     )  # fmt: skip
-    copies = plan_copies(DATA, FOLDS, ALWAYS, 1)
+    copies = plan_overlays(DATA, FOLDS, ALWAYS, 1)
     drawn = [np.ones((101, 128), dtype=np.uint8)] * (4 + len(copies))
-    material = gather_material(DATA, recipe, drawn, torch.device("cpu"), copies)
+    material = build_training_data(DATA, recipe, drawn, torch.device("cpu"), copies)
     assert material.with_copies(np.array([1])).tolist() == [1, 4]
     assert material.with_copies(np.array([2, 3])).tolist() == [2, 3]
     windows = material.windows_of(np.array([4]))

@@ -5,20 +5,14 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from antpitta.core.errors import Finding, UserMistake
+from antpitta.core.errors import Finding, UserError
 from antpitta.core.types import EVERY_CLASS, Annotation, Recording
-from antpitta.files.dataset import (
-    DataSource,
-    match_tables,
-    open_dataset,
-    read_source,
-    write_source,
-)
+from antpitta.files.dataset import DataSource, match_tables, open_dataset, read_source, write_source
 from antpitta.files.formats import Table
-from antpitta.files.recordings import Found
+from antpitta.files.recordings import FoundRecordings
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx"
-FOUND = Found(
+FOUND = FoundRecordings(
     (
         Recording("a", Path("/data/north/a.wav"), 8000, 80000),
         Recording("b", Path("/data/south/b.wav"), 8000, 80000),
@@ -97,7 +91,8 @@ def test_rows_of_an_ambiguous_name_are_left_out_and_reported():
         Recording(f"{home}/x", Path(f"/data/{home}/x.wav"), 8000, 80000) for home in ("m", "n")
     )
     opened = match_tables(
-        Found((*FOUND.recordings, *twins), ()), [table(said("a", "owl"), said("x", "owl"))]
+        FoundRecordings((*FOUND.recordings, *twins), ()),
+        [table(said("a", "owl"), said("x", "owl"))],
     )
     (finding,) = opened.findings
     assert "1 of 2 rows are left out as ambiguous, the first: 2 recordings" in finding.what
@@ -109,7 +104,7 @@ def test_rows_of_an_ambiguous_name_are_left_out_and_reported():
 def test_findings_of_reading_are_kept_in_order():
     one, two = (Finding(name, None, "what", "remedy", False) for name in "ab")
     opened = match_tables(
-        Found(FOUND.recordings, (one,)),
+        FoundRecordings(FOUND.recordings, (one,)),
         [table(said("a", "owl"), findings=(two,), unvalidated=5)],
     )
     assert opened.findings == (one, two)
@@ -127,7 +122,7 @@ def test_findings_of_reading_are_kept_in_order():
     ],
 )
 def test_nothing_to_learn_from_is_the_users_mistake(tables, words):
-    with pytest.raises(UserMistake, match=words):
+    with pytest.raises(UserError, match=words):
         match_tables(FOUND, tables)
 
 
@@ -170,13 +165,13 @@ def test_a_path_seen_from_elsewhere_is_written_from_the_files_folder(tmp_path, m
 def test_a_source_with_a_mistake_is_refused_with_its_key(tmp_path, text, words):
     path = tmp_path / "antpitta.toml"
     path.write_text(text)
-    with pytest.raises(UserMistake, match=words) as told:
+    with pytest.raises(UserError, match=words) as told:
         read_source(path)
     assert str(path) in str(told.value)
 
 
 def test_a_source_that_is_not_there_says_how_to_make_one(tmp_path):
-    with pytest.raises(UserMistake, match="'antpitta init' writes one"):
+    with pytest.raises(UserError, match="'antpitta init' writes one"):
         read_source(tmp_path)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from antpitta.files.distinct import distinct, name_paths
+from antpitta.files.recordings import short_names, short_path_names
 
 
 def test_as_few_folders_as_tell_paths_apart(tmp_path):
@@ -11,17 +11,22 @@ def test_as_few_folders_as_tell_paths_apart(tmp_path):
     for path in paths:
         path.mkdir(parents=True)
     home = tmp_path.name
-    assert name_paths(paths[:3]) == ["seed1-quick", "seed2-quick", "best"]
-    assert name_paths(paths) == [f"{home}-seed1-quick", "seed2-quick", "best", "old-seed1-quick"]
+    assert short_path_names(paths[:3]) == ["seed1-quick", "seed2-quick", "best"]
+    assert short_path_names(paths) == [
+        f"{home}-seed1-quick",
+        "seed2-quick",
+        "best",
+        "old-seed1-quick",
+    ]
 
 
 def test_a_table_loses_its_suffix_and_a_folder_does_not(tmp_path):
     (tmp_path / "v1.2").mkdir()
-    assert name_paths([tmp_path / "theirs.csv", tmp_path / "v1.2"]) == ["theirs", "v1.2"]
+    assert short_path_names([tmp_path / "theirs.csv", tmp_path / "v1.2"]) == ["theirs", "v1.2"]
 
 
 def test_what_nothing_tells_apart_keeps_its_last_name():
-    assert distinct([["a", "b/a"], ["a", "b/a"], ["a", "c/a"]]) == ["b/a", "b/a", "c/a"]
-    assert distinct([]) == []
-    twice = name_paths([Path("/x/run"), Path("/x/run")])
+    assert short_names([["a", "b/a"], ["a", "b/a"], ["a", "c/a"]]) == ["b/a", "b/a", "c/a"]
+    assert short_names([]) == []
+    twice = short_path_names([Path("/x/run"), Path("/x/run")])
     assert twice == ["x-run", "x-run"]

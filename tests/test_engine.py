@@ -15,17 +15,17 @@ from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 import antpitta as ap
-import antpitta.learn.train as room
-from antpitta.core.errors import UserMistake
-from antpitta.core.stages import Loss, Stage
+import antpitta.train.training as room
+from antpitta.core.errors import UserError
+from antpitta.core.stages import LossConfig, Stage
 from antpitta.core.types import Targets
 from antpitta.files.runs import load_tensors, read_scores
-from antpitta.learn import keepers
-from antpitta.learn.batches import epoch_batches
-from antpitta.learn.engine import Engine, Shell, Voice, build_fabric, work_on
-from antpitta.learn.keepers import Patient, Reader
-from antpitta.learn.ready import ALONE, Place, lay_out, loss_of, part_of
-from antpitta.net.sed import SedNet
+from antpitta.model.network import SedNet
+from antpitta.train import checkpoints as keepers
+from antpitta.train.batches import epoch_batches
+from antpitta.train.checkpoints import ReadOnlyStore, ThrottledStore
+from antpitta.train.compute import CompiledModel, ComputeConfig, Voice, build_fabric, run_on_devices
+from antpitta.train.device_batch import ALONE, ProcessRank, batch_loss, part_of, prepare_batch
 
 # ---- the loss of the parts is the loss of the whole
 
@@ -45,18 +45,20 @@ def lesson(material):
 def gradients(net, batch, material, stage, place):
     twin = deepcopy(net)
     rng, device = np.random.default_rng(7), torch.device("cpu")
-    loss = loss_of(twin, lay_out(batch, material, stage, rng, device, place=place), stage, None)
+    loss = batch_loss(
+        twin, prepare_batch(batch, material, stage, rng, device, place=place), stage, None
+    )
     loss.backward()
     return loss.detach(), [p.grad for p in twin.parameters() if p.grad is not None]
 
 
 LOSSES = [
-    Loss(),
-    Loss(reduce="sum"),
-    Loss(reduce="both", focal=1.0),
-    Loss(reduce="cells", pull=0.1),
-    Loss(reduce="cells", unknown="absent"),
-    Loss(on="boxes", reduce="both"),
+    LossConfig(),
+    LossConfig(reduce="sum"),
+    LossConfig(reduce="both", focal=1.0),
+    LossConfig(reduce="cells", pull=0.1),
+    LossConfig(reduce="cells", unknown="absent"),
+    LossConfig(on="boxes", reduce="both"),
 ]
 
 
@@ -71,7 +73,8 @@ def test_the_mean_gradient_of_all_parts_is_that_of_the_whole_batch(
     (batch,) = epoch_batches(stage, staged_material, recordings, lesson(staged_material), rng)
     whole, wanted = gradients(net, batch, staged_material, stage, ALONE)
     parts = [
-        gradients(net, batch, staged_material, stage, Place(rank, world)) for rank in range(world)
+        gradients(net, batch, staged_material, stage, ProcessRank(rank, world))
+        for rank in range(world)
     ]
     assert sum(part[0] for part in parts) / world == pytest.approx(float(whole), rel=1e-5)
     assert not torch.allclose(parts[0][0], whole, rtol=1e-3)  # else the test says nothing
@@ -82,7 +85,7 @@ def test_the_mean_gradient_of_all_parts_is_that_of_the_whole_batch(
 def test_parts_share_out_every_window_once_and_leave_a_small_batch_whole():
     for size in range(1, 30):
         for world in (1, 2, 3, 8):
-            parts = part_of(size, Place(0, world))
+            parts = part_of(size, ProcessRank(0, world))
             assert np.concatenate([np.arange(size)[p] for p in parts]).tolist() == list(range(size))
             assert len(parts) == (world if size >= 2 * world else 1)
             assert len(parts) == 1 or min(p.stop - p.start for p in parts) >= 2
@@ -93,7 +96,7 @@ def test_a_batch_too_small_to_share_counts_once(staged_material, net):
     batch = epoch_batches(stage, staged_material, np.arange(6), None, np.random.default_rng(1))[0]
     whole = gradients(net, batch, staged_material, stage, ALONE)
     for rank in range(2):
-        found = gradients(net, batch, staged_material, stage, Place(rank, 2))
+        found = gradients(net, batch, staged_material, stage, ProcessRank(rank, 2))
         assert found[0] == whole[0]
 
 
@@ -103,10 +106,12 @@ def test_all_parts_show_the_same_masks_and_mix_within_themselves(staged_material
     off = stage.model_copy(update={"mixup": 0.0, "last_mixup": 0.0})
     device = torch.device("cpu")
     parts = [
-        lay_out(batch, staged_material, stage, np.random.default_rng(5), device, None, Place(r, 2))
+        prepare_batch(
+            batch, staged_material, stage, np.random.default_rng(5), device, None, ProcessRank(r, 2)
+        )
         for r in (0, 1)
     ]
-    whole = lay_out(batch, staged_material, off, np.random.default_rng(5), device)
+    whole = prepare_batch(batch, staged_material, off, np.random.default_rng(5), device)
     assert torch.equal(torch.cat([part.pixels for part in parts]), whole.pixels)
     assert (whole.pixels == 0).any()
     for part in parts:
@@ -127,9 +132,9 @@ import numpy as np
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder
-from antpitta.learn.engine import Engine, Voice, build_fabric, work_on
-from antpitta.learn.folds import deal_folds
-from antpitta.learn.train import train_drawn
+from antpitta.train.compute import Engine, Voice, build_fabric, work_on
+from antpitta.train.out_of_fold import deal_folds
+from antpitta.train.training import train_drawn
 
 FROZEN = ("network.frozen=true", "network.heights=each", "stages.crops.mixup=0",
           "stages.taught.last_mixup=0", "stages.masked.loss.on=boxes", "stages.masked.rate=0.01")
@@ -231,22 +236,22 @@ SILENT = Voice(lambda text: None, lambda *progress: None)
 @pytest.mark.parametrize(
     ("engine", "says"),
     [
-        (Engine(precision="8-bit"), "take one of auto, 32-true, bf16-mixed"),
-        (Engine(devices=0), "at least one"),
-        (Engine(device="cuda", devices=99), "GPU"),
-        (Engine(device="abacus"), "take cpu, cuda or auto"),
-        (Engine(devices=2, compile=True), "one device"),
+        (ComputeConfig(precision="8-bit"), "take one of auto, 32-true, bf16-mixed"),
+        (ComputeConfig(devices=0), "at least one"),
+        (ComputeConfig(device="cuda", devices=99), "GPU"),
+        (ComputeConfig(device="abacus"), "take cpu, cuda or auto"),
+        (ComputeConfig(devices=2, compile=True), "one device"),
     ],
 )
 def test_an_engine_that_is_not_there_is_a_mistake(engine, says):
-    with pytest.raises(UserMistake, match=says):
+    with pytest.raises(UserError, match=says):
         build_fabric(engine)
 
 
 def test_a_cpu_computes_in_single_precision_unless_asked(monkeypatch):
-    fabric = build_fabric(Engine(device="cpu"))
+    fabric = build_fabric(ComputeConfig(device="cpu"))
     assert fabric.strategy.precision.precision == "32-true"
-    fabric = build_fabric(Engine(device="cpu", precision="bf16-mixed"))
+    fabric = build_fabric(ComputeConfig(device="cpu", precision="bf16-mixed"))
     assert fabric.strategy.precision.precision == "bf16-mixed"
 
 
@@ -268,21 +273,21 @@ def test_what_a_process_says_is_heard_and_its_mistake_comes_out_as_such():
         voice.say("begun")
         voice.tick("one", 1, 2, 0.5)
         if fail:
-            raise UserMistake("a table is missing; give it")
+            raise UserError("a table is missing; give it")
         return 5
 
-    engine = Engine(device="cpu", devices=2)
+    engine = ComputeConfig(device="cpu", devices=2)
     fabric = Elsewhere(accelerator="cpu", devices=1)
-    assert work_on(engine, fabric, voice, work, False) == 5
+    assert run_on_devices(engine, fabric, voice, work, False) == 5
     assert heard == ["begun", ("one", 1)]
-    with pytest.raises(UserMistake, match="a table is missing; give it"):
-        work_on(engine, fabric, voice, work, True)
+    with pytest.raises(UserError, match="a table is missing; give it"):
+        run_on_devices(engine, fabric, voice, work, True)
 
     def breaks(fabric, voice):
         raise RuntimeError("a bug")
 
     with pytest.raises(ProcessRaisedException, match="a bug"):
-        work_on(engine, fabric, SILENT, breaks)
+        run_on_devices(engine, fabric, SILENT, breaks)
 
 
 class Posted(Elsewhere):
@@ -318,13 +323,13 @@ def test_checkpoints_are_kept_now_and_then_and_by_one_process_only(monkeypatch):
 
     now = [100.0]
     monkeypatch.setattr(keepers.time, "monotonic", lambda: now[0])
-    patient = Patient(Keeper(), now[0])
+    patient = ThrottledStore(Keeper(), now[0])
     for epoch in range(1, 8):
         now[0] += 6.0  # patience is 20
         patient.save(epoch, {})
     assert [epoch for epoch, _ in kept] == [4]
     assert patient.load() == (4, {})
-    reader = Reader(patient)
+    reader = ReadOnlyStore(patient)
     reader.save(9, {})
     assert reader.load() == (4, {})
 
@@ -334,7 +339,7 @@ def test_a_shell_is_compiled_once_and_takes_the_next_weights(staged_recipe, monk
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: compiled.append(self))
     monkeypatch.setattr(torch, "compile", lambda call, **how: call)
     one, two = (SedNet(staged_recipe.network, 3, bands=32) for _ in range(2))
-    shell = Shell()
+    shell = CompiledModel()
     taken = shell.take(one)
     assert taken is one
     assert shell.take(two) is one

@@ -5,12 +5,12 @@ import openvino
 import pytest
 import torch
 
-from antpitta.core.config import Network, Windows
-from antpitta.net import engines
-from antpitta.net.engines import Vino, faster_float, filled
-from antpitta.net.export import to_int8, to_openvino
-from antpitta.net.sed import SedNet
-from antpitta.net.torch_engine import Torch
+from antpitta.core.config import Network, WindowConfig
+from antpitta.model import inference as engines
+from antpitta.model.export import to_int8, to_openvino
+from antpitta.model.inference import OpenVinoBackend, fastest_float, padded_length
+from antpitta.model.network import SedNet
+from antpitta.model.torch_inference import TorchBackend
 
 WHOLE, BANDS, CLASSES = 500, 32, 3
 TINY = Network(backbone="test_efficientnet", pretrained=False)
@@ -52,8 +52,8 @@ def exported(nets):
 @pytest.mark.parametrize("frames", [WHOLE, WHOLE - 70, 200, 33, 1])
 def test_an_exported_network_hears_what_its_folds_hear(nets, exported, frames):
     image = image_of(frames)
-    wanted = Torch(nets, WHOLE).hear(image)
-    found = Vino(exported, "f32", len(nets), 1).hear(image)
+    wanted = TorchBackend(nets, WHOLE).hear(image)
+    found = OpenVinoBackend(exported, "f32", len(nets), 1).hear(image)
     assert len(found) == len(nets)
     for mine, its in zip(found, wanted, strict=True):
         assert mine.shape == its.shape == (-(-frames // nets[0].stride), CLASSES)
@@ -64,8 +64,8 @@ def test_the_file_of_a_network_hears_as_the_network_does(nets, exported, tmp_pat
     openvino.save_model(exported, tmp_path / "network.xml", compress_to_fp16=False)
     image = image_of(WHOLE)
     for mine, its in zip(
-        Vino(tmp_path / "network.xml", "f32", 2, 1).hear(image),
-        Vino(exported, "f32", 2, 1).hear(image),
+        OpenVinoBackend(tmp_path / "network.xml", "f32", 2, 1).hear(image),
+        OpenVinoBackend(exported, "f32", 2, 1).hear(image),
         strict=True,
     ):
         np.testing.assert_allclose(mine, its, atol=1e-6)
@@ -76,7 +76,7 @@ def test_int8_hears_nearly_the_same(nets, exported):
     small = to_int8(exported, images[:6])
     kinds = {op.get_type_name() for op in small.get_ops()}
     assert "FakeQuantize" in kinds  # else it would be the same network
-    plain, eight = (Vino(model, "f32", 2, 1) for model in (exported, small))
+    plain, eight = (OpenVinoBackend(model, "f32", 2, 1) for model in (exported, small))
     for image in images[6:]:
         a, b = np.stack(plain.hear(image)), np.stack(eight.hear(image))
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.95
@@ -84,9 +84,9 @@ def test_int8_hears_nearly_the_same(nets, exported):
 
 
 def test_an_image_of_one_window_is_heard_alike_whole_and_by_windows(nets):
-    window = Windows(frames=512, overlap=0, scan_overlap=0)
+    window = WindowConfig(frames=512, overlap=0, scan_overlap=0)
     image = image_of(WHOLE)
-    whole, cut = Torch(nets, WHOLE), Torch(nets, WHOLE, window)
+    whole, cut = TorchBackend(nets, WHOLE), TorchBackend(nets, WHOLE, window)
     assert whole.unit == cut.unit
     for a, b in zip(whole.hear(image), cut.hear(image), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -95,7 +95,7 @@ def test_an_image_of_one_window_is_heard_alike_whole_and_by_windows(nets):
 def test_many_threads_hear_through_one_engine(exported):
     from concurrent.futures import ThreadPoolExecutor
 
-    engine = Vino(exported, "f32", 2, 2)
+    engine = OpenVinoBackend(exported, "f32", 2, 2)
     images = [image_of(WHOLE - 40 * (i % 4), i) for i in range(16)]
     alone = [engine.hear(image) for image in images]
     with ThreadPoolExecutor(4) as pool:
@@ -105,7 +105,7 @@ def test_many_threads_hear_through_one_engine(exported):
 
 
 def test_what_a_longer_image_left_behind_is_not_heard_in_a_shorter_one(exported):
-    engine = Vino(exported, "f32", 2, 1)
+    engine = OpenVinoBackend(exported, "f32", 2, 1)
     short = image_of(WHOLE - 60)
     before = engine.hear(short)
     engine.hear(image_of(WHOLE, 5))
@@ -113,19 +113,25 @@ def test_what_a_longer_image_left_behind_is_not_heard_in_a_shorter_one(exported)
 
 
 def test_images_are_filled_up_to_a_few_lengths_without_a_remainder():
-    assert filled(1876, 1876, 8) == 1888
-    assert filled(3751, 3751, 32) == 3776
-    assert {filled(frames, 3751, 32) for frames in range(1, 3752)} == {256, 480, 960, 1888, 3776}
-    assert filled(4000, 3751, 32) == 4000  # longer than any image: as it is
+    assert padded_length(1876, 1876, 8) == 1888
+    assert padded_length(3751, 3751, 32) == 3776
+    assert {padded_length(frames, 3751, 32) for frames in range(1, 3752)} == {
+        256,
+        480,
+        960,
+        1888,
+        3776,
+    }
+    assert padded_length(4000, 3751, 32) == 4000  # longer than any image: as it is
 
 
 def test_the_faster_of_two_floats_is_found_by_trial(monkeypatch):
     capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     asked = []
     monkeypatch.setattr(engines, "_timed", lambda ask, given: asked.append(0) or len(asked) % 2)
-    faster_float.cache_clear()
-    found = faster_float()  # the first, float32, takes 1 s, the second none
-    faster_float.cache_clear()
+    fastest_float.cache_clear()
+    found = fastest_float()  # the first, float32, takes 1 s, the second none
+    fastest_float.cache_clear()
     assert found == ("bf16" if "BF16" in capable else "f32")
     monkeypatch.undo()
-    assert faster_float() in ("f32", "bf16")
+    assert fastest_float() in ("f32", "bf16")

@@ -9,15 +9,21 @@ from scipy.special import expit, logit
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
-from antpitta.scores.blend import Blend
-from antpitta.scores.cells import Matrices, cells_of
-from antpitta.scores.ensemble import blend, fit_blend, nested_cells, plain_blend
-from antpitta.scores.evaluate import evaluate
-from antpitta.scores.members import Member, member_from_table, members_from_cells
-from antpitta.scores.ranks import POINTS, RankReference
-from antpitta.scores.weights import align, weigh_by_auc, weigh_by_fit
+from antpitta.scores.cells import CellMatrices, judged_cell_scores
+from antpitta.scores.ensemble.blend import (
+    POINTS,
+    Blend,
+    RankReference,
+    blend_members,
+    fit_blend,
+    nested_cells,
+    plain_blend,
+)
+from antpitta.scores.ensemble.members import Member, member_from_table, members_from_cells
+from antpitta.scores.ensemble.weights import align_logits, auc_weights, fit_weights
+from antpitta.scores.evaluate import evaluate_cells
 
 FROGS = Classes(("coqui", "whistler"))
 NAN = np.nan
@@ -35,7 +41,7 @@ def judged(truth, known=None):
     truth = np.array(truth, dtype=bool)
     known = np.ones_like(truth) if known is None else np.array(known, dtype=bool)
     names = [f"r{i:04d}" for i in range(len(truth))]
-    return Matrices(truth, known, np.zeros(truth.shape), names)
+    return CellMatrices(truth, known, np.zeros(truth.shape), names)
 
 
 def world(rows=300, classes=4, skills=(2.0, 1.0, 0.0), seed=1, share=0.3):
@@ -54,10 +60,10 @@ def world(rows=300, classes=4, skills=(2.0, 1.0, 0.0), seed=1, share=0.3):
 
 def test_a_mean_is_weighted():
     members = [member("a", [[0.2, 0.4]]), member("b", [[0.6, 0.0]])]
-    np.testing.assert_allclose(blend(members, "mean"), [[0.4, 0.2]])
-    np.testing.assert_allclose(blend(members, "mean", np.array([3, 1])), [[0.3, 0.3]])
+    np.testing.assert_allclose(blend_members(members, "mean"), [[0.4, 0.2]])
+    np.testing.assert_allclose(blend_members(members, "mean", np.array([3, 1])), [[0.3, 0.3]])
     by_class = np.array([[1, 0], [0, 1]])
-    np.testing.assert_allclose(blend(members, "mean", by_class), [[0.6 * 0 + 0.2, 0.0]])
+    np.testing.assert_allclose(blend_members(members, "mean", by_class), [[0.6 * 0 + 0.2, 0.0]])
 
 
 def test_weights_are_those_of_the_kept_blend_and_of_each_fold():
@@ -74,9 +80,9 @@ def test_weights_are_those_of_the_kept_blend_and_of_each_fold():
 def test_a_sharp_blend_is_the_mean_with_more_certainty():
     members = [member("a", [[0.1], [0.7], [0.5]]), member("b", [[0.3], [0.9], [0.5]])]
     # odds 1/4, 4 and 1, to the power of 3/2
-    np.testing.assert_allclose(blend(members, "sharp"), [[1 / 9], [8 / 9], [0.5]])
+    np.testing.assert_allclose(blend_members(members, "sharp"), [[1 / 9], [8 / 9], [0.5]])
     ends = [member("a", [[0.0], [1.0]]), member("b", [[0.0], [1.0]])]
-    np.testing.assert_allclose(blend(ends, "sharp"), [[0], [1]], atol=1e-6)
+    np.testing.assert_allclose(blend_members(ends, "sharp"), [[0], [1]], atol=1e-6)
 
 
 def test_a_sharp_blend_is_nearer_the_truth_than_a_mean_of_calibrated_members():
@@ -89,13 +95,13 @@ def test_a_sharp_blend_is_nearer_the_truth_than_a_mean_of_calibrated_members():
         return model.predict_proba(part)[:, 1:]
 
     members = [member(f"m{i}", calibrated(part)) for i, part in enumerate(parts)]
-    mean, sharp = (((blend(members, by) - truth) ** 2).mean() for by in ("mean", "sharp"))
+    mean, sharp = (((blend_members(members, by) - truth) ** 2).mean() for by in ("mean", "sharp"))
     assert sharp < mean - 0.01
 
 
 def test_a_member_that_does_not_know_a_species_leaves_it_to_the_others():
     members = [member("a", [[0.2, 0.4]]), member("b", [[0.6, NAN]])]
-    np.testing.assert_allclose(blend(members, "mean"), [[0.4, 0.4]])
+    np.testing.assert_allclose(blend_members(members, "mean"), [[0.4, 0.4]])
     kept = plain_blend(members, FROGS, "mean")
     np.testing.assert_array_equal(kept.weights, [[0.5, 1], [0.5, 0]])
     assert kept.missing() == {"b": ("whistler",)}
@@ -103,7 +109,7 @@ def test_a_member_that_does_not_know_a_species_leaves_it_to_the_others():
 
 def test_ranks_are_within_the_class_and_ties_share_theirs():
     first, second = rng(2).integers(1, 6, (20, 2)) / 7, rng(3).random((20, 2))
-    found = blend([member("a", first), member("b", second)], "rank")
+    found = blend_members([member("a", first), member("b", second)], "rank")
     twin = [(rankdata(scores, axis=0) - 0.5) / 20 for scores in (first, second)]
     np.testing.assert_allclose(found, np.mean(twin, axis=0))
 
@@ -136,7 +142,7 @@ def test_a_class_without_reference_ranks_by_its_score():
 def test_aligned_logits_have_the_first_members_mean_and_deviation():
     first, second = rng(1).normal(1, 2, (50, 3)), rng(2).normal(-4, 0.5, (50, 3))
     known = rng(3).random((50, 3)) < 0.5
-    slopes, offsets = align([member("a", expit(first)), member("b", expit(second))], known)
+    slopes, offsets = align_logits([member("a", expit(first)), member("b", expit(second))], known)
     moved = slopes[1] * second + offsets[1]
     assert (slopes[0], offsets[0]) == pytest.approx((1, 0))
     assert moved[known].mean() == pytest.approx(first[known].mean())
@@ -147,18 +153,20 @@ def test_alignment_looks_only_at_species_that_both_know():
     first = expit(rng(1).normal(0, 1, (50, 2)))
     first[:, 1] = NAN
     second = expit(np.stack([rng(2).normal(-4, 1, 50), rng(3).normal(9, 1, 50)], axis=1))
-    slopes, offsets = align([member("a", first), member("b", second)], np.ones((50, 2), bool))
+    slopes, offsets = align_logits(
+        [member("a", first), member("b", second)], np.ones((50, 2), bool)
+    )
     moved = slopes[1] * logit(second[:, 0]) + offsets[1]
     assert moved.mean() == pytest.approx(logit(first[:, 0]).mean())
 
 
 def test_members_without_a_common_species_or_without_spread_keep_their_slope():
     nothing_shared = [member("a", [[0.2, NAN], [0.4, NAN]]), member("b", [[NAN, 0.1], [NAN, 0.3]])]
-    slopes, offsets = align(nothing_shared, np.ones((2, 2), bool))
+    slopes, offsets = align_logits(nothing_shared, np.ones((2, 2), bool))
     assert slopes.tolist() == [1, 1]
     assert offsets.tolist() == [0, 0]
     constant = [member("a", [[0.2], [0.4]]), member("b", [[0.5], [0.5]])]
-    slopes, offsets = align(constant, np.ones((2, 1), bool))
+    slopes, offsets = align_logits(constant, np.ones((2, 1), bool))
     assert slopes.tolist() == [1, 1]
     assert offsets[1] == pytest.approx(logit([0.2, 0.4]).mean())
 
@@ -170,7 +178,7 @@ def test_weights_by_auc_are_what_lies_above_chance():
         member("b", [[0.9, 0.1], [0.8, 0.1], [0.7, 0.1], [0.1, 0.1]]),  # 3 of 4 pairs
         member("c", [[0.1, 0.1], [0.9, 0.1], [0.2, 0.1], [0.8, 0.1]]),  # upside down
     ]
-    weights = weigh_by_auc(members, truth, np.ones_like(truth))
+    weights = auc_weights(members, truth, np.ones_like(truth))
     np.testing.assert_allclose(weights[:, 0], [2 / 3, 1 / 3, 0])
     np.testing.assert_allclose(weights[:, 1], weights[:, 0])  # always present: as elsewhere
 
@@ -186,23 +194,23 @@ def test_an_ensemble_by_auc_worked_out_by_hand():
 
 
 def test_the_common_fit_is_a_logistic_regression(monkeypatch):
-    monkeypatch.setattr("antpitta.scores.weights.LOOSE", 1e-6)  # no species leaves it
+    monkeypatch.setattr("antpitta.scores.ensemble.weights.LOOSE", 1e-6)  # no species leaves it
     members, whole, _ = world(rows=400, classes=1, skills=(2.0, 1.2))
     logits = [logit(one.scores) for one in members]
     heard = np.concatenate(logits, axis=1)
     twin = LogisticRegression(C=1.0, tol=1e-8).fit(heard, whole.truth[:, 0]).coef_[0]
-    found = weigh_by_fit(members, logits, whole.truth, whole.known)
+    found = fit_weights(members, logits, whole.truth, whole.known)
     np.testing.assert_allclose(found[:, 0], twin / twin.sum(), atol=1e-3)
 
 
 def test_how_common_a_species_is_does_not_enter_the_weights(monkeypatch):
-    monkeypatch.setattr("antpitta.scores.weights.LOOSE", 1e-6)
+    monkeypatch.setattr("antpitta.scores.ensemble.weights.LOOSE", 1e-6)
     members, whole, _ = world(rows=500, classes=2, skills=(2.0, 1.0))
     logits = [logit(one.scores) for one in members]
-    found = weigh_by_fit(members, logits, whole.truth, whole.known)
+    found = fit_weights(members, logits, whole.truth, whole.known)
     # the second species' logits all shifted, as of a model that finds it everywhere
     shifted = [one + np.array([0.0, 5.0]) for one in logits]
-    again = weigh_by_fit(members, shifted, whole.truth, whole.known)
+    again = fit_weights(members, shifted, whole.truth, whole.known)
     np.testing.assert_allclose(again, found, atol=1e-3)
 
 
@@ -217,7 +225,7 @@ def test_a_fit_finds_who_is_good_and_gives_noise_next_to_nothing():
 
 
 def test_species_that_a_member_lacks_do_not_count_against_it_elsewhere(monkeypatch):
-    monkeypatch.setattr("antpitta.scores.weights.LOOSE", 1e-6)
+    monkeypatch.setattr("antpitta.scores.ensemble.weights.LOOSE", 1e-6)
     draw, classes = rng(2), Classes(tuple(f"s{i}" for i in range(6)))
     truth = draw.random((500, 6)) < 0.3
     heard = 1.5 * truth + draw.normal(size=truth.shape)  # by both; their own noise is small
@@ -305,7 +313,7 @@ def test_a_species_lost_later_goes_to_those_who_have_it():
     assert fitted.weights[:, 0].tolist() == [0, 1]
     found = fitted.apply([member("a", useless), member("b", [[NAN], [NAN]])])
     np.testing.assert_allclose(found, useless)
-    with pytest.raises(UserMistake, match="no member scores species coqui"):
+    with pytest.raises(UserError, match="no member scores species coqui"):
         fitted.apply([member("a", [[NAN]]), member("b", [[NAN]])])
 
 
@@ -319,26 +327,26 @@ def test_no_rows_are_no_scores():
 
 def test_what_cannot_be_blended_is_refused():
     members, whole, classes = world(rows=10)
-    with pytest.raises(UserMistake, match="fitted on judged cells"):
-        blend(members, "auc")
-    with pytest.raises(UserMistake, match="no ensemble by 'median'"):
-        blend(members, "median")
-    with pytest.raises(UserMistake, match="no members"):
-        blend([], "mean")
-    with pytest.raises(UserMistake, match=r"two members have one name: m0 \(1\)"):
-        blend([members[0], members[0]], "mean")
-    with pytest.raises(UserMistake, match="finds its weights itself"):
+    with pytest.raises(UserError, match="fitted on judged cells"):
+        blend_members(members, "auc")
+    with pytest.raises(UserError, match="no ensemble by 'median'"):
+        blend_members(members, "median")
+    with pytest.raises(UserError, match="no members"):
+        blend_members([], "mean")
+    with pytest.raises(UserError, match=r"two members have one name: m0 \(1\)"):
+        blend_members([members[0], members[0]], "mean")
+    with pytest.raises(UserError, match="finds its weights itself"):
         fit_blend(members, judged(np.eye(10, 4)), "fit", classes, np.ones(3))
-    with pytest.raises(UserMistake, match="weights must be"):
-        blend(members, "mean", np.array([1, -1, 1]))
+    with pytest.raises(UserError, match="weights must be"):
+        blend_members(members, "mean", np.array([1, -1, 1]))
     with pytest.raises(ValueError, match="same rows and classes"):
-        blend([members[0], members[1].take(np.arange(10) < 5)], "mean")
+        blend_members([members[0], members[1].take(np.arange(10) < 5)], "mean")
     with pytest.raises(ValueError, match="judged"):
         fit_blend([m.take(np.arange(10) < 5) for m in members], whole, "auc", classes)
-    with pytest.raises(UserMistake, match="the blend is of"):
+    with pytest.raises(UserError, match="the blend is of"):
         plain_blend(members, classes, "mean").apply(members[:2])
     unknown = [member(m.name, np.full((10, 4), NAN)) for m in members]
-    with pytest.raises(UserMistake, match=r"no member scores species s0, s1, s2, \.\.\. \(4\)"):
+    with pytest.raises(UserError, match=r"no member scores species s0, s1, s2, \.\.\. \(4\)"):
         fit_blend(unknown, whole, "fit", classes)
 
 
@@ -355,7 +363,7 @@ def test_a_member_refuses_scores_that_are_none(scores, message):
 
 
 def auc_of(cells, classes):
-    return evaluate(cells, classes, "", draws=0, rng=rng()).macro_auc.value
+    return evaluate_cells(cells, classes, "", draws=0, rng=rng()).macro_auc.value
 
 
 @pytest.mark.parametrize("by", ["auc", "fit"])
@@ -364,7 +372,9 @@ def test_random_members_look_good_in_sample_and_like_chance_nested(by):
     for seed in range(5):  # one world's chance alone strays by 0.06
         members, whole, classes = world(rows=60, classes=3, skills=[0.0] * 12, seed=seed, share=0.5)
         folds = {name: i % 3 for i, name in enumerate(whole.recordings)}
-        in_sample = cells_of(whole, fit_blend(members, whole, by, classes).apply(members), classes)
+        in_sample = judged_cell_scores(
+            whole, fit_blend(members, whole, by, classes).apply(members), classes
+        )
         flattered.append(auc_of(in_sample, classes))
         honest.append(auc_of(nested_cells(members, whole, folds, by, classes), classes))
     assert np.mean(flattered) > np.mean(honest) + 0.07
@@ -410,7 +420,7 @@ def test_nested_cells_are_the_judged_cells():
 
 def test_nesting_needs_folds():
     members, whole, classes = world(rows=6)
-    with pytest.raises(UserMistake, match="two or more"):
+    with pytest.raises(UserError, match="two or more"):
         nested_cells(members, whole, dict.fromkeys(whole.recordings, 0), "auc", classes)
     with pytest.raises(ValueError, match="no fold for recordings r0000"):
         nested_cells(members, whole, {}, "auc", classes)
@@ -431,7 +441,7 @@ def test_a_table_of_anyone_becomes_a_member_by_name():
 
 def test_logits_are_taken_for_logits_only_if_asked():
     table = TABLE.assign(whistler=[-2.0, 0.0, 2.0])
-    with pytest.raises(UserMistake, match="holds 2 for whistler in x, which is no probability"):
+    with pytest.raises(UserError, match="holds 2 for whistler in x, which is no probability"):
         member_from_table(table, ["x"], FROGS, name="theirs")
     found = member_from_table(table, ["x", "y"], FROGS, name="theirs", logits=True)
     np.testing.assert_allclose(found.scores[:, 1], expit([2, 0]))
@@ -451,7 +461,7 @@ def test_logits_are_taken_for_logits_only_if_asked():
     ],
 )
 def test_a_table_that_is_no_member_is_the_users_to_mend(table, message):
-    with pytest.raises(UserMistake, match=message):
+    with pytest.raises(UserError, match=message):
         member_from_table(table, ["x", "y"], FROGS, name="theirs")
 
 
@@ -479,7 +489,7 @@ def test_runs_become_members_on_the_same_rows():
 
 def test_runs_judged_on_other_cells_do_not_mix():
     runs = {"run 1": cells([0.9, 0.2, 0.4]), "run 2": cells([0.3, 0.1, 0.8])[:2]}
-    with pytest.raises(UserMistake, match=r"run 2 and run 1 .* same cells \(2 and 3 rows\)"):
+    with pytest.raises(UserError, match=r"run 2 and run 1 .* same cells \(2 and 3 rows\)"):
         members_from_cells(runs, FROGS)
-    with pytest.raises(UserMistake, match="no run"):
+    with pytest.raises(UserError, match="no run"):
         members_from_cells({}, FROGS)

@@ -15,10 +15,15 @@ from sklearn.metrics import (
 
 from antpitta.core.types import Classes
 from antpitta.scores.bootstrap import draw_weights, interval, rank_rows, weighted_figures
-from antpitta.scores.cells import Matrices, cells_of
-from antpitta.scores.curves import area_under_roc, average_precision, precision_recall
-from antpitta.scores.evaluate import evaluate, from_json, to_json
-from antpitta.scores.metrics import label_precisions, lwlrap
+from antpitta.scores.cells import CellMatrices, judged_cell_scores
+from antpitta.scores.evaluate import evaluate_cells, report_from_json, report_to_json
+from antpitta.scores.metrics import (
+    area_under_roc,
+    average_precision,
+    label_precisions,
+    lwlrap,
+    precision_recall,
+)
 
 FROGS = Classes(("coqui", "whistler", "bullfrog"))
 
@@ -39,7 +44,9 @@ def random_cells(recordings, classes, seed=3, share=0.2):
     scores = 1 / (1 + np.exp(-(1.5 * truth + draw.normal(size=truth.shape))))
     names = [f"r{i:05d}" for i in range(recordings)]
     species = Classes(tuple(f"s{i}" for i in range(classes)))
-    return cells_of(Matrices(truth, np.ones_like(truth), scores, names), scores, species), species
+    return judged_cell_scores(
+        CellMatrices(truth, np.ones_like(truth), scores, names), scores, species
+    ), species
 
 
 BOXES = cells(
@@ -54,7 +61,7 @@ BOXES = cells(
 
 
 def test_a_report_worked_out_by_hand():
-    report = evaluate(BOXES, FROGS, "run 1", draws=0, rng=rng())
+    report = evaluate_cells(BOXES, FROGS, "run 1", draws=0, rng=rng())
     # a: the absent whistler outranks the coqui, 1/2; c: whistler first, 1; b is not counted
     assert report.lwlrap.value == pytest.approx(3 / 4)
     assert (report.recordings, report.cells, report.ranked) == (4, 7, 2)
@@ -74,7 +81,7 @@ def test_a_report_worked_out_by_hand():
 
 
 def test_a_species_that_nobody_judged_is_nan_and_has_no_curve():
-    report = evaluate(BOXES, FROGS, "run 1", draws=20, rng=rng())
+    report = evaluate_cells(BOXES, FROGS, "run 1", draws=20, rng=rng())
     bullfrog = report.per_species.iloc[2]
     assert bullfrog[["ap", "ap_low", "auc", "auc_high", "lwlrap"]].isna().all()
     assert bullfrog["present"] == 0
@@ -83,27 +90,27 @@ def test_a_species_that_nobody_judged_is_nan_and_has_no_curve():
 
 def test_a_lone_present_box_earns_nothing():
     lone = cells(*[(f"r{i}", "coqui", True, 0.1) for i in range(5)])
-    report = evaluate(lone, FROGS, "run", draws=10, rng=rng())
+    report = evaluate_cells(lone, FROGS, "run", draws=10, rng=rng())
     assert report.ranked == 0
     assert np.isnan([report.lwlrap.value, report.lwlrap.low, report.macro_ap.value]).all()
 
 
 def test_a_single_class_has_no_ranking():
     table = cells(("a", "coqui", True, 0.9), ("b", "coqui", False, 0.1))
-    report = evaluate(table, Classes(("coqui",)), "run", draws=0, rng=rng())
+    report = evaluate_cells(table, Classes(("coqui",)), "run", draws=0, rng=rng())
     assert np.isnan(report.lwlrap.value)
     assert report.macro_auc.value == 1
 
 
 def test_nothing_judged_is_nan_everywhere():
-    report = evaluate(cells(), FROGS, "run", draws=5, rng=rng())
+    report = evaluate_cells(cells(), FROGS, "run", draws=5, rng=rng())
     assert (report.recordings, report.cells, report.ranked) == (0, 0, 0)
     assert np.isnan([report.lwlrap.value, report.macro_ap.high, report.macro_auc.value]).all()
 
 
 def test_on_whole_truth_the_figures_are_those_of_scikit_learn():
     table, species = random_cells(60, 3, share=0.5)  # some recordings hold all three
-    report = evaluate(table, species, "run", draws=0, rng=rng())
+    report = evaluate_cells(table, species, "run", draws=0, rng=rng())
     truth = table["present"].to_numpy().reshape(60, 3)
     scores = table["score"].to_numpy().reshape(60, 3)
     assert truth.all(axis=1).any()
@@ -142,7 +149,7 @@ def test_a_draw_without_a_present_row_has_no_figure():
 
 def test_intervals_are_those_of_a_slow_bootstrap():
     table, species = random_cells(40, 4, share=0.4)  # no draw misses a species
-    report = evaluate(table, species, "run", draws=100, rng=rng(9))
+    report = evaluate_cells(table, species, "run", draws=100, rng=rng(9))
     weights = next(draw_weights(40, 100, rng(9)))
     truth = table["present"].to_numpy().reshape(40, 4)
     scores = table["score"].to_numpy().reshape(40, 4)
@@ -165,7 +172,9 @@ def test_boxes_of_one_recording_are_drawn_together():
     few = cells(*[(f"r{i // 50}", *row) for i, row in enumerate(rows)])
     few.loc[:49, "score"] += 3.0 * few.loc[:49, "present"]
     many = few.assign(recording=[f"r{i}" for i in range(100)])
-    wide, narrow = (evaluate(t, FROGS, "", draws=500, rng=rng()).macro_auc for t in (few, many))
+    wide, narrow = (
+        evaluate_cells(t, FROGS, "", draws=500, rng=rng()).macro_auc for t in (few, many)
+    )
     assert wide.value == pytest.approx(narrow.value)
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
 
@@ -174,7 +183,7 @@ def test_a_species_in_one_recording_only_has_a_figure_and_no_interval():
     table = cells(
         ("a", "coqui", True, 0.9), ("a", "coqui", False, 0.1), ("b", "coqui", False, 0.95)
     )
-    row = evaluate(table, FROGS, "", draws=50, rng=rng()).per_species.iloc[0]
+    row = evaluate_cells(table, FROGS, "", draws=50, rng=rng()).per_species.iloc[0]
     assert row["ap"] == pytest.approx(1 / 2)
     assert np.isnan([row["ap_low"], row["auc_high"]]).all()
 
@@ -183,7 +192,7 @@ def test_blocks_of_draws_add_up(monkeypatch):
     table, species = random_cells(30, 2)
     monkeypatch.setattr("antpitta.scores.bootstrap.BLOCK", 30 * 7)
     assert [len(w) for w in draw_weights(30, 20, rng())] == [7, 7, 6]
-    report = evaluate(table, species, "run", draws=20, rng=rng())
+    report = evaluate_cells(table, species, "run", draws=20, rng=rng())
     assert np.isfinite(report.macro_auc.low)
     assert all(w.sum(axis=1).tolist() == [30.0] * len(w) for w in draw_weights(30, 20, rng()))
 
@@ -191,14 +200,14 @@ def test_blocks_of_draws_add_up(monkeypatch):
 def test_a_competition_sized_bootstrap_takes_seconds():
     table, species = random_cells(1000, 24)
     began = time.process_time()
-    evaluate(table, species, "run", draws=1000, rng=rng())
+    evaluate_cells(table, species, "run", draws=1000, rng=rng())
     assert time.process_time() - began < 15
 
 
 def test_a_report_survives_strict_json():
-    report = evaluate(BOXES, FROGS, "run 1", draws=30, rng=rng())
-    kept = json.loads(json.dumps(to_json(report), allow_nan=False))
-    again = from_json(kept)
+    report = evaluate_cells(BOXES, FROGS, "run 1", draws=30, rng=rng())
+    kept = json.loads(json.dumps(report_to_json(report), allow_nan=False))
+    again = report_from_json(kept)
     assert kept["per_species"][2]["ap"] is None
     pd.testing.assert_frame_equal(again.per_species, report.per_species)
     assert again.macro_ap == report.macro_ap
@@ -209,8 +218,8 @@ def test_a_report_survives_strict_json():
 
 
 def test_a_report_of_nothing_survives_json_too():
-    report = evaluate(cells(), FROGS, "run", draws=0, rng=rng())
-    again = from_json(json.loads(json.dumps(to_json(report), allow_nan=False)))
+    report = evaluate_cells(cells(), FROGS, "run", draws=0, rng=rng())
+    again = report_from_json(json.loads(json.dumps(report_to_json(report), allow_nan=False)))
     pd.testing.assert_frame_equal(again.per_species, report.per_species)
     assert np.isnan(again.lwlrap.value)
 

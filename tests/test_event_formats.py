@@ -7,24 +7,24 @@ import pytest
 import soundfile as sf
 
 from antpitta.api import predict_to
-from antpitta.archive.camtrap import NAME
-from antpitta.archive.events import FORMATS, RAVEN, write_events
-from antpitta.archive.journal import Entry
-from antpitta.core.choices import Form
-from antpitta.core.errors import UserMistake
+from antpitta.core.config import EventFormat
+from antpitta.core.errors import UserError
 from antpitta.files.formats import read_table
-from antpitta.files.recordings import Listed
+from antpitta.files.recordings import ListedFile
+from antpitta.predict.camtrapdp import NAME
+from antpitta.predict.exports import FORMATS, RAVEN, write_events
+from antpitta.predict.journal import JournalEntry
 
 ALL = tuple(FORMATS)
 
 
 def entry(path, seconds, *spans, began=None, site=None):
     events = tuple((a, b, 500.0, 2000.0, "frog", 0.9, "m") for a, b in spans)
-    return Entry(path, (1, 1), seconds=seconds, began=began, site=site, events=events)
+    return JournalEntry(path, (1, 1), seconds=seconds, began=began, site=site, events=events)
 
 
 def test_a_user_can_choose_each_and_no_other():
-    assert get_args(Form) == (*FORMATS, NAME)
+    assert get_args(EventFormat) == (*FORMATS, NAME)
 
 
 @pytest.fixture
@@ -32,11 +32,11 @@ def parts(tmp_path):
     """Two parts: a calling file, a silent one, and a calling one at midnight."""
     a, b, c = (tmp_path / "s1" / f"{name}.wav" for name in "abc")
     one = [
-        (Listed("a", a), entry(a, 60.0, (1.0, 2.5), (10.0, 11.0))),
-        (Listed("b", b), entry(b, 30.5)),
+        (ListedFile("a", a), entry(a, 60.0, (1.0, 2.5), (10.0, 11.0))),
+        (ListedFile("b", b), entry(b, 30.5)),
     ]
     late = entry(c, 60.0, (59.0, 60.0), began="2025-05-31T23:59:30", site="bog")
-    return lambda: iter([one, [(Listed("north/c", c), late)]])
+    return lambda: iter([one, [(ListedFile("north/c", c), late)]])
 
 
 def test_raven_counts_the_seconds_of_silent_files_too(parts, tmp_path):
@@ -105,5 +105,5 @@ def test_tables_of_another_run_do_not_stay(run, scapes, tmp_path):
     found = predict_to(run.model, [scapes / "test"], tmp_path, formats=("raven",))
     assert not (tmp_path / "events.csv").exists()
     assert not (tmp_path / "events.parquet").exists()
-    with pytest.raises(UserMistake, match="--format csv"):
+    with pytest.raises(UserError, match="--format csv"):
         _ = found.events

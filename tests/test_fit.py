@@ -10,24 +10,24 @@ import torch
 from lightning_fabric import Fabric
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-import antpitta.learn.fit as room
-from antpitta.core.config import Network, Recipe, Windows
-from antpitta.core.drawings import Front
-from antpitta.core.errors import UserMistake
-from antpitta.core.stages import Loss, Stage
+import antpitta.train.loop as room
+from antpitta.core.config import Network, Recipe, WindowConfig
+from antpitta.core.errors import UserError
+from antpitta.core.features import MelConfig
+from antpitta.core.stages import LossConfig, Stage
 from antpitta.core.types import Annotation, Targets
 from antpitta.files.runs import CheckpointFile
-from antpitta.learn.batches import epoch_batches
-from antpitta.learn.fit import Task, class_weights, fit, rate_at
-from antpitta.learn.ready import loss_of
-from antpitta.net.sed import SedNet
+from antpitta.model.network import SedNet
+from antpitta.train.batches import epoch_batches
+from antpitta.train.device_batch import batch_loss
+from antpitta.train.loop import TrainTask, class_weights, fit, lr_at
 
-FRONT = Front(sample_rate=8000, n_fft=256, hop=80, bands=32, low=50, high=4000, image=2.0)
+FRONT = MelConfig(sample_rate=8000, n_fft=256, hop=80, bands=32, low=50, high=4000, image=2.0)
 RECIPE = Recipe(
     name="tiny",
     when="tests",
     front=FRONT,
-    windows=Windows(frames=64, overlap=16, scan_overlap=32),
+    windows=WindowConfig(frames=64, overlap=16, scan_overlap=32),
     network=Network(backbone="test_efficientnet", pretrained=False),
     stages=(Stage(name="one"),),
 )
@@ -80,7 +80,7 @@ def everything_on(**more):
             "rate": 1e-2,
             "mixup": 0.3,
             "last_mixup": 0.3,
-            "loss": Loss(balance=True),
+            "loss": LossConfig(balance=True),
             **more,
         }
     )
@@ -93,7 +93,7 @@ def taught(material):
 
 
 def train(net, stage, material, fabric, keeper=None, seed=(1, 2, 3), said=None):
-    task = Task(stage, np.arange(7), taught(material), seed)
+    task = TrainTask(stage, np.arange(7), taught(material), seed)
     net = deepcopy(net)
     fit(net, task, material, fabric, keeper or Memory(), ([] if said is None else said).append)
     return net
@@ -160,7 +160,7 @@ def test_training_does_not_touch_recordings_it_was_not_given(material, fabric, f
         offset = int(changed.pictures.offsets[6])
         changed.pictures.pixels[offset:] = shade
         net = deepcopy(first_net)
-        fit(net, Task(stage, np.arange(6), None, (1,)), changed, fabric, Memory(), [].append)
+        fit(net, TrainTask(stage, np.arange(6), None, (1,)), changed, fabric, Memory(), [].append)
         found.append(net)
     assert equal(*found)
 
@@ -174,7 +174,7 @@ def test_each_epoch_says_what_it_did(material, fabric, first_net):
     assert [p.steps for p in said] == [1, 1, 1]  # three batches are one step
     # batches of 2, 2 and 3 recordings: the last of an epoch is at 2/3 of it
     assert [p.rate for p in said] == pytest.approx(
-        [rate_at(everything_on(), epoch + 2 / 3) for epoch in range(3)]
+        [lr_at(everything_on(), epoch + 2 / 3) for epoch in range(3)]
     )
 
 
@@ -182,10 +182,10 @@ def test_the_rate_falls_and_rises_in_half_cosines():
     stage = Stage(name="s", rate=2e-3, epochs=50, cosine=10)
     for position in (0, 2.5, 5, 10, 12.5, 20, 37.25):
         wanted = 2e-3 * (1 + math.cos(math.pi * position / 10)) / 2
-        assert rate_at(stage, position) == pytest.approx(wanted)
-    assert rate_at(stage, 10) == pytest.approx(0)
-    assert rate_at(stage, 20) == pytest.approx(2e-3)
-    assert rate_at(Stage(name="s", rate=1.0, epochs=4), 2) == pytest.approx(0.5)
+        assert lr_at(stage, position) == pytest.approx(wanted)
+    assert lr_at(stage, 10) == pytest.approx(0)
+    assert lr_at(stage, 20) == pytest.approx(2e-3)
+    assert lr_at(Stage(name="s", rate=1.0, epochs=4), 2) == pytest.approx(0.5)
 
 
 def test_the_rate_equals_pytorchs_cosine_stepped_by_batch():
@@ -193,22 +193,22 @@ def test_the_rate_equals_pytorchs_cosine_stepped_by_batch():
     adam = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=3 * 5)
     for step in range(6 * 5):
-        assert rate_at(stage, step / 5) == pytest.approx(adam.param_groups[0]["lr"], abs=1e-12)
+        assert lr_at(stage, step / 5) == pytest.approx(adam.param_groups[0]["lr"], abs=1e-12)
         adam.step()
         schedule.step()
 
 
 def test_a_class_weighs_the_greatest_count_by_its_own(material):
-    task = Task(everything_on(), np.array([0, 1, 2, 3, 4]), None, (1,))
+    task = TrainTask(everything_on(), np.array([0, 1, 2, 3, 4]), None, (1,))
     # presents among r0 to r4: "a" by r0 twice, r1, r2; "b" by r4; "c" by r2
     np.testing.assert_allclose(class_weights(material, task), [1, 4, 4])
 
 
 def test_a_class_without_presents_weighs_as_the_commonest_does(material):
     # among r1, r4 and r6: "a" by r1 and r6, "b" by r4, "c" by nobody
-    task = Task(everything_on(), np.array([1, 4, 6]), None, (1,))
+    task = TrainTask(everything_on(), np.array([1, 4, 6]), None, (1,))
     np.testing.assert_allclose(class_weights(material, task), [1, 2, 1])
-    nobody = Task(everything_on(), np.array([3]), None, (1,))
+    nobody = TrainTask(everything_on(), np.array([3]), None, (1,))
     np.testing.assert_allclose(class_weights(material, nobody), [1, 1, 1])
 
 
@@ -216,8 +216,8 @@ def test_a_class_without_presents_weighs_as_the_commonest_does(material):
 def test_a_stage_without_anything_to_learn_from_says_so(make_material, fabric, first_net, sample):
     bare = make_material(RECIPE, [2.0] * 3, [])
     stage = Stage(name="one", sample=sample)
-    task = Task(stage, np.arange(3), None, (1,))
-    with pytest.raises(UserMistake, match="stage one: its 3 training recordings have no box"):
+    task = TrainTask(stage, np.arange(3), None, (1,))
+    with pytest.raises(UserError, match="stage one: its 3 training recordings have no box"):
         fit(deepcopy(first_net), task, bare, fabric, Memory(), [].append)
 
 
@@ -239,7 +239,7 @@ def test_accumulated_batches_step_as_one_along_their_mean_gradient(
     assert len(taken) == steps
 
     twin = deepcopy(first_net).train()
-    task = Task(stage, np.arange(7), taught(material), (1, 2, 3))
+    task = TrainTask(stage, np.arange(7), taught(material), (1, 2, 3))
     rng = np.random.default_rng([1, 2, 3, 0])
     torch.manual_seed(int(rng.integers(2**31)))
     batches = epoch_batches(stage, material, task.train, task.taught, rng)
@@ -247,7 +247,7 @@ def test_accumulated_batches_step_as_one_along_their_mean_gradient(
     gradients = []
     for batch in batches:
         ready = room.lay_out(batch, material, stage, rng, fabric.device)
-        loss = loss_of(twin, ready, stage, weights)
+        loss = batch_loss(twin, ready, stage, weights)
         gradients.append(torch.autograd.grad(loss, list(twin.parameters())))
     for step, found in enumerate(taken):
         group = gradients[step * accumulate : (step + 1) * accumulate]
@@ -269,7 +269,7 @@ def test_it_learns(material, fabric, first_net):
     said = []
     stage = Stage(name="one", batch=4, epochs=12, rate=3e-3, sample="known")
     net = deepcopy(first_net)
-    task = Task(stage, np.arange(7), None, (1,))
+    task = TrainTask(stage, np.arange(7), None, (1,))
     fit(net, task, material, fabric, Memory(), said.append)
     assert said[-1].loss < 0.5 * said[0].loss
 
@@ -297,7 +297,7 @@ def test_a_compiled_network_runs_a_rest_as_it_was_written(material, fabric, firs
         return lay_out(batch, *given)
 
     monkeypatch.setattr(room, "lay_out", watched)
-    task = Task(everything_on(epochs=1), np.arange(7), None, (1,), compiled=True)
+    task = TrainTask(everything_on(epochs=1), np.arange(7), None, (1,), compiled=True)
     fit(deepcopy(first_net), task, material, fabric, Memory(), [].append)
     assert sizes == [8, 8, 12]
     assert stances == ["force_eager"]

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from antpitta.core.config import Network
-from antpitta.net.folding import folded
-from antpitta.net.sed import SedNet
-from antpitta.net.stem import learning_grey
+from antpitta.model.export import fuse_conv_bn
+from antpitta.model.network import SedNet
+from antpitta.model.stem import with_trainable_grey_stem
 
 
 def trained(backbone, **more):
@@ -40,7 +40,7 @@ def pixels():
 def test_norms_go_and_the_features_stay(backbone, more, pixels):
     net = trained(backbone, **more)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    found = folded(net)
+    found = fuse_conv_bn(net)
     assert norms(found) < norms(net)
     if not more:
         assert norms(found) == 0
@@ -55,24 +55,24 @@ def test_norms_go_and_the_features_stay(backbone, more, pixels):
 
 @torch.no_grad()
 def test_a_grey_first_layer_takes_its_norm_in_too(pixels):
-    net = learning_grey(trained("resnet18"), 96, 32)
+    net = with_trainable_grey_stem(trained("resnet18"), 96, 32)
     assert type(net.body.conv1).__name__ == "GreyConv"
-    found = folded(net)
+    found = fuse_conv_bn(net)
     assert norms(found) == 0
     torch.testing.assert_close(found(pixels).framewise, net(pixels).framewise, atol=2e-5, rtol=1e-4)
 
 
 def test_a_net_that_learns_keeps_learning():
     net = trained("resnet18").train()
-    assert folded(net) is not net
+    assert fuse_conv_bn(net) is not net
     assert net.training
-    assert not folded(net).training
+    assert not fuse_conv_bn(net).training
 
 
 def test_without_norms_there_is_no_copy():
     net = trained("test_convnext")
     assert norms(net) == 0
-    assert folded(net) is net
+    assert fuse_conv_bn(net) is net
 
 
 class Twice(nn.Module):
@@ -96,4 +96,4 @@ def test_a_convolution_that_others_hear_is_left_alone(hidden):
     net = trained("resnet18")
     net.body = Twice(hidden=hidden).eval()
     net.body.norm.running_mean.fill_(0.5)
-    assert folded(net) is net
+    assert fuse_conv_bn(net) is net

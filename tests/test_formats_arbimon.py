@@ -6,10 +6,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation
+from antpitta.files.filenames import start_from_name
 from antpitta.files.formats import read_table, write_table
-from antpitta.files.formats.stems import began_of
 
 HEADER = (
     "id,recording,site,year,month,day,hour,minute,species,songtype,x1,x2,y1,y2,frequency,"
@@ -121,7 +121,7 @@ def test_one_name_at_two_sites_gets_the_site(tmp_path):
     ],
 )
 def test_a_name_tells_when_its_recording_began(name, began):
-    assert str(began_of(name)) == began
+    assert str(start_from_name(name)) == began
 
 
 def jobs(folder, rows, job=7, songtype="Common Song"):
@@ -178,7 +178,7 @@ def test_findings_in_a_zip_are_named_after_the_zip(tmp_path):
     assert found.row == 2
     with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
         archive.writestr("x.png", "")
-    with pytest.raises(UserMistake, match=r"empty\.zip: no annotation table"):
+    with pytest.raises(UserError, match=r"empty\.zip: no annotation table"):
         read_table(tmp_path / "empty.zip")
 
 
@@ -188,7 +188,7 @@ def test_a_job_that_the_summary_does_not_name_is_left_out_and_reported(tmp_path)
     assert any(f.serious and "3 rows are left out" in f.what for f in read.findings)
     assert not [f for f in read.findings if f.row]  # one finding for the job, not one a row
     (tmp_path / "jobs" / "_pattern_matching.csv").unlink()
-    with pytest.raises(UserMistake, match="which names the species, is missing"):
+    with pytest.raises(UserError, match="which names the species, is missing"):
         read_table(tmp_path / "jobs")
 
 
@@ -274,6 +274,6 @@ def test_read_write_read_gives_the_same_annotations(tmp_path, format, name):
 
 def test_a_packet_is_not_written_over_other_files(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserMistake, match="is there already"):
+    with pytest.raises(UserError, match="is there already"):
         write_table([Annotation("a", 0, 1, "x")], tmp_path, "arbimon_backup")
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation
 from antpitta.files.formats import read_table, write_table
 
@@ -52,7 +52,7 @@ def test_a_models_labels_are_unjudged_until_somebody_says(tmp_path):
 
 
 def test_decimal_commas_are_refused(tmp_path):
-    with pytest.raises(UserMistake, match=r"dawn\.txt:1: start is '0,5', with a decimal comma"):
+    with pytest.raises(UserError, match=r"dawn\.txt:1: start is '0,5', with a decimal comma"):
         read_table(labels(tmp_path, "0,5\t1,5\tfrog\n"))
 
 
@@ -79,10 +79,10 @@ def test_read_write_read_gives_the_same_annotations(tmp_path):
 
 def test_one_track_holds_one_recording_and_one_verdict(tmp_path):
     a, b = Annotation("a", 0, 1, "x"), Annotation("b", 0, 1, "x")
-    with pytest.raises(UserMistake, match="one recording, not 2"):
+    with pytest.raises(UserError, match="one recording, not 2"):
         write_table([a, b], tmp_path / "a.txt", "audacity")
     no = Annotation("a", 0, 1, "y", present=False)
-    with pytest.raises(UserMistake, match="cannot say present and absent"):
+    with pytest.raises(UserError, match="cannot say present and absent"):
         write_table([a, no], tmp_path / "a.txt", "audacity")
     write_table([a, no], tmp_path / "a.txt", "audacity", verdict=True)
     assert read_table(tmp_path / "a.txt").annotations == (a,)

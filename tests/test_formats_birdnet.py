@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation
 from antpitta.files.formats import read_table, write_table
 
@@ -89,7 +89,7 @@ def test_review_folders_tell_species_verdict_and_place(tmp_path):
 def test_a_review_folder_of_one_species_is_named_after_it(tmp_path):
     write(tmp_path, "Frog/Positive/0.9_1_r_0.0s_3.0s.wav", "")
     assert read_table(tmp_path / "Frog").annotations == (Annotation("r", 0, 3, "Frog", score=0.9),)
-    with pytest.raises(UserMistake, match="clips of sound"):
+    with pytest.raises(UserError, match="clips of sound"):
         write_table([], tmp_path / "out", "birdnet_review")
 
 

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation
 from antpitta.files.formats import FORMATS, read_table, write_table
-from antpitta.files.formats.table import Table
+from antpitta.files.formats.sheet import AnnotationTable
 
 HEADER = "recording,start_time,end_time,low_freq,high_freq,species,verdict,songtype,score,source\n"
 
@@ -77,7 +77,7 @@ def test_every_species_cannot_be_present_at_once(tmp_path):
 
 def test_a_models_events_are_no_annotations(tmp_path):
     header = "file,start_time,end_time,low_freq,high_freq,species,score,model\n"
-    with pytest.raises(UserMistake, match="a model's events"):
+    with pytest.raises(UserError, match="a model's events"):
         read_table(own(tmp_path, header + "a.wav,0,1,0,9,x,0.9,m\n"))
 
 
@@ -122,21 +122,21 @@ def test_a_folder_of_tables_is_read_as_one_and_strangers_are_reported(tmp_path):
 
 
 def test_what_is_not_there_or_holds_no_table_is_the_users_mistake(tmp_path):
-    with pytest.raises(UserMistake, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         read_table(tmp_path / "nowhere.csv")
-    with pytest.raises(UserMistake, match="no annotation table in this folder"):
+    with pytest.raises(UserError, match="no annotation table in this folder"):
         read_table(tmp_path)
     (tmp_path / "bad.zip").write_bytes(b"PK no zip")
-    with pytest.raises(UserMistake, match="cannot be unpacked"):
+    with pytest.raises(UserError, match="cannot be unpacked"):
         read_table(tmp_path / "bad.zip")
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(UserMistake, match="give one of antpitta, rfcx"):
+    with pytest.raises(UserError, match="give one of antpitta, rfcx"):
         write_table([], tmp_path / "x.csv", "excel")
     assert set(FORMATS) >= {"antpitta", "rfcx", "arbimon", "raven", "audacity", "birdnet"}
 
 
 def test_a_table_has_a_row_for_each_annotation(tmp_path):
     with pytest.raises(ValueError, match="1 rows for 0 annotations"):
-        Table("antpitta", tmp_path, (), (2,))
+        AnnotationTable("antpitta", tmp_path, (), (2,))

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import EVERY_CLASS, Annotation
+from antpitta.files.filenames import recording_from_table_name
 from antpitta.files.formats import read_table, write_table
-from antpitta.files.formats.stems import recording_of
 
 COLUMNS = "Selection View Channel Begin_Time_(s) End_Time_(s) Low_Freq_(Hz) High_Freq_(Hz)"
 HEADER = [name.replace("_", " ") for name in COLUMNS.split()]
@@ -94,7 +94,7 @@ def test_one_file_name_in_two_folders_goes_by_its_path(tmp_path):
 
 
 def test_selections_without_a_species_column_are_the_users_mistake(tmp_path):
-    with pytest.raises(UserMistake, match=r"no column 'Species' .*columns here: Selection"):
+    with pytest.raises(UserError, match=r"no column 'Species' .*columns here: Selection"):
         read_table(raven(tmp_path, [[1, "Spectrogram 1", 1, 1, 2, 0, 9]]))
 
 
@@ -112,7 +112,7 @@ def test_selections_without_a_species_column_are_the_users_mistake(tmp_path):
     ],
 )
 def test_a_tables_name_tells_the_recording(tmp_path, name, recording):
-    assert recording_of(tmp_path / name) == recording
+    assert recording_from_table_name(tmp_path / name) == recording
 
 
 def test_read_write_read_gives_the_same_annotations(tmp_path):
@@ -142,13 +142,13 @@ def test_read_write_read_gives_the_same_annotations(tmp_path):
 def test_silence_is_never_written_where_it_would_say_something_else(tmp_path):
     silence = Annotation("quiet", 0.0, math.inf, EVERY_CLASS, present=False)
     box = Annotation("quiet", 1.0, 2.0, "frog")
-    with pytest.raises(UserMistake, match="would lie"):
+    with pytest.raises(UserError, match="would lie"):
         write_table([], tmp_path / "a.txt", "raven")
-    with pytest.raises(UserMistake, match="give a folder"):
+    with pytest.raises(UserError, match="give a folder"):
         write_table([silence], tmp_path / "other.txt", "raven")
-    with pytest.raises(UserMistake, match="give a folder"):
+    with pytest.raises(UserError, match="give a folder"):
         write_table([silence, box], tmp_path / "quiet.txt", "raven")
-    with pytest.raises(UserMistake, match="leave one out"):
+    with pytest.raises(UserError, match="leave one out"):
         write_table([silence, box], tmp_path / "folder", "raven")
     write_table([silence], tmp_path / "quiet.txt", "raven")
     assert read_table(tmp_path / "quiet.txt").annotations == (silence,)
@@ -156,5 +156,5 @@ def test_silence_is_never_written_where_it_would_say_something_else(tmp_path):
 
 def test_two_recordings_of_one_file_name_are_not_written_over_each_other(tmp_path):
     said = [Annotation("north/a.wav", 0, 1, "x"), Annotation("south/a.wav", 0, 1, "x")]
-    with pytest.raises(UserMistake, match="one file name"):
+    with pytest.raises(UserError, match="one file name"):
         write_table(said, tmp_path / "out", "raven")

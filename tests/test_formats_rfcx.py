@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation
 from antpitta.files.formats import read_table, write_table
 
@@ -36,7 +36,7 @@ def test_columns_may_come_in_any_order_and_beside_others(tmp_path):
 
 
 def test_without_a_verdict_the_remedy_is_named(tmp_path):
-    with pytest.raises(UserMistake, match=r"--present or as --absent"):
+    with pytest.raises(UserError, match=r"--present or as --absent"):
         read_table(table(tmp_path, HEADER))
 
 
@@ -86,25 +86,25 @@ def test_a_spreadsheets_semicolons_and_encodings_are_read(tmp_path, encoding):
 
 def test_a_decimal_comma_stops_the_reading_and_says_where(tmp_path):
     text = HEADER.replace(",", ";") + "a;1;1;0.5;0;1.5;100\na;1;1;0,5;0;1,5;100\n"
-    with pytest.raises(UserMistake, match=r"boxes\.csv:3: t_min is '0,5', with a decimal comma"):
+    with pytest.raises(UserError, match=r"boxes\.csv:3: t_min is '0,5', with a decimal comma"):
         read_table(table(tmp_path, text), True)
 
 
 def test_a_missing_column_is_named_with_its_nearest(tmp_path):
     text = "recording_id,species_id,tmin,t_max\na,1,0,1\n"
-    with pytest.raises(UserMistake, match=r"no column 't_min' \(nearest: 'tmin'\).*rfcx"):
+    with pytest.raises(UserError, match=r"no column 't_min' \(nearest: 'tmin'\).*rfcx"):
         read_table(table(tmp_path, text), True)
 
 
 def test_a_strange_table_lists_what_was_seen_and_what_is_known(tmp_path):
-    with pytest.raises(UserMistake, match=r"columns are colour, price; known are antpitta, rfcx"):
+    with pytest.raises(UserError, match=r"columns are colour, price; known are antpitta, rfcx"):
         read_table(table(tmp_path, "colour,price\nred,3\n"), True)
 
 
 def test_present_and_absent_in_one_table_are_refused_unless_one_is_chosen(tmp_path):
     both = [Annotation("a", 0, 1, "1"), Annotation("a", 2, 3, "1", present=False)]
     path = tmp_path / "out.csv"
-    with pytest.raises(UserMistake, match="write one table of each"):
+    with pytest.raises(UserError, match="write one table of each"):
         write_table(both, path, "rfcx")
     assert not path.exists()
     write_table(both, path, "rfcx", verdict=False)

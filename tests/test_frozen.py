@@ -6,13 +6,13 @@ import torch
 
 import antpitta as ap
 from antpitta.core.config import Network, parse_recipe
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import Targets
 from antpitta.files.runs import load_tensors
-from antpitta.learn.bank import Bank
-from antpitta.learn.batches import box_batch
-from antpitta.net.sed import SedNet
-from antpitta.net.steps import Logits, focused
+from antpitta.model.head import Logits, box_logits
+from antpitta.model.network import SedNet
+from antpitta.train.batches import box_batch
+from antpitta.train.data import FeatureCache
 
 NET = {"backbone": "test_efficientnet", "pretrained": False}
 FROZEN = Network(**NET, reduction=16, frozen=True, heights="each", centre=True, smooth=3)
@@ -72,7 +72,7 @@ def test_only_the_head_learns_and_the_body_keeps_its_statistics():
 
 
 def test_an_unknown_reduction_is_refused_with_those_there_are():
-    with pytest.raises(UserMistake, match=r"reduction 5.*16"):
+    with pytest.raises(UserError, match=r"reduction 5.*16"):
         SedNet(Network(**NET, reduction=5), 3)
 
 
@@ -92,7 +92,7 @@ def test_a_box_is_judged_by_its_own_steps_and_a_pseudo_label_by_the_highest():
     sharp = torch.tensor([[[1.0], [2.0], [4.0]], [[7.0], [5.0], [6.0]]])
     averaged = torch.tensor([[[1.5], [2.3], [3.0]], [[6.0], [6.5], [5.5]]])
     focus = torch.tensor([[0, 16, 40], [1, 0, 0], [0, 3, 5]])
-    found = focused(Logits(averaged.amax(dim=1), averaged, sharp), focus, 16)[:, 0]
+    found = box_logits(Logits(averaged.amax(dim=1), averaged, sharp), focus, 16)[:, 0]
     assert found.tolist() == pytest.approx([(2 * 16 + 4 * 8) / 24, 6.5, 1.0])
 
 
@@ -116,14 +116,14 @@ def test_every_box_is_a_row_and_taught_windows_come_after(staged_material):
 
 def test_mixing_and_boxes_do_not_go_together():
     stage = {"name": "a", "loss": {"on": "boxes"}, "mixup": 0.1}
-    with pytest.raises(UserMistake, match="without mixup"):
+    with pytest.raises(UserError, match="without mixup"):
         parse_recipe({"name": "x", "when": "", "stages": [stage]}, "x")
 
 
 def test_what_a_frozen_body_sees_is_kept_until_another_body_comes(staged_material, staged_recipe):
     stage = staged_recipe.stages[-1].model_copy(update={"last_mixup": 0.0, "sample": "known"})
     stage = stage.model_copy(update={"masks": stage.masks.model_copy(update={"chance": 0.0})})
-    bank, bands = Bank(), staged_material.pictures.pixels.shape[1]
+    bank, bands = FeatureCache(), staged_material.pictures.pixels.shape[1]
     classes = len(staged_material.dataset.classes)
     nets = [SedNet(FROZEN, classes, bands=bands) for _ in range(2)]
     kept = bank.of(nets[0], stage, staged_material)
@@ -131,8 +131,10 @@ def test_what_a_frozen_body_sees_is_kept_until_another_body_comes(staged_materia
     assert len(kept) == len(staged_material.cuts)
     assert not torch.equal(bank.of(nets[1], stage, staged_material), kept)
     warm = SedNet(Network(**NET), classes, bands=bands)
-    assert Bank().of(warm, stage, staged_material) is None
-    assert Bank().of(nets[0], stage.model_copy(update={"mixup": 0.1}), staged_material) is None
+    assert FeatureCache().of(warm, stage, staged_material) is None
+    assert (
+        FeatureCache().of(nets[0], stage.model_copy(update={"mixup": 0.1}), staged_material) is None
+    )
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-import antpitta.learn.fit as room
+import antpitta.train.loop as room
 from antpitta.core.stages import Stage
 from antpitta.core.types import Targets
-from antpitta.learn import graph
-from antpitta.learn.batches import epoch_batches
-from antpitta.learn.fit import Task, fit
-from antpitta.learn.ready import lay_out
-from antpitta.net.sed import SedNet
+from antpitta.model.network import SedNet
+from antpitta.train import step as graph
+from antpitta.train.batches import epoch_batches
+from antpitta.train.device_batch import prepare_batch
+from antpitta.train.loop import TrainTask, fit
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -56,7 +56,8 @@ def test_what_a_batch_is_made_of_is_named_in_one_order(staged_material, taught):
     known = stage(sample="known")  # so many windows a batch
     batches = epoch_batches(known, staged_material, np.arange(6), taught, rng)
     one, two = (
-        lay_out(batch, staged_material, stage(), rng, torch.device("cpu")) for batch in batches[:2]
+        prepare_batch(batch, staged_material, stage(), rng, torch.device("cpu"))
+        for batch in batches[:2]
     )
     kept = []
     copy = one.each(lambda tensor: kept.append(tensor.clone()) or kept[-1])
@@ -74,10 +75,10 @@ def test_what_a_batch_is_made_of_is_named_in_one_order(staged_material, taught):
 def test_nothing_is_recorded_without_a_gpu(staged_material, taught, first_net):
     rng = np.random.default_rng(1)
     batch = epoch_batches(stage(), staged_material, np.arange(6), taught, rng)[0]
-    ready = lay_out(batch, staged_material, stage(), rng, torch.device("cpu"))
+    ready = prepare_batch(batch, staged_material, stage(), rng, torch.device("cpu"))
     fabric = Fabric(accelerator="cpu", devices=1)
     net = deepcopy(first_net)
-    run = graph.Pass(net, fabric.setup_module(net), stage(), None, fabric)
+    run = graph.TrainStep(net, fabric.setup_module(net), stage(), None, fabric)
     loss = run(ready, 2.0, stepping=True)
     assert run.kept is None
     assert not loss.requires_grad
@@ -102,7 +103,7 @@ class Replayed:
 @pytest.fixture
 def played(monkeypatch):
     """Recordings on a CPU, made as on a GPU."""
-    made, run = [], graph.Pass.run
+    made, run = [], graph.TrainStep.run
 
     def graph_of():
         made.append(Replayed())
@@ -125,8 +126,8 @@ def played(monkeypatch):
     }
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
-    monkeypatch.setattr(graph.Pass, "run", watched)
-    monkeypatch.setattr(graph.Pass, "_records", lambda self, ready: True)
+    monkeypatch.setattr(graph.TrainStep, "run", watched)
+    monkeypatch.setattr(graph.TrainStep, "_records", lambda self, ready: True)
     return made
 
 
@@ -143,7 +144,7 @@ def alike(one, two):
 @pytest.mark.parametrize("sample", ["known", "crops"])
 def test_making_a_recording_leaves_no_trace(staged_material, taught, first_net, sample, request):
     fabric = Fabric(accelerator="cpu", devices=1)
-    task = Task(stage(sample=sample), np.arange(6), taught, (1, 2, 3))
+    task = TrainTask(stage(sample=sample), np.arange(6), taught, (1, 2, 3))
     wanted = trained(first_net, task, staged_material, fabric)
     played = request.getfixturevalue("played")
     found = trained(first_net, task, staged_material, fabric)
@@ -160,9 +161,9 @@ def test_recorded_batches_teach_what_batches_do_that_are_run_as_they_come(
 ):
     fabric = Fabric(accelerator="cuda", devices=1, precision="bf16-mixed")
     torch.backends.cudnn.deterministic = True
-    task = Task(stage(sample=sample), np.arange(6), taught, (1, 2, 3))
+    task = TrainTask(stage(sample=sample), np.arange(6), taught, (1, 2, 3))
     one, two = (trained(first_net, task, staged_material, fabric) for _ in range(2))
-    monkeypatch.setattr(graph.Pass, "_records", lambda run, ready: False)
+    monkeypatch.setattr(graph.TrainStep, "_records", lambda run, ready: False)
     assert alike(one, two)
     assert alike(one, trained(first_net, task, staged_material, fabric))
     assert not torch.equal(one[0]["classify.weight"].cpu(), first_net.classify.weight)
@@ -173,8 +174,8 @@ def test_boxes_are_run_as_they_come(staged_material, taught, first_net):
     fabric = Fabric(accelerator="cuda", devices=1, precision="bf16-mixed")
     one = stage(loss={"on": "boxes", "reduce": "both"})
     said = []
-    task = Task(one, np.arange(6), taught, (1, 2, 3))
+    task = TrainTask(one, np.arange(6), taught, (1, 2, 3))
     fit(deepcopy(first_net), task, staged_material, fabric, Nowhere(), said.append)
     assert len(said) == 2
     assert np.isfinite(said[-1].loss)
-    assert room.Pass is graph.Pass
+    assert room.Pass is graph.TrainStep

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from antpitta.core.config import Network
-from antpitta.net.heads import Heads, one_body
-from antpitta.net.scan import scan
-from antpitta.net.sed import SedNet
-from antpitta.sound.windows import Pictures
+from antpitta.model.head import MultiHeadNet, share_backbone
+from antpitta.model.network import SedNet
+from antpitta.model.torch_inference import scan
+from antpitta.sound.windows import FeatureStore
 
 FROZEN = Network(reduction=16, frozen=True, heights="each", centre=True)
 
@@ -24,19 +24,19 @@ def nets_of(network, count=3):
 def test_together_they_hear_what_each_hears_alone():
     nets = nets_of(FROZEN)
     pixels = torch.randint(0, 256, (400, 128), dtype=torch.uint8)
-    pictures = Pictures(pixels, np.array([400]))
+    pictures = FeatureStore(pixels, np.array([400]))
     alone = [scan(net, pictures, np.array([0]), 256, 128, 4)[0] for net in nets]
-    together = scan(Heads(nets), pictures, np.array([0]), 256, 128, 4)[0]
+    together = scan(MultiHeadNet(nets), pictures, np.array([0]), 256, 128, 4)[0]
     np.testing.assert_allclose(together, np.concatenate(alone, axis=1), atol=1e-6)
     assert np.abs(alone[0] - alone[1]).max() > 0.01  # heads that differ, or nothing was shown
 
 
 def test_only_frozen_bodies_of_equal_weights_are_one():
     nets = nets_of(FROZEN, 2)
-    assert one_body(nets)
-    assert one_body(nets[:1])
+    assert share_backbone(nets)
+    assert share_backbone(nets[:1])
     with torch.no_grad():
         next(nets[1].body.parameters()).add_(1)
-    assert not one_body(nets)
+    assert not share_backbone(nets)
     learning = nets_of(Network(reduction=16), 2)
-    assert not one_body(learning)
+    assert not share_backbone(learning)

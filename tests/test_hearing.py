@@ -14,14 +14,13 @@ import torch
 
 import antpitta as ap
 from antpitta.api import predict_to
-from antpitta.archive.choir import Choir
-from antpitta.archive.engines import open_engine, settle
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.files.bundle import read_bundle
-from antpitta.learn import exporting
-from antpitta.net import gpu
-from antpitta.net.engines import Hearing, Vino
-from antpitta.net.torch_engine import Torch
+from antpitta.model.inference import InferenceConfig, OpenVinoBackend
+from antpitta.model.torch_inference import TorchBackend
+from antpitta.predict import predictor as gpu
+from antpitta.predict.predictor import Predictor, open_backend, resolve_precision
+from antpitta.train import export as exporting
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +43,8 @@ def test_the_models_own_networks_hear_as_its_weights_do(run, bare, sounds):
     exported = ap.predict(run.model, *sounds, precision="f32")
     weights = ap.predict(bare, *sounds)
     pd.testing.assert_frame_equal(exported, weights, atol=2e-3, rtol=0)
-    assert isinstance(Choir(read_bundle(run.model)).listeners[0].engine, Vino)
-    assert isinstance(Choir(read_bundle(bare)).listeners[0].engine, Torch)
+    assert isinstance(Predictor(read_bundle(run.model)).listeners[0].engine, OpenVinoBackend)
+    assert isinstance(Predictor(read_bundle(bare)).listeners[0].engine, TorchBackend)
 
 
 def test_windows_are_heard_as_training_heard_what_it_held_out(run, scapes):
@@ -57,10 +56,10 @@ def test_windows_are_heard_as_training_heard_what_it_held_out(run, scapes):
     bundle = read_bundle(run.model)
     file = next(path for path in (scapes / "train").iterdir() if path.stem == name)
     own = type(bundle)(**{**vars(bundle), "weights": (bundle.weights[fold[name]],), "networks": {}})
-    from antpitta.archive.listening import listen_to
     from antpitta.files.recordings import list_files
+    from antpitta.predict.pipeline import predict_files
 
-    (one,) = listen_to(Choir(own, Hearing("windows", "f32")), list_files([file])[0])
+    (one,) = predict_files(Predictor(own, InferenceConfig("windows", "f32")), list_files([file])[0])
     wanted = oof[oof["recording"] == name][list(bundle.species)]
     np.testing.assert_allclose(one.scores.value, wanted, atol=1e-5)
 
@@ -76,13 +75,13 @@ def test_threads_change_nothing(run, sounds, tmp_path, workers):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_each_thread_computes_alone_whatever_their_number(run, sounds, monkeypatch, workers):
     """A sum that PyTorch splits has other last digits, and so would the tables."""
-    seen, plain = set(), Choir.hear
+    seen, plain = set(), Predictor.hear
 
     def hear(self, *asked):
         seen.add(torch.get_num_threads())
         return plain(self, *asked)
 
-    monkeypatch.setattr(Choir, "hear", hear)
+    monkeypatch.setattr(Predictor, "hear", hear)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -121,7 +120,7 @@ def test_pandas_is_not_waited_for_before_the_first_sound():
 
 
 def test_one_thread_more_reads_where_networks_compute_aside(run, monkeypatch):
-    from antpitta.archive import listening
+    from antpitta.predict import pipeline as listening
 
     monkeypatch.setattr(listening, "cores", lambda: 2)
     bundle = read_bundle(run.model)
@@ -130,7 +129,7 @@ def test_one_thread_more_reads_where_networks_compute_aside(run, monkeypatch):
         ("f32", "whole", 1, 1),  # who asks for one core gets no more
         ("f32", "windows", 2, 2),  # PyTorch computes in the thread that asks
     ):
-        choir = Choir(bundle, Hearing(scan, precision, workers))
+        choir = Predictor(bundle, InferenceConfig(scan, precision, workers))
         assert listening.threads_for(choir) == threads
 
 
@@ -166,41 +165,41 @@ def test_a_long_file_is_heard_as_its_minutes_away_from_the_cuts(run, sounds, tmp
 
 
 def test_what_a_model_cannot_do_is_said_with_the_remedy(run, bare, sounds, tmp_path):
-    with pytest.raises(UserMistake, match="exact mode and computes in float32"):
+    with pytest.raises(UserError, match="exact mode and computes in float32"):
         predict_to(run.model, sounds, tmp_path / "a", scan="windows", precision="int8")
-    with pytest.raises(UserMistake, match="without networks for OpenVINO; train it again"):
+    with pytest.raises(UserError, match="without networks for OpenVINO; train it again"):
         predict_to(bare, sounds, tmp_path / "b", precision="int8")
     bundle = read_bundle(run.model)
     plain = type(bundle)(**{**vars(bundle), "networks": {"float": bundle.networks["float"]}})
     from antpitta.core.config import parse_recipe
 
     recipe = parse_recipe(plain.recipe, "here")
-    with pytest.raises(UserMistake, match="lost too much accuracy"):
-        open_engine(plain, recipe, Hearing(precision="int8"), 32)
+    with pytest.raises(UserError, match="lost too much accuracy"):
+        open_backend(plain, recipe, InferenceConfig(precision="int8"), 32)
 
 
 def test_a_run_goes_on_with_the_arithmetic_it_began_with(run, sounds, tmp_path, monkeypatch):
     predict_to(run.model, sounds[:2], tmp_path)
     before = json.loads((tmp_path / "run.json").read_text())["arithmetic"]
     other = "bf16" if before == "whole, f32" else "f32"
-    monkeypatch.setattr("antpitta.api.means.settle", lambda *asked: other)
+    monkeypatch.setattr("antpitta.api.prediction.settle", lambda *asked: other)
     predict_to(run.model, sounds, tmp_path, resume=True)
     assert json.loads((tmp_path / "run.json").read_text())["arithmetic"] == before
     predict_to(run.model, sounds, tmp_path)  # begun anew, it chooses anew
     assert json.loads((tmp_path / "run.json").read_text())["arithmetic"] == f"whole, {other}"
-    with pytest.raises(UserMistake, match="another --scan or --precision"):
+    with pytest.raises(UserError, match="another --scan or --precision"):
         predict_to(run.model, sounds, tmp_path, resume=True, scan="windows")
 
 
 def test_auto_is_float_of_one_kind_or_the_other(run, bare):
-    assert settle("auto", "whole", read_bundle(run.model)) in ("f32", "bf16")
-    assert settle("auto", "whole", read_bundle(bare)) == "f32"
-    assert settle("int8", "whole", read_bundle(run.model)) == "int8"
+    assert resolve_precision("auto", "whole", read_bundle(run.model)) in ("f32", "bf16")
+    assert resolve_precision("auto", "whole", read_bundle(bare)) == "f32"
+    assert resolve_precision("int8", "whole", read_bundle(run.model)) == "int8"
 
 
 def test_windows_are_exact_where_bfloat16_is_faster(run, sounds, monkeypatch):
-    monkeypatch.setattr("antpitta.archive.engines.faster_float", lambda: "bf16")
-    assert settle("auto", "whole", read_bundle(run.model)) == "bf16"
+    monkeypatch.setattr("antpitta.predict.predictor.faster_float", lambda: "bf16")
+    assert resolve_precision("auto", "whole", read_bundle(run.model)) == "bf16"
     exact = ap.predict(run.model, sounds[0], scan="windows")
     pd.testing.assert_frame_equal(
         exact, ap.predict(run.model, sounds[0], scan="windows", precision="f32")

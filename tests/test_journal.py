@@ -20,14 +20,14 @@ import pytest
 import soundfile as sf
 
 from antpitta.api import predict_each, predict_to
-from antpitta.archive import predict as archive_predict
-from antpitta.archive.journal import NAME, Journal
-from antpitta.archive.listening import AHEAD, cores
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
+from antpitta.predict import pipeline as archive_predict
+from antpitta.predict.journal import NAME, Journal
+from antpitta.predict.pipeline import AHEAD, cpu_count
 
 BOTH = ("csv", "parquet")
 KILLS, A_RUN = 50, 10  # in all, and of one run at most
-THREADS = 2 + (cores() <= 2)  # as two workers have (archive/listening.py)
+THREADS = 2 + (cpu_count() <= 2)  # as two workers have (predict/pipeline.py)
 IN_FLIGHT = AHEAD * THREADS + THREADS + 1  # pieces, and files being opened
 
 
@@ -117,10 +117,10 @@ def test_a_stopped_run_is_not_begun_anew_unasked(run, archive, tmp_path):
     digest = json.loads((run.model / "bundle.json").read_text())["digest"]
     key = {"digest": digest, "scan": "whole", "precision": "auto"}
     with Journal(tmp_path, key, resume=False) as journal:
-        archive_predict.hear_archive(
+        archive_predict.predict_archive(
             *(archive_predict.Choir(_bundle(run)), _files(archive)[:3], journal, lambda *told: None)
         )
-    with pytest.raises(UserMistake, match="stopped here after 3 recordings; add --resume"):
+    with pytest.raises(UserError, match="stopped here after 3 recordings; add --resume"):
         predict_to(run.model, [archive], tmp_path)
     assert predict_to(run.model, [archive], tmp_path, resume=True).counts.recordings == 23
     assert predict_to(run.model, [archive], tmp_path).counts.recordings == 23  # was finished
@@ -141,7 +141,7 @@ def _files(archive):
 def test_a_second_run_into_one_folder_is_refused(run, archive, tmp_path):
     with (
         Journal(tmp_path / "out", {"digest": "x"}, resume=False),
-        pytest.raises(UserMistake, match="another run is writing here"),
+        pytest.raises(UserError, match="another run is writing here"),
     ):
         predict_to(run.model, [archive], tmp_path / "out")
 
@@ -149,20 +149,20 @@ def test_a_second_run_into_one_folder_is_refused(run, archive, tmp_path):
 def test_another_models_journal_is_not_gone_on_with(run, archive, tmp_path):
     with Journal(tmp_path, {"digest": "another"}, resume=False):
         pass
-    with pytest.raises(UserMistake, match="another model was at work here"):
+    with pytest.raises(UserError, match="another model was at work here"):
         predict_to(run.model, [archive], tmp_path, resume=True)
 
 
 def test_what_is_no_journal_is_the_users_mistake(run, archive, tmp_path):
     (tmp_path / NAME).write_bytes(b"something else" * 99)
-    with pytest.raises(UserMistake, match="not a database") as said:
+    with pytest.raises(UserError, match="not a database") as said:
         predict_to(run.model, [archive], tmp_path)
     assert "\n" not in str(said.value)
 
 
 def test_a_folder_that_cannot_be_made_is_the_users_mistake(run, archive, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserMistake, match=r"file/out/.*cannot be written \(Not a directory\)"):
+    with pytest.raises(UserError, match=r"file/out/.*cannot be written \(Not a directory\)"):
         predict_to(run.model, [archive], tmp_path / "file" / "out")
 
 
@@ -197,7 +197,7 @@ def test_files_that_vanish_or_break_under_way_go_to_quarantine(run, archive, tmp
     assert sum(len(one) == 0 for one in heard) == 2
     with Journal(tmp_path / "out", {}, resume=False) as journal:
         choir = archive_predict.Choir(_bundle(run))
-        archive_predict.hear_archive(choir, files, journal, lambda *told: None)
+        archive_predict.predict_archive(choir, files, journal, lambda *told: None)
         reasons = {one.path: one.reason for one in journal.read(file.path for file in files)}
     assert "No such file" in reasons[files[5].path]
     assert "empty" in reasons[files[6].path]

@@ -8,13 +8,11 @@ import pytest
 import torch
 
 import antpitta as ap
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.files.runs import load_tensors
-from antpitta.learn.engine import Engine, build_fabric
-from antpitta.learn.lanes import Lanes
-from antpitta.learn.run import draws
-from antpitta.learn.stages import run_stages
-from antpitta.net.sed import SedNet
+from antpitta.model.network import SedNet
+from antpitta.train.compute import ComputeConfig, ParallelFolds, build_fabric
+from antpitta.train.stages import run_stages, uses_dropout
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
@@ -33,18 +31,18 @@ def test_every_job_is_done_once_and_told_in_order(count):
             busy.discard(lane)
         return 10 * job
 
-    assert Lanes(count).each(range(6), work) == [0, 10, 20, 30, 40, 50]
+    assert ParallelFolds(count).each(range(6), work) == [0, 10, 20, 30, 40, 50]
     assert max(most) == min(count, 6)
     assert lanes_seen <= set(range(count))
 
 
 def test_a_mistake_in_one_lane_ends_the_others_and_is_the_one_that_is_told():
-    lanes, ended, begun = Lanes(2), [], threading.Event()
+    lanes, ended, begun = ParallelFolds(2), [], threading.Event()
 
     def work(job, lane):
         if job == 1:
             begun.wait(5)
-            raise UserMistake("this one")
+            raise UserError("this one")
         begun.set()
         while True:
             try:
@@ -54,14 +52,14 @@ def test_a_mistake_in_one_lane_ends_the_others_and_is_the_one_that_is_told():
                 raise
             time.sleep(0.001)
 
-    with pytest.raises(UserMistake, match="this one"):
+    with pytest.raises(UserError, match="this one"):
         lanes.each(range(4), work)
     assert ended == [0]  # and the last two never began
 
 
 def test_folds_in_two_lanes_leave_the_same_files(done, plan_run, tmp_path):
     wanted, home = done.folder.path, tmp_path / done.folder.path.name
-    run = replace(plan_run(home), lanes=Lanes(2))
+    run = replace(plan_run(home), lanes=ParallelFolds(2))
     run_stages(run)
     kept = sorted(path.relative_to(wanted) for path in wanted.glob("stages/*/*"))
     assert len(kept) > 8
@@ -80,24 +78,24 @@ def test_folds_in_two_lanes_leave_the_same_files(done, plan_run, tmp_path):
 
 def test_a_network_that_drops_units_is_refused(plan_run, tmp_path, staged_recipe):
     net = SedNet(staged_recipe.network, 3, bands=32)
-    assert not draws(net)
+    assert not uses_dropout(net)
     net.body = torch.nn.Sequential(net.body, torch.nn.Dropout(0.3))
-    assert draws(net)
-    run = replace(plan_run(tmp_path / "drops"), lanes=Lanes(2))
+    assert uses_dropout(net)
+    run = replace(plan_run(tmp_path / "drops"), lanes=ParallelFolds(2))
     run.mould.net = net
-    with pytest.raises(UserMistake, match=r"drops units at random.*leave --lanes out"):
+    with pytest.raises(UserError, match=r"drops units at random.*leave --lanes out"):
         run_stages(run)
 
 
 def test_lanes_that_cannot_be_are_refused():
-    with pytest.raises(UserMistake, match="lanes 0"):
-        build_fabric(Engine(lanes=0))
-    with pytest.raises(UserMistake, match="several lanes go with one device"):
-        build_fabric(Engine(lanes=2, devices=2))
+    with pytest.raises(UserError, match="lanes 0"):
+        build_fabric(ComputeConfig(lanes=0))
+    with pytest.raises(UserError, match="several lanes go with one device"):
+        build_fabric(ComputeConfig(lanes=2, devices=2))
 
 
 @pytest.mark.parametrize("wrong", [{"lanes": 0}, {"devices": 0}, {"precision": "8"}])
 def test_a_wrong_way_to_compute_leaves_the_folder_free(scapes, tmp_path, wrong):
-    with pytest.raises(UserMistake):
+    with pytest.raises(UserError):
         ap.train(ap.open_data(scapes), "quick", tmp_path / "run", **wrong)
     assert not (tmp_path / "run").exists()

@@ -6,25 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from antpitta.core.config import Network, Recipe, Windows
-from antpitta.core.drawings import Front
+from antpitta.core.config import Network, Recipe, WindowConfig
+from antpitta.core.features import MelConfig
 from antpitta.core.stages import Stage
 from antpitta.core.types import Classes, Dataset, Recording
-from antpitta.learn.material import gather_material
-from antpitta.net.drawing import make_pen
-from antpitta.net.runtime import Listener, listen_together
-from antpitta.net.scan import scan, unit_of
-from antpitta.net.seams import join
-from antpitta.net.sed import SedNet
-from antpitta.net.torch_engine import Torch
-from antpitta.sound.logmel import LogMel, picture
+from antpitta.model.features import build_feature_extractor, stitch_segments
+from antpitta.model.network import SedNet
+from antpitta.model.torch_inference import TorchBackend, scan, unit_of
+from antpitta.predict.predictor import ModelPredictor, predict_segments
+from antpitta.sound.mel import LogMel, mel_features
+from antpitta.train.data import build_training_data
 
 RATE = 8000
 RECIPE = Recipe(
     name="tiny",
     when="tests",
-    front=Front(sample_rate=RATE, n_fft=256, hop=80, bands=32, low=50, high=4000, image=2.0),
-    windows=Windows(frames=64, overlap=16, scan_overlap=32),
+    front=MelConfig(sample_rate=RATE, n_fft=256, hop=80, bands=32, low=50, high=4000, image=2.0),
+    windows=WindowConfig(frames=64, overlap=16, scan_overlap=32),
     network=Network(backbone="test_resnet", pretrained=False),
     stages=(Stage(name="one"),),
 )
@@ -43,12 +41,12 @@ def read(recording, start, stop, rate):
 
 
 def listening(nets, windows=RECIPE.windows):
-    return Listener(make_pen(RECIPE), Torch(nets, 201, windows))
+    return ModelPredictor(build_feature_extractor(RECIPE), TorchBackend(nets, 201, windows))
 
 
 def heard(listener, recording, read):
     cuts = RECIPE.drawing.images_of(recording.duration)
-    return listener.gather(listen_together([listener], recording, cuts, read)[0], cuts)
+    return listener.gather(predict_segments([listener], recording, cuts, read)[0], cuts)
 
 
 def breaks_off(recording, start, stop, rate):
@@ -82,17 +80,17 @@ def listener(nets):
 
 
 def test_a_recordings_picture_is_its_images_end_to_end(recordings):
-    pen = make_pen(RECIPE)
+    pen = build_feature_extractor(RECIPE)
     found = pen.whole(recordings[1], read)
     wave = wave_of(recordings[1])
     mel = LogMel(RECIPE.front)
-    wanted = [picture(wave[i : i + 2 * RATE], mel) for i in range(0, len(wave), 2 * RATE)]
+    wanted = [mel_features(wave[i : i + 2 * RATE], mel) for i in range(0, len(wave), 2 * RATE)]
     assert [len(part) for part in wanted] == [201, 201, 131]
     np.testing.assert_array_equal(found, np.concatenate(wanted))
 
 
 def test_sound_that_breaks_off_is_filled_up_with_silence(recordings):
-    pen = make_pen(RECIPE)
+    pen = build_feature_extractor(RECIPE)
     found = pen.whole(recordings[1], breaks_off)
     assert found.shape == (201 + 201 + 131, 32)
     assert found[:100].any()
@@ -100,10 +98,10 @@ def test_sound_that_breaks_off_is_filled_up_with_silence(recordings):
 
 
 def test_material_knows_each_image_and_its_windows(recordings):
-    pen = make_pen(RECIPE)
+    pen = build_feature_extractor(RECIPE)
     drawn = [pen.whole(one, read) for one in recordings]
     dataset = Dataset(recordings, (), SPECIES)
-    material = gather_material(dataset, RECIPE, drawn, torch.device("cpu"))
+    material = build_training_data(dataset, RECIPE, drawn, torch.device("cpu"))
     assert material.owner.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 5]
     assert [grid.start for grid in material.grids] == [0, 0, 2, 4, 0, 0, 0, 0, 2]
     assert material.images_of(np.array([1, 5])).tolist() == [1, 2, 3, 7, 8]
@@ -112,19 +110,21 @@ def test_material_knows_each_image_and_its_windows(recordings):
         assert set(material.owner[material.cuts.image[rows]]) == {i}
     assert not material.heard.weight.any()
     with pytest.raises(ValueError, match="frames were drawn"):
-        gather_material(dataset, RECIPE, drawn[:-1], torch.device("cpu"))
+        build_training_data(dataset, RECIPE, drawn[:-1], torch.device("cpu"))
 
 
 def test_listening_equals_scanning_the_training_pictures(recordings, nets, listener):
-    pen = make_pen(RECIPE)
+    pen = build_feature_extractor(RECIPE)
     drawn = [pen.whole(one, read) for one in recordings]
-    material = gather_material(Dataset(recordings, (), SPECIES), RECIPE, drawn, torch.device("cpu"))
+    material = build_training_data(
+        Dataset(recordings, (), SPECIES), RECIPE, drawn, torch.device("cpu")
+    )
     unit = unit_of(32, 64, 32)
     for i, recording in enumerate(recordings):
         images = material.images_of(np.array([i]))
         parts = [scan(net, material.pictures, images, 64, 32, 8) for net in nets]
         means = [np.mean(pair, axis=0) for pair in zip(*parts, strict=True)]
-        value, grid = join(means, [material.grids[j] for j in images], unit)
+        value, grid = stitch_segments(means, [material.grids[j] for j in images], unit)
         found = heard(listener, recording, read)
         assert found.grid == grid
         np.testing.assert_allclose(found.value, value, atol=1e-5)

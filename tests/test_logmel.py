@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 import soxr
 
-from antpitta.core.drawings import Front
-from antpitta.sound.logmel import (
+from antpitta.core.features import MelConfig
+from antpitta.sound.mel import (
     LogMel,
     band_edges,
     hz_to_mel,
+    mel_features,
     mel_matrix,
     mel_to_hz,
-    picture,
     resampled_power,
-    to_bytes,
+    to_uint8,
 )
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "logmel.npz")
@@ -41,7 +41,7 @@ def signal():
 
 @pytest.fixture(scope="module")
 def mel():
-    return LogMel(Front())
+    return LogMel(MelConfig())
 
 
 def test_decibels_equal_librosas(mel):
@@ -52,8 +52,8 @@ def test_decibels_equal_librosas(mel):
 
 
 def test_triangles_and_their_corners_equal_librosas():
-    np.testing.assert_allclose(band_edges(Front()), GOLDEN["edges"], rtol=1e-9)
-    other = Front(sample_rate=22_050, n_fft=512, bands=20, low=80.0, high=10_000.0)
+    np.testing.assert_allclose(band_edges(MelConfig()), GOLDEN["edges"], rtol=1e-9)
+    other = MelConfig(sample_rate=22_050, n_fft=512, bands=20, low=80.0, high=10_000.0)
     np.testing.assert_allclose(mel_matrix(other), GOLDEN["other"], atol=1e-7)
 
 
@@ -66,7 +66,7 @@ def test_the_mel_scale_is_linear_to_1_khz_and_comes_back():
 
 def test_a_minute_is_a_picture_of_3751_by_128(mel):
     wave = np.random.default_rng(0).standard_normal(60 * 32_000).astype(np.float32)
-    found = picture(wave, mel)
+    found = mel_features(wave, mel)
     assert found.shape == (3751, 128)
     assert found.dtype == np.uint8
     assert (found.min(), found.max()) == (0, 255)
@@ -74,24 +74,24 @@ def test_a_minute_is_a_picture_of_3751_by_128(mel):
 
 def test_a_tone_stands_in_the_band_of_its_frequency(mel):
     t = np.arange(32_000) / 32_000
-    edges = band_edges(Front())
+    edges = band_edges(MelConfig())
     for hz in (440.0, 3000.0, 12_000.0):
-        found = picture(np.sin(2 * np.pi * hz * t).astype(np.float32), mel)
+        found = mel_features(np.sin(2 * np.pi * hz * t).astype(np.float32), mel)
         band = int(found[30].argmax())
         assert edges[band] < hz < edges[band + 2]
 
 
 def test_gain_changes_nothing_but_rounding(mel):
     wave = signal()
-    plain = picture(wave, mel).astype(int)
+    plain = mel_features(wave, mel).astype(int)
     for gain in (0.1, 3.0, 32_768.0):
-        assert np.abs(picture(gain * wave, mel).astype(int) - plain).max() <= 1
+        assert np.abs(mel_features(gain * wave, mel).astype(int) - plain).max() <= 1
 
 
 def test_what_lies_more_than_80_decibels_below_the_loudest_is_cut_off(mel):
     found = mel(signal())
     assert found.max() - found.min() <= 80.0001
-    narrow = LogMel(Front(range=30.0))(signal())
+    narrow = LogMel(MelConfig(range=30.0))(signal())
     np.testing.assert_array_equal(narrow, np.maximum(found, found.max() - 30))
 
 
@@ -105,28 +105,28 @@ def loud(rate, seconds=4.0):
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 31_250, 48_000])
 def test_a_wave_at_its_own_rate_is_drawn_as_if_it_had_been_resampled(mel, rate):
-    assert Front().rate_for(rate) == rate
+    assert MelConfig().rate_for(rate) == rate
     wave = loud(rate)
-    resampled = picture(soxr.resample(wave, rate, 32_000, quality="HQ"), mel).astype(int)
-    found = picture(wave, LogMel(Front(), rate), len(resampled)).astype(int)
+    resampled = mel_features(soxr.resample(wave, rate, 32_000, quality="HQ"), mel).astype(int)
+    found = mel_features(wave, LogMel(MelConfig(), rate), len(resampled)).astype(int)
     apart = np.abs(found - resampled)[3:-3]  # at its ends, what lies beyond is reflected later
-    heard = apart[:, band_edges(Front())[2:] < 0.47 * rate]
+    heard = apart[:, band_edges(MelConfig())[2:] < 0.47 * rate]
     assert heard.max() <= 1
     assert (heard == 0).mean() > 0.95
     assert apart.mean() < 0.2  # a band across the rate's middle has a few decibels more or less
 
 
 def test_what_resampling_leaves_is_all_but_the_top_of_the_band():
-    left = 10 * np.log10(resampled_power(Front(), 48_000) * 1.5**2)
+    left = 10 * np.log10(resampled_power(MelConfig(), 48_000) * 1.5**2)
     hertz = np.arange(1025) * 32_000 / 2048
     np.testing.assert_allclose(left[hertz < 14_000], 0, atol=0.01)
     assert left[-1] < -90
-    assert len(resampled_power(Front(), 16_000)) == 513
+    assert len(resampled_power(MelConfig(), 16_000)) == 513
 
 
 def test_frames_read_where_they_lie_equal_those_of_a_copy():
     for sizes in ((256, 80), (256, 64), (256, 200), (64, 64)):
-        front = Front(sample_rate=8000, n_fft=sizes[0], hop=sizes[1], bands=16, high=4000.0)
+        front = MelConfig(sample_rate=8000, n_fft=sizes[0], hop=sizes[1], bands=16, high=4000.0)
         mel = LogMel(front)
         for samples in (*range(1, 700, 7), *range(sizes[0] - 2, sizes[0] + 3), 5000, 40_003):
             wave = np.random.default_rng(samples).standard_normal(samples).astype(np.float32)
@@ -143,46 +143,49 @@ def test_frames_read_where_they_lie_equal_those_of_a_copy():
 
 def test_frames_are_as_many_as_asked_for():
     wave = loud(48_000)[: 48_000 - 1]
-    fine = LogMel(Front(), 48_000)
-    assert len(picture(wave, fine)) == 63
-    few, many = picture(wave[: 62 * 768 - 1], fine, 62), picture(wave[: 62 * 768 - 1], fine, 63)
+    fine = LogMel(MelConfig(), 48_000)
+    assert len(mel_features(wave, fine)) == 63
+    few, many = (
+        mel_features(wave[: 62 * 768 - 1], fine, 62),
+        mel_features(wave[: 62 * 768 - 1], fine, 63),
+    )
     assert (len(few), len(many)) == (62, 63)
     assert many[-1].any()
 
 
 def test_a_recordings_own_rate_is_kept_where_frames_fall_on_its_samples():
     asked = (1000, 8000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 192_000)
-    kept = [rate for rate in asked if Front().rate_for(rate) == rate]
+    kept = [rate for rate in asked if MelConfig().rate_for(rate) == rate]
     assert kept == [1000, 8000, 16_000, 24_000, 32_000, 48_000]
-    assert all(Front().rate_for(rate) in (rate, 32_000) for rate in asked)
-    odd = Front(n_fft=34, hop=16)
+    assert all(MelConfig().rate_for(rate) in (rate, 32_000) for rate in asked)
+    odd = MelConfig(n_fft=34, hop=16)
     assert odd.rate_for(16_000) == 32_000  # 17 samples have no middle
-    assert Front(low=600.0).rate_for(1000) == 32_000  # nothing of the band would be there
+    assert MelConfig(low=600.0).rate_for(1000) == 32_000  # nothing of the band would be there
 
 
 @pytest.mark.parametrize("samples", [1, 100, 511, 1024, 1025, 2048])
 def test_very_short_sound_gives_a_picture_too(mel, samples):
     wave = np.random.default_rng(0).standard_normal(samples).astype(np.float32)
-    assert picture(wave, mel).shape == (samples // 512 + 1, 128)
+    assert mel_features(wave, mel).shape == (samples // 512 + 1, 128)
 
 
 def test_silence_is_black(mel):
-    found = picture(np.zeros(32_000, dtype=np.float32), mel)
+    found = mel_features(np.zeros(32_000, dtype=np.float32), mel)
     assert found.shape == (63, 128)
     assert not found.any()
 
 
 def test_an_image_is_stretched_from_its_least_to_its_greatest_value():
     one = np.random.default_rng(0).random((40, 8), dtype=np.float32) * 20 - 60
-    plain, other = to_bytes(one).astype(int), to_bytes(one * 3 + 7).astype(int)
+    plain, other = to_uint8(one).astype(int), to_uint8(one * 3 + 7).astype(int)
     assert np.abs(plain - other).max() <= 1
     assert (plain.min(), plain.max()) == (0, 255)
 
 
 def test_threads_that_share_a_pen_draw_as_one_does(mel):
     waves = [np.random.default_rng(i).standard_normal(96_000).astype(np.float32) for i in range(24)]
-    wanted = [picture(wave, mel) for wave in waves]
+    wanted = [mel_features(wave, mel) for wave in waves]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda wave: picture(wave, mel), waves))
+        together = list(pool.map(lambda wave: mel_features(wave, mel), waves))
     for found, one in zip(together, wanted, strict=True):
         np.testing.assert_array_equal(found, one)

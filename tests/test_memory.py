@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from antpitta.learn import memory
-from antpitta.learn.memory import memory_kept
+from antpitta.train import compute as memory
+from antpitta.train.compute import keep_freed_memory
 
 LARGE = 20_000_000  # numbers: 80 MB, far above any threshold that glibc comes to by itself
 PAGES = LARGE * 4 // resource.getpagesize()
@@ -28,7 +28,7 @@ def resident():
 
 @pytest.mark.skipif(memory._glibc() is None, reason="the C library is not glibc")
 def test_what_is_freed_is_used_again_and_given_back_at_the_end():
-    with memory_kept():
+    with keep_freed_memory():
         assert faults() < TIMES / 3 * PAGES
         kept = resident()
     assert resident() < kept - 0.9 * PAGES
@@ -38,5 +38,5 @@ def test_what_is_freed_is_used_again_and_given_back_at_the_end():
 
 def test_nothing_is_changed_where_the_library_is_another(monkeypatch):
     monkeypatch.setattr(memory, "_glibc", lambda: None)
-    with memory_kept():
+    with keep_freed_memory():
         assert torch.ones(3).sum() == 3

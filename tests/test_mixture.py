@@ -5,7 +5,11 @@ import pytest
 from scipy.special import expit, logit
 
 from antpitta.core.types import Annotation, Classes
-from antpitta.scores.mixture import believed, estimate_prevalence, prevalence_from_scores
+from antpitta.scores.prevalence import (
+    estimate_prevalence,
+    prevalence_from_scores,
+    prevalence_per_member,
+)
 
 
 def heard(rng, truth, low=-1.0, high=4.0):
@@ -87,7 +91,7 @@ def test_classes_of_few_boxes_are_not_estimated():
     found = estimate_prevalence(scores, names, boxes, classes)
     assert 0 < found[0] < 1
     assert np.isnan(found[1])
-    kept = believed(scores, names, boxes, classes)
+    kept = prevalence_per_member(scores, names, boxes, classes)
     assert kept[0] == found[0]
     assert kept[1] == pytest.approx(scores[:, 1].mean())
     assert np.isnan(estimate_prevalence(scores[:0], [], boxes, classes)).all()

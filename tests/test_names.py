@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from antpitta.files.names import origin_from_comment, origin_from_name, origin_of, telling_folder
-from antpitta.files.riff import read_riff
+from antpitta.files.recording_metadata import (
+    metadata_from_comment,
+    metadata_from_name,
+    read_metadata,
+    site_from_folder,
+)
+from antpitta.files.wav_chunks import read_wav_chunks
 
 
 def when(*parts, zone=None):
@@ -57,7 +62,7 @@ EASTERN = timezone(timedelta(hours=-5))
     ],
 )
 def test_a_name_tells_site_and_time(name, site, began):
-    told = origin_from_name(name)
+    told = metadata_from_name(name)
     assert told.site == site
     assert told.began == began
     if began:
@@ -97,7 +102,7 @@ def test_a_name_tells_site_and_time(name, site, began):
     ],
 )
 def test_an_audiomoths_comment_tells_time_zone_and_recorder(comment, began, recorder):
-    told = origin_from_comment(comment)
+    told = metadata_from_comment(comment)
     assert (told.began, told.recorder) == (began, recorder)
 
 
@@ -127,7 +132,7 @@ def test_guano_goes_before_the_name(tmp_path, subtype):
         guano("Timestamp: 2020-06-07T05:15:00-05:00", "WA|Song Meter|Prefix: POND"),
         subtype=subtype,
     )
-    told = origin_of(path)
+    told = read_metadata(path)
     assert (told.site, told.began) == ("POND", when(2020, 6, 7, 5, 15, zone=EASTERN))
     assert told.began.isoformat() == "2020-06-07T05:15:00-05:00"
 
@@ -136,8 +141,8 @@ def test_a_position_is_a_site_where_the_name_has_none_and_its_jitter_is_not(tmp_
     a = wav(tmp_path / "20200607_051500.wav", guano("Loc Position: -3.12341 -60.45602"))
     b = wav(tmp_path / "20200607_052500.wav", guano("Loc Position: -3.12299 -60.45639"))
     named = wav(tmp_path / "POND_20200607_051500.wav", guano("Loc Position: -3.1 -60.4"))
-    assert origin_of(a).site == origin_of(b).site == "-3.123 -60.456"
-    assert origin_of(named).site == "POND"
+    assert read_metadata(a).site == read_metadata(b).site == "-3.123 -60.456"
+    assert read_metadata(named).site == "POND"
 
 
 @pytest.mark.parametrize(
@@ -151,18 +156,18 @@ def test_a_position_is_a_site_where_the_name_has_none_and_its_jitter_is_not(tmp_
 )
 def test_guanos_times_are_read_and_a_bad_one_leaves_the_name(tmp_path, stamp, began):
     path = wav(tmp_path / "x_20190101_000000.wav", guano(f"Timestamp: {stamp}"))
-    assert origin_of(path).began == began
+    assert read_metadata(path).began == began
 
 
 def test_metadata_that_is_broken_leaves_the_name(tmp_path):
     path = wav(tmp_path / "x_20190101_000000.wav", (b"guan", b"no colon here"))
-    assert origin_of(path) == origin_from_name(path.name)
-    assert origin_of(tmp_path / "none_20190101_000000.wav").site == "none"
+    assert read_metadata(path) == metadata_from_name(path.name)
+    assert read_metadata(tmp_path / "none_20190101_000000.wav").site == "none"
 
 
 def test_an_audiomoths_comment_is_found_in_its_file(tmp_path):
     comment = "Recorded at 05:15:00 07/06/2020 (UTC) by AudioMoth 24F319055FDF2F5B at gain"
-    told = origin_of(wav(tmp_path / "20200607_051500.WAV", info(comment)))
+    told = read_metadata(wav(tmp_path / "20200607_051500.WAV", info(comment)))
     assert told.began == when(2020, 6, 7, 5, 15, zone=UTC)
     assert told.began.utcoffset() is not None
     assert (told.site, told.recorder) == (None, "24F319055FDF2F5B")
@@ -170,17 +175,17 @@ def test_an_audiomoths_comment_is_found_in_its_file(tmp_path):
 
 def test_other_lists_and_other_files_say_nothing(tmp_path):
     path = wav(tmp_path / "a.wav", (b"LIST", b"adtlabcd"), (b"LIST", b"INFOIART\x02\0\0\0ab"))
-    assert read_riff(path).comment == ""
+    assert read_wav_chunks(path).comment == ""
     (tmp_path / "b.wav").write_bytes(b"RIFX")
-    assert read_riff(tmp_path / "b.wav").missing == 0
+    assert read_wav_chunks(tmp_path / "b.wav").missing == 0
 
 
 def test_a_wav_that_was_cut_short_tells_how_much_it_lacks(tmp_path):
     path = tmp_path / "a.wav"
     sf.write(path, np.zeros(8000), 8000)
-    assert read_riff(path).missing == 0
+    assert read_wav_chunks(path).missing == 0
     path.write_bytes(path.read_bytes()[: 44 + 4000])
-    assert read_riff(path).missing == pytest.approx(0.75)
+    assert read_wav_chunks(path).missing == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(
@@ -196,4 +201,4 @@ def test_a_wav_that_was_cut_short_tells_how_much_it_lacks(tmp_path):
     ],
 )
 def test_the_innermost_folder_that_tells_anything_names_the_site(folder, name):
-    assert telling_folder(PurePath(folder)) == name
+    assert site_from_folder(PurePath(folder)) == name

@@ -10,10 +10,9 @@ import pytest
 
 from antpitta.core.types import Classes
 from antpitta.report import page as page_module
-from antpitta.report.canvas import NONE
-from antpitta.report.lessons import list_teachers, tabulate_pseudo
+from antpitta.report.canvas import NONE, format_interval, format_share
 from antpitta.report.page import Example, StageResult, Story, group_example, render_page
-from antpitta.report.writing import write_interval, write_share
+from antpitta.report.tables import list_teachers, tabulate_pseudo
 from antpitta.scores.bootstrap import Interval
 from antpitta.scores.evaluate import COUNTS, FIGURES, Report
 from antpitta.sound.supervision import Supervision
@@ -304,13 +303,13 @@ def test_a_recording_that_counts_for_two_species_is_not_added_up():
      (0.1234, "12.34 %"), (NAN, NONE)],
 )  # fmt: skip
 def test_a_share_is_never_rounded_to_none_or_all(share, text):
-    assert write_share(share) == text
+    assert format_share(share) == text
 
 
 def test_an_interval_is_never_made_up():
-    assert str(write_interval(0.5, NAN, NAN)) == "0.500"
-    assert str(write_interval(NAN, 0.1, 0.2)) == NONE
-    assert str(write_interval(0.5, 0.4, 0.6)) == "0.500 (0.400 to 0.600)"
+    assert str(format_interval(0.5, NAN, NAN)) == "0.500"
+    assert str(format_interval(NAN, 0.1, 0.2)) == NONE
+    assert str(format_interval(0.5, 0.4, 0.6)) == "0.500 (0.400 to 0.600)"
 
 
 def test_text_stands_out_from_the_paper_in_light_and_dark(html):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from antpitta.sound.paste import factor, faded, in_band, lay, steady_level
+from antpitta.sound.overlay import add_call, bandpass_call, fade_call, overlay_gain, steady_level
 
 RATE = 16_000
 
@@ -28,13 +28,13 @@ def strength(wave):
 )
 def test_only_the_calls_own_band_is_taken(low, high, kept):
     for hertz in (500, 2000, 6000):
-        found = strength(in_band(tone(hertz), RATE, low, high)) / strength(tone(hertz))
+        found = strength(bandpass_call(tone(hertz), RATE, low, high)) / strength(tone(hertz))
         assert found > 0.9 if hertz in kept else found < 0.02
 
 
 def test_a_stretch_shorter_than_the_filter_is_filtered_all_the_same():
-    assert np.isfinite(in_band(tone(2000, 0.001), RATE, 1800, 2200)).all()
-    assert len(in_band(tone(2000, 0.0001), RATE, 1800, 2200)) == 2
+    assert np.isfinite(bandpass_call(tone(2000, 0.001), RATE, 1800, 2200)).all()
+    assert len(bandpass_call(tone(2000, 0.0001), RATE, 1800, 2200)) == 2
 
 
 def test_short_calls_do_not_move_the_steady_level():
@@ -51,17 +51,17 @@ def test_the_level_of_almost_nothing_is_its_own_and_of_nothing_is_none():
 
 
 def test_a_call_keeps_its_height_above_the_background():
-    assert factor(here=0.02, there=0.01, gain=0) == pytest.approx(2)
-    assert factor(here=0.01, there=0.01, gain=6) == pytest.approx(1.995, rel=1e-3)
+    assert overlay_gain(here=0.02, there=0.01, gain=0) == pytest.approx(2)
+    assert overlay_gain(here=0.01, there=0.01, gain=6) == pytest.approx(1.995, rel=1e-3)
 
 
 @pytest.mark.parametrize("levels", [(0.0, 0.1), (0.1, 0.0)])
 def test_beside_silence_a_call_stays_as_loud_as_it_was(levels):
-    assert factor(*levels, gain=0) == 1
+    assert overlay_gain(*levels, gain=0) == 1
 
 
 def test_a_call_rises_and_falls_and_is_whole_between():
-    call = faded(np.ones(RATE, dtype="f4"), RATE)
+    call = fade_call(np.ones(RATE, dtype="f4"), RATE)
     assert call[0] == 0
     assert call[-1] == 0
     assert (call[800:-800] == 1).all()
@@ -75,5 +75,5 @@ def test_a_call_rises_and_falls_and_is_whole_between():
 )
 def test_what_lies_outside_the_wave_falls_off(at, expected):
     wave = np.zeros(4, dtype="f4")
-    lay(wave, np.array([1, 2], dtype="f4"), at)
+    add_call(wave, np.array([1, 2], dtype="f4"), at)
     assert wave.tolist() == expected

@@ -5,8 +5,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from antpitta.core.errors import UserMistake
-from antpitta.files.places import Place, Places, read_places
+from antpitta.core.errors import UserError
+from antpitta.files.deployments import Deployment, Deployments, read_deployments
 
 
 def written(tmp_path, text, encoding="utf-8"):
@@ -17,11 +17,11 @@ def written(tmp_path, text, encoding="utf-8"):
 
 def test_columns_are_known_by_name_in_any_order_and_encoding(tmp_path):
     text = "Lon;Lat;Site Name;TZ;Uncertainty\n-65.8;18.3;Río Abajo;-0430;99.6\n10;-1;x;;\n"
-    found = read_places(written(tmp_path, text, "utf-16")).by_site
+    found = read_deployments(written(tmp_path, text, "utf-16")).by_site
     west = timezone(-timedelta(hours=4, minutes=30))
     assert found == {
-        "Río Abajo": Place("Río Abajo", 18.3, -65.8, west, 100),
-        "x": Place("x", -1.0, 10.0),
+        "Río Abajo": Deployment("Río Abajo", 18.3, -65.8, west, 100),
+        "x": Deployment("x", -1.0, 10.0),
     }
 
 
@@ -38,7 +38,7 @@ def test_columns_are_known_by_name_in_any_order_and_encoding(tmp_path):
 )
 def test_a_zone_is_an_offset_or_a_name(tmp_path, text, zone):
     path = written(tmp_path, f"site,latitude,longitude,timezone\na,0,0,{text}\n")
-    found = read_places(path).by_site["a"].zone
+    found = read_deployments(path).by_site["a"].zone
     summer = datetime(2025, 7, 1)
     assert summer.replace(tzinfo=found).utcoffset() == summer.replace(tzinfo=zone).utcoffset()
 
@@ -64,23 +64,25 @@ def test_a_zone_is_an_offset_or_a_name(tmp_path, text, zone):
 )
 def test_a_wrong_row_is_named(tmp_path, row, said):
     path = written(tmp_path, f"site,latitude,longitude,timezone,uncertainty\n{row}\n")
-    with pytest.raises(UserMistake, match=said):
-        read_places(path)
+    with pytest.raises(UserError, match=said):
+        read_deployments(path)
 
 
 def test_a_table_without_positions_is_refused(tmp_path):
-    with pytest.raises(UserMistake, match="needs a column 'longitude'; it has site, lat"):
-        read_places(written(tmp_path, "site,lat\na,1\n"))
+    with pytest.raises(UserError, match="needs a column 'longitude'; it has site, lat"):
+        read_deployments(written(tmp_path, "site,lat\na,1\n"))
 
 
 def test_a_site_is_found_by_its_name_its_folder_or_its_own_position():
-    one, two = Place("one", 1.0, 1.0), Place("two", 2.0, 2.0)
-    places = Places({"one": one, "two": two})
+    one, two = Deployment("one", 1.0, 1.0), Deployment("two", 2.0, 2.0)
+    places = Deployments({"one": one, "two": two})
     assert places.find("one", ["two"]) == one
     assert places.find("S4A1", ["one", "two", "Data"]) == two  # the innermost
     assert places.find(None, ["two"]) == two
     assert places.find(None, []) is None
-    assert Places({"one": one}).find(None, []) == one
-    assert Places({"one": one}).find("S4A1", []) is None
-    assert places.find("-3.100 170.250", []) == Place("-3.100 170.250", -3.1, 170.25, None, 100)
+    assert Deployments({"one": one}).find(None, []) == one
+    assert Deployments({"one": one}).find("S4A1", []) is None
+    assert places.find("-3.100 170.250", []) == Deployment(
+        "-3.100 170.250", -3.1, 170.25, None, 100
+    )
     assert places.find("95.000 1.000", []) is None

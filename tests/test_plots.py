@@ -9,14 +9,18 @@ import pandas as pd
 import pytest
 
 from antpitta.core.types import Classes
-from antpitta.report.bars import draw_species
 from antpitta.report.canvas import fold, shorten, styled
-from antpitta.report.curves import draw_curves, drawn_curves
-from antpitta.report.progress import draw_gain, draw_training, tidy_log
-from antpitta.report.ranking import rank_species, why_undefined
+from antpitta.report.results import Example, StageResult
+from antpitta.report.species import (
+    draw_curves,
+    draw_species,
+    drawn_curves,
+    rank_species,
+    why_undefined,
+)
 from antpitta.report.spectrograms import draw_example, find_rows, mark_frequencies, thin_frames
-from antpitta.report.story import Example, StageResult
-from antpitta.report.supervised import (
+from antpitta.report.stages import draw_gain, draw_training, tidy_log
+from antpitta.report.supervision import (
     count_supervision,
     draw_supervision,
     gather_columns,

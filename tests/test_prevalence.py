@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.scores.prevalence import rescale_odds
 
 
@@ -79,7 +79,7 @@ def test_single_precision_and_no_rows_are_fine():
         ([[0.5]], [0.1, 0.2], ValueError, "do not fit"),
         ([[1.5]], [0.1], ValueError, "no probability"),
         ([[np.nan]], [0.1], ValueError, "no probability"),
-        ([[0.5, 0.5]], [0.1, 30], UserMistake, "class 1 is 30; give a share"),
+        ([[0.5, 0.5]], [0.1, 30], UserError, "class 1 is 30; give a share"),
     ],
 )
 def test_refuses(scores, prevalence, error, message):

@@ -6,22 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from antpitta.core.config import Network, Recipe, Windows
-from antpitta.core.drawings import Front
-from antpitta.core.stages import Pseudo, Stage
+from antpitta.core.config import Network, Recipe, WindowConfig
+from antpitta.core.features import MelConfig
+from antpitta.core.stages import PseudoLabelConfig, Stage
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Classes, Scores, Targets
-from antpitta.learn.pseudo import Heard, teach, window_scores
-from antpitta.scores.mixture import estimate_prevalence
-from antpitta.sound.windows import Cuts
+from antpitta.scores.prevalence import estimate_prevalence
+from antpitta.sound.windows import WindowIndex
+from antpitta.train.pseudo import OutOfFoldScores, make_pseudo_labels, window_scores
 
 # 100 frames a second, 401 a picture of 4 s: windows begin at 0, 200 (overlap 24: 0-224, 200-424)
-FRONT = Front(sample_rate=8000, n_fft=256, hop=80, bands=16, low=50, high=4000, image=4.0)
+FRONT = MelConfig(sample_rate=8000, n_fft=256, hop=80, bands=16, low=50, high=4000, image=4.0)
 RECIPE = Recipe(
     name="tiny",
     when="tests",
     front=FRONT,
-    windows=Windows(frames=224, overlap=24, scan_overlap=112),
+    windows=WindowConfig(frames=224, overlap=24, scan_overlap=112),
     network=Network(backbone="test_resnet", pretrained=False),
     stages=(Stage(name="one"),),
 )
@@ -50,27 +50,32 @@ def scores(recording, peaks=(), floor=0.2, source="run/masked/fold0", classes=SP
 
 def member(peaks, floor=0.2, trained_on=frozenset(), source="run/masked/fold0"):
     return [
-        Heard(scores(f"r{i}", peaks.get(i, ()), floor, source), frozenset(trained_on) - {f"r{i}"})
+        OutOfFoldScores(
+            scores(f"r{i}", peaks.get(i, ()), floor, source), frozenset(trained_on) - {f"r{i}"}
+        )
         for i in range(3)
     ]
 
 
 def test_a_model_that_trained_on_the_recording_is_refused(material):
     rows = member({})
-    rows[1] = Heard(scores("r1"), frozenset({"r0", "r1"}))
+    rows[1] = OutOfFoldScores(scores("r1"), frozenset({"r0", "r1"}))
     for members in ({"me": rows}, {"me": member({}), "other": rows}):
         with pytest.raises(ValueError, match=r"r1: run/masked/fold0 trained on it"):
-            teach(material, members, Pseudo(teacher="masked"))
+            make_pseudo_labels(material, members, PseudoLabelConfig(teacher="masked"))
 
 
 def test_a_model_that_trained_on_every_other_recording_may_teach(material):
     rows = member({0: [(0, 1, 0.9)]}, trained_on={"r0", "r1", "r2"})
-    assert len(teach(material, {"me": rows}, Pseudo(teacher="masked")).table) == 1
+    assert (
+        len(make_pseudo_labels(material, {"me": rows}, PseudoLabelConfig(teacher="masked")).table)
+        == 1
+    )
 
 
 def test_scores_of_other_classes_are_refused(material):
     rows = member({})
-    rows[2] = Heard(scores("r2", classes=Classes(("b", "a"))), frozenset())
+    rows[2] = OutOfFoldScores(scores("r2", classes=Classes(("b", "a"))), frozenset())
     with pytest.raises(ValueError, match="other classes"):
         window_scores(material, {"me": rows})
 
@@ -94,7 +99,7 @@ def test_a_row_belongs_to_the_windows_that_hold_its_middle(material):
 
 def test_a_soft_positive_begins_at_the_threshold(material):
     rows = member({2: [(0, 0, 0.5), (0, 1, 0.4999)]})
-    taught = teach(material, {"me": rows}, Pseudo(teacher="masked")).taught
+    taught = make_pseudo_labels(material, {"me": rows}, PseudoLabelConfig(teacher="masked")).taught
     wanted = np.zeros((6, 2))
     wanted[4, 0] = 1
     np.testing.assert_array_equal(taught.value, wanted)
@@ -103,7 +108,9 @@ def test_a_soft_positive_begins_at_the_threshold(material):
 
 def test_a_listener_always_wins(material):
     peaks = {i: [(r, c, 0.99) for r in range(ROWS) for c in range(2)] for i in range(3)}
-    lesson = teach(material, {"me": member(peaks)}, Pseudo(teacher="masked"))
+    lesson = make_pseudo_labels(
+        material, {"me": member(peaks)}, PseudoLabelConfig(teacher="masked")
+    )
     # r0 "a" is present in its first window, r1 "a" absent in its first; all else is unlabelled
     wanted = np.ones((6, 2))
     wanted[0, 0] = wanted[2, 0] = 0
@@ -113,7 +120,9 @@ def test_a_listener_always_wins(material):
 
 def test_hard_negatives_are_kept_apart_and_out_of_the_targets(material):
     peaks = {0: [(0, 1, 0.01)], 2: [(0, 0, 0.009)]}
-    lesson = teach(material, {"me": member(peaks, floor=0.001)}, Pseudo(teacher="masked"))
+    lesson = make_pseudo_labels(
+        material, {"me": member(peaks, floor=0.001)}, PseudoLabelConfig(teacher="masked")
+    )
     wanted = np.ones((6, 2), dtype=bool)
     wanted[0] = False  # "a" is labelled, "b" reaches 0.01
     wanted[2, 0] = False  # labelled absent by a listener: no model's doing
@@ -128,7 +137,7 @@ def test_members_are_averaged(material):
         "two": member({2: [(0, 0, 0.5), (0, 1, 0.6)]}, floor=0.05),
         "three": member({2: [(0, 0, 0.05), (0, 1, 0.6)]}, floor=0.05),
     }
-    taught = teach(material, members, Pseudo(teacher="masked")).taught
+    taught = make_pseudo_labels(material, members, PseudoLabelConfig(teacher="masked")).taught
     np.testing.assert_array_equal(taught.weight[4], [0, 1])  # means 0.483 and 0.6
 
 
@@ -137,9 +146,9 @@ def test_members_can_vote(material):
         return {f"m{k}": member({2: [(0, 0, value)]}) for k, value in enumerate(values)}
 
     def passed(pseudo, *values):
-        return bool(teach(material, votes(*values), pseudo).taught.weight[4, 0])
+        return bool(make_pseudo_labels(material, votes(*values), pseudo).taught.weight[4, 0])
 
-    three = Pseudo(teacher="masked", by="vote", votes=3, threshold=0.5)
+    three = PseudoLabelConfig(teacher="masked", by="vote", votes=3, threshold=0.5)
     assert passed(three, 0.5, 0.5, 0.5, 0.0, 0.0)
     assert not passed(three, 0.99, 0.99, 0.49, 0.49, 0.49)
     assert passed(three, 0.6, 0.6)  # of fewer members, all
@@ -148,7 +157,9 @@ def test_members_can_vote(material):
 
 def test_soft_values_are_the_teachers_scores(material):
     rows = {"me": member({2: [(0, 0, 0.9)]}), "two": member({2: [(0, 0, 0.6)]})}
-    taught = teach(material, rows, Pseudo(teacher="masked", values="soft")).taught
+    taught = make_pseudo_labels(
+        material, rows, PseudoLabelConfig(teacher="masked", values="soft")
+    ).taught
     assert taught.value[4, 0] == pytest.approx(0.75)
     assert taught.weight[4, 0] == 1
     assert taught.value.sum() == pytest.approx(0.75)
@@ -157,24 +168,24 @@ def test_soft_values_are_the_teachers_scores(material):
 def test_rescaled_recordings_are_as_often_held_as_boxes_and_scores_tell(make_material):
     boxes = [said("r0", at, at + 0.3) for at in (0.2, 1.0, 3.0)]
     rows = {"me": member({1: [(0, 0, 0.6), (9, 0, 0.3)], 2: [(9, 0, 0.4)]}, floor=0.05)}
-    pseudo = Pseudo(teacher="masked", values="soft", threshold=0.0, rescale=True)
+    pseudo = PseudoLabelConfig(teacher="masked", values="soft", threshold=0.0, rescale=True)
     material = make_material(RECIPE, [4.0] * 3, boxes, species=SPECIES.names)
     highest = np.array([[0.05, 0.05], [0.6, 0.05], [0.4, 0.05]])
     share = estimate_prevalence(highest, ["r0", "r1", "r2"], boxes, SPECIES)[0]
-    taught = teach(material, rows, pseudo).taught.value[:, 0].reshape(3, 2)
+    taught = make_pseudo_labels(material, rows, pseudo).taught.value[:, 0].reshape(3, 2)
     assert 1 / 3 < share < 1
     assert (1 + taught[1].max() + taught[2].max()) / 3 == pytest.approx(share, abs=1e-5)
     odds = taught[1] / (1 - taught[1])  # both windows by one factor
     assert odds[0] / odds[1] == pytest.approx((0.6 / 0.4) / (0.3 / 0.7), rel=1e-3)
     copied = replace(  # r2's windows come once more, as a copy's
         material,
-        cuts=Cuts(np.append(material.cuts.image, [3, 3]), np.append(material.cuts.first, [0, 200]),
+        cuts=WindowIndex(np.append(material.cuts.image, [3, 3]), np.append(material.cuts.first, [0, 200]),
                   material.cuts.frames),
         owner=np.append(material.owner, 3),
         heard=Targets(np.pad(material.heard.value, ((0, 2), (0, 0))),
                       np.pad(material.heard.weight, ((0, 2), (0, 0)))),
     )  # fmt: skip
-    again = teach(copied, rows, pseudo).taught.value[:, 0]
+    again = make_pseudo_labels(copied, rows, pseudo).taught.value[:, 0]
     np.testing.assert_allclose(again[:6], taught.ravel())
     assert (again[6:] == 0).all()
 
@@ -184,7 +195,7 @@ def test_every_label_says_where_when_how_sure_and_who(material):
         "me": member({1: [(0, 1, 0.9)], 2: [(12, 0, 0.8)]}, source="me/masked/fold1"),
         "two": member({1: [(0, 1, 0.7)], 2: [(12, 0, 0.8)]}, source="two/masked/fold0"),
     }
-    table = teach(material, rows, Pseudo(teacher="masked")).table
+    table = make_pseudo_labels(material, rows, PseudoLabelConfig(teacher="masked")).table
     assert list(table.columns)[:5] == ["recording", "start_time", "end_time", "species", "score"]
     one, two = table.to_dict("records")
     assert (one["recording"], one["start_time"], one["species"]) == ("r1", 0.0, "b")
@@ -201,7 +212,9 @@ def test_a_long_recording_is_taught_on_its_own_clock(make_material):
     value = np.full((rows, 2), 0.1, dtype=np.float32)
     value[29, 0] = 0.9  # its middle is 29.5 * 32 frames: 9.42 s, in the third image
     one = Scores("r0", TimeGrid(32 * HOP, rows), SPECIES, value, "run/masked/fold0")
-    lesson = teach(long, {"me": [Heard(one, frozenset())]}, Pseudo(teacher="masked"))
+    lesson = make_pseudo_labels(
+        long, {"me": [OutOfFoldScores(one, frozenset())]}, PseudoLabelConfig(teacher="masked")
+    )
     (label,) = lesson.table.to_dict("records")
     assert label["start_time"] == pytest.approx(8.0, abs=1e-3)
     assert 9.42 < label["end_time"] <= 10.0

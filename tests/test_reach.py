@@ -9,20 +9,20 @@ from pydantic import ValidationError
 from torch import nn
 
 from antpitta.core.config import Network, Recipe
-from antpitta.core.drawings import Front
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
+from antpitta.core.features import MelConfig
 from antpitta.core.stages import Stage
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
-from antpitta.learn.spans import fill_reach
-from antpitta.net.engines import Vino
-from antpitta.net.export import to_openvino
-from antpitta.net.sed import SedNet
-from antpitta.net.torch_engine import Torch
+from antpitta.model.export import to_openvino
+from antpitta.model.inference import OpenVinoBackend
+from antpitta.model.network import SedNet
+from antpitta.model.torch_inference import TorchBackend
+from antpitta.train.training import fill_class_band_limits
 
 CLASSES = Classes(("frog", "bird", "bat"))
 SEVERAL = Network(reduction=(4, 8, 16), step=8, frozen=True, heights="each", centre=True)
 # Below 1 kHz mels are linear: edges at 0, 200, 400 ... Hz, and band i from 200 i to 200 i + 400.
-FRONT = Front(sample_rate=2000, n_fft=512, hop=200, bands=4, low=0.0, high=1000.0)
+FRONT = MelConfig(sample_rate=2000, n_fft=512, hop=200, bands=4, low=0.0, high=1000.0)
 
 
 def data_of(*boxes):
@@ -34,7 +34,7 @@ def data_of(*boxes):
 def filled(*boxes):
     network = Network(heights="each", reach="boxes")
     recipe = Recipe(name="t", when="t", front=FRONT, network=network, stages=(Stage(name="s"),))
-    return fill_reach(recipe, data_of(*boxes)).network.reach
+    return fill_class_band_limits(recipe, data_of(*boxes)).network.reach
 
 
 def test_a_class_reaches_from_the_lowest_to_the_highest_band_its_present_boxes_touch():
@@ -52,10 +52,10 @@ def test_boxes_without_frequencies_or_beyond_the_picture_reach_everywhere():
 
 
 def test_nothing_is_filled_in_without_boxes_or_where_nobody_asked():
-    with pytest.raises(UserMistake, match=r"network\.reach.*no boxes"):
+    with pytest.raises(UserError, match=r"network\.reach.*no boxes"):
         filled(("*", False))
     plain = Recipe(name="t", when="t", stages=(Stage(name="s"),))
-    assert fill_reach(plain, data_of()) is plain
+    assert fill_class_band_limits(plain, data_of()) is plain
 
 
 def test_a_reach_wants_heights_apart_and_bands_filled_in():
@@ -102,6 +102,6 @@ def test_an_exported_network_reaches_as_far():
     net = SedNet(SEVERAL.model_copy(update={"reach": ((0, 32), (32, 48), (16, 128))}), 3).eval()
     nn.init.normal_(net.classify.weight)
     image = torch.randint(1, 255, (64, 128), dtype=torch.uint8).numpy()
-    (expected,) = Torch([net], 64).hear(image)
-    (found,) = Vino(to_openvino([net], 128, 64), "f32", 1, 1).hear(image)
+    (expected,) = TorchBackend([net], 64).hear(image)
+    (found,) = OpenVinoBackend(to_openvino([net], 128, 64), "f32", 1, 1).hear(image)
     np.testing.assert_allclose(found, expected, atol=2e-3)

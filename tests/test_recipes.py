@@ -2,7 +2,7 @@
 
 import pytest
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.files.recipes import read_recipe, shipped_recipes
 
 
@@ -30,7 +30,7 @@ def test_two_readings_do_not_share_their_changes():
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path):
     for name in ("qiuck", str(tmp_path), str(tmp_path / "gone.toml")):
-        with pytest.raises(UserMistake, match=r"no such recipe or file; take one of .*quick"):
+        with pytest.raises(UserError, match=r"no such recipe or file; take one of .*quick"):
             read_recipe(name)
 
 
@@ -47,5 +47,5 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path):
 def test_a_wrong_file_is_the_users_mistake(tmp_path, text, message):
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    with pytest.raises(UserMistake, match=rf"mine.toml: .*{message}"):
+    with pytest.raises(UserError, match=rf"mine.toml: .*{message}"):
         read_recipe(str(path))

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import Recording
-from antpitta.files.matching import Ambiguous, Matcher
+from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
 from antpitta.files.recordings import find_recordings
 
 
@@ -89,13 +89,13 @@ def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(sounds):
 
 def test_a_root_that_is_not_there_or_holds_nothing_is_the_users_mistake(sounds, tmp_path):
     sounds("x.wav")
-    with pytest.raises(UserMistake, match="there is no such file or folder"):
+    with pytest.raises(UserError, match="there is no such file or folder"):
         find_recordings([tmp_path, tmp_path / "none"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserMistake, match="empty: holds no recordings"):
+    with pytest.raises(UserError, match="empty: holds no recordings"):
         find_recordings([tmp_path, tmp_path / "empty"])
     (tmp_path / "empty" / "a.wav").touch()
-    with pytest.raises(UserMistake, match="no recording can be read; the first: is empty"):
+    with pytest.raises(UserError, match="no recording can be read; the first: is empty"):
         find_recordings([tmp_path / "empty"])
 
 
@@ -135,12 +135,12 @@ def test_a_table_of_sites_overrides_what_names_tell(sounds):
 def test_a_table_of_sites_needs_its_columns(sounds):
     home = sounds("b.wav")
     (home / "sites.csv").write_text("recording,habitat\nb,bog\n")
-    with pytest.raises(UserMistake, match="one of 'site' and 'began'; it has recording, habitat"):
+    with pytest.raises(UserError, match="one of 'site' and 'began'; it has recording, habitat"):
         find_recordings([home], home / "sites.csv")
 
 
 def heard(*paths):
-    return Matcher(
+    return RecordingMatcher(
         [Recording(path.rsplit(".", 1)[0], Path("/data") / path, 8000, 8000) for path in paths]
     )
 
@@ -173,7 +173,7 @@ def test_a_table_beside_the_sound_means_the_sound_beside_it():
     matcher = heard("north/x.wav", "south/x.wav")
     assert met(matcher, "x.wav", Path("/data/south/x.txt")) == "south/x"
     unclear = met(matcher, "x.wav", Path("/elsewhere/x.txt"))
-    assert unclear == Ambiguous("2 recordings are called 'x.wav' (north/x, south/x)")
+    assert unclear == AmbiguousMatch("2 recordings are called 'x.wav' (north/x, south/x)")
 
 
 def test_two_files_of_a_table_never_fall_upon_one_recording():
@@ -183,5 +183,5 @@ def test_two_files_of_a_table_never_fall_upon_one_recording():
     assert found["north/x.wav"].id == found["x.wav"].id == "north/x"
     assert found["south/x.wav"] is None
     found = matcher.find_all(["a/y.wav", "b/y.wav"], table)
-    assert all(isinstance(one, Ambiguous) for one in found.values())
+    assert all(isinstance(one, AmbiguousMatch) for one in found.values())
     assert matcher.find_all(["a/y.wav"], table)["a/y.wav"].id == "y"

@@ -11,7 +11,7 @@ import soundfile as sf
 
 import antpitta as ap
 from antpitta.api import predict_each, predict_to
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.files import remote
 from antpitta.files.audio import UnreadableAudio
 from antpitta.files.recordings import list_files, open_file
@@ -108,10 +108,10 @@ def test_what_changed_there_is_heard_again_and_nothing_else(
 def test_what_vanishes_or_is_closed_under_way_is_quarantined(
     run, bucket, s3, tmp_path, monkeypatch
 ):
-    from antpitta.archive.choir import Choir
-    from antpitta.archive.journal import GONE, Journal
-    from antpitta.archive.predict import hear_archive
     from antpitta.files.bundle import read_bundle
+    from antpitta.predict.journal import GONE, Journal
+    from antpitta.predict.pipeline import predict_archive
+    from antpitta.predict.predictor import Predictor
 
     s3.copy("season/2025", "season/shrinking", recursive=True)
     files = list_files([location_of("s3://season/shrinking")])[0]
@@ -125,7 +125,7 @@ def test_what_vanishes_or_is_closed_under_way_is_quarantined(
 
     answering(monkeypatch, guarded)
     with Journal(tmp_path, {}, resume=False) as journal:
-        hear_archive(Choir(read_bundle(run.model)), files, journal, lambda *told: None)
+        predict_archive(Predictor(read_bundle(run.model)), files, journal, lambda *told: None)
         kept = {one.path.name[:2]: one for one in journal.read(file.path for file in files)}
     assert len(kept) == 8
     assert f"{files[3].path}: is gone" in kept["r3"].reason
@@ -148,7 +148,7 @@ def test_what_every_later_file_would_meet_stops_the_run(
         raise trouble
 
     answering(monkeypatch, fails)
-    with pytest.raises(UserMistake, match="s3://season/2025") as said:
+    with pytest.raises(UserError, match="s3://season/2025") as said:
         predict_to(run.model, [bucket], tmp_path)
     assert "\n" not in str(said.value)
 
@@ -162,7 +162,7 @@ def test_a_session_that_ran_out_stops_the_run_and_a_closed_object_does_not(bucke
 
     place = list_files([location_of(bucket)])[0][2].path
     fails("ExpiredToken")
-    with pytest.raises(UserMistake, match="check the credentials"):
+    with pytest.raises(UserError, match="check the credentials"):
         fetch(place)
     fails("InvalidObjectState")  # deep frozen
     with pytest.raises(UnreadableAudio, match="may not be read"):
@@ -172,7 +172,7 @@ def test_a_session_that_ran_out_stops_the_run_and_a_closed_object_does_not(bucke
 def test_half_an_object_is_never_taken_for_a_short_recording(bucket, s3, monkeypatch):
     place = list_files([location_of(bucket)])[0][2].path
     answering(monkeypatch, lambda plain, key, path: Path(path).write_bytes(b"RIFF"))
-    with pytest.raises(UserMistake, match="broke off after 4 bytes"):
+    with pytest.raises(UserError, match="broke off after 4 bytes"):
         fetch(place)
 
 
@@ -186,7 +186,7 @@ def test_half_an_object_is_never_taken_for_a_short_recording(bucket, s3, monkeyp
     ],
 )
 def test_an_address_that_is_wrong_is_the_users_mistake(bucket, url, said):
-    with pytest.raises(UserMistake, match=said) as mistake:
+    with pytest.raises(UserError, match=said) as mistake:
         list_files([location_of(url)])
     assert str(mistake.value).startswith(url)
     assert "\n" not in str(mistake.value)
@@ -194,7 +194,7 @@ def test_an_address_that_is_wrong_is_the_users_mistake(bucket, url, said):
 
 def test_a_folder_without_sound_is_the_users_mistake(bucket, s3):
     s3.pipe_file("season/texts/a.txt", b"x")
-    with pytest.raises(UserMistake, match="holds no recordings"):
+    with pytest.raises(UserError, match="holds no recordings"):
         list_files([location_of("s3://season/texts")])
 
 
@@ -204,7 +204,7 @@ def test_nobody_listening_there_is_one_line(bucket, s3, monkeypatch, tmp_path):
     monkeypatch.setattr(type(s3), "retries", 1)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     try:
-        with pytest.raises(UserMistake, match=r"cannot be read .*check the network") as said:
+        with pytest.raises(UserError, match=r"cannot be read .*check the network") as said:
             list_files([location_of(bucket)])
         assert "\n" not in str(said.value)
     finally:
@@ -230,7 +230,7 @@ def test_tables_are_put_into_the_store_and_gone_on_with(
 
 
 def test_where_nothing_can_be_put_is_said_before_anything_is_heard(run, bucket):
-    with pytest.raises(UserMistake, match="s3://nobucket/out"):
+    with pytest.raises(UserError, match="s3://nobucket/out"):
         predict_to(run.model, [bucket], "s3://nobucket/out")
 
 
@@ -282,7 +282,7 @@ def test_a_folder_that_is_called_like_a_url_is_a_folder(tmp_path, monkeypatch):
 
 def test_without_the_extra_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(UserMistake, match=r"pip install 'antpitta\[remote\]'"):
+    with pytest.raises(UserError, match=r"pip install 'antpitta\[remote\]'"):
         list_files([location_of("gs://bucket/x")])
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from antpitta.api import predict_to
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.files import remote
 from antpitta.files.audio import UnreadableAudio
 from antpitta.files.recordings import list_files, open_file
@@ -106,18 +106,18 @@ def test_who_is_not_known_there_is_told_of_googles_keys(bucket, monkeypatch):
     place = list_files([location_of(bucket)])[0][2].path
     store, _ = remote._store(bucket)
     monkeypatch.setattr(store, "get_file", unknown)
-    with pytest.raises(UserMistake, match=r"check the credentials \(GOOGLE_APPLI"):
+    with pytest.raises(UserError, match=r"check the credentials \(GOOGLE_APPLI"):
         fetch(place)
 
 
 @pytest.mark.parametrize("url", ["gs://nobucket/x", "gs://season/nothing", "gs://season/2025/no"])
 def test_an_address_that_is_wrong_is_the_users_mistake(bucket, url):
-    with pytest.raises(UserMistake, match="no such bucket, folder or object") as mistake:
+    with pytest.raises(UserError, match="no such bucket, folder or object") as mistake:
         list_files([location_of(url)])
     assert str(mistake.value).startswith(url)
     assert "\n" not in str(mistake.value)
 
 
 def test_where_nothing_can_be_put_is_said_before_anything_is_heard(run, bucket):
-    with pytest.raises(UserMistake, match="gs://nobucket/out"):
+    with pytest.raises(UserError, match="gs://nobucket/out"):
         predict_to(run.model, [bucket], "gs://nobucket/out")

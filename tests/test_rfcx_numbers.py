@@ -12,19 +12,19 @@ import pandas as pd
 import pytest
 import torch
 
-import antpitta.learn.ready as room
+import antpitta.train.device_batch as room
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Classes, Scores
 from antpitta.files.recipes import read_recipe
-from antpitta.learn.batches import epoch_batches
-from antpitta.learn.fit import Task, class_weights
-from antpitta.learn.pseudo import Heard, teach
-from antpitta.net.sed import SedNet
+from antpitta.model.network import SedNet
 from antpitta.sound.targets import window_targets
-from antpitta.sound.windows import starts_of
+from antpitta.sound.windows import window_starts
+from antpitta.train.batches import epoch_batches
+from antpitta.train.loop import TrainTask, class_weights
+from antpitta.train.pseudo import OutOfFoldScores, make_pseudo_labels
 
 TABLES = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx"
-lay_out = partial(room.lay_out, device=torch.device("cpu"))
+lay_out = partial(room.prepare_batch, device=torch.device("cpu"))
 SPECIES = Classes(tuple(f"s{i}" for i in range(24)))
 WINDOWS = [
     (0, 512),
@@ -64,9 +64,9 @@ def test_section_3_the_network():
 
 def test_section_4_the_windows():
     windows = read_recipe("rfcx").windows
-    train = starts_of(3751, windows.frames, windows.overlap)
+    train = window_starts(3751, windows.frames, windows.overlap)
     assert [(start, start + windows.frames) for start in train] == WINDOWS
-    scan = starts_of(3751, windows.frames, windows.scan_overlap)
+    scan = window_starts(3751, windows.frames, windows.scan_overlap)
     assert scan == [256 * i for i in range(14)]
 
 
@@ -158,7 +158,7 @@ def draw_cells(boxes, recordings, keep=lambda said: True):
     """(recordings, 8, 24): value and weight."""
     recipe = read_recipe("rfcx")
     grid = recipe.front.grid_of(0.0, 60.0)
-    starts = starts_of(3751, recipe.windows.frames, recipe.windows.overlap)
+    starts = window_starts(3751, recipe.windows.frames, recipe.windows.overlap)
     found = [
         window_targets(filter(keep, boxes.get(one, ())), grid, starts, 512, SPECIES)
         for one in recordings
@@ -329,9 +329,9 @@ def test_stage_1_equals_the_formula_by_hand(material, net, recipe, mixes):
     train = np.arange(COUNT)
     (batch,) = epoch_batches(stage, material, train, None, rng)
     assert sorted(image for image, _ in places(batch)) == [0, 1, 2, 3, 4]  # 3 TP, 2 FP recordings
-    weights = class_weights(material, Task(stage, train, None, (1,)))
+    weights = class_weights(material, TrainTask(stage, train, None, (1,)))
     with torch.inference_mode():
-        found = float(room.loss_of(net, lay_out(batch, material, stage, rng), stage, weights))
+        found = float(room.batch_loss(net, lay_out(batch, material, stage, rng), stage, weights))
 
     ((share, partner),) = [shares(mix) for mix in mixes]
     truth = np.zeros((5, 24))
@@ -371,7 +371,7 @@ def test_stage_2_equals_the_formula_by_hand(material, net, recipe):
     (batch,) = epoch_batches(stage, material, np.arange(COUNT), None, rng)
     assert len(batch.cuts) == 8 * COUNT
     with torch.inference_mode():
-        found = float(room.loss_of(net, lay_out(batch, material, stage, rng), stage, None))
+        found = float(room.batch_loss(net, lay_out(batch, material, stage, rng), stage, None))
 
     low = {start: w for w, (start, _) in enumerate(WINDOWS)}
     cells = np.stack([cells_by_hand()[r, low[first]] for r, first in places(batch)])
@@ -391,13 +391,15 @@ def test_stage_3_equals_the_formula_by_hand(material, net, recipe, mixes):
         for r in range(COUNT):
             value = rng.random((118, 24)).astype(np.float32) ** 25
             grid = TimeGrid(hop, 118)
-            rows.append(Heard(Scores(f"r{r}", grid, SPECIES, value, "m/fold0"), frozenset()))
+            rows.append(
+                OutOfFoldScores(Scores(f"r{r}", grid, SPECIES, value, "m/fold0"), frozenset())
+            )
             for w, (low, high) in enumerate(WINDOWS):
                 middle = 32 * np.arange(118) + 16
                 inside = (middle >= low) & (middle < min(high, 3751))
                 mean[r, w] += value[inside].max(axis=0) / 3
         members[member] = rows
-    lesson = teach(material, members, stage.pseudo)
+    lesson = make_pseudo_labels(material, members, stage.pseudo)
     cells = cells_by_hand()
     soft = (mean >= 0.5) & (cells == 0)
     assert 100 < soft.sum() < soft.size - 100
@@ -407,7 +409,7 @@ def test_stage_3_equals_the_formula_by_hand(material, net, recipe, mixes):
 
     (batch,) = epoch_batches(stage, material, np.arange(COUNT), lesson.taught, rng)
     with torch.inference_mode():
-        found = float(room.loss_of(net, lay_out(batch, material, stage, rng), stage, None))
+        found = float(room.batch_loss(net, lay_out(batch, material, stage, rng), stage, None))
 
     ((share, partner),) = [shares(mix) for mix in mixes]
     assert len(share) == 8 * COUNT  # a draw for each window of the batch

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from antpitta.core.config import parse_recipe
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Classes, Scores
 from antpitta.files.recipes import read_recipe, shipped_recipes
@@ -73,7 +73,7 @@ def test_a_run_is_never_overwritten(tmp_path):
     folder = RunFolder(tmp_path / "deep" / "run")
     folder.begin(CONFIG, resume=False)
     assert folder.config()["recipe"]["name"] == "rfcx"
-    with pytest.raises(UserMistake, match="holds a run already; add --resume"):
+    with pytest.raises(UserError, match="holds a run already; add --resume"):
         folder.begin(CONFIG, resume=False)
 
 
@@ -83,9 +83,9 @@ def test_a_run_is_resumed_only_as_it_began(tmp_path):
     folder.begin({**CONFIG, "version": "1"}, resume=True)
     assert folder.config()["version"] == "0"
     other = read_recipe("rfcx", ("stages.masked.epochs=6",)).model_dump()
-    with pytest.raises(UserMistake, match="another recipe"):
+    with pytest.raises(UserError, match="another recipe"):
         folder.begin({**CONFIG, "recipe": other}, resume=True)
-    with pytest.raises(UserMistake, match="another data"):
+    with pytest.raises(UserError, match="another data"):
         folder.begin({**CONFIG, "data": {"digest": "abd"}}, resume=True)
 
 
@@ -100,16 +100,16 @@ def test_every_shipped_recipe_comes_back_from_the_config(tmp_path):
 
 def test_what_is_no_run_is_the_users_mistake(tmp_path):
     folder = RunFolder(tmp_path)
-    with pytest.raises(UserMistake, match="is no run folder"):
+    with pytest.raises(UserError, match="is no run folder"):
         folder.config()
-    with pytest.raises(UserMistake, match="is no run folder"):
+    with pytest.raises(UserError, match="is no run folder"):
         folder.report()
     folder.begin(CONFIG, resume=False)
-    with pytest.raises(UserMistake, match="--resume"):
+    with pytest.raises(UserError, match="--resume"):
         folder.report()
-    with pytest.raises(UserMistake, match="--resume"):
+    with pytest.raises(UserError, match="--resume"):
         folder.cells()
-    with pytest.raises(UserMistake, match="--resume"):
+    with pytest.raises(UserError, match="--resume"):
         read_scores(tmp_path / "oof_scores.parquet")
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from antpitta.core.config import Network
-from antpitta.core.drawings import Front
+from antpitta.core.features import MelConfig
 from antpitta.core.timegrid import TimeGrid
-from antpitta.net.scan import scan, scan_batch, unit_of
-from antpitta.net.seams import join, score_grid
-from antpitta.net.sed import SedNet
-from antpitta.sound.windows import Pictures
+from antpitta.model.features import score_grid, stitch_segments
+from antpitta.model.network import SedNet
+from antpitta.model.torch_inference import scan, scan_batch, unit_of
+from antpitta.sound.windows import FeatureStore
 
 LENGTHS = (251, 64, 30, 100, 1)
 
@@ -28,7 +28,7 @@ def net():
 def pictures():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (sum(LENGTHS), 32), dtype=np.uint8)
-    return Pictures(torch.from_numpy(pixels), np.array(LENGTHS))
+    return FeatureStore(torch.from_numpy(pixels), np.array(LENGTHS))
 
 
 def naive(net, image, frames, overlap):
@@ -85,7 +85,7 @@ def test_a_net_in_training_is_scanned_without_dropout_or_batch_statistics(net, p
 def test_the_recipes_rows_are_32_frames_and_118_a_minute():
     assert unit_of(32, 512, 256) == 32
     assert unit_of(32, 512, 49) == 1
-    grid = score_grid(Front().grid_of(0.0, 60.0), 32)
+    grid = score_grid(MelConfig().grid_of(0.0, 60.0), 32)
     assert grid.frames == 118
     assert grid.hop == pytest.approx(32 * 60 / 3751)
 
@@ -93,7 +93,7 @@ def test_the_recipes_rows_are_32_frames_and_118_a_minute():
 def test_one_image_is_joined_as_it_is():
     image = TimeGrid(hop=0.1, frames=10)
     part = np.arange(6.0).reshape(3, 2).astype(np.float32)  # rows of 4, 4 and 2 frames
-    whole, grid = join([part], [image], 4)
+    whole, grid = stitch_segments([part], [image], 4)
     np.testing.assert_array_equal(whole, part)
     assert grid == TimeGrid(hop=0.4, frames=3)
 
@@ -102,7 +102,7 @@ def test_at_a_seam_the_higher_row_wins():
     images = [TimeGrid(hop=0.1, frames=10), TimeGrid(hop=0.1, frames=10, start=1.0)]
     first = np.array([[0.1], [0.2], [0.9]], dtype=np.float32)  # 0.0, 0.4, 0.8 to 1.0
     second = np.array([[0.3], [0.4], [0.5]], dtype=np.float32)  # 1.0, 1.4, 1.8 to 2.0
-    whole, grid = join([first, second], images, 4)
+    whole, grid = stitch_segments([first, second], images, 4)
     # rows of 0.4 s: the middles 0.2, 0.6, 0.9 and 1.2, 1.6, 1.9 lie in rows 0, 1, 2, 3, 4, 4
     np.testing.assert_allclose(whole[:, 0], [0.1, 0.2, 0.9, 0.3, 0.5])
     assert grid.end == pytest.approx(2.0)
@@ -111,17 +111,17 @@ def test_at_a_seam_the_higher_row_wins():
 @pytest.mark.parametrize("duration", [60.0, 60.5, 119.99, 61.03, 120.7, 150.51, 301.3, 3600.0])
 @pytest.mark.parametrize("unit", [32, 1])
 def test_no_moment_of_a_long_recording_is_left_without_a_score(duration, unit):
-    front = Front()
+    front = MelConfig()
     grids = [front.grid_of(start, stop) for start, stop in front.images_of(duration)]
     parts = [np.ones((score_grid(g, unit).frames, 1), dtype=np.float32) for g in grids]
-    whole, grid = join(parts, grids, unit)
+    whole, grid = stitch_segments(parts, grids, unit)
     assert whole.all()
     assert grid.end >= grids[-1].end - 1e-6
     assert grid.end - grids[-1].end < 2 * grid.hop
 
 
 def test_a_call_is_found_where_it_was_heard_in_every_image():
-    front = Front()
+    front = MelConfig()
     grids = [front.grid_of(start, stop) for start, stop in front.images_of(200.0)]
     for moment in (3.0, 59.0, 61.0, 130.0, 199.5):
         parts = []
@@ -131,7 +131,7 @@ def test_a_call_is_found_where_it_was_heard_in_every_image():
             if image.start <= moment < image.end:
                 part[int((moment - rows.start) / rows.hop)] = 1
             parts.append(part)
-        whole, grid = join(parts, grids, 32)
+        whole, grid = stitch_segments(parts, grids, 32)
         (row,) = np.flatnonzero(whole[:, 0])
         assert grid.seconds(row) - grid.hop <= moment <= grid.seconds(row + 1) + grid.hop
 
@@ -140,7 +140,7 @@ def test_half_precision_scores_are_not_rounded_to_three_digits(net):
     rng = np.random.default_rng(0)
     lengths = np.array(LENGTHS)
     pixels = torch.from_numpy(rng.integers(0, 256, (lengths.sum(), 128), dtype=np.uint8))
-    pictures = Pictures(pixels, lengths)
+    pictures = FeatureStore(pixels, lengths)
     images = np.arange(len(LENGTHS))
     full = scan(net, pictures, images, 64, 32, 8)
     half = scan(
@@ -173,7 +173,7 @@ def test_batches_hold_as_many_windows_as_asked_for_and_whole_images(net, monkeyp
 
     monkeypatch.setattr(type(net), "forward", watched)
     lengths = np.array([64, 160, 64, 320])  # at 64 frames, overlap 32: 1, 4, 1 and 9 windows
-    pictures = Pictures(torch.zeros(lengths.sum(), 128, dtype=torch.uint8), lengths)
+    pictures = FeatureStore(torch.zeros(lengths.sum(), 128, dtype=torch.uint8), lengths)
     found = scan(net, pictures, np.arange(4), 64, 32, 5, tick=ticks.append)
     assert sizes == [5, 1, 9]
     assert ticks == [2, 1, 1]

@@ -8,17 +8,19 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation
-from antpitta.files.scapes import Simulated, SpeciesRow, write_simulation
-from antpitta.sound.ambience import demo_beds
-from antpitta.sound.callers import demo_voices
-from antpitta.sound.simulate import Simulation, prevalences, simulate
-from antpitta.sound.validation import validate
+from antpitta.files.simulated import SimulatedData, SimulatedSpecies, write_simulation
+from antpitta.sound.ambience import demo_backgrounds
+from antpitta.sound.simulation import Simulation, prevalences, simulate, simulate_validation
+from antpitta.sound.synthetic_species import demo_species
 
 RATE = 16_000
 BOX = ["recording_id", "species_id", "songtype_id", "t_min", "f_min", "t_max", "f_max"]
-SPECIES = [SpeciesRow("owl", 300, 800.123, 1.5, 0.9), SpeciesRow("frog", 2000, 3000, 0.5, 0.1)]
+SPECIES = [
+    SimulatedSpecies("owl", 300, 800.123, 1.5, 0.9),
+    SimulatedSpecies("frog", 2000, 3000, 0.5, 0.1),
+]
 
 
 def scape(recording, *calls):
@@ -46,20 +48,20 @@ def write(out, **changes):
 def demo(out, seed):
     plan = Simulation(train=4, test=5, seconds=5, sample_rate=RATE, present=2, absent=4, seed=seed)
     scenes = []
-    voices = {side: demo_voices(RATE, side, seed) for side in ("train", "test")}
+    voices = {side: demo_species(RATE, side, seed) for side in ("train", "test")}
 
     def scapes(side):
-        for one in simulate(plan, side, voices[side], demo_beds(RATE, side, seed)):
+        for one in simulate(plan, side, voices[side], demo_backgrounds(RATE, side, seed)):
             scenes.extend([one.scene] if side == "train" else [])
             yield one.scene.recording, one.wave, one.scene.truth
 
     def validated():
         rng = np.random.default_rng(seed)
-        return validate(scenes, voices["train"], rng, plan.present, plan.absent)
+        return simulate_validation(scenes, voices["train"], rng, plan.present, plan.absent)
 
     shares = prevalences(plan, 8)
     rows = [
-        SpeciesRow(v.name, v.low, v.high, v.duration, float(share))
+        SimulatedSpecies(v.name, v.low, v.high, v.duration, float(share))
         for v, share in zip(voices["train"], shares, strict=True)
     ]
     return write_simulation(out, RATE, rows, scapes("train"), scapes("test"), validated)
@@ -73,7 +75,7 @@ def bytes_of(folder):
 
 def test_every_file_is_there_and_says_what_came_in(tmp_path):
     out = tmp_path / "deep" / "data"
-    assert write(out) == Simulated(out, train=2, test=1, present=1, absent=1)
+    assert write(out) == SimulatedData(out, train=2, test=1, present=1, absent=1)
     assert set(bytes_of(out)) == {
         "train/train0.flac", "train/train1.flac", "test/test0.flac", "antpitta.toml",
         "train_tp.csv", "train_fp.csv", "train_truth.csv", "test_truth.csv",
@@ -161,14 +163,14 @@ def test_nothing_of_the_users_is_overwritten(tmp_path):
     out = tmp_path / "data"
     out.mkdir()
     write(out)  # an empty folder is free
-    with pytest.raises(UserMistake, match="not empty"):
+    with pytest.raises(UserError, match="not empty"):
         write(out)
     notes = tmp_path / "notes"
     notes.mkdir()
     (notes / "thesis.txt").write_text("years of work")
-    with pytest.raises(UserMistake, match="other than a simulation"):
+    with pytest.raises(UserError, match="other than a simulation"):
         write(notes, replace=True)
-    with pytest.raises(UserMistake, match="a file stands here"):
+    with pytest.raises(UserError, match="a file stands here"):
         write(notes / "thesis.txt", replace=True)
     assert (notes / "thesis.txt").read_text() == "years of work"
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from antpitta.core.config import Network
-from antpitta.net.sed import SedNet
-from antpitta.sound.augment import Mix
+from antpitta.model.network import SedNet
+from antpitta.sound.augment import Mixup
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_bytes_are_standardised_as_imagenet_is(net):
 
 def test_late_mixing_happens_before_the_relu(net):
     x = pixels()
-    mix = Mix(torch.tensor([1, 2, 3, 0]), torch.tensor([0.9, 0.5, 0.2, 1.0]))
+    mix = Mixup(torch.tensor([1, 2, 3, 0]), torch.tensor([0.9, 0.5, 0.2, 1.0]))
     with torch.inference_mode():
         features = net.features(net.prepare(x))
         # timm's networks end in an activation; what is negative must be made
@@ -90,7 +90,7 @@ def test_late_mixing_happens_before_the_relu(net):
 
 def test_input_mixing_happens_on_the_standardised_picture(net):
     x = pixels()
-    mix = Mix(torch.tensor([3, 0, 1, 2]), torch.tensor([0.7, 0.5, 0.0, 1.0]))
+    mix = Mixup(torch.tensor([3, 0, 1, 2]), torch.tensor([0.7, 0.5, 0.0, 1.0]))
     with torch.inference_mode():
         images = net.prepare(x)
         share = mix.share.view(-1, 1, 1, 1)

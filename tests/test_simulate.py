@@ -5,13 +5,19 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from antpitta.core.errors import UserMistake
-from antpitta.sound.ambience import demo_beds
-from antpitta.sound.bands import bandpass, spectrum, to_unit
-from antpitta.sound.callers import demo_voices
-from antpitta.sound.simulate import Simulation, cast, prevalences, simulate
-from antpitta.sound.validation import LEAST, validate
-from antpitta.sound.voices import Voice, template_of, voices_of
+from antpitta.core.errors import UserError
+from antpitta.sound.ambience import demo_backgrounds
+from antpitta.sound.filters import bandpass, spectrum, to_unit
+from antpitta.sound.simulation import (
+    LEAST,
+    Simulation,
+    assign_species,
+    prevalences,
+    simulate,
+    simulate_validation,
+)
+from antpitta.sound.species_sources import SpeciesSource, species_sources, species_template
+from antpitta.sound.synthetic_species import demo_species
 
 RATE = 16_000
 PLAN = Simulation(train=14, test=3, seconds=12, sample_rate=RATE, present=5, absent=15, seed=3)
@@ -20,24 +26,24 @@ NOISE = [lambda rng, samples: rng.standard_normal(samples).astype(np.float32)]
 
 def tone_voice(name="tone", low=1000, high=1400, duration=0.5):
     wave = np.sin(2 * np.pi * 1200 * np.arange(int(0.4 * RATE)) / RATE).astype(np.float32)
-    return Voice(name, low, high, duration, (lambda rng: wave * np.float32(2**0.5),))
+    return SpeciesSource(name, low, high, duration, (lambda rng: wave * np.float32(2**0.5),))
 
 
 @pytest.fixture(scope="module")
 def voices():
-    return demo_voices(RATE, "train", PLAN.seed)
+    return demo_species(RATE, "train", PLAN.seed)
 
 
 @pytest.fixture(scope="module")
 def made(voices):
-    return list(simulate(PLAN, "train", voices, demo_beds(RATE, "train", PLAN.seed)))
+    return list(simulate(PLAN, "train", voices, demo_backgrounds(RATE, "train", PLAN.seed)))
 
 
 @pytest.fixture(scope="module")
 def boxes(made, voices):
     scenes = [one.scene for one in made]
     rng = np.random.default_rng(1)
-    return validate(scenes, voices, rng, PLAN.present, PLAN.absent)
+    return simulate_validation(scenes, voices, rng, PLAN.present, PLAN.absent)
 
 
 def calls_of(made, box):
@@ -82,7 +88,9 @@ def test_the_loudest_false_matches_are_proposed_first(made, voices):
 
     def loudness(count):
         levels = []
-        for box in validate(list(scenes.values()), voices[:1], np.random.default_rng(1), 0, count):
+        for box in simulate_validation(
+            list(scenes.values()), voices[:1], np.random.default_rng(1), 0, count
+        ):
             scene = scenes[box.recording]
             inside = slice(round(box.start / scene.step), round(box.stop / scene.step))
             levels.append(scene.contrast[0, inside].astype(float).mean())
@@ -124,7 +132,7 @@ def test_near_callers_are_proposed_more_often(made, voices):
     }
     drawn = []
     for seed in range(20):
-        for box in validate(scenes, [common], np.random.default_rng(seed), 5, 0):
+        for box in simulate_validation(scenes, [common], np.random.default_rng(seed), 5, 0):
             drawn += [
                 by_place[box.label, box.recording, round(call.start, 3)]
                 for call in calls_of(made, box)
@@ -146,7 +154,7 @@ def test_calls_of_one_species_never_overlap_and_stay_inside(made):
 
 
 def test_exactly_the_cast_calls(made, voices):
-    sounds = cast(PLAN, "train", len(voices))
+    sounds = assign_species(PLAN, "train", len(voices))
     for row, one in zip(sounds, made, strict=True):
         said = {annotation.label for annotation in one.scene.truth}
         assert said == {voice.name for voice, here in zip(voices, row, strict=True) if here}
@@ -154,11 +162,11 @@ def test_exactly_the_cast_calls(made, voices):
 
 def test_a_few_species_are_everywhere_and_most_are_rare_but_none_is_missing():
     plan = Simulation(train=200, test=10)
-    shares = np.sort(cast(plan, "train", 8).mean(axis=0))
+    shares = np.sort(assign_species(plan, "train", 8).mean(axis=0))
     np.testing.assert_allclose(shares, np.sort(prevalences(plan, 8)), atol=0.003)
     steps = np.sort(prevalences(plan, 8))
     np.testing.assert_allclose(steps[1:] / steps[:-1], (0.9 / 0.08) ** (1 / 7))
-    assert (cast(plan, "test", 8).sum(axis=0) >= 2).all()
+    assert (assign_species(plan, "test", 8).sum(axis=0) >= 2).all()
 
 
 def test_signal_to_noise_is_what_the_call_says():
@@ -167,7 +175,7 @@ def test_signal_to_noise_is_what_the_call_says():
     )
     burst = np.random.default_rng(1).standard_normal(int(0.4 * RATE)).astype(np.float32)
     burst = to_unit(bandpass(burst, 1000, 2000, RATE))  # a tone would interfere with its echo
-    voice = Voice("burst", 1000, 2000, 0.6, (lambda rng: burst,))
+    voice = SpeciesSource("burst", 1000, 2000, 0.6, (lambda rng: burst,))
     for one in simulate(plan, "train", [voice], NOISE):
         clean = bandpass(one.wave, voice.low, voice.high, RATE)
         quiet = spectrum(one.wave, RATE).floor(voice.low, voice.high)
@@ -184,7 +192,7 @@ def test_a_recording_that_would_clip_is_turned_down():
 
 
 def test_the_same_seed_sounds_the_same_and_another_does_not(made, voices):
-    beds = demo_beds(RATE, "train", PLAN.seed)
+    beds = demo_backgrounds(RATE, "train", PLAN.seed)
     again = next(simulate(PLAN, "train", voices, beds))
     np.testing.assert_array_equal(again.wave, made[0].wave)
     assert again.scene.truth == made[0].scene.truth
@@ -202,20 +210,20 @@ def test_no_plan_without_sense(voices):
         {"rarest": 0.95},
         {"quietest": 20},
     ):
-        with pytest.raises(UserMistake):
+        with pytest.raises(UserError):
             Simulation(**wrong)
-    with pytest.raises(UserMistake, match="do not fit into recordings"):
+    with pytest.raises(UserError, match="do not fit into recordings"):
         next(simulate(Simulation(seconds=1, sample_rate=RATE), "train", voices, NOISE))
-    with pytest.raises(UserMistake, match="sample rate of 8000"):
+    with pytest.raises(UserError, match="sample rate of 8000"):
         next(simulate(Simulation(sample_rate=8000), "train", voices, NOISE))
-    with pytest.raises(UserMistake, match="species and backgrounds"):
+    with pytest.raises(UserError, match="species and backgrounds"):
         next(simulate(PLAN, "train", voices, []))
 
 
 def test_a_species_that_never_calls_has_no_present_box(made, voices):
     scenes = [one.scene for one in made]
     silent = tone_voice("silent", voices[0].low, voices[0].high)
-    found = validate(scenes, [silent], np.random.default_rng(1), 5, 5)
+    found = simulate_validation(scenes, [silent], np.random.default_rng(1), 5, 5)
     assert found
     assert not any(box.present for box in found)
 
@@ -234,7 +242,7 @@ def clip(pitch, begin, length, seconds=6.0, seed=0, loud=0.5):
 
 def test_a_template_holds_the_call_and_little_else():
     clips = [clip(2000, 2, 1.0), clip(2200, 3, 1.2, seed=1), clip(1900, 1, 1.1, seed=2)]
-    found = template_of("tone", clips, RATE)
+    found = species_template("tone", clips, RATE)
     assert 1700 < found.low < 1900
     assert 2100 < found.high < 2300
     assert 1.1 <= found.duration <= 1.8
@@ -243,27 +251,27 @@ def test_a_template_holds_the_call_and_little_else():
 def test_one_odd_clip_does_not_widen_a_template():
     clips = [clip(2000, 2, 1.0, seed=s) for s in range(3)]
     odd = clip(7000, 1, 3.0, seed=9)
-    assert template_of("tone", [*clips, odd], RATE).high < 2500
+    assert species_template("tone", [*clips, odd], RATE).high < 2500
 
 
 def test_a_call_that_fills_its_clip_still_has_a_band():
-    found = template_of("tone", [clip(3000, 0, 6.0)], RATE)
+    found = species_template("tone", [clip(3000, 0, 6.0)], RATE)
     assert found.low < 3000 < found.high < 3500
 
 
 def test_silent_clips_are_refused():
-    with pytest.raises(UserMistake, match="no clip holds any sound"):
-        template_of("mute", [np.zeros(RATE, np.float32)], RATE)
+    with pytest.raises(UserError, match="no clip holds any sound"):
+        species_template("mute", [np.zeros(RATE, np.float32)], RATE)
     half = clip(2000, 0, 1.0)
     half[2 * RATE :] = 0
-    with pytest.raises(UserMistake, match="test side are silent"):
-        voices_of({"half": [half]}, RATE, np.random.default_rng(1))
+    with pytest.raises(UserError, match="test side are silent"):
+        species_sources({"half": [half]}, RATE, np.random.default_rng(1))
 
 
 def test_a_clip_sings_on_one_side_only():
     pitches = [1500, 1600, 1700, 1800, 1900]
     clips = [clip(p, 1, 1.0, seed=p) for p in pitches]
-    sides = voices_of({"five": clips}, RATE, np.random.default_rng(2))
+    sides = species_sources({"five": clips}, RATE, np.random.default_rng(2))
     heard = {}
     for side, (voice,) in sides.items():
         waves = [sing(np.random.default_rng(1)) for sing in voice.singers]
@@ -278,7 +286,7 @@ def test_a_clip_sings_on_one_side_only():
 
 def test_an_only_clip_gives_each_side_an_end_of_its_own():
     wave = clip(1500, 0.5, 1.0) + clip(2500, 4.5, 1.0)
-    sides = voices_of({"one": [wave]}, RATE, np.random.default_rng(2))
+    sides = species_sources({"one": [wave]}, RATE, np.random.default_rng(2))
     peaks = {
         side: np.abs(np.fft.rfft(voice.singers[0](np.random.default_rng(1)), RATE)).argmax()
         for side, (voice,) in sides.items()
@@ -289,7 +297,7 @@ def test_an_only_clip_gives_each_side_an_end_of_its_own():
 
 def test_a_real_voice_sings_its_loud_stretches_in_its_band_at_unit_rms():
     wave = clip(2000, 2, 1.0)
-    voice = voices_of({"v": [wave, wave]}, RATE, np.random.default_rng(1))["train"][0]
+    voice = species_sources({"v": [wave, wave]}, RATE, np.random.default_rng(1))["train"][0]
     for seed in range(10):
         sung = voice.singers[0](np.random.default_rng(seed))
         assert len(sung) / RATE < voice.duration
@@ -303,6 +311,6 @@ def test_a_real_voice_sings_its_loud_stretches_in_its_band_at_unit_rms():
 
 def test_a_voice_is_refused_without_singers_or_band():
     with pytest.raises(ValueError, match="nobody sings"):
-        Voice("a", 100, 200, 1, ())
+        SpeciesSource("a", 100, 200, 1, ())
     with pytest.raises(ValueError, match="reversed"):
-        Voice("a", 200, 100, 1, (lambda rng: np.zeros(1, np.float32),))
+        SpeciesSource("a", 200, 100, 1, (lambda rng: np.zeros(1, np.float32),))

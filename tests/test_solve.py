@@ -6,27 +6,27 @@ import torch
 from lightning_fabric import Fabric
 from scipy.optimize import minimize
 
-from antpitta.core.config import Network, Recipe, Windows
-from antpitta.core.drawings import Front
-from antpitta.core.errors import UserMistake
-from antpitta.core.stages import Loss, Masks, Stage
+from antpitta.core.config import Network, Recipe, WindowConfig
+from antpitta.core.errors import UserError
+from antpitta.core.features import MelConfig
+from antpitta.core.stages import LossConfig, MaskConfig, Stage
 from antpitta.core.types import Annotation
-from antpitta.learn.bank import Bank
-from antpitta.learn.fit import Task
-from antpitta.learn.solve import solve
-from antpitta.net.sed import SedNet
-from antpitta.net.steps import cover
+from antpitta.model.head import box_step_shares
+from antpitta.model.network import SedNet
+from antpitta.train.data import FeatureCache
+from antpitta.train.linear_head import solve_linear_head
+from antpitta.train.loop import TrainTask
 
 FABRIC = Fabric(accelerator="cpu", devices=1)
 STAGE = Stage(
-    name="s", sample="known", solver="lbfgs", decay=0.1, masks=Masks(chance=0.0),
-    loss=Loss(on="boxes", reduce="both"),
+    name="s", sample="known", solver="lbfgs", decay=0.1, masks=MaskConfig(chance=0.0),
+    loss=LossConfig(on="boxes", reduce="both"),
 )  # fmt: skip
 RECIPE = Recipe(
     name="t",
     when="t",
-    front=Front(sample_rate=8000, n_fft=256, hop=80, bands=32, low=50.0, high=4000.0, image=2.0),
-    windows=Windows(frames=64, overlap=0, scan_overlap=0),
+    front=MelConfig(sample_rate=8000, n_fft=256, hop=80, bands=32, low=50.0, high=4000.0, image=2.0),
+    windows=WindowConfig(frames=64, overlap=0, scan_overlap=0),
     network=Network(
         backbone="test_efficientnet", pretrained=False, frozen=True, heights="each", centre=True,
         reduction=8, smooth=3,
@@ -48,9 +48,9 @@ def material(make_material):
 def solved(material, stage=STAGE, train=range(6), found=None, **settings):
     torch.manual_seed(1)
     net = SedNet(RECIPE.network.model_copy(update=settings), 2, bands=32)
-    seen = Bank().of(net, stage, material)
-    task = Task(stage, np.array(train), None, (1,), seen)
-    solve(net, task, material, FABRIC, (found if found is not None else []).append)
+    seen = FeatureCache().of(net, stage, material)
+    task = TrainTask(stage, np.array(train), None, (1,), seen)
+    solve_linear_head(net, task, material, FABRIC, (found if found is not None else []).append)
     return net, seen
 
 
@@ -121,10 +121,10 @@ def test_equal_data_give_equal_heads(material):
 
 
 def test_without_boxes_or_kept_features_there_is_nothing_to_solve(material, make_material):
-    with pytest.raises(UserMistake, match="no box to learn from"):
+    with pytest.raises(UserError, match="no box to learn from"):
         solved(make_material(RECIPE, [2.0] * 6, [], species=("a", "b")))
-    masked = STAGE.model_copy(update={"masks": Masks(chance=0.5)})
-    with pytest.raises(UserMistake, match="frozen backbone"):
+    masked = STAGE.model_copy(update={"masks": MaskConfig(chance=0.5)})
+    with pytest.raises(UserError, match="frozen backbone"):
         solved(material, masked)
 
 
@@ -140,4 +140,4 @@ def test_what_is_not_convex_is_not_solved(settings):
 def test_a_span_covers_its_steps_by_their_share():
     focus = torch.tensor([[0, 4, 20], [0, 8, 16], [0, 0, 0]])
     expected = [[4 / 16, 8 / 16, 4 / 16], [0, 1, 0], [0, 0, 0]]
-    torch.testing.assert_close(cover(focus, 3, 8), torch.tensor(expected))
+    torch.testing.assert_close(box_step_shares(focus, 3, 8), torch.tensor(expected))

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from antpitta.core.config import Network, Recipe
-from antpitta.core.drawings import Front
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
+from antpitta.core.features import MelConfig
 from antpitta.core.stages import Stage
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
-from antpitta.learn.spans import fill_spans
-from antpitta.net.backbones import build_backbone
-from antpitta.net.sed import SedNet
+from antpitta.model.backbones import build_backbone
+from antpitta.model.network import SedNet
+from antpitta.train.training import fill_smoothing_frames
 
 CLASSES = Classes(("frog", "bird", "bat"))
 SEVERAL = Network(reduction=(4, 8, 16), step=8, frozen=True, heights="each", centre=True)
@@ -27,7 +27,7 @@ def data_of(*boxes):
 
 
 def recipe_of(**network):
-    front = Front(hop=3200, n_fft=3200)  # ten frames a second
+    front = MelConfig(hop=3200, n_fft=3200)  # ten frames a second
     network = Network(spans="boxes", **network)
     return Recipe(name="t", when="t", front=front, network=network, stages=(Stage(name="s"),))
 
@@ -37,22 +37,22 @@ def test_a_class_gets_the_median_length_of_its_present_boxes():
         ("frog", 1, True), ("frog", 2, True), ("frog", 9, True), ("frog", 30, False),
         ("bird", 3, False), ("bat", 0.001, True),
     )  # fmt: skip
-    assert fill_spans(recipe_of(), data).network.spans == (20, 30, 1)
+    assert fill_smoothing_frames(recipe_of(), data).network.spans == (20, 30, 1)
 
 
 def test_a_class_without_boxes_gets_the_median_of_all():
     data = data_of(("frog", 1, True), ("frog", 2, True), ("*", 60, False))
-    assert fill_spans(recipe_of(), data).network.spans == (15, 15, 15)
+    assert fill_smoothing_frames(recipe_of(), data).network.spans == (15, 15, 15)
 
 
 def test_without_boxes_there_is_no_length_to_fill_in():
-    with pytest.raises(UserMistake, match="no boxes"):
-        fill_spans(recipe_of(), data_of(("*", 60, False)))
+    with pytest.raises(UserError, match="no boxes"):
+        fill_smoothing_frames(recipe_of(), data_of(("*", 60, False)))
 
 
 def test_a_recipe_that_asks_for_no_spans_stays_as_it_is():
     recipe = recipe_of().model_copy(update={"network": Network()})
-    assert fill_spans(recipe, data_of()) is recipe
+    assert fill_smoothing_frames(recipe, data_of()) is recipe
 
 
 def test_a_network_is_not_built_before_the_lengths_are_there():
@@ -102,7 +102,7 @@ def test_features_of_several_reductions_lie_side_by_side():
     ],
 )
 def test_reductions_that_cannot_be_had_are_refused_in_one_line(settings, said):
-    with pytest.raises(UserMistake, match=said) as error:
+    with pytest.raises(UserError, match=said) as error:
         build_backbone(Network(**settings))
     assert "\n" not in str(error.value)
 

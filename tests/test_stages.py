@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import antpitta.learn.stages as room
-from antpitta.core.voice import Voice
+import antpitta.train.stages as room
+from antpitta.core.progress import Progress
 from antpitta.files.runs import RunFolder, load_tensors, read_scores
-from antpitta.learn import keepers
-from antpitta.learn.out_of_fold import scan_recordings
-from antpitta.learn.run import load_net, weights_path
-from antpitta.learn.stages import run_stages
+from antpitta.train import checkpoints as keepers
+from antpitta.train.out_of_fold import score_recordings
+from antpitta.train.stages import load_net, run_stages, weights_path
 
 DURATIONS = [2.0, 2.0, 5.0, 2.0, 0.7, 2.0]  # as in conftest
 PLACES = ("crops", "masked", "taught", "taught-c2")
@@ -81,7 +80,7 @@ def test_out_of_fold_scores_are_those_of_the_saved_weights(done):
     for fold in (0, 1):
         given = load_net(done, "taught", 2, fold), done.material, done.recipe.windows
         held_out = np.flatnonzero(done.folds == fold)
-        for one in scan_recordings(*given, held_out, "again", done.fabric):
+        for one in score_recordings(*given, held_out, "again", done.fabric):
             np.testing.assert_array_equal(one.value, kept[one.recording].value)
             seconds = DURATIONS[int(one.recording[1:])]
             assert one.grid.end >= seconds
@@ -201,7 +200,7 @@ def test_a_run_killed_after_any_epoch_ends_the_same(done, tmp_path, plan_run, la
         if next(ticks) == last:
             raise Killed
 
-    voice = Voice(lambda text: None, tick)
+    voice = Progress(lambda text: None, tick)
     with pytest.raises(Killed):
         run_stages(plan_run(tmp_path / "first", voice))
     run = plan_run(tmp_path / "first")

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from antpitta.core.config import Network
-from antpitta.net.export import to_int8, to_openvino
-from antpitta.net.sed import SedNet
-from antpitta.net.stem import GreyConv, GreyStem, learning_grey, made_grey
-from antpitta.sound.augment import Mix
+from antpitta.model.export import to_int8, to_openvino
+from antpitta.model.network import SedNet
+from antpitta.model.stem import GreyConv, GreyStem, with_grey_stem, with_trainable_grey_stem
+from antpitta.sound.augment import Mixup
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).double(), torch.tensor([0.229, 0.224, 0.225])
 BANDS = 32
@@ -51,7 +51,7 @@ def test_the_folded_convolution_is_the_one_of_three_channels(size, padding, bias
 @pytest.mark.parametrize("backbone", ["test_resnet", "tf_efficientnet_lite0", "resnet18d"])
 def test_a_network_made_grey_says_the_same(backbone):
     net = net_of(backbone)
-    grey = made_grey(net, 64, BANDS)
+    grey = with_grey_stem(net, 64, BANDS)
     assert grey is not net
     assert differ(net, grey, pixels(64)) < 1e-4
     assert any(isinstance(one, GreyStem) for one in grey.modules())
@@ -61,12 +61,12 @@ def test_a_network_made_grey_says_the_same(backbone):
 @pytest.mark.parametrize("backbone", ["test_resnet", "tf_efficientnet_lite0", "resnet18d"])
 def test_a_network_that_learns_grey_learns_the_same_under_the_same_names(backbone):
     net = net_of(backbone)
-    grey = learning_grey(net, 64, BANDS)
+    grey = with_trainable_grey_stem(net, 64, BANDS)
     assert any(isinstance(one, GreyConv) for one in grey.modules())
     assert grey.state_dict().keys() == net.state_dict().keys()
     assert [name for name, _ in grey.named_parameters()] == [n for n, _ in net.named_parameters()]
     assert differ(net, grey, pixels(64)) < 1e-4
-    mix = Mix(torch.tensor([1, 0]), torch.tensor([0.7, 0.4]))
+    mix = Mixup(torch.tensor([1, 0]), torch.tensor([0.7, 0.4]))
     for one in (net, grey):
         one.see(pixels(64), mix).square().mean().backward()
     first = next(iter(net.body.parameters())).grad
@@ -87,18 +87,18 @@ def test_a_network_that_learns_grey_learns_the_same_under_the_same_names(backbon
 )
 def test_what_does_not_fold_is_left_as_it_is(backbone, bands):
     net = net_of(backbone, bands)
-    assert made_grey(net, 64, bands) is net
-    assert learning_grey(net, 64, bands) is net
+    assert with_grey_stem(net, 64, bands) is net
+    assert with_trainable_grey_stem(net, 64, bands) is net
 
 
 def test_a_network_that_would_say_something_else_is_left_as_it_is(monkeypatch):
     net = net_of("test_resnet")
     with torch.no_grad():
         net.std *= 2
-    assert made_grey(net, 64, BANDS) is not net
+    assert with_grey_stem(net, 64, BANDS) is not net
     first = next(one for one in net.body.modules() if isinstance(one, nn.Conv2d))
     first.register_forward_hook(lambda layer, given, found: found + 1)  # as a subclass might
-    assert made_grey(net, 64, BANDS) is net
+    assert with_grey_stem(net, 64, BANDS) is net
 
 
 def test_without_edges_nothing_but_the_edges_changes():
@@ -124,12 +124,12 @@ def test_without_edges_nothing_but_the_edges_changes():
 
 def test_a_network_is_exported_without_edges_where_that_saves_a_channel():
     net = net_of("resnet18")
-    rough = made_grey(net, 64, BANDS, edges=False)
+    rough = with_grey_stem(net, 64, BANDS, edges=False)
     assert 1e-6 < differ(net, rough, pixels(64)) < 0.1
     [stem] = [one for one in rough.modules() if isinstance(one, GreyStem)]
     assert stem.conv.weight.shape[1] == 4
     alike = net_of("tf_efficientnet_lite0")  # all channels have one mean: there is none to save
-    assert differ(alike, made_grey(alike, 64, BANDS, edges=False), pixels(64)) < 1e-4
+    assert differ(alike, with_grey_stem(alike, 64, BANDS, edges=False), pixels(64)) < 1e-4
 
 
 def test_networks_that_share_their_input_compute_in_int8_from_the_first_layer_on():

@@ -7,8 +7,8 @@ import pytest
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Dataset, Recording
 from antpitta.sound import supervision as module
-from antpitta.sound.supervision import supervision
-from antpitta.sound.targets import rasterise
+from antpitta.sound.supervision import count_supervision_frames
+from antpitta.sound.targets import frame_targets
 
 
 def recording(id, seconds):
@@ -26,7 +26,7 @@ def test_frames_are_counted_by_hand():
         ),
         Classes(("owl", "wren", "bat")),
     )
-    counted = supervision(data, 0.5)
+    counted = count_supervision_frames(data, 0.5)
     assert counted.recordings == ("a", "b")
     assert counted.classes == data.classes
     assert counted.present.tolist() == [[4, 0, 0], [0, 2, 0]]
@@ -45,8 +45,8 @@ def test_pieces_of_any_size_count_what_one_drawing_does(monkeypatch, cells):
         stop = start + round(float(rng.choice([0.004, 0.03, 1.0, 5.0])), 3)
         label = str(rng.choice(["a", "b", "stranger"]))
         said.append(Annotation("r", start, stop, label, bool(rng.random() < 0.5)))
-    counted = supervision(Dataset((recording("r", 20),), tuple(said), classes), 0.016)
-    drawn = rasterise(said, TimeGrid(0.016, 1250), classes)
+    counted = count_supervision_frames(Dataset((recording("r", 20),), tuple(said), classes), 0.016)
+    drawn = frame_targets(said, TimeGrid(0.016, 1250), classes)
     np.testing.assert_array_equal(counted.present[0], drawn.value.sum(axis=0))
     np.testing.assert_array_equal(
         counted.absent[0], (drawn.weight - drawn.value).sum(axis=0).astype(int)
@@ -61,7 +61,7 @@ def test_a_days_recording_with_many_classes_needs_little_memory():
     whole = Annotation("day", 0.0, 40_000.0, EVERY_CLASS, present=False)
     box = Annotation("day", 80_000.0, 80_001.0, "s7")
     tracemalloc.start()
-    counted = supervision(Dataset((day,), (whole, box), classes), 0.5)
+    counted = count_supervision_frames(Dataset((day,), (whole, box), classes), 0.5)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert counted.absent[0].tolist() == [80_000] * 200
@@ -70,5 +70,7 @@ def test_a_days_recording_with_many_classes_needs_little_memory():
 
 
 def test_a_recording_that_nobody_judged_is_unknown_throughout():
-    counted = supervision(Dataset((recording("a", 0.001),), (), Classes(("owl",))), 0.016)
+    counted = count_supervision_frames(
+        Dataset((recording("a", 0.001),), (), Classes(("owl",))), 0.016
+    )
     assert counted.unknown.tolist() == [[1]]

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.files.tables import read_frame, write_csv
-from antpitta.files.texts import read_text, replacing, write_json, write_text
+from antpitta.files.texts import atomic_replace, read_text, write_json, write_text
 
 TEXT = "recording;species;note\n00204;Pitta café;NA\n7;coquí;\n"
 
@@ -85,13 +85,13 @@ def test_columns_without_a_name_get_one(table):
     ],
 )
 def test_a_table_that_cannot_be_trusted_is_refused_with_its_line(table, content, words):
-    with pytest.raises(UserMistake, match=r"table\.csv") as told:
+    with pytest.raises(UserError, match=r"table\.csv") as told:
         read_frame(table(content))
     assert words in str(told.value)
 
 
 def test_a_missing_table_is_the_users_mistake(tmp_path):
-    with pytest.raises(UserMistake, match="No such file"):
+    with pytest.raises(UserError, match="No such file"):
         read_text(tmp_path / "none.csv")
 
 
@@ -108,7 +108,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
     write_text("old", path)
 
     def fail():
-        with replacing(path) as unfinished:
+        with atomic_replace(path) as unfinished:
             unfinished.write_text("half")
             raise ZeroDivisionError
 

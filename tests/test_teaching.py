@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import antpitta.learn.stages as room
-from antpitta.core.errors import UserMistake
+import antpitta.train.stages as room
+from antpitta.core.errors import UserError
 from antpitta.files.runs import RunFolder, read_scores, write_scores
-from antpitta.learn.out_of_fold import folds_of
-from antpitta.learn.stages import run_stages
+from antpitta.train.out_of_fold import folds_of
+from antpitta.train.stages import run_stages
 
 
 def test_the_first_cycle_is_taught_by_the_teacher_and_the_second_by_the_first(
@@ -131,7 +131,7 @@ def test_another_run_that_trained_on_what_it_scores_is_refused(done, tmp_path):
 
 def test_another_run_without_some_of_the_recordings_is_the_users_mistake(done, tmp_path):
     helper = other_run(tmp_path / "second", done, done.folds, leave_out=("r1",))
-    with pytest.raises(UserMistake, match=r"second.*r1"):
+    with pytest.raises(UserError, match=r"second.*r1"):
         run_stages(fresh(done, tmp_path, helper))
 
 
@@ -139,10 +139,10 @@ def test_another_run_of_other_species_is_the_users_mistake(done, tmp_path):
     helper = other_run(tmp_path / "second", done, done.folds)
     path = helper.path / "oof_scores.parquet"
     pd.read_parquet(path).rename(columns={"a": "z"}).to_parquet(path)
-    with pytest.raises(UserMistake, match=r"second.*species"):
+    with pytest.raises(UserError, match=r"second.*species"):
         run_stages(fresh(done, tmp_path, helper))
 
 
 def test_another_run_that_is_not_there_is_the_users_mistake(done, tmp_path):
-    with pytest.raises(UserMistake, match="nowhere"):
+    with pytest.raises(UserError, match="nowhere"):
         run_stages(fresh(done, tmp_path, RunFolder(tmp_path / "nowhere")))

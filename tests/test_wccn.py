@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from antpitta.core.config import Network
-from antpitta.net.wccn import Metric
+from antpitta.train.linear_head import WithinClassWhitening
 
 PRESENT = torch.tensor([[True, False]] * 5 + [[False, True]] * 4 + [[False, False]] * 3)
 
@@ -15,7 +15,7 @@ def rows():
 
 
 def test_weights_are_turned_by_the_root_of_the_mixed_covariance(rows):
-    metric = Metric.of_boxes(rows, PRESENT, 0.4)
+    metric = WithinClassWhitening.of_boxes(rows, PRESENT, 0.4)
     apart = torch.cat([rows[own] - rows[own].mean(dim=0) for own in PRESENT.T])
     covariance = apart.T @ apart
     mixed = 0.4 * covariance / covariance.diagonal().mean() + 0.6 * torch.eye(20)
@@ -30,21 +30,26 @@ def test_what_differs_among_boxes_of_a_species_counts_less_than_what_does_not(ro
     rows[:, 3] = 0
     rows[:9, 3] = torch.tensor([5.0] * 5 + [-5.0] * 4)  # tells the species apart, and nothing else
     rows[:, 4] *= 9
-    turned = Metric.of_boxes(rows, PRESENT, 0.4).turn(torch.eye(20)[:, :, None])[:, :, 0]
+    turned = WithinClassWhitening.of_boxes(rows, PRESENT, 0.4).turn(torch.eye(20)[:, :, None])[
+        :, :, 0
+    ]
     assert turned[4, 4] < turned[3, 3] / 2
 
 
 def test_inputs_that_no_head_sees_change_nothing(rows):
     wide = torch.cat([rows, torch.zeros(12, 30)], dim=1)
-    one, other = Metric.of_boxes(rows, PRESENT, 0.4), Metric.of_boxes(wide, PRESENT, 0.4)
+    one, other = (
+        WithinClassWhitening.of_boxes(rows, PRESENT, 0.4),
+        WithinClassWhitening.of_boxes(wide, PRESENT, 0.4),
+    )
     torch.testing.assert_close(one.factor, other.factor)
     assert not other.basis[20:].any()
 
 
 def test_boxes_that_do_not_differ_have_no_metric(rows):
-    assert Metric.of_boxes(rows[:0], PRESENT[:0], 0.4) is None
-    assert Metric.of_boxes(rows, PRESENT & False, 0.4) is None
-    assert Metric.of_boxes(torch.ones(12, 20), PRESENT, 0.4) is None
+    assert WithinClassWhitening.of_boxes(rows[:0], PRESENT[:0], 0.4) is None
+    assert WithinClassWhitening.of_boxes(rows, PRESENT & False, 0.4) is None
+    assert WithinClassWhitening.of_boxes(torch.ones(12, 20), PRESENT, 0.4) is None
 
 
 def test_a_body_that_learns_has_none():

@@ -7,22 +7,28 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from antpitta.core.errors import Finding, UserMistake
-from antpitta.core.voice import Voice
+from antpitta.core.errors import Finding, UserError
+from antpitta.core.progress import Progress
 from antpitta.files.audio import read
-from antpitta.files.dataset import DataSource, Opened, open_dataset, read_source, write_source
-from antpitta.files.doctor import examine
+from antpitta.files.checks import check_dataset
+from antpitta.files.dataset import (
+    DataSource,
+    OpenedDataset,
+    open_dataset,
+    read_source,
+    write_source,
+)
 from antpitta.files.texts import write_picture
-from antpitta.report.supervised import draw_supervision
-from antpitta.sound.supervision import Supervision, supervision
+from antpitta.report.supervision import draw_supervision
+from antpitta.sound.supervision import Supervision, count_supervision_frames
 
-QUIET = Voice(lambda text: None, lambda what, done, total, loss: None)
+QUIET = Progress(lambda text: None, lambda what, done, total, loss: None)
 HOP = 0.016  # seconds: about a frame of the recipes
 Paths = Sequence[Path | str] | Path | str
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """What the doctor found, and what supervises what."""
 
     findings: tuple[Finding, ...]
@@ -45,7 +51,7 @@ def open_data(
     annotations: Paths = (),
     sites: Path | str | None = None,
     names: Path | str | None = None,
-) -> Opened:
+) -> OpenedDataset:
     """A data set: from an antpitta.toml (or a folder that holds one), or from the flags.
 
     Raises UserMistake where neither is given, both are, or nothing can be opened.
@@ -66,25 +72,29 @@ def init(
     """Write an antpitta.toml into ``folder``. Raises UserMistake where one is there."""
     path = Path(folder) / "antpitta.toml"
     if path.exists():
-        raise UserMistake(f"{path}: is there already; edit it, or remove it first")
+        raise UserError(f"{path}: is there already; edit it, or remove it first")
     write_source(_source(None, audio, present, absent, annotations, sites, names), path)
     return path
 
 
 def check(
-    data: Opened, *, sound: bool = True, picture: Path | str | None = None, voice: Voice = QUIET
-) -> Checked:
+    data: OpenedDataset,
+    *,
+    sound: bool = True,
+    picture: Path | str | None = None,
+    voice: Progress = QUIET,
+) -> CheckResult:
     """Examine a data set, decoding every recording if ``sound``; draw what supervises what."""
     rate = 16_000
-    findings = tuple(examine(data, partial(read, sample_rate=rate) if sound else None))
-    seen = supervision(data.dataset, HOP)
+    findings = tuple(check_dataset(data, partial(read, sample_rate=rate) if sound else None))
+    seen = count_supervision_frames(data.dataset, HOP)
     path = None if picture is None else Path(picture)
     if path is not None:
         if path.suffix not in (".svg", ".png"):
-            raise UserMistake(f"{path}: a picture is .svg or .png; rename it so")
+            raise UserError(f"{path}: a picture is .svg or .png; rename it so")
         form: Literal["svg", "png"] = "png" if path.suffix == ".png" else "svg"
         write_picture(draw_supervision(seen, form), path)
-    return Checked(findings, seen, _summary(data, seen), path)
+    return CheckResult(findings, seen, _summary(data, seen), path)
 
 
 def _source(
@@ -99,10 +109,10 @@ def _source(
     flags = [_paths(one) for one in (audio, present, absent, annotations)]
     if data is not None:
         if any(flags):
-            raise UserMistake(f"{data}: give either DATA or --audio and tables, not both")
+            raise UserError(f"{data}: give either DATA or --audio and tables, not both")
         return read_source(Path(data))
     if not flags[0]:
-        raise UserMistake("no recordings: give DATA (an antpitta.toml), or --audio FOLDER")
+        raise UserError("no recordings: give DATA (an antpitta.toml), or --audio FOLDER")
     single = (None if one is None else Path(one) for one in (sites, names))
     return DataSource(flags[0], flags[1], flags[2], flags[3], *single)
 
@@ -113,7 +123,7 @@ def _paths(given: Paths) -> tuple[Path, ...]:
     return tuple(Path(one) for one in given)
 
 
-def _summary(data: Opened, seen: Supervision) -> str:
+def _summary(data: OpenedDataset, seen: Supervision) -> str:
     dataset = data.dataset
     verdicts = Counter(said.present for said in dataset.annotations)
     frames = seen.present.sum() + seen.absent.sum() + seen.unknown.sum()

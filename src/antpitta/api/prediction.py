@@ -1,37 +1,115 @@
-"""predict_to: a model over an archive, to tables in a folder.
+"""By what means an archive is heard: on this machine or on a cluster, and in which arithmetic.
+
+predict_to: a model over an archive, to tables in a folder.
 
 What reads and writes tables is loaded where it is asked for, and while the first sounds are heard:
 it takes a third of a second that nothing is heard in.
+
+predict, predict_each: a model over recordings, to framewise scores in memory.
 """
 
 import io
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
-from antpitta.api.means import Means, Tick
-from antpitta.archive.journal import Journal
-from antpitta.core.choices import Engine, Form, Precision, Scan
-from antpitta.core.errors import UserMistake
+from antpitta.core.config import EventFormat, Executor, InferenceMode, Precision
+from antpitta.core.errors import UserError
 from antpitta.files.bundle import Bundle, read_bundle
 from antpitta.files.cache import cache_folder
-from antpitta.files.recordings import list_files
-from antpitta.files.remote import Location, RemotePath, check_writable, location_of, send
-from antpitta.files.texts import sweep
+from antpitta.files.recordings import ListedFile, list_files
+from antpitta.files.remote import Location, RemotePath, check_writable, location_of, upload
+from antpitta.files.texts import remove_unfinished
+from antpitta.model.inference import InferenceConfig
+from antpitta.predict.cluster import predict_on_ray
+from antpitta.predict.journal import Journal
+from antpitta.predict.pipeline import cpu_count, predict_archive
+from antpitta.predict.predictor import Predictor, resolve_precision
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
-    from antpitta.archive.placing import Survey
-    from antpitta.archive.tables import Counts
+    from antpitta.predict.camtrapdp import DeploymentInfo
+    from antpitta.predict.tables import TableCounts
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from antpitta.predict.pipeline import FileResult, failure_reason, predict_files
+
+Tick = Callable[[int, int, float], None]  # files done, of how many, times real time
+
+
+@dataclass(frozen=True)
+class PredictionJob:
+    """What was asked for; raises UserMistake for what does not go together."""
+
+    engine: Executor
+    scan: InferenceMode
+    precision: Precision
+    workers: int | None  # threads or actors; None: one a core
+    address: str | None  # of a Ray cluster
+
+    def __post_init__(self) -> None:
+        known = get_args(Executor)
+        if self.engine not in known:
+            raise UserError(f"--engine {self.engine}: unknown; choose from {', '.join(known)}")
+        if self.engine != "ray" and self.address:
+            raise UserError("--address: is of a Ray cluster; add --engine ray")
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"--workers {self.workers}: give 1 or more, or leave it out")
+
+    def key(self, bundle: Bundle) -> dict[str, str]:
+        """What an earlier run must have in common with this one to be gone on with."""
+        return {"digest": bundle.digest, "scan": self.scan, "precision": self.precision}
+
+    def hear(
+        self, bundle: Bundle, files: Sequence[ListedFile], journal: Journal, tick: Tick
+    ) -> Precision:
+        """Hear all that the journal does not have; the arithmetic that it was done in.
+
+        "auto" is settled once and kept in the journal: a run that goes on, goes on in the same.
+        """
+        chosen = journal.settled(
+            "arithmetic", lambda: resolve_precision(self.precision, self.scan, bundle)
+        )
+        settled = cast(Precision, chosen)
+        count = _counting(tick, len(files))
+        if self.engine == "ray":
+            make = partial(Predictor, hearing=InferenceConfig(self.scan, settled))
+            predict_on_ray(
+                *(bundle, files, journal, count),
+                workers=self.workers,
+                address=self.address,
+                make=make,
+            )
+        else:
+            choir = Predictor(
+                bundle, InferenceConfig(self.scan, settled, self.workers or cpu_count())
+            )
+            predict_archive(choir, files, journal, count)
+        return settled
+
+
+def _counting(tick: Tick, total: int) -> Callable[[int, float], None]:
+    began, done, sound = time.monotonic(), 0, 0.0
+
+    def count(files: int, seconds: float) -> None:
+        nonlocal done, sound
+        done, sound = done + files, sound + seconds
+        tick(done, total, sound / max(time.monotonic() - began, 1e-9))
+
+    return count
 
 
 @dataclass(frozen=True)
@@ -39,7 +117,7 @@ class Prediction:
     """What was found in an archive; the tables are read from the folder where they lie."""
 
     path: Path
-    counts: "Counts"
+    counts: "TableCounts"
 
     @cached_property
     def presence(self) -> "pd.DataFrame":
@@ -52,7 +130,7 @@ class Prediction:
 
         Raises UserMistake where no format that can be read was asked for.
         """
-        from antpitta.archive.events import read_events
+        from antpitta.predict.exports import read_events
 
         return read_events(self.path)
 
@@ -64,7 +142,7 @@ class Prediction:
     @cached_property
     def unplaced(self) -> "pd.DataFrame":
         """Rows file, reason of what is not in the Camtrap DP; none where there is no such thing."""
-        from antpitta.archive.camtrap import UNPLACED
+        from antpitta.predict.camtrapdp import UNPLACED
 
         path = self.path / UNPLACED
         return _read(path if path.is_file() else io.StringIO("file,reason\n"), str)
@@ -85,8 +163,8 @@ def predict_to(
     prevalence: Path | str | None = None,
     places: Path | str | None = None,
     resume: bool = False,
-    engine: Engine = "local",
-    scan: Scan = "whole",
+    engine: Executor = "local",
+    scan: InferenceMode = "whole",
     precision: Precision = "auto",
     workers: int | None = None,
     address: str | None = None,
@@ -98,55 +176,57 @@ def predict_to(
     rescaled. ``places`` is the table (site, latitude, longitude, timezone) that the format
     camtrapdp needs. With ``resume`` what an earlier run heard there is not heard again, unless its
     file has changed. ``audio`` and ``out`` may be URLs (s3://, gs://). ``scan`` and ``precision``
-    are told of in net/engines.py. The ``engine`` local has ``workers`` threads, ray (at
+    are told of in model/inference.py. The ``engine`` local has ``workers`` threads, ray (at
     ``address``) as many actors; None is one a core. Raises UserMistake for a model, table or folder
     that is not there, an unknown format, arithmetic that the model has no network for, a folder
     that another run is writing to, or one that cannot be written.
     """
     _check_formats(formats)
-    means = Means(engine, scan, precision, workers, address)
+    means = PredictionJob(engine, scan, precision, workers, address)
     survey = _survey(audio, places) if "camtrapdp" in formats else None
     bundle = read_bundle(Path(model))
     files, broken = list_files([location_of(root) for root in audio])
     home = _home(place := location_of(out))
     expected = None if prevalence is None else _expected(Path(prevalence), bundle)
     with Journal(home, means.key(bundle), resume=resume) as journal:
-        sweep(home)
+        remove_unfinished(home)
         # Loaded meanwhile; a process that ends early waits for it.
-        Thread(target=import_module, args=("antpitta.archive.tables",)).start()
+        Thread(target=import_module, args=("antpitta.predict.tables",)).start()
         settled = means.hear(bundle, files, journal, tick)
         note = _note(bundle, prevalence, f"{scan}, {settled}")
-        from antpitta.archive.tables import Archive, write_tables
+        from antpitta.predict.tables import Archive, write_tables
 
         archive = Archive(journal, files, broken, bundle.species)
         counts = write_tables(archive, home, formats, expected, note, survey)
         if isinstance(place, RemotePath):
-            send(home, place)
+            upload(home, place)
     return Prediction(home, counts)
 
 
 def _check_formats(formats: tuple[str, ...]) -> None:
-    known = get_args(Form)
+    known = get_args(EventFormat)
     if strange := [name for name in formats if name not in known]:
-        raise UserMistake(f"--format {strange[0]}: unknown; choose from {', '.join(known)}")
+        raise UserError(f"--format {strange[0]}: unknown; choose from {', '.join(known)}")
 
 
 def _expected(table: Path, bundle: Bundle) -> "NDArray[np.float64]":
-    from antpitta.files.prevalence import read_prevalence
+    from antpitta.files.tables import read_prevalence
 
     return read_prevalence(table, bundle.species)
 
 
-def _survey(audio: Sequence[Location | str], places: Path | str | None) -> "Survey":
+def _survey(audio: Sequence[Location | str], places: Path | str | None) -> "DeploymentInfo":
     if places is None:
-        raise UserMistake(
+        raise UserError(
             "--format camtrapdp: the standard wants to know where each site lies; give --places, a"
             " table with columns site, latitude, longitude and timezone"
         )
-    from antpitta.archive.placing import Survey, home_of
-    from antpitta.files.places import read_places
+    from antpitta.files.deployments import read_deployments
+    from antpitta.predict.camtrapdp import DeploymentInfo, common_root
 
-    return Survey(read_places(Path(places)), home_of([location_of(root) for root in audio]))
+    return DeploymentInfo(
+        read_deployments(Path(places)), common_root([location_of(root) for root in audio])
+    )
 
 
 def _home(out: Location) -> Path:
@@ -168,3 +248,71 @@ def _note(bundle: Bundle, prevalence: Path | str | None, arithmetic: str) -> dic
         "versions": {name: version(name) for name in ("antpitta", "openvino", "torch")},
         "arithmetic": arithmetic,
     }
+
+
+INDEX = ["file", "start_time", "end_time"]
+
+
+def predict(
+    model: Path | str,
+    *audio: Path | str,
+    scan: InferenceMode = "whole",
+    precision: Precision = "auto",
+    workers: int | None = None,
+) -> pd.DataFrame:
+    """Framewise scores of every recording: index (file, start_time, end_time), one column a
+    species. Recordings that cannot be read are left out, and named in ``attrs["quarantine"]``.
+
+    How to compute is as for :func:`predict_to`. For an archive larger than memory take
+    :func:`predict_each`.
+    """
+    how: Any = {"scan": scan, "precision": precision, "workers": workers}
+    frames = list(predict_each(model, *audio, **how))
+    table = pd.concat(frames)
+    table.attrs["quarantine"] = [lost for one in frames for lost in one.attrs["quarantine"]]
+    return table
+
+
+def predict_each(
+    model: Path | str,
+    *audio: Path | str,
+    scan: InferenceMode = "whole",
+    precision: Precision = "auto",
+    workers: int | None = None,
+) -> Iterator[pd.DataFrame]:
+    """What :func:`predict` gives, one recording after the other.
+
+    A file that cannot be read comes as a table of no rows.
+    """
+    bundle = read_bundle(Path(model))
+    files, broken = list_files([location_of(root) for root in audio])
+    for finding in broken:
+        yield _lost(bundle.species, finding.file, finding.what)
+    hearing = InferenceConfig(
+        scan, resolve_precision(precision, scan, bundle), workers or cpu_count()
+    )
+    for one in predict_files(Predictor(bundle, hearing), files):
+        if one.scores is None:
+            yield _lost(bundle.species, str(one.file.path), failure_reason(one))
+        else:
+            yield _frame(one, bundle.species)
+
+
+def _lost(species: tuple[str, ...], file: str, reason: str) -> pd.DataFrame:
+    index = pd.MultiIndex.from_arrays([[], [], []], names=INDEX)
+    empty = pd.DataFrame(index=index, columns=list(species), dtype=np.float32)
+    empty.attrs["quarantine"] = [(file, reason)]
+    return empty
+
+
+def _frame(one: FileResult, species: tuple[str, ...]) -> pd.DataFrame:
+    assert one.scores is not None
+    grid = one.scores.grid
+    start = grid.start + np.arange(grid.frames) * grid.hop
+    index = pd.MultiIndex.from_arrays(
+        [[str(one.file.path)] * grid.frames, start, start + grid.hop],
+        names=INDEX,
+    )
+    table = pd.DataFrame(one.scores.value, index, list(species))
+    table.attrs["quarantine"] = []
+    return table

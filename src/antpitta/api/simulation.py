@@ -1,19 +1,37 @@
-"""simulate: soundscapes of known truth, from anyone's clips or from the built-in callers."""
+"""simulate: soundscapes of known truth, from anyone's clips or from the built-in callers.
 
+demo: the whole story on built-in sound, ending with what each stage gained.
+"""
+
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from antpitta.core.errors import Finding
-from antpitta.files.clips import read_backgrounds, read_clips
-from antpitta.files.scapes import Scape, Simulated, SpeciesRow, write_simulation
-from antpitta.sound import simulate as scapes
-from antpitta.sound.ambience import Bed, bed_of, demo_beds
-from antpitta.sound.callers import demo_voices
-from antpitta.sound.simulate import Scene, Simulation, prevalences
-from antpitta.sound.validation import validate
-from antpitta.sound.voices import SIDES, Voice, voices_of
+from antpitta.api.data import QUIET, check, open_data
+from antpitta.api.evaluation import evaluate
+from antpitta.api.prediction import predict_to
+from antpitta.api.training import TrainResult, train, write_report
+from antpitta.core.errors import Finding, UserError
+from antpitta.core.progress import Progress
+from antpitta.files.runs import RunFolder
+from antpitta.files.simulated import (
+    SimulatedData,
+    SimulatedRecording,
+    SimulatedSpecies,
+    read_backgrounds,
+    read_clips,
+    write_simulation,
+)
+from antpitta.report.results import RunReport
+from antpitta.scores.evaluate import Report
+from antpitta.sound import simulation as scapes
+from antpitta.sound.ambience import BackgroundSource, background_source, demo_backgrounds
+from antpitta.sound.simulation import Scene, Simulation, prevalences, simulate_validation
+from antpitta.sound.species_sources import SIDES, SpeciesSource, species_sources
+from antpitta.sound.synthetic_species import demo_species
 
 
 def simulate(
@@ -23,7 +41,7 @@ def simulate(
     plan: Simulation | None = None,
     *,
     replace: bool = False,
-) -> tuple[Simulated, tuple[Finding, ...]]:
+) -> tuple[SimulatedData, tuple[Finding, ...]]:
     """Soundscapes from a folder of clips per species and a folder of backgrounds.
 
     Also returns the clips and backgrounds that could not be used. Raises UserMistake where too
@@ -32,32 +50,32 @@ def simulate(
     plan = plan or Simulation(train=160, test=80, seconds=60.0, sample_rate=32_000)
     waves, unusable = read_clips(Path(clips), plan.sample_rate)
     sources, more = read_backgrounds([Path(backgrounds)], plan.sample_rate)
-    voices = voices_of(waves, plan.sample_rate, np.random.default_rng([plan.seed, 1]))
-    beds = {side: (bed_of(sources[side], plan.sample_rate),) for side in SIDES}
+    voices = species_sources(waves, plan.sample_rate, np.random.default_rng([plan.seed, 1]))
+    beds = {side: (background_source(sources[side], plan.sample_rate),) for side in SIDES}
     return _write(plan, voices, beds, Path(out), replace), (*unusable, *more)
 
 
 def simulate_callers(
     out: Path | str, plan: Simulation | None = None, *, replace: bool = False
-) -> Simulated:
+) -> SimulatedData:
     """The demonstration's soundscapes: eight invented species over coloured noise."""
     plan = plan or Simulation()
-    voices = {side: demo_voices(plan.sample_rate, side, plan.seed) for side in SIDES}
-    beds = {side: demo_beds(plan.sample_rate, side, plan.seed) for side in SIDES}
+    voices = {side: demo_species(plan.sample_rate, side, plan.seed) for side in SIDES}
+    beds = {side: demo_backgrounds(plan.sample_rate, side, plan.seed) for side in SIDES}
     return _write(plan, voices, beds, Path(out), replace)
 
 
 def _write(
     plan: Simulation,
-    voices: Mapping[str, Sequence[Voice]],
-    beds: Mapping[str, Sequence[Bed]],
+    voices: Mapping[str, Sequence[SpeciesSource]],
+    beds: Mapping[str, Sequence[BackgroundSource]],
     out: Path,
     replace: bool,
-) -> Simulated:
+) -> SimulatedData:
     scenes: list[Scene] = []
     first, second = SIDES
     rows = [
-        SpeciesRow(voice.name, voice.low, voice.high, voice.duration, float(share))
+        SimulatedSpecies(voice.name, voice.low, voice.high, voice.duration, float(share))
         for voice, share in zip(voices[first], prevalences(plan, len(voices[first])), strict=True)
     ]
     rng = np.random.default_rng([plan.seed, 5])
@@ -67,7 +85,7 @@ def _write(
         rows,
         _scapes(plan, first, voices[first], beds[first], scenes),
         _scapes(plan, second, voices[second], beds[second], None),
-        lambda: validate(scenes, voices[first], rng, plan.present, plan.absent),
+        lambda: simulate_validation(scenes, voices[first], rng, plan.present, plan.absent),
         replace=replace,
     )
 
@@ -75,11 +93,70 @@ def _write(
 def _scapes(
     plan: Simulation,
     side: str,
-    voices: Sequence[Voice],
-    beds: Sequence[Bed],
+    voices: Sequence[SpeciesSource],
+    beds: Sequence[BackgroundSource],
     keep: list[Scene] | None,
-) -> Iterator[Scape]:
+) -> Iterator[SimulatedRecording]:
     for made in scapes.simulate(plan, side, voices, beds):
         if keep is not None:
             keep.append(made.scene)
         yield made.scene.recording, made.wave, made.scene.truth
+
+
+PLAN = Simulation(train=60, test=40, seconds=30.0, sample_rate=16_000, present=16, absent=48)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Where everything lies, and how each stage did on recordings it never saw."""
+
+    run: TrainResult
+    found: Path
+    reports: tuple[Report, ...]  # a stage each, against the whole truth of the test recordings
+
+
+def demo(
+    out: Path | str = "demo",
+    *,
+    plan: Simulation = PLAN,
+    changes: tuple[str, ...] = (),
+    voice: Progress = QUIET,
+) -> DemoResult:
+    """Simulate, check, train, predict and evaluate, into the folder ``out``.
+
+    Raises UserMistake where ``out`` holds something already.
+    """
+    home = Path(out)
+    if home.exists() and any(home.iterdir()):
+        raise UserError(f"{home}: is not empty; remove it, or choose another folder with --out")
+    made = simulate_callers(home / "data", plan)
+    voice.say(f"simulated {made.train} training and {made.test} test recordings in {made.data}")
+    data = open_data(home / "data")
+    checked = check(data, picture=home / "supervision.png")
+    voice.say(f"checked: {checked.summary}")
+    run = train(data, "demo", home / "run", changes=changes, voice=voice)
+    truth = home / "data" / "test_truth.csv"
+    reports = []
+    for stage in run.story.stages:
+        model = RunFolder(run.path).path / "stages" / stage.name / "model"
+        found = home / "stages" / stage.name
+        shutil.rmtree(found, ignore_errors=True)  # of a demonstration that was stopped
+        predict_to(
+            model,
+            [home / "data" / "test"],
+            found,
+            tick=lambda done, total, speed, name=stage.name: voice.tick(  # type: ignore[misc]
+                f"{name} on the test recordings", done, total, float("nan")
+            ),
+        )
+        scored = evaluate(found / "presence.csv", truth)
+        reports.append(replace(scored.reports[0], source=stage.name))
+    write_report(RunFolder(run.path), _with_truth(run.story, tuple(reports)))
+    return DemoResult(run, home / "stages" / run.story.stages[-1].name, tuple(reports))
+
+
+def _with_truth(story: RunReport, reports: tuple[Report, ...]) -> RunReport:
+    stages = tuple(
+        replace(stage, truth=report) for stage, report in zip(story.stages, reports, strict=True)
+    )
+    return replace(story, stages=stages)

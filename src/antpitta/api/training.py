@@ -1,4 +1,7 @@
-"""train: from a data set and a recipe to a bundle, with the report of how good it is."""
+"""train: from a data set and a recipe to a bundle, with the report of how good it is.
+
+From a stage of a finished run to the bundle that predict takes.
+"""
 
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -7,37 +10,39 @@ from typing import Any
 
 import numpy as np
 
-from antpitta.api.bundling import NOTHING, bundle_stage, bundle_stages, export_stage
 from antpitta.api.data import QUIET
-from antpitta.api.story import known_species, tell
+from antpitta.api.run_report import collect_report, known_species
 from antpitta.core.config import Recipe
+from antpitta.core.progress import Progress
 from antpitta.core.types import Dataset, Scores
-from antpitta.core.voice import Voice
-from antpitta.files.dataset import Opened
-from antpitta.files.digest import digest_of
-from antpitta.files.prevalence import write_prevalence
+from antpitta.files.bundle import Bundle, write_bundle
+from antpitta.files.dataset import OpenedDataset, dataset_digest
 from antpitta.files.recipes import read_recipe
-from antpitta.files.runs import RunFolder, read_scores, write_scores
-from antpitta.files.texts import replacing
-from antpitta.learn.engine import Engine, build_fabric
-from antpitta.learn.run import last_cycle
-from antpitta.learn.spans import pin_recipe
-from antpitta.learn.train import train_stages
+from antpitta.files.runs import RunFolder, load_tensors, read_scores, write_scores
+from antpitta.files.tables import write_prevalence
+from antpitta.files.texts import atomic_replace
+from antpitta.report.card import render_card
 from antpitta.report.page import render_page
-from antpitta.report.story import Story
-from antpitta.scores.boxes import box_cells
-from antpitta.scores.evaluate import to_json
-from antpitta.scores.mixture import believed
+from antpitta.report.results import RunReport
+from antpitta.scores.cells import box_cells
+from antpitta.scores.evaluate import report_to_json
+from antpitta.scores.events import training_bands
+from antpitta.scores.prevalence import prevalence_per_member
+from antpitta.scores.thresholds import choose_thresholds
+from antpitta.train.compute import ComputeConfig, build_fabric
+from antpitta.train.export import ExportedNetworks, export_networks
+from antpitta.train.stages import last_cycle
+from antpitta.train.training import resolve_recipe, train_stages
 
 PACKAGES = ("antpitta", "torch", "timm", "numpy", "openvino", "soundfile", "soxr")
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainResult:
     """A finished run."""
 
     path: Path
-    story: Story
+    story: RunReport
 
     @property
     def model(self) -> Path:
@@ -46,7 +51,7 @@ class Trained:
 
 
 def train(
-    data: Opened,
+    data: OpenedDataset,
     recipe: str = "quick",
     out: Path | str = "runs/antpitta",
     *,
@@ -59,18 +64,18 @@ def train(
     tune: bool = False,
     lanes: int = 1,
     export: bool = True,
-    voice: Voice = QUIET,
-) -> Trained:
+    voice: Progress = QUIET,
+) -> TrainResult:
     """Train all stages of a recipe, and write the run's folder.
 
     ``changes`` are settings such as ``stages.masked.epochs=3``. With ``resume`` a run that was
     stopped goes on. ``export`` adds the networks that OpenVINO predicts with, and measures them.
-    The rest is how to compute (learn/engine.py); a script that asks for several ``devices`` keeps
+    The rest is how to compute (train/compute.py); a script that asks for several ``devices`` keeps
     its own work below ``if __name__ == "__main__"``. Raises UserMistake for data or settings that
     cannot be trained on.
     """
-    chosen = pin_recipe(read_recipe(recipe, changes), data.dataset)
-    engine = Engine(device, devices, precision, compile, tune, lanes)
+    chosen = resolve_recipe(read_recipe(recipe, changes), data.dataset)
+    engine = ComputeConfig(device, devices, precision, compile, tune, lanes)
     build_fabric(engine)  # a mistake is told before the folder is claimed
     folder = RunFolder(Path(out))
     folder.begin(_config(data, chosen), resume=resume)
@@ -78,7 +83,7 @@ def train(
     if known := known_species(chosen, data):
         voice.say(known)
     train_stages(data.dataset, chosen, folder, voice, engine)
-    story = tell(data, chosen, folder)
+    story = collect_report(data, chosen, folder)
     run = chosen, folder
     bundle_stages(run, data, story)
     last = chosen.stages[-1].name
@@ -88,7 +93,7 @@ def train(
     exported = export_stage(run, data, home, scores, voice) if export else NOTHING
     bundle_stage(run, data, (last, final), folder.model, story, exported)
     write_report(folder, story)
-    return Trained(folder.path, story)
+    return TrainResult(folder.path, story)
 
 
 def _keep_scores(home: Path, dataset: Dataset, out: Path) -> list[Scores]:
@@ -96,32 +101,33 @@ def _keep_scores(home: Path, dataset: Dataset, out: Path) -> list[Scores]:
     scores = read_scores(home / "oof_scores.parquet")
     write_scores(scores, out / "oof_scores.parquet")
     names, highest = [one.recording for one in scores], [one.value.max(axis=0) for one in scores]
-    shares = believed(np.array(highest), names, dataset.annotations, dataset.classes)
+    shares = prevalence_per_member(np.array(highest), names, dataset.annotations, dataset.classes)
     write_prevalence(dataset.classes.names, shares, out / "prevalence.csv")
     cells = box_cells(scores, dataset.annotations, dataset.classes)
-    with replacing(out / "oof_cells.parquet") as part:
+    with atomic_replace(out / "oof_cells.parquet") as part:
         cells.to_parquet(part, index=False)
     return scores
 
 
-def write_report(folder: RunFolder, story: Story) -> None:
+def write_report(folder: RunFolder, story: RunReport) -> None:
     """report.json and report.html of a run."""
     stages = [
-        {"name": one.name, "says": one.says, "report": to_json(one.report)} for one in story.stages
+        {"name": one.name, "says": one.says, "report": report_to_json(one.report)}
+        for one in story.stages
     ]
     kept = {"stages": stages, "left_out": list(story.left_out)}
     folder.write_report(kept, render_page(story))
 
 
-def _config(data: Opened, recipe: Recipe) -> dict[str, Any]:
+def _config(data: OpenedDataset, recipe: Recipe) -> dict[str, Any]:
     return {
         "recipe": recipe.model_dump(mode="json"),
-        "data": digest_of(data.dataset),
+        "data": dataset_digest(data.dataset),
         "versions": {name: version(name) for name in PACKAGES},
     }
 
 
-def _counts(data: Opened) -> str:
+def _counts(data: OpenedDataset) -> str:
     dataset = data.dataset
     present = sum(said.present for said in dataset.annotations)
     text = (
@@ -131,3 +137,72 @@ def _counts(data: Opened) -> str:
     if data.missing:
         text += f"; {data.missing} of {data.rows} rows name recordings that are not here"
     return text
+
+
+LICENCE = "Of the recordings it was trained on; antpitta itself is Apache-2.0."
+NOTHING = ExportedNetworks({})
+
+
+def bundle_stages(run: tuple[Recipe, RunFolder], data: OpenedDataset, story: RunReport) -> None:
+    """A bundle beside the weights of every stage and cycle."""
+    recipe, folder = run
+    for stage in recipe.stages:
+        for cycle in range(1, last_cycle(recipe, stage.name) + 1):
+            model = folder.stage(stage.name, cycle) / "model"
+            bundle_stage(run, data, (stage.name, cycle), model, story)
+
+
+def bundle_stage(
+    run: tuple[Recipe, RunFolder],
+    data: OpenedDataset,
+    place: tuple[str, int],
+    path: Path,
+    story: RunReport,
+    exported: ExportedNetworks = NOTHING,
+) -> Bundle:
+    """Write the bundle of the stage and cycle that ``place`` names, with its card."""
+    dataset, (recipe, folder) = data.dataset, run
+    stage, cycle = place
+    home = folder.stage(stage, cycle)
+    cells = box_cells(
+        read_scores(home / "oof_scores.parquet"), dataset.annotations, dataset.classes
+    )
+    names = _weights(recipe)
+    bundle = Bundle(
+        path=path,
+        name=f"{folder.path.name}/{home.name}",
+        species=dataset.classes.names,
+        recipe=recipe.model_dump(mode="json"),
+        weights=names,
+        thresholds=choose_thresholds(cells, dataset.classes, aim="f1"),
+        bands=training_bands(dataset.annotations, dataset.classes),
+        provenance={"stage": stage, "cycle": cycle, **story.provenance},
+    )
+    arithmetic = [(one.name, one.macro_ap, one.loss, one.kept) for one in exported.figures]
+    place_of = str(Path(folder.path.name) / "model")
+    card = render_card(story, licence=LICENCE, model=place_of, arithmetic=arithmetic)
+    return write_bundle(bundle, [home / name for name in names], card, exported.networks)
+
+
+def export_stage(
+    run: tuple[Recipe, RunFolder],
+    data: OpenedDataset,
+    home: Path,
+    scores: list[Scores],
+    voice: Progress,
+) -> ExportedNetworks:
+    """The networks of a stage, and a line about what was measured of them."""
+    recipe, folder = run
+    states = [load_tensors(home / name)[0] for name in _weights(recipe)]
+    exported = export_networks(
+        *(data.dataset, recipe, states, folder.folds(), scores),
+        lambda done, total: voice.tick("exporting", done, total, float("nan")),
+    )
+    for one in exported.figures[1:]:
+        told = "kept" if one.kept else "left out of the model"
+        voice.say(f"{one.name}: macro AP {one.macro_ap:.4f}, {one.loss:+.4f} lost; {told}")
+    return exported
+
+
+def _weights(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(f"fold{fold}.safetensors" for fold in range(recipe.folds))

@@ -8,8 +8,8 @@ import sys
 
 import typer
 
-from antpitta.cli import bench, data, learning, predicting, stories
-from antpitta.core.errors import UserMistake
+from antpitta.cli import data, prediction, simulation, training
+from antpitta.core.errors import UserError
 
 app = typer.Typer(
     name="antpitta",
@@ -20,17 +20,16 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 data.register(app)
-learning.register(app)
-predicting.register(app)
-stories.register(app)
-bench.register(app)
+training.register(app)
+prediction.register(app)
+simulation.register(app)
 
 
 def main() -> None:
     """Run the command line."""
     try:
         app()
-    except UserMistake as mistake:
+    except UserError as mistake:
         sys.stderr.write(f"antpitta: {' '.join(str(mistake).split())}\n")
         sys.exit(2)
     finally:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from antpitta import api
-from antpitta.cli.show import console, listening
+from antpitta.cli.display import console, training_progress
 
 MANY = 20  # findings of one kind that are printed
 
@@ -97,7 +97,7 @@ def check(
     Example: `antpitta check --audio train --present train_tp.csv --absent train_fp.csv`
     """
     given = opened(data, audio, present, absent, annotations, sites, names)
-    with listening() as voice:
+    with training_progress() as voice:
         checked = api.check(given, sound=sound, picture=picture, voice=voice)
     serious = [finding for finding in checked.findings if finding.serious]
     minor = [finding for finding in checked.findings if not finding.serious]

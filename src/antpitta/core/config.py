@@ -4,9 +4,14 @@ A recipe is a TOML table of the shape of :class:`Recipe`; ``recipes/`` holds tho
 A stage is data too: three stages are three tables, never three copies of a training loop.
 Unknown keys are refused, because a misspelt setting that is passed over trains another model
 than the one somebody asked for.
+
+Changes to a recipe's table before it is checked, as ``--set`` takes them.
+
+The words that a user chooses from, where a command and the room that acts on it share them.
 """
 
 import hashlib
+import json
 import re
 from typing import Any, Literal, Self
 
@@ -18,13 +23,19 @@ from pydantic import (
     model_validator,
 )
 
-from antpitta.core.changes import apply_change
-from antpitta.core.drawings import Count, Drawing, Embedding, Front, Settings, Share
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
+from antpitta.core.features import (
+    Count,
+    EmbeddingConfig,
+    FeatureConfig,
+    FrozenConfig,
+    MelConfig,
+    Share,
+)
 from antpitta.core.stages import Stage
 
 
-class Windows(Settings):
+class WindowConfig(FrozenConfig):
     """How images are cut for the network, in frames."""
 
     frames: Count = 512
@@ -38,10 +49,12 @@ class Windows(Settings):
         return self
 
 
-GIVEN = "embedding"  # the backbone of a recipe whose frames are a network's vectors already
+EMBEDDING_BACKBONE = (
+    "embedding"  # the backbone of a recipe whose frames are a network's vectors already
+)
 
 
-class Network(Settings):
+class Network(FrozenConfig):
     """A backbone of timm, or GIVEN, with the SED head on it."""
 
     backbone: str = "tf_efficientnet_lite0"
@@ -65,20 +78,20 @@ class Network(Settings):
     def _settings_go_together(self) -> Self:
         if self.reach is not None and self.heights != "each":
             raise ValueError('reach goes with heights = "each"')
-        if self.wccn and not (self.frozen or self.backbone == GIVEN):
+        if self.wccn and not (self.frozen or self.backbone == EMBEDDING_BACKBONE):
             raise ValueError("wccn goes with frozen = true: what moves has no covariance")
         return self
 
 
-class Paste(Settings):
-    """Copies of the recordings with validated calls laid over absent boxes (learn/copies.py)."""
+class OverlayConfig(FrozenConfig):
+    """Copies of the recordings with validated calls laid over absent boxes (train/overlays.py)."""
 
     copies: int = Field(0, ge=0)  # of each recording; 0: none
     chance: Share = 0.5  # that an absent box receives a call
     gain: float = Field(6.0, ge=0)  # dB, at most, that a call is made louder or quieter
 
 
-class Recipe(Settings):
+class Recipe(FrozenConfig):
     """A whole run."""
 
     name: str
@@ -86,15 +99,15 @@ class Recipe(Settings):
     seed: int = 1  # of what is learnt
     deal: int = 1  # the seed that deals folds and lays calls over copies
     folds: int = Field(5, ge=2)
-    front: Front = Front()
-    windows: Windows = Windows()
+    front: MelConfig = MelConfig()
+    windows: WindowConfig = WindowConfig()
     network: Network = Network()
-    paste: Paste = Paste()
+    paste: OverlayConfig = OverlayConfig()
     stages: tuple[Stage, ...]
-    embedding: Embedding | None = None  # with it ``front`` draws the report's examples only
+    embedding: EmbeddingConfig | None = None  # with it ``front`` draws the report's examples only
 
     @property
-    def drawing(self) -> Drawing:
+    def drawing(self) -> FeatureConfig:
         """What sound becomes before the network of this recipe."""
         return self.embedding or self.front
 
@@ -114,8 +127,10 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _embedding_is_one(self) -> Self:
         network = self.network
-        if (network.backbone == GIVEN) != (self.embedding is not None):
-            raise ValueError(f'network.backbone = "{GIVEN}" and [embedding] go together')
+        if (network.backbone == EMBEDDING_BACKBONE) != (self.embedding is not None):
+            raise ValueError(
+                f'network.backbone = "{EMBEDDING_BACKBONE}" and [embedding] go together'
+            )
         if self.embedding is None:
             return self
         if network.reduction or network.weights or network.heights != "mean":
@@ -164,4 +179,56 @@ def parse_recipe(table: dict[str, Any], where: str, changes: tuple[str, ...] = (
             f"{'.'.join(str(at) for at in e['loc']) or 'recipe'}: {e['msg']}"
             for e in error.errors()
         )
-        raise UserMistake(f"{where}: {said}; correct these settings") from None
+        raise UserError(f"{where}: {said}; correct these settings") from None
+
+
+def apply_change(table: dict[str, Any], change: str) -> None:
+    """Set what ``stages.masked.epochs=3`` says; a stage goes by its name, null leaves it out.
+
+    The value is JSON, or else text. Raises UserMistake where the path leads nowhere.
+    """
+    path, sign, text = change.partition("=")
+    if not sign:
+        raise UserError(f"--set {change}: no '='; write --set key=value")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    *way, last = path.strip().split(".")
+    at: Any = table
+    for key in way:
+        at = _step(at, key, path)
+    if isinstance(at, list):
+        if value is not None:
+            raise UserError(
+                f"--set {path}: name a setting of the stage; write {path}.epochs=3, say, "
+                f"or {path}=null to leave it out"
+            )
+        at.remove(_step(at, last, path))
+        return
+    if not isinstance(at, dict):
+        raise UserError(f"--set {path}: {'.'.join(way)} is a value, not a table; set it itself")
+    at[last] = value
+
+
+def _step(at: Any, key: str, path: str) -> Any:
+    if isinstance(at, list):
+        stages = [stage for stage in at if isinstance(stage, dict)]
+        for stage in stages:
+            if stage.get("name") == key:
+                return stage
+        names = ", ".join(str(stage.get("name")) for stage in stages)
+        raise UserError(f"--set {path}: no stage {key!r}; the stages are {names}")
+    if not isinstance(at, dict):
+        raise UserError(f"--set {path}: nothing lies below a value; check the key {key!r}")
+    return at.setdefault(key, {})
+
+
+BlendMethod = Literal[
+    "mean", "sharp", "rank", "auc", "fit"
+]  # how an ensemble blends (scores/ensemble/blend.py)
+InferenceMode = Literal["whole", "windows"]  # in what pieces sound is heard (model/inference.py)
+Precision = Literal["auto", "f32", "bf16", "int8"]  # and by what arithmetic
+# what events are written as (predict/exports.py, predict/camtrapdp.py)
+EventFormat = Literal["csv", "parquet", "raven", "audacity", "kaleidoscope", "camtrapdp"]
+Executor = Literal["local", "ray"]  # on this machine, or on a Ray cluster (predict/cluster.py)

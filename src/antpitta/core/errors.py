@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-class UserMistake(Exception):
+class UserError(Exception):
     """Something only the user can mend; its text is one line that names the remedy.
 
     The command line prints it and exits with 2. Never raise it for a bug of ours.

@@ -4,10 +4,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from antpitta.core.drawings import Count, Positive, Settings, Share
+from antpitta.core.features import Count, FrozenConfig, Positive, Share
 
 
-class Masks(Settings):
+class MaskConfig(FrozenConfig):
     """One time mask and one frequency mask on an image, filled with 0."""
 
     chance: Share = 0.5  # of both together
@@ -15,12 +15,12 @@ class Masks(Settings):
     bands: int = Field(30, ge=0)  # at most
 
 
-class Loss(Settings):
+class LossConfig(FrozenConfig):
     """What is summed, and over which cells."""
 
     unknown: Literal["masked", "absent"] = "masked"
     reduce: Literal["sum", "positives", "both", "cells"] = (
-        "positives"  # net/losses.py has the formulas
+        "positives"  # model/losses.py has the formulas
     )
     on: Literal["windows", "boxes"] = "windows"  # what a statement is held against
     balance: bool = False  # a class weighs max_count / count
@@ -30,7 +30,7 @@ class Loss(Settings):
     pull_weight: float = Field(0.1, ge=0)
 
 
-class Pseudo(Settings):
+class PseudoLabelConfig(FrozenConfig):
     """Labels from models that did not train on the recording."""
 
     teacher: str  # the stage whose out-of-fold scores label; later cycles label themselves
@@ -40,11 +40,11 @@ class Pseudo(Settings):
     votes: Count = 3  # members that must reach the threshold, with by = "vote"
     members: tuple[str, ...] = ()  # other runs on the same data whose scores are averaged in
     values: Literal["hard", "soft"] = "hard"  # the target: 1, or the teachers' score
-    rescale: bool = False  # scores to prevalences (scores/mixture.py), before all else
+    rescale: bool = False  # scores to prevalences (scores/prevalence.py), before all else
     cycles: Count = 1
 
 
-class Stage(Settings):
+class Stage(FrozenConfig):
     """One stage: which windows, which loss, for how long, starting from where."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
@@ -57,15 +57,15 @@ class Stage(Settings):
     accumulate: Count = 1  # batches a step
     epochs: Count = 5
     cosine: Count | None = None  # epochs of half a cosine; None: all of them
-    solver: Literal["adam", "lbfgs"] = "adam"  # lbfgs: learn/solve.py
+    solver: Literal["adam", "lbfgs"] = "adam"  # lbfgs: train/linear_head.py
     rate: Positive = 3e-4
     decay: float = Field(0.0, ge=0)  # L2: its half times the weights' squared sum joins the loss
     mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha) on the input; 0 is off
     last_mixup: float = Field(0.0, ge=0)  # the same, on the backbone's feature maps
     pasted: bool = False  # the recipe's copies with calls laid over them are learnt from too
-    masks: Masks = Masks()
-    loss: Loss = Loss()
-    pseudo: Pseudo | None = None
+    masks: MaskConfig = MaskConfig()
+    loss: LossConfig = LossConfig()
+    pseudo: PseudoLabelConfig | None = None
 
     @model_validator(mode="after")
     def _only_boxes_are_solved(self) -> Self:

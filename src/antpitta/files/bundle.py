@@ -2,10 +2,12 @@
 
     bundle.json           species, recipe, thresholds, bands, provenance, the digest of it all
     <member>.safetensors  the weights of each fold
-    network*.xml, .bin    the same for OpenVINO, all folds in one (net/export.py)
+    network*.xml, .bin    the same for OpenVINO, all folds in one (model/export.py)
     MODEL_CARD.md         for people
 
 An ensemble is a bundle too: its bundle.json names bundles in ``members/`` and how they blend.
+
+A bundle as bytes, to send to machines that share no disk with this one.
 """
 
 import hashlib
@@ -18,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import openvino
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
 from antpitta.files.texts import write_json, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 LAYOUT = 2  # of bundle.json; raised when an older reader could not read it
 
@@ -55,13 +58,13 @@ class Bundle:
         return [self._state(name) for name in self.weights]
 
     def _state(self, name: str) -> dict[str, "Tensor"]:
-        from antpitta.files.runs import load_tensors  # with PyTorch, which OpenVINO does not need
+        from antpitta.files.runs import load_tensors
 
         file = self.path / name
         try:
             return load_tensors(file)[0]
         except Exception as error:
-            raise UserMistake(
+            raise UserError(
                 f"{file}: the model's weights cannot be read ({error}); copy the model again"
             ) from None
 
@@ -111,7 +114,7 @@ def _check_place(path: Path) -> None:
     if not path.exists() or (path / "bundle.json").is_file():
         return
     if not path.is_dir() or any(path.iterdir()):
-        raise UserMistake(f"{path}: holds something that is no model; choose another place")
+        raise UserError(f"{path}: holds something that is no model; choose another place")
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -124,13 +127,13 @@ def read_bundle(path: Path) -> Bundle:
         if file.is_file():
             break
     else:
-        raise UserMistake(
+        raise UserError(
             f"{path}: is no model (it holds no bundle.json); give RUN/model of a finished run"
         )
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
         if said.pop("layout") > LAYOUT:
-            raise UserMistake(f"{file}: a later antpitta wrote this model; update antpitta")
+            raise UserError(f"{file}: a later antpitta wrote this model; update antpitta")
         for key in ("species", "weights", "members"):
             said[key] = tuple(said[key])
         said["bands"] = {
@@ -139,4 +142,22 @@ def read_bundle(path: Path) -> Bundle:
         }
         return Bundle(path=folder, **said)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserMistake(f"{file}: is damaged ({error}); copy the model again") from None
+        raise UserError(f"{file}: is damaged ({error}); copy the model again") from None
+
+
+BundleBytes = dict[str, bytes]  # by path below the bundle's folder
+
+
+def bundle_to_bytes(bundle: Bundle) -> BundleBytes:
+    """All files of the bundle, its members' included."""
+    files = sorted(path for path in bundle.path.rglob("*") if path.is_file())
+    return {path.relative_to(bundle.path).as_posix(): path.read_bytes() for path in files}
+
+
+def bundle_from_bytes(parcel: BundleBytes, folder: Path) -> Bundle:
+    """The bundle again, in an empty folder."""
+    for name, content in parcel.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    return read_bundle(folder)

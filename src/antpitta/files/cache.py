@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from antpitta.core.types import Recording
 from antpitta.files.audio import content_key
-from antpitta.files.texts import replacing
+from antpitta.files.texts import atomic_replace
 
-Picture = NDArray[Any]  # (frames of all images of the recording, bands)
+FeatureArray = NDArray[Any]  # (frames of all images of the recording, bands)
 KINDS = (np.uint8, np.float16)  # of spectrograms, of embeddings
 
 
@@ -29,16 +29,16 @@ def cache_folder() -> Path:
     return Path(base) / "antpitta"
 
 
-def cached_pictures(
+def cached_features(
     recordings: list[Recording],
     digest: str,
-    draw: Callable[[Recording], Picture],
+    draw: Callable[[Recording], FeatureArray],
     *,
     plan: Callable[[Recording], str] = lambda recording: "",
     folder: Path | None = None,
     workers: int = 2,
     tick: Callable[[int], None] = lambda done: None,
-) -> list[Picture]:
+) -> list[FeatureArray]:
     """The picture of each recording, drawn where the cache has none.
 
     ``plan`` names what else a picture is of besides the sound of its file.
@@ -47,7 +47,7 @@ def cached_pictures(
     home = (folder or cache_folder()) / digest
     home.mkdir(parents=True, exist_ok=True)
 
-    def fetch(recording: Recording) -> Picture:
+    def fetch(recording: Recording) -> FeatureArray:
         path = home / f"{content_key(recording.path)}{plan(recording)}.npy"
         found = _load(path)
         if found is None:
@@ -60,24 +60,24 @@ def cached_pictures(
         return list(pool.map(fetch, recordings))
 
 
-def shelved(pictures: list[Picture]) -> list[Path]:
-    """The files of pictures that :func:`cached_pictures` gave, to send to another process."""
+def cached_files(pictures: list[FeatureArray]) -> list[Path]:
+    """The files of pictures that :func:`cached_features` gave, to send to another process."""
     return [Path(str(getattr(picture, "filename"))) for picture in pictures]  # noqa: B009
 
 
-def fetch_pictures(files: list[Path]) -> list[Picture]:
-    """The inverse of :func:`shelved`."""
+def load_features(files: list[Path]) -> list[FeatureArray]:
+    """The inverse of :func:`cached_files`."""
     return [np.load(path, mmap_mode="r") for path in files]
 
 
-def _load(path: Path) -> Picture | None:
+def _load(path: Path) -> FeatureArray | None:
     try:
-        found: Picture = np.load(path, mmap_mode="r")
+        found: FeatureArray = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):  # EOFError: an empty file
         return None
     return found if found.ndim == 2 and found.dtype in KINDS else None
 
 
-def _save(picture: Picture, path: Path) -> None:
-    with replacing(path) as part:
+def _save(picture: FeatureArray, path: Path) -> None:
+    with atomic_replace(path) as part:
         np.save(part, picture)

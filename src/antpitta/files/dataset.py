@@ -5,8 +5,11 @@
   has the columns of the whole. Labels that are bare numbers become s0, s1, ... .
 - Rows whose audio is not here are counted and reported, and only fatal where all are.
 - A statement without an end ("nothing calls in it") ends where its recording does.
+
+One short name for exactly this training data: equal data, equal digest.
 """
 
+import hashlib
 import json
 import math
 import tomllib
@@ -14,12 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from antpitta.core.errors import Finding, UserMistake
+from antpitta.core.errors import Finding, UserError
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Dataset, Recording
-from antpitta.files.aliases import read_aliases
-from antpitta.files.formats import Table, read_table
-from antpitta.files.matching import Ambiguous, Matcher
-from antpitta.files.recordings import Found, find_recordings
+from antpitta.files.audio import content_key
+from antpitta.files.formats import AnnotationTable, read_table
+from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
+from antpitta.files.recordings import FoundRecordings, find_recordings
+from antpitta.files.species_names import read_species_names
 from antpitta.files.texts import read_text, write_text
 
 NAME = "antpitta.toml"
@@ -38,7 +42,7 @@ class DataSource:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedDataset:
     """A data set, and what had to be left out of it."""
 
     dataset: Dataset
@@ -62,21 +66,21 @@ def read_source(path: Path) -> DataSource:
     if path.is_dir():
         path = path / NAME
     if not path.is_file():
-        raise UserMistake(f"{path}: there is no such file; 'antpitta init' writes one")
+        raise UserError(f"{path}: there is no such file; 'antpitta init' writes one")
     try:
         told = tomllib.loads(read_text(path).removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as trouble:
-        raise UserMistake(f"{path}: {trouble}; mend this line") from trouble
+        raise UserError(f"{path}: {trouble}; mend this line") from trouble
     known = [field.name for field in fields(DataSource)]
     if strange := [key for key in told if key not in known]:
-        raise UserMistake(f"{path}: unknown key {strange[0]!r}; known are {', '.join(known)}")
+        raise UserError(f"{path}: unknown key {strange[0]!r}; known are {', '.join(known)}")
     paths = {key: _paths(key, value, path) for key, value in told.items()}
     if not paths.get("audio"):
-        raise UserMistake(f"{path}: no key 'audio'; name the folder of the recordings")
+        raise UserError(f"{path}: no key 'audio'; name the folder of the recordings")
     single = {key: paths.pop(key, ()) for key in ("sites", "names")}
     for key, tables in single.items():
         if len(tables) > 1:
-            raise UserMistake(f"{path}: key {key!r} names {len(tables)} tables; give one")
+            raise UserError(f"{path}: key {key!r} names {len(tables)} tables; give one")
     sites, names = (tables[0] if tables else None for tables in single.values())
     return DataSource(**paths, sites=sites, names=names)
 
@@ -95,7 +99,7 @@ def write_source(source: DataSource, path: Path) -> None:
     write_text("".join(lines), path)
 
 
-def open_dataset(source: DataSource) -> Opened:
+def open_dataset(source: DataSource) -> OpenedDataset:
     """Find the recordings, read the tables, and match one to the other.
 
     Raises UserMistake for a folder or table that cannot be used, and where no row of all the
@@ -107,11 +111,11 @@ def open_dataset(source: DataSource) -> Opened:
     return _named(opened, source.names) if source.names else opened
 
 
-def match_tables(found: Found, tables: Sequence[Table]) -> Opened:
+def match_tables(found: FoundRecordings, tables: Sequence[AnnotationTable]) -> OpenedDataset:
     """Give every row its recording; see :func:`open_dataset`."""
     names = {said.label.strip() for table in tables for said in table.annotations}
     labels = class_names(names - {EVERY_CLASS})
-    matcher = Matcher(found.recordings)
+    matcher = RecordingMatcher(found.recordings)
     findings = list(found.findings)
     annotations: list[Annotation] = []
     origins: list[tuple[str, int]] = []
@@ -131,7 +135,7 @@ def match_tables(found: Found, tables: Sequence[Table]) -> Opened:
     unvalidated = sum(table.unvalidated for table in tables)
     _refuse_nothing(tables, rows, unvalidated, len(annotations), labels, found)
     classes = Classes(tuple(dict.fromkeys(labels.values())))
-    return Opened(
+    return OpenedDataset(
         Dataset(found.recordings, tuple(annotations), classes),
         tuple(findings),
         missing,
@@ -149,11 +153,11 @@ def class_names(labels: set[str]) -> dict[str, str]:
     return {label: label for label in sorted(labels)}
 
 
-def _named(opened: Opened, table: Path) -> Opened:
+def _named(opened: OpenedDataset, table: Path) -> OpenedDataset:
     """With what else the classes are called; the table names them as the tables do, or as we do."""
     aliases: dict[str, tuple[str, ...]] = {}
     strangers = []
-    for label, others in read_aliases(table).items():
+    for label, others in read_species_names(table).items():
         name = label if label in opened.dataset.classes.names else class_names({label})[label]
         if name in opened.dataset.classes.names:
             aliases[name] = (*aliases.get(name, ()), *others)
@@ -176,7 +180,9 @@ def _placed(said: Annotation, recording: Recording, labels: dict[str, str]) -> A
     return replace(said, recording=recording.id, label=labels.get(label, label), stop=stop)
 
 
-def _left_out(table: Table, matches: dict[str, Recording | Ambiguous | None]) -> list[Finding]:
+def _left_out(
+    table: AnnotationTable, matches: dict[str, Recording | AmbiguousMatch | None]
+) -> list[Finding]:
     """One finding for all rows without audio, one for all whose audio is ambiguous."""
     findings = []
     rows = [(said.recording, row) for said, row in zip(table.annotations, table.rows, strict=True)]
@@ -189,7 +195,9 @@ def _left_out(table: Table, matches: dict[str, Recording | Ambiguous | None]) ->
         )
         remedy = "nothing, if that is so; else add the audio, or mend the names"
         findings.append(Finding(str(table.path), row, what, remedy, False))
-    unclear = [(match, row) for name, row in rows if isinstance(match := matches[name], Ambiguous)]
+    unclear = [
+        (match, row) for name, row in rows if isinstance(match := matches[name], AmbiguousMatch)
+    ]
     if unclear:
         match, row = unclear[0]
         what = (
@@ -201,25 +209,25 @@ def _left_out(table: Table, matches: dict[str, Recording | Ambiguous | None]) ->
 
 
 def _refuse_nothing(
-    tables: Sequence[Table],
+    tables: Sequence[AnnotationTable],
     rows: int,
     unvalidated: int,
     matched: int,
     labels: dict[str, str],
-    found: Found,
+    found: FoundRecordings,
 ) -> None:
     """Raises UserMistake where there is nothing to learn from."""
     if not tables:
-        raise UserMistake("no table of boxes; give --present and --absent, or --annotations")
+        raise UserError("no table of boxes; give --present and --absent, or --annotations")
     where = ", ".join(str(table.path) for table in tables)
     if not rows:
         told = f"{unvalidated} rows and none of them judged" if unvalidated else "no usable row"
-        raise UserMistake(f"{where}: {told}; give a table of validated boxes")
+        raise UserError(f"{where}: {told}; give a table of validated boxes")
     if not labels:
-        raise UserMistake(f"{where}: no species is named; give a table that names them")
+        raise UserError(f"{where}: no species is named; give a table that names them")
     if not matched:
         theirs = next(said.recording for table in tables for said in table.annotations)
-        raise UserMistake(
+        raise UserError(
             f"{where}: none of {rows} rows has its audio here: the tables name {theirs!r} and the"
             f" like, the recordings are {found.recordings[0].id!r} and the like; check --audio"
         )
@@ -229,7 +237,7 @@ def _paths(key: str, value: object, toml: Path) -> tuple[Path, ...]:
     listed = value if isinstance(value, list) else [value]
     paths = tuple(toml.parent / one for one in listed if isinstance(one, str) and one)
     if len(paths) < len(listed):
-        raise UserMistake(f"{toml}: key {key!r} is {value!r}; give a path, or a list of paths")
+        raise UserError(f"{toml}: key {key!r} is {value!r}; give a path, or a list of paths")
     return paths
 
 
@@ -237,3 +245,15 @@ def _from(home: Path, place: Path) -> str:
     """The path as seen from ``home`` where it lies below, else the whole path."""
     whole = place.absolute().parent.resolve() / place.name
     return (whole.relative_to(home) if whole.is_relative_to(home) else whole).as_posix()
+
+
+def dataset_digest(dataset: Dataset) -> str:
+    """Over the sound's bytes, the boxes and the classes; file names do not count, ids do."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in dataset.classes.names:
+        digest.update(f"{name}\0".encode())
+    for recording in sorted(dataset.recordings, key=lambda one: one.id):
+        digest.update(f"{recording.id}\0{content_key(recording.path)}\0".encode())
+    for said in sorted(repr(annotation) for annotation in dataset.annotations):
+        digest.update(said.encode())
+    return digest.hexdigest()

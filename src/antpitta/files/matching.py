@@ -15,13 +15,13 @@ from antpitta.files.audio import SUFFIXES
 
 
 @dataclass(frozen=True)
-class Ambiguous:
+class AmbiguousMatch:
     """A name that several recordings answer to, or that answers for several."""
 
     why: str
 
 
-class Matcher:
+class RecordingMatcher:
     """Finds recordings by whatever a table calls them."""
 
     def __init__(self, recordings: Sequence[Recording]) -> None:
@@ -33,7 +33,7 @@ class Matcher:
                 for key in dict.fromkeys((name, name.casefold())):
                     self._by_name.setdefault(key, []).append(recording)
 
-    def find(self, name: str, table: Path | None = None) -> Recording | Ambiguous | None:
+    def find(self, name: str, table: Path | None = None) -> Recording | AmbiguousMatch | None:
         """The recording that ``name`` means; ``table`` is where the name was read."""
         if name in self._by_id:
             return self._by_id[name]
@@ -47,12 +47,12 @@ class Matcher:
             found = _best(found, [_nearness(table, one.path) for one in found])
         if len(found) > 1:
             also = ", ".join(one.id for one in found[:3])
-            return Ambiguous(f"{len(found)} recordings are called {name!r} ({also})")
+            return AmbiguousMatch(f"{len(found)} recordings are called {name!r} ({also})")
         return found[0] if found else None
 
     def find_all(
         self, names: Iterable[str], table: Path
-    ) -> dict[str, Recording | Ambiguous | None]:
+    ) -> dict[str, Recording | AmbiguousMatch | None]:
         """The recording of each name of one table.
 
         Where a table names files of two folders and the folder of only one is here (or of
@@ -76,7 +76,7 @@ class Matcher:
                     found[name] = None
                 elif agreeing.count(best) > 1:
                     why = f"{agreeing.count(best)} different files of the table fit {recording.id}"
-                    found[name] = Ambiguous(why)
+                    found[name] = AmbiguousMatch(why)
         return found
 
 

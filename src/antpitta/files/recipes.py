@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from antpitta.core.config import Recipe, parse_recipe
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.files.texts import read_text
 
 SHIPPED = files("antpitta") / "recipes"
@@ -28,11 +28,9 @@ def read_recipe(name: str, changes: tuple[str, ...] = ()) -> Recipe:
         text, where = read_text(Path(name)), name
     else:
         known = ", ".join(shipped_recipes())
-        raise UserMistake(
-            f"recipe {name!r}: no such recipe or file; take one of {known}, or a path"
-        )
+        raise UserError(f"recipe {name!r}: no such recipe or file; take one of {known}, or a path")
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserMistake(f"{where}: is no TOML ({error}); correct that line") from None
+        raise UserError(f"{where}: is no TOML ({error}); correct that line") from None
     return parse_recipe(table, where, changes)

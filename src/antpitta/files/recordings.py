@@ -6,28 +6,30 @@
 - What looks like sound and cannot be read is a Finding, never passed over. Hidden files are
   passed over: ``._*`` are what a Mac leaves on a foreign disk, with sound's suffix and no sound.
 - A root may be a URL (files/remote.py): its files are listed like others, and fetched when opened.
+
+Short names for paths: each as short as tells it from all others.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
-from antpitta.core.errors import Finding, UserMistake
+from antpitta.core.errors import Finding, UserError
 from antpitta.core.types import Recording
 from antpitta.files.audio import SUFFIXES, UnreadableAudio, probe
-from antpitta.files.distinct import distinct
-from antpitta.files.names import origin_of, telling_folder
+from antpitta.files.recording_metadata import read_metadata, site_from_folder
 from antpitta.files.remote import Location, RemotePath, fetch, list_objects
-from antpitta.files.sites import place_recordings
+from antpitta.files.sites import apply_site_table
 
 _FOREIGN = frozenset((".m4a", ".aac", ".wma", ".wac", ".wv", ".ape", ".amr", ".mp4"))
 _PROBERS = 8  # threads: probing waits for the disk
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRecordings:
     """What there is to listen to, and the files and rows that had to be left out."""
 
     recordings: tuple[Recording, ...]
@@ -35,7 +37,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedFile:
     """A file with sound's suffix that nobody has opened yet."""
 
     id: str
@@ -60,7 +62,7 @@ class _File:
         return (stem, below, f"{home}/{below}", f"{home}/{self.below.as_posix()}", whole)
 
 
-def list_files(roots: Sequence[Location]) -> tuple[tuple[Listed, ...], tuple[Finding, ...]]:
+def list_files(roots: Sequence[Location]) -> tuple[tuple[ListedFile, ...], tuple[Finding, ...]]:
     """Every file in these folders (or files) that should be sound, by id, and what cannot be.
 
     None is opened, so a million cost seconds. Raises UserMistake for a root that is not there or
@@ -69,15 +71,17 @@ def list_files(roots: Sequence[Location]) -> tuple[tuple[Listed, ...], tuple[Fin
     files, findings = _collect(roots)
     homes: dict[Location, set[str | None]] = {}
     for file in files:
-        homes.setdefault(file.root, set()).add(telling_folder(file.below.parent))
+        homes.setdefault(file.root, set()).add(site_from_folder(file.below.parent))
     listed = []
-    for file, id in zip(files, distinct([file.ids() for file in files]), strict=True):
+    for file, id in zip(files, short_names([file.ids() for file in files]), strict=True):
         several = len(homes[file.root]) > 1
-        listed.append(Listed(id, file.path, telling_folder(file.below.parent) if several else None))
+        listed.append(
+            ListedFile(id, file.path, site_from_folder(file.below.parent) if several else None)
+        )
     return tuple(sorted(listed, key=lambda one: one.id)), tuple(findings)
 
 
-def open_file(listed: Listed) -> Recording:
+def open_file(listed: ListedFile) -> Recording:
     """The recording, with its site and time; see names.py for what goes before what.
 
     A remote one is fetched, and its copy is there as long as the recording's path is held.
@@ -85,14 +89,14 @@ def open_file(listed: Listed) -> Recording:
     """
     path = listed.path if isinstance(listed.path, Path) else fetch(listed.path)
     try:
-        recording, origin = probe(path, listed.id), origin_of(path)
+        recording, origin = probe(path, listed.id), read_metadata(path)
     except UnreadableAudio as trouble:
         raise UnreadableAudio(str(trouble).replace(str(path), str(listed.path))) from None
     site = origin.site or listed.folder or origin.recorder
     return replace(recording, site=site, began=origin.began)
 
 
-def find_recordings(roots: Sequence[Path], sites: Path | None = None) -> Found:
+def find_recordings(roots: Sequence[Path], sites: Path | None = None) -> FoundRecordings:
     """Every recording in these folders (or files), sorted by id.
 
     ``sites`` is a table that knows better where and when (files/sites.py). Raises UserMistake
@@ -105,14 +109,14 @@ def find_recordings(roots: Sequence[Path], sites: Path | None = None) -> Found:
     findings = [*strangers, *(one for one in opened if isinstance(one, Finding))]
     if not recordings:
         first = f"; the first: {findings[0].what}" if findings else ""
-        raise UserMistake(
+        raise UserError(
             f"{', '.join(map(str, roots))}: no recording can be read{first};"
             " give WAV, FLAC, OGG or MP3 files"
         )
     if sites is not None:
-        recordings, strange = place_recordings(recordings, sites)
+        recordings, strange = apply_site_table(recordings, sites)
         findings += strange
-    return Found(recordings, tuple(findings))
+    return FoundRecordings(recordings, tuple(findings))
 
 
 def _collect(roots: Sequence[Location]) -> tuple[list[_File], list[Finding]]:
@@ -131,7 +135,7 @@ def _collect(roots: Sequence[Location]) -> tuple[list[_File], list[Finding]]:
                 what = f"{suffix[1:].upper()} cannot be read"
                 findings.append(Finding(str(file.path), None, what, "convert it to FLAC", True))
         if not met:
-            raise UserMistake(
+            raise UserError(
                 f"{root}: holds no recordings; give a folder with WAV, FLAC, OGG or MP3 files"
             )
     order = lambda file: (isinstance(file.path, RemotePath), file.path)  # noqa: E731
@@ -147,7 +151,7 @@ def _walk(root: Location) -> Iterator[tuple[str, _File]]:
                 yield place.url, _File(place, above, PurePosixPath(under))
         return
     if not root.exists():
-        raise UserMistake(f"{root}: there is no such file or folder; check the path")
+        raise UserError(f"{root}: there is no such file or folder; check the path")
     for path, home in _walk_folder(root):
         real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
         yield real, _File(path, home, PurePath(path.relative_to(home)))
@@ -171,9 +175,37 @@ def _walk_folder(root: Path) -> Iterator[tuple[Path, Path]]:
                 yield Path(folder) / name, root
 
 
-def _open(listed: Listed) -> Recording | Finding:
+def _open(listed: ListedFile) -> Recording | Finding:
     try:
         return open_file(listed)
     except UnreadableAudio as trouble:
         what = str(trouble).removeprefix(f"{listed.path}: ")
         return Finding(str(listed.path), None, what, "record, copy or convert it anew", True)
+
+
+def short_names(choices: Sequence[Sequence[str]]) -> list[str]:
+    """For each item the first of its names that no other has; its last where there is none."""
+    level = [0] * len(choices)
+    while True:
+        names = [choice[at] for choice, at in zip(choices, level, strict=True)]
+        shared = {name for name, count in Counter(names).items() if count > 1}
+        rising = [
+            i for i, name in enumerate(names) if name in shared and level[i] + 1 < len(choices[i])
+        ]
+        if not rising:
+            return names
+        for i in rising:
+            level[i] += 1
+
+
+def short_path_names(paths: Sequence[Path]) -> list[str]:
+    """Each path's last name, without a table's suffix, after as many of its folders as it takes.
+
+    ``seed1/quick`` beside ``seed2/quick`` is ``seed1-quick``. The same path twice is named alike.
+    """
+    return short_names([_endings(path.absolute()) for path in paths])
+
+
+def _endings(path: Path) -> list[str]:
+    parts = [*path.parts[1:-1], path.name if path.is_dir() else path.stem]
+    return ["-".join(parts[at:]) for at in range(len(parts) - 1, -1, -1)]

@@ -23,7 +23,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.files.audio import UnreadableAudio
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,3}(?=[^/])")  # pathlib leaves one slash
@@ -85,7 +85,7 @@ def list_objects(root: RemotePath) -> list[tuple[RemotePath, str]]:
 
     Raises UserMistake for what is not there or may not be listed.
     """
-    with _saying(root.url):
+    with _explain(root.url):
         store, path = _store(root.url)
         found = store.find(path, detail=True)
         if not found or set(found) == {path}:
@@ -113,7 +113,7 @@ def fetch(place: RemotePath) -> Path:
     folder = tempfile.mkdtemp(prefix="antpitta-")
     path: Path = _Fetched(folder, place.name)
     weakref.finalize(path, shutil.rmtree, folder, ignore_errors=True)
-    with _saying(place.url):
+    with _explain(place.url):
         store, key = _store(place.url)
         try:
             store.get_file(key, str(path))
@@ -131,18 +131,18 @@ def fetch(place: RemotePath) -> Path:
 
 def check_writable(url: RemotePath) -> None:
     """Raises UserMistake where nothing can be put: better now than after days of listening."""
-    with _saying(url.url, "written"):
+    with _explain(url.url, "written"):
         store, path = _store(url.url)
         mark = f"{path.rstrip('/')}/.antpitta"
         store.pipe_file(mark, b"antpitta writes here\n")
         store.rm_file(mark)
 
 
-def send(folder: Path, url: RemotePath) -> None:
+def upload(folder: Path, url: RemotePath) -> None:
     """Put the finished tables there, run.json last: where it is, everything is."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     files = [path for path in files if not path.name.startswith((".", _HELD_BACK))]
-    with _saying(url.url, "written"):
+    with _explain(url.url, "written"):
         store, home = _store(url.url)
         for path in sorted(files, key=lambda path: (path.name == "run.json", path)):
             store.put_file(str(path), f"{home.rstrip('/')}/{path.relative_to(folder).as_posix()}")
@@ -163,14 +163,14 @@ def _stamp(info: dict[str, Any]) -> tuple[int, int]:
 
 
 @contextmanager
-def _saying(url: str, done: str = "read") -> Iterator[None]:
+def _explain(url: str, done: str = "read") -> Iterator[None]:
     """Turn what a store says into a line for the user."""
     try:
         yield
-    except (UserMistake, UnreadableAudio):
+    except (UserError, UnreadableAudio):
         raise
     except Exception as trouble:  # every store has exceptions of its own
-        raise UserMistake(f"{url}: {_remedy(trouble, url, done)}") from None
+        raise UserError(f"{url}: {_remedy(trouble, url, done)}") from None
 
 
 def _remedy(trouble: Exception, url: str, done: str) -> str:

@@ -24,18 +24,18 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Classes, Scores
 from antpitta.files.tables import read_frame
-from antpitta.files.texts import read_text, replacing, write_json, write_text
+from antpitta.files.texts import atomic_replace, read_text, write_json, write_text
 
 LOG_KEY = ["stage", "cycle", "fold", "epoch"]
 
 
 def save_tensors(state: dict[str, Tensor], path: Path, note: dict[str, str] | None = None) -> None:
     """Write named tensors as safetensors, atomically."""
-    with replacing(path) as part:
+    with atomic_replace(path) as part:
         save_file({k: v.detach().contiguous().cpu() for k, v in state.items()}, part, metadata=note)
 
 
@@ -86,14 +86,14 @@ class RunFolder:
         file = self.path / "config.json"
         if file.is_file():
             if not resume:
-                raise UserMistake(
+                raise UserError(
                     f"{self.path}: holds a run already; add --resume to go on with it, "
                     "or choose another folder with -o"
                 )
             before = json.loads(file.read_text(encoding="utf-8"))
             for key in ("recipe", "data"):
                 if before[key] != json.loads(json.dumps(config[key])):
-                    raise UserMistake(
+                    raise UserError(
                         f"{self.path}: the run that is there has another {key}; "
                         "resume with the same one, or choose another folder with -o"
                     )
@@ -105,7 +105,7 @@ class RunFolder:
         """What the run began with. Raises UserMistake where this is no run."""
         file = self.path / "config.json"
         if not file.is_file():
-            raise UserMistake(f"{self.path}: is no run folder; give the -o of antpitta train")
+            raise UserError(f"{self.path}: is no run folder; give the -o of antpitta train")
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
 
@@ -119,7 +119,7 @@ class RunFolder:
         self.config()
         file = self.path / "report.json"
         if not file.is_file():
-            raise UserMistake(f"{self.path}: has no report yet; train it to its end with --resume")
+            raise UserError(f"{self.path}: has no report yet; train it to its end with --resume")
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
 
@@ -143,7 +143,7 @@ class RunFolder:
         """The judged cells of the last stage, out of fold. Raises UserMistake before its end."""
         file = self.path / "oof_cells.parquet"
         if not file.is_file():
-            raise UserMistake(f"{self.path}: no finished run; train it to its end with --resume")
+            raise UserError(f"{self.path}: no finished run; train it to its end with --resume")
         return pd.read_parquet(file)
 
     def folds(self) -> dict[str, int]:
@@ -171,14 +171,14 @@ def write_scores(scores: Iterable[Scores], path: Path) -> None:
     table.insert(1, "start_time", start)
     table.insert(2, "end_time", start + np.repeat([one.grid.hop for one in every], rows))
     table.insert(3, "source", np.repeat([one.source for one in every], rows).astype(object))
-    with replacing(path) as part:
+    with atomic_replace(path) as part:
         table.to_parquet(part, index=False)
 
 
 def read_scores(path: Path) -> list[Scores]:
     """The inverse of :func:`write_scores`. Raises UserMistake where the file is missing."""
     if not path.is_file():
-        raise UserMistake(f"{path}: no such file; train the run to its end (--resume) first")
+        raise UserError(f"{path}: no such file; train the run to its end (--resume) first")
     table = pd.read_parquet(path)
     classes = Classes(tuple(table.columns[4:]))
     codes, names = pd.factorize(table["recording"])

@@ -9,23 +9,23 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from antpitta.core.errors import Finding, UserMistake
+from antpitta.core.errors import Finding, UserError
 from antpitta.core.types import Recording
-from antpitta.files.matching import Ambiguous, Matcher
+from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
 
 _NAMES = ("recording", "recording_id", "file", "filename", "file_name")
 _SITES = ("site", "site_name", "location")
 _STARTS = ("began", "start", "start_time", "datetime")
 
 
-def place_recordings(
+def apply_site_table(
     recordings: Sequence[Recording], table: Path
 ) -> tuple[tuple[Recording, ...], list[Finding]]:
     """The recordings as the table places them, and its rows that could not be used.
 
     Raises UserMistake where the table lacks the columns.
     """
-    from antpitta.files.tables import read_frame  # pandas takes a while to load
+    from antpitta.files.tables import read_frame
 
     frame = read_frame(table)
     columns = {str(name).strip().lower().replace(" ", "_"): name for name in frame.columns}
@@ -34,12 +34,12 @@ def place_recordings(
         for known in (_NAMES, _SITES, _STARTS)
     )
     if name is None or (site is None and start is None):
-        raise UserMistake(
+        raise UserError(
             f"{table}: needs a column 'recording' and one of 'site' and 'began';"
             f" it has {', '.join(map(str, frame.columns))}"
         )
     by_id = {recording.id: recording for recording in recordings}
-    found = Matcher(recordings).find_all(frame[name], table)
+    found = RecordingMatcher(recordings).find_all(frame[name], table)
     findings, strangers = [], []
     for line, row in zip(frame.index.tolist(), frame.to_dict("records"), strict=True):
         match = found[row[name]]
@@ -47,7 +47,7 @@ def place_recordings(
             changed, trouble = _changed(by_id[match.id], row.get(site), row.get(start))
             by_id[match.id] = changed
         else:
-            trouble = match.why if isinstance(match, Ambiguous) else ""
+            trouble = match.why if isinstance(match, AmbiguousMatch) else ""
             if match is None:
                 strangers.append((line, row[name]))
         if trouble:

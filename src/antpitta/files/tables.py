@@ -6,6 +6,8 @@
   where blank lines or line breaks inside quotes come before.
 - A row with too few or too many cells is an error, not a guess: cells moved by one column read
   as nonsense that looks right. Empty cells past the last column are a spreadsheet's, and go.
+
+How often each species is there, as a table: species, prevalence.
 """
 
 import csv
@@ -15,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.files.texts import read_text, write_text
 
 _SEPARATORS = ("\t", ";", ",")
@@ -34,15 +37,15 @@ def read_frame(path: Path) -> pd.DataFrame:
     rows = _rows(text, path)
     first, header = next(rows, (0, []))
     if not header:
-        raise UserMistake(f"{path}: the table is empty; give one with a header line")
+        raise UserError(f"{path}: the table is empty; give one with a header line")
     while header and not header[-1]:
         header.pop()
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
-        raise UserMistake(f"{path}:{first}: column {twice[0]!r} stands twice; rename one")
+        raise UserError(f"{path}:{first}: column {twice[0]!r} stands twice; rename one")
     width, lines, cells = len(header), [], []
     for line, row in rows:
         if len(row) < width or any(row[width:]):
-            raise UserMistake(
+            raise UserError(
                 f"{path}:{line}: {len(row)} cells under {width} columns; mend the row"
                 " (a separator or a quote too many or too few)"
             )
@@ -73,7 +76,7 @@ def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as trouble:
-        raise UserMistake(f"{path}:{line}: {trouble}; mend the quotes of this row") from trouble
+        raise UserError(f"{path}:{line}: {trouble}; mend the quotes of this row") from trouble
 
 
 def _separator(text: str) -> str:
@@ -81,3 +84,29 @@ def _separator(text: str) -> str:
     header = next((line for line in text.splitlines() if line.strip()), "")
     bare = "".join(header.split('"')[::2])
     return max(_SEPARATORS, key=lambda mark: (bare.count(mark), mark == ","))
+
+
+def write_prevalence(species: tuple[str, ...], share: NDArray[np.floating], path: Path) -> None:
+    """The share of recordings (species,) that each is in. Estimated out of fold, it is what
+    `predict --prevalence` takes for more sound of the same place and season.
+    """
+    shares = share.astype(float).round(6)
+    write_csv(pd.DataFrame({"species": species, "prevalence": shares}), path)
+
+
+def read_prevalence(path: Path, species: tuple[str, ...]) -> NDArray[np.float64]:
+    """The expected shares in the order of ``species``; NaN for those the table leaves out.
+
+    Raises UserMistake for missing columns, a share outside 0..1, or no known species.
+    """
+    table = read_frame(path)
+    if missing := {"species", "prevalence"} - set(table.columns):
+        raise UserError(f"{path}: no column {sorted(missing)[0]!r}; give species,prevalence")
+    shares = pd.to_numeric(table["prevalence"], errors="coerce")
+    wrong = ~shares.between(0, 1)
+    if wrong.any():
+        raise UserError(f"{path}:{wrong.idxmax()}: prevalence is no share; write 0 to 1")
+    given = dict(zip(table["species"], shares, strict=True))
+    if not set(given) & set(species):
+        raise UserError(f"{path}: none of the model's species, such as {species[0]}; name those")
+    return np.array([given.get(name, np.nan) for name in species], dtype=np.float64)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKS = (
@@ -42,18 +42,18 @@ def read_text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as trouble:
         reason = trouble.strerror or str(trouble)
-        raise UserMistake(f"{path}: cannot be read ({reason}); check the path") from trouble
+        raise UserError(f"{path}: cannot be read ({reason}); check the path") from trouble
     if raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise UserMistake(f"{path}: a spreadsheet or archive, not text; save the table as CSV")
+        raise UserError(f"{path}: a spreadsheet or archive, not text; save the table as CSV")
     for encoding in _encodings(raw):
         try:
             text = raw.decode(encoding)
         except UnicodeError:
             continue
         if "\0" in text:
-            raise UserMistake(f"{path}: not a text file; give the table as CSV")
+            raise UserError(f"{path}: not a text file; give the table as CSV")
         return text
-    raise UserMistake(f"{path}: its characters cannot be read; save the table as UTF-8")
+    raise UserError(f"{path}: its characters cannot be read; save the table as UTF-8")
 
 
 def write_json(value: object, path: Path) -> None:
@@ -68,26 +68,26 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(read_text(path))
     except json.JSONDecodeError as trouble:
-        raise UserMistake(f"{path}:{trouble.lineno}: {trouble.msg}; mend or delete it") from None
+        raise UserError(f"{path}:{trouble.lineno}: {trouble.msg}; mend or delete it") from None
     if not isinstance(found, dict):
-        raise UserMistake(f"{path}: holds no JSON object; mend or delete it")
+        raise UserError(f"{path}: holds no JSON object; mend or delete it")
     return found
 
 
 def write_text(text: str, path: Path) -> None:
     """UTF-8 with plain line ends, in one step."""
-    with replacing(path) as unfinished:
+    with atomic_replace(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="")
 
 
 def write_picture(value: bytes, path: Path) -> None:
     """A picture that was drawn, in one step."""
-    with replacing(path) as unfinished:
+    with atomic_replace(path) as unfinished:
         unfinished.write_bytes(value)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_replace(path: Path) -> Iterator[Path]:
     """Hands out a temporary sibling that takes the place of ``path`` once the block is done.
 
     For any writer (parquet, safetensors, pictures); the sibling keeps the suffix. After an
@@ -104,8 +104,8 @@ def replacing(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Clear away what writers that were killed inside :func:`replacing` left in a folder."""
+def remove_unfinished(folder: Path) -> None:
+    """Clear away what writers that were killed inside :func:`atomic_replace` left in a folder."""
     for path in folder.glob(".*"):
         if _UNFINISHED.fullmatch(path.name):
             path.unlink(missing_ok=True)

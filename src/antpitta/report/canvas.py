@@ -8,19 +8,27 @@
 - SVG text is drawn as outlines, so that nothing moves where DejaVu is not installed; what a
   picture says stands in a table of the page as well.
 - The same input gives the same bytes: no date, no random ids.
+
+Numbers as text.
+
+One place decides how a figure is written, so that page, card and picture cannot disagree:
+three decimals, the interval beside it, and a dash for what is not defined. A figure without an
+interval says so by having none; it is never given one of width 0.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from textwrap import wrap
 from typing import Any, Literal
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-Form = Literal["svg", "png"]
+ImageFormat = Literal["svg", "png"]
 
 INK = "#22272e"
 MUTED = "#59626d"
@@ -79,7 +87,7 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save(figure: Figure, form: Form) -> bytes:
+def save(figure: Figure, form: ImageFormat) -> bytes:
     """The picture's bytes, grown where a text would be cut."""
     buffer = BytesIO()
     nameless = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
@@ -121,3 +129,46 @@ def bare(axes: Axes, *sides: Literal["left", "right", "bottom"]) -> None:
         axes.tick_params(axis="y", length=0)
     if "bottom" in sides:
         axes.tick_params(axis="x", length=0)
+
+
+@dataclass(frozen=True)
+class FormattedFigure:
+    """One number as it is printed; ``interval`` is empty where there is none."""
+
+    value: str
+    interval: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.interval})" if self.interval else self.value
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if np.isfinite(value) else NONE
+
+
+def format_count(count: float) -> str:
+    return f"{count:,.0f}" if np.isfinite(count) else NONE
+
+
+def count_nouns(count: int, one: str, many: str) -> str:
+    """``1 recording``, ``4,000 recordings``."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def format_share(share: float) -> str:
+    """A share as a percentage; a share that is not 0 or 1 is never rounded to it."""
+    if not np.isfinite(share):
+        return NONE
+    percent = 100 * share
+    if 0 < percent < 0.01:
+        return "< 0.01 %"
+    if 99.99 < percent < 100:
+        return "> 99.99 %"
+    return f"{percent:.2f} %"
+
+
+def format_interval(value: float, low: float, high: float) -> FormattedFigure:
+    if not np.isfinite(value):
+        return FormattedFigure(NONE)
+    ends = f"{low:.3f} to {high:.3f}" if np.isfinite(low) and np.isfinite(high) else ""
+    return FormattedFigure(f"{value:.3f}", ends)

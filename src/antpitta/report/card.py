@@ -12,25 +12,25 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from antpitta.report.progress import METRICS
-from antpitta.report.story import Story
-from antpitta.report.supervised import count_supervision
+from antpitta.report.canvas import count_nouns, format_count, format_share
+from antpitta.report.results import RunReport
+from antpitta.report.stages import METRICS
+from antpitta.report.supervision import count_supervision
 from antpitta.report.tables import (
     FEW,
+    describe_figures,
+    describe_training,
     list_species,
     list_stages,
     name_weak_species,
-    say_meaning,
-    say_training,
 )
-from antpitta.report.writing import count_nouns, write_count, write_share
 
 Measured = tuple[str, float, float, bool]  # name, macro AP, what of it is lost, whether kept
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
 def render_card(
-    story: Story,
+    story: RunReport,
     *,
     licence: str = "",
     citation: str = "",
@@ -85,7 +85,7 @@ def _section(name: str, *paragraphs: str) -> str:
     return "\n\n".join([f"## {name}", *(p for p in paragraphs if p)]) + "\n"
 
 
-def _front(story: Story, licence: str) -> str:
+def _front(story: RunReport, licence: str) -> str:
     # JSON strings are YAML strings: a title with a colon or a quote stays one.
     lines = ["---", "library_name: antpitta", f"model_name: {json.dumps(story.title)}"]
     if licence:
@@ -97,7 +97,7 @@ def _front(story: Story, licence: str) -> str:
     return "\n".join([*lines, "---", ""])
 
 
-def _details(story: Story, contact: str) -> str:
+def _details(story: RunReport, contact: str) -> str:
     kind = (
         "A detector of species in field recordings: for every frame, the probability that each "
         "species sounds. Made with antpitta from validated boxes; it tells present, absent and "
@@ -110,7 +110,7 @@ def _details(story: Story, contact: str) -> str:
     )
 
 
-def _use(story: Story) -> str:
+def _use(story: RunReport) -> str:
     species = "the species below"
     if story.supervision is not None:
         species = f"its {len(story.supervision.classes.names):,} species"
@@ -124,18 +124,18 @@ def _use(story: Story) -> str:
     )
 
 
-def _training_data(story: Story) -> str:
+def _training_data(story: RunReport) -> str:
     if story.supervision is None:
         return _section("Training data", "Not described: the listeners' judgements were not given.")
     table = count_supervision(story.supervision)
     rows = [
         (
             row["species"],
-            write_count(row["present"] + row["both"]),
-            write_count(row["absent"] + row["both"]),
-            write_share(row["present_share"]),
-            write_share(row["absent_share"]),
-            write_share(row["unknown_share"]),
+            format_count(row["present"] + row["both"]),
+            format_count(row["absent"] + row["both"]),
+            format_share(row["present_share"]),
+            format_share(row["absent_share"]),
+            format_share(row["unknown_share"]),
         )
         for row in table.to_dict("records")
     ]
@@ -144,18 +144,21 @@ def _training_data(story: Story) -> str:
     left_out = len(story.left_out)
     note = f"{count_nouns(left_out, 'finding', 'findings')} about the data: see the report."
     return _section(
-        "Training data", say_training(story), write_table(header, rows), note if left_out else ""
+        "Training data",
+        describe_training(story),
+        write_table(header, rows),
+        note if left_out else "",
     )
 
 
-def _evaluation(story: Story) -> str:
+def _evaluation(story: RunReport) -> str:
     if story.final is None:
         return _section("Evaluation", "Nothing was evaluated: nothing is known of its quality.")
     stages = write_table(
         ("stage", "judged against", *(label for _, label in METRICS), "recordings", "cells"),
         [
-            (row.name, row.judged, *row.figures, write_count(row.report.recordings),
-             write_count(row.report.cells))
+            (row.name, row.judged, *row.figures, format_count(row.report.recordings),
+             format_count(row.report.cells))
             for row in list_stages(story.stages)
         ],
         left=2,
@@ -167,7 +170,7 @@ def _evaluation(story: Story) -> str:
     )
     return _section(
         "Evaluation",
-        say_meaning(story.final.report),
+        describe_figures(story.final.report),
         "In brackets, 95 % intervals from resampling recordings.",
         stages,
         f"### Per species, after the last stage ({escape(story.final.name)})",
@@ -192,7 +195,7 @@ def _arithmetic(ways: Sequence[Measured]) -> str:
     )
 
 
-def _limits(story: Story) -> str:
+def _limits(story: RunReport) -> str:
     lines = []
     if story.supervision is not None:
         unknown = np.asarray(story.supervision.unknown, dtype=float).sum()
@@ -201,7 +204,7 @@ def _limits(story: Story) -> str:
             for part in (story.supervision.present, story.supervision.absent)
         )
         if unknown + judged > 0:
-            share = write_share(unknown / (unknown + judged))
+            share = format_share(unknown / (unknown + judged))
             lines.append(f"Never listened to: {share} of all species-frames of the training sound.")
     if story.final is not None:
         for says, names in name_weak_species(story.final.report):
@@ -219,7 +222,7 @@ def _limits(story: Story) -> str:
     return _section("Limits", "\n".join(f"- {line}" for line in lines))
 
 
-def _how(story: Story, model: str) -> str:
+def _how(story: RunReport, model: str) -> str:
     path = model if re.fullmatch(r"[\w./-]+", model) else json.dumps(model)
     return _section(
         "How to use",
@@ -236,7 +239,7 @@ def _quote(text: str) -> str:
     return f"{fence}\n{text.strip()}\n{fence}"
 
 
-def _provenance(story: Story) -> str:
+def _provenance(story: RunReport) -> str:
     def listed(name: str, pairs: Mapping[str, str]) -> str:
         return write_table((name, "value"), pairs.items(), left=2) if pairs else ""
 

@@ -17,18 +17,22 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from antpitta.report.bars import draw_species
-from antpitta.report.canvas import ROWS
-from antpitta.report.curves import draw_curves, drawn_curves
-from antpitta.report.lessons import list_teachers, tabulate_pseudo
-from antpitta.report.progress import METRICS, draw_gain, draw_training, tidy_log
+from antpitta.report.canvas import ROWS, count_nouns, format_count, format_number, format_share
+from antpitta.report.results import Example, RunReport, StageResult
+from antpitta.report.species import draw_curves, draw_species, drawn_curves
 from antpitta.report.spectrograms import draw_example
-from antpitta.report.story import Example, StageResult, Story
-from antpitta.report.supervised import count_supervision, draw_supervision
-from antpitta.report.tables import list_species, list_stages, say_meaning, say_training
-from antpitta.report.writing import count_nouns, write_count, write_number, write_share
+from antpitta.report.stages import METRICS, draw_gain, draw_training, tidy_log
+from antpitta.report.supervision import count_supervision, draw_supervision
+from antpitta.report.tables import (
+    describe_figures,
+    describe_training,
+    list_species,
+    list_stages,
+    list_teachers,
+    tabulate_pseudo,
+)
 
-__all__ = ["Example", "StageResult", "Story", "render_page"]
+__all__ = ["Example", "RunReport", "StageResult", "render_page"]
 
 MOST = 4_800_000  # characters of a page that still passes as an attachment
 MARKUP = 800  # characters around an example's picture
@@ -37,14 +41,14 @@ LINES = 500  # findings that are written out; the rest is counted
 
 
 @dataclass(frozen=True)
-class Picture:
+class PageImage:
     """A picture inside the page, and what it says to those who cannot see it."""
 
     source: str
     alt: str
 
 
-def render_page(story: Story) -> str:
+def render_page(story: RunReport) -> str:
     """The whole of report.html."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("antpitta.report", package_path="."),
@@ -62,14 +66,14 @@ def render_page(story: Story) -> str:
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def _show_parts(story: Story) -> dict[str, object]:
+def _show_parts(story: RunReport) -> dict[str, object]:
     """Everything that the template asks for, but the examples."""
     return {
         "story": story,
         "final": story.final,
         "metrics": [label for _, label in METRICS],
-        "training": say_training(story),
-        "meaning": say_meaning(story.final.report) if story.final else "",
+        "training": describe_training(story),
+        "meaning": describe_figures(story.final.report) if story.final else "",
         "rows": list_stages(story.stages),
         "gain": _show_gain(story),
         "supervision": _show_supervision(story),
@@ -79,14 +83,14 @@ def _show_parts(story: Story) -> dict[str, object]:
         "pseudo": _show_pseudo(story.pseudo),
         "left_out": story.left_out[:LINES],
         "uncounted": max(0, len(story.left_out) - LINES),
-        "count": write_count,
+        "count": format_count,
         "nouns": count_nouns,
-        "share": write_share,
+        "share": format_share,
     }
 
 
-def _picture(svg: bytes, alt: str) -> Picture:
-    return Picture(f"data:image/svg+xml;base64,{b64encode(svg).decode('ascii')}", alt)
+def _picture(svg: bytes, alt: str) -> PageImage:
+    return PageImage(f"data:image/svg+xml;base64,{b64encode(svg).decode('ascii')}", alt)
 
 
 def _say_most(species: int, by: str) -> str:
@@ -94,19 +98,19 @@ def _say_most(species: int, by: str) -> str:
     return f" Of {species:,} species, the {ROWS} {by}; the table has all." if species > ROWS else ""
 
 
-def _show_gain(story: Story) -> Picture | None:
+def _show_gain(story: RunReport) -> PageImage | None:
     if not story.stages:
         return None
     ends = [
-        f"{stage.name}: LWLRAP {write_number(stage.report.lwlrap.value)}, "
-        f"macro AP {write_number(stage.report.macro_ap.value)}"
+        f"{stage.name}: LWLRAP {format_number(stage.report.lwlrap.value)}, "
+        f"macro AP {format_number(stage.report.macro_ap.value)}"
         for stage in story.stages
     ]
     alt = f"Dots with intervals, one row a stage. {'; '.join(ends)}."
     return _picture(draw_gain(story.stages), alt)
 
 
-def _show_supervision(story: Story) -> dict[str, object] | None:
+def _show_supervision(story: RunReport) -> dict[str, object] | None:
     if story.supervision is None or not len(story.supervision.recordings):
         return None
     table = count_supervision(story.supervision)
@@ -124,7 +128,7 @@ def _show_supervision(story: Story) -> dict[str, object] | None:
     }
 
 
-def _show_species(story: Story) -> dict[str, object] | None:
+def _show_species(story: RunReport) -> dict[str, object] | None:
     if story.final is None or story.final.report.per_species.empty:
         return None
     rows = list_species(story.final)
@@ -139,7 +143,7 @@ def _show_species(story: Story) -> dict[str, object] | None:
     }
 
 
-def _show_curves(story: Story) -> dict[str, object] | None:
+def _show_curves(story: RunReport) -> dict[str, object] | None:
     drawn = drawn_curves(story.final.report) if story.final else []
     if story.final is None or not drawn:
         return None

@@ -15,19 +15,19 @@ from antpitta.report.canvas import (
     INK,
     MUTED,
     PRESENT,
-    Form,
+    ImageFormat,
     new_figure,
     save,
     shorten,
     styled,
 )
-from antpitta.report.story import Example
+from antpitta.report.results import Example
 
 FRAMES = 420  # the most columns of a picture: about two a pixel on the page
 ROUND_HZ = np.array([1, 2, 5]) * 10.0 ** np.arange(0, 7)[:, np.newaxis]  # (decades, 3)
 
 
-def draw_example(example: Example, form: Form = "svg") -> bytes:
+def draw_example(example: Example, form: ImageFormat = "svg") -> bytes:
     """The sound around the box, the box, and above them what was judged and scored."""
     with styled():
         figure = new_figure(2.25, width=3.7)

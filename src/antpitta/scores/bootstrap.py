@@ -29,7 +29,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class RankedRows:
     """One species' rows from the highest score down."""
 
     recording: NDArray[np.intp]  # (rows,), the column of each row in the draws' weights
@@ -37,11 +37,11 @@ class Ranking:
     starts: NDArray[np.intp]  # where each run of equal scores begins
 
 
-def rank_rows(present: Flags, scores: Floats, recording: NDArray[np.intp]) -> Ranking:
+def rank_rows(present: Flags, scores: Floats, recording: NDArray[np.intp]) -> RankedRows:
     """Sort the rows once, for every draw to come."""
     order = np.argsort(-scores, kind="stable")
     falls = np.diff(scores[order], prepend=np.inf) != 0
-    return Ranking(recording[order], present[order].astype(float), np.flatnonzero(falls))
+    return RankedRows(recording[order], present[order].astype(float), np.flatnonzero(falls))
 
 
 def draw_weights(recordings: int, draws: int, rng: np.random.Generator) -> Iterator[Floats]:
@@ -55,7 +55,7 @@ def draw_weights(recordings: int, draws: int, rng: np.random.Generator) -> Itera
         yield rng.multinomial(recordings, share, size=size).astype(float)
 
 
-def weighted_figures(ranking: Ranking, weights: Floats) -> tuple[Floats, Floats]:
+def weighted_figures(ranking: RankedRows, weights: Floats) -> tuple[Floats, Floats]:
     """Average precision and AUC (draws,) under ``weights`` (draws, recordings).
 
     NaN for a draw without a present or without an absent row. Equal to scikit-learn's with

@@ -9,23 +9,27 @@ A cell is one statement that can be held against a score: a DataFrame row with `
 
 What has no row is unknown. It is no rival in a ranking and no absence in a curve, and the
 matrices carry it as ``known=False``.
+
+From framewise scores to the judged cells of validated boxes.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from antpitta.core.errors import UserMistake
-from antpitta.core.types import Classes
+from antpitta.core.errors import UserError
+from antpitta.core.types import Annotation, Classes, Scores
 from antpitta.scores.metrics import Flags, Floats
-from antpitta.scores.tables import as_numbers, index_by_recording, pick, some
+from antpitta.scores.tables import index_by_recording, list_names, numeric_scores, select_scores
 
 COLUMNS = ("recording", "species", "present", "score")
 
 
-class Matrices(NamedTuple):
+class CellMatrices(NamedTuple):
     """Cells as arrays (rows, classes); a row is a recording, or a cell where nothing merged."""
 
     truth: Flags
@@ -35,7 +39,7 @@ class Matrices(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class UnmatchedScores:
     """What a score table holds beyond the truth, and the truth's blanks: none was judged."""
 
     recordings: tuple[str, ...]
@@ -60,11 +64,11 @@ def check_cells(cells: pd.DataFrame, classes: Classes) -> None:
         raise ValueError("cells: a score is infinite")
     if strangers := set(cells["species"].astype(str)) - set(classes.names):
         raise ValueError(
-            f"cells speak of species that are not among the classes: {some(strangers)}"
+            f"cells speak of species that are not among the classes: {list_names(strangers)}"
         )
 
 
-def matrices(cells: pd.DataFrame, classes: Classes, *, merge: bool = True) -> Matrices:
+def cell_matrices(cells: pd.DataFrame, classes: Classes, *, merge: bool = True) -> CellMatrices:
     """The cells as arrays, recordings sorted by name.
 
     A species is present in a recording if any of its rows says so. Its score is then the
@@ -90,10 +94,12 @@ def matrices(cells: pd.DataFrame, classes: Classes, *, merge: bool = True) -> Ma
     speaks = present == truth[row, column]  # an absent box beside a present one does not
     scores = np.full(shape, -np.inf)
     np.maximum.at(scores, (row[speaks], column[speaks]), score[speaks])
-    return Matrices(truth, known, np.where(known, scores, 0.0), [str(name) for name in recordings])
+    return CellMatrices(
+        truth, known, np.where(known, scores, 0.0), [str(name) for name in recordings]
+    )
 
 
-def cells_of(judged: Matrices, scores: Floats, classes: Classes) -> pd.DataFrame:
+def judged_cell_scores(judged: CellMatrices, scores: Floats, classes: Classes) -> pd.DataFrame:
     """The known cells again, with other scores (rows, classes): what a blend made of them."""
     row, column = np.nonzero(judged.known)
     return pd.DataFrame(
@@ -106,35 +112,89 @@ def cells_of(judged: Matrices, scores: Floats, classes: Classes) -> pd.DataFrame
     )
 
 
-def whole_truth(truth: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+def truth_cells(truth: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Hold a table of scores against a table of truth; both are ``recording_id, s0, s1, ...``.
 
     The truth decides what is judged: each of its recordings and species must have a score.
-    A blank in it is unknown and makes no cell; :func:`left_out` counts what was passed over.
+    A blank in it is unknown and makes no cell; :func:`unmatched` counts what was passed over.
     """
     said = index_by_recording(truth, "the truth table")
     heard = index_by_recording(scores, "the score table")
-    present = as_numbers(said, "the truth table")
+    present = numeric_scores(said, "the truth table")
     if (odd := ~np.isin(present, (0, 1)) & ~np.isnan(present)).any():
         row, column = np.argwhere(odd)[0]
         where = f"recording {said.index[row]}, species {said.columns[column]}"
-        raise UserMistake(
+        raise UserError(
             f"the truth table holds {present[row, column]:g} at {where}; "
             "write 1 for present, 0 for absent, nothing for unknown"
         )
     recordings, species = [str(i) for i in said.index], [str(i) for i in said.columns]
-    found = pick(heard, recordings, species, "the score table")
+    found = select_scores(heard, recordings, species, "the score table")
     known = ~np.isnan(present)
-    judged = Matrices(present == 1, known, found, recordings)
-    return cells_of(judged, found, Classes(tuple(species)))
+    judged = CellMatrices(present == 1, known, found, recordings)
+    return judged_cell_scores(judged, found, Classes(tuple(species)))
 
 
-def left_out(truth: pd.DataFrame, scores: pd.DataFrame) -> LeftOut:
-    """What :func:`whole_truth` passes over in the same two tables."""
+def unmatched(truth: pd.DataFrame, scores: pd.DataFrame) -> UnmatchedScores:
+    """What :func:`truth_cells` passes over in the same two tables."""
     said = index_by_recording(truth, "the truth table")
     heard = index_by_recording(scores, "the score table")
-    return LeftOut(
+    return UnmatchedScores(
         tuple(str(name) for name in heard.index.difference(said.index)),
         tuple(str(name) for name in heard.columns if name not in said.columns),
         int(said.isna().to_numpy().sum()),
     )
+
+
+def box_cells(
+    scores: Iterable[Scores], annotations: Iterable[Annotation], classes: Classes
+) -> pd.DataFrame:
+    """One row a box (and species, where a statement is about all): recording, species, present,
+    score, start, stop, low, high.
+
+    The score is the highest framewise one inside the box: only sound that somebody listened to
+    is judged. Boxes of recordings without scores, and boxes beyond the scores' end, have no row.
+    """
+    by_recording: Mapping[str, Scores] = {one.recording: one for one in scores}
+    rows = []
+    for said in annotations:
+        one = by_recording.get(said.recording)
+        if one is None:
+            continue
+        inside = one.value[one.grid.rows(said.start, min(said.stop, one.grid.end))]
+        if not len(inside):
+            continue
+        for column in classes.columns(said.label):
+            rows.append(
+                (
+                    said.recording,
+                    classes.names[column],
+                    said.present,
+                    float(inside[:, column].max()),
+                    said.start,
+                    min(said.stop, one.grid.end),
+                    said.low,
+                    said.high,
+                )
+            )
+    names = ["recording", "species", "present", "score", "start", "stop", "low", "high"]
+    return pd.DataFrame(rows, columns=names).astype({"present": bool, "score": float})
+
+
+def clip_scores(scores: Iterable[Scores]) -> pd.DataFrame:
+    """The competition's layout: recording_id, then each species' highest score anywhere in it."""
+    ids, rows, names = [], [], None
+    for one in scores:
+        ids.append(one.recording)
+        rows.append(one.value.max(axis=0))
+        names = one.classes.names
+    return clip_score_table(ids, np.array(rows), names or ())
+
+
+def clip_score_table(
+    ids: list[str], value: NDArray[np.floating], names: tuple[str, ...]
+) -> pd.DataFrame:
+    """The layout of presence.csv; ``value`` is (recordings, classes)."""
+    table = pd.DataFrame(value.reshape(len(ids), len(names)), columns=list(names))
+    table.insert(0, "recording_id", ids)
+    return table

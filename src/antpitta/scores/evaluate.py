@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from antpitta.core.types import Classes
 from antpitta.scores.bootstrap import (
     Interval,
-    Ranking,
+    RankedRows,
     divide,
     draw_weights,
     interval,
@@ -33,9 +33,17 @@ from antpitta.scores.bootstrap import (
     rank_rows,
     weighted_figures,
 )
-from antpitta.scores.cells import Matrices, matrices
-from antpitta.scores.curves import Curve, area_under_roc, average_precision, precision_recall
-from antpitta.scores.metrics import Flags, Floats, label_precisions, lwlrap
+from antpitta.scores.cells import CellMatrices, cell_matrices
+from antpitta.scores.metrics import (
+    Curve,
+    Flags,
+    Floats,
+    area_under_roc,
+    average_precision,
+    label_precisions,
+    lwlrap,
+    precision_recall,
+)
 
 COUNTS = ("present", "absent")
 FIGURES = ("ap", "ap_low", "ap_high", "auc", "auc_low", "auc_high", "lwlrap")
@@ -59,12 +67,12 @@ class Report:
     ranked: int  # recordings that LWLRAP counts
 
 
-def evaluate(
+def evaluate_cells(
     cells: pd.DataFrame, classes: Classes, source: str, *, draws: int, rng: np.random.Generator
 ) -> Report:
     """Judge scores by the cells; ``draws=0`` leaves the intervals NaN."""
-    judged = matrices(cells, classes)
-    rows = matrices(cells, classes, merge=False)
+    judged = cell_matrices(cells, classes)
+    rows = cell_matrices(cells, classes, merge=False)
     # each row's recording, as its place in the merged order (which is sorted)
     place = np.searchsorted(np.array(judged.recordings), np.array(rows.recordings))
     counted = rankable(judged)
@@ -99,7 +107,7 @@ def evaluate(
     )
 
 
-def rankable(judged: Matrices) -> Flags:
+def rankable(judged: CellMatrices) -> Flags:
     """The recordings (rows,) that LWLRAP counts: see the top of this file.
 
     Of a single class there is no ranking, so none.
@@ -118,11 +126,11 @@ class _Species:
     ap: float
     auc: float
     curve: Curve | None
-    ranking: Ranking | None  # None where there is nothing to compare
+    ranking: RankedRows | None  # None where there is nothing to compare
     spread: bool  # present rows lie in two recordings or more, and so do absent ones
 
     @classmethod
-    def of(cls, rows: Matrices, place: NDArray[np.intp], column: int) -> "_Species":
+    def of(cls, rows: CellMatrices, place: NDArray[np.intp], column: int) -> "_Species":
         mine = rows.known[:, column]
         truth, scores, recording = rows.truth[mine, column], rows.scores[mine, column], place[mine]
         curve = precision_recall(truth, scores)
@@ -143,7 +151,7 @@ class _Species:
         return weighted_figures(self.ranking, weights)
 
 
-def _rank(judged: Matrices, counted: Flags) -> tuple[Floats, Floats, Floats]:
+def _rank(judged: CellMatrices, counted: Flags) -> tuple[Floats, Floats, Floats]:
     """For each recording, precision earned and labels; for each class, its LWLRAP."""
     earned, labels = np.zeros(len(counted)), np.zeros(len(counted))
     if not counted.any():
@@ -166,7 +174,7 @@ def _table(
     return pd.DataFrame(rows, columns=["species", *COUNTS, *FIGURES])
 
 
-def to_json(report: Report) -> dict[str, Any]:
+def report_to_json(report: Report) -> dict[str, Any]:
     """The report as plain lists, numbers and None (for NaN): strict JSON can hold it."""
     headlines = {name: getattr(report, name) for name in HEADLINES}
     return {
@@ -191,8 +199,8 @@ def to_json(report: Report) -> dict[str, Any]:
     }
 
 
-def from_json(kept: dict[str, Any]) -> Report:
-    """The report that :func:`to_json` wrote down."""
+def report_from_json(kept: dict[str, Any]) -> Report:
+    """The report that :func:`report_to_json` wrote down."""
     table = pd.DataFrame(kept["per_species"], columns=["species", *COUNTS, *FIGURES])
     return Report(
         source=kept["source"],

@@ -10,14 +10,14 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.scores.metrics import Floats
 
 KEY = "recording_id"
 SHOWN = 3  # names in an error, before the rest is only counted
 
 
-def some(names: Collection[str]) -> str:
+def list_names(names: Collection[str]) -> str:
     """The first few names and how many there are, for an error in one line.
 
     >>> some(["a", "b", "c", "d"])
@@ -35,20 +35,24 @@ def index_by_recording(frame: pd.DataFrame, what: str) -> pd.DataFrame:
     """
     named = frame.rename(columns=lambda name: str(name).strip())
     if KEY not in named.columns:
-        have = some([str(name) for name in named.columns]) if len(named.columns) else "no column"
-        raise UserMistake(f"{what} has no column {KEY}, only {have}; name the recordings' column")
+        have = (
+            list_names([str(name) for name in named.columns]) if len(named.columns) else "no column"
+        )
+        raise UserError(f"{what} has no column {KEY}, only {have}; name the recordings' column")
     if doubled := set(named.columns[named.columns.duplicated()]):
-        raise UserMistake(f"{what} has two columns of one name: {some(doubled)}; keep one")
+        raise UserError(f"{what} has two columns of one name: {list_names(doubled)}; keep one")
     if named[KEY].isna().any():
         rows = int(named[KEY].isna().sum())
-        raise UserMistake(f"{what} has rows without {KEY} ({rows}); fill them in or drop them")
+        raise UserError(f"{what} has rows without {KEY} ({rows}); fill them in or drop them")
     named = named.assign(**{KEY: named[KEY].astype(str)}).set_index(KEY)
     if doubled := set(named.index[named.index.duplicated()]):
-        raise UserMistake(f"{what} has recordings in two rows: {some(doubled)}; keep one row each")
+        raise UserError(
+            f"{what} has recordings in two rows: {list_names(doubled)}; keep one row each"
+        )
     return named
 
 
-def pick(
+def select_scores(
     frame: pd.DataFrame, recordings: Sequence[str], species: Iterable[str], what: str
 ) -> Floats:
     """The numbers of an indexed table: (recordings, species), in the order asked for.
@@ -58,18 +62,18 @@ def pick(
     """
     columns = list(species)
     if gone := [name for name in columns if name not in frame.columns]:
-        raise UserMistake(f"{what} lacks species {some(gone)}; add these columns")
+        raise UserError(f"{what} lacks species {list_names(gone)}; add these columns")
     if gone := [name for name in recordings if name not in frame.index]:
-        raise UserMistake(f"{what} lacks recordings {some(gone)}; add these rows")
-    numbers = as_numbers(frame.loc[list(recordings), columns], what)
+        raise UserError(f"{what} lacks recordings {list_names(gone)}; add these rows")
+    numbers = numeric_scores(frame.loc[list(recordings), columns], what)
     if not np.isfinite(numbers).all():
         row, column = np.argwhere(~np.isfinite(numbers))[0]
         where = f"recording {recordings[row]}, species {columns[column]}"
-        raise UserMistake(f"{what} holds no finite number at {where}; every score must be one")
+        raise UserError(f"{what} holds no finite number at {where}; every score must be one")
     return numbers
 
 
-def as_numbers(frame: pd.DataFrame, what: str) -> Floats:
+def numeric_scores(frame: pd.DataFrame, what: str) -> Floats:
     """Every value as a float, blank as NaN; UserMistake for text that is no number."""
     columns = []
     for name in frame.columns:
@@ -77,6 +81,6 @@ def as_numbers(frame: pd.DataFrame, what: str) -> Floats:
         if (bad := np.isnan(numbers) & frame[name].notna().to_numpy()).any():
             row = int(np.flatnonzero(bad)[0])
             where = f"recording {frame.index[row]}, species {name}"
-            raise UserMistake(f"{what} holds {frame[name].iloc[row]!r} at {where}; write a number")
+            raise UserError(f"{what} holds {frame[name].iloc[row]!r} at {where}; write a number")
         columns.append(numbers)
     return np.stack(columns, axis=1) if columns else np.empty((len(frame), 0))

@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from antpitta.sound.bands import bandpass, faded, spectrum, to_unit
-from antpitta.sound.callers import Draw, notes, ratchet, singer, whistle
-from antpitta.sound.voices import SIDES
+from antpitta.sound.filters import bandpass, fade, spectrum, to_unit
+from antpitta.sound.species_sources import SIDES
+from antpitta.sound.synthetic_species import Draw, draw_individual, notes, ratchet, whistle
 
 Floats = NDArray[np.float32]
-Bed = Callable[[np.random.Generator, int], Floats]  # (rng, samples): that many, unit RMS
+BackgroundSource = Callable[
+    [np.random.Generator, int], Floats
+]  # (rng, samples): that many, unit RMS
 Source = Callable[[np.random.Generator, int], Floats]  # the same, but may give fewer samples
 
 PLACES = {"train": 6, "test": 4}  # of a demonstration
@@ -29,7 +31,7 @@ SEAM = 0.25  # seconds over which two stretches of a short source are blended
 
 
 @dataclass(frozen=True)
-class Place:
+class Ambience:
     """What one recorder hears all year round."""
 
     exponent: float  # of the noise: 0 white, 1 pink, 2 brown
@@ -39,9 +41,9 @@ class Place:
     strangers: float  # a second
 
 
-def place(rng: np.random.Generator) -> Place:
+def draw_ambience(rng: np.random.Generator) -> Ambience:
     """A new place."""
-    return Place(
+    return Ambience(
         exponent=float(rng.uniform(0.8, 1.5)),
         wind=float(rng.uniform(0.3, 2.0)),
         rain=float(rng.uniform(0.1, 0.5)),
@@ -62,7 +64,9 @@ def coloured_noise(
     return to_unit(fft.irfft(fft.rfft(white) * gain, size)[:samples])
 
 
-def bed(rng: np.random.Generator, seconds: float, sample_rate: int, where: Place) -> Floats:
+def draw_background(
+    rng: np.random.Generator, seconds: float, sample_rate: int, where: Ambience
+) -> Floats:
     """One stretch of sound at a place, with its strangers; unit RMS."""
     samples = round(seconds * sample_rate)
     wave = coloured_noise(rng, seconds, sample_rate, where.exponent)
@@ -79,13 +83,13 @@ def bed(rng: np.random.Generator, seconds: float, sample_rate: int, where: Place
     return to_unit(wave)
 
 
-def demo_beds(sample_rate: int, side: str, seed: int) -> tuple[Bed, ...]:
+def demo_backgrounds(sample_rate: int, side: str, seed: int) -> tuple[BackgroundSource, ...]:
     """The places of a demonstration; the two sides share none."""
     rng = np.random.default_rng([seed, SIDES.index(side), 1000])
-    return tuple(partial(_lay, place(rng), sample_rate) for _ in range(PLACES[side]))
+    return tuple(partial(_lay, draw_ambience(rng), sample_rate) for _ in range(PLACES[side]))
 
 
-def bed_of(sources: Sequence[Source], sample_rate: int) -> Bed:
+def background_source(sources: Sequence[Source], sample_rate: int) -> BackgroundSource:
     """Real backgrounds as one bed: a stretch of one, and half the time another softly over it."""
     if not sources:
         raise ValueError("no background to lay a soundscape over")
@@ -100,8 +104,8 @@ def bed_of(sources: Sequence[Source], sample_rate: int) -> Bed:
     return lay
 
 
-def _lay(where: Place, sample_rate: int, rng: np.random.Generator, samples: int) -> Floats:
-    return bed(rng, samples / sample_rate, sample_rate, where)
+def _lay(where: Ambience, sample_rate: int, rng: np.random.Generator, samples: int) -> Floats:
+    return draw_background(rng, samples / sample_rate, sample_rate, where)
 
 
 def _filled(source: Source, rng: np.random.Generator, samples: int, sample_rate: int) -> Floats:
@@ -151,7 +155,7 @@ def _add_strangers(wave: Floats, rng: np.random.Generator, sample_rate: int, cou
     heard = spectrum(wave, sample_rate)
     for _ in range(count):
         low, high, draw = _stranger(rng)
-        sound = to_unit(faded(draw(singer(rng), rng, sample_rate), 0.003, sample_rate))
+        sound = to_unit(fade(draw(draw_individual(rng), rng, sample_rate), 0.003, sample_rate))
         sound = sound[: len(wave)]
         at = int(rng.integers(0, len(wave) - len(sound) + 1))
         loud = heard.floor(low, high) * 10 ** (rng.uniform(3, 18) / 20)

@@ -12,26 +12,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from antpitta.core.stages import Masks
-from antpitta.sound.windows import Cuts, upload
+from antpitta.core.stages import MaskConfig
+from antpitta.sound.windows import WindowIndex, to_device
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Holes:
+class SpecMask:
     """What masks hide of each window: a span of its image's frames, and a span of bands."""
 
     edges: Ints  # (4, windows): first frame, end, first band, end
 
-    def take(self, rows: slice) -> "Holes":
+    def take(self, rows: slice) -> "SpecMask":
         """Those of some windows only."""
-        return Holes(self.edges[:, rows])
+        return SpecMask(self.edges[:, rows])
 
-    def lay(self, pixels: Tensor, cuts: Cuts) -> Tensor:
+    def lay(self, pixels: Tensor, cuts: WindowIndex) -> Tensor:
         """Fill the holes of these windows with 0; ``pixels`` are (windows, frames, bands)."""
         device = pixels.device
-        places = upload(np.concatenate([self.edges, cuts.first[None]]), device)
+        places = to_device(np.concatenate([self.edges, cuts.first[None]]), device)
         left, right, bottom, top, first = places[:, :, None].unbind()
         rows = first + torch.arange(cuts.frames, device=device)
         bands = torch.arange(pixels.shape[2], device=device)
@@ -40,9 +40,9 @@ class Holes:
         return pixels * keep_time[:, :, None] * keep_band[:, None, :]
 
 
-def draw_holes(
-    cuts: Cuts, lengths: Ints, bands: int, masks: Masks, rng: np.random.Generator
-) -> Holes | None:
+def draw_spec_mask(
+    cuts: WindowIndex, lengths: Ints, bands: int, masks: MaskConfig, rng: np.random.Generator
+) -> SpecMask | None:
     """One time and one frequency mask for each image of ``cuts``, or none; ``lengths`` in frames.
 
     Either both masks fall on an image or neither. None where masks never fall.
@@ -55,18 +55,18 @@ def draw_holes(
     height = rng.integers(0, masks.bands + 1, len(images)) * struck
     left = (rng.random(len(images)) * np.maximum(lengths[images] - width, 0)).astype(np.int64)
     bottom = (rng.random(len(images)) * (bands - height)).astype(np.int64)
-    return Holes(np.stack([left, left + width, bottom, bottom + height])[:, of])
+    return SpecMask(np.stack([left, left + width, bottom, bottom + height])[:, of])
 
 
 def mask(
-    pixels: Tensor, cuts: Cuts, lengths: Ints, masks: Masks, rng: np.random.Generator
+    pixels: Tensor, cuts: WindowIndex, lengths: Ints, masks: MaskConfig, rng: np.random.Generator
 ) -> Tensor:
     """Draw the holes of the windows ``cuts``, and lay them over their ``pixels``."""
-    holes = draw_holes(cuts, lengths, pixels.shape[2], masks, rng)
+    holes = draw_spec_mask(cuts, lengths, pixels.shape[2], masks, rng)
     return pixels if holes is None else holes.lay(pixels, cuts)
 
 
-class Mix(NamedTuple):  # fabric walks a model's input, and cannot walk frozen dataclasses
+class Mixup(NamedTuple):  # fabric walks a model's input, and cannot walk frozen dataclasses
     """Which example is mixed into which, and how much of the first is left."""
 
     partner: Tensor  # (batch,), a permutation
@@ -78,16 +78,16 @@ class Mix(NamedTuple):  # fabric walks a model's input, and cannot walk frozen d
         return share * x + (1 - share) * x.index_select(0, self.partner)
 
 
-def draw_mix(batch: int, alpha: float, rng: np.random.Generator, device: torch.device) -> Mix:
+def draw_mixup(batch: int, alpha: float, rng: np.random.Generator, device: torch.device) -> Mixup:
     """Shares from Beta(alpha, alpha) and a random partner for each example."""
     share = rng.beta(alpha, alpha, batch).astype(np.float32)
-    return Mix(upload(rng.permutation(batch), device), upload(share, device))
+    return Mixup(to_device(rng.permutation(batch), device), to_device(share, device))
 
 
-def join_mixes(mixes: list[Mix]) -> Mix:
+def join_mixups(mixes: list[Mixup]) -> Mixup:
     """The mixes of a batch's parts as one of the whole: each partner is in one's own part."""
     if len(mixes) == 1:
         return mixes[0]
     starts = np.cumsum([0, *(len(one.share) for one in mixes)])
     partners = [one.partner + int(start) for one, start in zip(mixes, starts, strict=False)]
-    return Mix(torch.cat(partners), torch.cat([one.share for one in mixes]))
+    return Mixup(torch.cat(partners), torch.cat([one.share for one in mixes]))

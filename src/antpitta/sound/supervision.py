@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Dataset
-from antpitta.sound.targets import rasterise
+from antpitta.sound.targets import frame_targets
 
 _CELLS = 1 << 21  # frames x classes drawn at once: 16 MB and as much again to count
 Counts = NDArray[np.int64]  # (recordings, classes)
@@ -32,7 +32,7 @@ class Supervision:
     unknown: Counts
 
 
-def supervision(dataset: Dataset, hop: float) -> Supervision:
+def count_supervision_frames(dataset: Dataset, hop: float) -> Supervision:
     """Count the frames of ``hop`` seconds; a frame that the recording ends in counts whole."""
     classes = dataset.classes
     spoken: dict[str, list[Annotation]] = defaultdict(list)
@@ -66,6 +66,6 @@ def _count(
     part = TimeGrid(grid.hop, min(grid.frames, last))
     few = max(1, _CELLS // part.frames)
     for columns in (spoken[at : at + few] for at in range(0, len(spoken), few)):
-        drawn = rasterise(said, part, Classes(tuple(classes.names[i] for i in columns)))
+        drawn = frame_targets(said, part, Classes(tuple(classes.names[i] for i in columns)))
         known = drawn.weight > 0
         yield columns, (known & (drawn.value > 0.5)).sum(axis=0), known.sum(axis=0)

@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Cuts:
+class WindowIndex:
     """Windows of equal length over many images: all arrays are (windows,)."""
 
     image: Ints  # which image
@@ -28,12 +28,12 @@ class Cuts:
     def __len__(self) -> int:
         return len(self.image)
 
-    def take(self, rows: Ints) -> "Cuts":
+    def take(self, rows: Ints) -> "WindowIndex":
         """These windows only, in this order."""
-        return Cuts(self.image[rows], self.first[rows], self.frames)
+        return WindowIndex(self.image[rows], self.first[rows], self.frames)
 
 
-def upload(array: NDArray[Any], device: torch.device) -> Tensor:
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """An array on the device; a GPU gets it from pinned memory, and nobody waits for the copy."""
     found = torch.from_numpy(array)
     if device.type == "cuda":
@@ -41,7 +41,7 @@ def upload(array: NDArray[Any], device: torch.device) -> Tensor:
     return found.to(device)
 
 
-def starts_of(length: int, frames: int, overlap: int) -> list[int]:
+def window_starts(length: int, frames: int, overlap: int) -> list[int]:
     """Where the windows of an image of ``length`` frames begin; the last may reach beyond it.
 
     >>> starts_of(3751, 512, 49)
@@ -52,15 +52,17 @@ def starts_of(length: int, frames: int, overlap: int) -> list[int]:
     return [i * step for i in range(count)]
 
 
-def cut(lengths: Ints, frames: int, overlap: int) -> Cuts:
+def index_windows(lengths: Ints, frames: int, overlap: int) -> WindowIndex:
     """All windows of images of these ``lengths`` (frames), image by image."""
-    starts = [starts_of(int(length), frames, overlap) for length in lengths]
+    starts = [window_starts(int(length), frames, overlap) for length in lengths]
     image = np.repeat(np.arange(len(starts)), [len(s) for s in starts])
-    return Cuts(image, np.array([s for some in starts for s in some], dtype=np.int64), frames)
+    return WindowIndex(
+        image, np.array([s for some in starts for s in some], dtype=np.int64), frames
+    )
 
 
 @dataclass(frozen=True)
-class Pictures:
+class FeatureStore:
     """The pictures of a data set, end to end."""
 
     pixels: Tensor  # (frames of all images, bands), uint8, on any device
@@ -71,11 +73,11 @@ class Pictures:
         """Where each image begins among all frames."""
         return np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
 
-    def gather(self, cuts: Cuts) -> Tensor:
+    def gather(self, cuts: WindowIndex) -> Tensor:
         """The windows' pixels: (windows, frames, bands), 0 where a window leaves its image."""
         device = self.pixels.device
         places = np.stack([self.offsets[cuts.image], cuts.first, self.lengths[cuts.image]])
-        start, first, length = upload(places, device)[:, :, None].unbind()
+        start, first, length = to_device(places, device)[:, :, None].unbind()
         rows = first + torch.arange(cuts.frames, device=device)
         inside = (rows >= 0) & (rows < length)
         index = start + torch.where(inside, rows, 0)

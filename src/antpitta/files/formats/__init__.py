@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from antpitta.core.errors import Finding, UserMistake
+from antpitta.core.errors import Finding, UserError
 from antpitta.core.types import Annotation
 from antpitta.files.formats import arbimon_folders, arbimon_writing
 from antpitta.files.formats.arbimon import ARBIMON
@@ -25,21 +25,27 @@ from antpitta.files.formats.hoplite import HOPLITE
 from antpitta.files.formats.own import OWN
 from antpitta.files.formats.raven import RAVEN
 from antpitta.files.formats.rfcx import RFCX
-from antpitta.files.formats.sheet import has, nearest, plain
-from antpitta.files.formats.table import Format, Table, join
+from antpitta.files.formats.sheet import (
+    AnnotationTable,
+    TableFormat,
+    has,
+    join_tables,
+    nearest,
+    plain,
+)
 from antpitta.files.tables import read_frame
 from antpitta.files.texts import read_text
 
-__all__ = ["FORMATS", "Format", "Table", "read_table", "write_table"]
+__all__ = ["FORMATS", "AnnotationTable", "TableFormat", "read_table", "write_table"]
 
-ARBIMON_JOBS = Format(
+ARBIMON_JOBS = TableFormat(
     "arbimon_jobs",
     arbimon_folders.JOB_NEEDS,
     lambda header: has(header, arbimon_folders.JOB_NEEDS),
     arbimon_folders.read_jobs,
     arbimon_writing.write_jobs,
 )
-ARBIMON_BACKUP = Format(
+ARBIMON_BACKUP = TableFormat(
     "arbimon_backup",
     arbimon_folders.ROI_NEEDS,
     lambda header: has(header, arbimon_folders.ROI_NEEDS),
@@ -47,7 +53,7 @@ ARBIMON_BACKUP = Format(
     arbimon_writing.write_backup,
 )
 # In the order of asking: BirdNET's Raven-like table is one of Raven's with more in it.
-FORMATS: dict[str, Format] = {
+FORMATS: dict[str, TableFormat] = {
     format.name: format
     for format in (
         *(OWN, RFCX, ARBIMON, ARBIMON_JOBS, ARBIMON_BACKUP, HOPLITE),
@@ -57,7 +63,7 @@ FORMATS: dict[str, Format] = {
 _TABLES = {".txt", ".csv", ".tsv"}
 
 
-def read_table(path: Path, verdict: bool | None = None) -> Table:
+def read_table(path: Path, verdict: bool | None = None) -> AnnotationTable:
     """Reads whatever annotations lie at ``path``.
 
     ``verdict`` is what the user says of the whole table, for formats that do not say it row
@@ -66,7 +72,7 @@ def read_table(path: Path, verdict: bool | None = None) -> Table:
     if path.is_dir():
         return _read_folder(path, verdict)
     if not path.exists():
-        raise UserMistake(f"{path}: there is no such file; check the path")
+        raise UserError(f"{path}: there is no such file; check the path")
     if path.suffix.lower() == ".zip":
         return _read_zip(path, verdict)
     return _format_of(path).read(path, verdict)
@@ -81,18 +87,18 @@ def write_table(
     (rfcx, audacity). Only "antpitta" carries every field.
     """
     if format not in FORMATS:
-        raise UserMistake(f"no format {format!r}; give one of {', '.join(FORMATS)}")
+        raise UserError(f"no format {format!r}; give one of {', '.join(FORMATS)}")
     FORMATS[format].write(tuple(annotations), path, **context)
 
 
-def _format_of(path: Path) -> Format:
+def _format_of(path: Path) -> TableFormat:
     if looks_like_labels(read_text(path)):
         return AUDACITY
     header = [str(name) for name in read_frame(path).columns]
     for format in FORMATS.values():
         if format.recognises(header):
             return format
-    raise UserMistake(_unrecognised(path, header))
+    raise UserError(_unrecognised(path, header))
 
 
 def _unrecognised(path: Path, header: list[str]) -> str:
@@ -113,13 +119,13 @@ def _unrecognised(path: Path, header: list[str]) -> str:
     )
 
 
-def _missing(format: Format, seen: set[str]) -> float:
+def _missing(format: TableFormat, seen: set[str]) -> float:
     """The share of a format's columns that is missing."""
     needs = set(map(plain, format.needs))
     return len(needs - seen) / max(len(needs), 1)
 
 
-def _read_folder(path: Path, verdict: bool | None) -> Table:
+def _read_folder(path: Path, verdict: bool | None) -> AnnotationTable:
     if arbimon_folders.is_backup(path):
         return ARBIMON_BACKUP.read(path, verdict)
     if arbimon_folders.is_jobs(path):
@@ -132,20 +138,20 @@ def _read_folder(path: Path, verdict: bool | None) -> Table:
             continue
         try:
             format = _format_of(file)
-        except UserMistake as mistake:
+        except UserError as mistake:
             remedy = "move it out of the folder, or mend it"
             strangers.append(Finding(str(file), None, f"not read ({mistake})", remedy, False))
             continue
         tables.append(format.read(file, verdict))
     if not tables:
-        raise UserMistake(
+        raise UserError(
             f"{path}: no annotation table in this folder; known are {', '.join(FORMATS)}"
         )
-    whole = join(tables, path, "+".join(dict.fromkeys(table.format for table in tables)))
+    whole = join_tables(tables, path, "+".join(dict.fromkeys(table.format for table in tables)))
     return replace(whole, findings=(*whole.findings, *strangers))
 
 
-def _read_zip(path: Path, verdict: bool | None) -> Table:
+def _read_zip(path: Path, verdict: bool | None) -> AnnotationTable:
     """Reads a zip as the folder it holds; what is found is named after the zip."""
     with tempfile.TemporaryDirectory() as place:
         try:
@@ -153,12 +159,12 @@ def _read_zip(path: Path, verdict: bool | None) -> Table:
                 names = [n for n in archive.namelist() if not n.startswith("__MACOSX/")]
                 archive.extractall(place, names)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as trouble:
-            raise UserMistake(
+            raise UserError(
                 f"{path}: cannot be unpacked ({trouble}); download it again"
             ) from trouble
         try:
             table = _read_folder(Path(place), verdict)
-        except UserMistake as mistake:
-            raise UserMistake(str(mistake).replace(place, str(path))) from mistake
+        except UserError as mistake:
+            raise UserError(str(mistake).replace(place, str(path))) from mistake
     findings = (replace(f, file=f.file.replace(place, str(path))) for f in table.findings)
     return replace(table, path=path, findings=tuple(findings))

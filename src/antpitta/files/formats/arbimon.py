@@ -12,17 +12,16 @@ import numpy as np
 import pandas as pd
 
 from antpitta.core.types import Annotation
-from antpitta.files.formats.sheet import Sheet, has
+from antpitta.files.filenames import start_from_name
+from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat, has
 from antpitta.files.formats.slices import slice_starts
-from antpitta.files.formats.stems import began_of
-from antpitta.files.formats.table import Format, Table
 from antpitta.files.formats.writing import digits, edges, verdicts
 from antpitta.files.tables import read_frame, write_csv
 
 NEEDS = ("recording", "species", "x1", "x2", "y1", "y2", "validated")
 
 
-def read(path: Path, verdict: bool | None = None) -> Table:
+def read(path: Path, verdict: bool | None = None) -> AnnotationTable:
     sheet = Sheet("arbimon", path, read_frame(path))
     recording = sheet.text("recording")
     recording = with_site(recording, sheet.text("site", "site_id", empty=""))
@@ -51,7 +50,7 @@ def _moments(sheet: Sheet, recording: np.ndarray) -> pd.Series:
     """Each row's time to the minute; a row without a date takes that of its file's name."""
     day = {part: sheet.numbers(part, empty=np.nan) for part in ("year", "month", "day")}
     dates = pd.to_datetime(pd.DataFrame(day), errors="coerce").astype("datetime64[us]")
-    began = {name: began_of(name) for name in set(recording)}
+    began = {name: start_from_name(name) for name in set(recording)}
     named = pd.to_datetime(pd.Series(recording).map(began)).astype("datetime64[us]")
     dates = dates.fillna(named.dt.normalize())
     hour = sheet.numbers("hour", empty=np.nan)
@@ -61,7 +60,7 @@ def _moments(sheet: Sheet, recording: np.ndarray) -> pd.Series:
 
 def write(annotations: Sequence[Annotation], path: Path) -> None:
     """The export's columns, each recording as one slice that begins with its file."""
-    began = [began_of(said.recording) for said in annotations]
+    began = [start_from_name(said.recording) for said in annotations]
     columns = {
         "id": [str(i + 1) for i in range(len(annotations))],
         "recording": [said.recording for said in annotations],
@@ -85,4 +84,4 @@ def write(annotations: Sequence[Annotation], path: Path) -> None:
     write_csv(pd.DataFrame(columns), path)
 
 
-ARBIMON = Format("arbimon", NEEDS, lambda header: has(header, NEEDS), read, write)
+ARBIMON = TableFormat("arbimon", NEEDS, lambda header: has(header, NEEDS), read, write)

@@ -19,12 +19,11 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pandas as pd
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
+from antpitta.files.filenames import base_name
 from antpitta.files.formats.arbimon import with_site
-from antpitta.files.formats.sheet import Sheet, has
+from antpitta.files.formats.sheet import AnnotationTable, Sheet, has, join_tables
 from antpitta.files.formats.slices import slice_starts
-from antpitta.files.formats.stems import last_part
-from antpitta.files.formats.table import Table, join
 from antpitta.files.tables import read_frame
 
 JOB_NEEDS = ("x1", "y1", "x2", "y2", "validated", "recording_id", "recording_local_time")
@@ -43,12 +42,12 @@ def is_backup(folder: Path) -> bool:
     return bool(_parts(folder)["pattern_matching_rois"])
 
 
-def read_jobs(path: Path, verdict: bool | None = None) -> Table:
+def read_jobs(path: Path, verdict: bool | None = None) -> AnnotationTable:
     """The unpacked folder, or one job's table with ``_pattern_matching.csv`` beside it."""
     folder = path if path.is_dir() else path.parent
     named = [file for file in _tables(folder) if file.name == JOBS]
     if not named:
-        raise UserMistake(f"{path}: {JOBS}, which names the species, is missing; put it beside")
+        raise UserError(f"{path}: {JOBS}, which names the species, is missing; put it beside")
     jobs = read_frame(named[0])
     told = Sheet("arbimon_jobs", named[0], jobs)
     species = dict(zip(told.text("job_id"), told.text("scientific_name"), strict=True))
@@ -59,10 +58,12 @@ def read_jobs(path: Path, verdict: bool | None = None) -> Table:
             tables.append(
                 _read_job(file, species.get(found[1]), songtype.get(found[1], ""), verdict)
             )
-    return join(tables, path, "arbimon_jobs")
+    return join_tables(tables, path, "arbimon_jobs")
 
 
-def _read_job(path: Path, species: str | None, songtype: str, verdict: bool | None) -> Table:
+def _read_job(
+    path: Path, species: str | None, songtype: str, verdict: bool | None
+) -> AnnotationTable:
     sheet = Sheet("arbimon_jobs", path, read_frame(path))
     if species is None:
         sheet.note(
@@ -72,7 +73,7 @@ def _read_job(path: Path, species: str | None, songtype: str, verdict: bool | No
         )
         sheet.leave_out(np.ones(len(sheet), dtype=bool))
     numbers = sheet.text("recording_id")
-    files = [last_part(unquote(urlsplit(url).path)) for url in sheet.text("audio_url", empty="")]
+    files = [base_name(unquote(urlsplit(url).path)) for url in sheet.text("audio_url", empty="")]
     recording = np.array(
         [file if _AUDIO.fullmatch(file) else r for file, r in zip(files, numbers, strict=True)],
         dtype=object,
@@ -88,7 +89,7 @@ def _read_job(path: Path, species: str | None, songtype: str, verdict: bool | No
     )
 
 
-def read_backup(path: Path, verdict: bool | None = None) -> Table:
+def read_backup(path: Path, verdict: bool | None = None) -> AnnotationTable:
     """The backup's folder, or one part of its matches with the other tables beside it."""
     parts = _parts(path if path.is_dir() else path.parent)
     species, songs = _names(parts["species"])
@@ -115,7 +116,7 @@ def read_backup(path: Path, verdict: bool | None = None) -> Table:
                 verdict,
             )
         )
-    return join(tables, path, "arbimon_backup")
+    return join_tables(tables, path, "arbimon_backup")
 
 
 def _check_known(sheet: Sheet, numbers: np.ndarray, known: Container[str], what: str) -> None:
@@ -133,7 +134,7 @@ def _boxes(
     label: np.ndarray,
     songtype: np.ndarray,
     verdict: bool | None,
-) -> Table:
+) -> AnnotationTable:
     shift = slice_starts(sheet, recording, moment, to_the_minute=False)
     return sheet.table(
         recording=recording,
@@ -203,7 +204,7 @@ def _recordings(files: Sequence[Path]) -> dict[str, tuple[str, str, str]]:
         sheet = Sheet("arbimon_backup", file, read_frame(file))
         ids = sheet.text("recording_id")
         paths, metas = sheet.text("path", "uri", empty=""), sheet.text("meta", empty="")
-        names = [_uploaded(m) or last_part(p) for p, m in zip(paths, metas, strict=True)]
+        names = [_uploaded(m) or base_name(p) for p, m in zip(paths, metas, strict=True)]
         sites, times = sheet.text("site_id", empty=""), sheet.text("datetime", empty="")
         rows = zip(ids, names, sites, times, strict=True)
         known |= {i: (name or i, site, time) for i, name, site, time in rows}

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation
+from antpitta.files.filenames import start_from_name
 from antpitta.files.formats.arbimon_folders import JOBS
-from antpitta.files.formats.stems import began_of
 from antpitta.files.formats.writing import digits, edges, verdicts
 from antpitta.files.tables import write_csv
-from antpitta.files.texts import replacing
+from antpitta.files.texts import atomic_replace
 
 
 def write_jobs(annotations: Sequence[Annotation], path: Path) -> None:
@@ -41,7 +41,7 @@ def write_jobs(annotations: Sequence[Annotation], path: Path) -> None:
 
 
 def _job(annotations: Sequence[Annotation]) -> pd.DataFrame:
-    began = [began_of(said.recording) for said in annotations]
+    began = [start_from_name(said.recording) for said in annotations]
     return pd.DataFrame(
         {
             **_box(annotations),
@@ -62,7 +62,7 @@ def write_backup(annotations: Sequence[Annotation], path: Path) -> None:
     kinds = list(dict.fromkeys((said.label, said.songtype) for said in annotations))
     labels = list(dict.fromkeys(label for label, _ in kinds))
     songs = list(dict.fromkeys(songtype for _, songtype in kinds))
-    began = [began_of(name) for name in names]
+    began = [start_from_name(name) for name in names]
     rois = {
         "pattern_matching_id": ["1"] * len(annotations),
         "recording_id": [str(names.index(said.recording) + 1) for said in annotations],
@@ -107,7 +107,7 @@ def _packet(path: Path) -> Iterator[Path]:
     """A folder to fill, which then becomes ``path``: a zip by its suffix, else a new folder."""
     zipped = path.suffix.lower() == ".zip"
     if not zipped and path.exists() and (path.is_file() or any(path.iterdir())):
-        raise UserMistake(f"{path}: is there already; give the name of a new folder")
+        raise UserError(f"{path}: is there already; give the name of a new folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".packet-") as place:
         folder = Path(place) / "tables"
@@ -118,6 +118,6 @@ def _packet(path: Path) -> Iterator[Path]:
                 path.rmdir()
             shutil.move(folder, path)
             return
-        with replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
+        with atomic_replace(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
             for file in sorted(folder.iterdir()):
                 archive.write(file, file.name, zipfile.ZIP_DEFLATED)

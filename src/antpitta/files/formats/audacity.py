@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 
 from antpitta.core.types import Annotation
-from antpitta.files.formats.sheet import UNJUDGED, Sheet
-from antpitta.files.formats.stems import recording_of
-from antpitta.files.formats.table import Format, Table
+from antpitta.files.filenames import recording_from_table_name
+from antpitta.files.formats.sheet import UNJUDGED, AnnotationTable, Sheet, TableFormat
 from antpitta.files.formats.writing import digits, one_verdict, write_each
 from antpitta.files.texts import read_text, write_text
 
@@ -31,7 +30,7 @@ def looks_like_labels(text: str) -> bool:
     return _TIMES.fullmatch(first) is not None
 
 
-def read(path: Path, verdict: bool | None = None) -> Table:
+def read(path: Path, verdict: bool | None = None) -> AnnotationTable:
     frame = _frame(read_text(path))
     sheet = Sheet("audacity", path, frame)
     proposed = bool(len(frame)) and bool((frame["confidence"] != "").all())
@@ -40,7 +39,7 @@ def read(path: Path, verdict: bool | None = None) -> Table:
         label = np.array([cell.split(", ")[0] for cell in label], dtype=object)
     low, high = sheet.numbers("low", empty=0.0), sheet.numbers("high", empty=math.inf)
     return sheet.table(
-        recording=np.full(len(sheet), recording_of(path), dtype=object),
+        recording=np.full(len(sheet), recording_from_table_name(path), dtype=object),
         start=sheet.numbers("start"),
         stop=sheet.numbers("end"),
         label=label,
@@ -96,4 +95,4 @@ def _track(rows: Iterable[tuple[float, float, float, float, str]]) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-AUDACITY = Format("audacity", (), lambda header: False, read, write)
+AUDACITY = TableFormat("audacity", (), lambda header: False, read, write)

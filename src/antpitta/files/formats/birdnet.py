@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from antpitta.core.errors import Finding, UserMistake
+from antpitta.core.errors import Finding, UserError
 from antpitta.core.types import Annotation
+from antpitta.files.filenames import recording_from_table_name
 from antpitta.files.formats.raven import recordings, times
-from antpitta.files.formats.sheet import UNJUDGED, Sheet, has
-from antpitta.files.formats.stems import recording_of
-from antpitta.files.formats.table import Format, Table
+from antpitta.files.formats.sheet import UNJUDGED, AnnotationTable, Sheet, TableFormat, has
 from antpitta.files.formats.writing import digits, verdicts
 from antpitta.files.tables import read_frame, write_csv
 
@@ -42,7 +41,7 @@ def recognises(header: Sequence[str]) -> bool:
     return any(has(header, shape) for shape in (NEEDS, RAVEN_LIKE, KALEIDOSCOPE))
 
 
-def read(path: Path, verdict: bool | None = None) -> Table:
+def read(path: Path, verdict: bool | None = None) -> AnnotationTable:
     sheet = Sheet("birdnet", path, read_frame(path))
     if sheet.find(RAVEN_LIKE[0]):
         recording = recordings(sheet)
@@ -52,7 +51,7 @@ def read(path: Path, verdict: bool | None = None) -> Table:
         start = sheet.numbers("OFFSET")
         stop = start + sheet.numbers("DURATION")
     else:
-        recording = sheet.text("File", "Filepath", empty=recording_of(path))
+        recording = sheet.text("File", "Filepath", empty=recording_from_table_name(path))
         start, stop = sheet.numbers("Start (s)"), sheet.numbers("End (s)")
     label = sheet.text(*SPECIES)
     sheet.leave_out(np.array([name.lower() == "nocall" for name in label], dtype=bool))
@@ -93,7 +92,7 @@ def is_review(folder: Path) -> bool:
     return any(place.is_dir() and place.name.lower() in _VERDICT_OF for place in places)
 
 
-def read_review(folder: Path, verdict: bool | None = None) -> Table:
+def read_review(folder: Path, verdict: bool | None = None) -> AnnotationTable:
     """Every clip with its verdict; a row is the clip's number in the order of the names.
 
     A clip whose name does not tell is reported; one below neither folder is unjudged, unless
@@ -117,7 +116,7 @@ def read_review(folder: Path, verdict: bool | None = None) -> Table:
         score = float(told["score"])
         annotations.append(Annotation(told["recording"], *edges, home.name, judged, score=score))
         rows.append(row)
-    return Table(
+    return AnnotationTable(
         "birdnet_review", folder, tuple(annotations), tuple(rows), tuple(findings), unjudged
     )
 
@@ -134,8 +133,8 @@ def _strange(clip: Path) -> Finding:
 
 def write_review(annotations: Sequence[Annotation], path: Path) -> None:
     """Always a UserMistake: the clips are sound."""
-    raise UserMistake(f"{path}: a review folder holds clips of sound; write birdnet instead")
+    raise UserError(f"{path}: a review folder holds clips of sound; write birdnet instead")
 
 
-BIRDNET = Format("birdnet", NEEDS, recognises, read, write)
-BIRDNET_REVIEW = Format("birdnet_review", (), lambda header: False, read_review, write_review)
+BIRDNET = TableFormat("birdnet", NEEDS, recognises, read, write)
+BIRDNET_REVIEW = TableFormat("birdnet_review", (), lambda header: False, read_review, write_review)

@@ -10,15 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from antpitta.core.types import Annotation
-from antpitta.files.formats.sheet import VERDICT_COLUMNS, Sheet, has
-from antpitta.files.formats.table import Format, Table
+from antpitta.files.formats.sheet import VERDICT_COLUMNS, AnnotationTable, Sheet, TableFormat, has
 from antpitta.files.formats.writing import digits, verdicts
 from antpitta.files.tables import read_frame, write_csv
 
 NEEDS = ("recording", "start_offset_s", "end_offset_s", "label")
 
 
-def read(path: Path, verdict: bool | None = None) -> Table:
+def read(path: Path, verdict: bool | None = None) -> AnnotationTable:
     sheet = Sheet("hoplite", path, read_frame(path))
     return sheet.table(
         recording=sheet.text("recording"),
@@ -40,4 +39,4 @@ def write(annotations: Sequence[Annotation], path: Path) -> None:
     write_csv(pd.DataFrame(columns), path)
 
 
-HOPLITE = Format("hoplite", NEEDS, lambda header: has(header, NEEDS), read, write)
+HOPLITE = TableFormat("hoplite", NEEDS, lambda header: has(header, NEEDS), read, write)

@@ -12,15 +12,14 @@ import numpy as np
 import pandas as pd
 
 from antpitta.core.types import Annotation
-from antpitta.files.formats.sheet import Sheet, has
-from antpitta.files.formats.table import Format, Table
+from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat, has
 from antpitta.files.formats.writing import digits, edges, verdicts
 from antpitta.files.tables import read_frame, write_csv
 
 NEEDS = ("recording", "start_time", "end_time", "species")
 
 
-def read(path: Path, verdict: bool | None = None) -> Table:
+def read(path: Path, verdict: bool | None = None) -> AnnotationTable:
     """A table without a ``verdict`` column needs one from the user."""
     sheet = Sheet("antpitta", path, read_frame(path))
     source = sheet.text("source", empty="human")
@@ -54,4 +53,4 @@ def write(annotations: Sequence[Annotation], path: Path) -> None:
     write_csv(pd.DataFrame(columns), path)
 
 
-OWN = Format("antpitta", NEEDS, lambda header: has(header, NEEDS), read, write)
+OWN = TableFormat("antpitta", NEEDS, lambda header: has(header, NEEDS), read, write)

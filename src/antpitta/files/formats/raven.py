@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import EVERY_CLASS, Annotation
-from antpitta.files.formats.sheet import Sheet, has
-from antpitta.files.formats.stems import recording_of
-from antpitta.files.formats.table import Format, Table
+from antpitta.files.filenames import recording_from_table_name
+from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat, has
 from antpitta.files.formats.writing import digits, edges, verdicts, write_each
 from antpitta.files.tables import read_frame
 from antpitta.files.texts import write_text
@@ -34,12 +33,14 @@ LABELS = (
 )
 
 
-def read(path: Path, verdict: bool | None = None) -> Table:
+def read(path: Path, verdict: bool | None = None) -> AnnotationTable:
     """Raises UserMistake where there are selections but no column that names the species."""
     frame = read_frame(path)
     if frame.empty:
-        silence = Annotation(recording_of(path), 0.0, math.inf, EVERY_CLASS, present=False)
-        return Table("raven", path, (silence,), (1,))
+        silence = Annotation(
+            recording_from_table_name(path), 0.0, math.inf, EVERY_CLASS, present=False
+        )
+        return AnnotationTable("raven", path, (silence,), (1,))
     sheet = Sheet("raven", path, frame)
     recording = recordings(sheet)
     start, stop = times(sheet, recording)
@@ -63,7 +64,7 @@ def recordings(sheet: Sheet) -> np.ndarray:
     names, paths = sheet.text("Begin File", empty=""), sheet.text("Begin Path", empty="")
     places = pd.Series(paths).groupby(names).transform("nunique").to_numpy()
     chosen = np.where((names == "") | ((places > 1) & (paths != "")), paths, names)
-    return np.where(chosen == "", recording_of(sheet.path), chosen).astype(object)
+    return np.where(chosen == "", recording_from_table_name(sheet.path), chosen).astype(object)
 
 
 def times(sheet: Sheet, recording: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -113,8 +114,8 @@ def write(annotations: Sequence[Annotation], path: Path) -> None:
         write_each(annotations, path, "raven", ".Table.1.selections.txt", _text)
         return
     silent = [said.recording for said in annotations if _is_silence(said)]
-    if silent and (len(annotations) > 1 or recording_of(path) != silent[0]):
-        raise UserMistake(
+    if silent and (len(annotations) > 1 or recording_from_table_name(path) != silent[0]):
+        raise UserError(
             f"{path}: nothing calls in {silent[0]}, which Raven says by an empty table named"
             " after the recording; give a folder to write a table for each"
         )
@@ -128,7 +129,7 @@ def _is_silence(said: Annotation) -> bool:
 def _text(annotations: Sequence[Annotation]) -> str:
     boxes = [said for said in annotations if not _is_silence(said)]
     if boxes and len(boxes) < len(annotations):
-        raise UserMistake(
+        raise UserError(
             f"{boxes[0].recording}: boxes, and a statement that nothing calls in it at all;"
             " a Raven table says only one of them, so leave one out"
         )
@@ -151,4 +152,4 @@ def _text(annotations: Sequence[Annotation]) -> str:
     return pd.DataFrame(columns).to_csv(sep="\t", index=False, lineterminator="\n")
 
 
-RAVEN = Format("raven", NEEDS, lambda header: has(header, NEEDS), read, write)
+RAVEN = TableFormat("raven", NEEDS, lambda header: has(header, NEEDS), read, write)

@@ -9,15 +9,14 @@ from pathlib import Path
 import pandas as pd
 
 from antpitta.core.types import Annotation
-from antpitta.files.formats.sheet import Sheet, has
-from antpitta.files.formats.table import Format, Table
+from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat, has
 from antpitta.files.formats.writing import digits, edges, one_verdict
 from antpitta.files.tables import read_frame, write_csv
 
 NEEDS = ("recording_id", "species_id", "t_min", "t_max")
 
 
-def read(path: Path, verdict: bool | None = None) -> Table:
+def read(path: Path, verdict: bool | None = None) -> AnnotationTable:
     """Boxes without ``f_min`` and ``f_max`` span every frequency; the song type may be missing."""
     sheet = Sheet("rfcx", path, read_frame(path))
     return sheet.table(
@@ -47,4 +46,4 @@ def write(annotations: Sequence[Annotation], path: Path, verdict: bool | None = 
     write_csv(pd.DataFrame(columns), path)
 
 
-RFCX = Format("rfcx", NEEDS, lambda header: has(header, NEEDS), read, write)
+RFCX = TableFormat("rfcx", NEEDS, lambda header: has(header, NEEDS), read, write)

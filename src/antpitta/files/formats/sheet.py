@@ -1,4 +1,6 @@
-"""The way from a table's cells to annotations, the same for every format.
+"""What reading somebody's annotations gives, and what a format is.
+
+The way from a table's cells to annotations, the same for every format.
 
 - Columns are found by name, whatever their order, case, blanks and underscores; what a format
   does not know is left alone.
@@ -12,15 +14,59 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from antpitta.core.errors import Finding, UserMistake
+from antpitta.core.errors import Finding, UserError
 from antpitta.core.types import EVERY_CLASS, Annotation
-from antpitta.files.formats.table import Table
+
+
+@dataclass(frozen=True)
+class AnnotationTable:
+    """One table of annotations, or a folder or zip of them, as read."""
+
+    format: str
+    path: Path
+    annotations: tuple[Annotation, ...]
+    rows: tuple[int, ...]  # each annotation's line in its file, the header being line 1
+    findings: tuple[Finding, ...] = ()  # rows left out, and what else somebody should know
+    unvalidated: int = 0  # rows that nobody has judged: unknown, not absent
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != len(self.annotations):
+            raise ValueError(f"{len(self.rows)} rows for {len(self.annotations)} annotations")
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """One way of writing annotations down.
+
+    ``read`` takes the path and the verdict that the user gave for the whole table (None:
+    none). ``write`` takes the annotations, the path, and settings that only some formats know.
+    """
+
+    name: str
+    needs: tuple[str, ...]  # columns without which it is not this format; for the error text
+    recognises: Callable[[Sequence[str]], bool]  # from the header alone
+    read: Callable[[Path, bool | None], AnnotationTable]
+    write: Callable[..., None]
+
+
+def join_tables(tables: Sequence[AnnotationTable], path: Path, format: str) -> AnnotationTable:
+    """Several tables as one, in their order; each row keeps the line of its own file."""
+    return AnnotationTable(
+        format=format,
+        path=path,
+        annotations=tuple(said for table in tables for said in table.annotations),
+        rows=tuple(row for table in tables for row in table.rows),
+        findings=tuple(found for table in tables for found in table.findings),
+        unvalidated=sum(table.unvalidated for table in tables),
+    )
+
 
 VERDICT_COLUMNS = (
     *("verdict", "validated", "validation", "present", "presence", "is present", "correct"),
@@ -87,7 +133,7 @@ class Sheet:
             return self.frame[column].to_numpy(dtype=object)
         if empty is None:
             what = f"{self.path}: no column {names[0]!r} {nearest(names[0], self._header)}"
-            raise UserMistake(f"{what}; rename the column that holds it to {names[0]!r}")
+            raise UserError(f"{what}; rename the column that holds it to {names[0]!r}")
         return np.full(len(self), empty, dtype=object)
 
     def numbers(self, *names: str, empty: float | None = None) -> np.ndarray:
@@ -119,7 +165,7 @@ class Sheet:
         if column is None:
             whole = meaning if given is None else given
             if whole is None:
-                raise UserMistake(
+                raise UserError(
                     f"{self.path}: {self.format} tables do not say whether the species is there;"
                     " give this one as --present or as --absent"
                 )
@@ -173,7 +219,7 @@ class Sheet:
         songtype: np.ndarray | None = None,
         score: np.ndarray | None = None,
         source: np.ndarray | None = None,
-    ) -> Table:
+    ) -> AnnotationTable:
         """The rows that can be used as annotations, the others as findings; NaN score: none."""
         low, high = self._or(low, 0.0), self._or(high, math.inf)
         self._check(recording, start, stop, label, judged, low, high)
@@ -188,7 +234,7 @@ class Sheet:
         )
         rows = zip(*(column[keep].tolist() for column in columns), strict=True)
         troubles = (found for i, found in sorted(self._trouble.items()) if listed[i])
-        return Table(
+        return AnnotationTable(
             format=self.format,
             path=self.path,
             annotations=tuple(Annotation(*row) for row in rows),
@@ -208,7 +254,7 @@ class Sheet:
 
     def _not_a_number(self, i: int, column: str, cell: str) -> float:
         if _DECIMAL_COMMA.fullmatch(cell):
-            raise UserMistake(
+            raise UserError(
                 f"{self.path}:{self.lines[i]}: {column} is {cell!r}, with a decimal comma;"
                 " save the table with decimal points"
             )

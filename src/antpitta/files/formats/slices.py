@@ -18,8 +18,8 @@ name). What a reader would question:
 import numpy as np
 import pandas as pd
 
+from antpitta.files.filenames import start_from_name
 from antpitta.files.formats.sheet import Sheet
-from antpitta.files.formats.stems import began_of
 
 _HALF_DAY, _DAY, _HOUR = 43_200.0, 86_400.0, 3_600.0
 
@@ -34,7 +34,7 @@ def slice_starts(
     """
     when = pd.to_datetime(moment.reset_index(drop=True)).astype("datetime64[us]")
     names = pd.Series(recording)
-    began = names.map({name: began_of(name) for name in set(recording)})
+    began = names.map({name: start_from_name(name) for name in set(recording)})
     began = pd.to_datetime(began).astype("datetime64[us]")
     seconds = began.dt.second.to_numpy() > 0
     if to_the_minute:

@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from antpitta.core.errors import UserMistake
+from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation
-from antpitta.files.formats.stems import last_part
+from antpitta.files.filenames import base_name
 from antpitta.files.texts import write_text
 
 
@@ -39,7 +39,7 @@ def one_verdict(
     "present" of absences would be the worst thing to write.
     """
     if verdict is None and len({said.present for said in annotations}) > 1:
-        raise UserMistake(
+        raise UserError(
             f"{path}: {format} tables cannot say present and absent; write one table of each"
         )
     return [said for said in annotations if verdict is None or said.present == verdict]
@@ -58,19 +58,19 @@ def write_each(
     several recordings go into one file, or two into files of one name.
     """
     if not annotations:
-        raise UserMistake(f"{path}: no annotations to write; an empty {format} table would lie")
+        raise UserError(f"{path}: no annotations to write; an empty {format} table would lie")
     groups: dict[str, list[Annotation]] = {}
     for said in annotations:
         groups.setdefault(said.recording, []).append(said)
     if path.suffix and not path.is_dir():
         if len(groups) > 1:
-            raise UserMistake(
+            raise UserError(
                 f"{path}: {format} tables hold one recording, not {len(groups)}; give a folder"
             )
         write_text(text_of(annotations), path)
         return
-    names = {last_part(recording) + ending for recording in groups}
+    names = {base_name(recording) + ending for recording in groups}
     if len(names) < len(groups):
-        raise UserMistake(f"{path}: two recordings have one file name; write them apart")
+        raise UserError(f"{path}: two recordings have one file name; write them apart")
     for recording, group in groups.items():
-        write_text(text_of(group), path / (last_part(recording) + ending))
+        write_text(text_of(group), path / (base_name(recording) + ending))

@@ -1,0 +1,113 @@
+"""A training set of any size without a sound: real tables of boxes, pictures of noise.
+
+Speed does not depend on what a picture shows, and the sound of thousands of recordings is not at
+hand everywhere. The recordings are those that the tables name; too many are drawn from, too few
+are filled up with such that have no box.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from antpitta.core.config import Recipe
+from antpitta.core.errors import UserError
+from antpitta.core.timegrid import TimeGrid
+from antpitta.core.types import Annotation, Classes, Dataset, Recording
+from antpitta.files.dataset import class_names
+from antpitta.files.formats import read_table
+from antpitta.sound.targets import window_targets
+from antpitta.sound.windows import FeatureStore
+from antpitta.train.data import TrainingData, build_training_data
+
+SECONDS = 60.0  # of a recording
+BLOCK = 1 << 22  # frames drawn at once: the generator needs several bytes for each it gives
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Windows x species: how many are said to be present, absent, and both."""
+
+    all: int
+    present: int
+    absent: int
+    both: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.all:,} cells: {self.present:,} present, {self.absent:,} absent, "
+            f"{self.both} of them both"
+        )
+
+
+def synthetic_dataset(
+    present: Sequence[Path], absent: Sequence[Path], count: int, sample_rate: int, seed: int
+) -> Dataset:
+    """``count`` recordings of a minute with the tables' boxes; the longest box must fit in it."""
+    if count < 2:
+        raise UserError(f"--recordings {count}: folds need at least 2; give more")
+    tables = [read_table(path, True) for path in present]
+    tables += [read_table(path, False) for path in absent]
+    said = [one for table in tables for one in table.annotations]
+    if not said:
+        raise UserError("no boxes: give tables with --present and --absent")
+    names = sorted({one.recording for one in said})
+    if count < len(names):
+        drawn = np.random.default_rng(seed).choice(len(names), count, replace=False)
+        names = [names[i] for i in sorted(drawn)]
+    names += [f"without-box-{i}" for i in range(count - len(names))]
+    labels = class_names({one.label.strip() for one in said})
+    kept = set(names)
+    boxes = tuple(
+        replace(one, label=labels[one.label.strip()]) for one in said if one.recording in kept
+    )
+    recordings = tuple(
+        Recording(name, Path(f"{name}.wav"), sample_rate, round(SECONDS * sample_rate))
+        for name in names
+    )
+    return Dataset(recordings, boxes, Classes(tuple(labels.values())))
+
+
+def synthetic_material(dataset: Dataset, recipe: Recipe, device: torch.device) -> TrainingData:
+    """The data set with pictures of noise, drawn on the device itself."""
+    drawing = recipe.drawing
+    frames = [
+        sum(drawing.grid_of(*cut).frames for cut in drawing.images_of(recording.duration))
+        for recording in dataset.recordings
+    ]
+    # Windows and cells do not depend on the bands: one of them is enough to find them.
+    narrow = [np.zeros((n, 1), dtype=np.uint8) for n in frames]
+    material = build_training_data(dataset, recipe, narrow, torch.device("cpu"))
+    generator = torch.Generator(device).manual_seed(recipe.seed)
+    pixels = torch.empty(sum(frames), recipe.front.bands, dtype=torch.uint8, device=device)
+    for part in torch.split(pixels, BLOCK):
+        part.random_(0, 256, generator=generator)
+    return replace(material, pictures=FeatureStore(pixels, material.pictures.lengths))
+
+
+def count_cells(material: TrainingData) -> Cells:
+    """Count what the boxes say, before present wins where they disagree."""
+    present, absent = (_told(material, there) for there in (True, False))
+    return Cells(present.size, int(present.sum()), int(absent.sum()), int((present & absent).sum()))
+
+
+def _told(material: TrainingData, there: bool) -> np.ndarray:
+    cuts, classes = material.cuts, material.dataset.classes
+    found = np.zeros((len(cuts), len(classes)), dtype=bool)
+    for image, grid in enumerate(material.grids):
+        boxes: list[Annotation] = [
+            said for said in material.boxes[material.owner[image]] if said.present == there
+        ]
+        if boxes:
+            rows = np.flatnonzero(cuts.image == image)
+            found[rows] = _weights(boxes, grid, cuts.first[rows], cuts.frames, classes)
+    return found
+
+
+def _weights(
+    boxes: list[Annotation], grid: TimeGrid, first: np.ndarray, frames: int, classes: Classes
+) -> np.ndarray:
+    starts = [int(start) for start in first]
+    return window_targets(boxes, grid, starts, frames, classes).weight > 0

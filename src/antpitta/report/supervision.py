@@ -1,0 +1,169 @@
+"""What supervises what: in which recordings somebody listened for which species, and how long.
+
+- Species stand in the order of their present recordings; recordings are sorted so that those
+  judged for the same species stand together. The order in time says nothing about labels, and
+  an unsorted archive of thousands is dust.
+- A picture is at most a few hundred columns wide. Of a column that stands for several
+  recordings the commonest judgement shows, and "unknown" only if nobody listened in any: one
+  box among four thousand recordings must not fade away. The exact counts are in the table.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.ticker import MaxNLocator
+
+from antpitta.report.canvas import (
+    ABSENT,
+    BOTH,
+    INK,
+    MUTED,
+    NONE,
+    PRESENT,
+    ROWS,
+    RULE,
+    UNKNOWN,
+    ImageFormat,
+    bare,
+    new_figure,
+    save,
+    shorten,
+    styled,
+)
+from antpitta.sound.supervision import Supervision
+
+STATES = ("unknown", "absent", "present", "both")  # a cell's number is its place here
+COLOURS = (UNKNOWN, ABSENT, PRESENT, BOTH)
+COLUMNS = 300  # the most columns that the picture is drawn with
+SHARP = 12  # pixels a row is high: a browser smooths the edges between cells
+
+
+def judge_recordings(supervision: Supervision) -> np.ndarray:
+    """The state of each (recording, species): a place in ``STATES``."""
+    present, absent = np.asarray(supervision.present), np.asarray(supervision.absent)
+    return ((absent > 0) + 2 * (present > 0)).astype(np.int8)
+
+
+def count_supervision(supervision: Supervision) -> pd.DataFrame:
+    """Per species: recordings in each state, and the shares of frames; most present first.
+
+    Columns ``species``, the four states (recordings), ``present_share``, ``absent_share`` and
+    ``unknown_share`` (of all frames; NaN without any frame).
+    """
+    cells = judge_recordings(supervision)
+    table = pd.DataFrame({"species": list(supervision.classes.names)})
+    for number, state in enumerate(STATES):
+        table[state] = (cells == number).sum(axis=0)
+    frames = {
+        name: np.asarray(getattr(supervision, name)).sum(axis=0, dtype=float)
+        for name in ("present", "absent", "unknown")
+    }
+    total = sum(frames.values())
+    for name, count in frames.items():
+        share = np.full(len(table), np.nan)
+        table[f"{name}_share"] = np.divide(count, total, out=share, where=total > 0)
+    order = np.lexsort((-table["absent"], -(table["present"] + table["both"])))
+    return table.iloc[order].reset_index(drop=True)
+
+
+def draw_supervision(
+    supervision: Supervision, form: ImageFormat = "svg", most: int = ROWS
+) -> bytes:
+    """Species x recordings on the left, the shares of frames on the right.
+
+    Of more than ``most`` species those present in the most recordings.
+    """
+    table = count_supervision(supervision).head(most)
+    if table.empty or not len(supervision.recordings):
+        raise ValueError("no species or no recordings: there is nothing to draw")
+    names = list(supervision.classes.names)
+    rows = [names.index(name) for name in table["species"]]
+    cells = judge_recordings(supervision)[:, rows]  # (recordings, species), as drawn
+    with styled():
+        figure = new_figure(0.95 + 0.225 * len(rows))
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3.0, 1.25))
+        _draw_cells(left, cells)
+        _draw_shares(right, table)
+        left.set_yticks(range(len(rows)), [shorten(name, 34) for name in table["species"]])
+        left.set_ylim(len(rows) - 0.5, -0.5)
+        return save(figure, form)
+
+
+def sort_recordings(cells: np.ndarray) -> np.ndarray:
+    """The order that puts recordings (rows) judged for the same species side by side.
+
+    First those where something is present, by the first species that is; then those where
+    something is only absent, likewise; last those where nobody listened for anything.
+    """
+    species = cells.shape[1]
+    there, judged = cells >= 2, cells > 0
+    first_there = np.where(there.any(axis=1), there.argmax(axis=1), species)
+    first_judged = np.where(judged.any(axis=1), judged.argmax(axis=1), species)
+    return np.lexsort((-judged.sum(axis=1), first_judged, first_there))
+
+
+def gather_columns(cells: np.ndarray, most: int = COLUMNS) -> tuple[np.ndarray, int]:
+    """At most so many rows, and how many recordings each stands for.
+
+    The commonest judgement wins, of equals the one with more present in it.
+    """
+    size = max(1, -(-len(cells) // most))
+    gathered = []
+    for start in range(0, len(cells), size):
+        block = cells[start : start + size]
+        votes = np.stack([(block == state).sum(axis=0) for state in (3, 2, 1)])
+        gathered.append(np.where(votes.any(axis=0), 3 - votes.argmax(axis=0), 0))
+    return np.array(gathered, dtype=np.int8), size
+
+
+def _draw_cells(axes: Axes, cells: np.ndarray) -> None:
+    columns, size = gather_columns(cells[sort_recordings(cells)])
+    palette = np.array([to_rgb(colour) for colour in COLOURS])
+    count, species = cells.shape
+    image = np.repeat(columns.T, SHARP, axis=0)
+    image = np.repeat(image, -(-2 * COLUMNS // len(columns)), axis=1)
+    axes.imshow(
+        palette[image],
+        aspect="auto",
+        interpolation="none",
+        extent=(0, count, species - 0.5, -0.5),
+    )
+    for row in range(1, species):
+        axes.axhline(row - 0.5, color="white", linewidth=1.4)
+    bare(axes, "left", "bottom")
+    axes.set_xlabel("recordings, sorted" + ("" if size == 1 else f" (one column: {size})"))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    shown = [(COLOURS[i], STATES[i]) for i in (2, 1, 3, 0)]
+    for place, (colour, state) in zip((0.0, 0.23, 0.43, 0.57), shown, strict=True):
+        axes.annotate(
+            f"■ {state}",
+            (place, 1),
+            xycoords="axes fraction",
+            xytext=(0, 5),
+            textcoords="offset points",
+            color="#8a93a0" if state == "unknown" else colour,
+            fontsize=8,
+        )
+
+
+def _draw_shares(axes: Axes, table: pd.DataFrame) -> None:
+    rows = np.arange(len(table))
+    present = 100 * table["present_share"].to_numpy(float)
+    absent = 100 * table["absent_share"].to_numpy(float)
+    axes.barh(rows - 0.19, np.nan_to_num(present), height=0.34, color=PRESENT)
+    axes.barh(rows + 0.19, np.nan_to_num(absent), height=0.34, color=ABSENT)
+    widest = float(np.nanmax([*present, *absent, 0.0])) or 1.0
+    axes.set_xlim(0, widest * 1.04)
+    for row, share in enumerate(100 * table["unknown_share"].to_numpy(float)):
+        text = NONE if np.isnan(share) else f"{share:.2f} %" if share > 99 else f"{share:.1f} %"
+        axes.text(1.36, row, text, transform=axes.get_yaxis_transform(), ha="right", va="center",
+                  fontsize=8, color=INK)  # fmt: skip
+    axes.annotate("unknown", (1.36, 1), xycoords="axes fraction", xytext=(0, 5),
+                  textcoords="offset points", ha="right", fontsize=8, color=MUTED)  # fmt: skip
+    axes.set_xlabel("judged, % of frames")
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.grid(axis="x", color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    bare(axes, "left")

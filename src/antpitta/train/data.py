@@ -1,0 +1,189 @@
+"""What a run learns from, ready to be cut into batches: pictures, windows, and what was heard.
+
+What a frozen body sees of the training windows, kept, so that an epoch takes a moment.
+
+A body that does not learn sees the same in every epoch, fold and stage. Whoever asks is known by
+the body's own weights, so that another body never gets these features.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from antpitta.core.config import Recipe
+from antpitta.core.features import FeatureConfig
+from antpitta.core.stages import Stage
+from antpitta.core.timegrid import TimeGrid
+from antpitta.core.types import Annotation, Classes, Dataset, Recording, Targets
+from antpitta.model.export import fuse_conv_bn
+from antpitta.model.features import FeatureArray
+from antpitta.model.network import SedNet
+from antpitta.sound.targets import (
+    BoxFrames,
+    CropCenters,
+    find_box_frames,
+    find_crop_centers,
+    window_targets,
+)
+from antpitta.sound.windows import FeatureStore, WindowIndex, index_windows
+from antpitta.train.overlays import OverlaidRecording
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A data set as a network sees it. An image is up to a minute of one recording."""
+
+    dataset: Dataset
+    pictures: FeatureStore
+    owner: Ints  # (images,), the recording each is of; copies come after all recordings
+    grids: tuple[TimeGrid, ...]  # of each image, on its recording's clock
+    boxes: tuple[tuple[Annotation, ...], ...]  # of each recording and copy
+    cuts: WindowIndex  # the training windows of all images
+    heard: Targets  # (windows, classes)
+    hosts: Ints  # of each recording and copy: the recording, itself or the host
+
+    def windows_of(self, recordings: Ints) -> Ints:
+        """The windows of these recordings."""
+        return np.flatnonzero(np.isin(self.owner[self.cuts.image], recordings))
+
+    @property
+    def heard_windows(self) -> NDArray[np.bool_]:
+        """(windows,), which are of recordings and not of copies."""
+        return self.owner[self.cuts.image] < len(self.dataset.recordings)
+
+    def with_copies(self, recordings: Ints) -> Ints:
+        """These recordings, and all copies of them."""
+        return np.flatnonzero(np.isin(self.hosts, recordings))
+
+    def images_of(self, recordings: Ints) -> Ints:
+        """The images of these recordings."""
+        return np.flatnonzero(np.isin(self.owner, recordings))
+
+    @cached_property
+    def spots(self) -> CropCenters:
+        """Where crops may lie."""
+        return find_crop_centers(self.boxes, self.owner, self.grids)
+
+    @cached_property
+    def spans(self) -> BoxFrames:
+        """Which frames boxes touch."""
+        boxes = [self.boxes[owner] for owner in self.owner]
+        return find_box_frames(boxes, self.grids, self.dataset.classes)
+
+
+def build_training_data(
+    dataset: Dataset,
+    recipe: Recipe,
+    drawn: Sequence[FeatureArray],
+    device: torch.device,
+    copies: Sequence[OverlaidRecording] = (),
+) -> TrainingData:
+    """Lay the pictures end to end, the copies' last, and draw what was heard on their windows."""
+    said = defaultdict(list)
+    for annotation in dataset.annotations:
+        said[annotation.recording].append(annotation)
+    boxes = tuple(tuple(said[recording.id]) for recording in dataset.recordings)
+    boxes += tuple(copy.boxes for copy in copies)
+    hosts = [*range(len(dataset.recordings)), *(copy.host for copy in copies)]
+    owner, grids = _images([dataset.recordings[host] for host in hosts], recipe.drawing)
+    lengths = np.array([grid.frames for grid in grids], dtype=np.int64)
+    pixels = torch.from_numpy(np.concatenate(drawn))
+    if len(pixels) != lengths.sum():
+        raise ValueError(f"{len(pixels)} frames were drawn, {lengths.sum()} were expected")
+    frames = recipe.windows.frames
+    cuts = index_windows(lengths, frames, recipe.windows.overlap)
+    heard = _hear([boxes[i] for i in owner], grids, cuts, frames, dataset.classes)
+    pictures = FeatureStore(_move(pixels, device), lengths)
+    places = np.array(owner, dtype=np.int64), np.array(hosts, dtype=np.int64)
+    return TrainingData(dataset, pictures, places[0], tuple(grids), boxes, cuts, heard, places[1])
+
+
+def _images(
+    recordings: Sequence[Recording], drawing: FeatureConfig
+) -> tuple[list[int], list[TimeGrid]]:
+    """Of each image, the recording's place and the grid."""
+    owner, grids = [], []
+    for i, recording in enumerate(recordings):
+        for start, stop in drawing.images_of(recording.duration):
+            owner.append(i)
+            grids.append(drawing.grid_of(start, stop))
+    return owner, grids
+
+
+def _hear(
+    boxes: Sequence[tuple[Annotation, ...]],
+    grids: Sequence[TimeGrid],
+    cuts: WindowIndex,
+    frames: int,
+    classes: Classes,
+) -> Targets:
+    """What is known of the windows of all images; boxes and grids are by image."""
+    first_row = np.searchsorted(cuts.image, np.arange(len(grids) + 1))
+    told = []
+    for i, (mine, grid) in enumerate(zip(boxes, grids, strict=True)):
+        first = [int(s) for s in cuts.first[first_row[i] : first_row[i + 1]]]
+        told.append(window_targets(mine, grid, first, frames, classes))
+    return Targets(
+        np.concatenate([t.value for t in told]), np.concatenate([t.weight for t in told])
+    )
+
+
+def _move(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """To the GPU whole where it fits in half of what is free there; else it stays here."""
+    if device.type != "cuda":
+        return pixels
+    free, _ = torch.cuda.mem_get_info(device)
+    return pixels.to(device) if pixels.nbytes < free / 2 else pixels.pin_memory()
+
+
+LIMIT = 4 << 30  # bytes; beyond it features are worked out anew each time
+BATCH_FRAMES = 8192  # at once through the body
+
+
+class FeatureCache:
+    """The features of one body at a time: (windows, inputs, steps), float16."""
+
+    def __init__(self) -> None:
+        self.key = ""
+        self.seen: Tensor | None = None
+
+    def of(self, net: SedNet, stage: Stage, material: TrainingData) -> Tensor | None:
+        """The features of all training windows; None where they differ from epoch to epoch."""
+        changing = stage.masks.chance or stage.mixup or stage.sample == "crops"
+        if not net.network.frozen or changing:
+            return None
+        key = _digest(net)
+        if key != self.key:
+            self.key, self.seen = key, _see(net, material)
+        return self.seen
+
+
+def _digest(net: SedNet) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for value in net.body.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.inference_mode()
+def _see(net: SedNet, material: TrainingData) -> Tensor | None:
+    net = fuse_conv_bn(net.eval())
+    cuts, found = material.cuts, []
+    size = max(1, BATCH_FRAMES // cuts.frames)
+    device = next(net.parameters()).device
+    for first in range(0, len(cuts), size):
+        rows = torch.arange(first, min(first + size, len(cuts))).numpy()
+        seen = net.see(material.pictures.gather(cuts.take(rows)).to(device)).half()
+        if seen[0].nbytes * len(cuts) > LIMIT:
+            return None
+        found.append(seen)
+    return torch.cat(found).clone()

@@ -1,0 +1,183 @@
+"""A batch on its way to the network: cut, masked and mixed on the network's own device.
+
+Several processes deal the same batches from the same seed, and each takes its part of the
+windows. What a loss is divided by is counted over the whole batch, whose targets every process
+knows; so nothing but gradients needs to be sent around. Mixing stays within a part, because a
+partner's feature maps live in another process: who is mixed with whom differs from one process,
+how much and how often does not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from antpitta.core.stages import Stage
+from antpitta.core.types import Targets
+from antpitta.model.head import Logits, box_logits
+from antpitta.model.losses import CellTargets, LossTargets, masked_loss, treat_unknown_as_absent
+from antpitta.model.network import SedNet
+from antpitta.sound.augment import Mixup, draw_mixup, draw_spec_mask, join_mixups
+from antpitta.sound.windows import to_device
+from antpitta.train.batches import Batch
+from antpitta.train.data import TrainingData
+
+LEAST = 2  # windows of a part: batch norm needs two
+
+
+@dataclass(frozen=True)
+class ProcessRank:
+    """Which of several processes this is."""
+
+    rank: int = 0
+    world: int = 1
+
+
+ALONE = ProcessRank()
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """What one process runs of a batch; pixels or what a frozen body saw of them."""
+
+    pixels: Tensor | None  # (windows, frames, bands)
+    seen: Tensor | None  # (windows, inputs, steps)
+    mix: Mixup | None
+    late: Mixup | None
+    told: LossTargets  # by window, or by row of ``focus``
+    whole: LossTargets | None  # of the whole batch, where this is a part of it
+    focus: Tensor | None  # (rows, 3), as in Batch
+    scale: float  # of the loss: the mean over all processes is then the loss of the whole batch
+
+    @property
+    def windows(self) -> int:
+        """How many there are."""
+        shown = self.pixels if self.pixels is not None else self.seen
+        return 0 if shown is None else len(shown)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "DeviceBatch":
+        """The same, with ``change`` of each tensor in it, always in the same order."""
+
+        def of(one: Tensor | None) -> Tensor | None:
+            return None if one is None else change(one)
+
+        return replace(
+            self,
+            pixels=of(self.pixels),
+            seen=of(self.seen),
+            mix=self.mix and Mixup(*map(change, self.mix)),
+            late=self.late and Mixup(*map(change, self.late)),
+            told=_each(self.told, change),
+            whole=self.whole and _each(self.whole, change),
+            focus=of(self.focus),
+        )
+
+
+def _each(told: LossTargets, change: Callable[[Tensor], Tensor]) -> LossTargets:
+    heard, taught = told
+    first = CellTargets(change(heard.value), change(heard.weight))
+    return first, taught and CellTargets(change(taught.value), change(taught.weight))
+
+
+def part_of(size: int, place: ProcessRank) -> list[slice]:
+    """The windows of each process; one slice where a batch is too small to be shared out."""
+    if size < LEAST * place.world:
+        return [slice(0, size)]
+    edges = [size * i // place.world for i in range(place.world + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def prepare_batch(
+    batch: Batch,
+    material: TrainingData,
+    stage: Stage,
+    rng: np.random.Generator,
+    device: torch.device,
+    bank: Tensor | None = None,
+    place: ProcessRank = ALONE,
+) -> DeviceBatch:
+    """Cut, mask and mix this process' part of a batch; all processes draw alike from ``rng``.
+
+    A batch too small to be shared out is run by every process, and counts once.
+    """
+    parts = part_of(len(batch.cuts), place)
+    own = place.rank if len(parts) > 1 else 0
+    rows = parts[own]
+    pixels = seen = None
+    if bank is not None and batch.rows is not None:
+        seen = bank[to_device(batch.rows[rows], bank.device)].to(device).float()
+    else:
+        pixels = _cut(batch, rows, material, stage, rng).to(device, non_blocking=True)
+    mixes = _draw(parts, stage.mixup, rng, device)
+    lates = _draw(parts, stage.last_mixup, rng, device)
+    heard, taught = told = _tell(batch, stage, mixes, lates, device)
+    focus, mine = _focus(batch, rows, device)
+    whole = None
+    if len(parts) > 1:
+        whole, told = told, (heard.take(mine), taught and taught.take(mine))
+    mix, late = mixes[own] if mixes else None, lates[own] if lates else None
+    return DeviceBatch(pixels, seen, mix, late, told, whole, focus, scale=float(len(parts)))
+
+
+def batch_loss(model: SedNet, ready: DeviceBatch, stage: Stage, weights: Tensor | None) -> Tensor:
+    """Run a batch, and compare what comes out with what is known."""
+    found = cast(Logits, model(ready.pixels, ready.mix, ready.late, ready.seen))
+    logits = found.clipwise
+    if ready.focus is not None:
+        logits = box_logits(found, ready.focus, model.stride)
+    loss = masked_loss(logits.float(), *ready.told, stage.loss, weights, ready.whole)
+    return loss if ready.scale == 1 else loss * ready.scale
+
+
+def _cut(
+    batch: Batch, rows: slice, material: TrainingData, stage: Stage, rng: np.random.Generator
+) -> Tensor:
+    pictures = material.pictures
+    bands = pictures.pixels.shape[1]
+    holes = draw_spec_mask(batch.cuts, pictures.lengths, bands, stage.masks, rng)
+    cuts = batch.cuts.take(np.arange(rows.start, rows.stop))
+    pixels = pictures.gather(cuts)
+    return pixels if holes is None else holes.take(rows).lay(pixels, cuts)
+
+
+def _draw(
+    parts: list[slice], alpha: float, rng: np.random.Generator, device: torch.device
+) -> list[Mixup]:
+    if not alpha:
+        return []
+    return [draw_mixup(part.stop - part.start, alpha, rng, device) for part in parts]
+
+
+def _tell(
+    batch: Batch, stage: Stage, mixes: list[Mixup], lates: list[Mixup], device: torch.device
+) -> LossTargets:
+    """What is known of the whole batch, mixed as its windows are."""
+    heard = _on_device(batch.heard, device)
+    taught = None if batch.taught is None else _on_device(batch.taught, device)
+    if stage.loss.unknown == "absent":  # before mixing: an unknown is a whole absence then
+        heard = treat_unknown_as_absent(heard, taught)
+    if mixes:
+        mix = join_mixups(mixes)
+        heard, taught = heard.mixed(mix), taught and taught.mixed(mix)
+    if lates:
+        late = join_mixups(lates)
+        heard, taught = heard.mixed_late(late), taught and taught.mixed_late(late)
+    return heard, taught
+
+
+def _focus(batch: Batch, rows: slice, device: torch.device) -> tuple[Tensor | None, slice | Tensor]:
+    """The foci in some windows, counted from the first of these; and the targets' rows of them."""
+    if batch.focus is None:
+        return None, rows
+    place = batch.focus[:, 0]
+    mine = np.flatnonzero((place >= rows.start) & (place < rows.stop))
+    focus = batch.focus[mine] - np.array([rows.start, 0, 0])
+    return to_device(focus, device), to_device(mine, device)
+
+
+def _on_device(targets: Targets, device: torch.device) -> CellTargets:
+    return CellTargets(to_device(targets.value, device), to_device(targets.weight, device))

@@ -1,0 +1,264 @@
+"""The training loop: the only one, read from top to bottom in the order in which things happen.
+
+Every epoch draws its randomness from (seed, epoch) alone and ends with a checkpoint, so a run
+that was killed anywhere goes on from its last whole epoch and ends with the same weights as one
+that never stopped. The rate follows half cosines of ``stage.cosine`` epochs, by the position in
+the epoch, so that no scheduler has a state to lose.
+
+Nothing in an epoch asks the device for a number, so a GPU never waits for the host: the loss is
+summed where it is and read at the epoch's end.
+
+Several processes run this together (``fabric``): each takes its part of every batch, and their
+mean gradient is that of the whole batch (train/device_batch.py). Batch norm on GPUs takes its statistics
+over all parts; on CPUs, for which there is no such layer, over each process' own.
+
+A network and its optimizer: set up on a device, and what of both is kept between epochs.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from antpitta.core.errors import UserError
+from antpitta.core.stages import Stage
+from antpitta.core.types import Targets
+from antpitta.model.network import SedNet
+from antpitta.train.batches import Batch, epoch_batches
+from antpitta.train.checkpoints import CheckpointStore, State
+from antpitta.train.compute import PROCESS_LOCK
+from antpitta.train.data import TrainingData
+from antpitta.train.device_batch import ProcessRank, prepare_batch
+from antpitta.train.linear_head import box_rows, whitened
+from antpitta.train.step import TrainStep
+
+BLOCK = 16  # windows of a frozen body that are levelled, or lent to, at once
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """One model to train: a stage, on some recordings, from a seed."""
+
+    stage: Stage
+    train: NDArray[np.int64]  # recordings
+    taught: Targets | None
+    seed: tuple[int, ...]  # of this stage, cycle and fold
+    seen: Tensor | None = None  # (windows, inputs, steps), where a frozen body's view is kept
+    compiled: bool = False  # the network is, for the size of an epoch's first batch
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch did."""
+
+    epoch: int  # from 1
+    loss: float  # mean over the batches
+    rate: float  # at the epoch's end
+    windows: int
+    seconds: float
+    steps: int = 0
+
+
+def fit(
+    net: SedNet,
+    task: TrainTask,
+    material: TrainingData,
+    fabric: Fabric,
+    keeper: CheckpointStore,
+    report: Callable[[EpochResult], None],
+) -> None:
+    """Train ``net`` in place; it ends on the CPU or GPU that ``fabric`` chose."""
+    model, adam, optimizer = set_up(net, task.stage, fabric)
+    balance = task.stage.loss.balance
+    weights = class_weights(material, task).to(fabric.device) if balance else None
+    run = TrainStep(net, model, task.stage, weights, fabric, compiled=task.compiled)
+    with _measured(net, task, material, fabric.device):
+        for epoch in range(resume(net, optimizer, keeper), task.stage.epochs):
+            # Reported first: killed in between, the epoch is run and reported again, never lost.
+            report(_epoch(epoch, run, adam, task, material))
+            keeper.save(epoch + 1, capture(net, optimizer))
+
+
+def _measured(
+    net: SedNet, task: TrainTask, material: TrainingData, device: torch.device
+) -> AbstractContextManager[None]:
+    """A frozen body's features levelled, and, inside, the metric in which the head learns.
+
+    Features that change from epoch to epoch (crops, masks, mixup) have neither.
+    """
+    if task.seen is None:
+        return nullcontext()
+    fit_normalizer(net, task.seen, material.windows_of(task.train), device)
+    if not net.network.wccn:
+        return nullcontext()
+    return whitened(net, *box_rows(net, task.seen, material, task.train))
+
+
+def _epoch(
+    epoch: int, run: TrainStep, adam: Any, task: TrainTask, material: TrainingData
+) -> EpochResult:
+    began, stage, fabric = time.perf_counter(), task.stage, run.fabric
+    place = ProcessRank(fabric.global_rank, fabric.world_size)
+    batches, rng = _deal(task, material, epoch, place)
+    run.net.train()
+    total = torch.zeros((), dtype=torch.float64, device=fabric.device)
+    rate, steps = stage.rate, 0
+    for i, batch in enumerate(batches):
+        rate = lr_at(stage, epoch + i / len(batches))
+        for group in adam.param_groups:
+            group["lr"] = rate
+        share, stepping = accumulation_share(i, len(batches), stage.accumulate)
+        ready = prepare_batch(batch, material, stage, rng, fabric.device, task.seen, place)
+        total += run(ready, share, stepping=stepping)
+        if stepping:
+            adam.step()
+            run.clear(adam)
+            steps += 1
+    mean = _mean(total, len(batches), stage, fabric)
+    windows, seconds = sum(len(one.cuts) for one in batches), time.perf_counter() - began
+    return EpochResult(epoch + 1, mean, rate, windows, seconds, steps)
+
+
+def _deal(
+    task: TrainTask, material: TrainingData, epoch: int, place: ProcessRank
+) -> tuple[list[Batch], np.random.Generator]:
+    """An epoch's batches, and the generator that draws on while they are run."""
+    rng = np.random.default_rng([*task.seed, epoch])
+    # Dropout and stochastic depth: other units in each process, which has other windows.
+    with PROCESS_LOCK:  # another lane may be drawing its first weights
+        torch.manual_seed(int(rng.integers(2**31)) + place.rank)
+    batches = epoch_batches(task.stage, material, task.train, task.taught, rng)
+    if not batches:
+        raise no_boxes_error(task)
+    return batches, rng
+
+
+def accumulation_share(i: int, batches: int, accumulate: int) -> tuple[int, bool]:
+    """How many batches share the step of the ``i``-th one, and whether it is their last."""
+    first = i - i % accumulate
+    share = min(accumulate, batches - first)
+    return share, i + 1 == first + share
+
+
+def _mean(total: Tensor, batches: int, stage: Stage, fabric: Fabric) -> float:
+    """The mean loss of a batch, over all processes."""
+    mean = float(cast(Tensor, fabric.all_reduce(total, reduce_op="mean"))) / batches
+    if not np.isfinite(mean):
+        raise FloatingPointError(f"stage {stage.name}: the loss became {mean}")
+    return mean
+
+
+def fit_normalizer(
+    net: SedNet, seen: Tensor, windows: NDArray[np.int64], device: torch.device
+) -> None:
+    """Level ``net`` by what its frozen body saw of these windows."""
+    blocks = (torch.from_numpy(windows[i : i + BLOCK]) for i in range(0, len(windows), BLOCK))
+    net.settle(seen[rows.to(seen.device)].to(device) for rows in blocks)
+
+
+def fit_zero_shot(
+    net: SedNet, task: TrainTask, material: TrainingData, device: torch.device
+) -> None:
+    """Lay what an embedding's network says of its classes by itself beside the head, which has
+    learnt, by what both make of the training recordings.
+    """
+    own = material.windows_of(task.train)
+    own = own[material.heard_windows[own]]
+    cuts = (material.cuts.take(own[i : i + BLOCK]) for i in range(0, len(own), BLOCK))
+    net.lend(net.see(material.pictures.gather(some).to(device)) for some in cuts)
+
+
+def no_boxes_error(task: TrainTask) -> UserError:
+    """What is raised where no training recording has a box."""
+    return UserError(
+        f"stage {task.stage.name}: its {len(task.train)} training recordings have no box to "
+        "learn from; give boxes in more recordings, or fewer folds (--set folds=2)"
+    )
+
+
+def lr_at(stage: Stage, position: float) -> float:
+    """The learning rate at ``position`` epochs: cosines that fall for a period, then rise."""
+    period = stage.cosine or stage.epochs
+    return stage.rate * (1 + cos(pi * position / period)) / 2
+
+
+def class_weights(material: TrainingData, task: TrainTask) -> Tensor:
+    """A class weighs max_count / count, by its present boxes among the training recordings.
+
+    A class without any weighs 1, as the commonest does: nothing is known that would call for more.
+    """
+    classes = material.dataset.classes
+    count = np.zeros(len(classes), dtype=np.float32)
+    for recording in task.train:
+        for said in material.boxes[recording]:
+            if said.present:
+                count[classes.columns(said.label)] += 1
+    return torch.from_numpy(np.where(count > 0, count.max() / np.maximum(count, 1), np.float32(1)))
+
+
+def set_up(net: SedNet, stage: Stage, fabric: Fabric) -> tuple[Any, Any, torch.optim.Adam]:
+    """The model and the optimizer as ``fabric`` wraps them, and the optimizer itself."""
+    # Boxes are judged framewise, without the attention: DDP would wait for its gradient.
+    net.attend.requires_grad_(stage.loss.on == "windows")
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        _share_statistics(net)
+    learning = [one for one in net.parameters() if one.requires_grad]
+    fused = fabric.device.type == "cuda" or None
+    net.to(fabric.device)  # before the optimizer: a fused one must find its weights there
+    optimizer = torch.optim.Adam(learning, lr=stage.rate, weight_decay=stage.decay, fused=fused)
+    model, adam = fabric.setup(net, optimizer)
+    return model, adam, optimizer
+
+
+def _share_statistics(net: SedNet) -> None:
+    import timm  # here: model/backbones.py must have been imported before it
+
+    # timm's own, as torch's would lose the activation inside timm's batch norms
+    convert: Callable[[nn.Module], Any] = vars(timm.layers)["convert_sync_batchnorm"]
+    net.body = convert(net.body)
+    if type(net.level) is nn.BatchNorm1d:
+        net.level = convert(net.level)
+
+
+def resume(net: SedNet, optimizer: torch.optim.Adam, keeper: CheckpointStore) -> int:
+    """Go on from what is kept; how many epochs that had seen."""
+    kept = keeper.load()
+    if kept is None:
+        return 0
+    done, state = kept
+    restore(net, optimizer, state)
+    return done
+
+
+def capture(net: SedNet, optimizer: torch.optim.Adam) -> State:
+    """All that the next epoch needs, as named tensors."""
+    still = ("body.",) if net.network.frozen else ()
+    state = {
+        f"net.{name}": value
+        for name, value in net.state_dict().items()
+        if not name.startswith(still)
+    }
+    for i, slots in optimizer.state_dict()["state"].items():
+        state |= {f"adam.{i}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+    return state
+
+
+def restore(net: SedNet, optimizer: torch.optim.Adam, state: State) -> None:
+    """The inverse of :func:`capture`."""
+    learnt = {k[4:]: v for k, v in state.items() if k.startswith("net.")}
+    net.load_state_dict(learnt, strict=not net.network.frozen)
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        if key.startswith("adam."):
+            _, i, slot = key.split(".")
+            slots.setdefault(int(i), {})[slot] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
