@@ -8,14 +8,13 @@ that may be lost without harm: what it says can be worked out again.
 import json
 import tomllib
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from antpitta.core.errors import UserError
 from antpitta.files.texts import read_text, write_text
 
-SHIPPED = Path(str(files("antpitta") / "recipes" / "ablations"))
+SHIPPED = Path(__file__).parent / "ablations"
 
 
 @dataclass(frozen=True)

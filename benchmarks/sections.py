@@ -20,8 +20,9 @@ from antpitta.model.network import SedNet
 from antpitta.train.batches import Batch, epoch_batches
 from antpitta.train.data import TrainingData
 from antpitta.train.device_batch import batch_loss, prepare_batch
-from antpitta.train.loop import TrainTask, class_weights, set_up
+from antpitta.train.loop import set_up
 from antpitta.train.step import TrainStep
+from antpitta.train.task import TrainTask, class_weights
 from benchmarks.peaks import STEPS, WARM, wait_for
 
 PATIENCE = 5.0  # seconds for the steps of one stage, on a slow machine

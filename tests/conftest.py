@@ -98,7 +98,7 @@ def scapes(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory, scapes, recipe) -> api.Trained:
+def run(tmp_path_factory, scapes, recipe) -> api.TrainResult:
     """A run trained to its end."""
     out = tmp_path_factory.mktemp("runs") / "first"
     return ap.train(ap.open_data(scapes), recipe=str(recipe), out=out)

@@ -5,9 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from benchmarks.baseline import evaluate_zero_shot
-from benchmarks.test_set import read_test_set
-from benchmarks.vectors import Embed
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
 
@@ -26,6 +23,9 @@ from antpitta.files.species_names import (
 )
 from antpitta.model.embedding import EmbeddingModel
 from antpitta.model.network import SedNet
+from benchmarks.baseline import evaluate_zero_shot
+from benchmarks.test_set import read_test_set
+from benchmarks.vectors import Embed
 
 RATE = 16_000
 SILENT = Progress(lambda text: None, lambda *told: None)

@@ -74,11 +74,11 @@ def test_resume_goes_on_after_a_kill_and_ends_with_the_same_weights(run, scapes,
         if ticks == 6:  # in the middle of the second stage
             raise Killed
 
-    from antpitta.api import Voice
+    from antpitta.api import Progress
 
     data, out = ap.open_data(scapes), tmp_path / "first"
     with pytest.raises(Killed):
-        ap.train(data, recipe=str(recipe), out=out, voice=Voice(lambda text: None, tick))
+        ap.train(data, recipe=str(recipe), out=out, voice=Progress(lambda text: None, tick))
     with pytest.raises(UserError, match="--resume"):
         ap.train(data, recipe=str(recipe), out=out)
     again = ap.train(data, recipe=str(recipe), out=out, resume=True)

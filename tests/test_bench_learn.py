@@ -9,13 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from benchmarks.baseline import evaluate_baseline
-from benchmarks.figures import judge_labels, seconds_until
-from benchmarks.files import shipped_ablations
-from benchmarks.tables import FIGURES, Bench
-from benchmarks.test_set import read_test_set, read_truth
-from benchmarks.variants import choose_variants, read_variants
-from benchmarks.vectors import Embed, _embed, open_embed
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
@@ -35,6 +28,13 @@ from antpitta.core.types import Classes, Dataset
 from antpitta.files.recipes import shipped_recipes
 from antpitta.files.runs import RunFolder
 from antpitta.train.out_of_fold import assign_folds
+from benchmarks.baseline import evaluate_baseline
+from benchmarks.figures import judge_labels, seconds_until
+from benchmarks.files import shipped_ablations
+from benchmarks.tables import FIGURES, Bench
+from benchmarks.test_set import read_test_set, read_truth
+from benchmarks.variants import choose_variants, read_variants
+from benchmarks.vectors import Embed, _embed, open_embed
 
 TINY = """
 name = "tiny"
@@ -101,7 +101,7 @@ name = "all-rescaled"
 says = "all, rescaled"
 rescaled = "all"
 """
-SILENT = api.Voice(lambda text: None, lambda what, done, total, loss: None)
+SILENT = api.Progress(lambda text: None, lambda what, done, total, loss: None)
 
 
 @pytest.fixture(scope="module", autouse=True)

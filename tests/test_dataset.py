@@ -8,7 +8,7 @@ import soundfile as sf
 from antpitta.core.errors import Finding, UserError
 from antpitta.core.types import EVERY_CLASS, Annotation, Recording
 from antpitta.files.dataset import DataSource, match_tables, open_dataset, read_source, write_source
-from antpitta.files.formats import Table
+from antpitta.files.formats import AnnotationTable
 from antpitta.files.recordings import FoundRecordings
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx"
@@ -27,7 +27,7 @@ def said(recording, label, present=True, start=1.0, stop=2.0):
 
 def table(*annotations, name="t.csv", rows=None, findings=(), unvalidated=0):
     lines = tuple(rows or range(2, 2 + len(annotations)))
-    return Table("own", Path(name), annotations, lines, findings, unvalidated)
+    return AnnotationTable("own", Path(name), annotations, lines, findings, unvalidated)
 
 
 def test_rows_find_their_recordings_and_keep_file_and_line():

@@ -24,7 +24,13 @@ from antpitta.model.network import SedNet
 from antpitta.train import checkpoints as keepers
 from antpitta.train.batches import epoch_batches
 from antpitta.train.checkpoints import ReadOnlyStore, ThrottledStore
-from antpitta.train.compute import CompiledModel, ComputeConfig, Voice, build_fabric, run_on_devices
+from antpitta.train.compute import (
+    CompiledModel,
+    ComputeConfig,
+    Progress,
+    build_fabric,
+    run_on_devices,
+)
 from antpitta.train.device_batch import ALONE, ProcessRank, batch_loss, part_of, prepare_batch
 
 # ---- the loss of the parts is the loss of the whole
@@ -132,7 +138,7 @@ import numpy as np
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder
-from antpitta.train.compute import Engine, Voice, build_fabric, work_on
+from antpitta.train.compute import Engine, Progress, build_fabric, work_on
 from antpitta.train.out_of_fold import deal_folds
 from antpitta.train.training import train_drawn
 
@@ -162,7 +168,7 @@ def work(fabric, voice, recipe, out):
 if __name__ == "__main__":
     recipe, out, devices = sys.argv[1:]
     engine = Engine("cpu", int(devices))
-    said = Voice(print, lambda *progress: None)
+    said = Progress(print, lambda *progress: None)
     work_on(engine, build_fabric(engine), said, work, recipe, out)
 """
 
@@ -230,7 +236,7 @@ def test_only_one_process_writes(twice):
 
 # ---- mistakes, and what a process passes on
 
-SILENT = Voice(lambda text: None, lambda *progress: None)
+SILENT = Progress(lambda text: None, lambda *progress: None)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +273,7 @@ class Elsewhere(Fabric):
 
 def test_what_a_process_says_is_heard_and_its_mistake_comes_out_as_such():
     heard = []
-    voice = Voice(heard.append, lambda what, done, total, loss: heard.append((what, done)))
+    voice = Progress(heard.append, lambda what, done, total, loss: heard.append((what, done)))
 
     def work(fabric, voice, fail):
         voice.say("begun")

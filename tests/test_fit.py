@@ -20,7 +20,8 @@ from antpitta.files.runs import CheckpointFile
 from antpitta.model.network import SedNet
 from antpitta.train.batches import epoch_batches
 from antpitta.train.device_batch import batch_loss
-from antpitta.train.loop import TrainTask, class_weights, fit, lr_at
+from antpitta.train.loop import fit, lr_at
+from antpitta.train.task import TrainTask, class_weights
 
 FRONT = MelConfig(sample_rate=8000, n_fft=256, hop=80, bands=32, low=50, high=4000, image=2.0)
 RECIPE = Recipe(

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from antpitta.core.config import Network
-from antpitta.model.export import fuse_conv_bn
+from antpitta.model.fusion import fuse_conv_bn, with_trainable_grey_stem
 from antpitta.model.network import SedNet
-from antpitta.model.stem import with_trainable_grey_stem
 
 
 def trained(backbone, **more):

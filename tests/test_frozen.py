@@ -155,10 +155,10 @@ def test_a_frozen_run_resumes_to_the_same_weights(frozen_run, scapes, recipe, tm
         if ticks == 7:
             raise Killed
 
-    from antpitta.api import Voice
+    from antpitta.api import Progress
 
     data, out = ap.open_data(scapes), tmp_path / "run"
-    voice = Voice(lambda text: None, tick)
+    voice = Progress(lambda text: None, tick)
     with pytest.raises(Killed):
         ap.train(data, str(recipe), out, changes=CHANGES, voice=voice)
     ap.train(data, str(recipe), out, changes=CHANGES, resume=True)

@@ -16,7 +16,8 @@ from antpitta.model.network import SedNet
 from antpitta.train import step as graph
 from antpitta.train.batches import epoch_batches
 from antpitta.train.device_batch import prepare_batch
-from antpitta.train.loop import TrainTask, fit
+from antpitta.train.loop import fit
+from antpitta.train.task import TrainTask
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from antpitta.core.config import Network
-from antpitta.model.head import MultiHeadNet, share_backbone
-from antpitta.model.network import SedNet
+from antpitta.model.network import MultiHeadNet, SedNet, share_backbone
 from antpitta.model.torch_inference import scan
 from antpitta.sound.windows import FeatureStore
 

@@ -11,7 +11,7 @@ import pytest
 from antpitta.core.types import Classes
 from antpitta.report import page as page_module
 from antpitta.report.canvas import NONE, format_interval, format_share
-from antpitta.report.page import Example, StageResult, Story, group_example, render_page
+from antpitta.report.page import Example, RunReport, StageResult, group_example, render_page
 from antpitta.report.tables import list_teachers, tabulate_pseudo
 from antpitta.scores.bootstrap import Interval
 from antpitta.scores.evaluate import COUNTS, FIGURES, Report
@@ -92,7 +92,7 @@ def example(score=0.93, present=True, **changed):
 def story():
     present, absent = np.array([[3, 0, 0]] * 2), np.array([[0, 5, 0]] * 2)
     log = [("crops", fold, i, 1 / i, 1e-3, 30.0) for fold in (0, 1) for i in (1, 2)]
-    return Story(
+    return RunReport(
         title=f"Frogs {EVIL}",
         subtitle="two stages",
         stages=(
@@ -178,7 +178,7 @@ def test_every_picture_and_table_is_told_to_those_who_cannot_see_it(html):
 
 
 def test_an_empty_story_says_so_in_every_section():
-    read = Reader(render_page(Story()))
+    read = Reader(render_page(RunReport()))
     sections = sum(tag == "section" for tag, _ in read.tags)
     assert sections == 9
     assert read.text.count("Nothing to show: ") == sections + 1  # recipe and provenance
@@ -191,7 +191,9 @@ def test_an_empty_report_and_nobodys_judgements_are_told_as_such():
     none = np.zeros((0, 3), int)
     nobody = Supervision(Classes(("a", "b", "c")), (), none, none, none)
     text = Reader(
-        render_page(Story(stages=(StageResult("x", "", bare),), supervision=nobody, log=EMPTY_LOG))
+        render_page(
+            RunReport(stages=(StageResult("x", "", bare),), supervision=nobody, log=EMPTY_LOG)
+        )
     ).text
     assert "no species was evaluated" in text
     assert "Trained on 0 recordings for 3 species." in text
@@ -205,7 +207,7 @@ EMPTY_LOG = pd.DataFrame(columns=["stage", "fold", "epoch", "loss", "lr", "secon
 def test_whole_truth_of_other_species_leaves_dashes():
     other = report(per_species=report().per_species.iloc[:1])
     last = replace(story().stages[-1], truth=other)
-    read = Reader(render_page(Story(stages=(last,))))
+    read = Reader(render_page(RunReport(stages=(last,))))
     assert read.row("owl")[-2:] == [NONE, NONE]
     assert read.row("coqui")[-2:] == ["0.551", "0.707"]
 
@@ -214,7 +216,7 @@ def test_what_finds_no_room_is_counted(monkeypatch):
     monkeypatch.setattr(page_module, "MOST", 90_000)
     monkeypatch.setattr(page_module, "LINES", 2)
     examples = (example(),) * 8 + (example(present=False),)
-    text = Reader(render_page(Story(examples=examples, left_out=("one", "two", "three")))).text
+    text = Reader(render_page(RunReport(examples=examples, left_out=("one", "two", "three")))).text
     drawn = text.count("recording rec & 7")
     assert 0 < drawn < 9
     assert "False alarms" in text  # though handed in last
@@ -230,7 +232,7 @@ def test_the_page_can_be_mailed(html):
 
 def test_a_page_without_any_room_says_how_many_examples_it_owes(monkeypatch):
     monkeypatch.setattr(page_module, "MOST", 10)
-    assert "2 examples would make the page" in render_page(Story(examples=(example(),) * 2))
+    assert "2 examples would make the page" in render_page(RunReport(examples=(example(),) * 2))
 
 
 def test_of_very_many_species_the_pictures_hold_the_best_known_and_the_tables_all(monkeypatch):
@@ -240,7 +242,7 @@ def test_of_very_many_species_the_pictures_hold_the_best_known_and_the_tables_al
     table = pd.DataFrame(rows, columns=["species", *COUNTS, *FIGURES])
     cells = np.ones((2, 30), int)
     found = render_page(
-        Story(
+        RunReport(
             stages=(StageResult("x", "", report(per_species=table, curves={})),),
             supervision=Supervision(Classes(names), ("a", "b"), cells, cells, cells),
         )
@@ -264,7 +266,7 @@ def test_an_example_stands_under_verdict_and_score(one, heading):
 
 
 def test_a_file_name_that_is_no_utf8_leaves_a_page_that_can_be_written():
-    odd = render_page(Story(examples=(example(recording="a\udcff"),), left_out=("b\udcff",)))
+    odd = render_page(RunReport(examples=(example(recording="a\udcff"),), left_out=("b\udcff",)))
     assert "recording a?" in odd.encode().decode()
 
 

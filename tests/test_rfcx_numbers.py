@@ -20,8 +20,8 @@ from antpitta.model.network import SedNet
 from antpitta.sound.targets import window_targets
 from antpitta.sound.windows import window_starts
 from antpitta.train.batches import epoch_batches
-from antpitta.train.loop import TrainTask, class_weights
 from antpitta.train.pseudo import OutOfFoldScores, make_pseudo_labels
+from antpitta.train.task import TrainTask, class_weights
 
 TABLES = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx"
 lay_out = partial(room.prepare_batch, device=torch.device("cpu"))

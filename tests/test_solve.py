@@ -15,7 +15,7 @@ from antpitta.model.head import box_step_shares
 from antpitta.model.network import SedNet
 from antpitta.train.data import FeatureCache
 from antpitta.train.linear_head import solve_linear_head
-from antpitta.train.loop import TrainTask
+from antpitta.train.task import TrainTask
 
 FABRIC = Fabric(accelerator="cpu", devices=1)
 STAGE = Stage(

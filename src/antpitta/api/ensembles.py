@@ -22,8 +22,13 @@ from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame, read_prevalence, write_csv, write_prevalence
 from antpitta.files.texts import write_json
 from antpitta.scores.cells import CellMatrices, clip_score_table
-from antpitta.scores.ensemble.blend import Blend, as_logits, fit_blend, nested_cells
-from antpitta.scores.ensemble.members import Member, member_from_table, members_from_cells
+from antpitta.scores.ensemble.blend import Blend, fit_blend, nested_cells
+from antpitta.scores.ensemble.members import (
+    Member,
+    as_logits,
+    member_from_table,
+    members_from_cells,
+)
 from antpitta.scores.evaluate import DRAWS, Report, evaluate_cells, report_to_json
 from antpitta.scores.metrics import Floats
 from antpitta.scores.prevalence import prevalence_per_member

@@ -122,7 +122,7 @@ def ensemble(
         list[Path], typer.Argument(help="Runs on the same data; also tables of scores.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The blended model.")],
-    by: Annotated[api.By, typer.Option("--by", help="How scores are blended.")] = "mean",
+    by: Annotated[api.BlendMethod, typer.Option("--by", help="How scores are blended.")] = "mean",
     weight: Annotated[
         list[float] | None, typer.Option("--weight", help="Of each member, in their order.")
     ] = None,

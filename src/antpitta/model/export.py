@@ -23,9 +23,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, cast
 from unittest.mock import patch
@@ -39,12 +37,10 @@ from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from openvino.passes import ConstantFolding, Manager
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from antpitta.model.head import MultiHeadNet, share_backbone
+from antpitta.model.fusion import with_grey_stem
 from antpitta.model.inference import STRIDE, WHOLE, padded_length
-from antpitta.model.network import SedNet
-from antpitta.model.stem import with_grey_stem
+from antpitta.model.network import MultiHeadNet, SedNet, share_backbone
 
 FeatureArray = NDArray[Any]
 
@@ -164,101 +160,3 @@ def _filled(picture: FeatureArray, frames: int) -> NDArray[np.uint8]:
     whole = np.zeros((1, frames, picture.shape[1]), dtype=np.uint8)
     whole[0, : min(frames, len(picture))] = picture[:frames]
     return whole
-
-
-FRAMES = 64  # of the example
-
-
-@torch.no_grad()
-def fuse_conv_bn(net: SedNet) -> SedNet:
-    """A copy of the net without the norms that can be folded away; ``net`` where there is none.
-
-    The copy must not learn: its norms would not move.
-    """
-    if net.given:
-        return net
-    example = example_input(FRAMES, net.bands).to(net.mean.device)
-    copy = deepcopy(net).eval()
-    pairs = _pairs(copy, example)
-    if not pairs:
-        return net
-    for conv, norm in pairs:
-        _fold(copy.body, conv, norm)
-    return copy if outputs_match(net, copy, example) else net
-
-
-def _pairs(net: SedNet, example: Tensor) -> list[tuple[str, str]]:
-    """Names of each convolution and the norm that takes what it made, and nobody else does."""
-    made: dict[int, tuple[str, Tensor]] = {}  # by the identity of what was made, which is kept
-    takers: dict[str, list[str]] = {}
-
-    def seen(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, given: tuple[Any, ...], found: Any) -> None:
-            for one in given:
-                if id(one) in made:
-                    takers[made[id(one)][0]].append(name)
-            if isinstance(module, nn.Conv2d):
-                made[id(found)] = (name, found)
-                takers.setdefault(name, [])
-
-        return hook
-
-    kinds = (nn.Conv2d, nn.BatchNorm2d)
-    parts = net.body.named_modules()
-    leaves = [(n, m) for n, m in parts if isinstance(m, kinds) or not any(m.children())]
-    with _hooked(leaves, seen):
-        net.features(net.prepare(example))
-    return [
-        (conv, taken[0])
-        for conv, taken in takers.items()
-        if len(taken) == 1 and _norm(net.body.get_submodule(taken[0]))
-    ]
-
-
-@contextmanager
-def _hooked(
-    modules: list[tuple[str, nn.Module]], hook: Callable[[str], Callable[..., None]]
-) -> Iterator[None]:
-    handles = [module.register_forward_hook(hook(name)) for name, module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _norm(module: nn.Module) -> bool:
-    """Whether it is a settled batch norm; timm's own have an activation inside."""
-    return isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
-
-
-def _fold(body: nn.Module, conv: str, norm: str) -> None:
-    layer: Any = body.get_submodule(conv)
-    one: Any = body.get_submodule(norm)
-    settled = one.running_mean, one.running_var, one.eps, one.weight, one.bias
-    layer.weight, layer.bias = fuse_conv_bn_weights(layer.weight, layer.bias, *settled)
-    owner, _, last = norm.rpartition(".")
-    rest = nn.Sequential(one.drop, one.act) if hasattr(one, "act") else nn.Identity()
-    setattr(body.get_submodule(owner), last, rest)
-
-
-NEAR = 1e-4  # of the largest value in the feature maps
-
-
-def example_input(frames: int, bands: int) -> Tensor:
-    """A picture (1, frames, bands) whose neighbouring bytes differ and of which none is padding."""
-    cells = torch.arange(frames * bands) * 7919 % 255 + 1
-    return cells.view(1, frames, bands).to(torch.uint8)
-
-
-def outputs_match(net: SedNet, copy: SedNet, example: Tensor) -> bool:
-    """Whether both see the same in the example; each is left in the mode that it was in."""
-    modes = net.training, copy.training
-    try:
-        wanted, found = (one.eval().features(one.prepare(example)) for one in (net, copy))
-    finally:
-        net.train(modes[0])
-        copy.train(modes[1])
-    return wanted.shape == found.shape and torch.allclose(
-        found, wanted, rtol=0, atol=NEAR * float(wanted.abs().max())
-    )

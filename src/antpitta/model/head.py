@@ -18,13 +18,12 @@ The folds of a frozen backbone: many heads on one body, which need be run only o
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from antpitta.core.config import Network
-from antpitta.model.network import SedNet
 
 
 class Logits(NamedTuple):  # fabric walks a model's output, and cannot walk frozen dataclasses
@@ -184,30 +183,3 @@ class ZeroShotBlend(nn.Module):
         scale = head.std(dim=0, correction=0) / spread.clamp_min(LEAST)
         self.scale.copy_(torch.where(spread > LEAST, scale, 0.0))
         self.middle.copy_(head.mean(dim=0) - own.mean(dim=0) * self.scale)
-
-
-class MultiHeadNet(nn.Module):
-    """Networks of one and the same body, which is run once for all of them.
-
-    Their logits come side by side: (windows, steps, networks x classes).
-    """
-
-    def __init__(self, nets: list[SedNet]) -> None:
-        super().__init__()
-        self.nets = nn.ModuleList(nets)
-        self.stride, self.mean = nets[0].stride, nets[0].mean
-
-    def forward(self, pixels: Tensor) -> Logits:
-        first = cast(SedNet, self.nets[0])
-        seen = first.see(pixels)
-        heard = [cast(SedNet, net).head(seen) for net in self.nets]
-        clipwise, framewise, sharp = zip(*heard, strict=True)
-        return Logits(*(torch.cat(part, dim=-1) for part in (clipwise, framewise, sharp)))
-
-
-def share_backbone(nets: list[SedNet]) -> bool:
-    """Whether the nets differ in their heads only, as the folds of a frozen backbone do."""
-    bodies = [net.body.state_dict() for net in nets]
-    return nets[0].network.frozen and all(
-        torch.equal(value, other[name]) for other in bodies[1:] for name, value in bodies[0].items()
-    )

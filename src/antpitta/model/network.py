@@ -18,8 +18,8 @@ stand last in a vector. The head learns without them; when it listens, they are 
 (model/head.py).
 """
 
-from collections.abc import Iterator
-from typing import Self
+from collections.abc import Callable, Iterator
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,6 @@ from antpitta.model.head import (
     zero_shot_mask,
 )
 from antpitta.sound.augment import Mixup
-from antpitta.train.linear_head import WithinClassWhitening
 
 UNHEARD = -20.0  # the framewise logit of padding
 
@@ -71,9 +70,8 @@ class SedNet(nn.Module):
         self.stride = backbone.stride
         self.origin = backbone.origin
         self.settled = False
-        self.metric: WithinClassWhitening | None = (
-            None  # in whose coordinates the head learns, while it does
-        )
+        # applied to the class weights while the head learns in other coordinates
+        self.weight_transform: Callable[[Tensor], Tensor] | None = None
         self.steps = smoothing_steps(network, self.stride)
         inputs = backbone.channels * (backbone.heights if network.heights == "each" else 1)
         levelled = network.centre > 0 or self.given
@@ -175,8 +173,8 @@ class SedNet(nn.Module):
     def _weighed(self, layer: nn.Conv1d, seen: Tensor) -> Tensor:
         """``layer`` of the levelled features; a settled level is folded into the weights."""
         weight = layer.weight
-        if self.metric is not None and layer is self.classify:
-            weight = self.metric.turn(weight)
+        if self.weight_transform is not None and layer is self.classify:
+            weight = self.weight_transform(weight)
         if self.reach is not None:
             weight = weight * self.reach
         if not isinstance(self.level, nn.BatchNorm1d) or self.level.training:
@@ -259,3 +257,30 @@ class SedNet(nn.Module):
         if seen is None:
             raise ValueError("neither pixels nor what was seen of them")
         return self.head(seen if late is None else late(seen))
+
+
+class MultiHeadNet(nn.Module):
+    """Networks of one and the same body, which is run once for all of them.
+
+    Their logits come side by side: (windows, steps, networks x classes).
+    """
+
+    def __init__(self, nets: list[SedNet]) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+        self.stride, self.mean = nets[0].stride, nets[0].mean
+
+    def forward(self, pixels: Tensor) -> Logits:
+        first = cast(SedNet, self.nets[0])
+        seen = first.see(pixels)
+        heard = [cast(SedNet, net).head(seen) for net in self.nets]
+        clipwise, framewise, sharp = zip(*heard, strict=True)
+        return Logits(*(torch.cat(part, dim=-1) for part in (clipwise, framewise, sharp)))
+
+
+def share_backbone(nets: list[SedNet]) -> bool:
+    """Whether the nets differ in their heads only, as the folds of a frozen backbone do."""
+    bodies = [net.body.state_dict() for net in nets]
+    return nets[0].network.frozen and all(
+        torch.equal(value, other[name]) for other in bodies[1:] for name, value in bodies[0].items()
+    )

@@ -23,15 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from antpitta.core.config import Recipe, WindowConfig
-from antpitta.model.export import fuse_conv_bn
-from antpitta.model.head import MultiHeadNet, share_backbone
+from antpitta.model.fusion import fuse_conv_bn
 from antpitta.model.inference import padded_length
-from antpitta.model.network import SedNet
+from antpitta.model.network import MultiHeadNet, SedNet, share_backbone
 from antpitta.sound.windows import FeatureStore, WindowIndex, window_starts
 
 if TYPE_CHECKING:  # backbones take seconds to load, and who asks OpenVINO needs none
-    from antpitta.model.head import MultiHeadNet
-    from antpitta.model.network import SedNet
+    from antpitta.model.network import MultiHeadNet, SedNet
 
 
 Floats = NDArray[np.float32]

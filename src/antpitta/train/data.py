@@ -22,8 +22,8 @@ from antpitta.core.features import FeatureConfig
 from antpitta.core.stages import Stage
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Classes, Dataset, Recording, Targets
-from antpitta.model.export import fuse_conv_bn
 from antpitta.model.features import FeatureArray
+from antpitta.model.fusion import fuse_conv_bn
 from antpitta.model.network import SedNet
 from antpitta.sound.targets import (
     BoxFrames,

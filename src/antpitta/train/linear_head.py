@@ -36,7 +36,7 @@ from antpitta.model.losses import CellTargets, masked_loss
 from antpitta.model.network import SedNet
 from antpitta.train.batches import box_batch
 from antpitta.train.data import TrainingData
-from antpitta.train.loop import (
+from antpitta.train.task import (
     EpochResult,
     TrainTask,
     class_weights,
@@ -128,9 +128,9 @@ def whitened(net: SedNet, rows: Tensor, heard: CellTargets) -> Iterator[None]:
         )
         if metric is not None:
             net.classify.weight.copy_(metric.back(net.classify.weight))
-    net.metric = metric
+    net.weight_transform = None if metric is None else metric.turn
     yield
-    net.metric = None
+    net.weight_transform = None
     with torch.no_grad():
         if metric is not None:
             net.classify.weight.copy_(metric.turn(net.classify.weight))

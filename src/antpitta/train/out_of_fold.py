@@ -20,8 +20,8 @@ from antpitta.core.config import WindowConfig
 from antpitta.core.errors import UserError
 from antpitta.core.types import Dataset, Scores
 from antpitta.files.runs import RunFolder, read_scores
-from antpitta.model.export import fuse_conv_bn
 from antpitta.model.features import stitch_segments
+from antpitta.model.fusion import fuse_conv_bn
 from antpitta.model.network import SedNet
 from antpitta.model.torch_inference import scan, scan_batch, unit_of
 from antpitta.train.data import TrainingData

@@ -31,15 +31,16 @@ from antpitta.core.stages import Stage
 from antpitta.core.types import Scores, Targets
 from antpitta.files.runs import CheckpointFile, RunFolder, load_tensors, save_tensors, write_scores
 from antpitta.files.tables import write_csv
+from antpitta.model.fusion import with_trainable_grey_stem
 from antpitta.model.network import SedNet
-from antpitta.model.stem import with_trainable_grey_stem
 from antpitta.train.checkpoints import ReadOnlyStore, ThrottledStore
 from antpitta.train.compute import PROCESS_LOCK, CompiledModel, ParallelFolds
 from antpitta.train.data import FeatureCache, TrainingData
 from antpitta.train.linear_head import solve_linear_head
-from antpitta.train.loop import EpochResult, TrainTask, fit, fit_zero_shot
+from antpitta.train.loop import fit
 from antpitta.train.out_of_fold import folds_of, gather_scores, read_out_of_fold, score_recordings
 from antpitta.train.pseudo import make_pseudo_labels
+from antpitta.train.task import EpochResult, TrainTask, fit_zero_shot
 
 Ints = NDArray[np.int64]
 

@@ -33,13 +33,19 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from antpitta.core.config import BlendMethod
 from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
 from antpitta.scores.cells import CellMatrices, judged_cell_scores
-from antpitta.scores.ensemble.members import Member, check_aligned
+from antpitta.scores.ensemble.members import (
+    Member,
+    as_logits,
+    check_aligned,
+    known_classes,
+    weight_shares,
+)
 from antpitta.scores.ensemble.weights import align_logits, auc_weights, fit_weights
 from antpitta.scores.metrics import Flags, Floats
 from antpitta.scores.tables import list_names
@@ -95,7 +101,6 @@ def _ladder(values: Floats) -> tuple[Floats, Floats]:
 
 FITTED = ("auc", "fit")  # on judged cells
 SHARPER = 1.5
-EDGE = 1e-6  # probabilities nearer to 0 or 1 say no more than this
 
 
 @dataclass(frozen=True)
@@ -189,28 +194,6 @@ class Blend:
             return member.scores
         logits = as_logits(member.scores)
         return np.asarray(self.slopes[place] * logits + self.offsets[place])
-
-
-def as_logits(scores: Floats) -> Floats:
-    """Logits of probabilities, cut at ``EDGE``; NaN stays NaN."""
-    return np.asarray(logit(np.clip(scores, EDGE, 1 - EDGE)))
-
-
-def known_classes(members: Sequence[Member]) -> Flags:
-    """(members, classes): who scores what."""
-    return np.stack([member.knows for member in members])
-
-
-def weight_shares(weights: Floats, knows: Flags) -> Floats:
-    """Weights (members, classes) that sum to 1 in each class, 0 where a member is ignorant.
-
-    Where all that know a class weigh nothing they weigh the same; a class that nobody knows
-    stays 0.
-    """
-    kept = np.where(knows, weights, 0.0)
-    kept = np.where(kept.sum(axis=0) > 0, kept, knows.astype(float))
-    total = kept.sum(axis=0)
-    return np.asarray(kept / np.where(total > 0, total, 1.0))
 
 
 def check_known(members: Sequence[Member], classes: Sequence[str]) -> None:

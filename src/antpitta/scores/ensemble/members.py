@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
@@ -123,3 +123,28 @@ def check_aligned(members: Sequence[Member], classes: int | None = None) -> None
     shapes = {member.scores.shape for member in members}
     if len(shapes) > 1 or (classes is not None and {shape[1] for shape in shapes} != {classes}):
         raise ValueError(f"members do not have the same rows and classes: {sorted(shapes)}")
+
+
+EDGE = 1e-6  # probabilities nearer to 0 or 1 say no more than this
+
+
+def as_logits(scores: Floats) -> Floats:
+    """Logits of probabilities, cut at ``EDGE``; NaN stays NaN."""
+    return np.asarray(logit(np.clip(scores, EDGE, 1 - EDGE)))
+
+
+def known_classes(members: Sequence[Member]) -> Flags:
+    """(members, classes): who scores what."""
+    return np.stack([member.knows for member in members])
+
+
+def weight_shares(weights: Floats, knows: Flags) -> Floats:
+    """Weights (members, classes) that sum to 1 in each class, 0 where a member is ignorant.
+
+    Where all that know a class weigh nothing they weigh the same; a class that nobody knows
+    stays 0.
+    """
+    kept = np.where(knows, weights, 0.0)
+    kept = np.where(kept.sum(axis=0) > 0, kept, knows.astype(float))
+    total = kept.sum(axis=0)
+    return np.asarray(kept / np.where(total > 0, total, 1.0))

@@ -21,8 +21,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from antpitta.scores.bootstrap import mean_known
-from antpitta.scores.ensemble.blend import as_logits, known_classes, weight_shares
-from antpitta.scores.ensemble.members import Member
+from antpitta.scores.ensemble.members import Member, as_logits, known_classes, weight_shares
 from antpitta.scores.metrics import Flags, Floats, area_under_roc
 
 LOOSE = 0.25
