@@ -89,7 +89,7 @@ def _verbs(
         ensemble(runs, home, by=by, weights=weights or None)
 
     def listen(model: Path, found: Path) -> None:
-        tick = voice.tick
+        tick = voice.update
         predict_to(
             *(model, test, found),
             tick=lambda done, total, speed: tick("test recordings", done, total, float("nan")),

@@ -182,7 +182,7 @@ def _side(embed: Embed, value: Floats, *, own: bool) -> Floats:
 
 
 def _tick(voice: Progress, what: str, done: int, total: int) -> None:
-    voice.tick(what, done, total, NAN)
+    voice.update(what, done, total, NAN)
 
 
 def _cells(dataset: Dataset, boxes: Boxes, score: NDArray[np.floating]) -> pd.DataFrame:

@@ -103,7 +103,7 @@ def judge_labels(recipe: Recipe, folder: RunFolder, truth: pd.DataFrame) -> list
             home = folder.stage(stage.name, cycle)
             labels = read_frame(home / "pseudo.csv").astype({"score": float})
             known = _with_truth(labels, truth)
-            soft = stage.pseudo.values == "soft"
+            soft = stage.pseudo.targets == "soft"
             figures = _soft(known) if soft else {"right": _mean(known["present"])}
             counts = {"labels": len(labels), "judged": len(known)}
             kind = "soft" if soft else "hard"

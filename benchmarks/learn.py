@@ -26,19 +26,19 @@ def run_bench(plan: Plan, verbs: Commands, out: Path, voice: Progress) -> Bench:
     labels: list[Row] = []
     for seed, variant in _turns(plan):
         which = "all seeds" if seed == ALL else f"seed {seed} of {plan.seeds}"
-        voice.say(f"{which}, {variant.name}: {variant.says}")
+        voice.message(f"{which}, {variant.name}: {variant.says}")
         if variant.members:
             rows.append(work.blend(variant, seed, rows))
         elif variant.rescaled:
             rows.append(work.rescale(variant, seed, rows))
         else:
             fresh = work.train(variant, seed)
-            voice.say(f"{variant.name}: {'trained' if fresh else 'found, trained before'}")
+            voice.message(f"{variant.name}: {'trained' if fresh else 'found, trained before'}")
             rows += work.judge(variant, seed)
             labels += work.labels(variant, seed)
     untaught: list[str] = []
     for name, embed in plan.yardsticks.items():
-        voice.say(f"yardstick {name}")
+        voice.message(f"yardstick {name}")
         judged = evaluate_baseline(plan.dataset, plan.exam, embed, plan.seeds, voice)
         rows += [{"variant": name, "stage": BLEND, **row} for row in judged]
         if embed.known is not None:

@@ -33,14 +33,14 @@ def hear_windows(model: Path, folder: Path) -> Highest:
     """Each recording's highest score of each species, by the first network of a model."""
     bundle = read_bundle(model)
     recipe = parse_recipe(bundle.recipe, str(model))
-    front, windows = recipe.front, recipe.windows
-    (net,) = build_nets(recipe, bundle.states()[:1], len(bundle.species), front.bands)
+    front, windows = recipe.features, recipe.windows
+    (net,) = build_nets(recipe, bundle.states()[:1], len(bundle.species), front.n_mels)
     mel, heard = LogMel(front), {}
     for path in sorted(folder.iterdir()):
         wave, rate = sf.read(path, dtype="float32", always_2d=True)
         image = mel_features(soxr.resample(wave.mean(axis=1), rate, front.sample_rate), mel)
         highest = []
-        for start in window_starts(len(image), windows.frames, windows.scan_overlap):
+        for start in window_starts(len(image), windows.frames, windows.inference_overlap):
             window = image[start : start + windows.frames]
             window = np.pad(window, ((0, windows.frames - len(window)), (0, 0)))
             with torch.inference_mode():
@@ -62,7 +62,7 @@ def hear_embedding(name: str, folder: Path) -> Highest:
         wave, rate = sf.read(file, dtype="float32", always_2d=True)
         sound = soxr.resample(wave.mean(axis=1), rate, embedding.sample_rate)
         seconds = len(sound) / embedding.sample_rate
-        vectors = embedder.draw(sound, embedding.frames_of(seconds))
+        vectors = embedder.draw(sound, embedding.n_frames(seconds))
         return file.name, vectors.max(axis=0).tolist()
 
     with ThreadPoolExecutor() as pool:

@@ -90,13 +90,13 @@ def run_predict_bench(
         lengths = {count: _lay_out(audio, count, home / str(count)) for count in counts}
         for turn in range(rounds):
             for i, way in enumerate(ways):
-                voice.tick("predicting", turn * len(ways) + i, rounds * len(ways), float("nan"))
+                voice.update("predicting", turn * len(ways) + i, rounds * len(ways), float("nan"))
                 out = home / f"out{turn}-{i}"
                 seconds, memory = _run(way, home / str(way.files), out)
                 found.append((way.name, seconds, memory))
         ours = ways[0]
         start_up = min(_run(ours, home / "1", home / f"one{i}")[0] for i in range(rounds))
-    voice.tick("predicting", rounds * len(ways), rounds * len(ways), float("nan"))
+    voice.update("predicting", rounds * len(ways), rounds * len(ways), float("nan"))
     steps = time_steps(bundle, audio, OURS, STEPS)
     limits = [say_limit(steps, kind, cpu_count()) for kind in OURS if kind in set(steps["step"])]
     lines = (*limits, f"one file, start to end: {start_up:.1f} s", _pen(), machine())
@@ -201,8 +201,8 @@ def untrained_model(recipe: Recipe, audio: Sequence[Path], home: Path) -> Path:
     weights = home / "fold0.safetensors"
     save_tensors(net.state_dict(), weights)
     recordings = [open_file(one) for one in list_files(audio)[0][:STEPS]]
-    images = [pen.image(one, *pen.drawing.images_of(one.duration)[0], read) for one in recordings]
-    whole = recipe.drawing.frames_of(recipe.drawing.image)
+    images = [pen.image(one, *pen.drawing.segments(one.duration)[0], read) for one in recordings]
+    whole = recipe.feature_config.n_frames(recipe.feature_config.segment)
     plain = to_openvino([net], pen.width, whole)
     bundle = Bundle(
         path=home / "model",

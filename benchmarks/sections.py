@@ -79,7 +79,7 @@ def time_stage(
         nothing = np.zeros_like(material.heard.value)
         taught = Targets(nothing, nothing)
     weights = None
-    if stage.loss.balance:
+    if stage.loss.class_weights:
         weights = class_weights(material, TrainTask(stage, train, taught, (0,))).to(fabric.device)
     rng, watched = np.random.default_rng(0), _Watched(model, sections)
     with sections.of("deal"):

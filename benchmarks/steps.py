@@ -42,22 +42,22 @@ def time_steps(
 ) -> pd.DataFrame:
     """Rows step, ms: milliseconds of one core for a minute of sound; networks by precision."""
     recipe = parse_recipe(model.recipe, str(model.path))
-    drawing, clock, minutes = recipe.drawing, _Clock(), []
+    drawing, clock, minutes = recipe.feature_config, _Clock(), []
     pen = build_feature_extractor(recipe)
     engines = {kind: _engine(model, recipe, kind, pen.width) for kind in precisions}
     files = list_files(audio)[0][:count]
     for listed in files:
         one = clock.of("open", open_file, listed)
-        stop = min(one.duration, drawing.image)
+        stop = min(one.duration, drawing.segment)
         minutes.append(stop / MINUTE)
-        rate = drawing.rate_for(one.sample_rate)
+        rate = drawing.read_rate(one.sample_rate)
         wave = clock.of("decode", read, one, 0, stop, one.sample_rate)
         if rate == one.sample_rate:
             clock.seconds.setdefault("resample", []).append(0.0)
         else:
             clock.of("resample", soxr.resample, wave, one.sample_rate, rate)
             wave = read(one, 0, stop, rate)
-        image = clock.of("mel", pen.draw, wave, drawing.frames_of(stop), rate)
+        image = clock.of("mel", pen.draw, wave, drawing.n_frames(stop), rate)
         for kind, engine in engines.items():
             if engine is not None:
                 clock.of(kind, engine.hear, image)

@@ -72,16 +72,16 @@ def synthetic_dataset(
 
 def synthetic_material(dataset: Dataset, recipe: Recipe, device: torch.device) -> TrainingData:
     """The data set with pictures of noise, drawn on the device itself."""
-    drawing = recipe.drawing
+    drawing = recipe.feature_config
     frames = [
-        sum(drawing.grid_of(*cut).frames for cut in drawing.images_of(recording.duration))
+        sum(drawing.time_grid(*cut).frames for cut in drawing.segments(recording.duration))
         for recording in dataset.recordings
     ]
     # Windows and cells do not depend on the bands: one of them is enough to find them.
     narrow = [np.zeros((n, 1), dtype=np.uint8) for n in frames]
     material = build_training_data(dataset, recipe, narrow, torch.device("cpu"))
     generator = torch.Generator(device).manual_seed(recipe.seed)
-    pixels = torch.empty(sum(frames), recipe.front.bands, dtype=torch.uint8, device=device)
+    pixels = torch.empty(sum(frames), recipe.features.n_mels, dtype=torch.uint8, device=device)
     for part in torch.split(pixels, BLOCK):
         part.random_(0, 256, generator=generator)
     return replace(material, pictures=FeatureStore(pixels, material.pictures.lengths))

@@ -60,11 +60,11 @@ def run_train_bench(
     _check(engine, recipe)
     fabric = build_fabric(engine)
     warm_up(engine, fabric.device)
-    dataset = synthetic_dataset(present, absent, count, recipe.front.sample_rate, recipe.seed)
+    dataset = synthetic_dataset(present, absent, count, recipe.features.sample_rate, recipe.seed)
     material = synthetic_material(dataset, recipe, fabric.device)
     cells = count_cells(material)
     size = material.pictures.pixels.nbytes / 1e9
-    voice.say(
+    voice.message(
         f"{count:,} recordings of {len(material.cuts):,} windows, {size:.2f} GB of pictures on "
         f"{fabric.device}; {cells}"
     )
@@ -78,7 +78,7 @@ def run_train_bench(
         *(
             recipe,
             material,
-            assign_folds(dataset, recipe.folds, recipe.deal),
+            assign_folds(dataset, recipe.folds, recipe.split_seed),
             folder,
             fabric,
             voice,
@@ -108,9 +108,9 @@ def _measure(run: Run) -> Measures:
     device, half = run.fabric.device, "bf16" in str(run.fabric.strategy.precision.precision)
     sections, asking = {}, {}
     train = np.flatnonzero(run.folds != 0)
-    front, classes = run.recipe.front, len(run.material.dataset.classes)
-    plain = SedNet(run.recipe.network, classes, bands=front.bands, empty=True).to(device)
-    flops = flops_of(plain, run.recipe.windows.frames, front.bands)
+    front, classes = run.recipe.features, len(run.material.dataset.classes)
+    plain = SedNet(run.recipe.network, classes, bands=front.n_mels, empty=True).to(device)
+    flops = flops_of(plain, run.recipe.windows.frames, front.n_mels)
     net = build_net(run, empty=True).to(device)
     for stage in run.recipe.stages:
         if run.shells:

@@ -52,7 +52,7 @@ def open_embed(name: str, dataset: Dataset) -> Embed:
     embedding = embedding.model_copy(update={"content": content_key(path)})
     embedding = match_embedding_classes(embedding, dataset)
     hear = partial(_embed, EmbeddingModel(embedding, path))
-    return Embed(embedding.seconds, hear, embedding.known)
+    return Embed(embedding.seconds, hear, embedding.class_map)
 
 
 def _embed(

@@ -92,7 +92,7 @@ class Work:
         rows = []
         for place in variant.places():
             stage, found = home / "stages" / place, home / "test" / place
-            self.voice.say(f"{variant.name}: stage {place} on the test recordings")
+            self.voice.message(f"{variant.name}: stage {place} on the test recordings")
             figures = examine(stage / "model", found, self.plan.exam, self.verbs, oof[place])
             seconds = seconds_until(sessions, (stage / "oof_scores.parquet").stat().st_mtime)
             rows.append(_row(variant, place, seed, asdict(figures), seconds))

@@ -101,7 +101,7 @@ def test_a_network_is_asked_for_its_own_classes_only_where_it_has_ours(tmp_path,
     labels = write(tmp_path / "l.txt", LABELS)
     given = EmbeddingConfig(model="x.onnx", labels=str(labels))
     both = match_embedding_classes(given, of("s0", "s1", s1=("noise",)))
-    assert (both.known, both.classes) == (((), (2,)), 3)
+    assert (both.class_map, both.n_model_classes) == (((), (2,)), 3)
     assert match_embedding_classes(both, of("s0", "s1", s1=("noise",))) == both
     with pytest.raises(UserError, match=r"names none of the species s0 .*--names TABLE"):
         match_embedding_classes(given, of("s0"))
@@ -119,7 +119,7 @@ def test_a_network_is_asked_for_its_own_classes_only_where_it_has_ours(tmp_path,
     birdnet = EmbeddingConfig(model="birdnet")
     assert match_embedding_classes(birdnet, of("noise")) is birdnet  # no labels beside it
     write(tmp_path / KNOWN["birdnet"].labels, LABELS)
-    assert match_embedding_classes(birdnet, of("noise")).known == ((2,),)
+    assert match_embedding_classes(birdnet, of("noise")).class_map == ((2,),)
     assert match_embedding_classes(birdnet, of("s0")) is birdnet
 
 

@@ -45,7 +45,7 @@ def test_an_image_gets_one_time_mask_and_one_band_mask_or_none():
 
 
 def test_masks_lie_anywhere():
-    found = holes(MaskConfig(chance=1.0))
+    found = holes(MaskConfig(probability=1.0))
     # a narrow mask at an edge is rare, so the outer tenths must be hit but by fewer images
     times = found.all(axis=2)
     bands = found.all(axis=1)
@@ -57,7 +57,7 @@ def test_masks_lie_anywhere():
 
 
 @pytest.mark.parametrize(
-    ("masks", "axis"), [(MaskConfig(frames=0, chance=1), 2), (MaskConfig(bands=0, chance=1), 1)]
+    ("masks", "axis"), [(MaskConfig(max_frames=0, probability=1), 2), (MaskConfig(max_bands=0, probability=1), 1)]
 )
 def test_a_mask_of_at_most_nothing_is_none(masks, axis):
     found = holes(masks)
@@ -66,7 +66,7 @@ def test_a_mask_of_at_most_nothing_is_none(masks, axis):
 
 
 def test_no_chance_leaves_the_pixels_untouched():
-    assert not holes(MaskConfig(chance=0.0)).any()
+    assert not holes(MaskConfig(probability=0.0)).any()
 
 
 def test_windows_of_one_image_that_overlap_show_the_same_hole():
@@ -74,7 +74,7 @@ def test_windows_of_one_image_that_overlap_show_the_same_hole():
     cuts = index_windows(lengths, frames=200, overlap=120)
     cuts = cuts.take(np.random.default_rng(1).permutation(len(cuts)))
     white = torch.ones(len(cuts), 200, BANDS, dtype=torch.uint8)
-    found = mask(white, cuts, lengths, MaskConfig(chance=1.0), np.random.default_rng(5)).numpy()
+    found = mask(white, cuts, lengths, MaskConfig(probability=1.0), np.random.default_rng(5)).numpy()
     seen = {}
     for image, first, window in zip(cuts.image, cuts.first, found, strict=True):
         for i, row in enumerate(window):
@@ -91,7 +91,7 @@ def test_images_shorter_than_the_mask_are_taken():
     white = torch.ones(2, 16, 8, dtype=torch.uint8)
     for seed in range(20):
         assert mask(
-            white, cuts, lengths, MaskConfig(chance=1), np.random.default_rng(seed)
+            white, cuts, lengths, MaskConfig(probability=1), np.random.default_rng(seed)
         ).shape == (
             2,
             16,

@@ -9,12 +9,12 @@ from antpitta.core.stages import Stage
 from antpitta.core.types import Annotation, Targets
 from antpitta.train.batches import epoch_batches
 
-FRONT = MelConfig(sample_rate=8000, n_fft=256, hop=80, bands=16, low=50, high=4000, image=4.0)
+FRONT = MelConfig(sample_rate=8000, n_fft=256, hop_length=80, n_mels=16, fmin=50, fmax=4000, segment=4.0)
 RECIPE = Recipe(
     name="tiny",
-    when="tests",
-    front=FRONT,  # 100 frames a second, 401 an image
-    windows=WindowConfig(frames=64, overlap=16, scan_overlap=32),
+    description="tests",
+    features=FRONT,  # 100 frames a second, 401 an image
+    windows=WindowConfig(frames=64, overlap=16, inference_overlap=32),
     network=Network(backbone="test_resnet", pretrained=False),
     stages=(Stage(name="one"),),
 )
@@ -52,7 +52,7 @@ def keys(batches):
 
 def test_recordings_come_whole_and_each_once(material):
     train = [0, 1, 4, 7]
-    batches = draw(material, Stage(name="s", batch=2), train)
+    batches = draw(material, Stage(name="s", batch_size=2), train)
     assert len(batches) == 2
     rows = material.windows_of(np.array(train))
     wanted = [(int(material.cuts.image[r]), int(material.cuts.first[r])) for r in rows]
@@ -73,7 +73,7 @@ def test_targets_are_those_of_the_windows(material):
         np.random.default_rng(1).random(material.heard.value.shape),
     )
     for sample in ("recordings", "known"):
-        batches = draw(material, Stage(name="s", batch=3, sample=sample), taught=taught)
+        batches = draw(material, Stage(name="s", batch_size=3, sample=sample), taught=taught)
         for batch in batches:
             rows = [place[key] for key in keys([batch])]
             for found, wanted in ((batch.heard, material.heard), (batch.taught, taught)):
@@ -82,7 +82,7 @@ def test_targets_are_those_of_the_windows(material):
 
 
 def test_known_shows_the_windows_that_somebody_knows_and_no_other(material):
-    stage = Stage(name="s", batch=4, sample="known")
+    stage = Stage(name="s", batch_size=4, sample="known")
     found = keys(draw(material, stage))
     known = material.heard.weight.any(axis=1)
     wanted = list(zip(material.cuts.image[known], material.cuts.first[known], strict=True))
@@ -99,9 +99,9 @@ def test_known_shows_the_windows_that_somebody_knows_and_no_other(material):
 
 
 def test_no_batch_of_one_is_left_over(material):
-    assert [len(b.cuts) for b in draw(material, Stage(name="s", sample="crops", batch=3))] == [3, 4]
-    assert [len(b.cuts) for b in draw(material, Stage(name="s", sample="crops", batch=7))] == [7]
-    one = draw(material, Stage(name="s", sample="crops", batch=7), [0])
+    assert [len(b.cuts) for b in draw(material, Stage(name="s", sample="crops", batch_size=3))] == [3, 4]
+    assert [len(b.cuts) for b in draw(material, Stage(name="s", sample="crops", batch_size=7))] == [7]
+    one = draw(material, Stage(name="s", sample="crops", batch_size=7), [0])
     assert [len(b.cuts) for b in one] == [1]
 
 
@@ -111,7 +111,7 @@ def test_nothing_known_gives_no_batch(material):
 
 
 def test_crops_are_one_a_recording_with_presents_and_some_without(material):
-    stage = Stage(name="s", sample="crops", batch=64, absent_crops=3)
+    stage = Stage(name="s", sample="crops", batch_size=64, absent_crops=3)
     drawn = set()
     for seed in range(40):
         (batch,) = draw(material, stage, seed=seed)
@@ -126,7 +126,7 @@ def test_crops_are_one_a_recording_with_presents_and_some_without(material):
 
 def test_a_crop_lies_around_a_present_box_moved_by_one_of_the_shifts(material):
     shifts = (3, 11)
-    stage = Stage(name="s", sample="crops", batch=64, shifts=shifts)
+    stage = Stage(name="s", sample="crops", batch_size=64, crop_shifts=shifts)
     middles = {0: (120, 310), 1: (125,)}  # frames in the image; r1's box lies in [8, 10)
     seen = set()
     for seed in range(60):
@@ -143,14 +143,14 @@ def test_a_crop_lies_around_a_present_box_moved_by_one_of_the_shifts(material):
 
 
 def test_a_crop_stays_inside_its_image(material):
-    stage = Stage(name="s", sample="crops", batch=64, shifts=(500,))
+    stage = Stage(name="s", sample="crops", batch_size=64, crop_shifts=(500,))
     for seed in range(10):
         for image, first in keys(draw(material, stage, seed=seed)):
             assert 0 <= first <= max(0, material.pictures.lengths[image] - 64)
 
 
 def test_a_crops_labels_are_what_the_boxes_say_of_its_frames(material):
-    stage = Stage(name="s", sample="crops", batch=64)
+    stage = Stage(name="s", sample="crops", batch_size=64)
     for seed in range(20):
         (batch,) = draw(material, stage, seed=seed)
         for row, (image, first) in enumerate(keys([batch])):
@@ -172,7 +172,7 @@ def test_a_crops_labels_are_what_the_boxes_say_of_its_frames(material):
 
 def test_a_box_beyond_the_end_of_its_recording_is_no_trap(make_material):
     material = make_material(RECIPE, [4.0, 9.0], [said("r0", 50.0, 51.0), said("r1", 8.9, 12.0)])
-    (batch,) = draw(material, Stage(name="s", sample="crops", batch=8, shifts=(3,)), [0, 1])
+    (batch,) = draw(material, Stage(name="s", sample="crops", batch_size=8, crop_shifts=(3,)), [0, 1])
     assert sorted(material.owner[batch.cuts.image].tolist()) == [0, 1]
     for row, image in enumerate(batch.cuts.image):
         assert batch.heard.weight[row].sum() == (material.owner[image] == 1)
@@ -180,6 +180,6 @@ def test_a_box_beyond_the_end_of_its_recording_is_no_trap(make_material):
 
 @pytest.mark.parametrize("sample", ["crops", "recordings", "known"])
 def test_an_epoch_is_a_function_of_its_generator(material, sample):
-    stage = Stage(name="s", sample=sample, batch=2)
+    stage = Stage(name="s", sample=sample, batch_size=2)
     assert keys(draw(material, stage, seed=5)) == keys(draw(material, stage, seed=5))
     assert keys(draw(material, stage, seed=5)) != keys(draw(material, stage, seed=6))

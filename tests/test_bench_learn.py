@@ -586,7 +586,7 @@ def test_vectors_are_kept_and_asked_for_one_window_at_a_time(scapes):
         asked.append((len(wave), frames))
         return np.array([[wave.std(), len(asked)]], dtype=np.float16)
 
-    embedding = EmbeddingConfig(model="x.onnx", sample_rate=16_000, seconds=2.0, content="abc")
+    embedding = EmbeddingConfig(model="x.onnx", sample_rate=16_000, seconds=2.0, model_digest="abc")
     engine = SimpleNamespace(embedding=embedding, width=2, draw=draw)
     starts = [np.array([0.0, 6.0]), np.array([])]
     first = _embed(engine, data.recordings[:2], starts, lambda done, total: None)

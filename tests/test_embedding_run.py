@@ -165,7 +165,7 @@ def test_prediction_sees_what_training_saw(embedded, scapes):
     file = next((scapes / "train").glob("*.*"))
     recording = probe(file, file.stem)
 
-    (image,) = pen.drawing.images_of(recording.duration)
+    (image,) = pen.drawing.segments(recording.duration)
     found = pen.image(recording, *image, read)
     net = choir.listeners[0].engine.nets[0]
     with torch.inference_mode():
@@ -235,7 +235,7 @@ def test_a_recording_of_several_images_is_kept_whole_and_cut_again(embedded, tmp
     recording = probe(tmp_path / "long.wav", "long")
     [listener] = Predictor(read_bundle(embedded.model)).listeners
     plain = FeatureExtractor(listener.pen.drawing, listener.pen.width, listener.pen.draw)
-    images = plain.drawing.images_of(recording.duration)
+    images = plain.drawing.segments(recording.duration)
     assert len(images) > 1
     for start, stop in images:
         kept = listener.pen.image(recording, start, stop, read)

@@ -60,11 +60,11 @@ def gradients(net, batch, material, stage, place):
 
 LOSSES = [
     LossConfig(),
-    LossConfig(reduce="sum"),
-    LossConfig(reduce="both", focal=1.0),
-    LossConfig(reduce="cells", pull=0.1),
-    LossConfig(reduce="cells", unknown="absent"),
-    LossConfig(on="boxes", reduce="both"),
+    LossConfig(reduction="sum"),
+    LossConfig(reduction="both", focal_gamma=1.0),
+    LossConfig(reduction="cells", unlabelled_target=0.1),
+    LossConfig(reduction="cells", unknown="absent"),
+    LossConfig(on="boxes", reduction="both"),
 ]
 
 
@@ -73,7 +73,7 @@ LOSSES = [
 def test_the_mean_gradient_of_all_parts_is_that_of_the_whole_batch(
     staged_material, net, loss, world
 ):
-    stage = Stage(name="one", batch=6, loss=loss)
+    stage = Stage(name="one", batch_size=6, loss=loss)
     recordings = np.arange(6)
     rng = np.random.default_rng(1)
     (batch,) = epoch_batches(stage, staged_material, recordings, lesson(staged_material), rng)
@@ -98,7 +98,7 @@ def test_parts_share_out_every_window_once_and_leave_a_small_batch_whole():
 
 
 def test_a_batch_too_small_to_share_counts_once(staged_material, net):
-    stage = Stage(name="one", sample="known", batch=2)
+    stage = Stage(name="one", sample="known", batch_size=2)
     batch = epoch_batches(stage, staged_material, np.arange(6), None, np.random.default_rng(1))[0]
     whole = gradients(net, batch, staged_material, stage, ALONE)
     for rank in range(2):
@@ -107,7 +107,7 @@ def test_a_batch_too_small_to_share_counts_once(staged_material, net):
 
 
 def test_all_parts_show_the_same_masks_and_mix_within_themselves(staged_material):
-    stage = Stage(name="one", batch=6, mixup=0.3, last_mixup=0.3)
+    stage = Stage(name="one", batch_size=6, mixup=0.3, manifold_mixup=0.3)
     (batch,) = epoch_batches(stage, staged_material, np.arange(6), None, np.random.default_rng(1))
     off = stage.model_copy(update={"mixup": 0.0, "last_mixup": 0.0})
     device = torch.device("cpu")

@@ -84,7 +84,7 @@ def test_int8_hears_nearly_the_same(nets, exported):
 
 
 def test_an_image_of_one_window_is_heard_alike_whole_and_by_windows(nets):
-    window = WindowConfig(frames=512, overlap=0, scan_overlap=0)
+    window = WindowConfig(frames=512, overlap=0, inference_overlap=0)
     image = image_of(WHOLE)
     whole, cut = TorchBackend(nets, WHOLE), TorchBackend(nets, WHOLE, window)
     assert whole.unit == cut.unit

@@ -23,12 +23,12 @@ from antpitta.train.device_batch import batch_loss
 from antpitta.train.loop import fit, lr_at
 from antpitta.train.task import TrainTask, class_weights
 
-FRONT = MelConfig(sample_rate=8000, n_fft=256, hop=80, bands=32, low=50, high=4000, image=2.0)
+FRONT = MelConfig(sample_rate=8000, n_fft=256, hop_length=80, n_mels=32, fmin=50, fmax=4000, segment=2.0)
 RECIPE = Recipe(
     name="tiny",
-    when="tests",
-    front=FRONT,
-    windows=WindowConfig(frames=64, overlap=16, scan_overlap=32),
+    description="tests",
+    features=FRONT,
+    windows=WindowConfig(frames=64, overlap=16, inference_overlap=32),
     network=Network(backbone="test_efficientnet", pretrained=False),
     stages=(Stage(name="one"),),
 )
@@ -81,7 +81,7 @@ def everything_on(**more):
             "rate": 1e-2,
             "mixup": 0.3,
             "last_mixup": 0.3,
-            "loss": LossConfig(balance=True),
+            "loss": LossConfig(class_weights=True),
             **more,
         }
     )
@@ -180,17 +180,17 @@ def test_each_epoch_says_what_it_did(material, fabric, first_net):
 
 
 def test_the_rate_falls_and_rises_in_half_cosines():
-    stage = Stage(name="s", rate=2e-3, epochs=50, cosine=10)
+    stage = Stage(name="s", lr=2e-3, epochs=50, cosine_t_max=10)
     for position in (0, 2.5, 5, 10, 12.5, 20, 37.25):
         wanted = 2e-3 * (1 + math.cos(math.pi * position / 10)) / 2
         assert lr_at(stage, position) == pytest.approx(wanted)
     assert lr_at(stage, 10) == pytest.approx(0)
     assert lr_at(stage, 20) == pytest.approx(2e-3)
-    assert lr_at(Stage(name="s", rate=1.0, epochs=4), 2) == pytest.approx(0.5)
+    assert lr_at(Stage(name="s", lr=1.0, epochs=4), 2) == pytest.approx(0.5)
 
 
 def test_the_rate_equals_pytorchs_cosine_stepped_by_batch():
-    stage = Stage(name="s", rate=1e-3, epochs=6, cosine=3)
+    stage = Stage(name="s", lr=1e-3, epochs=6, cosine_t_max=3)
     adam = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=3 * 5)
     for step in range(6 * 5):
@@ -268,7 +268,7 @@ def test_a_loss_that_explodes_stops_the_run(material, fabric, first_net):
 
 def test_it_learns(material, fabric, first_net):
     said = []
-    stage = Stage(name="one", batch=4, epochs=12, rate=3e-3, sample="known")
+    stage = Stage(name="one", batch_size=4, epochs=12, lr=3e-3, sample="known")
     net = deepcopy(first_net)
     task = TrainTask(stage, np.arange(7), None, (1,))
     fit(net, task, material, fabric, Memory(), said.append)

@@ -48,7 +48,7 @@ def first_net(staged_recipe):
 
 def stage(**more):
     return Stage(
-        name="one", batch=2, accumulate=2, epochs=2, rate=1e-2, mixup=0.3, last_mixup=0.3, **more
+        name="one", batch_size=2, grad_accum_steps=2, epochs=2, lr=1e-2, mixup=0.3, manifold_mixup=0.3, **more
     )
 
 

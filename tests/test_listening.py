@@ -20,9 +20,9 @@ from antpitta.train.data import build_training_data
 RATE = 8000
 RECIPE = Recipe(
     name="tiny",
-    when="tests",
-    front=MelConfig(sample_rate=RATE, n_fft=256, hop=80, bands=32, low=50, high=4000, image=2.0),
-    windows=WindowConfig(frames=64, overlap=16, scan_overlap=32),
+    description="tests",
+    features=MelConfig(sample_rate=RATE, n_fft=256, hop_length=80, n_mels=32, fmin=50, fmax=4000, segment=2.0),
+    windows=WindowConfig(frames=64, overlap=16, inference_overlap=32),
     network=Network(backbone="test_resnet", pretrained=False),
     stages=(Stage(name="one"),),
 )
@@ -45,7 +45,7 @@ def listening(nets, windows=RECIPE.windows):
 
 
 def heard(listener, recording, read):
-    cuts = RECIPE.drawing.images_of(recording.duration)
+    cuts = RECIPE.feature_config.segments(recording.duration)
     return listener.gather(predict_segments([listener], recording, cuts, read)[0], cuts)
 
 
@@ -83,7 +83,7 @@ def test_a_recordings_picture_is_its_images_end_to_end(recordings):
     pen = build_feature_extractor(RECIPE)
     found = pen.whole(recordings[1], read)
     wave = wave_of(recordings[1])
-    mel = LogMel(RECIPE.front)
+    mel = LogMel(RECIPE.features)
     wanted = [mel_features(wave[i : i + 2 * RATE], mel) for i in range(0, len(wave), 2 * RATE)]
     assert [len(part) for part in wanted] == [201, 201, 131]
     np.testing.assert_array_equal(found, np.concatenate(wanted))

@@ -39,7 +39,7 @@ def found(loss, taught=None, class_weight=None, z=Z, value=VALUE, weight=WEIGHT)
     ],
 )
 def test_each_reduction_equals_its_formula(reduce, wanted):
-    assert found(LossConfig(reduce=reduce)) == pytest.approx(wanted)
+    assert found(LossConfig(reduction=reduce)) == pytest.approx(wanted)
 
 
 # Soft positives in the two cells nobody labelled: each has logit 0, so BCE+ = ln 2.
@@ -55,12 +55,12 @@ TAUGHT = cells([[0, 1], [0, 0], [0, 1]], [[0, 1], [0, 0], [0, 1]])
     ],
 )
 def test_soft_positives_count_half(reduce, wanted):
-    assert found(LossConfig(reduce=reduce), TAUGHT) == pytest.approx(wanted)
+    assert found(LossConfig(reduction=reduce), TAUGHT) == pytest.approx(wanted)
 
 
 def test_the_soft_weight_is_a_setting():
-    assert found(LossConfig(soft=0.0), TAUGHT) == pytest.approx(found(LossConfig()))
-    more = found(LossConfig(soft=2.0), TAUGHT) - found(LossConfig())
+    assert found(LossConfig(soft_weight=0.0), TAUGHT) == pytest.approx(found(LossConfig()))
+    more = found(LossConfig(soft_weight=2.0), TAUGHT) - found(LossConfig())
     assert more == pytest.approx(2 * LN2)
 
 
@@ -72,7 +72,7 @@ def test_a_soft_value_below_1_is_partly_absent():
 
 
 def test_unknown_taken_for_absent_fills_the_cells_that_nobody_knows():
-    loss = LossConfig(unknown="absent", reduce="cells")
+    loss = LossConfig(unknown="absent", reduction="cells")
     assert found(loss) == pytest.approx((POSITIVES + NEGATIVES + 2 * LN2) / 6)
     half = cells([[0, 1], [0, 0], [0, 0]], [[0, 1], [0, 0], [0, 0]])  # one of the two is taught
     wanted = (POSITIVES + NEGATIVES + LN2) / 5 + 0.5 * LN2
@@ -81,7 +81,7 @@ def test_unknown_taken_for_absent_fills_the_cells_that_nobody_knows():
 
 def test_a_cell_that_nobody_knows_gets_no_gradient():
     z = torch.randn(3, 2, requires_grad=True)
-    for loss in (LossConfig(), LossConfig(reduce="sum"), LossConfig(reduce="cells", focal=2.0)):
+    for loss in (LossConfig(), LossConfig(reduction="sum"), LossConfig(reduction="cells", focal_gamma=2.0)):
         z.grad = None
         masked_loss(z, cells(VALUE, WEIGHT), None, loss).backward()
         assert ((z.grad != 0) == torch.tensor(WEIGHT).bool()).all()
@@ -89,7 +89,7 @@ def test_a_cell_that_nobody_knows_gets_no_gradient():
 
 def test_gradients_of_the_sum_are_sigmoid_minus_truth():
     z = torch.tensor(Z, requires_grad=True)
-    masked_loss(z, cells(VALUE, WEIGHT), None, LossConfig(reduce="sum")).backward()
+    masked_loss(z, cells(VALUE, WEIGHT), None, LossConfig(reduction="sum")).backward()
     wanted = (1 / (1 + np.exp(-np.array(Z))) - np.array(VALUE)) * np.array(WEIGHT)
     np.testing.assert_allclose(z.grad.numpy(), wanted, atol=1e-6)
 
@@ -98,7 +98,7 @@ def test_gradients_of_the_sum_are_sigmoid_minus_truth():
 def test_the_focal_factor_falls_on_positives_alone(gamma):
     focal = (1 / 4) ** gamma * math.log(4 / 3) + (1 / 2) ** gamma * LN2
     wanted = focal / 2 + NEGATIVES
-    assert found(LossConfig(focal=gamma)) == pytest.approx(wanted)
+    assert found(LossConfig(focal_gamma=gamma)) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.5])
@@ -106,7 +106,7 @@ def test_the_focal_factor_falls_on_positives_alone(gamma):
 def test_the_surest_logits_give_a_finite_loss_and_gradient(gamma, z):
     logits = torch.full((2, 2), z, requires_grad=True)
     loss = masked_loss(
-        logits, cells([[1, 0], [1, 0]], [[1, 1], [1, 0]]), None, LossConfig(focal=gamma)
+        logits, cells([[1, 0], [1, 0]], [[1, 1], [1, 0]]), None, LossConfig(focal_gamma=gamma)
     )
     loss.backward()
     assert torch.isfinite(loss)
@@ -114,7 +114,7 @@ def test_the_surest_logits_give_a_finite_loss_and_gradient(gamma, z):
 
 
 def test_unlabelled_cells_are_pulled_to_a_probability():
-    loss = LossConfig(pull=0.45, pull_weight=0.1)
+    loss = LossConfig(unlabelled_target=0.45, unlabelled_weight=0.1)
     assert found(loss) - found(LossConfig()) == pytest.approx(0.1 * LN2)  # both lie at 1/2
     nobody = [[0, 0], [0, 0], [0, 0]]
     z = torch.zeros(3, 2, requires_grad=True)
@@ -128,13 +128,13 @@ def test_unlabelled_cells_are_pulled_to_a_probability():
 
 def test_a_taught_cell_is_not_pulled():
     z = [[LN3, 5.0], [0.0, -LN3], [LN3, 5.0]]
-    pulled = found(LossConfig(pull=0.45), TAUGHT, z=z) - found(LossConfig(), TAUGHT, z=z)
+    pulled = found(LossConfig(unlabelled_target=0.45), TAUGHT, z=z) - found(LossConfig(), TAUGHT, z=z)
     assert pulled == 0
 
 
 def test_class_weights_weigh_both_sides_of_a_species():
     wanted = 3 * POSITIVES + 3 * math.log(4) + 1 * math.log(4 / 3)
-    loss = LossConfig(reduce="sum")
+    loss = LossConfig(reduction="sum")
     assert found(loss, class_weight=torch.tensor([3.0, 1.0])) == pytest.approx(wanted)
 
 
@@ -142,7 +142,7 @@ def test_class_weights_weigh_both_sides_of_a_species():
 def test_a_batch_without_known_cells_gives_0_and_a_gradient_of_0(reduce):
     z = torch.randn(3, 2, requires_grad=True)
     nobody = cells([[0, 0]] * 3, [[0, 0]] * 3)
-    loss = masked_loss(z, nobody, nobody, LossConfig(reduce=reduce, focal=1.0))
+    loss = masked_loss(z, nobody, nobody, LossConfig(reduction=reduce, focal_gamma=1.0))
     loss.backward()
     assert float(loss.detach()) == 0
     assert (z.grad == 0).all()
@@ -187,7 +187,7 @@ def test_a_call_that_mixup_leaves_nothing_of_gives_a_finite_gradient(reduce, sha
     z = torch.zeros(2, 2, requires_grad=True)
     heard = cells([[1, 0], [0, 0]], [[1, 0], [0, 0]])
     mix = Mixup(torch.tensor([1, 0]), torch.tensor([share, 1.0]))
-    masked_loss(z, heard.mixed_late(mix), None, LossConfig(reduce=reduce)).backward()
+    masked_loss(z, heard.mixed_late(mix), None, LossConfig(reduction=reduce)).backward()
     assert z.grad.isfinite().all()
     assert z.grad.abs().max() < 1e-6  # of nothing there is nothing to learn
 
@@ -196,5 +196,5 @@ def test_a_thousandth_of_a_call_is_a_whole_call_where_it_is_the_only_one():
     z = torch.zeros(2, 1, requires_grad=True)
     heard = cells([[1], [0]], [[1], [0]])
     mix = Mixup(torch.tensor([1, 0]), torch.tensor([1e-3, 1.0]))
-    masked_loss(z, heard.mixed_late(mix), None, LossConfig(reduce="positives")).backward()
+    masked_loss(z, heard.mixed_late(mix), None, LossConfig(reduction="positives")).backward()
     assert z.grad[:, 0].tolist() == pytest.approx([-0.5, 0.0])

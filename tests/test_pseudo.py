@@ -16,12 +16,12 @@ from antpitta.sound.windows import WindowIndex
 from antpitta.train.pseudo import OutOfFoldScores, make_pseudo_labels, window_scores
 
 # 100 frames a second, 401 a picture of 4 s: windows begin at 0, 200 (overlap 24: 0-224, 200-424)
-FRONT = MelConfig(sample_rate=8000, n_fft=256, hop=80, bands=16, low=50, high=4000, image=4.0)
+FRONT = MelConfig(sample_rate=8000, n_fft=256, hop_length=80, n_mels=16, fmin=50, fmax=4000, segment=4.0)
 RECIPE = Recipe(
     name="tiny",
-    when="tests",
-    front=FRONT,
-    windows=WindowConfig(frames=224, overlap=24, scan_overlap=112),
+    description="tests",
+    features=FRONT,
+    windows=WindowConfig(frames=224, overlap=24, inference_overlap=112),
     network=Network(backbone="test_resnet", pretrained=False),
     stages=(Stage(name="one"),),
 )
@@ -148,7 +148,7 @@ def test_members_can_vote(material):
     def passed(pseudo, *values):
         return bool(make_pseudo_labels(material, votes(*values), pseudo).taught.weight[4, 0])
 
-    three = PseudoLabelConfig(teacher="masked", by="vote", votes=3, threshold=0.5)
+    three = PseudoLabelConfig(teacher="masked", aggregation="vote", min_votes=3, threshold=0.5)
     assert passed(three, 0.5, 0.5, 0.5, 0.0, 0.0)
     assert not passed(three, 0.99, 0.99, 0.49, 0.49, 0.49)
     assert passed(three, 0.6, 0.6)  # of fewer members, all
@@ -158,7 +158,7 @@ def test_members_can_vote(material):
 def test_soft_values_are_the_teachers_scores(material):
     rows = {"me": member({2: [(0, 0, 0.9)]}), "two": member({2: [(0, 0, 0.6)]})}
     taught = make_pseudo_labels(
-        material, rows, PseudoLabelConfig(teacher="masked", values="soft")
+        material, rows, PseudoLabelConfig(teacher="masked", targets="soft")
     ).taught
     assert taught.value[4, 0] == pytest.approx(0.75)
     assert taught.weight[4, 0] == 1
@@ -168,7 +168,7 @@ def test_soft_values_are_the_teachers_scores(material):
 def test_rescaled_recordings_are_as_often_held_as_boxes_and_scores_tell(make_material):
     boxes = [said("r0", at, at + 0.3) for at in (0.2, 1.0, 3.0)]
     rows = {"me": member({1: [(0, 0, 0.6), (9, 0, 0.3)], 2: [(9, 0, 0.4)]}, floor=0.05)}
-    pseudo = PseudoLabelConfig(teacher="masked", values="soft", threshold=0.0, rescale=True)
+    pseudo = PseudoLabelConfig(teacher="masked", targets="soft", threshold=0.0, rescale=True)
     material = make_material(RECIPE, [4.0] * 3, boxes, species=SPECIES.names)
     highest = np.array([[0.05, 0.05], [0.6, 0.05], [0.4, 0.05]])
     share = estimate_prevalence(highest, ["r0", "r1", "r2"], boxes, SPECIES)[0]

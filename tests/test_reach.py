@@ -22,7 +22,7 @@ from antpitta.train.training import fill_class_band_limits
 CLASSES = Classes(("frog", "bird", "bat"))
 SEVERAL = Network(reduction=(4, 8, 16), step=8, frozen=True, heights="each", centre=True)
 # Below 1 kHz mels are linear: edges at 0, 200, 400 ... Hz, and band i from 200 i to 200 i + 400.
-FRONT = MelConfig(sample_rate=2000, n_fft=512, hop=200, bands=4, low=0.0, high=1000.0)
+FRONT = MelConfig(sample_rate=2000, n_fft=512, hop_length=200, n_mels=4, fmin=0.0, fmax=1000.0)
 
 
 def data_of(*boxes):
@@ -33,7 +33,7 @@ def data_of(*boxes):
 
 def filled(*boxes):
     network = Network(heights="each", reach="boxes")
-    recipe = Recipe(name="t", when="t", front=FRONT, network=network, stages=(Stage(name="s"),))
+    recipe = Recipe(name="t", description="t", features=FRONT, network=network, stages=(Stage(name="s"),))
     return fill_class_band_limits(recipe, data_of(*boxes)).network.reach
 
 
@@ -54,7 +54,7 @@ def test_boxes_without_frequencies_or_beyond_the_picture_reach_everywhere():
 def test_nothing_is_filled_in_without_boxes_or_where_nobody_asked():
     with pytest.raises(UserError, match=r"network\.reach.*no boxes"):
         filled(("*", False))
-    plain = Recipe(name="t", when="t", stages=(Stage(name="s"),))
+    plain = Recipe(name="t", description="t", stages=(Stage(name="s"),))
     assert fill_class_band_limits(plain, data_of()) is plain
 
 

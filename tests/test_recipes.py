@@ -11,8 +11,8 @@ def test_every_shipped_recipe_is_sound_and_says_when_to_use_it():
     for name in shipped_recipes():
         recipe = read_recipe(name)
         assert recipe.name == name
-        assert len(recipe.when) > 20
-        assert all(stage.says for stage in recipe.stages)
+        assert len(recipe.description) > 20
+        assert all(stage.description for stage in recipe.stages)
 
 
 def test_a_file_is_read_by_its_path_with_a_mark_and_changes(tmp_path):

@@ -41,13 +41,13 @@ WINDOWS = [
 
 
 def test_section_2_the_input():
-    front = read_recipe("rfcx").front
-    assert (front.sample_rate, front.bands, front.hop) == (32_000, 128, 512)
-    assert (front.n_fft, front.low, front.high) == (2048, 20, 16_000)
-    assert front.image == 60
-    assert front.frames_of(60) == 3751
+    front = read_recipe("rfcx").features
+    assert (front.sample_rate, front.n_mels, front.hop_length) == (32_000, 128, 512)
+    assert (front.n_fft, front.fmin, front.fmax) == (2048, 20, 16_000)
+    assert front.segment == 60
+    assert front.n_frames(60) == 3751
     for stage in read_recipe("rfcx").stages:
-        assert (stage.masks.chance, stage.masks.frames, stage.masks.bands) == (0.5, 40, 30)
+        assert (stage.masks.probability, stage.masks.max_frames, stage.masks.max_bands) == (0.5, 40, 30)
 
 
 def test_section_3_the_network():
@@ -66,46 +66,46 @@ def test_section_4_the_windows():
     windows = read_recipe("rfcx").windows
     train = window_starts(3751, windows.frames, windows.overlap)
     assert [(start, start + windows.frames) for start in train] == WINDOWS
-    scan = window_starts(3751, windows.frames, windows.scan_overlap)
+    scan = window_starts(3751, windows.frames, windows.inference_overlap)
     assert scan == [256 * i for i in range(14)]
 
 
 def test_section_5_the_crops():
     stage = read_recipe("rfcx").stages[0]
-    assert (stage.sample, stage.start, stage.pseudo) == ("crops", None, None)
+    assert (stage.sample, stage.init_from, stage.pseudo) == ("crops", None, None)
     assert stage.absent_crops == 30
-    assert stage.shifts == (32, 64, 128, 256)
-    assert stage.loss.balance
+    assert stage.crop_shifts == (32, 64, 128, 256)
+    assert stage.loss.class_weights
     assert stage.loss.unknown == "absent"  # all-zero labels
-    assert (stage.mixup, stage.last_mixup) == (0.1, 0)
-    assert (stage.rate, stage.cosine, stage.epochs, stage.batch) == (1e-3, 10, 50, 64)
-    assert stage.accumulate == 1
+    assert (stage.mixup, stage.manifold_mixup) == (0.1, 0)
+    assert (stage.lr, stage.cosine_t_max, stage.epochs, stage.batch_size) == (1e-3, 10, 50, 64)
+    assert stage.grad_accum_steps == 1
 
 
 def test_section_6_the_masked_stage():
     stage = read_recipe("rfcx").stages[1]
-    assert (stage.sample, stage.start, stage.pseudo) == ("recordings", "crops", None)
-    assert (stage.loss.unknown, stage.loss.reduce) == ("masked", "positives")
-    assert not stage.loss.balance
-    assert (stage.mixup, stage.last_mixup, stage.loss.pull) == (0, 0, None)
-    assert (stage.rate, stage.cosine, stage.epochs, stage.batch) == (3e-4, 5, 5, 32)
+    assert (stage.sample, stage.init_from, stage.pseudo) == ("recordings", "crops", None)
+    assert (stage.loss.unknown, stage.loss.reduction) == ("masked", "positives")
+    assert not stage.loss.class_weights
+    assert (stage.mixup, stage.manifold_mixup, stage.loss.unlabelled_target) == (0, 0, None)
+    assert (stage.lr, stage.cosine_t_max, stage.epochs, stage.batch_size) == (3e-4, 5, 5, 32)
 
 
 def test_section_7_the_taught_stage():
     stage = read_recipe("rfcx").stages[2]
-    assert (stage.sample, stage.start) == ("recordings", "crops")
-    assert (stage.pseudo.teacher, stage.pseudo.threshold, stage.pseudo.hard) == (
+    assert (stage.sample, stage.init_from) == ("recordings", "crops")
+    assert (stage.pseudo.teacher, stage.pseudo.threshold, stage.pseudo.negative_threshold) == (
         "masked",
         0.5,
         0.01,
     )
-    assert (stage.pseudo.by, stage.pseudo.values) == ("mean", "hard")
+    assert (stage.pseudo.aggregation, stage.pseudo.targets) == ("mean", "hard")
     assert stage.pseudo.cycles in (2, 3)
-    assert (stage.loss.unknown, stage.loss.reduce, stage.loss.soft) == ("masked", "positives", 0.5)
-    assert not stage.loss.balance  # class weights hurt there
-    assert (stage.mixup, stage.last_mixup) == (0, 0.1)
-    assert (stage.rate, stage.cosine, stage.epochs) == (3e-4, 5, 5)
-    assert (stage.batch, stage.accumulate) == (8, 4)
+    assert (stage.loss.unknown, stage.loss.reduction, stage.loss.soft_weight) == ("masked", "positives", 0.5)
+    assert not stage.loss.class_weights  # class weights hurt there
+    assert (stage.mixup, stage.manifold_mixup) == (0, 0.1)
+    assert (stage.lr, stage.cosine_t_max, stage.epochs) == (3e-4, 5, 5)
+    assert (stage.batch_size, stage.grad_accum_steps) == (8, 4)
 
 
 def test_section_8_five_folds():
@@ -157,7 +157,7 @@ def boxes_of(tables):
 def draw_cells(boxes, recordings, keep=lambda said: True):
     """(recordings, 8, 24): value and weight."""
     recipe = read_recipe("rfcx")
-    grid = recipe.front.grid_of(0.0, 60.0)
+    grid = recipe.features.time_grid(0.0, 60.0)
     starts = window_starts(3751, recipe.windows.frames, recipe.windows.overlap)
     found = [
         window_targets(filter(keep, boxes.get(one, ())), grid, starts, 512, SPECIES)

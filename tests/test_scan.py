@@ -85,7 +85,7 @@ def test_a_net_in_training_is_scanned_without_dropout_or_batch_statistics(net, p
 def test_the_recipes_rows_are_32_frames_and_118_a_minute():
     assert unit_of(32, 512, 256) == 32
     assert unit_of(32, 512, 49) == 1
-    grid = score_grid(MelConfig().grid_of(0.0, 60.0), 32)
+    grid = score_grid(MelConfig().time_grid(0.0, 60.0), 32)
     assert grid.frames == 118
     assert grid.hop == pytest.approx(32 * 60 / 3751)
 
@@ -112,7 +112,7 @@ def test_at_a_seam_the_higher_row_wins():
 @pytest.mark.parametrize("unit", [32, 1])
 def test_no_moment_of_a_long_recording_is_left_without_a_score(duration, unit):
     front = MelConfig()
-    grids = [front.grid_of(start, stop) for start, stop in front.images_of(duration)]
+    grids = [front.time_grid(start, stop) for start, stop in front.segments(duration)]
     parts = [np.ones((score_grid(g, unit).frames, 1), dtype=np.float32) for g in grids]
     whole, grid = stitch_segments(parts, grids, unit)
     assert whole.all()
@@ -122,7 +122,7 @@ def test_no_moment_of_a_long_recording_is_left_without_a_score(duration, unit):
 
 def test_a_call_is_found_where_it_was_heard_in_every_image():
     front = MelConfig()
-    grids = [front.grid_of(start, stop) for start, stop in front.images_of(200.0)]
+    grids = [front.time_grid(start, stop) for start, stop in front.segments(200.0)]
     for moment in (3.0, 59.0, 61.0, 130.0, 199.5):
         parts = []
         for image in grids:

@@ -19,14 +19,14 @@ from antpitta.train.task import TrainTask
 
 FABRIC = Fabric(accelerator="cpu", devices=1)
 STAGE = Stage(
-    name="s", sample="known", solver="lbfgs", decay=0.1, masks=MaskConfig(chance=0.0),
-    loss=LossConfig(on="boxes", reduce="both"),
+    name="s", sample="known", optimizer="lbfgs", weight_decay=0.1, masks=MaskConfig(probability=0.0),
+    loss=LossConfig(on="boxes", reduction="both"),
 )  # fmt: skip
 RECIPE = Recipe(
     name="t",
-    when="t",
-    front=MelConfig(sample_rate=8000, n_fft=256, hop=80, bands=32, low=50.0, high=4000.0, image=2.0),
-    windows=WindowConfig(frames=64, overlap=0, scan_overlap=0),
+    description="t",
+    features=MelConfig(sample_rate=8000, n_fft=256, hop_length=80, n_mels=32, fmin=50.0, fmax=4000.0, segment=2.0),
+    windows=WindowConfig(frames=64, overlap=0, inference_overlap=0),
     network=Network(
         backbone="test_efficientnet", pretrained=False, frozen=True, heights="each", centre=True,
         reduction=8, smooth=3,
@@ -91,12 +91,12 @@ def test_the_head_is_that_of_a_plain_regression(material, wccn, centre):
         logit = (features * head[column, :-1]).sum(axis=1) + head[column, -1]
         loss = (weight * np.logaddexp(0, np.where(present, -logit, logit))).sum()
         error = weight * (1 / (1 + np.exp(-logit)) - present)
-        slope = STAGE.decay * np.concatenate([head[:, :-1] @ metric, np.zeros((2, 1))], axis=1)
+        slope = STAGE.weight_decay * np.concatenate([head[:, :-1] @ metric, np.zeros((2, 1))], axis=1)
         for k in range(2):
             mine = column == k
             slope[k] += np.append(error[mine] @ features[mine], biased * error[mine].sum())
         size = (head[:, :-1] @ metric * head[:, :-1]).sum()
-        return loss + STAGE.decay / 2 * size, slope.ravel()
+        return loss + STAGE.weight_decay / 2 * size, slope.ravel()
 
     best = minimize(value, np.zeros(2 * (features.shape[1] + 1)), jac=True, tol=1e-10)
     bias = net.classify.bias.detach() if biased else torch.zeros(2)
@@ -123,7 +123,7 @@ def test_equal_data_give_equal_heads(material):
 def test_without_boxes_or_kept_features_there_is_nothing_to_solve(material, make_material):
     with pytest.raises(UserError, match="no box to learn from"):
         solved(make_material(RECIPE, [2.0] * 6, [], species=("a", "b")))
-    masked = STAGE.model_copy(update={"masks": MaskConfig(chance=0.5)})
+    masked = STAGE.model_copy(update={"masks": MaskConfig(probability=0.5)})
     with pytest.raises(UserError, match="frozen backbone"):
         solved(material, masked)
 
@@ -134,7 +134,7 @@ def test_without_boxes_or_kept_features_there_is_nothing_to_solve(material, make
 )
 def test_what_is_not_convex_is_not_solved(settings):
     with pytest.raises(ValueError, match="lbfgs"):
-        Stage(name="s", solver="lbfgs", **settings)
+        Stage(name="s", optimizer="lbfgs", **settings)
 
 
 def test_a_span_covers_its_steps_by_their_share():

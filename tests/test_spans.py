@@ -27,9 +27,9 @@ def data_of(*boxes):
 
 
 def recipe_of(**network):
-    front = MelConfig(hop=3200, n_fft=3200)  # ten frames a second
+    front = MelConfig(hop_length=3200, n_fft=3200)  # ten frames a second
     network = Network(spans="boxes", **network)
-    return Recipe(name="t", when="t", front=front, network=network, stages=(Stage(name="s"),))
+    return Recipe(name="t", description="t", features=front, network=network, stages=(Stage(name="s"),))
 
 
 def test_a_class_gets_the_median_length_of_its_present_boxes():

@@ -76,7 +76,7 @@ def test_no_statement_leaves_every_cell_unknown():
 
 def test_agrees_with_a_slow_twin_on_a_minute_of_random_boxes():
     rng = np.random.default_rng(11)
-    grid = MelConfig().grid_of(0.0, 60.0)
+    grid = MelConfig().time_grid(0.0, 60.0)
     starts = [463 * i for i in range(8)]
     for _ in range(200):
         start = rng.uniform(0, 59)

@@ -39,7 +39,7 @@ def collect_report(data: OpenedDataset, recipe: Recipe, folder: RunFolder) -> Ru
     cells = box_cells(
         read_scores(final / "oof_scores.parquet"), dataset.annotations, dataset.classes
     )
-    grid = recipe.front.grid_of(0.0, recipe.front.image)
+    grid = recipe.features.time_grid(0.0, recipe.features.segment)
     return RunReport(
         title=f"{folder.path.name}: {len(dataset.classes)} species",
         subtitle=f"{len(dataset.recordings)} recordings, recipe {recipe.name}",
@@ -61,7 +61,7 @@ def _stage_result(dataset: Dataset, stage: Stage, cycle: int, folder: RunFolder)
     cells = box_cells(scores, dataset.annotations, dataset.classes)
     rng = np.random.default_rng(0)
     report = evaluate_cells(cells, dataset.classes, home.name, draws=DRAWS, rng=rng)
-    says = stage.says if cycle == 1 else f"{stage.says} (cycle {cycle})"
+    says = stage.description if cycle == 1 else f"{stage.description} (cycle {cycle})"
     return StageResult(home.name, says, report)
 
 
@@ -74,7 +74,7 @@ def _examples(dataset: Dataset, recipe: Recipe, cells: pd.DataFrame) -> tuple[Ex
         ("absent, mistaken for a call", cells[~said].sort_values("score", ascending=False)),
         ("absent, passed over", cells[~said].sort_values("score")),
     ]
-    mel = LogMel(recipe.front)
+    mel = LogMel(recipe.features)
     found = []
     for title, table in ordered:
         distinct = table.drop_duplicates("species").head(SHOWN)  # not one species four times
@@ -90,9 +90,9 @@ def _example(
     stop = min(stop, start + 20.0)  # a statement about a whole recording has no shape to show
     first = max(0.0, start - MARGIN)
     last = min(recording.duration, stop + MARGIN)
-    rate = recipe.front.sample_rate
+    rate = recipe.features.sample_rate
     wave = read(recording, first, last, rate)
-    edges = band_edges(recipe.front)
+    edges = band_edges(recipe.features)
     return Example(
         title=title,
         recording=recording.id,
@@ -132,7 +132,7 @@ def _pseudo(recipe: Recipe, folder: RunFolder) -> pd.DataFrame | None:
 
 
 def _settings(recipe: Recipe) -> dict[str, str]:
-    found = {"recipe": recipe.name, "when to use it": recipe.when, "folds": str(recipe.folds)}
+    found = {"recipe": recipe.name, "when to use it": recipe.description, "folds": str(recipe.folds)}
     for room in ("front", "embedding", "windows", "network"):
         settings = getattr(recipe, room)
         for key, value in settings.model_dump().items() if settings else ():
@@ -145,10 +145,10 @@ def _settings(recipe: Recipe) -> dict[str, str]:
 
 def known_species(recipe: Recipe, data: OpenedDataset) -> str:
     """Which species the network of an embedding knows by itself; nothing where it was not asked."""
-    if recipe.embedding is None or recipe.embedding.known is None:
+    if recipe.embedding is None or recipe.embedding.class_map is None:
         return ""
     names = data.dataset.classes.names
-    strange = [name for name, own in zip(names, recipe.embedding.known, strict=True) if not own]
+    strange = [name for name, own in zip(names, recipe.embedding.class_map, strict=True) if not own]
     left = f", not {', '.join(strange)}" if strange else ""
     told = f"{Path(recipe.embedding.model).name} knows {len(names) - len(strange)} of these"
     return f"{told} {len(names)} species by itself{left}."
@@ -162,7 +162,7 @@ def _needs(recipe: Recipe) -> str:
     return (
         f"This model needs a file that it does not hold: the network {Path(made.model).name} that "
         f"makes its embeddings (tensor {tensors}, content "
-        f"{made.content}). It is looked for as {made.model}, and in the places that the "
+        f"{made.model_digest}). It is looked for as {made.model}, and in the places that the "
         f"environment variable {PLACES} lists; any other file is refused."
     )
 

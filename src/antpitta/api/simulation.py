@@ -130,10 +130,10 @@ def demo(
     if home.exists() and any(home.iterdir()):
         raise UserError(f"{home}: is not empty; remove it, or choose another folder with --out")
     made = simulate_callers(home / "data", plan)
-    voice.say(f"simulated {made.train} training and {made.test} test recordings in {made.data}")
+    voice.message(f"simulated {made.train} training and {made.test} test recordings in {made.data}")
     data = open_data(home / "data")
     checked = check(data, picture=home / "supervision.png")
-    voice.say(f"checked: {checked.summary}")
+    voice.message(f"checked: {checked.summary}")
     run = train(data, "demo", home / "run", changes=changes, voice=voice)
     truth = home / "data" / "test_truth.csv"
     reports = []
@@ -145,7 +145,7 @@ def demo(
             model,
             [home / "data" / "test"],
             found,
-            tick=lambda done, total, speed, name=stage.name: voice.tick(  # type: ignore[misc]
+            tick=lambda done, total, speed, name=stage.name: voice.update(  # type: ignore[misc]
                 f"{name} on the test recordings", done, total, float("nan")
             ),
         )

@@ -79,9 +79,9 @@ def train(
     build_fabric(engine)  # a mistake is told before the folder is claimed
     folder = RunFolder(Path(out))
     folder.begin(_config(data, chosen), resume=resume)
-    voice.say(_counts(data))
+    voice.message(_counts(data))
     if known := known_species(chosen, data):
-        voice.say(known)
+        voice.message(known)
     train_stages(data.dataset, chosen, folder, voice, engine)
     story = collect_report(data, chosen, folder)
     run = chosen, folder
@@ -196,11 +196,11 @@ def export_stage(
     states = [load_tensors(home / name)[0] for name in _weights(recipe)]
     exported = export_networks(
         *(data.dataset, recipe, states, folder.folds(), scores),
-        lambda done, total: voice.tick("exporting", done, total, float("nan")),
+        lambda done, total: voice.update("exporting", done, total, float("nan")),
     )
     for one in exported.figures[1:]:
         told = "kept" if one.kept else "left out of the model"
-        voice.say(f"{one.name}: macro AP {one.macro_ap:.4f}, {one.loss:+.4f} lost; {told}")
+        voice.message(f"{one.name}: macro AP {one.macro_ap:.4f}, {one.loss:+.4f} lost; {told}")
     return exported
 
 

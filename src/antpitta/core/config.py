@@ -40,11 +40,11 @@ class WindowConfig(FrozenConfig):
 
     frames: Count = 512
     overlap: int = Field(49, ge=0)  # training and pseudo labels
-    scan_overlap: int = Field(256, ge=0)  # prediction
+    inference_overlap: int = Field(256, ge=0)  # prediction
 
     @model_validator(mode="after")
     def _windows_advance(self) -> Self:
-        if max(self.overlap, self.scan_overlap) >= self.frames:
+        if max(self.overlap, self.inference_overlap) >= self.frames:
             raise ValueError(f"an overlap of {self.frames} frames or more never advances")
         return self
 
@@ -87,34 +87,34 @@ class OverlayConfig(FrozenConfig):
     """Copies of the recordings with validated calls laid over absent boxes (train/overlays.py)."""
 
     copies: int = Field(0, ge=0)  # of each recording; 0: none
-    chance: Share = 0.5  # that an absent box receives a call
-    gain: float = Field(6.0, ge=0)  # dB, at most, that a call is made louder or quieter
+    probability: Share = 0.5  # that an absent box receives a call
+    max_gain: float = Field(6.0, ge=0)  # dB, at most, that a call is made louder or quieter
 
 
 class Recipe(FrozenConfig):
     """A whole run."""
 
     name: str
-    when: str  # one line: when to use it
+    description: str  # one line: when to use it
     seed: int = 1  # of what is learnt
-    deal: int = 1  # the seed that deals folds and lays calls over copies
+    split_seed: int = 1  # the seed that deals folds and lays calls over copies
     folds: int = Field(5, ge=2)
-    front: MelConfig = MelConfig()
+    features: MelConfig = MelConfig()
     windows: WindowConfig = WindowConfig()
     network: Network = Network()
-    paste: OverlayConfig = OverlayConfig()
+    overlay: OverlayConfig = OverlayConfig()
     stages: tuple[Stage, ...]
     embedding: EmbeddingConfig | None = None  # with it ``front`` draws the report's examples only
 
     @property
-    def drawing(self) -> FeatureConfig:
+    def feature_config(self) -> FeatureConfig:
         """What sound becomes before the network of this recipe."""
-        return self.embedding or self.front
+        return self.embedding or self.features
 
     @property
-    def knows(self) -> bool:
+    def has_zero_shot(self) -> bool:
         """Whether the last numbers of a vector are a network's own logits, one a species."""
-        return self.embedding is not None and self.embedding.known is not None
+        return self.embedding is not None and self.embedding.class_map is not None
 
     @model_serializer(mode="wrap")
     def _say_what_there_is(self, say: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Recipe(FrozenConfig):
             return self
         if network.reduction or network.weights or network.heights != "mean":
             raise ValueError("an embedding has no reduction, heights or weights; leave them out")
-        if masked := [stage.name for stage in self.stages if stage.masks.chance]:
+        if masked := [stage.name for stage in self.stages if stage.masks.probability]:
             raise ValueError(
                 f"an embedding cannot be masked; set stages.{masked[0]}.masks.chance = 0"
             )
@@ -145,7 +145,7 @@ class Recipe(FrozenConfig):
     def _stages_follow(self) -> Self:
         done: list[str] = []
         for stage in self.stages:
-            wanted = [stage.start, stage.pseudo.teacher if stage.pseudo else None]
+            wanted = [stage.init_from, stage.pseudo.teacher if stage.pseudo else None]
             for name in wanted:
                 if name is not None and name not in done:
                     raise ValueError(f"stage {stage.name!r} needs {name!r}, which is not before it")

@@ -36,7 +36,7 @@ class FeatureConfig(FrozenConfig):
     """What sound becomes before a network learns from it: rows of numbers, one a frame."""
 
     sample_rate: Count
-    image: Positive  # seconds; a longer recording is several images
+    segment: Positive  # seconds; a longer recording is several images
 
     @property
     @abstractmethod
@@ -45,26 +45,26 @@ class FeatureConfig(FrozenConfig):
 
     @property
     @abstractmethod
-    def least(self) -> float:
+    def min_duration(self) -> float:
         """Seconds that make an image of their own, where they follow a whole one."""
 
     @abstractmethod
-    def frames_of(self, seconds: float) -> int:
+    def n_frames(self, seconds: float) -> int:
         """How many frames a stretch of ``seconds`` gives."""
 
-    def rate_for(self, recorded: int) -> int:
+    def read_rate(self, recorded: int) -> int:
         """At which rate a recording of ``recorded`` samples a second is to be read."""
         return self.sample_rate
 
-    def images_of(self, duration: float) -> list[tuple[float, float]]:
+    def segments(self, duration: float) -> list[tuple[float, float]]:
         """(start, stop) in seconds of each image of a recording; a remainder is left out."""
-        starts = [i * self.image for i in range(int(duration // self.image) + 1)]
-        cuts = [(start, min(start + self.image, duration)) for start in starts]
-        return [cut for cut in cuts if cut[1] - cut[0] >= self.least] or [(0.0, duration)]
+        starts = [i * self.segment for i in range(int(duration // self.segment) + 1)]
+        cuts = [(start, min(start + self.segment, duration)) for start in starts]
+        return [cut for cut in cuts if cut[1] - cut[0] >= self.min_duration] or [(0.0, duration)]
 
-    def grid_of(self, start: float, stop: float) -> TimeGrid:
+    def time_grid(self, start: float, stop: float) -> TimeGrid:
         """The frames of one image, as the recipe counts them: ``int(frames * t / seconds)``."""
-        frames = self.frames_of(stop - start)
+        frames = self.n_frames(stop - start)
         return TimeGrid(hop=(stop - start) / frames, frames=frames, start=start)
 
 
@@ -73,18 +73,18 @@ class MelConfig(FeatureConfig):
 
     sample_rate: Count = 32_000
     n_fft: Count = 2048  # samples
-    hop: Count = 512  # samples
-    bands: Count = 128
-    low: float = Field(20.0, ge=0)
-    high: Positive = 16_000.0
-    range: Positive = 80.0  # dB below the loudest cell that are kept
-    image: Positive = 60.0
+    hop_length: Count = 512  # samples
+    n_mels: Count = 128
+    fmin: float = Field(20.0, ge=0)
+    fmax: Positive = 16_000.0
+    top_db: Positive = 80.0  # dB below the loudest cell that are kept
+    segment: Positive = 60.0
 
     @model_validator(mode="after")
     def _band_is_heard(self) -> Self:
-        if not self.low < self.high <= self.sample_rate / 2:
+        if not self.fmin < self.fmax <= self.sample_rate / 2:
             raise ValueError(
-                f"low {self.low} < high {self.high} <= {self.sample_rate / 2} must hold"
+                f"low {self.fmin} < high {self.fmax} <= {self.sample_rate / 2} must hold"
             )
         return self
 
@@ -94,15 +94,15 @@ class MelConfig(FeatureConfig):
         return _digest({**self.model_dump(), "drawing": DRAWING})
 
     @property
-    def least(self) -> float:
+    def min_duration(self) -> float:
         """A frame: less is not seen by anyone."""
-        return self.hop / self.sample_rate
+        return self.hop_length / self.sample_rate
 
-    def frames_of(self, seconds: float) -> int:
+    def n_frames(self, seconds: float) -> int:
         """How many frames a stretch of ``seconds`` gives: frames are centred, so one more."""
-        return round(seconds * self.sample_rate) // self.hop + 1
+        return round(seconds * self.sample_rate) // self.hop_length + 1
 
-    def rate_for(self, recorded: int) -> int:
+    def read_rate(self, recorded: int) -> int:
         """The recording's own rate, where the frames fall on whole samples of it.
 
         The transform then costs less than resampling would.
@@ -110,9 +110,9 @@ class MelConfig(FeatureConfig):
         >>> [Front().rate_for(rate) for rate in (16_000, 44_100, 48_000, 96_000)]
         [16000, 32000, 48000, 32000]
         """
-        whole = all(recorded * size % self.sample_rate == 0 for size in (self.hop, self.n_fft))
+        whole = all(recorded * size % self.sample_rate == 0 for size in (self.hop_length, self.n_fft))
         even = recorded * self.n_fft // self.sample_rate % 2 == 0  # a frame's middle is a sample
-        heard = 2 * self.low < recorded <= WIDEST * self.sample_rate
+        heard = 2 * self.fmin < recorded <= WIDEST * self.sample_rate
         return recorded if whole and even and heard else self.sample_rate
 
 
@@ -138,21 +138,21 @@ class EmbeddingConfig(FeatureConfig):
     # the tensor taken, or several; None: the network's first output
     output: str | tuple[str, ...] | None = None
     time_axis: int | None = Field(None, ge=1)  # of those that are more than a vector
-    kept: Positive | None = None  # seconds in the middle of those taken; None: a step
-    content: str | None = None  # a hash of the file: any other file is refused
+    kept_seconds: Positive | None = None  # seconds in the middle of those taken; None: a step
+    model_digest: str | None = None  # a hash of the file: any other file is refused
     labels: str | None = BESIDE  # a file that names the classes of the first output; None: not used
     # for each species the places of its classes in that output, which has ``classes``; both are
-    known: tuple[tuple[int, ...], ...] | None = None  # filled in when training begins
-    classes: Count | None = None
-    image: Positive = 60.0
+    class_map: tuple[tuple[int, ...], ...] | None = None  # filled in when training begins
+    n_model_classes: Count | None = None
+    segment: Positive = 60.0
 
     @model_validator(mode="after")
     def _all_sound_is_heard(self) -> Self:
-        if not self.step <= self.seconds <= self.image:
+        if not self.step <= self.seconds <= self.segment:
             raise ValueError(
-                f"step {self.step} <= seconds {self.seconds} <= image {self.image} must hold"
+                f"step {self.step} <= seconds {self.seconds} <= image {self.segment} must hold"
             )
-        kept = self.step if self.kept is None else self.kept
+        kept = self.step if self.kept_seconds is None else self.kept_seconds
         if not self.step <= kept <= self.seconds:
             raise ValueError(f"step {self.step} <= kept {kept} <= seconds {self.seconds} must hold")
         if kept > self.step and self.time_axis is None:
@@ -176,29 +176,29 @@ class EmbeddingConfig(FeatureConfig):
         return self.output if isinstance(self.output, tuple) else (self.output,)
 
     @property
-    def together(self) -> int:
+    def frames_per_window(self) -> int:
         """How many frames are made of one stretch."""
-        return 1 if self.kept is None else int(self.kept / self.step + 1e-6)
+        return 1 if self.kept_seconds is None else int(self.kept_seconds / self.step + 1e-6)
 
     @property
     def digest(self) -> str:
         """What cached vectors are keyed by: the file's content counts, its name does not."""
-        if self.content is None:
+        if self.model_digest is None:
             raise ValueError("the network's file was not looked at yet")
         return _digest({**self.model_dump(exclude={"model", "labels"}), "embedding": EMBEDDING})
 
     @property
-    def least(self) -> float:
+    def min_duration(self) -> float:
         """What the network takes: less would have to be filled up with silence."""
         return self.seconds
 
-    def frames_of(self, seconds: float) -> int:
+    def n_frames(self, seconds: float) -> int:
         """How many frames: they share the stretch evenly, each about ``step`` long."""
         return max(1, round(seconds / self.step))
 
-    def images_of(self, duration: float) -> list[tuple[float, float]]:
+    def segments(self, duration: float) -> list[tuple[float, float]]:
         """(start, stop) of each image; a short remainder belongs to the last one."""
-        cuts = super().images_of(duration)
+        cuts = super().segments(duration)
         return [*cuts[:-1], (cuts[-1][0], duration)]
 
 

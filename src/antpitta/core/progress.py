@@ -8,5 +8,5 @@ from dataclasses import dataclass
 class Progress:
     """Whom a run tells how far it is."""
 
-    say: Callable[[str], None]
-    tick: Callable[[str, int, int, float], None]  # what, done, of how many, loss
+    message: Callable[[str], None]
+    update: Callable[[str, int, int, float], None]  # what, done, of how many, loss

@@ -12,7 +12,7 @@ class TimeGrid:
     frames: int
     start: float = 0.0  # seconds, on the recording's own clock
 
-    def rows(self, start: float, stop: float) -> slice:
+    def frames_by_centre(self, start: float, stop: float) -> slice:
         """The frames whose centre lies in the half-open interval ``[start, stop)``.
 
         An interval too short to cover a centre still gets the frame it falls in,
@@ -29,7 +29,7 @@ class TimeGrid:
             last = first + 1
         return slice(min(max(first, 0), self.frames), min(max(last, 0), self.frames))
 
-    def touched(self, start: float, stop: float) -> slice:
+    def overlapping_frames(self, start: float, stop: float) -> slice:
         """The frames from the one that holds ``start`` up to the one that holds ``stop``.
 
         The recipe's own rule, ``int(frames * t / duration)`` at both ends: coarser than

@@ -66,7 +66,7 @@ def resolve_embedding(recipe: Recipe) -> Recipe:
     told: dict[str, Any] = {"content": content_key(find_embedding_model(own))}
     known = KNOWN.get(own.model)
     if known and own.output is None:
-        kept = max(own.step, own.kept or known.kept)
+        kept = max(own.step, own.kept_seconds or known.kept)
         told |= {"output": known.output, "time_axis": known.time_axis, "kept": kept}
     return recipe.model_copy(update={"embedding": own.model_copy(update=told)})
 
@@ -79,14 +79,14 @@ def find_embedding_model(embedding: EmbeddingConfig) -> Path:
     there = [path for path in _places(embedding.model) if path.is_file()]
     if not there:
         raise UserError(f"embedding.model {embedding.model}: {_remedy(embedding.model)}")
-    if embedding.content is None:
+    if embedding.model_digest is None:
         return there[0]
     for path in there:
-        if content_key(path) == embedding.content:
+        if content_key(path) == embedding.model_digest:
             return path
     raise UserError(
         f"{there[0]}: is not the network that this model was trained on (its content is not "
-        f"{embedding.content[:12]}...); set {PLACES} to the path of that very file"
+        f"{embedding.model_digest[:12]}...); set {PLACES} to the path of that very file"
     )
 
 

@@ -211,13 +211,13 @@ class EmbeddingModel:
         """
         edges = np.arange(frames + 1) * (len(wave) / frames)
         wave = np.pad(wave, (0, max(0, self.samples - len(wave))))
-        first = np.arange(0, frames, self.embedding.together)
+        first = np.arange(0, frames, self.embedding.frames_per_window)
         middle = (edges[first] + edges[[*first[1:], frames]]) / 2
         start = np.rint(middle - self.samples / 2).astype(np.int64)
         start = start.clip(0, len(wave) - self.samples)
         distinct, which = np.unique(start, return_inverse=True)
         found = [self._hear(wave[at : at + self.samples]) for at in distinct]
-        run = which.repeat(self.embedding.together)[:frames]
+        run = which.repeat(self.embedding.frames_per_window)[:frames]
         spans = np.stack([edges[:-1], edges[1:]], axis=1) - distinct[run, None]
         vectors = [
             np.concatenate([_mean(cells, span / self.samples) for cells in found[i]])
@@ -231,7 +231,7 @@ class EmbeddingModel:
         """What the network gives of a stretch: each tensor as (cells, width)."""
         names, tensors = self.embedding.outputs, self._ask(wave)
         cells = [self._cells(*one) for one in zip(names, tensors, strict=False)]
-        if (known := self.embedding.known) is not None:  # their tensor is the last one asked for
+        if (known := self.embedding.class_map) is not None:  # their tensor is the last one asked for
             cells.append(self._logits(tensors[-1], known))
         return cells
 
@@ -239,10 +239,10 @@ class EmbeddingModel:
         self, tensor: NDArray[np.float32], known: tuple[tuple[int, ...], ...]
     ) -> NDArray[np.float32]:
         """The network's own logit of each species, the highest of its classes: (1, species)."""
-        if tensor.size != self.embedding.classes:
+        if tensor.size != self.embedding.n_model_classes:
             raise UserError(
                 f"{self.path}: its first output is of the shape {tensor.shape}, and the labels "
-                f"name {self.embedding.classes} classes; give its own labels as embedding.labels, "
+                f"name {self.embedding.n_model_classes} classes; give its own labels as embedding.labels, "
                 "or null"
             )
         logits = tensor.reshape(-1)
@@ -270,7 +270,7 @@ class EmbeddingModel:
     def _ask(self, wave: Wave) -> list[NDArray[np.float32]]:
         ask: RunModel | None = getattr(self._own, "ask", None)
         if ask is None:
-            own = () if self.embedding.known is None else (None,)
+            own = () if self.embedding.class_map is None else (None,)
             outputs = (*self.embedding.outputs, *own)
             ask = self._own.ask = open_embedding_model(
                 self.path, self.samples, outputs, self.threads

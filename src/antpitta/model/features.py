@@ -38,7 +38,7 @@ class FeatureExtractor:
 
     def whole(self, recording: Recording, read: Read) -> FeatureArray:
         """The picture of a recording: its images end to end, (frames, width)."""
-        images = self.drawing.images_of(recording.duration)
+        images = self.drawing.segments(recording.duration)
         return np.concatenate([self.image(recording, *cut, read) for cut in images])
 
     def image(self, recording: Recording, start: float, stop: float, read: Read) -> FeatureArray:
@@ -47,12 +47,12 @@ class FeatureExtractor:
         Sound that ends before its header says it does is filled up with silence. Raises NoVector
         where the network of an embedding gives what is no number.
         """
-        rate = self.drawing.rate_for(recording.sample_rate)
+        rate = self.drawing.read_rate(recording.sample_rate)
         need = round((stop - start) * rate)
         wave = read(recording, start, stop, rate)[:need]
         if len(wave) < need:
             wave = np.pad(wave, (0, need - len(wave)))
-        found = self.draw(wave, self.drawing.frames_of(stop - start), rate)
+        found = self.draw(wave, self.drawing.n_frames(stop - start), rate)
         sound = np.isfinite(found).all(axis=1)
         if not sound.all():
             at = start + int(sound.argmin()) * (stop - start) / len(found)
@@ -71,13 +71,13 @@ def build_feature_extractor(recipe: Recipe, network: Path | None = None) -> Feat
     if recipe.embedding is None:
         from antpitta.sound.mel import LogMel, mel_features
 
-        front = recipe.front
+        front = recipe.features
         mel_at = cache(partial(LogMel, front))
 
         def draw(wave: Wave, frames: int, rate: int) -> FeatureArray:
             return mel_features(wave, mel_at(rate), frames)
 
-        return FeatureExtractor(front, front.bands, draw)
+        return FeatureExtractor(front, front.n_mels, draw)
     if network is None:
         raise ValueError("the file of the embedding's network was not handed in")
     embedder = EmbeddingModel(recipe.embedding, network)

@@ -38,7 +38,7 @@ ALIGNED = 32  # frames; the coarsest step of a usual backbone
 class InferenceConfig:
     """How to listen: in what pieces, by what arithmetic, on how many cores."""
 
-    scan: InferenceMode = "whole"
+    mode: InferenceMode = "whole"
     precision: Precision = "auto"
     workers: int = 1
 

@@ -100,13 +100,13 @@ def masked_loss(
     gain = -softplus(-logits)  # log sigmoid
     alarm = softplus(logits)  # -log(1 - sigmoid)
     # (1 - p) ** focal by way of the logarithm: the power's own gradient at p = 1 is infinite.
-    miss = -gain * (-loss.focal * alarm).exp() if loss.focal else -gain
+    miss = -gain * (-loss.focal_gamma * alarm).exp() if loss.focal_gamma else -gain
     total = _of_heard(heard, all_heard, miss, alarm, scale, loss)
     if taught is not None and all_taught is not None:
-        total = total + loss.soft * _of_taught(taught, all_taught, miss, alarm, loss)
-    if loss.pull is not None:
-        pulled = (loss.pull * -gain + (1 - loss.pull) * alarm) * (~known).to(logits.dtype)
-        total = total + loss.pull_weight * pulled.sum() / _at_least_some((~all_known).sum())
+        total = total + loss.soft_weight * _of_taught(taught, all_taught, miss, alarm, loss)
+    if loss.unlabelled_target is not None:
+        pulled = (loss.unlabelled_target * -gain + (1 - loss.unlabelled_target) * alarm) * (~known).to(logits.dtype)
+        total = total + loss.unlabelled_weight * pulled.sum() / _at_least_some((~all_known).sum())
     return total
 
 
@@ -120,19 +120,19 @@ def _of_heard(
 ) -> Tensor:
     present = (heard.positive * miss * scale).sum()
     absent = (heard.negative * alarm * scale).sum()
-    if loss.reduce in ("positives", "both"):
+    if loss.reduction in ("positives", "both"):
         present = present / _at_least_some(whole.positive.sum())
-    if loss.reduce == "both":
+    if loss.reduction == "both":
         absent = absent / _at_least_some(whole.negative.sum())
     total = present + absent
-    return total / _at_least_some(whole.weight.sum()) if loss.reduce == "cells" else total
+    return total / _at_least_some(whole.weight.sum()) if loss.reduction == "cells" else total
 
 
 def _of_taught(
     taught: CellTargets, whole: CellTargets, miss: Tensor, alarm: Tensor, loss: LossConfig
 ) -> Tensor:
     soft = (taught.positive * miss + taught.negative * alarm).sum()
-    return soft if loss.reduce == "sum" else soft / _at_least_some(whole.weight.sum())
+    return soft if loss.reduction == "sum" else soft / _at_least_some(whole.weight.sum())
 
 
 def _known(heard: CellTargets, taught: CellTargets | None) -> Tensor:

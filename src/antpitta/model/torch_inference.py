@@ -64,7 +64,7 @@ class TorchBackend:
         )
         self.unit = self.nets[0].stride
         if windows is not None:
-            self.unit = unit_of(self.unit, windows.frames, windows.scan_overlap)
+            self.unit = unit_of(self.unit, windows.frames, windows.inference_overlap)
 
     def hear(self, seen: Picture) -> list[Floats]:
         """Framewise probabilities of an image (frames, bands): (rows, classes) of each network."""
@@ -86,7 +86,7 @@ class TorchBackend:
         pictures = FeatureStore(pixels, np.array([len(seen)], dtype=np.int64))
         frames, overlap = padded_length(len(seen), self.whole, net.stride), 0
         if self.windows is not None:
-            frames, overlap = self.windows.frames, self.windows.scan_overlap
+            frames, overlap = self.windows.frames, self.windows.inference_overlap
         only = np.array([0], dtype=np.int64)
         batch = scan_batch(frames, self.device.type)
         return scan(net, pictures, only, frames, overlap, batch, precision=self._precision)[0]
@@ -104,7 +104,7 @@ def build_nets(
     """
     nets = []
     for state in states:
-        net = SedNet(recipe.network, classes, bands=width, known=recipe.knows, empty=True)
+        net = SedNet(recipe.network, classes, bands=width, known=recipe.has_zero_shot, empty=True)
         net.load_state_dict(state)
         nets.append(net.eval())
     return nets

@@ -94,14 +94,14 @@ def open_backend(
     Raises UserMistake where there is none for the precision asked for, and for the weights of
     another version's network.
     """
-    windows = hearing.scan == "windows" or recipe.network.backbone == EMBEDDING_BACKBONE
-    if hearing.scan == "windows" and hearing.precision not in ("auto", "f32"):
+    windows = hearing.mode == "windows" or recipe.network.backbone == EMBEDDING_BACKBONE
+    if hearing.mode == "windows" and hearing.precision not in ("auto", "f32"):
         raise UserError(
             f"--precision {hearing.precision}: --scan windows is the exact mode and computes in "
             "float32; leave one of the two out"
         )
     gpu = has_gpu()
-    precision = resolve_precision(hearing.precision, hearing.scan, model)
+    precision = resolve_precision(hearing.precision, hearing.mode, model)
     exported = None if windows or gpu else model.networks.get(KINDS[precision])
     if exported is not None:
         kind = "f32" if precision == "int8" else precision
@@ -117,7 +117,7 @@ def open_backend(
             f"{model.path}: its weights do not fit the network of its recipe as this version of "
             "antpitta builds it; train the model again"
         ) from None
-    whole = recipe.drawing.frames_of(recipe.drawing.image)
+    whole = recipe.feature_config.n_frames(recipe.feature_config.segment)
     return TorchBackend(nets, whole, recipe.windows if windows else None, half=precision == "bf16")
 
 
@@ -155,7 +155,7 @@ class ModelPredictor:
         own = list(zip(*parts, strict=True))  # of each net, its images
         presence = np.mean([np.max([p.max(axis=0) for p in one], axis=0) for one in own], axis=0)
         means: list[Floats] = [np.mean(of_image, axis=0) for of_image in parts]
-        grids = [self.pen.drawing.grid_of(*cut) for cut in cuts]
+        grids = [self.pen.drawing.time_grid(*cut) for cut in cuts]
         value, grid = stitch_segments(means, grids, self.engine.unit)
         return ModelPrediction(presence.astype(np.float32), value, grid)
 
@@ -190,7 +190,7 @@ class CachedFeatureExtractor(FeatureExtractor):
 
     def image(self, recording: Recording, start: float, stop: float, read: Read) -> FeatureArray:
         """Cut from the whole recording's drawing, made where the cache has none."""
-        images = self.drawing.images_of(recording.duration)
+        images = self.drawing.segments(recording.duration)
         path: Path | None = getattr(self.last, "path", None)
         if path != recording.path:
             plain = FeatureExtractor(self.drawing, self.width, self.draw)
@@ -198,9 +198,9 @@ class CachedFeatureExtractor(FeatureExtractor):
                 [recording], self.drawing.digest, lambda one: plain.whole(one, read)
             )
             self.last.path = recording.path
-        frames = [self.drawing.frames_of(b - a) for a, b in images]
+        frames = [self.drawing.n_frames(b - a) for a, b in images]
         first = sum(frames[: images.index((start, stop))])
-        return np.array(self.last.drawn[first : first + self.drawing.frames_of(stop - start)])
+        return np.array(self.last.drawn[first : first + self.drawing.n_frames(stop - start)])
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class Predictor:
         self.listeners = []
         for part in bundle.parts() or [bundle]:
             recipe = parse_recipe(part.recipe, str(part.path))
-            key = recipe.drawing.digest
+            key = recipe.feature_config.digest
             if key not in pens:
                 network = find_embedding_model(recipe.embedding) if recipe.embedding else None
                 pen = build_feature_extractor(recipe, network)
@@ -242,7 +242,7 @@ class Predictor:
         found = []
         for pen in {id(one.pen): one.pen for one in self.listeners}.values():
             mine = tuple(i for i, one in enumerate(self.listeners) if one.pen is pen)
-            cuts = pen.drawing.images_of(recording.duration)
+            cuts = pen.drawing.segments(recording.duration)
             if isinstance(
                 pen, CachedFeatureExtractor
             ):  # it draws the whole recording for any image of it

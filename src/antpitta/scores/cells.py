@@ -161,7 +161,7 @@ def box_cells(
         one = by_recording.get(said.recording)
         if one is None:
             continue
-        inside = one.value[one.grid.rows(said.start, min(said.stop, one.grid.end))]
+        inside = one.value[one.grid.frames_by_centre(said.start, min(said.stop, one.grid.end))]
         if not len(inside):
             continue
         for column in classes.columns(said.label):

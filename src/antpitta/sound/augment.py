@@ -47,12 +47,12 @@ def draw_spec_mask(
 
     Either both masks fall on an image or neither. None where masks never fall.
     """
-    if masks.chance == 0 or not len(cuts):
+    if masks.probability == 0 or not len(cuts):
         return None
     images, of = np.unique(cuts.image, return_inverse=True)
-    struck = rng.random(len(images)) < masks.chance
-    width = rng.integers(0, masks.frames + 1, len(images)) * struck
-    height = rng.integers(0, masks.bands + 1, len(images)) * struck
+    struck = rng.random(len(images)) < masks.probability
+    width = rng.integers(0, masks.max_frames + 1, len(images)) * struck
+    height = rng.integers(0, masks.max_bands + 1, len(images)) * struck
     left = (rng.random(len(images)) * np.maximum(lengths[images] - width, 0)).astype(np.int64)
     bottom = (rng.random(len(images)) * (bands - height)).astype(np.int64)
     return SpecMask(np.stack([left, left + width, bottom, bottom + height])[:, of])

@@ -49,8 +49,8 @@ def mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def band_edges(front: MelConfig) -> NDArray[np.float64]:
     """The corners of the triangles, in Hz: band ``i`` rises from edge i to i+1, falls to i+2."""
-    low, high = hz_to_mel(np.array([front.low, front.high]))
-    return mel_to_hz(np.linspace(low, high, front.bands + 2))
+    low, high = hz_to_mel(np.array([front.fmin, front.fmax]))
+    return mel_to_hz(np.linspace(low, high, front.n_mels + 2))
 
 
 def mel_matrix(front: MelConfig) -> NDArray[np.float64]:
@@ -88,7 +88,7 @@ class LogMel:
         rate = rate or front.sample_rate
         self.front = front
         self.n_fft = front.n_fft * rate // front.sample_rate
-        self.hop = front.hop * rate // front.sample_rate
+        self.hop = front.hop_length * rate // front.sample_rate
         matrix = mel_matrix(front)
         if rate != front.sample_rate:
             left = resampled_power(front, rate)
@@ -101,14 +101,14 @@ class LogMel:
     def __call__(self, wave: Floats, count: int | None = None) -> Floats:
         """``count`` frames, where rounding at this rate could give another number of them."""
         count = count or len(wave) // self.hop + 1
-        power = np.empty((count, self.front.bands), dtype=np.float32)
+        power = np.empty((count, self.front.n_mels), dtype=np.float32)
         done = 0
         for stretch, frames in self._stretches(wave, count):
             self._power(stretch, power[done : done + frames])
             done += frames
         np.maximum(power, 1e-10, out=power)
         decibels = np.multiply(np.log10(power, out=power), 10, out=power)
-        np.maximum(decibels, decibels.max() - self.front.range, out=decibels)
+        np.maximum(decibels, decibels.max() - self.front.top_db, out=decibels)
         return decibels
 
     def _stretches(self, wave: Floats, count: int) -> list[tuple[Floats, int]]:

@@ -29,7 +29,7 @@ def frame_targets(annotations: Iterable[Annotation], grid: TimeGrid, classes: Cl
     value = np.zeros(shape, dtype=np.float32)
     weight = np.zeros(shape, dtype=np.float32)
     for said in sorted(annotations, key=lambda said: said.present):  # later writes win
-        rows = grid.rows(said.start, said.stop)
+        rows = grid.frames_by_centre(said.start, said.stop)
         for column in classes.columns(said.label):
             value[rows, column] = said.present
             weight[rows, column] = 1.0
@@ -52,7 +52,7 @@ def window_targets(
     weight = np.zeros_like(value)
     first = np.asarray(starts)
     for said in sorted(annotations, key=lambda said: said.present):  # later writes win
-        rows = grid.touched(said.start, said.stop)
+        rows = grid.overlapping_frames(said.start, said.stop)
         if rows.start >= rows.stop:
             continue
         hit = (rows.start < first + frames) & (rows.stop > first)
@@ -90,9 +90,9 @@ class CropCenters:
         first, count = self.edges[order], counts[order]
         spot = first + rng.integers(0, count) if len(order) else first
         image, middle = self.image[spot], self.middle[spot]
-        if stage.shifts:
+        if stage.crop_shifts:
             side = 2 * rng.integers(0, 2, len(spot)) - 1
-            middle = middle + side * rng.choice(np.array(stage.shifts), len(spot))
+            middle = middle + side * rng.choice(np.array(stage.crop_shifts), len(spot))
         last = np.maximum(0, lengths[image] - frames)
         return image, np.clip(middle - frames // 2, 0, last)
 
@@ -149,7 +149,7 @@ def find_box_frames(
     edges, found = [0], []
     for mine, grid in zip(boxes, grids, strict=True):
         for said in sorted(mine, key=lambda said: said.present):
-            rows = grid.touched(said.start, said.stop)
+            rows = grid.overlapping_frames(said.start, said.stop)
             if rows.start < rows.stop:
                 columns = classes.columns(said.label)
                 found += [(rows.start, rows.stop, column, said.present) for column in columns]

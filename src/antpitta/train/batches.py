@@ -40,14 +40,14 @@ def epoch_batches(
         known = material.heard.weight[rows].any(axis=1)
         if taught is not None:
             known |= taught.weight[rows].any(axis=1)
-        groups = _deal(rng.permutation(rows[known]), stage.batch)
+        groups = _deal(rng.permutation(rows[known]), stage.batch_size)
     else:
         owner = material.owner[material.cuts.image[rows]]
         by_owner = np.argsort(owner, kind="stable")
         windows, sorted_owner = rows[by_owner], owner[by_owner]
         first, end = (np.searchsorted(sorted_owner, train, side) for side in ("left", "right"))
         place = rng.permutation(len(train))
-        order = _deal(place, stage.batch)
+        order = _deal(place, stage.batch_size)
         groups = [np.concatenate([windows[first[i] : end[i]] for i in some]) for some in order]
     make = box_batch if stage.loss.on == "boxes" else _windows
     return [make(material, group, taught) for group in groups if len(group)]
@@ -111,7 +111,7 @@ def _crop_batches(
     image, first = material.spots.draw(stage, train, frames, lengths, rng)
     heard = material.spans.tell(image, first, frames, len(material.dataset.classes))
     batches = []
-    for rows in _deal(np.arange(len(image)), stage.batch):
+    for rows in _deal(np.arange(len(image)), stage.batch_size):
         cuts = WindowIndex(image[rows], first[rows], frames)
         batches.append(Batch(cuts, Targets(heard.value[rows], heard.weight[rows])))
     return batches

@@ -94,7 +94,7 @@ def build_training_data(
     boxes = tuple(tuple(said[recording.id]) for recording in dataset.recordings)
     boxes += tuple(copy.boxes for copy in copies)
     hosts = [*range(len(dataset.recordings)), *(copy.host for copy in copies)]
-    owner, grids = _images([dataset.recordings[host] for host in hosts], recipe.drawing)
+    owner, grids = _images([dataset.recordings[host] for host in hosts], recipe.feature_config)
     lengths = np.array([grid.frames for grid in grids], dtype=np.int64)
     pixels = torch.from_numpy(np.concatenate(drawn))
     if len(pixels) != lengths.sum():
@@ -113,9 +113,9 @@ def _images(
     """Of each image, the recording's place and the grid."""
     owner, grids = [], []
     for i, recording in enumerate(recordings):
-        for start, stop in drawing.images_of(recording.duration):
+        for start, stop in drawing.segments(recording.duration):
             owner.append(i)
-            grids.append(drawing.grid_of(start, stop))
+            grids.append(drawing.time_grid(start, stop))
     return owner, grids
 
 
@@ -158,7 +158,7 @@ class FeatureCache:
 
     def of(self, net: SedNet, stage: Stage, material: TrainingData) -> Tensor | None:
         """The features of all training windows; None where they differ from epoch to epoch."""
-        changing = stage.masks.chance or stage.mixup or stage.sample == "crops"
+        changing = stage.masks.probability or stage.mixup or stage.sample == "crops"
         if not net.network.frozen or changing:
             return None
         key = _digest(net)

@@ -113,7 +113,7 @@ def prepare_batch(
     else:
         pixels = _cut(batch, rows, material, stage, rng).to(device, non_blocking=True)
     mixes = _draw(parts, stage.mixup, rng, device)
-    lates = _draw(parts, stage.last_mixup, rng, device)
+    lates = _draw(parts, stage.manifold_mixup, rng, device)
     heard, taught = told = _tell(batch, stage, mixes, lates, device)
     focus, mine = _focus(batch, rows, device)
     whole = None

@@ -81,9 +81,9 @@ class _Exam:
     def _score(
         self, engine: InferenceBackend, recording: Recording, images: list[FeatureArray]
     ) -> Scores:
-        drawing, fold = self.recipe.drawing, self.folds[recording.id]
+        drawing, fold = self.recipe.feature_config, self.folds[recording.id]
         parts = [engine.hear(image)[fold] for image in images]
-        grids = [drawing.grid_of(*cut) for cut in drawing.images_of(recording.duration)]
+        grids = [drawing.time_grid(*cut) for cut in drawing.segments(recording.duration)]
         value, grid = stitch_segments(parts, grids, engine.unit)
         return Scores(recording.id, grid, self.dataset.classes, value, "")
 
@@ -103,7 +103,7 @@ def export_networks(
     """
     if recipe.network.backbone == EMBEDDING_BACKBONE:
         return ExportedNetworks({})
-    frames = recipe.drawing.frames_of(recipe.drawing.image)
+    frames = recipe.feature_config.n_frames(recipe.feature_config.segment)
     exam = _set_exam(dataset, recipe, folds)
     width = exam.images[0][0].shape[1]
     nets = build_nets(recipe, states, len(dataset.classes), width)
@@ -134,7 +134,7 @@ def _set_exam(dataset: Dataset, recipe: Recipe, folds: dict[str, int]) -> _Exam:
     pen = build_feature_extractor(recipe)
     drawn = cached_features(
         chosen,
-        recipe.drawing.digest,
+        recipe.feature_config.digest,
         lambda one: pen.whole(one, read),
     )
     images = [_cut(recipe, one, whole) for one, whole in zip(chosen, drawn, strict=True)]
@@ -143,8 +143,8 @@ def _set_exam(dataset: Dataset, recipe: Recipe, folds: dict[str, int]) -> _Exam:
 
 def _cut(recipe: Recipe, recording: Recording, whole: FeatureArray) -> list[FeatureArray]:
     """A recording's images, of its picture."""
-    cuts = recipe.drawing.images_of(recording.duration)
-    lengths = [recipe.drawing.frames_of(stop - start) for start, stop in cuts]
+    cuts = recipe.feature_config.segments(recording.duration)
+    lengths = [recipe.feature_config.n_frames(stop - start) for start, stop in cuts]
     return np.split(whole, np.cumsum(lengths)[:-1])
 
 

@@ -159,7 +159,7 @@ def solve_linear_head(
     rows, heard = box_rows(net, task.seen, material, task.train)
     if not len(rows):
         raise no_boxes_error(task)
-    weights = class_weights(material, task).to(fabric.device) if stage.loss.balance else None
+    weights = class_weights(material, task).to(fabric.device) if stage.loss.class_weights else None
     head = [one for one in net.classify.parameters() if one.requires_grad]
     solver = torch.optim.LBFGS(head, max_iter=STEPS, line_search_fn="strong_wolfe")
 
@@ -167,7 +167,7 @@ def solve_linear_head(
         solver.zero_grad()
         logits = net.of_rows(rows)
         loss = masked_loss(logits, heard, None, stage.loss, weights)
-        loss = loss + stage.decay / 2 * net.classify.weight.square().sum()
+        loss = loss + stage.weight_decay / 2 * net.classify.weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 

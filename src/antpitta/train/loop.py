@@ -54,7 +54,7 @@ def fit(
 ) -> None:
     """Train ``net`` in place; it ends on the CPU or GPU that ``fabric`` chose."""
     model, adam, optimizer = set_up(net, task.stage, fabric)
-    balance = task.stage.loss.balance
+    balance = task.stage.loss.class_weights
     weights = class_weights(material, task).to(fabric.device) if balance else None
     run = TrainStep(net, model, task.stage, weights, fabric, compiled=task.compiled)
     with _measured(net, task, material, fabric.device):
@@ -87,12 +87,12 @@ def _epoch(
     batches, rng = _deal(task, material, epoch, place)
     run.net.train()
     total = torch.zeros((), dtype=torch.float64, device=fabric.device)
-    rate, steps = stage.rate, 0
+    rate, steps = stage.lr, 0
     for i, batch in enumerate(batches):
         rate = lr_at(stage, epoch + i / len(batches))
         for group in adam.param_groups:
             group["lr"] = rate
-        share, stepping = accumulation_share(i, len(batches), stage.accumulate)
+        share, stepping = accumulation_share(i, len(batches), stage.grad_accum_steps)
         ready = prepare_batch(batch, material, stage, rng, fabric.device, task.seen, place)
         total += run(ready, share, stepping=stepping)
         if stepping:
@@ -135,8 +135,8 @@ def _mean(total: Tensor, batches: int, stage: Stage, fabric: Fabric) -> float:
 
 def lr_at(stage: Stage, position: float) -> float:
     """The learning rate at ``position`` epochs: cosines that fall for a period, then rise."""
-    period = stage.cosine or stage.epochs
-    return stage.rate * (1 + cos(pi * position / period)) / 2
+    period = stage.cosine_t_max or stage.epochs
+    return stage.lr * (1 + cos(pi * position / period)) / 2
 
 
 def set_up(net: SedNet, stage: Stage, fabric: Fabric) -> tuple[Any, Any, torch.optim.Adam]:
@@ -148,7 +148,7 @@ def set_up(net: SedNet, stage: Stage, fabric: Fabric) -> tuple[Any, Any, torch.o
     learning = [one for one in net.parameters() if one.requires_grad]
     fused = fabric.device.type == "cuda" or None
     net.to(fabric.device)  # before the optimizer: a fused one must find its weights there
-    optimizer = torch.optim.Adam(learning, lr=stage.rate, weight_decay=stage.decay, fused=fused)
+    optimizer = torch.optim.Adam(learning, lr=stage.lr, weight_decay=stage.weight_decay, fused=fused)
     model, adam = fabric.setup(net, optimizer)
     return model, adam, optimizer
 

@@ -85,11 +85,11 @@ def score_recordings(
         material.pictures,
         images,
         windows.frames,
-        windows.scan_overlap,
+        windows.inference_overlap,
         batch,
         precision=fabric.autocast,
     )
-    unit = unit_of(net.stride, windows.frames, windows.scan_overlap)
+    unit = unit_of(net.stride, windows.frames, windows.inference_overlap)
     found = []
     for i in recordings:
         mine = np.flatnonzero(material.owner[images] == i)

@@ -155,13 +155,13 @@ def _lay_plan(
     laid: list[OverlaidCall] = []
     new: list[Annotation] = []
     for box in boxes:
-        if box.present or rng.random() >= paste.chance:
+        if box.present or rng.random() >= paste.probability:
             continue
         choice = fits.of(box)
         if not choice:
             continue
         call = choice[int(rng.integers(len(choice)))]
-        gain = float(rng.uniform(-paste.gain, paste.gain))
+        gain = float(rng.uniform(-paste.max_gain, paste.max_gain))
         laid.append(OverlaidCall(call, box.start, gain))
         stop = box.start + call.stop - call.start
         new.append(replace(call, start=box.start, stop=stop, source="paste"))

@@ -74,7 +74,7 @@ def _span(grid: TimeGrid, first: int, frames: int) -> tuple[float, float]:
 
 @lru_cache(maxsize=4096)
 def _rows(grid: TimeGrid, start: float, stop: float) -> slice:
-    return grid.rows(start, stop)
+    return grid.frames_by_centre(start, stop)
 
 
 def make_pseudo_labels(
@@ -86,14 +86,14 @@ def make_pseudo_labels(
     if pseudo.rescale:
         mean = _rescaled(material, mean)
     unlabelled = (material.heard.weight == 0) & material.heard_windows[:, None]
-    if pseudo.by == "vote":
-        needed = min(pseudo.votes, len(scores))
+    if pseudo.aggregation == "vote":
+        needed = min(pseudo.min_votes, len(scores))
         soft = (scores >= pseudo.threshold).sum(axis=0) >= needed
     else:
         soft = mean >= pseudo.threshold
     soft &= unlabelled
-    hard = (mean < pseudo.hard) & unlabelled
-    value = mean if pseudo.values == "soft" else np.ones_like(mean)
+    hard = (mean < pseudo.negative_threshold) & unlabelled
+    value = mean if pseudo.targets == "soft" else np.ones_like(mean)
     taught = Targets(np.where(soft, value, 0).astype(np.float32), soft.astype(np.float32))
     return PseudoLabels(taught, hard, _provenance(material, members, mean, soft))
 

@@ -123,7 +123,7 @@ def last_cycle(recipe: Recipe, name: str) -> int:
 def build_net(run: Run, *, empty: bool = False) -> SedNet:
     """The run's network before it learns; ``empty`` leaves the backbone's weights random."""
     classes, bands = len(run.material.dataset.classes), run.material.pictures.pixels.shape[1]
-    net = SedNet(run.recipe.network, classes, bands=bands, known=run.recipe.knows, empty=empty)
+    net = SedNet(run.recipe.network, classes, bands=bands, known=run.recipe.has_zero_shot, empty=empty)
     on_gpu = run.fabric.device.type == "cuda"
     return with_trainable_grey_stem(net, run.recipe.windows.frames, bands) if on_gpu else net
 
@@ -170,12 +170,12 @@ def _train_fold(
             net = run.shells[lane].take(net)
         seen = run.bank.of(net, stage, run.material)
     train = np.flatnonzero(run.folds != fold)
-    if stage.pasted:
+    if stage.use_overlays:
         train = run.material.with_copies(train)
     seed = (run.recipe.seed, number, cycle, fold)
     task = TrainTask(stage, train, taught, seed, seen, bool(run.shells))
     report = partial(_report, run, stage, cycle, fold)
-    if stage.solver == "lbfgs":
+    if stage.optimizer == "lbfgs":
         solve_linear_head(net, task, run.material, run.fabric, report)
     else:
         fit(net, task, run.material, run.fabric, keeper, report)
@@ -188,12 +188,12 @@ def _train_fold(
 
 def _begun(run: Run, stage: Stage, fold: int) -> tuple[SedNet, str]:
     """The network that a fold of a stage starts from, and where it comes from."""
-    if stage.start is None:
+    if stage.init_from is None:
         torch.manual_seed(run.recipe.seed * 1000 + fold)  # the head's first weights
         net = build_net(run)
         return net, net.origin
-    net = load_net(run, stage.start, last_cycle(run.recipe, stage.start), fold)
-    return net, f"stage {stage.start}"
+    net = load_net(run, stage.init_from, last_cycle(run.recipe, stage.init_from), fold)
+    return net, f"stage {stage.init_from}"
 
 
 def _report(run: Run, stage: Stage, cycle: int, fold: int, progress: EpochResult) -> None:
@@ -202,11 +202,11 @@ def _report(run: Run, stage: Stage, cycle: int, fold: int, progress: EpochResult
         return
     row = {"stage": stage.name, "cycle": cycle, "fold": fold, **vars(progress)}
     what = f"{stage.name}{'' if cycle == 1 else f' cycle {cycle}'} fold {fold + 1}"
-    epochs = 1 if stage.solver == "lbfgs" else stage.epochs
+    epochs = 1 if stage.optimizer == "lbfgs" else stage.epochs
     with PROCESS_LOCK:
         run.folder.log([row])
         run.record(row)
-        run.voice.tick(what, progress.epoch, epochs, progress.loss)
+        run.voice.update(what, progress.epoch, epochs, progress.loss)
 
 
 def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
@@ -248,7 +248,7 @@ def _lesson(run: Run, stage: Stage, cycle: int) -> Targets:
         home = run.folder.stage(stage.name, cycle)
         home.mkdir(parents=True, exist_ok=True)
         write_csv(lesson.table, home / "pseudo.csv")
-    run.voice.say(
+    run.voice.message(
         f"{stage.name} cycle {cycle}: {len(lesson.table)} labels in "
         f"{lesson.table['recording'].nunique()} recordings, taught by {folder.name}, out of fold; "
         f"{int(lesson.hard.sum())} hard negatives kept apart"

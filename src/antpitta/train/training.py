@@ -71,8 +71,8 @@ def fill_smoothing_frames(recipe: Recipe, dataset: Dataset) -> Recipe:
         float(np.median([box.stop - box.start for box in mine]))
         for mine in _boxes_by_class(dataset, "network.spans")
     ]
-    drawing = recipe.drawing
-    per_second = drawing.frames_of(drawing.image) / drawing.image
+    drawing = recipe.feature_config
+    per_second = drawing.n_frames(drawing.segment) / drawing.segment
     spans = tuple(max(1, round(length * per_second)) for length in lengths)
     network = recipe.network.model_copy(update={"spans": spans})
     return recipe.model_copy(update={"network": network})
@@ -86,13 +86,13 @@ def fill_class_band_limits(recipe: Recipe, dataset: Dataset) -> Recipe:
     """
     if recipe.network.reach != "boxes":
         return recipe
-    edges = band_edges(recipe.front)  # band i reaches from edge i to edge i + 2
+    edges = band_edges(recipe.features)  # band i reaches from edge i to edge i + 2
     found = []
     for mine in _boxes_by_class(dataset, "network.reach"):
         low, high = min(box.low for box in mine), max(box.high for box in mine)
         touched = np.flatnonzero((edges[2:] > low) & (edges[:-2] < high))
         whole = not len(touched)  # boxes beyond the picture
-        bands = (0, recipe.front.bands) if whole else (int(touched[0]), int(touched[-1]) + 1)
+        bands = (0, recipe.features.n_mels) if whole else (int(touched[0]), int(touched[-1]) + 1)
         found.append(bands)
     network = recipe.network.model_copy(update={"reach": tuple(found)})
     return recipe.model_copy(update={"network": network})
@@ -122,20 +122,20 @@ def train_stages(
 ) -> None:
     """Draw what is not cached, deal folds, train and score every stage that is not done yet."""
     fabric = build_fabric(engine)
-    folds = assign_folds(dataset, recipe.folds, recipe.deal)
+    folds = assign_folds(dataset, recipe.folds, recipe.split_seed)
     sites = {recording.site for recording in dataset.recordings if recording.site}
     if 0 < len(sites) < recipe.folds:
-        voice.say(f"{len(sites)} sites for {recipe.folds} folds: recordings are dealt, sites split")
+        voice.message(f"{len(sites)} sites for {recipe.folds} folds: recordings are dealt, sites split")
     _write_folds(dataset, folds, folder.path / "folds.csv")
     network = find_embedding_model(recipe.embedding) if recipe.embedding else None
     pen = build_feature_extractor(recipe, network)
-    copies = plan_overlays(dataset, folds, recipe.paste, recipe.deal)
-    hear = read_with_overlays(read, copies, dataset, recipe.drawing.sample_rate)
+    copies = plan_overlays(dataset, folds, recipe.overlay, recipe.split_seed)
+    hear = read_with_overlays(read, copies, dataset, recipe.feature_config.sample_rate)
     plans = {copy.recording.id: copy.digest for copy in copies}
     all_of_them = [*dataset.recordings, *(copy.recording for copy in copies)]
     drawn = cached_features(
         all_of_them,
-        recipe.drawing.digest,
+        recipe.feature_config.digest,
         lambda recording: pen.whole(recording, hear),
         plan=lambda recording: plans.get(recording.id, ""),
         workers=(os.cpu_count() or 1) if network else 2,
@@ -188,7 +188,7 @@ def _count(total: int, voice: Progress, what: str) -> Callable[[int], None]:
     def tick(more: int) -> None:
         nonlocal done
         done += more
-        voice.tick(what, done, total, float("nan"))
+        voice.update(what, done, total, float("nan"))
 
     return tick
 
