@@ -194,7 +194,7 @@ def untrained_model(recipe: Recipe, audio: Sequence[Path], home: Path) -> Path:
     """A bundle of one untrained network, whose int8 ranges are of the sound in ``audio``."""
     torch.manual_seed(0)
     pen = build_feature_extractor(recipe)
-    net = SedNet(recipe.network, SPECIES, bands=pen.width).eval()
+    net = SedNet(recipe.backbone, recipe.head, SPECIES, bands=pen.width).eval()
     for layer in net.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(layer.weight, 0.5, 1.5)

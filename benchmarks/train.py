@@ -109,7 +109,9 @@ def _measure(run: Run) -> Measures:
     sections, asking = {}, {}
     train = np.flatnonzero(run.folds != 0)
     front, classes = run.recipe.features, len(run.material.dataset.classes)
-    plain = SedNet(run.recipe.network, classes, bands=front.n_mels, empty=True).to(device)
+    plain = SedNet(
+        run.recipe.backbone, run.recipe.head, classes, bands=front.n_mels, empty=True
+    ).to(device)
     flops = flops_of(plain, run.recipe.windows.frames, front.n_mels)
     net = build_net(run, empty=True).to(device)
     for stage in run.recipe.stages:

@@ -114,7 +114,9 @@ def lines_of(
 def _scored(run: Run) -> int:
     windows = run.recipe.windows
     lengths = run.material.pictures.lengths
-    return sum(len(window_starts(int(n), windows.frames, windows.inference_overlap)) for n in lengths)
+    return sum(
+        len(window_starts(int(n), windows.frames, windows.inference_overlap)) for n in lengths
+    )
 
 
 def _best(table: pd.DataFrame) -> float:

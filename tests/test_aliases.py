@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
 
 import antpitta as ap
-from antpitta.core.config import Network
+from antpitta.core.config import BackboneConfig, HeadConfig
 from antpitta.core.errors import UserError
 from antpitta.core.features import EmbeddingConfig
 from antpitta.core.progress import Progress
@@ -148,7 +148,9 @@ def test_its_own_logits_stand_last_in_a_vector(tmp_path, write_network):
 
 def levelled_net(seen, trust=0.5):
     """A head on two numbers and two own logits, the second of a class that is not known."""
-    net = SedNet(Network(backbone="embedding", trust=trust), 2, bands=5, known=True)
+    net = SedNet(
+        BackboneConfig(name="embedding"), HeadConfig(zero_shot_weight=trust), 2, bands=5, known=True
+    )
     with torch.no_grad():
         net.classify.weight.copy_(torch.randn(net.classify.weight.shape))
     net.train()(seen)

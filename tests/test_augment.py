@@ -57,7 +57,8 @@ def test_masks_lie_anywhere():
 
 
 @pytest.mark.parametrize(
-    ("masks", "axis"), [(MaskConfig(max_frames=0, probability=1), 2), (MaskConfig(max_bands=0, probability=1), 1)]
+    ("masks", "axis"),
+    [(MaskConfig(max_frames=0, probability=1), 2), (MaskConfig(max_bands=0, probability=1), 1)],
 )
 def test_a_mask_of_at_most_nothing_is_none(masks, axis):
     found = holes(masks)
@@ -74,7 +75,9 @@ def test_windows_of_one_image_that_overlap_show_the_same_hole():
     cuts = index_windows(lengths, frames=200, overlap=120)
     cuts = cuts.take(np.random.default_rng(1).permutation(len(cuts)))
     white = torch.ones(len(cuts), 200, BANDS, dtype=torch.uint8)
-    found = mask(white, cuts, lengths, MaskConfig(probability=1.0), np.random.default_rng(5)).numpy()
+    found = mask(
+        white, cuts, lengths, MaskConfig(probability=1.0), np.random.default_rng(5)
+    ).numpy()
     seen = {}
     for image, first, window in zip(cuts.image, cuts.first, found, strict=True):
         for i, row in enumerate(window):

@@ -15,18 +15,18 @@ from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
 
 import antpitta.model.backbones as room
-from antpitta.core.config import Network
+from antpitta.core.config import BackboneConfig
 from antpitta.core.errors import UserError
 from antpitta.model.backbones import EMBEDDED, build_backbone, embedded_weights
 
 
 def tiny(**more):
-    return Network(backbone="test_resnet", **{"pretrained": False, **more})
+    return BackboneConfig(name="test_resnet", **{"pretrained": False, **more})
 
 
 @pytest.fixture(scope="module")
 def lite():
-    return build_backbone(Network(backbone=EMBEDDED))
+    return build_backbone(BackboneConfig(name=EMBEDDED))
 
 
 @pytest.mark.parametrize("size", [(128, 224), (512, 128)])
@@ -52,13 +52,13 @@ def test_embedded_weights_name_their_origin_and_geometry(lite):
 
 
 def test_embedded_weights_do_not_fit_another_network():
-    other = build_backbone(Network(backbone="test_efficientnet", pretrained=False))
+    other = build_backbone(BackboneConfig(name="test_efficientnet", pretrained=False))
     with pytest.raises(ValueError):
         embedded_weights(other.body)
 
 
 def test_imagenet_statistics_come_from_timm():
-    found = build_backbone(Network(backbone="resnet18", pretrained=False))
+    found = build_backbone(BackboneConfig(name="resnet18", pretrained=False))
     assert found.mean == pytest.approx((0.485, 0.456, 0.406))
     assert found.std == pytest.approx((0.229, 0.224, 0.225))
     assert (found.channels, found.stride, found.origin) == (512, 32, "random")
@@ -69,11 +69,11 @@ def test_a_hub_that_cannot_be_reached_is_said_loudly(monkeypatch, tmp_path):
     monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub_settings, "HF_HUB_CACHE", str(tmp_path))
     with pytest.warns(UserWarning, match=r"NO PRETRAINED WEIGHTS for resnet18.*FROM SCRATCH"):
-        found = build_backbone(Network(backbone="resnet18"))
+        found = build_backbone(BackboneConfig(name="resnet18"))
     assert found.origin.startswith("random")
     with warnings.catch_warnings():  # said once, and the hub is not asked for every fold
         warnings.simplefilter("error")
-        assert build_backbone(Network(backbone="resnet18")).origin == found.origin
+        assert build_backbone(BackboneConfig(name="resnet18")).origin == found.origin
 
 
 def test_the_hubs_weights_are_taken_where_it_answers(monkeypatch):
@@ -115,7 +115,7 @@ def test_weights_come_from_a_file_with_its_classifier_passed_over(tmp_path, suff
 def test_a_file_wins_over_the_embedded_weights(tmp_path):
     donor = room.timm.create_model(EMBEDDED, num_classes=0)
     save_file(donor.state_dict(), tmp_path / "own.safetensors")
-    found = build_backbone(Network(weights=str(tmp_path / "own.safetensors")))
+    found = build_backbone(BackboneConfig(weights=str(tmp_path / "own.safetensors")))
     assert torch.equal(found.body.state_dict()["conv_stem.weight"], donor.conv_stem.weight)
 
 
@@ -154,7 +154,7 @@ def test_a_file_that_holds_code_is_not_run(tmp_path):
 )
 def test_a_backbone_that_cannot_serve_is_the_users_mistake(name, message):
     with pytest.raises(UserError, match=message):
-        build_backbone(Network(backbone=name, pretrained=False))
+        build_backbone(BackboneConfig(name=name, pretrained=False))
 
 
 def test_a_torchvision_that_fits_its_torch_is_left_alone(tmp_path):

@@ -3,19 +3,22 @@
 import numpy as np
 import pytest
 
-from antpitta.core.config import Network, Recipe, WindowConfig
+from antpitta.core.config import BackboneConfig, HeadConfig, Recipe, WindowConfig
 from antpitta.core.features import MelConfig
 from antpitta.core.stages import Stage
 from antpitta.core.types import Annotation, Targets
 from antpitta.train.batches import epoch_batches
 
-FRONT = MelConfig(sample_rate=8000, n_fft=256, hop_length=80, n_mels=16, fmin=50, fmax=4000, segment=4.0)
+FRONT = MelConfig(
+    sample_rate=8000, n_fft=256, hop_length=80, n_mels=16, fmin=50, fmax=4000, segment=4.0
+)
 RECIPE = Recipe(
     name="tiny",
     description="tests",
     features=FRONT,  # 100 frames a second, 401 an image
     windows=WindowConfig(frames=64, overlap=16, inference_overlap=32),
-    network=Network(backbone="test_resnet", pretrained=False),
+    backbone=BackboneConfig(name="test_resnet", pretrained=False),
+    head=HeadConfig(),
     stages=(Stage(name="one"),),
 )
 
@@ -99,8 +102,13 @@ def test_known_shows_the_windows_that_somebody_knows_and_no_other(material):
 
 
 def test_no_batch_of_one_is_left_over(material):
-    assert [len(b.cuts) for b in draw(material, Stage(name="s", sample="crops", batch_size=3))] == [3, 4]
-    assert [len(b.cuts) for b in draw(material, Stage(name="s", sample="crops", batch_size=7))] == [7]
+    assert [len(b.cuts) for b in draw(material, Stage(name="s", sample="crops", batch_size=3))] == [
+        3,
+        4,
+    ]
+    assert [len(b.cuts) for b in draw(material, Stage(name="s", sample="crops", batch_size=7))] == [
+        7
+    ]
     one = draw(material, Stage(name="s", sample="crops", batch_size=7), [0])
     assert [len(b.cuts) for b in one] == [1]
 
@@ -172,7 +180,9 @@ def test_a_crops_labels_are_what_the_boxes_say_of_its_frames(material):
 
 def test_a_box_beyond_the_end_of_its_recording_is_no_trap(make_material):
     material = make_material(RECIPE, [4.0, 9.0], [said("r0", 50.0, 51.0), said("r1", 8.9, 12.0)])
-    (batch,) = draw(material, Stage(name="s", sample="crops", batch_size=8, crop_shifts=(3,)), [0, 1])
+    (batch,) = draw(
+        material, Stage(name="s", sample="crops", batch_size=8, crop_shifts=(3,)), [0, 1]
+    )
     assert sorted(material.owner[batch.cuts.image].tolist()) == [0, 1]
     for row, image in enumerate(batch.cuts.image):
         assert batch.heard.weight[row].sum() == (material.owner[image] == 1)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from antpitta import api
 from antpitta.api.data import QUIET
 from antpitta.cli import app
-from antpitta.core.config import Network
+from antpitta.core.config import BackboneConfig, HeadConfig
 from antpitta.core.errors import UserError
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder
@@ -81,7 +81,7 @@ def test_noise_comes_from_the_seed(tables):
 
 
 def test_flops_are_those_of_the_layers():
-    net = SedNet(Network(backbone="test_resnet", pretrained=False), 3, bands=32)
+    net = SedNet(BackboneConfig(name="test_resnet", pretrained=False), HeadConfig(), 3, bands=32)
     training, scoring = flops_of(net, 64, 32)
     convolutions = 0
 

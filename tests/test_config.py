@@ -60,9 +60,9 @@ def test_changes_reach_a_stage_by_its_name_and_leave_the_others():
     assert [stage.epochs for stage in found.stages] == [5, 3, 5]
     assert found.stages[2].pseudo.threshold == 0.7
     assert found.features.n_mels == 64
-    assert found.network.weights == "a/b.safetensors"
+    assert found.backbone.weights == "a/b.safetensors"
     assert found.stages[0].crop_shifts == (1, 2)
-    assert found.network.pretrained is False
+    assert found.backbone.pretrained is False
 
 
 def test_a_stage_can_be_left_out():

@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import antpitta as ap
-from antpitta.core.config import Network
+from antpitta.core.config import BackboneConfig, HeadConfig
 from antpitta.core.errors import UserError
 from antpitta.files.audio import probe, read
 from antpitta.files.bundle import read_bundle
@@ -21,7 +21,8 @@ from antpitta.model.features import FeatureExtractor
 from antpitta.model.network import UNHEARD, SedNet
 from antpitta.predict.predictor import Predictor
 
-NET = Network(backbone="embedding")
+NET = BackboneConfig(name="embedding")
+HEAD = HeadConfig()
 
 
 def vectors(windows=3, frames=12, width=5, seed=0):
@@ -33,18 +34,18 @@ def padded(seen, frames):
     return torch.nn.functional.pad(seen, (0, 0, 0, frames))
 
 
-def taught(network, width=5, classes=2):
-    net = SedNet(network, classes, bands=width)
+def taught(head, width=5, classes=2):
+    net = SedNet(NET, head, classes, bands=width)
     with torch.no_grad():
         for part in (net.classify.weight, net.attend.weight, net.classify.bias):
             part.copy_(torch.linspace(-1, 1, part.numel()).view_as(part))
     return net
 
 
-@pytest.mark.parametrize("more", [{}, {"smooth": 3}, {"centre": True}, {"smooth": 4}])
+@pytest.mark.parametrize("more", [{}, {"smoothing_frames": 3}, {"background_subtraction": 1.0}, {"smoothing_frames": 4}])
 def test_padding_changes_nothing_in_training_or_after(more):
-    network = NET.model_copy(update=more)
-    plain, longer = taught(network), taught(network)
+    head = HEAD.model_copy(update=more)
+    plain, longer = taught(head), taught(head)
     seen = vectors()
     for training in (True, True, False):
         plain.train(training)

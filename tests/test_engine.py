@@ -39,7 +39,7 @@ from antpitta.train.device_batch import ALONE, ProcessRank, batch_loss, part_of,
 @pytest.fixture(scope="module")
 def net(staged_recipe):
     torch.manual_seed(3)
-    return SedNet(staged_recipe.network, 3, bands=32).eval()  # eval: batch norm sees no neighbours
+    return SedNet(staged_recipe.backbone, staged_recipe.head, 3, bands=32).eval()  # eval: batch norm sees no neighbours
 
 
 def lesson(material):
@@ -344,7 +344,7 @@ def test_a_shell_is_compiled_once_and_takes_the_next_weights(staged_recipe, monk
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: compiled.append(self))
     monkeypatch.setattr(torch, "compile", lambda call, **how: call)
-    one, two = (SedNet(staged_recipe.network, 3, bands=32) for _ in range(2))
+    one, two = (SedNet(staged_recipe.backbone, staged_recipe.head, 3, bands=32) for _ in range(2))
     shell = CompiledModel()
     taken = shell.take(one)
     assert taken is one

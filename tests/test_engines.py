@@ -5,7 +5,7 @@ import openvino
 import pytest
 import torch
 
-from antpitta.core.config import Network, WindowConfig
+from antpitta.core.config import BackboneConfig, HeadConfig, WindowConfig
 from antpitta.model import inference as engines
 from antpitta.model.export import to_int8, to_openvino
 from antpitta.model.inference import OpenVinoBackend, fastest_float, padded_length
@@ -13,8 +13,11 @@ from antpitta.model.network import SedNet
 from antpitta.model.torch_inference import TorchBackend
 
 WHOLE, BANDS, CLASSES = 500, 32, 3
-TINY = Network(backbone="test_efficientnet", pretrained=False)
-FROZEN = Network(backbone="test_efficientnet", pretrained=False, frozen=True, centre=True)
+TINY = (BackboneConfig(name="test_efficientnet", pretrained=False), HeadConfig())
+FROZEN = (
+    BackboneConfig(name="test_efficientnet", pretrained=False, frozen=True),
+    HeadConfig(background_subtraction=1.0),
+)
 
 
 def nets_of(network, count=2):
@@ -22,8 +25,8 @@ def nets_of(network, count=2):
     body = None
     nets = []
     for _ in range(count):
-        net = SedNet(network, CLASSES, bands=BANDS).eval()
-        if network.frozen:  # the folds of a frozen backbone share it
+        net = SedNet(*network, CLASSES, bands=BANDS).eval()
+        if network[0].frozen:  # the folds of a frozen backbone share it
             body = body or net.body.state_dict()
             net.body.load_state_dict(body)
         with torch.no_grad():

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import antpitta.train.loop as room
-from antpitta.core.config import Network, Recipe, WindowConfig
+from antpitta.core.config import BackboneConfig, HeadConfig, Recipe, WindowConfig
 from antpitta.core.errors import UserError
 from antpitta.core.features import MelConfig
 from antpitta.core.stages import LossConfig, Stage
@@ -23,13 +23,16 @@ from antpitta.train.device_batch import batch_loss
 from antpitta.train.loop import fit, lr_at
 from antpitta.train.task import TrainTask, class_weights
 
-FRONT = MelConfig(sample_rate=8000, n_fft=256, hop_length=80, n_mels=32, fmin=50, fmax=4000, segment=2.0)
+FRONT = MelConfig(
+    sample_rate=8000, n_fft=256, hop_length=80, n_mels=32, fmin=50, fmax=4000, segment=2.0
+)
 RECIPE = Recipe(
     name="tiny",
     description="tests",
     features=FRONT,
     windows=WindowConfig(frames=64, overlap=16, inference_overlap=32),
-    network=Network(backbone="test_efficientnet", pretrained=False),
+    backbone=BackboneConfig(name="test_efficientnet", pretrained=False),
+    head=HeadConfig(),
     stages=(Stage(name="one"),),
 )
 BOXES = [
@@ -64,7 +67,7 @@ def fabric():
 @pytest.fixture(scope="module")
 def first_net():
     torch.manual_seed(0)
-    net = SedNet(RECIPE.network, 3)
+    net = SedNet(RECIPE.backbone, RECIPE.head, 3)
     net.body = torch.nn.Sequential(net.body, torch.nn.Dropout(0.3))
     return net
 
@@ -118,7 +121,7 @@ def test_a_run_killed_after_any_epoch_ends_with_equal_weights(
         torch.manual_seed(99)  # what a new process draws must not matter
         file = CheckpointFile(tmp_path / f"{epoch}.checkpoint")
         file.save(epoch, state)
-        other = SedNet(RECIPE.network, 3)
+        other = SedNet(RECIPE.backbone, RECIPE.head, 3)
         other.body = torch.nn.Sequential(other.body, torch.nn.Dropout(0.3))
         resumed = train(other, stage, material, fabric, file)
         assert equal(resumed, whole), f"killed after epoch {epoch}"

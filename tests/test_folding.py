@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from antpitta.core.config import Network
+from antpitta.core.config import BackboneConfig, HeadConfig
 from antpitta.model.fusion import fuse_conv_bn, with_trainable_grey_stem
 from antpitta.model.network import SedNet
 
@@ -12,7 +12,13 @@ from antpitta.model.network import SedNet
 def trained(backbone, **more):
     """A net whose norms have seen something: statistics and weights of no round number."""
     torch.manual_seed(0)
-    net = SedNet(Network(backbone=backbone, pretrained=False, **more), 3, bands=32, empty=True)
+    net = SedNet(
+        BackboneConfig(name=backbone, pretrained=False, **more),
+        HeadConfig(),
+        3,
+        bands=32,
+        empty=True,
+    )
     for module in net.body.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()

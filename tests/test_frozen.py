@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import antpitta as ap
-from antpitta.core.config import Network, parse_recipe
+from antpitta.core.config import BackboneConfig, HeadConfig, parse_recipe
 from antpitta.core.errors import UserError
 from antpitta.core.types import Targets
 from antpitta.files.runs import load_tensors
@@ -14,8 +14,11 @@ from antpitta.model.network import SedNet
 from antpitta.train.batches import box_batch
 from antpitta.train.data import FeatureCache
 
-NET = {"backbone": "test_efficientnet", "pretrained": False}
-FROZEN = Network(**NET, reduction=16, frozen=True, heights="each", centre=True, smooth=3)
+NET = {"name": "test_efficientnet", "pretrained": False}
+FROZEN = (
+    BackboneConfig(**NET, reduction=16, frozen=True),
+    HeadConfig(frequency_pooling="none", background_subtraction=1.0, smoothing_frames=48),
+)
 CHANGES = (
     "network.reduction=16",
     "network.frozen=true",
@@ -41,17 +44,17 @@ def pixels(windows=2, frames=64, bands=32):
 
 
 def test_each_height_has_weights_of_its_own():
-    net = SedNet(FROZEN, 3, bands=32)
+    net = SedNet(*FROZEN, 3, bands=32)
     seen = net.see(pixels())
     channels = seen.shape[1]
-    mean = SedNet(Network(**NET, reduction=16), 3, bands=32)
+    mean = SedNet(BackboneConfig(**NET, reduction=16), HeadConfig(), 3, bands=32)
     assert channels == 2 * mean.classify.in_channels  # 32 bands at a reduction of 16
     assert seen.shape[2] == 64 // 16
     assert net.stride == 16
 
 
 def test_the_steady_background_is_taken_off_and_padding_is_none_of_it():
-    net = SedNet(FROZEN, 3, bands=32).eval()
+    net = SedNet(*FROZEN, 3, bands=32).eval()
     whole = net.see(pixels())
     assert torch.allclose(whole.mean(dim=2), torch.zeros(()), atol=1e-4)
     short = pixels()
@@ -62,7 +65,7 @@ def test_the_steady_background_is_taken_off_and_padding_is_none_of_it():
 
 
 def test_only_the_head_learns_and_the_body_keeps_its_statistics():
-    net = SedNet(FROZEN, 3, bands=32).train()
+    net = SedNet(*FROZEN, 3, bands=32).train()
     before = {k: v.clone() for k, v in net.body.state_dict().items()}
     net(pixels()).clipwise.sum().backward()
     assert all(torch.equal(v, before[k]) for k, v in net.body.state_dict().items())
@@ -73,11 +76,11 @@ def test_only_the_head_learns_and_the_body_keeps_its_statistics():
 
 def test_an_unknown_reduction_is_refused_with_those_there_are():
     with pytest.raises(UserError, match=r"reduction 5.*16"):
-        SedNet(Network(**NET, reduction=5), 3)
+        SedNet(BackboneConfig(**NET, reduction=5), HeadConfig(), 3)
 
 
 def test_logits_are_smoothed_over_the_steps_that_are_there():
-    net = SedNet(FROZEN, 1, bands=32).eval()
+    net = SedNet(*FROZEN, 1, bands=32).eval()
     with torch.no_grad():
         net.classify.weight.normal_()
     rough = SedNet(FROZEN.model_copy(update={"smooth": 1}), 1, bands=32).eval()
@@ -125,12 +128,12 @@ def test_what_a_frozen_body_sees_is_kept_until_another_body_comes(staged_materia
     stage = stage.model_copy(update={"masks": stage.masks.model_copy(update={"chance": 0.0})})
     bank, bands = FeatureCache(), staged_material.pictures.pixels.shape[1]
     classes = len(staged_material.dataset.classes)
-    nets = [SedNet(FROZEN, classes, bands=bands) for _ in range(2)]
+    nets = [SedNet(*FROZEN, classes, bands=bands) for _ in range(2)]
     kept = bank.of(nets[0], stage, staged_material)
     assert bank.of(nets[0], stage, staged_material) is kept
     assert len(kept) == len(staged_material.cuts)
     assert not torch.equal(bank.of(nets[1], stage, staged_material), kept)
-    warm = SedNet(Network(**NET), classes, bands=bands)
+    warm = SedNet(BackboneConfig(**NET), HeadConfig(), classes, bands=bands)
     assert FeatureCache().of(warm, stage, staged_material) is None
     assert (
         FeatureCache().of(nets[0], stage.model_copy(update={"mixup": 0.1}), staged_material) is None

@@ -41,14 +41,21 @@ def taught(staged_material):
 @pytest.fixture(scope="module")
 def first_net(staged_recipe):
     torch.manual_seed(3)
-    net = SedNet(staged_recipe.network, 3, bands=32)
+    net = SedNet(staged_recipe.backbone, staged_recipe.head, 3, bands=32)
     net.body = torch.nn.Sequential(net.body, torch.nn.Dropout(0.3))
     return net
 
 
 def stage(**more):
     return Stage(
-        name="one", batch_size=2, grad_accum_steps=2, epochs=2, lr=1e-2, mixup=0.3, manifold_mixup=0.3, **more
+        name="one",
+        batch_size=2,
+        grad_accum_steps=2,
+        epochs=2,
+        lr=1e-2,
+        mixup=0.3,
+        manifold_mixup=0.3,
+        **more,
     )
 
 

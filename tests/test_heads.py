@@ -4,17 +4,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from antpitta.core.config import Network
+from antpitta.core.config import BackboneConfig, HeadConfig
 from antpitta.model.network import MultiHeadNet, SedNet, share_backbone
 from antpitta.model.torch_inference import scan
 from antpitta.sound.windows import FeatureStore
 
-FROZEN = Network(reduction=16, frozen=True, heights="each", centre=True)
+FROZEN = (
+    BackboneConfig(reduction=16, frozen=True),
+    HeadConfig(frequency_pooling="none", background_subtraction=1.0),
+)
 
 
 def nets_of(network, count=3):
     torch.manual_seed(1)
-    nets = [SedNet(network, 2).eval() for _ in range(count)]
+    nets = [SedNet(*network, 2).eval() for _ in range(count)]
     for net in nets:
         nn.init.normal_(net.classify.weight)
     return nets
@@ -37,5 +40,5 @@ def test_only_frozen_bodies_of_equal_weights_are_one():
     with torch.no_grad():
         next(nets[1].body.parameters()).add_(1)
     assert not share_backbone(nets)
-    learning = nets_of(Network(reduction=16), 2)
+    learning = nets_of((BackboneConfig(reduction=16), HeadConfig()), 2)
     assert not share_backbone(learning)

@@ -77,7 +77,7 @@ def test_folds_in_two_lanes_leave_the_same_files(done, plan_run, tmp_path):
 
 
 def test_a_network_that_drops_units_is_refused(plan_run, tmp_path, staged_recipe):
-    net = SedNet(staged_recipe.network, 3, bands=32)
+    net = SedNet(staged_recipe.backbone, staged_recipe.head, 3, bands=32)
     assert not uses_dropout(net)
     net.body = torch.nn.Sequential(net.body, torch.nn.Dropout(0.3))
     assert uses_dropout(net)

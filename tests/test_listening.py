@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from antpitta.core.config import Network, Recipe, WindowConfig
+from antpitta.core.config import BackboneConfig, HeadConfig, Recipe, WindowConfig
 from antpitta.core.features import MelConfig
 from antpitta.core.stages import Stage
 from antpitta.core.types import Classes, Dataset, Recording
@@ -21,9 +21,12 @@ RATE = 8000
 RECIPE = Recipe(
     name="tiny",
     description="tests",
-    features=MelConfig(sample_rate=RATE, n_fft=256, hop_length=80, n_mels=32, fmin=50, fmax=4000, segment=2.0),
+    features=MelConfig(
+        sample_rate=RATE, n_fft=256, hop_length=80, n_mels=32, fmin=50, fmax=4000, segment=2.0
+    ),
     windows=WindowConfig(frames=64, overlap=16, inference_overlap=32),
-    network=Network(backbone="test_resnet", pretrained=False),
+    backbone=BackboneConfig(name="test_resnet", pretrained=False),
+    head=HeadConfig(),
     stages=(Stage(name="one"),),
 )
 SPECIES = Classes(("a", "b", "c"))
@@ -67,7 +70,7 @@ def nets():
     made = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        net = SedNet(RECIPE.network, 3, bands=32).eval()
+        net = SedNet(RECIPE.backbone, RECIPE.head, 3, bands=32).eval()
         with torch.no_grad():
             net.classify.weight *= 200
         made.append(net)

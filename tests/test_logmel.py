@@ -126,7 +126,9 @@ def test_what_resampling_leaves_is_all_but_the_top_of_the_band():
 
 def test_frames_read_where_they_lie_equal_those_of_a_copy():
     for sizes in ((256, 80), (256, 64), (256, 200), (64, 64)):
-        front = MelConfig(sample_rate=8000, n_fft=sizes[0], hop_length=sizes[1], n_mels=16, fmax=4000.0)
+        front = MelConfig(
+            sample_rate=8000, n_fft=sizes[0], hop_length=sizes[1], n_mels=16, fmax=4000.0
+        )
         mel = LogMel(front)
         for samples in (*range(1, 700, 7), *range(sizes[0] - 2, sizes[0] + 3), 5000, 40_003):
             wave = np.random.default_rng(samples).standard_normal(samples).astype(np.float32)

@@ -81,7 +81,11 @@ def test_unknown_taken_for_absent_fills_the_cells_that_nobody_knows():
 
 def test_a_cell_that_nobody_knows_gets_no_gradient():
     z = torch.randn(3, 2, requires_grad=True)
-    for loss in (LossConfig(), LossConfig(reduction="sum"), LossConfig(reduction="cells", focal_gamma=2.0)):
+    for loss in (
+        LossConfig(),
+        LossConfig(reduction="sum"),
+        LossConfig(reduction="cells", focal_gamma=2.0),
+    ):
         z.grad = None
         masked_loss(z, cells(VALUE, WEIGHT), None, loss).backward()
         assert ((z.grad != 0) == torch.tensor(WEIGHT).bool()).all()
@@ -128,7 +132,9 @@ def test_unlabelled_cells_are_pulled_to_a_probability():
 
 def test_a_taught_cell_is_not_pulled():
     z = [[LN3, 5.0], [0.0, -LN3], [LN3, 5.0]]
-    pulled = found(LossConfig(unlabelled_target=0.45), TAUGHT, z=z) - found(LossConfig(), TAUGHT, z=z)
+    pulled = found(LossConfig(unlabelled_target=0.45), TAUGHT, z=z) - found(
+        LossConfig(), TAUGHT, z=z
+    )
     assert pulled == 0
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from antpitta.core.config import Network, Recipe, WindowConfig
+from antpitta.core.config import BackboneConfig, HeadConfig, Recipe, WindowConfig
 from antpitta.core.features import MelConfig
 from antpitta.core.stages import PseudoLabelConfig, Stage
 from antpitta.core.timegrid import TimeGrid
@@ -16,13 +16,16 @@ from antpitta.sound.windows import WindowIndex
 from antpitta.train.pseudo import OutOfFoldScores, make_pseudo_labels, window_scores
 
 # 100 frames a second, 401 a picture of 4 s: windows begin at 0, 200 (overlap 24: 0-224, 200-424)
-FRONT = MelConfig(sample_rate=8000, n_fft=256, hop_length=80, n_mels=16, fmin=50, fmax=4000, segment=4.0)
+FRONT = MelConfig(
+    sample_rate=8000, n_fft=256, hop_length=80, n_mels=16, fmin=50, fmax=4000, segment=4.0
+)
 RECIPE = Recipe(
     name="tiny",
     description="tests",
     features=FRONT,
     windows=WindowConfig(frames=224, overlap=24, inference_overlap=112),
-    network=Network(backbone="test_resnet", pretrained=False),
+    backbone=BackboneConfig(name="test_resnet", pretrained=False),
+    head=HeadConfig(),
     stages=(Stage(name="one"),),
 )
 SPECIES = Classes(("a", "b"))

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from antpitta.core.config import Network, Recipe
+from antpitta.core.config import BackboneConfig, HeadConfig, Recipe
 from antpitta.core.errors import UserError
 from antpitta.core.features import MelConfig
 from antpitta.core.stages import Stage
@@ -20,7 +20,10 @@ from antpitta.model.torch_inference import TorchBackend
 from antpitta.train.training import fill_class_band_limits
 
 CLASSES = Classes(("frog", "bird", "bat"))
-SEVERAL = Network(reduction=(4, 8, 16), step=8, frozen=True, heights="each", centre=True)
+SEVERAL = (
+    BackboneConfig(reduction=(4, 8, 16), step=8, frozen=True),
+    HeadConfig(frequency_pooling="none", background_subtraction=1.0),
+)
 # Below 1 kHz mels are linear: edges at 0, 200, 400 ... Hz, and band i from 200 i to 200 i + 400.
 FRONT = MelConfig(sample_rate=2000, n_fft=512, hop_length=200, n_mels=4, fmin=0.0, fmax=1000.0)
 
@@ -32,9 +35,11 @@ def data_of(*boxes):
 
 
 def filled(*boxes):
-    network = Network(heights="each", reach="boxes")
-    recipe = Recipe(name="t", description="t", features=FRONT, network=network, stages=(Stage(name="s"),))
-    return fill_class_band_limits(recipe, data_of(*boxes)).network.reach
+    network = HeadConfig(frequency_pooling="none", class_band_limits="boxes")
+    recipe = Recipe(
+        name="t", description="t", features=FRONT, head=network, stages=(Stage(name="s"),)
+    )
+    return fill_class_band_limits(recipe, data_of(*boxes)).head.class_band_limits
 
 
 def test_a_class_reaches_from_the_lowest_to_the_highest_band_its_present_boxes_touch():
@@ -52,17 +57,17 @@ def test_boxes_without_frequencies_or_beyond_the_picture_reach_everywhere():
 
 
 def test_nothing_is_filled_in_without_boxes_or_where_nobody_asked():
-    with pytest.raises(UserError, match=r"network\.reach.*no boxes"):
+    with pytest.raises(UserError, match=r"head\.class_band_limits.*no boxes"):
         filled(("*", False))
     plain = Recipe(name="t", description="t", stages=(Stage(name="s"),))
     assert fill_class_band_limits(plain, data_of()) is plain
 
 
 def test_a_reach_wants_heights_apart_and_bands_filled_in():
-    with pytest.raises(ValidationError, match="heights"):
-        Network(reach="boxes")
+    with pytest.raises(ValidationError, match="frequency_pooling"):
+        HeadConfig(class_band_limits="boxes")
     with pytest.raises(ValueError, match="filled in"):
-        SedNet(SEVERAL.model_copy(update={"reach": "boxes"}), 3, empty=True)
+        SedNet(SEVERAL[0], SEVERAL[1].model_copy(update={"class_band_limits": "boxes"}), 3, empty=True)
 
 
 @pytest.mark.parametrize("reduction", [(4, 8, 16), 16])

@@ -47,14 +47,18 @@ def test_section_2_the_input():
     assert front.segment == 60
     assert front.n_frames(60) == 3751
     for stage in read_recipe("rfcx").stages:
-        assert (stage.masks.probability, stage.masks.max_frames, stage.masks.max_bands) == (0.5, 40, 30)
+        assert (stage.masks.probability, stage.masks.max_frames, stage.masks.max_bands) == (
+            0.5,
+            40,
+            30,
+        )
 
 
 def test_section_3_the_network():
-    network = read_recipe("rfcx").network
-    assert network.backbone == "resnet18"
-    assert network.pretrained
-    net = SedNet(network, 24, empty=True)
+    recipe = read_recipe("rfcx")
+    assert recipe.backbone.name == "resnet18"
+    assert recipe.backbone.pretrained
+    net = SedNet(recipe.backbone, recipe.head, 24, empty=True)
     assert net.classify.weight.shape == net.attend.weight.shape == (24, 512, 1)
     assert net.stride == 32
     with torch.inference_mode():
@@ -101,7 +105,11 @@ def test_section_7_the_taught_stage():
     )
     assert (stage.pseudo.aggregation, stage.pseudo.targets) == ("mean", "hard")
     assert stage.pseudo.cycles in (2, 3)
-    assert (stage.loss.unknown, stage.loss.reduction, stage.loss.soft_weight) == ("masked", "positives", 0.5)
+    assert (stage.loss.unknown, stage.loss.reduction, stage.loss.soft_weight) == (
+        "masked",
+        "positives",
+        0.5,
+    )
     assert not stage.loss.class_weights  # class weights hurt there
     assert (stage.mixup, stage.manifold_mixup) == (0, 0.1)
     assert (stage.lr, stage.cosine_t_max, stage.epochs) == (3e-4, 5, 5)
@@ -245,7 +253,7 @@ def material(make_material, recipe):
 @pytest.fixture(scope="module")
 def net(recipe):
     torch.manual_seed(0)
-    net = SedNet(recipe.network, 24).eval()
+    net = SedNet(recipe.backbone, recipe.head, 24).eval()
     with torch.no_grad():
         net.classify.weight *= 200
         net.attend.weight *= 200

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from antpitta.core.config import Network
+from antpitta.core.config import BackboneConfig, HeadConfig
 from antpitta.core.features import MelConfig
 from antpitta.core.timegrid import TimeGrid
 from antpitta.model.features import score_grid, stitch_segments
@@ -18,7 +18,7 @@ LENGTHS = (251, 64, 30, 100, 1)
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    net = SedNet(Network(backbone="test_resnet", pretrained=False), 3).eval()
+    net = SedNet(BackboneConfig(name="test_resnet", pretrained=False), HeadConfig(), 3).eval()
     with torch.no_grad():
         net.classify.weight *= 300  # so that windows differ
     return net

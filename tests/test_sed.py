@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from antpitta.core.config import Network
+from antpitta.core.config import BackboneConfig, HeadConfig
 from antpitta.model.network import SedNet
 from antpitta.sound.augment import Mixup
 
@@ -12,7 +12,7 @@ from antpitta.sound.augment import Mixup
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    return SedNet(Network(backbone="test_resnet", pretrained=False), 3).eval()
+    return SedNet(BackboneConfig(name="test_resnet", pretrained=False), HeadConfig(), 3).eval()
 
 
 def pixels(batch=4, frames=128, bands=64, seed=0):
@@ -105,7 +105,9 @@ def test_input_mixing_happens_on_the_standardised_picture(net):
 
 
 def test_what_is_saved_holds_all_but_the_constants(net):
-    twin = SedNet(Network(backbone="test_resnet", pretrained=False), 3, empty=True).eval()
+    twin = SedNet(
+        BackboneConfig(name="test_resnet", pretrained=False), HeadConfig(), 3, empty=True
+    ).eval()
     twin.load_state_dict(net.state_dict())
     assert not {"mean", "std"} & set(net.state_dict())
     with torch.inference_mode():

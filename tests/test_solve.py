@@ -6,7 +6,7 @@ import torch
 from lightning_fabric import Fabric
 from scipy.optimize import minimize
 
-from antpitta.core.config import Network, Recipe, WindowConfig
+from antpitta.core.config import BackboneConfig, HeadConfig, Recipe, WindowConfig
 from antpitta.core.errors import UserError
 from antpitta.core.features import MelConfig
 from antpitta.core.stages import LossConfig, MaskConfig, Stage
@@ -27,10 +27,7 @@ RECIPE = Recipe(
     description="t",
     features=MelConfig(sample_rate=8000, n_fft=256, hop_length=80, n_mels=32, fmin=50.0, fmax=4000.0, segment=2.0),
     windows=WindowConfig(frames=64, overlap=0, inference_overlap=0),
-    network=Network(
-        backbone="test_efficientnet", pretrained=False, frozen=True, heights="each", centre=True,
-        reduction=8, smooth=3,
-    ),
+    backbone=BackboneConfig(name="test_efficientnet", pretrained=False, frozen=True, reduction=8), head=HeadConfig(frequency_pooling="none", background_subtraction=1.0, smoothing_frames=48),
     stages=(STAGE,),
 )  # fmt: skip
 BOXES = [
@@ -47,7 +44,7 @@ def material(make_material):
 
 def solved(material, stage=STAGE, train=range(6), found=None, **settings):
     torch.manual_seed(1)
-    net = SedNet(RECIPE.network.model_copy(update=settings), 2, bands=32)
+    net = SedNet(RECIPE.backbone, RECIPE.head.model_copy(update=settings), 2, bands=32)
     seen = FeatureCache().of(net, stage, material)
     task = TrainTask(stage, np.array(train), None, (1,), seen)
     solve_linear_head(net, task, material, FABRIC, (found if found is not None else []).append)
@@ -91,7 +88,9 @@ def test_the_head_is_that_of_a_plain_regression(material, wccn, centre):
         logit = (features * head[column, :-1]).sum(axis=1) + head[column, -1]
         loss = (weight * np.logaddexp(0, np.where(present, -logit, logit))).sum()
         error = weight * (1 / (1 + np.exp(-logit)) - present)
-        slope = STAGE.weight_decay * np.concatenate([head[:, :-1] @ metric, np.zeros((2, 1))], axis=1)
+        slope = STAGE.weight_decay * np.concatenate(
+            [head[:, :-1] @ metric, np.zeros((2, 1))], axis=1
+        )
         for k in range(2):
             mine = column == k
             slope[k] += np.append(error[mine] @ features[mine], biased * error[mine].sum())

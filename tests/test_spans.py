@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from antpitta.core.config import Network, Recipe
+from antpitta.core.config import BackboneConfig, HeadConfig, Recipe
 from antpitta.core.errors import UserError
 from antpitta.core.features import MelConfig
 from antpitta.core.stages import Stage
@@ -17,7 +17,10 @@ from antpitta.model.network import SedNet
 from antpitta.train.training import fill_smoothing_frames
 
 CLASSES = Classes(("frog", "bird", "bat"))
-SEVERAL = Network(reduction=(4, 8, 16), step=8, frozen=True, heights="each", centre=True)
+SEVERAL = (
+    BackboneConfig(reduction=(4, 8, 16), step=8, frozen=True),
+    HeadConfig(frequency_pooling="none", background_subtraction=1.0),
+)
 
 
 def data_of(*boxes):
@@ -26,10 +29,10 @@ def data_of(*boxes):
     return Dataset((recording,), said, CLASSES)
 
 
-def recipe_of(**network):
+def recipe_of():
     front = MelConfig(hop_length=3200, n_fft=3200)  # ten frames a second
-    network = Network(spans="boxes", **network)
-    return Recipe(name="t", description="t", features=front, network=network, stages=(Stage(name="s"),))
+    head = HeadConfig(smoothing_frames="boxes")
+    return Recipe(name="t", description="t", features=front, head=head, stages=(Stage(name="s"),))
 
 
 def test_a_class_gets_the_median_length_of_its_present_boxes():
@@ -37,12 +40,12 @@ def test_a_class_gets_the_median_length_of_its_present_boxes():
         ("frog", 1, True), ("frog", 2, True), ("frog", 9, True), ("frog", 30, False),
         ("bird", 3, False), ("bat", 0.001, True),
     )  # fmt: skip
-    assert fill_smoothing_frames(recipe_of(), data).network.spans == (20, 30, 1)
+    assert fill_smoothing_frames(recipe_of(), data).head.smoothing_frames == (20, 30, 1)
 
 
 def test_a_class_without_boxes_gets_the_median_of_all():
     data = data_of(("frog", 1, True), ("frog", 2, True), ("*", 60, False))
-    assert fill_smoothing_frames(recipe_of(), data).network.spans == (15, 15, 15)
+    assert fill_smoothing_frames(recipe_of(), data).head.smoothing_frames == (15, 15, 15)
 
 
 def test_without_boxes_there_is_no_length_to_fill_in():
@@ -51,17 +54,17 @@ def test_without_boxes_there_is_no_length_to_fill_in():
 
 
 def test_a_recipe_that_asks_for_no_spans_stays_as_it_is():
-    recipe = recipe_of().model_copy(update={"network": Network()})
+    recipe = recipe_of().model_copy(update={"head": HeadConfig()})
     assert fill_smoothing_frames(recipe, data_of()) is recipe
 
 
 def test_a_network_is_not_built_before_the_lengths_are_there():
     with pytest.raises(ValueError, match="filled in"):
-        SedNet(Network(spans="boxes"), 3)
+        SedNet(BackboneConfig(), HeadConfig(smoothing_frames="boxes"), 3)
 
 
 def test_each_class_is_averaged_over_its_own_span():
-    net = SedNet(SEVERAL.model_copy(update={"spans": (8, 24, 40)}), 3).eval()
+    net = SedNet(SEVERAL[0], SEVERAL[1].model_copy(update={"smoothing_frames": (8, 24, 40)}), 3).eval()
     assert net.steps == (1, 3, 5)
     seen = torch.randn(2, net.classify.in_channels, 12, generator=torch.manual_seed(1))
     nn.init.normal_(net.classify.weight)
@@ -77,12 +80,12 @@ def test_each_class_is_averaged_over_its_own_span():
 def test_features_of_several_reductions_lie_side_by_side():
     torch.manual_seed(1)
     pixels = torch.rand(1, 3, 256, 128)
-    joined = build_backbone(SEVERAL)
+    joined = build_backbone(SEVERAL[0])
     assert (joined.channels, joined.stride, joined.heights) == (24 * 32 + 40 * 16 + 112 * 8, 8, 1)
     with torch.no_grad():
         found = joined.body.eval()(pixels)[0, :, :, 0]
         fine, same, coarse = (
-            build_backbone(Network(reduction=r))
+            build_backbone(BackboneConfig(reduction=r))
             .body.eval()(pixels)[0]
             .transpose(1, 2)
             .flatten(0, 1)
@@ -103,14 +106,14 @@ def test_features_of_several_reductions_lie_side_by_side():
 )
 def test_reductions_that_cannot_be_had_are_refused_in_one_line(settings, said):
     with pytest.raises(UserError, match=said) as error:
-        build_backbone(Network(**settings))
+        build_backbone(BackboneConfig(**settings))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("given", [False, True])
 def test_a_settled_level_is_the_batch_norm_of_all_features_and_stays(given):
-    network = Network(backbone="embedding") if given else SEVERAL
-    net = SedNet(network, 3, bands=40) if given else SedNet(network, 3)
+    network = (BackboneConfig(name="embedding"), HeadConfig()) if given else SEVERAL
+    net = SedNet(*network, 3, bands=40) if given else SedNet(*network, 3)
     width = net.classify.in_channels
     seen = torch.randn(6, width, 9, generator=torch.manual_seed(2)) * 3 + 5
     seen[5, :, 4:] = 0  # padding

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from antpitta.core.config import Network
+from antpitta.core.config import BackboneConfig, HeadConfig
 from antpitta.model.export import to_int8, to_openvino
 from antpitta.model.fusion import GreyConv, GreyStem, with_grey_stem, with_trainable_grey_stem
 from antpitta.model.network import SedNet
@@ -24,7 +24,9 @@ def pixels(frames=50, bands=BANDS):
 
 def net_of(backbone, bands=BANDS):
     torch.manual_seed(0)
-    return SedNet(Network(backbone=backbone, pretrained=False), 3, bands=bands).eval()
+    return SedNet(
+        BackboneConfig(name=backbone, pretrained=False), HeadConfig(), 3, bands=bands
+    ).eval()
 
 
 def differ(one, other, seen):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from antpitta.core.config import Network
+from antpitta.core.config import HeadConfig
 from antpitta.train.linear_head import WithinClassWhitening
 
 PRESENT = torch.tensor([[True, False]] * 5 + [[False, True]] * 4 + [[False, False]] * 3)
@@ -53,5 +53,10 @@ def test_boxes_that_do_not_differ_have_no_metric(rows):
 
 
 def test_a_body_that_learns_has_none():
-    with pytest.raises(ValueError, match="wccn goes with frozen"):
-        Network(wccn=0.1)
+    with pytest.raises(ValueError, match="backbone.frozen"):
+        Recipe(
+            name="t",
+            description="t",
+            head=HeadConfig(within_class_whitening=0.1),
+            stages=(Stage(name="s"),),
+        )

@@ -132,7 +132,11 @@ def _pseudo(recipe: Recipe, folder: RunFolder) -> pd.DataFrame | None:
 
 
 def _settings(recipe: Recipe) -> dict[str, str]:
-    found = {"recipe": recipe.name, "when to use it": recipe.description, "folds": str(recipe.folds)}
+    found = {
+        "recipe": recipe.name,
+        "when to use it": recipe.description,
+        "folds": str(recipe.folds),
+    }
     for room in ("front", "embedding", "windows", "network"):
         settings = getattr(recipe, room)
         for key, value in settings.model_dump().items() if settings else ():

@@ -54,32 +54,36 @@ EMBEDDING_BACKBONE = (
 )
 
 
-class Network(FrozenConfig):
-    """A backbone of timm, or GIVEN, with the SED head on it."""
+class BackboneConfig(FrozenConfig):
+    """A convolutional backbone by its timm name, or "embedding" for an embedding model."""
 
-    backbone: str = "tf_efficientnet_lite0"
+    name: str = "tf_efficientnet_lite0"
+    weights: str | None = None  # a .safetensors or .pth file instead of timm's hub
     pretrained: bool = True
-    # frames a step of the features taken; several: side by side, their heights apart
-    reduction: Count | tuple[Count, ...] | None = None  # None: the last ones
-    step: Count | None = None  # frames a step where several are taken; None: the coarsest's
-    frozen: bool = False  # only the head learns
-    heights: Literal["mean", "each"] = "mean"  # of the feature maps: averaged, or told apart
-    smooth: Count = 1  # steps that a framewise logit is averaged over
-    # frames that each class's are averaged over; "boxes": its boxes' median length, filled in
-    spans: Literal["boxes"] | tuple[Count, ...] | None = None  # when training begins
-    # bands of the picture, from and to, that each class's head sees; "boxes": those its boxes
-    reach: Literal["boxes"] | tuple[tuple[int, int], ...] | None = None  # lie in, filled in, too
-    centre: Share = 0.0  # of each feature's mean over the window, its background: taken off
-    trust: Share = 0.5  # of an embedding's network in the logits of classes it knows by itself
-    wccn: float = Field(0.0, ge=0, lt=1)  # of the L2's metric: how boxes of a species differ
-    weights: str | None = None  # a .safetensors or .pth file instead of the hub's
+    frozen: bool = False  # only the head is trained
+    # frames per step of the feature map; several maps are stacked
+    reduction: Count | tuple[Count, ...] | None = None  # None: the last feature map
+    step: Count | None = None  # frames per step of stacked maps; None: the coarsest map's
+
+
+class HeadConfig(FrozenConfig):
+    """The head: how features are pooled and normalised, and how its logits are smoothed."""
+
+    frequency_pooling: Literal["mean", "none"] = "mean"
+    background_subtraction: Share = 0.0  # share of a feature's mean over the window taken off
+    # frames that framewise logits are averaged over, for all classes or for each; "boxes": the
+    # median length of the class's boxes, filled in when training begins
+    smoothing_frames: Literal["boxes"] | Count | tuple[Count, ...] = 1
+    # mel bands (first, end) that each class's logits see; "boxes": those of the class's boxes,
+    # filled in when training begins
+    class_band_limits: Literal["boxes"] | tuple[tuple[int, int], ...] | None = None
+    within_class_whitening: float = Field(0.0, ge=0, lt=1)
+    zero_shot_weight: Share = 0.5  # of an embedding model's own logits, for classes it knows
 
     @model_validator(mode="after")
-    def _settings_go_together(self) -> Self:
-        if self.reach is not None and self.heights != "each":
-            raise ValueError('reach goes with heights = "each"')
-        if self.wccn and not (self.frozen or self.backbone == EMBEDDING_BACKBONE):
-            raise ValueError("wccn goes with frozen = true: what moves has no covariance")
+    def _band_limits_need_bands(self) -> Self:
+        if self.class_band_limits is not None and self.frequency_pooling != "none":
+            raise ValueError('class_band_limits needs frequency_pooling = "none"')
         return self
 
 
@@ -101,7 +105,8 @@ class Recipe(FrozenConfig):
     folds: int = Field(5, ge=2)
     features: MelConfig = MelConfig()
     windows: WindowConfig = WindowConfig()
-    network: Network = Network()
+    backbone: BackboneConfig = BackboneConfig()
+    head: HeadConfig = HeadConfig()
     overlay: OverlayConfig = OverlayConfig()
     stages: tuple[Stage, ...]
     embedding: EmbeddingConfig | None = None  # with it ``front`` draws the report's examples only
@@ -126,15 +131,18 @@ class Recipe(FrozenConfig):
 
     @model_validator(mode="after")
     def _embedding_is_one(self) -> Self:
-        network = self.network
-        if (network.backbone == EMBEDDING_BACKBONE) != (self.embedding is not None):
-            raise ValueError(
-                f'network.backbone = "{EMBEDDING_BACKBONE}" and [embedding] go together'
-            )
+        backbone, head = self.backbone, self.head
+        given = backbone.name == EMBEDDING_BACKBONE
+        if given != (self.embedding is not None):
+            raise ValueError(f'backbone.name = "{EMBEDDING_BACKBONE}" and [embedding] go together')
+        if head.within_class_whitening and not (backbone.frozen or given):
+            raise ValueError("head.within_class_whitening needs backbone.frozen = true")
         if self.embedding is None:
             return self
-        if network.reduction or network.weights or network.heights != "mean":
-            raise ValueError("an embedding has no reduction, heights or weights; leave them out")
+        if backbone.reduction or backbone.weights or head.frequency_pooling != "mean":
+            raise ValueError(
+                "an embedding has no reduction, weights or frequency_pooling; leave them out"
+            )
         if masked := [stage.name for stage in self.stages if stage.masks.probability]:
             raise ValueError(
                 f"an embedding cannot be masked; set stages.{masked[0]}.masks.chance = 0"

@@ -110,7 +110,9 @@ class MelConfig(FeatureConfig):
         >>> [Front().rate_for(rate) for rate in (16_000, 44_100, 48_000, 96_000)]
         [16000, 32000, 48000, 32000]
         """
-        whole = all(recorded * size % self.sample_rate == 0 for size in (self.hop_length, self.n_fft))
+        whole = all(
+            recorded * size % self.sample_rate == 0 for size in (self.hop_length, self.n_fft)
+        )
         even = recorded * self.n_fft // self.sample_rate % 2 == 0  # a frame's middle is a sample
         heard = 2 * self.fmin < recorded <= WIDEST * self.sample_rate
         return recorded if whole and even and heard else self.sample_rate

@@ -59,7 +59,9 @@ class Stage(FrozenConfig):
     cosine_t_max: Count | None = None  # epochs of half a cosine; None: all of them
     optimizer: Literal["adam", "lbfgs"] = "adam"  # lbfgs: train/linear_head.py
     lr: Positive = 3e-4
-    weight_decay: float = Field(0.0, ge=0)  # L2: its half times the weights' squared sum joins the loss
+    weight_decay: float = Field(
+        0.0, ge=0
+    )  # L2: its half times the weights' squared sum joins the loss
     mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha) on the input; 0 is off
     manifold_mixup: float = Field(0.0, ge=0)  # the same, on the backbone's feature maps
     use_overlays: bool = False  # the recipe's copies with calls laid over them are learnt from too

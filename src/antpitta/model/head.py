@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from antpitta.core.config import Network
+from antpitta.core.config import HeadConfig
 
 
 class Logits(NamedTuple):  # fabric walks a model's output, and cannot walk frozen dataclasses
@@ -34,11 +34,13 @@ class Logits(NamedTuple):  # fabric walks a model's output, and cannot walk froz
     sharp: Tensor  # the same before they were averaged over steps
 
 
-def smoothing_steps(network: Network, stride: int) -> tuple[int, ...] | None:
+def smoothing_steps(head: HeadConfig, stride: int) -> tuple[int, ...]:
     """The steps that each class's framewise logits are averaged over."""
-    if network.spans == "boxes":
+    if head.smoothing_frames == "boxes":
         raise ValueError("the boxes' lengths were not filled in")
-    return network.spans and tuple(max(1, round(span / stride)) for span in network.spans)
+    frames = head.smoothing_frames
+    each = frames if isinstance(frames, tuple) else (frames,)
+    return tuple(max(1, round(count / stride)) for count in each)
 
 
 def box_step_shares(focus: Tensor, steps: int, stride: int) -> Tensor:
@@ -142,16 +144,16 @@ def zero_shot_mask(inputs: int, classes: int) -> Tensor:
     return reach
 
 
-def class_band_mask(network: Network, maps: Iterable[tuple[int, int]], bands: int) -> Tensor:
+def class_band_mask(head: HeadConfig, maps: Iterable[tuple[int, int]], bands: int) -> Tensor:
     """The inputs from heights that lie in the class's band.
 
     ``maps`` are the channels and heights of the feature maps of a picture of ``bands``.
     """
-    if network.reach is None or network.reach == "boxes":
+    if head.class_band_limits is None or head.class_band_limits == "boxes":
         raise ValueError("the boxes' bands were not filled in")
     edges = [(i / high, (i + 1) / high) for depth, high in maps for i in [*range(high)] * depth]
     low, high = bands * torch.tensor(edges).T
-    first, end = torch.tensor(network.reach).T[:, :, None]
+    first, end = torch.tensor(head.class_band_limits).T[:, :, None]
     near: Tensor = (low < end) & (high > first)
     return near[:, :, None].float()
 

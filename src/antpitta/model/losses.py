@@ -105,7 +105,9 @@ def masked_loss(
     if taught is not None and all_taught is not None:
         total = total + loss.soft_weight * _of_taught(taught, all_taught, miss, alarm, loss)
     if loss.unlabelled_target is not None:
-        pulled = (loss.unlabelled_target * -gain + (1 - loss.unlabelled_target) * alarm) * (~known).to(logits.dtype)
+        pulled = (loss.unlabelled_target * -gain + (1 - loss.unlabelled_target) * alarm) * (
+            ~known
+        ).to(logits.dtype)
         total = total + loss.unlabelled_weight * pulled.sum() / _at_least_some((~all_known).sum())
     return total
 

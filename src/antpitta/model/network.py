@@ -24,7 +24,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor, nn
 
-from antpitta.core.config import EMBEDDING_BACKBONE, Network
+from antpitta.core.config import EMBEDDING_BACKBONE, BackboneConfig, HeadConfig
 from antpitta.model.backbones import build_backbone
 from antpitta.model.head import (
     Logits,
@@ -52,7 +52,8 @@ class SedNet(nn.Module):
 
     def __init__(
         self,
-        network: Network,
+        backbone: BackboneConfig,
+        head: HeadConfig,
         classes: int,
         *,
         bands: int = 128,
@@ -60,36 +61,36 @@ class SedNet(nn.Module):
         empty: bool = False,
     ) -> None:
         super().__init__()
-        backbone = build_backbone(network, bands=bands, empty=empty)
-        self.given = network.backbone == EMBEDDING_BACKBONE
+        built = build_backbone(backbone, bands=bands, empty=empty)
+        self.given = backbone.name == EMBEDDING_BACKBONE
         if self.given:
-            network = network.model_copy(update={"frozen": True})
-        self.network = network
+            backbone = backbone.model_copy(update={"frozen": True})
+        self.backbone_config, self.head_config = backbone, head
         self.bands = bands
-        self.body = backbone.body.requires_grad_(not network.frozen)
-        self.stride = backbone.stride
-        self.origin = backbone.origin
+        self.body = built.body.requires_grad_(not backbone.frozen)
+        self.stride = built.stride
+        self.origin = built.origin
         self.settled = False
         # applied to the class weights while the head learns in other coordinates
         self.weight_transform: Callable[[Tensor], Tensor] | None = None
-        self.steps = smoothing_steps(network, self.stride)
-        inputs = backbone.channels * (backbone.heights if network.heights == "each" else 1)
-        levelled = network.centre > 0 or self.given
+        self.steps = smoothing_steps(head, self.stride)
+        inputs = built.channels * (built.heights if head.frequency_pooling == "none" else 1)
+        levelled = head.background_subtraction > 0 or self.given
         norm = MaskedBatchNorm1d(inputs) if self.given else nn.BatchNorm1d(inputs, affine=False)
         self.level = norm if levelled else nn.Identity()
         self.classify = nn.Conv1d(inputs, classes, 1, bias=levelled)
         self.attend = nn.Conv1d(inputs, classes, 1, bias=False)
-        if network.frozen:  # nothing to break the symmetry of; random weights would only be noise
-            for head in (self.classify, self.attend):
-                nn.init.zeros_(head.weight)
-        self.word = ZeroShotBlend(classes, network.trust) if known else None
+        if backbone.frozen:  # nothing to break the symmetry of; random weights would only be noise
+            for layer in (self.classify, self.attend):
+                nn.init.zeros_(layer.weight)
+        self.word = ZeroShotBlend(classes, head.zero_shot_weight) if known else None
         reach = zero_shot_mask(inputs, classes) if known else None
-        if network.reach is not None:
-            reach = class_band_mask(network, backbone.maps, bands)
+        if head.class_band_limits is not None:
+            reach = class_band_mask(head, built.maps, bands)
         self.register_buffer("reach", reach, persistent=False)
         shape = (1, 3, 1, 1)
-        self.register_buffer("mean", torch.tensor(backbone.mean).view(shape), persistent=False)
-        self.register_buffer("std", torch.tensor(backbone.std).view(shape), persistent=False)
+        self.register_buffer("mean", torch.tensor(built.mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(built.std).view(shape), persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, pixels: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ class SedNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Feature maps, before the ReLU and the mean over frequency."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.network.frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.backbone_config.frozen):
             found: Tensor = self.body(images)
         return found
 
@@ -135,13 +136,13 @@ class SedNet(nn.Module):
     @property
     def smooths(self) -> bool:
         """Whether logits are averaged over steps."""
-        return self.network.smooth != 1 or self.steps is not None
+        return any(count != 1 for count in self.steps)
 
     def _averaged(self, logits: Tensor, sound: Tensor | None) -> Tensor:
         """The mean over each class's steps: (batch, classes, steps)."""
         if not self.smooths:
             return logits
-        return smooth_logits(logits, self.steps or (self.network.smooth,), sound)
+        return smooth_logits(logits, self.steps, sound)
 
     def _own(self, seen: Tensor) -> Tensor:
         """The network's own logits of the classes, levelled: (batch, classes, steps)."""
@@ -213,7 +214,7 @@ class SedNet(nn.Module):
         """What the head sees of feature maps: (batch, inputs, steps)."""
         if self.given:
             return features.transpose(1, 2)
-        if self.network.heights == "mean":
+        if self.head_config.frequency_pooling == "mean":
             return features.relu().mean(dim=3)
         return features.transpose(2, 3).flatten(1, 2)
 
@@ -225,17 +226,17 @@ class SedNet(nn.Module):
         images = self.prepare(pixels)
         features = self.features(images if mix is None else mix(images))
         seen = self.gather(features if late is None else late(features))
-        if not self.network.centre:
+        if not self.head_config.background_subtraction:
             return seen
         frames = (pixels != 0).any(dim=2).float()[:, None]
         sound = nn.functional.max_pool1d(frames, self.stride, ceil_mode=True)[:, :, : seen.shape[2]]
         background = (seen * sound).sum(2, keepdim=True) / sound.sum(2, keepdim=True).clamp_min(1)
-        return (seen - self.network.centre * background) * sound
+        return (seen - self.head_config.background_subtraction * background) * sound
 
     def train(self, mode: bool = True) -> Self:
         """Training mode; a frozen body keeps its own statistics."""
         super().train(mode)
-        if self.network.frozen:
+        if self.backbone_config.frozen:
             self.body.eval()
         if self.settled:
             self.level.eval()
@@ -281,6 +282,6 @@ class MultiHeadNet(nn.Module):
 def share_backbone(nets: list[SedNet]) -> bool:
     """Whether the nets differ in their heads only, as the folds of a frozen backbone do."""
     bodies = [net.body.state_dict() for net in nets]
-    return nets[0].network.frozen and all(
+    return nets[0].backbone_config.frozen and all(
         torch.equal(value, other[name]) for other in bodies[1:] for name, value in bodies[0].items()
     )

@@ -104,7 +104,14 @@ def build_nets(
     """
     nets = []
     for state in states:
-        net = SedNet(recipe.network, classes, bands=width, known=recipe.has_zero_shot, empty=True)
+        net = SedNet(
+            recipe.backbone,
+            recipe.head,
+            classes,
+            bands=width,
+            known=recipe.has_zero_shot,
+            empty=True,
+        )
         net.load_state_dict(state)
         nets.append(net.eval())
     return nets

@@ -94,7 +94,7 @@ def open_backend(
     Raises UserMistake where there is none for the precision asked for, and for the weights of
     another version's network.
     """
-    windows = hearing.mode == "windows" or recipe.network.backbone == EMBEDDING_BACKBONE
+    windows = hearing.mode == "windows" or recipe.backbone.name == EMBEDDING_BACKBONE
     if hearing.mode == "windows" and hearing.precision not in ("auto", "f32"):
         raise UserError(
             f"--precision {hearing.precision}: --scan windows is the exact mode and computes in "

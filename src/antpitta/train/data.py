@@ -159,7 +159,7 @@ class FeatureCache:
     def of(self, net: SedNet, stage: Stage, material: TrainingData) -> Tensor | None:
         """The features of all training windows; None where they differ from epoch to epoch."""
         changing = stage.masks.probability or stage.mixup or stage.sample == "crops"
-        if not net.network.frozen or changing:
+        if not net.backbone_config.frozen or changing:
             return None
         key = _digest(net)
         if key != self.key:

@@ -101,7 +101,7 @@ def export_networks(
     ``folds`` are by recording: the one that never saw it. ``exact`` are the run's out-of-fold
     scores. A head on embeddings takes no time worth exporting for.
     """
-    if recipe.network.backbone == EMBEDDING_BACKBONE:
+    if recipe.backbone.name == EMBEDDING_BACKBONE:
         return ExportedNetworks({})
     frames = recipe.feature_config.n_frames(recipe.feature_config.segment)
     exam = _set_exam(dataset, recipe, folds)

@@ -119,7 +119,7 @@ def box_rows(
 def whitened(net: SedNet, rows: Tensor, heard: CellTargets) -> Iterator[None]:
     """Inside, the settled ``net`` learns in the metric of these boxes, if it is to have one."""
     present = (heard.value > 0.5) & (heard.weight > 0)
-    share = net.network.wccn
+    share = net.head_config.within_class_whitening
     with torch.no_grad():
         metric = (
             WithinClassWhitening.of_boxes(net.levelled(rows), present, share)

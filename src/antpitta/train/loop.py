@@ -74,7 +74,7 @@ def _measured(
     if task.seen is None:
         return nullcontext()
     fit_normalizer(net, task.seen, material.windows_of(task.train), device)
-    if not net.network.wccn:
+    if not net.head_config.within_class_whitening:
         return nullcontext()
     return whitened(net, *box_rows(net, task.seen, material, task.train))
 
@@ -148,7 +148,9 @@ def set_up(net: SedNet, stage: Stage, fabric: Fabric) -> tuple[Any, Any, torch.o
     learning = [one for one in net.parameters() if one.requires_grad]
     fused = fabric.device.type == "cuda" or None
     net.to(fabric.device)  # before the optimizer: a fused one must find its weights there
-    optimizer = torch.optim.Adam(learning, lr=stage.lr, weight_decay=stage.weight_decay, fused=fused)
+    optimizer = torch.optim.Adam(
+        learning, lr=stage.lr, weight_decay=stage.weight_decay, fused=fused
+    )
     model, adam = fabric.setup(net, optimizer)
     return model, adam, optimizer
 
@@ -175,7 +177,7 @@ def resume(net: SedNet, optimizer: torch.optim.Adam, keeper: CheckpointStore) ->
 
 def capture(net: SedNet, optimizer: torch.optim.Adam) -> State:
     """All that the next epoch needs, as named tensors."""
-    still = ("body.",) if net.network.frozen else ()
+    still = ("body.",) if net.backbone_config.frozen else ()
     state = {
         f"net.{name}": value
         for name, value in net.state_dict().items()
@@ -189,7 +191,7 @@ def capture(net: SedNet, optimizer: torch.optim.Adam) -> State:
 def restore(net: SedNet, optimizer: torch.optim.Adam, state: State) -> None:
     """The inverse of :func:`capture`."""
     learnt = {k[4:]: v for k, v in state.items() if k.startswith("net.")}
-    net.load_state_dict(learnt, strict=not net.network.frozen)
+    net.load_state_dict(learnt, strict=not net.backbone_config.frozen)
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in state.items():
         if key.startswith("adam."):

@@ -123,7 +123,14 @@ def last_cycle(recipe: Recipe, name: str) -> int:
 def build_net(run: Run, *, empty: bool = False) -> SedNet:
     """The run's network before it learns; ``empty`` leaves the backbone's weights random."""
     classes, bands = len(run.material.dataset.classes), run.material.pictures.pixels.shape[1]
-    net = SedNet(run.recipe.network, classes, bands=bands, known=run.recipe.has_zero_shot, empty=empty)
+    net = SedNet(
+        run.recipe.backbone,
+        run.recipe.head,
+        classes,
+        bands=bands,
+        known=run.recipe.has_zero_shot,
+        empty=empty,
+    )
     on_gpu = run.fabric.device.type == "cuda"
     return with_trainable_grey_stem(net, run.recipe.windows.frames, bands) if on_gpu else net
 
@@ -140,7 +147,7 @@ def run_stages(run: Run) -> None:
     """Train and score every stage, cycle and fold that is not finished yet."""
     if run.lanes.count > 1 and uses_dropout(run.mould.cast(lambda: build_net(run, empty=True))):
         raise UserError(
-            f"backbone {run.recipe.network.backbone}: drops units at random, and lanes would mix "
+            f"backbone {run.recipe.backbone.name}: drops units at random, and lanes would mix "
             "their random numbers; leave --lanes out"
         )
     for number, stage in enumerate(run.recipe.stages):

@@ -65,17 +65,17 @@ def fill_smoothing_frames(recipe: Recipe, dataset: Dataset) -> Recipe:
     Present boxes count where a class has any, else its absent ones; a class without boxes gets
     the median of all. Raises UserMistake where no box speaks of one class.
     """
-    if recipe.network.spans != "boxes":
+    if recipe.head.smoothing_frames != "boxes":
         return recipe
     lengths = [
         float(np.median([box.stop - box.start for box in mine]))
-        for mine in _boxes_by_class(dataset, "network.spans")
+        for mine in _boxes_by_class(dataset, "head.smoothing_frames")
     ]
     drawing = recipe.feature_config
     per_second = drawing.n_frames(drawing.segment) / drawing.segment
     spans = tuple(max(1, round(length * per_second)) for length in lengths)
-    network = recipe.network.model_copy(update={"spans": spans})
-    return recipe.model_copy(update={"network": network})
+    head = recipe.head.model_copy(update={"smoothing_frames": spans})
+    return recipe.model_copy(update={"head": head})
 
 
 def fill_class_band_limits(recipe: Recipe, dataset: Dataset) -> Recipe:
@@ -84,18 +84,18 @@ def fill_class_band_limits(recipe: Recipe, dataset: Dataset) -> Recipe:
     They go from the lowest to the highest band of any of the class's boxes, chosen as in
     :func:`fill_smoothing_frames`; a box without frequencies touches all. Raises UserMistake as it does.
     """
-    if recipe.network.reach != "boxes":
+    if recipe.head.class_band_limits != "boxes":
         return recipe
     edges = band_edges(recipe.features)  # band i reaches from edge i to edge i + 2
     found = []
-    for mine in _boxes_by_class(dataset, "network.reach"):
+    for mine in _boxes_by_class(dataset, "head.class_band_limits"):
         low, high = min(box.low for box in mine), max(box.high for box in mine)
         touched = np.flatnonzero((edges[2:] > low) & (edges[:-2] < high))
         whole = not len(touched)  # boxes beyond the picture
         bands = (0, recipe.features.n_mels) if whole else (int(touched[0]), int(touched[-1]) + 1)
         found.append(bands)
-    network = recipe.network.model_copy(update={"reach": tuple(found)})
-    return recipe.model_copy(update={"network": network})
+    head = recipe.head.model_copy(update={"class_band_limits": tuple(found)})
+    return recipe.model_copy(update={"head": head})
 
 
 def _boxes_by_class(dataset: Dataset, what: str) -> list[list[Annotation]]:
@@ -125,7 +125,9 @@ def train_stages(
     folds = assign_folds(dataset, recipe.folds, recipe.split_seed)
     sites = {recording.site for recording in dataset.recordings if recording.site}
     if 0 < len(sites) < recipe.folds:
-        voice.message(f"{len(sites)} sites for {recipe.folds} folds: recordings are dealt, sites split")
+        voice.message(
+            f"{len(sites)} sites for {recipe.folds} folds: recordings are dealt, sites split"
+        )
     _write_folds(dataset, folds, folder.path / "folds.csv")
     network = find_embedding_model(recipe.embedding) if recipe.embedding else None
     pen = build_feature_extractor(recipe, network)
