@@ -53,14 +53,16 @@ def bench_learn(
     again. Raises UserMistake for data, a table or a truth that does not fit, before any training.
     """
     if seeds < 1:
-        raise UserError(f"--seeds {seeds}: nothing would be trained; give 1 or more")
+        raise UserError("E_TODO", f"--seeds {seeds}: nothing would be trained", "give 1 or more")
     dataset = data.dataset
     chosen = choose_variants(read_variants(recipe), variants)
     calls = None if events is None else Path(events)
     exam = read_test_set([Path(one) for one in test], Path(truth), calls, dataset)
     beside = {Path(name).stem: open_embed(name, dataset) for name in yardsticks}
     if taken := set(beside) & {variant.name for variant in chosen}:
-        raise UserError(f"--yardstick {min(taken)}: is a variant's name too; rename the file")
+        raise UserError(
+            "E_TODO", f"--yardstick {min(taken)}: is a variant's name too", "rename the file"
+        )
     known = read_truth(Path(train_truth), dataset.classes) if train_truth else None
     plan = Plan(chosen, seeds, dataset, exam, known, beside)
     verbs = _verbs(data, exam.audio, device, precision, voice)
@@ -149,7 +151,7 @@ def bench_predict(
     predict_steps.csv. Raises UserMistake for audio, a model or a network that cannot be had.
     """
     if files < 1 or rounds < 1:
-        raise UserError("--files and --rounds: nothing would be timed; give 1 or more")
+        raise UserError("E_TODO", "--files and --rounds: nothing would be timed", "give 1 or more")
     sound = [Path(one) for one in audio]
     with TemporaryDirectory() as home:
         if model is None:

@@ -39,12 +39,14 @@ def read_ablation(name: str) -> Told:
     if not path.is_file():
         known = ", ".join(shipped_ablations())
         raise UserError(
-            f"--recipe {name}: no table of variants of that name; take one of {known}, or a path"
+            "E_TODO",
+            f"--recipe {name}: no table of variants of that name",
+            f"take one of {known}, or a path",
         )
     try:
         return Told(tomllib.loads(read_text(path)), path)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: is no TOML ({error}); correct that line") from None
+        raise UserError("E_TODO", f"{path}: is no TOML ({error})", "correct that line") from None
 
 
 def read_note(path: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from antpitta.predict.predictor import KINDS
 from benchmarks.steps import say_limit, time_steps
 from benchmarks.tables import machine
 
-OURS: tuple[Precision, ...] = ("f32", "bf16", "int8")
+OURS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 SPECIES = 24
 STEPS = 30  # files that steps are timed on
 SLOW = 20  # times fewer files for ways that are that much slower
@@ -114,7 +114,7 @@ def _ways(bundle: Bundle, files: int, embedding: str | None) -> list[Way]:
         Way(f"antpitta, {kind}", partial(_predict, bundle.path, ("--precision", kind)), files)
         for kind in kinds
     ]
-    exact = partial(_predict, bundle.path, ("--scan", "windows"))
+    exact = partial(_predict, bundle.path, ("--inference", "sliding"))
     ways.append(Way("antpitta, exact (windows)", exact, few))
     script = "plain script (soundfile, torch eager, window by window)"
     ways.append(Way(script, partial(_plain, "windows", str(bundle.path)), few))
@@ -154,7 +154,9 @@ def _run(way: Way, folder: Path, out: Path) -> tuple[float, float]:
     seconds = time.perf_counter() - began
     if told.returncode:
         last = (f"{told.stdout}{told.stderr}".strip().splitlines() or ["no word"])[-1]
-        raise UserError(f"{way.name}: ended with {told.returncode} ({last}); mend that first")
+        raise UserError(
+            "E_TODO", f"{way.name}: ended with {told.returncode} ({last})", "mend that first"
+        )
     return seconds, float(told.stdout.split()[-1]) / 1000
 
 

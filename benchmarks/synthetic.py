@@ -47,12 +47,12 @@ def synthetic_dataset(
 ) -> Dataset:
     """``count`` recordings of a minute with the tables' boxes; the longest box must fit in it."""
     if count < 2:
-        raise UserError(f"--recordings {count}: folds need at least 2; give more")
+        raise UserError("E_TODO", f"--recordings {count}: folds need at least 2", "give more")
     tables = [read_table(path, True) for path in present]
     tables += [read_table(path, False) for path in absent]
     said = [one for table in tables for one in table.annotations]
     if not said:
-        raise UserError("no boxes: give tables with --present and --absent")
+        raise UserError("E_TODO", "no boxes: give tables with --present and --absent")
     names = sorted({one.recording for one in said})
     if count < len(names):
         drawn = np.random.default_rng(seed).choice(len(names), count, replace=False)

@@ -53,13 +53,17 @@ def read_test_set(
     ids = [recording.id for recording in found.recordings]
     if gone := sorted(set(table[KEY]) - set(ids)):
         raise UserError(
-            f"{truth}: {list_names(gone)} are not among the test recordings; add the sound"
+            "E_TODO",
+            f"{truth}: {list_names(gone)} are not among the test recordings",
+            "add the sound",
         )
     keys = {recording.id: content_key(recording.path) for recording in found.recordings}
     known = {content_key(recording.path) for recording in dataset.recordings}
     if seen := sorted(name for name, key in keys.items() if key in known):
         raise UserError(
-            f"{list_names(seen)}: test recordings that are trained on too; take them out"
+            "E_TODO",
+            f"{list_names(seen)}: test recordings that are trained on too",
+            "take them out",
         )
     if events is not None:
         _check_events(events, set(ids))
@@ -79,15 +83,19 @@ def read_truth(path: Path, classes: Classes) -> pd.DataFrame:
     """A table of truth that has just these species. Raises UserMistake where it has not."""
     table = read_frame(path)
     if KEY not in table.columns:
-        raise UserError(f"{path}: has no column {KEY}; give {KEY} and then a column a species")
+        raise UserError(
+            "E_TODO", f"{path}: has no column {KEY}", f"give {KEY} and then a column a species"
+        )
     columns = set(table.columns) - {KEY}
     if gone := set(classes.names) - columns:
         raise UserError(
-            f"{path}: lacks the species {list_names(gone)}; add 1, 0 or nothing for each"
+            "E_TODO",
+            f"{path}: lacks the species {list_names(gone)}",
+            "add 1, 0 or nothing for each",
         )
     if strange := columns - set(classes.names):
         raise UserError(
-            f"{path}: species {list_names(strange)} are in no training table; drop them"
+            "E_TODO", f"{path}: species {list_names(strange)} are in no training table", "drop them"
         )
     return table.replace("", np.nan)[[KEY, *classes.names]]
 
@@ -95,4 +103,4 @@ def read_truth(path: Path, classes: Classes) -> pd.DataFrame:
 def _check_events(path: Path, ids: set[str]) -> None:
     said = read_table(path, True).annotations
     if not ids & {PurePath(one.recording).stem for one in said}:
-        raise UserError(f"{path}: names none of the test recordings; give their calls")
+        raise UserError("E_TODO", f"{path}: names none of the test recordings", "give their calls")

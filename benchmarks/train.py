@@ -99,13 +99,15 @@ def run_train_bench(
 
 def _check(engine: ComputeConfig, recipe: Recipe) -> None:
     if engine.devices != 1:
-        raise UserError("bench train measures one device; leave --devices out")
+        raise UserError("E_TODO", "bench train measures one device", "leave --devices out")
     if recipe.embedding is not None:
-        raise UserError(f"recipe {recipe.name}: learns from vectors; take one of pictures")
+        raise UserError(
+            "E_TODO", f"recipe {recipe.name}: learns from vectors", "take one of pictures"
+        )
 
 
 def _measure(run: Run) -> Measures:
-    device, half = run.fabric.device, "bf16" in str(run.fabric.strategy.precision.precision)
+    device, half = run.fabric.device, "bfloat16" in str(run.fabric.strategy.precision.precision)
     sections, asking = {}, {}
     train = np.flatnonzero(run.folds != 0)
     front, classes = run.recipe.features, len(run.material.dataset.classes)
@@ -124,4 +126,4 @@ def _measure(run: Run) -> Measures:
 
 def without_weights(changes: Sequence[str]) -> tuple[str, ...]:
     """Settings for a bench: weights are not fetched unless a later setting asks for them."""
-    return ("network.pretrained=false", *changes)
+    return ("backbone.pretrained=false", *changes)

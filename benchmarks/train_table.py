@@ -83,7 +83,7 @@ def lines_of(
     scored, (train_flops, scan_flops) = _scored(run), measures.flops
     total = table["windows"].sum() * train_flops + len(table) * scored * scan_flops
     training, scoring = table["training"].sum(), table["scoring"].sum()
-    kind = "bf16" if measures.half else "fp32"
+    kind = "bfloat16" if measures.half else "fp32"
     lines = [
         f"{seconds:.1f} s in all: {training:.1f} in training steps, {scoring:.1f} scoring, "
         f"{seconds - training - scoring:.1f} around them (building, saving, pseudo labels)",

@@ -31,7 +31,7 @@ class Variant(FrozenConfig):
     says: str  # one line for the table
     base: str = ""  # a recipe that ships, or a file beside the table of variants
     set: tuple[str, ...] = ()  # changes to it, as after --set
-    rows: tuple[str, ...] = ()  # stages that are judged, a later cycle as "taught-c2"; all
+    rows: tuple[str, ...] = ()  # stages that are judged, a later cycle as "pseudo-c2"; all
     members: tuple[str, ...] = ()  # of an ensemble: names of other variants
     by: BlendMethod = "mean"
     weights: tuple[float, ...] = ()  # of the members, in their order; all alike
@@ -96,13 +96,17 @@ def read_variants(name: str) -> tuple[Variant, ...]:
     listed = told.table.get("variants")
     if not isinstance(listed, list) or not listed or set(told.table) != {"variants"}:
         raise UserError(
-            f"{told.path}: is no table of variants; give a file of [[variants]], not a recipe"
+            "E_TODO",
+            f"{told.path}: is no table of variants",
+            "give a file of [[variants]], not a recipe",
         )
     found: list[Variant] = []
     for entry in listed:
         variant = _parse(entry, told)
         if variant.name in {one.name for one in found}:
-            raise UserError(f"{told.path}: two variants are named {variant.name!r}; rename one")
+            raise UserError(
+                "E_TODO", f"{told.path}: two variants are named {variant.name!r}", "rename one"
+            )
         _check(variant, found, told)
         found.append(variant)
     return tuple(found)
@@ -113,7 +117,9 @@ def choose_variants(variants: Sequence[Variant], names: Sequence[str]) -> tuple[
     known = {variant.name: variant for variant in variants}
     if strange := [name for name in names if name not in known]:
         raise UserError(
-            f"--variants {strange[0]}: there is no such variant; take of {', '.join(known)}"
+            "E_TODO",
+            f"--variants {strange[0]}: there is no such variant",
+            f"take of {', '.join(known)}",
         )
     wanted: set[str] = set()
     queue = list(names or known)
@@ -133,7 +139,7 @@ def _parse(entry: Any, told: Told) -> Variant:
             f"{'.'.join(str(at) for at in one['loc']) or 'variant'}: {one['msg']}"
             for one in error.errors()
         )
-        raise UserError(f"{told.path}: variant {name}: {said}; correct these") from None
+        raise UserError("E_TODO", f"{told.path}: variant {name}: {said}", "correct these") from None
     beside = told.path.parent / variant.base
     if variant.base and beside.is_file():
         return variant.model_copy(update={"base": str(beside)})
@@ -144,17 +150,25 @@ def _check(variant: Variant, before: Sequence[Variant], told: Told) -> None:
     where = f"{told.path}: variant {variant.name}"
     names = [one.name for one in before]
     if strange := [name for name in variant.parts if name not in names]:
-        raise UserError(f"{where}: {strange[0]!r} is not above it; name a variant that is")
+        raise UserError(
+            "E_TODO", f"{where}: {strange[0]!r} is not above it", "name a variant that is"
+        )
     fewest = 1 if variant.seeds == "all" else 2
     if variant.members and len(set(variant.members)) < max(fewest, len(variant.members)):
-        raise UserError(f"{where}: an ensemble needs two different members or more; name them")
+        raise UserError(
+            "E_TODO", f"{where}: an ensemble needs two different members or more", "name them"
+        )
     if mixed := [one.name for one in before if one.name in variant.members and not one.base]:
-        raise UserError(f"{where}: {mixed[0]!r} is no recipe; blend variants that have a base")
+        raise UserError(
+            "E_TODO", f"{where}: {mixed[0]!r} is no recipe", "blend variants that have a base"
+        )
     if not variant.base:
         return
     try:
         every = places_of(variant.recipe(1))
     except UserError as mistake:
-        raise UserError(f"{where}: {mistake}") from None
+        raise UserError("E_TODO", f"{where}: {mistake}") from None
     if strange := [row for row in variant.rows if row not in every]:
-        raise UserError(f"{where}: no stage {strange[0]!r}; rows are of {', '.join(every)}")
+        raise UserError(
+            "E_TODO", f"{where}: no stage {strange[0]!r}", f"rows are of {', '.join(every)}"
+        )

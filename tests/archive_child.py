@@ -26,7 +26,7 @@ PACE = 0.02  # seconds a file: else all are heard before anybody can strike
 def choir():
     bundle = read_bundle(Path(os.environ[MODEL]))
     return Predictor(
-        bundle, InferenceConfig(precision=resolve_precision("auto", "whole", bundle), workers=2)
+        bundle, InferenceConfig(precision=resolve_precision("auto", "full", bundle), workers=2)
     )
 
 

@@ -21,49 +21,49 @@ from antpitta.train.stages import Run, run_stages
 
 SMALL = """
 name = "small"
-when = "tests: a tiny network on tiny pictures"
+description = "tests: a tiny network on tiny pictures"
 folds = 2
-[front]
+[features]
 sample_rate = 16000
 n_fft = 512
-hop = 320
-bands = 32
-high = 8000.0
+hop_length = 320
+n_mels = 32
+fmax = 8000.0
 [windows]
 frames = 128
 overlap = 16
-scan_overlap = 64
-[network]
-backbone = "test_efficientnet"
+inference_overlap = 64
+[backbone]
+name = "test_efficientnet"
 pretrained = false
 [[stages]]
 name = "crops"
-says = "crops around boxes"
+description = "crops around boxes"
 sample = "crops"
-batch = 8
+batch_size = 8
 epochs = 2
-rate = 1e-3
+lr = 1e-3
 mixup = 0.1
 [stages.loss]
 unknown = "absent"
-reduce = "cells"
-balance = true
+reduction = "mean"
+class_weights = true
 [[stages]]
 name = "masked"
-says = "a loss only where somebody listened"
-start = "crops"
+description = "a loss only where somebody listened"
+init_from = "crops"
 sample = "recordings"
-batch = 4
-accumulate = 2
+batch_size = 4
+grad_accum_steps = 2
 epochs = 2
 [[stages]]
-name = "taught"
-says = "pseudo labels"
-start = "crops"
+name = "pseudo"
+description = "pseudo labels"
+init_from = "crops"
 sample = "known"
-batch = 8
+batch_size = 8
 epochs = 1
-last_mixup = 0.1
+manifold_mixup = 0.1
 [stages.pseudo]
 teacher = "masked"
 threshold = 0.4
@@ -209,38 +209,44 @@ def make_material():
 
 STAGED = {
     "name": "tiny",
-    "when": "tests",
+    "description": "tests",
     "folds": 2,
-    "front": {
+    "features": {
         "sample_rate": 8000,
         "n_fft": 256,
-        "hop": 80,
-        "bands": 32,
-        "low": 50.0,
-        "high": 4000.0,
-        "image": 2.0,
+        "hop_length": 80,
+        "n_mels": 32,
+        "fmin": 50.0,
+        "fmax": 4000.0,
+        "segment": 2.0,
     },
-    "windows": {"frames": 64, "overlap": 16, "scan_overlap": 32},
-    "network": {"backbone": "test_efficientnet", "pretrained": False},
+    "windows": {"frames": 64, "overlap": 16, "inference_overlap": 32},
+    "backbone": {"name": "test_efficientnet", "pretrained": False},
     "stages": [
         {
             "name": "crops",
             "sample": "crops",
-            "batch": 4,
+            "batch_size": 4,
             "epochs": 2,
-            "rate": 1e-3,
+            "lr": 1e-3,
             "mixup": 0.1,
-            "shifts": [8],
-            "loss": {"unknown": "absent", "reduce": "cells", "balance": True},
+            "crop_shifts": [8],
+            "loss": {"unknown": "absent", "reduction": "mean", "class_weights": True},
         },
-        {"name": "masked", "start": "crops", "batch": 2, "accumulate": 2, "epochs": 2},
         {
-            "name": "taught",
-            "start": "crops",
+            "name": "masked",
+            "init_from": "crops",
+            "batch_size": 2,
+            "grad_accum_steps": 2,
+            "epochs": 2,
+        },
+        {
+            "name": "pseudo",
+            "init_from": "crops",
             "sample": "known",
-            "batch": 4,
+            "batch_size": 4,
             "epochs": 1,
-            "last_mixup": 0.1,
+            "manifold_mixup": 0.1,
             "pseudo": {"teacher": "masked", "threshold": 0.5, "cycles": 2},
         },
     ],

@@ -134,7 +134,7 @@ def test_vectors_of_a_network_without_our_classes_keep_their_name_in_the_cache()
 
 def test_its_own_logits_stand_last_in_a_vector(tmp_path, write_network):
     vector = write_network(tmp_path / "a.onnx")
-    known = {"known": ((3, 5), (), (7,)), "classes": 40}
+    known = {"class_map": ((3, 5), (), (7,)), "classes": 40}
     wave = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
     wanted = vector(wave)
     for output in (None, "power"):
@@ -225,7 +225,7 @@ def test_a_run_says_what_its_network_knows_and_predicts_without_the_labels(
             f"embedding.labels={labels}",
             *("embedding.sample_rate=16000", "embedding.seconds=1.0", "embedding.step=0.25"),
             *("windows.frames=40", "folds=2", "paste.copies=0"),
-            *(f"stages.{name}.epochs=2" for name in ("whole", "taught")),
+            *(f"stages.{name}.epochs=2" for name in ("unknown_as_absent", "pseudo")),
         ),
         voice=Progress(said.append, lambda *told: None),
     )

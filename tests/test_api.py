@@ -22,7 +22,7 @@ def test_a_run_leaves_what_the_house_promises(run):
     promised = {"config.json", "folds.csv", "log.csv", "oof_scores.parquet", "report.json"}
     assert promised | {"report.html", "stages", "model"} <= names
     stages = {path.name for path in (run.path / "stages").iterdir()}
-    assert stages == {"crops", "masked", "taught", "taught-c2"}
+    assert stages == {"crops", "masked", "pseudo", "pseudo-c2"}
     log = pd.read_csv(run.path / "log.csv")
     assert len(log) == 2 * (2 + 2 + 1 + 1)  # folds x epochs of the stages
     assert not [
@@ -41,7 +41,7 @@ def test_no_recording_is_scored_by_a_model_that_trained_on_it(run):
 
 def test_pseudo_labels_name_the_fold_that_never_saw_the_recording(run):
     folds = pd.read_csv(run.path / "folds.csv").set_index("recording")["fold"]
-    for stage, teacher in (("taught", "masked"), ("taught-c2", "taught")):
+    for stage, teacher in (("pseudo", "masked"), ("pseudo-c2", "pseudo")):
         table = pd.read_csv(run.path / "stages" / stage / "pseudo.csv")
         for recording, source in table[["recording", "source"]].itertuples(index=False):
             assert source == f"first/{teacher}/fold{folds[recording]}"
@@ -49,16 +49,16 @@ def test_pseudo_labels_name_the_fold_that_never_saw_the_recording(run):
 
 def test_the_report_tells_each_stage_and_cycle(run):
     report = ap.evaluate(run.path)
-    assert [one.source for one in report.reports] == ["crops", "masked", "taught", "taught-c2"]
+    assert [one.source for one in report.reports] == ["crops", "masked", "pseudo", "pseudo-c2"]
     assert len(report.per_species) == 8
     page = (run.path / "report.html").read_text()
-    assert "taught-c2" in page
+    assert "pseudo-c2" in page
     assert f"{report.reports[-1].macro_auc.value:.3f}" in page
 
 
 def test_evaluate_holds_a_run_against_whole_truth(run, scapes):
     found = ap.evaluate(run.path, scapes / "train_truth.csv")
-    assert [one.source for one in found.reports] == ["crops", "masked", "taught", "taught-c2"]
+    assert [one.source for one in found.reports] == ["crops", "masked", "pseudo", "pseudo-c2"]
     assert all(one.recordings == 12 for one in found.reports)
 
 
@@ -174,7 +174,7 @@ def test_a_run_says_how_often_it_believes_each_species_is_there(run, scapes, tmp
 
 def test_an_ensemble_of_two_runs_listens(run, scapes, recipe, tmp_path):
     other = ap.train(ap.open_data(scapes), str(recipe), tmp_path / "second", changes=("seed=2",))
-    for by in ("mean", "sharp", "rank", "auc", "fit"):
+    for by in ("mean", "extremized", "rank", "auc", "fit"):
         blended = ap.ensemble([run.path, other.path], tmp_path / by, by=by)
         assert [one.source for one in blended.reports] == ["first", "second", by]
         heard = ap.predict(tmp_path / by, scapes / "test")

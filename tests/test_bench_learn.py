@@ -38,7 +38,7 @@ from benchmarks.vectors import Embed, _embed, open_embed
 
 TINY = """
 name = "tiny"
-when = "tests"
+description = "tests"
 folds = 2
 front = { sample_rate = 16000, n_fft = 512, hop = 320, bands = 32, high = 8000.0 }
 windows = { frames = 128, overlap = 16, scan_overlap = 64 }
@@ -46,19 +46,19 @@ network = { backbone = "test_efficientnet", pretrained = false }
 [[stages]]
 name = "masked"
 sample = "known"
-batch = 8
+batch_size = 8
 epochs = 1
-rate = 1e-3
+lr = 1e-3
 [[stages]]
-name = "taught"
-start = "masked"
+name = "pseudo"
+init_from = "masked"
 sample = "known"
-batch = 8
+batch_size = 8
 epochs = 1
 [stages.pseudo]
 teacher = "masked"
 threshold = 0.0
-values = "soft"
+targets = "soft"
 """
 VARIANTS = """
 [[variants]]
@@ -70,16 +70,16 @@ name = "again"
 says = "two cycles of hard labels"
 base = "tiny.toml"
 set = [
-    "stages.taught.pseudo.cycles=2",
-    "stages.taught.pseudo.values=hard",
-    "stages.taught.pseudo.threshold=0.45",
+    "stages.pseudo.pseudo.cycles=2",
+    "stages.pseudo.pseudo.targets=hard",
+    "stages.pseudo.pseudo.threshold=0.45",
 ]
-rows = ["taught", "taught-c2"]
+rows = ["pseudo", "pseudo-c2"]
 [[variants]]
 name = "both"
 says = "blended"
 members = ["plain", "again"]
-by = "sharp"
+by = "extremized"
 weights = [1, 3]
 [[variants]]
 name = "plain-rescaled"
@@ -93,7 +93,7 @@ rescaled = "both"
 name = "all"
 says = "every seed's, blended"
 members = ["plain", "again"]
-by = "sharp"
+by = "extremized"
 weights = [1, 3]
 seeds = "all"
 [[variants]]
@@ -170,9 +170,9 @@ def earned(scores, truth):
 def test_rows_are_those_of_the_table_in_its_order(bench):
     places = [
         ("plain", "masked"),
-        ("plain", "taught"),
-        ("again", "taught"),
-        ("again", "taught-c2"),
+        ("plain", "pseudo"),
+        ("again", "pseudo"),
+        ("again", "pseudo-c2"),
         ("both", "-"),
         ("plain-rescaled", "-"),
         ("both-rescaled", "-"),
@@ -200,7 +200,7 @@ def test_figures_are_those_of_the_run_folders(bench, out, scapes):
 
 def test_out_of_fold_figures_are_of_judged_boxes(bench, out):
     rows = bench.runs.set_index(["variant", "stage", "seed"])
-    for variant, stage in (("plain", "taught"), ("again", "taught-c2")):
+    for variant, stage in (("plain", "pseudo"), ("again", "pseudo-c2")):
         for seed in (1, 2):
             cells = pd.read_parquet(out / f"seed{seed}" / variant / "oof_cells.parquet")
             both = [own for _, own in cells.groupby("species") if own["present"].nunique() == 2]
@@ -212,7 +212,7 @@ def test_out_of_fold_figures_are_of_judged_boxes(bench, out):
 def test_rescaling_is_what_predict_does_with_the_runs_own_prevalences(bench, out, scapes, tmp_path):
     truth = truth_of(scapes)
     rows = bench.runs.set_index(["variant", "stage", "seed"])
-    for name, stage, seed in (("plain", "taught", 2), ("both", "-", 2), ("all", "-", 0)):
+    for name, stage, seed in (("plain", "pseudo", 2), ("both", "-", 2), ("all", "-", 0)):
         home = out / (f"seed{seed}" if seed else "seeds") / name
         found = api.predict_to(
             home, [scapes / "test"], tmp_path / name, prevalence=home / "prevalence.csv"
@@ -228,7 +228,7 @@ def test_rescaling_is_what_predict_does_with_the_runs_own_prevalences(bench, out
 def test_every_cycle_is_predicted_by_its_own_model(bench, out):
     home = out / "seed1" / "again" / "test"
     models = {json.loads((home / place / "bench.json").read_text())["model"] for place in
-              ("taught", "taught-c2")}  # fmt: skip
+              ("pseudo", "pseudo-c2")}  # fmt: skip
     assert len(models) == 2
 
 
@@ -236,15 +236,15 @@ def test_an_ensemble_takes_as_long_as_its_members(bench):
     rows = bench.runs.set_index(["variant", "stage", "seed"])["seconds"]
     assert (bench.runs["seconds"] > 0).all()
     for seed in (1, 2):
-        whole = rows["plain", "taught", seed] + rows["again", "taught-c2", seed]
+        whole = rows["plain", "pseudo", seed] + rows["again", "pseudo-c2", seed]
         assert rows["both", "-", seed] == pytest.approx(whole)
-        assert rows["plain", "masked", seed] < rows["plain", "taught", seed]
+        assert rows["plain", "masked", seed] < rows["plain", "pseudo", seed]
     assert rows["all", "-", 0] == pytest.approx(rows["both"].sum())
 
 
 def test_an_ensemble_of_all_seeds_is_the_weighted_mean_of_every_run(bench, out, scapes):
     said, weight = [], []
-    for name, place, heavy in (("plain", "taught", 1), ("again", "taught-c2", 3)):
+    for name, place, heavy in (("plain", "pseudo", 1), ("again", "pseudo-c2", 3)):
         for seed in (1, 2):
             found = out / f"seed{seed}" / name / "test" / place / "presence.csv"
             said.append(pd.read_csv(found).set_index("recording_id"))
@@ -274,7 +274,7 @@ def test_the_tables_that_are_written_are_the_one_that_is_shown(bench, out):
 
 def test_soft_labels_are_judged_by_ap_and_brier_score(bench, out, scapes):
     truth = truth_of(scapes, "train").stack()
-    labels = pd.read_csv(out / "seed1" / "plain" / "stages" / "taught" / "pseudo.csv")
+    labels = pd.read_csv(out / "seed1" / "plain" / "stages" / "pseudo" / "pseudo.csv")
     highest = labels.groupby(["species", "recording"])["score"].max()
     present = pd.Series([truth[recording, species] for species, recording in highest.index],
                         index=highest.index)  # fmt: skip
@@ -284,7 +284,7 @@ def test_soft_labels_are_judged_by_ap_and_brier_score(bench, out, scapes):
         if present[name].nunique() == 2
     ]
     row = bench.labels.query("variant == 'plain' and seed == 1").iloc[0]
-    assert (row["stage"], row["kind"], row["labels"]) == ("taught", "soft", len(labels))
+    assert (row["stage"], row["kind"], row["labels"]) == ("pseudo", "soft", len(labels))
     assert row["ap"] == pytest.approx(np.mean(each))
     assert row["brier"] == pytest.approx(((highest - present) ** 2).mean())
 
@@ -297,13 +297,13 @@ def test_hard_labels_are_judged_by_the_share_that_is_right(bench, out, scapes):
         right = [truth[pair] for pair in zip(labels["recording"], labels["species"], strict=True)]
         assert row.kind == "hard"
         assert row.right == pytest.approx(np.mean(right))
-    assert list(bench.labels.query("variant == 'again'")["stage"]) == ["taught", "taught-c2"] * 2
+    assert list(bench.labels.query("variant == 'again'")["stage"]) == ["pseudo", "pseudo-c2"] * 2
 
 
 def test_a_label_the_truth_does_not_speak_of_is_not_judged(out):
     folder = RunFolder(out / "seed1" / "again")
     recipe = parse_recipe(folder.config()["recipe"], "kept")
-    labels = pd.read_csv(folder.stage("taught") / "pseudo.csv")
+    labels = pd.read_csv(folder.stage("pseudo") / "pseudo.csv")
     first = labels.iloc[0]
     truth = pd.DataFrame({"recording_id": [first["recording"]], first["species"]: [1.0]})
     mine = labels.query("recording == @first.recording and species == @first.species")
@@ -319,8 +319,8 @@ def test_finished_runs_are_found_and_a_lost_one_is_trained_to_the_same_figures(
     shutil.rmtree(home / "seed2" / "plain")
     unfinished = home / "seed1" / "plain"
     (unfinished / "report.json").unlink()
-    shutil.rmtree(unfinished / "stages" / "taught")
-    kept = home / "seed1" / "again" / "stages" / "taught" / "fold0.safetensors"
+    shutil.rmtree(unfinished / "stages" / "pseudo")
+    kept = home / "seed1" / "again" / "stages" / "pseudo" / "fold0.safetensors"
     head = unfinished / "stages" / "masked" / "fold0.safetensors"
     before = kept.stat().st_mtime_ns, head.stat().st_mtime_ns
     again = measure(home)
@@ -652,7 +652,7 @@ def test_a_terminal_gets_drawn_tables(bench, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "median over seeds" in said
     assert "pseudo labels" in said
-    assert "taught-c2" in said
+    assert "pseudo-c2" in said
     assert "rank correlation" in said
 
 

@@ -52,13 +52,13 @@ def test_steps_are_those_of_a_minute(found):
 
 
 def test_the_limit_is_the_sum_of_the_steps():
-    steps = pd.DataFrame({"step": [*PREPARING, "f32"], "ms": [0.0, 20.0, 10.0, 30.0, 60.0]})
-    line = say_limit(steps, "f32", 2)
+    steps = pd.DataFrame({"step": [*PREPARING, "float32"], "ms": [0.0, 20.0, 10.0, 30.0, 60.0]})
+    line = say_limit(steps, "float32", 2)
     assert "network 50%" in line
     assert "the network limits it" in line
     assert "1000 x real time" in line  # 2 x 60 s in 0.12 s
     steps.loc[1, "ms"] = 90.0
-    assert "decode limits it" in say_limit(steps, "f32", 2)
+    assert "decode limits it" in say_limit(steps, "float32", 2)
 
 
 def test_the_plain_script_hears_the_recordings_windows(run, sounds):

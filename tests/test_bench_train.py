@@ -45,7 +45,7 @@ def tables(tmp_path_factory):
 def test_the_real_tables_give_the_recipes_counts_of_cells():
     if not (TABLES / "train_tp.csv").is_file():
         pytest.skip("the competition's tables are not here")
-    recipe = read_recipe("rfcx", ("front.bands=1",))
+    recipe = read_recipe("rfcx", ("features.n_mels=1",))
     data = synthetic_dataset(
         [TABLES / "train_tp.csv"], [TABLES / "train_fp.csv"], 4727, 32_000, seed=1
     )
@@ -70,7 +70,7 @@ def test_recordings_are_drawn_or_filled_up_to_the_count(tables, count):
 
 def test_noise_comes_from_the_seed(tables):
     data = synthetic_dataset([tables[0]], [tables[1]], 3, 32_000, seed=1)
-    recipe = read_recipe("rfcx", ("front.bands=4",))
+    recipe = read_recipe("rfcx", ("features.n_mels=4",))
     one, two = (synthetic_material(data, recipe, torch.device("cpu")) for _ in range(2))
     assert torch.equal(one.pictures.pixels, two.pictures.pixels)
     other = synthetic_material(
@@ -116,43 +116,43 @@ def test_shares_of_sections_add_up_to_one():
 
 TINY = """
 name = "tiny"
-when = "tests"
+description = "tests"
 folds = 2
-[front]
+[features]
 sample_rate = 8000
 n_fft = 256
-hop = 4000
-bands = 32
-low = 50.0
-high = 4000.0
+hop_length = 4000
+n_mels = 32
+fmin = 50.0
+fmax = 4000.0
 [windows]
 frames = 32
 overlap = 8
-scan_overlap = 16
-[network]
-backbone = "test_resnet"
+inference_overlap = 16
+[backbone]
+name = "test_resnet"
 [[stages]]
 name = "crops"
 sample = "crops"
-batch = 4
+batch_size = 4
 epochs = 2
 mixup = 0.1
-shifts = [4]
+crop_shifts = [4]
 [stages.loss]
 unknown = "absent"
-reduce = "cells"
-balance = true
+reduction = "mean"
+class_weights = true
 [[stages]]
 name = "masked"
-start = "crops"
-batch = 4
+init_from = "crops"
+batch_size = 4
 epochs = 1
 [[stages]]
-name = "taught"
-start = "crops"
-batch = 4
+name = "pseudo"
+init_from = "crops"
+batch_size = 4
 epochs = 1
-last_mixup = 0.1
+manifold_mixup = 0.1
 [stages.pseudo]
 teacher = "masked"
 threshold = 0.0
@@ -165,15 +165,15 @@ def test_a_whole_run_is_trained_and_told_of(tables, tmp_path):
     recipe.write_text(TINY)
     given = [
         *("bench", "train", "--present", tables[0], "--absent", tables[1], "--recordings", 14),
-        *("--recipe", recipe, "--device", "cpu", "--precision", "bf16-mixed"),
+        *("--recipe", recipe, "--device", "cpu", "--precision", "bfloat16"),
         *("-o", tmp_path / "run", "--set", "stages.crops.epochs=1"),
     ]
     done = CliRunner().invoke(app, [str(one) for one in given])
     assert done.exit_code == 0, done.output
-    for part in ("14 recordings", "of them both", "taught-c2", "limit:", "GFLOP a window", "peak"):
+    for part in ("14 recordings", "of them both", "pseudo-c2", "limit:", "GFLOP a window", "peak"):
         assert part in done.output
     assert (tmp_path / "run" / "train.csv").is_file()
-    assert (tmp_path / "run" / "stages" / "taught-c2" / "oof_scores.parquet").is_file()
+    assert (tmp_path / "run" / "stages" / "pseudo-c2" / "oof_scores.parquet").is_file()
     again = CliRunner().invoke(app, [str(one) for one in given])
     assert isinstance(again.exception, UserError)
 
@@ -186,7 +186,7 @@ def test_the_table_counts_steps_windows_and_shares(tables, tmp_path):
     )
     table = found.table.set_index(["stage", "cycle"])
     assert tuple(found.table.columns) == COLUMNS
-    assert list(table.index) == [("crops", 1), ("masked", 1), ("taught", 1), ("taught", 2)]
+    assert list(table.index) == [("crops", 1), ("masked", 1), ("pseudo", 1), ("pseudo", 2)]
     # a minute is 121 frames: windows at 0, 24, 48, 72 and 96; each recording trains once
     assert table.loc[("masked", 1), "windows"] == 14 * 5
     assert table.loc[("crops", 1), "windows"] == 2 * 12  # epochs; all that have boxes

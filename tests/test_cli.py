@@ -102,7 +102,7 @@ def test_rows_without_audio_are_counted_and_not_fatal(antpitta, scapes, recipe, 
     assert "rows name recordings that are not here" in out
     code, out, _ = antpitta("evaluate", tmp_path / "run")
     assert code == 0
-    assert "taught-c2" in out
+    assert "pseudo-c2" in out
 
 
 def test_predict_then_evaluate_with_calls_in_time(antpitta, run, scapes, tmp_path):
@@ -145,7 +145,7 @@ def test_members_are_weighed_by_hand(antpitta, run, tmp_path):
     shutil.copytree(run.path, tmp_path / "copy")
     code, _, _ = antpitta(
         *("ensemble", run.path, tmp_path / "copy", "-o", tmp_path / "both"),
-        *("--by", "sharp", "--weight", "1", "--weight", "2"),
+        *("--by", "extremized", "--weight", "1", "--weight", "2"),
     )
     assert code == 0
     assert "weight 2" in (tmp_path / "both" / "MODEL_CARD.md").read_text()
@@ -187,9 +187,9 @@ def test_the_demonstration_tells_each_stage_against_the_whole_truth(tmp_path):
     plan = api.Simulation(
         train=9, test=4, seconds=6.0, sample_rate=16_000, present=4, absent=6, seed=3
     )
-    quick = tuple(f"stages.{name}.epochs=1" for name in ("whole", "masked", "taught"))
+    quick = tuple(f"stages.{name}.epochs=1" for name in ("unknown_as_absent", "masked", "pseudo"))
     shown = api.demo(tmp_path / "demo", plan=plan, changes=quick)
-    assert [one.source for one in shown.reports] == ["whole", "masked", "taught"]
+    assert [one.source for one in shown.reports] == ["unknown_as_absent", "masked", "pseudo"]
     assert (shown.run.path / "report.html").is_file()
     assert (shown.found / "events.csv").is_file()
     with pytest.raises(Exception, match="is not empty"):

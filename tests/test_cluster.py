@@ -155,7 +155,11 @@ def test_a_block_done_again_leaves_out_only_the_file_that_killed_thrice(run, arc
 @pytest.mark.parametrize(
     ("trouble", "error", "said"),
     [
-        (UserError("s3://b/x: no network; wait"), UserError, "s3://b/x: no network; wait"),
+        (
+            UserError("E_TODO", "s3://b/x: no network", "wait"),
+            UserError,
+            "s3://b/x: no network; wait",
+        ),
         (ZeroDivisionError("x"), RuntimeError, "Traceback.*ZeroDivisionError"),
     ],
 )

@@ -14,11 +14,11 @@ from antpitta.core.stages import Stage
 def table(**more):
     return {
         "name": "mine",
-        "when": "never",
+        "description": "never",
         "stages": [
             {"name": "crops", "sample": "crops"},
-            {"name": "masked", "start": "crops"},
-            {"name": "taught", "start": "crops", "pseudo": {"teacher": "masked"}},
+            {"name": "masked", "init_from": "crops"},
+            {"name": "pseudo", "init_from": "crops", "pseudo": {"teacher": "masked"}},
         ],
         **more,
     }
@@ -28,7 +28,7 @@ def table(**more):
     ("more", "key"),
     [
         ({"flods": 3}, "flods"),
-        ({"front": {"hops": 3}}, "front.hops"),
+        ({"features": {"hops": 3}}, "front.hops"),
         ({"stages": [{"name": "a", "loss": {"focus": 2}}]}, "stages.0.loss.focus"),
         ({"stages": [{"name": "a", "masks": {"chanse": 0.2}}]}, "stages.0.masks.chanse"),
     ],
@@ -50,11 +50,11 @@ def test_every_wrong_key_is_named_in_one_line():
 def test_changes_reach_a_stage_by_its_name_and_leave_the_others():
     changes = (
         "stages.masked.epochs=3",
-        "stages.taught.pseudo.threshold=0.7",
-        "front.bands=64",
-        "network.weights=a/b.safetensors",
-        "stages.crops.shifts=[1, 2]",
-        "network.pretrained=false",
+        "stages.pseudo.pseudo.threshold=0.7",
+        "features.n_mels=64",
+        "backbone.weights=a/b.safetensors",
+        "stages.crops.crop_shifts=[1, 2]",
+        "backbone.pretrained=false",
     )
     found = parse_recipe(table(), "my.toml", changes)
     assert [stage.epochs for stage in found.stages] == [5, 3, 5]
@@ -66,7 +66,7 @@ def test_changes_reach_a_stage_by_its_name_and_leave_the_others():
 
 
 def test_a_stage_can_be_left_out():
-    found = parse_recipe(table(), "my.toml", ("stages.taught=null",))
+    found = parse_recipe(table(), "my.toml", ("stages.pseudo=null",))
     assert [stage.name for stage in found.stages] == ["crops", "masked"]
 
 
@@ -77,7 +77,7 @@ def test_a_stage_can_be_left_out():
         ("stages.maksed.epochs=3", "no stage 'maksed'; the stages are crops, masked, taught"),
         ("stages.masked=3", "name a setting"),
         ("stages.maksed=null", "no stage 'maksed'; the stages are crops, masked, taught"),
-        ("stages.masked=null", "'taught' needs 'masked', which is not before it"),
+        ("stages.masked=null", "'pseudo' needs 'masked', which is not before it"),
         ("stages.masked.epochs=three", "epochs"),
         ("flods=3", "flods"),
         ("name.first=3", "name.first"),
@@ -95,8 +95,8 @@ def test_a_change_that_reaches_nothing_is_the_users_mistake(change, message):
     ("stages", "message"),
     [
         ([], "needs a stage"),
-        ([{"name": "a", "start": "b"}, {"name": "b"}], "'a' needs 'b', which is not before it"),
-        ([{"name": "a", "start": "a"}], "'a' needs 'a'"),
+        ([{"name": "a", "init_from": "b"}, {"name": "b"}], "'a' needs 'b', which is not before it"),
+        ([{"name": "a", "init_from": "a"}], "'a' needs 'a'"),
         ([{"name": "a", "pseudo": {"teacher": "a"}}], "'a' needs 'a'"),
         ([{"name": "a"}, {"name": "a"}], "two stages are named 'a'"),
         ([{"name": "../a"}], "stages.0.name"),
@@ -118,7 +118,7 @@ def test_no_stage_can_take_the_folder_of_anothers_cycle():
 
 
 @pytest.mark.parametrize(
-    "front", [{"low": 9000.0, "high": 8000.0}, {"high": 16000.1}, {"sample_rate": 31_000}]
+    "front", [{"fmin": 9000.0, "fmax": 8000.0}, {"fmax": 16000.1}, {"sample_rate": 31_000}]
 )
 def test_bands_must_be_heard_at_the_sample_rate(front):
     with pytest.raises(ValueError, match="must hold"):
@@ -128,7 +128,7 @@ def test_bands_must_be_heard_at_the_sample_rate(front):
 @pytest.mark.parametrize("key", ["overlap", "scan_overlap"])
 def test_windows_that_never_advance_are_refused(key):
     with pytest.raises(ValueError, match="never advances"):
-        WindowConfig(frames=50, **{"overlap": 10, "scan_overlap": 20, key: 50})
+        WindowConfig(frames=50, **{"overlap": 10, "inference_overlap": 20, key: 50})
 
 
 def test_a_minute_is_3751_frames_and_a_time_becomes_a_frame_as_in_the_recipe():
@@ -181,7 +181,7 @@ def test_touched_never_loses_a_box_nor_leaves_the_grid():
 
 def test_equal_settings_have_equal_digests_and_others_do_not():
     one, two = parse_recipe(table(), "a"), parse_recipe(table(), "b")
-    other = parse_recipe(table(), "a", ("stages.masked.rate=1e-3",))
+    other = parse_recipe(table(), "a", ("stages.masked.lr=1e-3",))
     assert one.digest == two.digest != other.digest
     assert one.features.digest == other.features.digest != MelConfig(top_db=70.0).digest
 

@@ -114,11 +114,11 @@ def test_recordings_themselves_are_heard_as_they_are():
 
 
 def test_copies_are_learnt_from_by_whoever_learns_from_the_host():
-    front = {"sample_rate": RATE, "hop": 800, "n_fft": 800, "high": 4000.0, "image": 10.0}
+    front = {"sample_rate": RATE, "hop_length": 800, "n_fft": 800, "fmax": 4000.0, "segment": 10.0}
     recipe = Recipe.model_validate(
         {
-            "name": "t", "when": "t", "front": front, "stages": [Stage(name="s")],
-            "windows": {"frames": 20, "overlap": 0, "scan_overlap": 0},
+            "name": "t", "description": "t", "features": front, "stages": [Stage(name="s")],
+            "windows": {"frames": 20, "overlap": 0, "inference_overlap": 0},
         }
     )  # fmt: skip
     copies = plan_overlays(DATA, FOLDS, ALWAYS, 1)

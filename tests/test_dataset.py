@@ -102,7 +102,7 @@ def test_rows_of_an_ambiguous_name_are_left_out_and_reported():
 
 
 def test_findings_of_reading_are_kept_in_order():
-    one, two = (Finding(name, None, "what", "remedy", False) for name in "ab")
+    one, two = (Finding("E_TODO", name, None, "what", "remedy", False) for name in "ab")
     opened = match_tables(
         FoundRecordings(FOUND.recordings, (one,)),
         [table(said("a", "owl"), findings=(two,), unvalidated=5)],

@@ -31,8 +31,8 @@ def settings(**more):
 def recipe(**more):
     table = {
         "name": "mine",
-        "when": "never",
-        "network": {"backbone": "embedding"},
+        "description": "never",
+        "backbone": {"name": "embedding"},
         "embedding": {"model": "x.onnx", "sample_rate": RATE, "seconds": 1.0},
         "stages": [STAGE],
     }
@@ -49,17 +49,26 @@ def noise(samples, seed=0):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"network": {"backbone": "resnet18"}}, "go together"),
+        ({"backbone": {"name": "resnet18"}}, "go together"),
         ({"embedding": None}, "go together"),
         ({"stages": [{"name": "one"}]}, r"stages\.one\.masks\.chance = 0"),
-        ({"network": {"backbone": "embedding", "reduction": 16}}, "no reduction"),
-        ({"network": {"backbone": "embedding", "heights": "each"}}, "no reduction"),
-        ({"network": {"backbone": "embedding", "weights": "a.pth"}}, "no reduction"),
+        ({"backbone": {"name": "embedding", "reduction": 16}}, "no reduction"),
+        (
+            {"backbone": {"name": "embedding"}, "head": {"frequency_pooling": "none"}},
+            "no reduction",
+        ),
+        ({"backbone": {"name": "embedding", "weights": "a.pth"}}, "no reduction"),
         ({"embedding": {"model": "x", "seconds": 1.0, "step": 2.0}}, "step 2.0 <= seconds 1.0"),
-        ({"embedding": {"model": "x", "image": 2.0}}, "seconds 3.0 <= image 2.0"),
-        ({"embedding": {"model": "x", "kept": 4.0, "time_axis": 1}}, "kept 4.0 <= seconds 3.0"),
-        ({"embedding": {"model": "x", "kept": 0.2, "time_axis": 1}}, "step 0.5 <= kept 0.2"),
-        ({"embedding": {"model": "x", "kept": 1.0}}, "without time_axis says one thing"),
+        ({"embedding": {"model": "x", "segment": 2.0}}, "seconds 3.0 <= image 2.0"),
+        (
+            {"embedding": {"model": "x", "kept_seconds": 4.0, "time_axis": 1}},
+            "kept 4.0 <= seconds 3.0",
+        ),
+        (
+            {"embedding": {"model": "x", "kept_seconds": 0.2, "time_axis": 1}},
+            "step 0.5 <= kept 0.2",
+        ),
+        ({"embedding": {"model": "x", "kept_seconds": 1.0}}, "without time_axis says one thing"),
         ({"embedding": {"model": "x", "time_axis": 0}}, "time_axis"),
         ({"embedding": {}}, "embedding.model"),
         ({"embedding": {"model": "x", "sampel_rate": 3}}, "sampel_rate"),
@@ -83,9 +92,9 @@ def test_a_recipe_with_an_embedding_survives_json_and_one_without_says_nothing_o
 def test_vectors_are_kept_under_the_files_content_not_its_name():
     one = settings(content="abc")
     assert settings(content="abc", model="y.onnx").digest == one.digest
-    others = [{"step": 0.25}, {"output": "power"}, {"content": "abd"}, {"seconds": 1.5}]
-    assert len({settings(**{"content": "abc", **more}).digest for more in others}) == 4
-    assert one.digest not in {settings(**{"content": "abc", **more}).digest for more in others}
+    others = [{"step": 0.25}, {"output": "power"}, {"model_digest": "abd"}, {"seconds": 1.5}]
+    assert len({settings(**{"model_digest": "abc", **more}).digest for more in others}) == 4
+    assert one.digest not in {settings(**{"model_digest": "abc", **more}).digest for more in others}
     with pytest.raises(ValueError, match="not looked at"):
         _ = settings().digest
 
@@ -192,7 +201,7 @@ def test_an_onnx_file_gives_the_vector_it_was_made_for(tmp_path, write_network):
     np.testing.assert_allclose(inner[0], np.exp(vector(wave)), rtol=1e-2)
 
 
-@pytest.mark.parametrize("shape", [{"batch": "n"}, {"batch": "n", "size": "samples"}])
+@pytest.mark.parametrize("shape", [{"batch_size": "n"}, {"batch_size": "n", "size": "samples"}])
 def test_sizes_that_a_network_leaves_open_are_filled_in(tmp_path, write_network, shape):
     vector = write_network(tmp_path / "a.onnx", **shape)
     wave = noise(RATE)
@@ -204,7 +213,7 @@ def test_sizes_that_a_network_leaves_open_are_filled_in(tmp_path, write_network,
     ("more", "made", "message"),
     [
         ({"seconds": 2.0}, {}, "takes 1 x 16000 float32, not 32000 float32 samples"),
-        ({}, {"batch": 4}, "takes 4 x 16000 float32"),
+        ({}, {"batch_size": 4}, "takes 4 x 16000 float32"),
         ({"output": "powre"}, {}, "no tensor 'powre'.*such as power"),
         ({"output": "waves"}, {}, r"shape \(1, 100, 80\), no vector"),
         ({"output": "waves", "time_axis": 3}, {}, r"shape \(1, 100, 80\), not .* axis 3"),
@@ -366,7 +375,7 @@ def test_tensors_side_by_side_are_what_each_is_alone(tmp_path, write_network):
     write_tflite(tmp_path / "a.tflite")
     write_network(tmp_path / "a.onnx")
     wave = noise(3 * RATE)
-    more = {"time_axis": 1, "step": 0.25, "kept": 0.5}
+    more = {"time_axis": 1, "step": 0.25, "kept_seconds": 0.5}
     for name, tensors in (("a.tflite", ("vector", "loud")), ("a.onnx", ("power", "waves"))):
         draw = lambda output: EmbeddingModel(  # noqa: E731
             settings(output=output, **more),
@@ -382,7 +391,7 @@ def test_tensors_side_by_side_are_what_each_is_alone(tmp_path, write_network):
 
 def test_a_map_is_drawn_to_the_ends_of_any_image(tmp_path):
     write_tflite(tmp_path / "a.tflite")
-    more = {"output": "loud", "time_axis": 1, "step": 0.3, "kept": 0.9}
+    more = {"output": "loud", "time_axis": 1, "step": 0.3, "kept_seconds": 0.9}
     embedder = EmbeddingModel(settings(**more), tmp_path / "a.tflite")
     for samples in (0, 1, RATE // 3, RATE, RATE + 1, 5 * RATE // 2):
         frames = embedder.embedding.n_frames(samples / RATE)

@@ -42,7 +42,9 @@ def taught(head, width=5, classes=2):
     return net
 
 
-@pytest.mark.parametrize("more", [{}, {"smoothing_frames": 3}, {"background_subtraction": 1.0}, {"smoothing_frames": 4}])
+@pytest.mark.parametrize(
+    "more", [{}, {"smoothing_frames": 3}, {"background_subtraction": 1.0}, {"smoothing_frames": 4}]
+)
 def test_padding_changes_nothing_in_training_or_after(more):
     head = HEAD.model_copy(update=more)
     plain, longer = taught(head), taught(head)
@@ -94,8 +96,8 @@ def changes(path, *more):
         "embedding.step=0.25",
         "windows.frames=40",
         "folds=2",
-        *(f"stages.{name}.epochs=15" for name in ("whole", "masked", "taught")),
-        *(f"stages.{name}.rate=0.02" for name in ("whole", "masked", "taught")),
+        *(f"stages.{name}.epochs=15" for name in ("unknown_as_absent", "masked", "pseudo")),
+        *(f"stages.{name}.lr=0.02" for name in ("unknown_as_absent", "masked", "pseudo")),
         *more,
     )
 

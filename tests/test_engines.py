@@ -56,7 +56,7 @@ def exported(nets):
 def test_an_exported_network_hears_what_its_folds_hear(nets, exported, frames):
     image = image_of(frames)
     wanted = TorchBackend(nets, WHOLE).hear(image)
-    found = OpenVinoBackend(exported, "f32", len(nets), 1).hear(image)
+    found = OpenVinoBackend(exported, "float32", len(nets), 1).hear(image)
     assert len(found) == len(nets)
     for mine, its in zip(found, wanted, strict=True):
         assert mine.shape == its.shape == (-(-frames // nets[0].stride), CLASSES)
@@ -67,8 +67,8 @@ def test_the_file_of_a_network_hears_as_the_network_does(nets, exported, tmp_pat
     openvino.save_model(exported, tmp_path / "network.xml", compress_to_fp16=False)
     image = image_of(WHOLE)
     for mine, its in zip(
-        OpenVinoBackend(tmp_path / "network.xml", "f32", 2, 1).hear(image),
-        OpenVinoBackend(exported, "f32", 2, 1).hear(image),
+        OpenVinoBackend(tmp_path / "network.xml", "float32", 2, 1).hear(image),
+        OpenVinoBackend(exported, "float32", 2, 1).hear(image),
         strict=True,
     ):
         np.testing.assert_allclose(mine, its, atol=1e-6)
@@ -79,7 +79,7 @@ def test_int8_hears_nearly_the_same(nets, exported):
     small = to_int8(exported, images[:6])
     kinds = {op.get_type_name() for op in small.get_ops()}
     assert "FakeQuantize" in kinds  # else it would be the same network
-    plain, eight = (OpenVinoBackend(model, "f32", 2, 1) for model in (exported, small))
+    plain, eight = (OpenVinoBackend(model, "float32", 2, 1) for model in (exported, small))
     for image in images[6:]:
         a, b = np.stack(plain.hear(image)), np.stack(eight.hear(image))
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.95
@@ -98,7 +98,7 @@ def test_an_image_of_one_window_is_heard_alike_whole_and_by_windows(nets):
 def test_many_threads_hear_through_one_engine(exported):
     from concurrent.futures import ThreadPoolExecutor
 
-    engine = OpenVinoBackend(exported, "f32", 2, 2)
+    engine = OpenVinoBackend(exported, "float32", 2, 2)
     images = [image_of(WHOLE - 40 * (i % 4), i) for i in range(16)]
     alone = [engine.hear(image) for image in images]
     with ThreadPoolExecutor(4) as pool:
@@ -108,7 +108,7 @@ def test_many_threads_hear_through_one_engine(exported):
 
 
 def test_what_a_longer_image_left_behind_is_not_heard_in_a_shorter_one(exported):
-    engine = OpenVinoBackend(exported, "f32", 2, 1)
+    engine = OpenVinoBackend(exported, "float32", 2, 1)
     short = image_of(WHOLE - 60)
     before = engine.hear(short)
     engine.hear(image_of(WHOLE, 5))
@@ -135,6 +135,6 @@ def test_the_faster_of_two_floats_is_found_by_trial(monkeypatch):
     fastest_float.cache_clear()
     found = fastest_float()  # the first, float32, takes 1 s, the second none
     fastest_float.cache_clear()
-    assert found == ("bf16" if "BF16" in capable else "f32")
+    assert found == ("bfloat16" if "BF16" in capable else "float32")
     monkeypatch.undo()
-    assert fastest_float() in ("f32", "bf16")
+    assert fastest_float() in ("float32", "bfloat16")

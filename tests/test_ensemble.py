@@ -80,9 +80,9 @@ def test_weights_are_those_of_the_kept_blend_and_of_each_fold():
 def test_a_sharp_blend_is_the_mean_with_more_certainty():
     members = [member("a", [[0.1], [0.7], [0.5]]), member("b", [[0.3], [0.9], [0.5]])]
     # odds 1/4, 4 and 1, to the power of 3/2
-    np.testing.assert_allclose(blend_members(members, "sharp"), [[1 / 9], [8 / 9], [0.5]])
+    np.testing.assert_allclose(blend_members(members, "extremized"), [[1 / 9], [8 / 9], [0.5]])
     ends = [member("a", [[0.0], [1.0]]), member("b", [[0.0], [1.0]])]
-    np.testing.assert_allclose(blend_members(ends, "sharp"), [[0], [1]], atol=1e-6)
+    np.testing.assert_allclose(blend_members(ends, "extremized"), [[0], [1]], atol=1e-6)
 
 
 def test_a_sharp_blend_is_nearer_the_truth_than_a_mean_of_calibrated_members():
@@ -95,7 +95,9 @@ def test_a_sharp_blend_is_nearer_the_truth_than_a_mean_of_calibrated_members():
         return model.predict_proba(part)[:, 1:]
 
     members = [member(f"m{i}", calibrated(part)) for i, part in enumerate(parts)]
-    mean, sharp = (((blend_members(members, by) - truth) ** 2).mean() for by in ("mean", "sharp"))
+    mean, sharp = (
+        ((blend_members(members, by) - truth) ** 2).mean() for by in ("mean", "extremized")
+    )
     assert sharp < mean - 0.01
 
 
@@ -283,7 +285,7 @@ def test_a_species_that_an_outside_member_lacks_weighs_nothing_there():
     scores = members[1].scores.copy()
     scores[:, 2] = NAN
     members[1] = member("outside", scores)
-    for by in ("mean", "sharp", "rank", "auc", "fit"):
+    for by in ("mean", "extremized", "rank", "auc", "fit"):
         fitted = fit_blend(members, whole, by, classes)
         assert fitted.weights[1, 2] == 0
         assert fitted.weights[:, 2].sum() == pytest.approx(1)
@@ -294,7 +296,7 @@ def test_a_species_that_an_outside_member_lacks_weighs_nothing_there():
 # ------------------------------------------------------------------ a blend that is kept
 
 
-@pytest.mark.parametrize("by", ["mean", "sharp", "rank", "auc", "fit"])
+@pytest.mark.parametrize("by", ["mean", "extremized", "rank", "auc", "fit"])
 def test_a_blend_survives_strict_json_and_scores_one_recording_alike(by):
     members, whole, classes = world(rows=80)
     fitted = fit_blend(members, whole, by, classes)
@@ -320,7 +322,7 @@ def test_a_species_lost_later_goes_to_those_who_have_it():
 def test_no_rows_are_no_scores():
     members, whole, classes = world(rows=30)
     nothing = np.zeros(30, dtype=bool)
-    for by in ("mean", "sharp", "rank", "auc", "fit"):
+    for by in ("mean", "extremized", "rank", "auc", "fit"):
         fitted = fit_blend(members, whole, by, classes)
         assert fitted.apply([m.take(nothing) for m in members]).shape == (0, 4)
 

@@ -77,13 +77,13 @@ def everything_on(**more):
     return Stage(
         **{
             "name": "one",
-            "batch": 2,
-            "accumulate": 3,
+            "batch_size": 2,
+            "grad_accum_steps": 3,
             "epochs": 3,
-            "cosine": 2,
-            "rate": 1e-2,
+            "cosine_t_max": 2,
+            "lr": 1e-2,
             "mixup": 0.3,
-            "last_mixup": 0.3,
+            "manifold_mixup": 0.3,
             "loss": LossConfig(class_weights=True),
             **more,
         }
@@ -279,7 +279,7 @@ def test_it_learns(material, fabric, first_net):
 
 
 def test_half_precision_learns_from_mixed_windows_too(material, first_net):
-    half = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    half = Fabric(accelerator="cpu", devices=1, precision="bfloat16")
     said = []
     net = train(first_net, everything_on(), material, half, said=said)
     full = []

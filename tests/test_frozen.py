@@ -20,21 +20,21 @@ FROZEN = (
     HeadConfig(frequency_pooling="none", background_subtraction=1.0, smoothing_frames=48),
 )
 CHANGES = (
-    "network.reduction=16",
-    "network.frozen=true",
-    'network.heights="each"',
-    "network.centre=true",
-    "network.wccn=0.2",
+    "backbone.reduction=16",
+    "backbone.frozen=true",
+    'head.frequency_pooling="none"',
+    "head.background_subtraction=1.0",
+    "head.within_class_whitening=0.2",
     'stages.masked.loss.on="boxes"',
-    'stages.masked.loss.reduce="both"',
+    'stages.masked.loss.reduction="balanced"',
     'stages.masked.sample="known"',
-    "stages.masked.masks.chance=0",
-    'stages.taught.loss.on="boxes"',
-    "stages.taught.masks.chance=0",
-    "stages.taught.last_mixup=0",
-    "stages.taught.pseudo.threshold=0",
-    'stages.taught.pseudo.values="soft"',
-    "stages.taught.pseudo.rescale=true",
+    "stages.masked.masks.probability=0",
+    'stages.pseudo.loss.on="boxes"',
+    "stages.pseudo.masks.probability=0",
+    "stages.pseudo.manifold_mixup=0",
+    "stages.pseudo.pseudo.threshold=0",
+    'stages.pseudo.pseudo.targets="soft"',
+    "stages.pseudo.pseudo.rescale=true",
 )
 
 
@@ -120,11 +120,11 @@ def test_every_box_is_a_row_and_taught_windows_come_after(staged_material):
 def test_mixing_and_boxes_do_not_go_together():
     stage = {"name": "a", "loss": {"on": "boxes"}, "mixup": 0.1}
     with pytest.raises(UserError, match="without mixup"):
-        parse_recipe({"name": "x", "when": "", "stages": [stage]}, "x")
+        parse_recipe({"name": "x", "description": "", "stages": [stage]}, "x")
 
 
 def test_what_a_frozen_body_sees_is_kept_until_another_body_comes(staged_material, staged_recipe):
-    stage = staged_recipe.stages[-1].model_copy(update={"last_mixup": 0.0, "sample": "known"})
+    stage = staged_recipe.stages[-1].model_copy(update={"manifold_mixup": 0.0, "sample": "known"})
     stage = stage.model_copy(update={"masks": stage.masks.model_copy(update={"chance": 0.0})})
     bank, bands = FeatureCache(), staged_material.pictures.pixels.shape[1]
     classes = len(staged_material.dataset.classes)

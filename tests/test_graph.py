@@ -167,7 +167,7 @@ def test_making_a_recording_leaves_no_trace(staged_material, taught, first_net, 
 def test_recorded_batches_teach_what_batches_do_that_are_run_as_they_come(
     staged_material, taught, first_net, monkeypatch, sample
 ):
-    fabric = Fabric(accelerator="cuda", devices=1, precision="bf16-mixed")
+    fabric = Fabric(accelerator="cuda", devices=1, precision="bfloat16")
     torch.backends.cudnn.deterministic = True
     task = TrainTask(stage(sample=sample), np.arange(6), taught, (1, 2, 3))
     one, two = (trained(first_net, task, staged_material, fabric) for _ in range(2))
@@ -179,8 +179,8 @@ def test_recorded_batches_teach_what_batches_do_that_are_run_as_they_come(
 
 @on_gpu
 def test_boxes_are_run_as_they_come(staged_material, taught, first_net):
-    fabric = Fabric(accelerator="cuda", devices=1, precision="bf16-mixed")
-    one = stage(loss={"on": "boxes", "reduce": "both"})
+    fabric = Fabric(accelerator="cuda", devices=1, precision="bfloat16")
+    one = stage(loss={"on": "boxes", "reduction": "balanced"})
     said = []
     task = TrainTask(one, np.arange(6), taught, (1, 2, 3))
     fit(deepcopy(first_net), task, staged_material, fabric, Nowhere(), said.append)

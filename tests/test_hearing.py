@@ -40,7 +40,7 @@ def bare(run, tmp_path):
 
 
 def test_the_models_own_networks_hear_as_its_weights_do(run, bare, sounds):
-    exported = ap.predict(run.model, *sounds, precision="f32")
+    exported = ap.predict(run.model, *sounds, precision="float32")
     weights = ap.predict(bare, *sounds)
     pd.testing.assert_frame_equal(exported, weights, atol=2e-3, rtol=0)
     assert isinstance(Predictor(read_bundle(run.model)).listeners[0].engine, OpenVinoBackend)
@@ -59,15 +59,17 @@ def test_windows_are_heard_as_training_heard_what_it_held_out(run, scapes):
     from antpitta.files.recordings import list_files
     from antpitta.predict.pipeline import predict_files
 
-    (one,) = predict_files(Predictor(own, InferenceConfig("windows", "f32")), list_files([file])[0])
+    (one,) = predict_files(
+        Predictor(own, InferenceConfig("sliding", "float32")), list_files([file])[0]
+    )
     wanted = oof[oof["recording"] == name][list(bundle.species)]
     np.testing.assert_allclose(one.scores.value, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_threads_change_nothing(run, sounds, tmp_path, workers):
-    predict_to(run.model, sounds, tmp_path / "two", workers=2, precision="f32")
-    predict_to(run.model, sounds, tmp_path / "other", workers=workers, precision="f32")
+    predict_to(run.model, sounds, tmp_path / "two", workers=2, precision="float32")
+    predict_to(run.model, sounds, tmp_path / "other", workers=workers, precision="float32")
     for name in ("presence.csv", "events.csv"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
@@ -85,7 +87,7 @@ def test_each_thread_computes_alone_whatever_their_number(run, sounds, monkeypat
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        ap.predict(run.model, sounds[0], scan="windows", workers=workers)
+        ap.predict(run.model, sounds[0], scan="sliding", workers=workers)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -101,7 +103,7 @@ def test_openvino_hears_without_loading_pytorch(run, sounds, tmp_path):
         heavy = {"torch", "timm", "sklearn", "nncf", "matplotlib", "lightning_fabric", "ray"}
         sys.exit(" ".join(heavy & set(sys.modules)) or 0)
     """
-    asked = ["predict", run.model, sounds[0], "-o", tmp_path, "--precision", "f32"]
+    asked = ["predict", run.model, sounds[0], "-o", tmp_path, "--precision", "float32"]
     command = [sys.executable, "-c", code, *map(str, asked)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
@@ -125,9 +127,9 @@ def test_one_thread_more_reads_where_networks_compute_aside(run, monkeypatch):
     monkeypatch.setattr(listening, "cores", lambda: 2)
     bundle = read_bundle(run.model)
     for precision, scan, workers, threads in (
-        *(("f32", "whole", 2, 3), ("f32", "whole", 3, 4)),
-        ("f32", "whole", 1, 1),  # who asks for one core gets no more
-        ("f32", "windows", 2, 2),  # PyTorch computes in the thread that asks
+        *(("float32", "full", 2, 3), ("float32", "full", 3, 4)),
+        ("float32", "full", 1, 1),  # who asks for one core gets no more
+        ("float32", "sliding", 2, 2),  # PyTorch computes in the thread that asks
     ):
         choir = Predictor(bundle, InferenceConfig(scan, precision, workers))
         assert listening.threads_for(choir) == threads
@@ -150,7 +152,7 @@ def test_a_long_file_is_heard_as_its_minutes_away_from_the_cuts(run, sounds, tmp
     for i, wave in enumerate(minute):
         sf.write(tmp_path / f"m{i}.wav", wave, rate, subtype="FLOAT")
     sf.write(tmp_path / "long.wav", np.concatenate(minute), rate, subtype="FLOAT")
-    for scan in ("whole", "windows"):
+    for scan in ("full", "sliding"):
         found = ap.predict(run.model, tmp_path, scan=scan)
         long = found.xs(str(tmp_path / "long.wav"), level="file").reset_index()
         for i in range(len(minute)):
@@ -166,7 +168,7 @@ def test_a_long_file_is_heard_as_its_minutes_away_from_the_cuts(run, sounds, tmp
 
 def test_what_a_model_cannot_do_is_said_with_the_remedy(run, bare, sounds, tmp_path):
     with pytest.raises(UserError, match="exact mode and computes in float32"):
-        predict_to(run.model, sounds, tmp_path / "a", scan="windows", precision="int8")
+        predict_to(run.model, sounds, tmp_path / "a", scan="sliding", precision="int8")
     with pytest.raises(UserError, match="without networks for OpenVINO; train it again"):
         predict_to(bare, sounds, tmp_path / "b", precision="int8")
     bundle = read_bundle(run.model)
@@ -181,28 +183,28 @@ def test_what_a_model_cannot_do_is_said_with_the_remedy(run, bare, sounds, tmp_p
 def test_a_run_goes_on_with_the_arithmetic_it_began_with(run, sounds, tmp_path, monkeypatch):
     predict_to(run.model, sounds[:2], tmp_path)
     before = json.loads((tmp_path / "run.json").read_text())["arithmetic"]
-    other = "bf16" if before == "whole, f32" else "f32"
+    other = "bfloat16" if before == "full, float32" else "float32"
     monkeypatch.setattr("antpitta.api.prediction.settle", lambda *asked: other)
     predict_to(run.model, sounds, tmp_path, resume=True)
     assert json.loads((tmp_path / "run.json").read_text())["arithmetic"] == before
     predict_to(run.model, sounds, tmp_path)  # begun anew, it chooses anew
     assert json.loads((tmp_path / "run.json").read_text())["arithmetic"] == f"whole, {other}"
     with pytest.raises(UserError, match="another --scan or --precision"):
-        predict_to(run.model, sounds, tmp_path, resume=True, scan="windows")
+        predict_to(run.model, sounds, tmp_path, resume=True, scan="sliding")
 
 
 def test_auto_is_float_of_one_kind_or_the_other(run, bare):
-    assert resolve_precision("auto", "whole", read_bundle(run.model)) in ("f32", "bf16")
-    assert resolve_precision("auto", "whole", read_bundle(bare)) == "f32"
-    assert resolve_precision("int8", "whole", read_bundle(run.model)) == "int8"
+    assert resolve_precision("auto", "full", read_bundle(run.model)) in ("float32", "bfloat16")
+    assert resolve_precision("auto", "full", read_bundle(bare)) == "float32"
+    assert resolve_precision("int8", "full", read_bundle(run.model)) == "int8"
 
 
 def test_windows_are_exact_where_bfloat16_is_faster(run, sounds, monkeypatch):
-    monkeypatch.setattr("antpitta.predict.predictor.faster_float", lambda: "bf16")
-    assert resolve_precision("auto", "whole", read_bundle(run.model)) == "bf16"
-    exact = ap.predict(run.model, sounds[0], scan="windows")
+    monkeypatch.setattr("antpitta.predict.predictor.faster_float", lambda: "bfloat16")
+    assert resolve_precision("auto", "full", read_bundle(run.model)) == "bfloat16"
+    exact = ap.predict(run.model, sounds[0], scan="sliding")
     pd.testing.assert_frame_equal(
-        exact, ap.predict(run.model, sounds[0], scan="windows", precision="f32")
+        exact, ap.predict(run.model, sounds[0], scan="sliding", precision="float32")
     )
 
 

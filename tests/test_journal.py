@@ -115,7 +115,7 @@ def test_nothing_is_heard_twice_and_what_changed_is_heard_again(
 
 def test_a_stopped_run_is_not_begun_anew_unasked(run, archive, tmp_path):
     digest = json.loads((run.model / "bundle.json").read_text())["digest"]
-    key = {"digest": digest, "scan": "whole", "precision": "auto"}
+    key = {"digest": digest, "inference": "full", "precision": "auto"}
     with Journal(tmp_path, key, resume=False) as journal:
         archive_predict.predict_archive(
             *(archive_predict.Choir(_bundle(run)), _files(archive)[:3], journal, lambda *told: None)

@@ -42,7 +42,7 @@ def test_a_mistake_in_one_lane_ends_the_others_and_is_the_one_that_is_told():
     def work(job, lane):
         if job == 1:
             begun.wait(5)
-            raise UserError("this one")
+            raise UserError("E_TODO", "this one")
         begun.set()
         while True:
             try:

@@ -67,7 +67,9 @@ def test_a_reach_wants_heights_apart_and_bands_filled_in():
     with pytest.raises(ValidationError, match="frequency_pooling"):
         HeadConfig(class_band_limits="boxes")
     with pytest.raises(ValueError, match="filled in"):
-        SedNet(SEVERAL[0], SEVERAL[1].model_copy(update={"class_band_limits": "boxes"}), 3, empty=True)
+        SedNet(
+            SEVERAL[0], SEVERAL[1].model_copy(update={"class_band_limits": "boxes"}), 3, empty=True
+        )
 
 
 @pytest.mark.parametrize("reduction", [(4, 8, 16), 16])
@@ -108,5 +110,5 @@ def test_an_exported_network_reaches_as_far():
     nn.init.normal_(net.classify.weight)
     image = torch.randint(1, 255, (64, 128), dtype=torch.uint8).numpy()
     (expected,) = TorchBackend([net], 64).hear(image)
-    (found,) = OpenVinoBackend(to_openvino([net], 128, 64), "f32", 1, 1).hear(image)
+    (found,) = OpenVinoBackend(to_openvino([net], 128, 64), "float32", 1, 1).hear(image)
     np.testing.assert_allclose(found, expected, atol=2e-3)

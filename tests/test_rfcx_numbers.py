@@ -239,8 +239,8 @@ def cells_by_hand():
 
 @pytest.fixture(scope="module")
 def recipe():
-    changes = ["network.backbone=test_resnet", "network.pretrained=false"]
-    changes += [f"stages.{name}.masks.chance=0" for name in ("crops", "masked", "taught")]
+    changes = ["backbone.name=test_resnet", "backbone.pretrained=false"]
+    changes += [f"stages.{name}.masks.probability=0" for name in ("crops", "masked", "pseudo")]
     return read_recipe("rfcx", tuple(changes))
 
 

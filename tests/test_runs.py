@@ -64,8 +64,8 @@ def test_a_checkpoint_is_the_last_one_saved(tmp_path):
 
 def test_a_later_cycle_has_a_folder_of_its_own(tmp_path):
     folder = RunFolder(tmp_path)
-    names = [folder.stage("taught", cycle).name for cycle in (1, 2, 3)]
-    assert names == ["taught", "taught-c2", "taught-c3"]
+    names = [folder.stage("pseudo", cycle).name for cycle in (1, 2, 3)]
+    assert names == ["pseudo", "pseudo-c2", "pseudo-c3"]
     assert folder.model == tmp_path / "model"
 
 

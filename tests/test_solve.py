@@ -20,7 +20,7 @@ from antpitta.train.task import TrainTask
 FABRIC = Fabric(accelerator="cpu", devices=1)
 STAGE = Stage(
     name="s", sample="known", optimizer="lbfgs", weight_decay=0.1, masks=MaskConfig(probability=0.0),
-    loss=LossConfig(on="boxes", reduction="both"),
+    loss=LossConfig(on="boxes", reduction="balanced"),
 )  # fmt: skip
 RECIPE = Recipe(
     name="t",

@@ -64,7 +64,9 @@ def test_a_network_is_not_built_before_the_lengths_are_there():
 
 
 def test_each_class_is_averaged_over_its_own_span():
-    net = SedNet(SEVERAL[0], SEVERAL[1].model_copy(update={"smoothing_frames": (8, 24, 40)}), 3).eval()
+    net = SedNet(
+        SEVERAL[0], SEVERAL[1].model_copy(update={"smoothing_frames": (8, 24, 40)}), 3
+    ).eval()
     assert net.steps == (1, 3, 5)
     seen = torch.randn(2, net.classify.in_channels, 12, generator=torch.manual_seed(1))
     nn.init.normal_(net.classify.weight)

@@ -16,7 +16,7 @@ from antpitta.train.out_of_fold import score_recordings
 from antpitta.train.stages import load_net, run_stages, weights_path
 
 DURATIONS = [2.0, 2.0, 5.0, 2.0, 0.7, 2.0]  # as in conftest
-PLACES = ("crops", "masked", "taught", "taught-c2")
+PLACES = ("crops", "masked", "pseudo", "pseudo-c2")
 
 
 class Killed(BaseException):
@@ -58,7 +58,7 @@ def test_a_run_leaves_these_files_and_no_pickle(done):
     for place in PLACES:
         wanted += [f"stages/{place}/fold{k}.safetensors" for k in (0, 1)]
         wanted += [f"stages/{place}/oof_scores.parquet"]
-    wanted += [f"stages/{place}/pseudo.csv" for place in ("taught", "taught-c2")]
+    wanted += [f"stages/{place}/pseudo.csv" for place in ("pseudo", "pseudo-c2")]
     assert files_of(done) == sorted(wanted)
     for name in files_of(done):
         first = (done.folder.path / name).read_bytes()[:4]
@@ -75,10 +75,10 @@ def test_every_row_was_scored_by_the_fold_that_held_its_recording_out(done):
 
 
 def test_out_of_fold_scores_are_those_of_the_saved_weights(done):
-    path = done.folder.path / "stages" / "taught-c2" / "oof_scores.parquet"
+    path = done.folder.path / "stages" / "pseudo-c2" / "oof_scores.parquet"
     kept = {one.recording: one for one in read_scores(path)}
     for fold in (0, 1):
-        given = load_net(done, "taught", 2, fold), done.material, done.recipe.windows
+        given = load_net(done, "pseudo", 2, fold), done.material, done.recipe.windows
         held_out = np.flatnonzero(done.folds == fold)
         for one in score_recordings(*given, held_out, "again", done.fabric):
             np.testing.assert_array_equal(one.value, kept[one.recording].value)
@@ -131,7 +131,7 @@ def test_stages_without_an_epoch_keep_the_weights_of_their_start(done, tmp_path,
         started[task.seed[1:]] = {k: v.clone() for k, v in net.state_dict().items()}
 
     monkeypatch.setattr(room, "fit", fit)
-    for place in ("masked", "taught", "taught-c2"):
+    for place in ("masked", "pseudo", "pseudo-c2"):
         (tmp_path / "run" / "stages" / place).mkdir(parents=True)
     for place in ("crops", "masked"):
         shutil.copytree(
@@ -164,7 +164,7 @@ def test_the_clock_is_told_what_each_part_of_a_stage_took(tmp_path, plan_run, do
     shutil.copytree(done.folder.path, tmp_path / "first")
     run = plan_run(tmp_path / "first")
     run_stages(replace(run, clock=lambda *spent: told.update({spent[:3]: spent[3]})))
-    places = [("crops", 1), ("masked", 1), ("taught", 1), ("taught", 2)]
+    places = [("crops", 1), ("masked", 1), ("pseudo", 1), ("pseudo", 2)]
     assert set(told) == {(*place, what) for place in places for what in ("teach", "train", "score")}
     assert all(seconds >= 0 for seconds in told.values())
 
@@ -183,7 +183,7 @@ def test_what_is_finished_is_not_done_again(done, monkeypatch):
 
 def test_a_run_whose_last_files_are_gone_ends_the_same(done, tmp_path, plan_run):
     shutil.copytree(done.folder.path, tmp_path / "first")
-    for name in ("taught-c2/fold1.safetensors", "taught-c2/oof_scores.parquet"):
+    for name in ("pseudo-c2/fold1.safetensors", "pseudo-c2/oof_scores.parquet"):
         (tmp_path / "first" / "stages" / name).unlink()
     run = plan_run(tmp_path / "first")
     run_stages(run)

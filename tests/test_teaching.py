@@ -32,12 +32,12 @@ def test_the_first_cycle_is_taught_by_the_teacher_and_the_second_by_the_first(
     monkeypatch.setattr(room, "teach", watched)
     monkeypatch.setattr(room, "fit", None)
     run_stages(done)
-    assert taught_by == [{"first/masked"}, {"first/taught"}]
+    assert taught_by == [{"first/masked"}, {"first/pseudo"}]
 
 
 def test_the_labels_name_the_models_that_made_them(done):
     fold = {f"r{i}": int(k) for i, k in enumerate(done.folds)}
-    for place, teacher in (("taught", "masked"), ("taught-c2", "taught")):
+    for place, teacher in (("pseudo", "masked"), ("pseudo-c2", "pseudo")):
         table = pd.read_csv(done.folder.path / "stages" / place / "pseudo.csv")
         assert len(table)
         for row in table.itertuples():
@@ -53,7 +53,7 @@ def test_what_was_taught_is_said(done, said):
 
 def test_scores_by_a_model_that_trained_on_the_recording_stop_the_run(done, tmp_path):
     shutil.copytree(done.folder.path, tmp_path / "first")
-    shutil.rmtree(tmp_path / "first" / "stages" / "taught")
+    shutil.rmtree(tmp_path / "first" / "stages" / "pseudo")
     path = tmp_path / "first" / "stages" / "masked" / "oof_scores.parquet"
     swapped = [
         replace(one, source=one.source[:-1] + str(1 - int(one.source[-1])))
@@ -98,8 +98,8 @@ def test_another_run_may_help_to_teach_with_folds_of_its_own(done, tmp_path):
     np.testing.assert_array_equal(folds_of(done.material.dataset, helper), folds)
     run = fresh(done, tmp_path, helper)
     run_stages(run)
-    table = pd.read_csv(run.folder.path / "stages" / "taught" / "pseudo.csv")
-    alone = pd.read_csv(done.folder.path / "stages" / "taught" / "pseudo.csv")
+    table = pd.read_csv(run.folder.path / "stages" / "pseudo" / "pseudo.csv")
+    alone = pd.read_csv(done.folder.path / "stages" / "pseudo" / "pseudo.csv")
     assert len(table) > len(alone)  # its 0.99 lifts the mean over the threshold
     for row in table.itertuples():
         mine, other = row.source.split(" + ")
@@ -116,7 +116,7 @@ def test_two_helpers_of_one_folder_name_both_have_a_say(done, tmp_path, monkeypa
     monkeypatch.setattr(room, "fit", lambda *given: None)
     run = fresh(done, tmp_path, *helpers)
     run_stages(run)
-    table = pd.read_csv(run.folder.path / "stages" / "taught" / "pseudo.csv")
+    table = pd.read_csv(run.folder.path / "stages" / "pseudo" / "pseudo.csv")
     assert set(table["source"].str.count(r" \+ ")) == {2}
 
 

@@ -72,7 +72,7 @@ def init(
     """Write an antpitta.toml into ``folder``. Raises UserMistake where one is there."""
     path = Path(folder) / "antpitta.toml"
     if path.exists():
-        raise UserError(f"{path}: is there already; edit it, or remove it first")
+        raise UserError("E_TODO", f"{path}: is there already", "edit it, or remove it first")
     write_source(_source(None, audio, present, absent, annotations, sites, names), path)
     return path
 
@@ -91,7 +91,7 @@ def check(
     path = None if picture is None else Path(picture)
     if path is not None:
         if path.suffix not in (".svg", ".png"):
-            raise UserError(f"{path}: a picture is .svg or .png; rename it so")
+            raise UserError("E_TODO", f"{path}: a picture is .svg or .png", "rename it so")
         form: Literal["svg", "png"] = "png" if path.suffix == ".png" else "svg"
         write_picture(draw_supervision(seen, form), path)
     return CheckResult(findings, seen, _summary(data, seen), path)
@@ -109,10 +109,10 @@ def _source(
     flags = [_paths(one) for one in (audio, present, absent, annotations)]
     if data is not None:
         if any(flags):
-            raise UserError(f"{data}: give either DATA or --audio and tables, not both")
+            raise UserError("E_TODO", f"{data}: give either DATA or --audio and tables, not both")
         return read_source(Path(data))
     if not flags[0]:
-        raise UserError("no recordings: give DATA (an antpitta.toml), or --audio FOLDER")
+        raise UserError("E_TODO", "no recordings: give DATA (an antpitta.toml), or --audio FOLDER")
     single = (None if one is None else Path(one) for one in (sites, names))
     return DataSource(flags[0], flags[1], flags[2], flags[3], *single)
 

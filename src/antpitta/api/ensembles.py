@@ -64,7 +64,9 @@ def ensemble(
     runs = [RunFolder(Path(one)) for one in members if Path(one).is_dir()]
     tables = [Path(one) for one in members if not Path(one).is_dir()]
     if not runs:
-        raise UserError("an ensemble needs a run: it brings the judged cells; name a run folder")
+        raise UserError(
+            "E_TODO", "an ensemble needs a run: it brings the judged cells", "name a run folder"
+        )
     _check_same_data(runs)
     names = _names([*(run.path for run in runs), *tables])
     classes = read_bundle(runs[0].model).classes
@@ -132,7 +134,9 @@ def _weights(
         return None
     if len(weights) != len(members):
         raise UserError(
-            f"{len(weights)} weights for {len(members)} members; give one a member, in their order"
+            "E_TODO",
+            f"{len(weights)} weights for {len(members)} members",
+            "give one a member, in their order",
         )
     told = dict(zip(map(Path, members), weights, strict=True))
     return np.array([told[one] for one in (*(run.path for run in runs), *tables)], dtype=float)
@@ -143,7 +147,7 @@ def _names(members: Sequence[Path]) -> list[str]:
     if twice := [
         one for one, place in zip(members, places, strict=True) if places.count(place) > 1
     ]:
-        raise UserError(f"{twice[0]}: is named twice; name each member once")
+        raise UserError("E_TODO", f"{twice[0]}: is named twice", "name each member once")
     return short_path_names(members)
 
 
@@ -152,7 +156,9 @@ def _check_same_data(runs: Sequence[RunFolder]) -> None:
     for run in runs[1:]:
         if run.config()["data"] != first:
             raise UserError(
-                f"{run.path} was trained on other data than {runs[0].path}; blend runs on the same"
+                "E_TODO",
+                f"{run.path} was trained on other data than {runs[0].path}",
+                "blend runs on the same",
             )
 
 

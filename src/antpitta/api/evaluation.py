@@ -63,9 +63,11 @@ def evaluate(target: TrainResult | Path | str, truth: Path | str | None = None) 
         folder = RunFolder(path)
         return _of_run(folder) if truth is None else _run_against(folder, Path(truth))
     if truth is None:
-        raise UserError(f"{path}: a table of scores needs a truth; add --truth FILE")
+        raise UserError("E_TODO", f"{path}: a table of scores needs a truth", "add --truth FILE")
     if not path.is_file():
-        raise UserError(f"{path}: no such file or run; give a run folder or presence.csv")
+        raise UserError(
+            "E_TODO", f"{path}: no such file or run", "give a run folder or presence.csv"
+        )
     return _against(read_frame(path), read_frame(Path(truth)), path.name)
 
 
@@ -83,7 +85,9 @@ def _run_against(folder: RunFolder, truth: Path) -> Evaluation:
         for path in sorted(folder.path.glob("stages/*/oof_scores.parquet"), key=_written)
     ]
     if not found:
-        raise UserError(f"{folder.path}: no stage is scored yet; train it with --resume")
+        raise UserError(
+            "E_TODO", f"{folder.path}: no stage is scored yet", "train it with --resume"
+        )
     return Evaluation(tuple(one.reports[0] for one in found), found[-1].notes)
 
 
@@ -131,7 +135,9 @@ def evaluate_events(found: Path | str, truth: Path | str) -> pd.DataFrame:
         for one in said
     ]
     if not heard & {one.recording for one in calls}:
-        raise UserError(f"{truth}: names none of the recordings in {folder}; give their truth")
+        raise UserError(
+            "E_TODO", f"{truth}: names none of the recordings in {folder}", "give their truth"
+        )
     return event_f1(events, calls, overlap=OVERLAP, recordings=heard)
 
 

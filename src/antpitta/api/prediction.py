@@ -63,11 +63,13 @@ class PredictionJob:
     def __post_init__(self) -> None:
         known = get_args(Executor)
         if self.engine not in known:
-            raise UserError(f"--engine {self.engine}: unknown; choose from {', '.join(known)}")
+            raise UserError(
+                "E_TODO", f"--engine {self.engine}: unknown", f"choose from {', '.join(known)}"
+            )
         if self.engine != "ray" and self.address:
-            raise UserError("--address: is of a Ray cluster; add --engine ray")
+            raise UserError("E_TODO", "--address: is of a Ray cluster", "add --engine ray")
         if self.workers is not None and self.workers < 1:
-            raise UserError(f"--workers {self.workers}: give 1 or more, or leave it out")
+            raise UserError("E_TODO", f"--workers {self.workers}: give 1 or more, or leave it out")
 
     def key(self, bundle: Bundle) -> dict[str, str]:
         """What an earlier run must have in common with this one to be gone on with."""
@@ -164,7 +166,7 @@ def predict_to(
     places: Path | str | None = None,
     resume: bool = False,
     engine: Executor = "local",
-    scan: InferenceMode = "whole",
+    scan: InferenceMode = "full",
     precision: Precision = "auto",
     workers: int | None = None,
     address: str | None = None,
@@ -206,7 +208,9 @@ def predict_to(
 def _check_formats(formats: tuple[str, ...]) -> None:
     known = get_args(EventFormat)
     if strange := [name for name in formats if name not in known]:
-        raise UserError(f"--format {strange[0]}: unknown; choose from {', '.join(known)}")
+        raise UserError(
+            "E_TODO", f"--format {strange[0]}: unknown", f"choose from {', '.join(known)}"
+        )
 
 
 def _expected(table: Path, bundle: Bundle) -> "NDArray[np.float64]":
@@ -218,8 +222,9 @@ def _expected(table: Path, bundle: Bundle) -> "NDArray[np.float64]":
 def _survey(audio: Sequence[Location | str], places: Path | str | None) -> "DeploymentInfo":
     if places is None:
         raise UserError(
-            "--format camtrapdp: the standard wants to know where each site lies; give --places, a"
-            " table with columns site, latitude, longitude and timezone"
+            "E_TODO",
+            "--format camtrapdp: the standard wants to know where each site lies",
+            "give --places, a table with columns site, latitude, longitude and timezone",
         )
     from antpitta.files.deployments import read_deployments
     from antpitta.predict.camtrapdp import DeploymentInfo, common_root
@@ -256,7 +261,7 @@ INDEX = ["file", "start_time", "end_time"]
 def predict(
     model: Path | str,
     *audio: Path | str,
-    scan: InferenceMode = "whole",
+    scan: InferenceMode = "full",
     precision: Precision = "auto",
     workers: int | None = None,
 ) -> pd.DataFrame:
@@ -276,7 +281,7 @@ def predict(
 def predict_each(
     model: Path | str,
     *audio: Path | str,
-    scan: InferenceMode = "whole",
+    scan: InferenceMode = "full",
     precision: Precision = "auto",
     workers: int | None = None,
 ) -> Iterator[pd.DataFrame]:

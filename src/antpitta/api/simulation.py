@@ -128,7 +128,9 @@ def demo(
     """
     home = Path(out)
     if home.exists() and any(home.iterdir()):
-        raise UserError(f"{home}: is not empty; remove it, or choose another folder with --out")
+        raise UserError(
+            "E_TODO", f"{home}: is not empty", "remove it, or choose another folder with --out"
+        )
     made = simulate_callers(home / "data", plan)
     voice.message(f"simulated {made.train} training and {made.test} test recordings in {made.data}")
     data = open_data(home / "data")

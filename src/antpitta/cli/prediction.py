@@ -42,7 +42,7 @@ def predict(
         typer.Option(
             "--scan", help="whole images; or overlapping windows: exact as in training, and slow."
         ),
-    ] = "whole",
+    ] = "full",
     precision: Annotated[
         Precision,
         typer.Option(

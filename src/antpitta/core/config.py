@@ -145,7 +145,7 @@ class Recipe(FrozenConfig):
             )
         if masked := [stage.name for stage in self.stages if stage.masks.probability]:
             raise ValueError(
-                f"an embedding cannot be masked; set stages.{masked[0]}.masks.chance = 0"
+                f"an embedding cannot be masked; set stages.{masked[0]}.masks.probability = 0"
             )
         return self
 
@@ -175,7 +175,7 @@ class Recipe(FrozenConfig):
 def parse_recipe(table: dict[str, Any], where: str, changes: tuple[str, ...] = ()) -> Recipe:
     """Check a recipe's table, after ``changes`` such as ``stages.masked.epochs=3``.
 
-    A stage is addressed by its name, and left out by ``stages.whole=null``. Raises UserMistake
+    A stage is addressed by its name, and left out by ``stages.unknown_as_absent=null``. Raises UserMistake
     naming every wrong key.
     """
     for change in changes:
@@ -187,7 +187,7 @@ def parse_recipe(table: dict[str, Any], where: str, changes: tuple[str, ...] = (
             f"{'.'.join(str(at) for at in e['loc']) or 'recipe'}: {e['msg']}"
             for e in error.errors()
         )
-        raise UserError(f"{where}: {said}; correct these settings") from None
+        raise UserError("E_TODO", f"{where}: {said}", "correct these settings") from None
 
 
 def apply_change(table: dict[str, Any], change: str) -> None:
@@ -197,7 +197,7 @@ def apply_change(table: dict[str, Any], change: str) -> None:
     """
     path, sign, text = change.partition("=")
     if not sign:
-        raise UserError(f"--set {change}: no '='; write --set key=value")
+        raise UserError("E_TODO", f"--set {change}: no '='", "write --set key=value")
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
@@ -209,13 +209,16 @@ def apply_change(table: dict[str, Any], change: str) -> None:
     if isinstance(at, list):
         if value is not None:
             raise UserError(
-                f"--set {path}: name a setting of the stage; write {path}.epochs=3, say, "
-                f"or {path}=null to leave it out"
+                "E_TODO",
+                f"--set {path}: name a setting of the stage",
+                f"write {path}.epochs=3, say, or {path}=null to leave it out",
             )
         at.remove(_step(at, last, path))
         return
     if not isinstance(at, dict):
-        raise UserError(f"--set {path}: {'.'.join(way)} is a value, not a table; set it itself")
+        raise UserError(
+            "E_TODO", f"--set {path}: {'.'.join(way)} is a value, not a table", "set it itself"
+        )
     at[last] = value
 
 
@@ -226,17 +229,19 @@ def _step(at: Any, key: str, path: str) -> Any:
             if stage.get("name") == key:
                 return stage
         names = ", ".join(str(stage.get("name")) for stage in stages)
-        raise UserError(f"--set {path}: no stage {key!r}; the stages are {names}")
+        raise UserError("E_TODO", f"--set {path}: no stage {key!r}", f"the stages are {names}")
     if not isinstance(at, dict):
-        raise UserError(f"--set {path}: nothing lies below a value; check the key {key!r}")
+        raise UserError(
+            "E_TODO", f"--set {path}: nothing lies below a value", f"check the key {key!r}"
+        )
     return at.setdefault(key, {})
 
 
 BlendMethod = Literal[
-    "mean", "sharp", "rank", "auc", "fit"
+    "mean", "extremized", "rank", "auc", "fit"
 ]  # how an ensemble blends (scores/ensemble/blend.py)
-InferenceMode = Literal["whole", "windows"]  # in what pieces sound is heard (model/inference.py)
-Precision = Literal["auto", "f32", "bf16", "int8"]  # and by what arithmetic
+InferenceMode = Literal["full", "sliding"]  # in what pieces sound is heard (model/inference.py)
+Precision = Literal["auto", "float32", "bfloat16", "int8"]  # and by what arithmetic
 # what events are written as (predict/exports.py, predict/camtrapdp.py)
 EventFormat = Literal["csv", "parquet", "raven", "audacity", "kaleidoscope", "camtrapdp"]
 Executor = Literal["local", "ray"]  # on this machine, or on a Ray cluster (predict/cluster.py)

@@ -1,25 +1,67 @@
-"""What went wrong, in one line: what, where, and what to do about it."""
+"""Errors that a user can mend, and findings in a user's data; every code is listed here once.
+
+A message has at most two sentences: what is wrong and where, then what to do. Tests check the
+code and the values, not the sentences.
+"""
 
 from dataclasses import dataclass
 
+CODES: dict[str, str] = {
+    # core: recipes and settings
+    # files: recordings, tables, data sets, bundles, remote stores
+    # sound
+    # scores
+    # model
+    # train
+    # predict
+    # report
+    # api, cli
+    # findings of `check` (no error by themselves)
+    "E_TODO": "not classified yet",
+}
+
 
 class UserError(Exception):
-    """Something only the user can mend; its text is one line that names the remedy.
+    """A mistake that only the user can mend; the command line prints it and exits with 2.
 
-    The command line prints it and exits with 2. Never raise it for a bug of ours.
+    Parameters
+    ----------
+    code : str
+        A stable code, one of :data:`CODES`.
+    what : str
+        What is wrong and where, without the final full stop.
+    remedy : str
+        What to do, as an imperative sentence, without the final full stop.
     """
+
+    def __init__(self, code: str, what: str, remedy: str = "") -> None:
+        super().__init__(code, what, remedy)
+        self.code, self.what, self.remedy = code, what, remedy
+
+    def __str__(self) -> str:
+        return sentences(self.what, self.remedy)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem in somebody's data, where it lies, and how to mend it."""
+    """One problem in a user's data, where it lies, and how to mend it.
 
+    ``serious`` findings would give a wrong result in training or scoring.
+    """
+
+    code: str  # one of CODES
     file: str
     row: int | None  # line of the table, the header being line 1; None for the whole file
     what: str
     remedy: str
-    serious: bool  # True: training or scoring on it would give a wrong result
+    serious: bool
 
     def __str__(self) -> str:
         where = self.file if self.row is None else f"{self.file}:{self.row}"
-        return f"{where}: {self.what}; {self.remedy}"
+        return f"{where}: {sentences(self.what, self.remedy)}"
+
+
+def sentences(what: str, remedy: str) -> str:
+    """The two sentences of a message."""
+    first = what.rstrip(". ") + "."
+    return f"{first} {remedy[0].upper()}{remedy[1:].rstrip('. ')}." if remedy else first

@@ -19,7 +19,7 @@ class LossConfig(FrozenConfig):
     """What is summed, and over which cells."""
 
     unknown: Literal["masked", "absent"] = "masked"
-    reduction: Literal["sum", "positives", "both", "cells"] = (
+    reduction: Literal["sum", "positives", "balanced", "mean"] = (
         "positives"  # model/losses.py has the formulas
     )
     on: Literal["windows", "boxes"] = "windows"  # what a statement is held against

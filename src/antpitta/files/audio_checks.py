@@ -59,23 +59,27 @@ def _examine(recording: Recording, judged: bool, read: Read) -> list[Finding]:
     if holds is None:
         holds = _end_of_sound(recording, read)
     if not heard.samples:
-        return [Finding(file, None, "nothing in it decodes", anew, True)]
+        return [Finding("E_TODO", file, None, "nothing in it decodes", anew, True)]
     findings = []
     if promised - holds > TAIL:
         what = f"cut short: its header promises {promised:.1f} s, it holds {holds:.1f} s"
-        findings.append(Finding(file, None, what, anew, judged))
+        findings.append(Finding("E_TODO", file, None, what, anew, judged))
     elif heard.broken is not None:
         what = f"damaged: the minute from {heard.broken:g} s on does not decode"
-        findings.append(Finding(file, None, what, anew, judged))
+        findings.append(Finding("E_TODO", file, None, what, anew, judged))
     if heard.range < _QUIET:
         what = "silent: no second of it has any sound"
-        findings.append(Finding(file, None, what, "check the microphone; leave it out", judged))
+        findings.append(
+            Finding("E_TODO", file, None, what, "check the microphone; leave it out", judged)
+        )
     elif heard.dead >= _DEAD_SECONDS:
         what = f"{heard.dead:.0f} s of it are dead (one constant value)"
-        findings.append(Finding(file, None, what, "leave out boxes that lie there", False))
+        findings.append(
+            Finding("E_TODO", file, None, what, "leave out boxes that lie there", False)
+        )
     if heard.full > _OFTEN * heard.samples:
         what = f"clipped: {heard.full / heard.samples:.1%} of the samples are at full scale"
-        findings.append(Finding(file, None, what, "record with less gain", False))
+        findings.append(Finding("E_TODO", file, None, what, "record with less gain", False))
     return findings
 
 

@@ -65,7 +65,9 @@ class Bundle:
             return load_tensors(file)[0]
         except Exception as error:
             raise UserError(
-                f"{file}: the model's weights cannot be read ({error}); copy the model again"
+                "E_TODO",
+                f"{file}: the model's weights cannot be read ({error})",
+                "copy the model again",
             ) from None
 
     def parts(self) -> list["Bundle"]:
@@ -114,7 +116,9 @@ def _check_place(path: Path) -> None:
     if not path.exists() or (path / "bundle.json").is_file():
         return
     if not path.is_dir() or any(path.iterdir()):
-        raise UserError(f"{path}: holds something that is no model; choose another place")
+        raise UserError(
+            "E_TODO", f"{path}: holds something that is no model", "choose another place"
+        )
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -128,12 +132,16 @@ def read_bundle(path: Path) -> Bundle:
             break
     else:
         raise UserError(
-            f"{path}: is no model (it holds no bundle.json); give RUN/model of a finished run"
+            "E_TODO",
+            f"{path}: is no model (it holds no bundle.json)",
+            "give RUN/model of a finished run",
         )
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
         if said.pop("layout") > LAYOUT:
-            raise UserError(f"{file}: a later antpitta wrote this model; update antpitta")
+            raise UserError(
+                "E_TODO", f"{file}: a later antpitta wrote this model", "update antpitta"
+            )
         for key in ("species", "weights", "members"):
             said[key] = tuple(said[key])
         said["bands"] = {
@@ -142,7 +150,7 @@ def read_bundle(path: Path) -> Bundle:
         }
         return Bundle(path=folder, **said)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{file}: is damaged ({error}); copy the model again") from None
+        raise UserError("E_TODO", f"{file}: is damaged ({error})", "copy the model again") from None
 
 
 BundleBytes = dict[str, bytes]  # by path below the bundle's folder

@@ -53,7 +53,7 @@ def _few(findings: Iterator[Finding]) -> Iterator[Finding]:
     for (file, serious), alike in more.items():
         for example in alike[SHOWN : SHOWN + 1]:
             what = f"{len(alike) - SHOWN} more rows like this: {example.what}"
-            yield Finding(file, example.row, what, example.remedy, serious)
+            yield Finding("E_TODO", file, example.row, what, example.remedy, serious)
 
 
 def _statements(opened: OpenedDataset) -> Iterator[tuple[Annotation, Recording, str, int]]:
@@ -69,10 +69,10 @@ def _beyond_the_end(opened: OpenedDataset) -> Iterator[Finding]:
         end = recording.duration
         if said.start >= end:
             what = f"the box begins at {said.start:g} s, {recording.id} ends at {end:.2f} s"
-            yield Finding(file, row, what, remedy, True)
+            yield Finding("E_TODO", file, row, what, remedy, True)
         elif said.stop > end + _ROUNDING:
             what = f"the box ends at {said.stop:g} s, {recording.id} at {end:.2f} s"
-            yield Finding(file, row, what, remedy, said.stop > end + _LATE)
+            yield Finding("E_TODO", file, row, what, remedy, said.stop > end + _LATE)
 
 
 def _beyond_nyquist(opened: OpenedDataset) -> Iterator[Finding]:
@@ -82,9 +82,11 @@ def _beyond_nyquist(opened: OpenedDataset) -> Iterator[Finding]:
         remedy = "check the frequencies' unit, and that this is the original recording"
         if said.low >= top:
             what = f"the box lies from {said.low:g} Hz up, {holds}"
-            yield Finding(file, row, what, remedy, True)
+            yield Finding("E_TODO", file, row, what, remedy, True)
         elif math.isfinite(said.high) and said.high > top + 1:
-            yield Finding(file, row, f"the box reaches {said.high:g} Hz, {holds}", remedy, False)
+            yield Finding(
+                "E_TODO", file, row, f"the box reaches {said.high:g} Hz, {holds}", remedy, False
+            )
 
 
 def _contradictions(opened: OpenedDataset) -> Iterator[Finding]:
@@ -110,7 +112,7 @@ def _contradictions(opened: OpenedDataset) -> Iterator[Finding]:
                     f" by {file}:{row}"
                 )
                 remedy = "listen again and remove one of them; until then present wins"
-                yield Finding(other, line, what, remedy, _share(present, absent) >= _SAME)
+                yield Finding("E_TODO", other, line, what, remedy, _share(present, absent) >= _SAME)
 
 
 def _one_sound(one: Annotation, other: Annotation) -> bool:
@@ -132,7 +134,7 @@ def _duplicates(opened: OpenedDataset) -> Iterator[Finding]:
         place = first.setdefault((*box, said.start, said.stop, said.low, said.high), (file, row))
         if place != (file, row):
             what = f"the same box as {place[0]}:{place[1]}"
-            yield Finding(file, row, what, "remove one of them", False)
+            yield Finding("E_TODO", file, row, what, "remove one of them", False)
 
 
 def _species(opened: OpenedDataset) -> Iterator[Finding]:
@@ -172,4 +174,4 @@ def _species(opened: OpenedDataset) -> Iterator[Finding]:
             few = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
             count = f"{len(names)} of {len(there)} species"
             what = f"of the boxes whose audio is here, {count} have {trouble}: {few}"
-            yield Finding(", ".join(opened.tables), None, what, remedies[trouble], False)
+            yield Finding("E_TODO", ", ".join(opened.tables), None, what, remedies[trouble], False)

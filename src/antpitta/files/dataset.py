@@ -66,21 +66,23 @@ def read_source(path: Path) -> DataSource:
     if path.is_dir():
         path = path / NAME
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; 'antpitta init' writes one")
+        raise UserError("E_TODO", f"{path}: there is no such file", "'antpitta init' writes one")
     try:
         told = tomllib.loads(read_text(path).removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as trouble:
-        raise UserError(f"{path}: {trouble}; mend this line") from trouble
+        raise UserError("E_TODO", f"{path}: {trouble}", "mend this line") from trouble
     known = [field.name for field in fields(DataSource)]
     if strange := [key for key in told if key not in known]:
-        raise UserError(f"{path}: unknown key {strange[0]!r}; known are {', '.join(known)}")
+        raise UserError(
+            "E_TODO", f"{path}: unknown key {strange[0]!r}", f"known are {', '.join(known)}"
+        )
     paths = {key: _paths(key, value, path) for key, value in told.items()}
     if not paths.get("audio"):
-        raise UserError(f"{path}: no key 'audio'; name the folder of the recordings")
+        raise UserError("E_TODO", f"{path}: no key 'audio'", "name the folder of the recordings")
     single = {key: paths.pop(key, ()) for key in ("sites", "names")}
     for key, tables in single.items():
         if len(tables) > 1:
-            raise UserError(f"{path}: key {key!r} names {len(tables)} tables; give one")
+            raise UserError("E_TODO", f"{path}: key {key!r} names {len(tables)} tables", "give one")
     sites, names = (tables[0] if tables else None for tables in single.values())
     return DataSource(**paths, sites=sites, names=names)
 
@@ -167,7 +169,7 @@ def _named(opened: OpenedDataset, table: Path) -> OpenedDataset:
     if strangers:
         what = f"{len(strangers)} species are in no table of boxes, the first {strangers[0]!r}"
         remedy = "nothing, if that is so; else write species as the tables do"
-        findings = (*findings, Finding(str(table), None, what, remedy, False))
+        findings = (*findings, Finding("E_TODO", str(table), None, what, remedy, False))
     dataset = replace(opened.dataset, aliases=aliases)
     return replace(opened, dataset=dataset, findings=findings)
 
@@ -194,7 +196,7 @@ def _left_out(
             f" whose audio is not here, the first {name!r}"
         )
         remedy = "nothing, if that is so; else add the audio, or mend the names"
-        findings.append(Finding(str(table.path), row, what, remedy, False))
+        findings.append(Finding("E_TODO", str(table.path), row, what, remedy, False))
     unclear = [
         (match, row) for name, row in rows if isinstance(match := matches[name], AmbiguousMatch)
     ]
@@ -204,7 +206,7 @@ def _left_out(
             f"{len(unclear)} of {len(rows)} rows are left out as ambiguous, the first: {match.why}"
         )
         remedy = "write the recording's id, or its path with the folder"
-        findings.append(Finding(str(table.path), row, what, remedy, True))
+        findings.append(Finding("E_TODO", str(table.path), row, what, remedy, True))
     return findings
 
 
@@ -218,18 +220,21 @@ def _refuse_nothing(
 ) -> None:
     """Raises UserMistake where there is nothing to learn from."""
     if not tables:
-        raise UserError("no table of boxes; give --present and --absent, or --annotations")
+        raise UserError(
+            "E_TODO", "no table of boxes", "give --present and --absent, or --annotations"
+        )
     where = ", ".join(str(table.path) for table in tables)
     if not rows:
         told = f"{unvalidated} rows and none of them judged" if unvalidated else "no usable row"
-        raise UserError(f"{where}: {told}; give a table of validated boxes")
+        raise UserError("E_TODO", f"{where}: {told}", "give a table of validated boxes")
     if not labels:
-        raise UserError(f"{where}: no species is named; give a table that names them")
+        raise UserError("E_TODO", f"{where}: no species is named", "give a table that names them")
     if not matched:
         theirs = next(said.recording for table in tables for said in table.annotations)
         raise UserError(
-            f"{where}: none of {rows} rows has its audio here: the tables name {theirs!r} and the"
-            f" like, the recordings are {found.recordings[0].id!r} and the like; check --audio"
+            "E_TODO",
+            f"{where}: none of {rows} rows has its audio here: the tables name {theirs!r} and the like, the recordings are {found.recordings[0].id!r} and the like",
+            "check --audio",
         )
 
 
@@ -237,7 +242,9 @@ def _paths(key: str, value: object, toml: Path) -> tuple[Path, ...]:
     listed = value if isinstance(value, list) else [value]
     paths = tuple(toml.parent / one for one in listed if isinstance(one, str) and one)
     if len(paths) < len(listed):
-        raise UserError(f"{toml}: key {key!r} is {value!r}; give a path, or a list of paths")
+        raise UserError(
+            "E_TODO", f"{toml}: key {key!r} is {value!r}", "give a path, or a list of paths"
+        )
     return paths
 
 

@@ -80,7 +80,9 @@ def read_deployments(table: Path) -> Deployments:
     }
     if lacking := [what for what in ("site", "latitude", "longitude") if named[what] is None]:
         raise UserError(
-            f"{table}: needs a column {lacking[0]!r}; it has {', '.join(map(str, frame.columns))}"
+            "E_TODO",
+            f"{table}: needs a column {lacking[0]!r}",
+            f"it has {', '.join(map(str, frame.columns))}",
         )
     places: dict[str, Deployment] = {}
     for line, row in zip(frame.index.tolist(), frame.to_dict("records"), strict=True):
@@ -88,9 +90,11 @@ def read_deployments(table: Path) -> Deployments:
         try:
             place = _place(**cells)
         except ValueError as trouble:
-            raise UserError(f"{table}:{line}: {trouble}") from None
+            raise UserError("E_TODO", f"{table}:{line}: {trouble}") from None
         if place.site in places:
-            raise UserError(f"{table}:{line}: site {place.site!r} stands twice; keep one row")
+            raise UserError(
+                "E_TODO", f"{table}:{line}: site {place.site!r} stands twice", "keep one row"
+            )
         places[place.site] = place
     return Deployments(places)
 

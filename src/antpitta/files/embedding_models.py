@@ -78,15 +78,16 @@ def find_embedding_model(embedding: EmbeddingConfig) -> Path:
     """
     there = [path for path in _places(embedding.model) if path.is_file()]
     if not there:
-        raise UserError(f"embedding.model {embedding.model}: {_remedy(embedding.model)}")
+        raise UserError("E_TODO", f"embedding.model {embedding.model}: {_remedy(embedding.model)}")
     if embedding.model_digest is None:
         return there[0]
     for path in there:
         if content_key(path) == embedding.model_digest:
             return path
     raise UserError(
-        f"{there[0]}: is not the network that this model was trained on (its content is not "
-        f"{embedding.model_digest[:12]}...); set {PLACES} to the path of that very file"
+        "E_TODO",
+        f"{there[0]}: is not the network that this model was trained on (its content is not {embedding.model_digest[:12]}...)",
+        f"set {PLACES} to the path of that very file",
     )
 
 

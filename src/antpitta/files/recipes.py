@@ -28,9 +28,11 @@ def read_recipe(name: str, changes: tuple[str, ...] = ()) -> Recipe:
         text, where = read_text(Path(name)), name
     else:
         known = ", ".join(shipped_recipes())
-        raise UserError(f"recipe {name!r}: no such recipe or file; take one of {known}, or a path")
+        raise UserError(
+            "E_TODO", f"recipe {name!r}: no such recipe or file", f"take one of {known}, or a path"
+        )
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where}: is no TOML ({error}); correct that line") from None
+        raise UserError("E_TODO", f"{where}: is no TOML ({error})", "correct that line") from None
     return parse_recipe(table, where, changes)

@@ -110,8 +110,9 @@ def find_recordings(roots: Sequence[Path], sites: Path | None = None) -> FoundRe
     if not recordings:
         first = f"; the first: {findings[0].what}" if findings else ""
         raise UserError(
-            f"{', '.join(map(str, roots))}: no recording can be read{first};"
-            " give WAV, FLAC, OGG or MP3 files"
+            "E_TODO",
+            f"{', '.join(map(str, roots))}: no recording can be read{first}",
+            "give WAV, FLAC, OGG or MP3 files",
         )
     if sites is not None:
         recordings, strange = apply_site_table(recordings, sites)
@@ -133,10 +134,14 @@ def _collect(roots: Sequence[Location]) -> tuple[list[_File], list[Finding]]:
             elif suffix in _FOREIGN:
                 met += 1
                 what = f"{suffix[1:].upper()} cannot be read"
-                findings.append(Finding(str(file.path), None, what, "convert it to FLAC", True))
+                findings.append(
+                    Finding("E_TODO", str(file.path), None, what, "convert it to FLAC", True)
+                )
         if not met:
             raise UserError(
-                f"{root}: holds no recordings; give a folder with WAV, FLAC, OGG or MP3 files"
+                "E_TODO",
+                f"{root}: holds no recordings",
+                "give a folder with WAV, FLAC, OGG or MP3 files",
             )
     order = lambda file: (isinstance(file.path, RemotePath), file.path)  # noqa: E731
     return sorted(files.values(), key=order), findings
@@ -151,7 +156,7 @@ def _walk(root: Location) -> Iterator[tuple[str, _File]]:
                 yield place.url, _File(place, above, PurePosixPath(under))
         return
     if not root.exists():
-        raise UserError(f"{root}: there is no such file or folder; check the path")
+        raise UserError("E_TODO", f"{root}: there is no such file or folder", "check the path")
     for path, home in _walk_folder(root):
         real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
         yield real, _File(path, home, PurePath(path.relative_to(home)))
@@ -180,7 +185,9 @@ def _open(listed: ListedFile) -> Recording | Finding:
         return open_file(listed)
     except UnreadableAudio as trouble:
         what = str(trouble).removeprefix(f"{listed.path}: ")
-        return Finding(str(listed.path), None, what, "record, copy or convert it anew", True)
+        return Finding(
+            "E_TODO", str(listed.path), None, what, "record, copy or convert it anew", True
+        )
 
 
 def short_names(choices: Sequence[Sequence[str]]) -> list[str]:

@@ -170,7 +170,7 @@ def _explain(url: str, done: str = "read") -> Iterator[None]:
     except (UserError, UnreadableAudio):
         raise
     except Exception as trouble:  # every store has exceptions of its own
-        raise UserError(f"{url}: {_remedy(trouble, url, done)}") from None
+        raise UserError("E_TODO", f"{url}: {_remedy(trouble, url, done)}") from None
 
 
 def _remedy(trouble: Exception, url: str, done: str) -> str:

@@ -87,15 +87,17 @@ class RunFolder:
         if file.is_file():
             if not resume:
                 raise UserError(
-                    f"{self.path}: holds a run already; add --resume to go on with it, "
-                    "or choose another folder with -o"
+                    "E_TODO",
+                    f"{self.path}: holds a run already",
+                    "add --resume to go on with it, or choose another folder with -o",
                 )
             before = json.loads(file.read_text(encoding="utf-8"))
             for key in ("recipe", "data"):
                 if before[key] != json.loads(json.dumps(config[key])):
                     raise UserError(
-                        f"{self.path}: the run that is there has another {key}; "
-                        "resume with the same one, or choose another folder with -o"
+                        "E_TODO",
+                        f"{self.path}: the run that is there has another {key}",
+                        "resume with the same one, or choose another folder with -o",
                     )
             return
         self.path.mkdir(parents=True, exist_ok=True)
@@ -105,7 +107,9 @@ class RunFolder:
         """What the run began with. Raises UserMistake where this is no run."""
         file = self.path / "config.json"
         if not file.is_file():
-            raise UserError(f"{self.path}: is no run folder; give the -o of antpitta train")
+            raise UserError(
+                "E_TODO", f"{self.path}: is no run folder", "give the -o of antpitta train"
+            )
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
 
@@ -119,7 +123,9 @@ class RunFolder:
         self.config()
         file = self.path / "report.json"
         if not file.is_file():
-            raise UserError(f"{self.path}: has no report yet; train it to its end with --resume")
+            raise UserError(
+                "E_TODO", f"{self.path}: has no report yet", "train it to its end with --resume"
+            )
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
 
@@ -143,7 +149,9 @@ class RunFolder:
         """The judged cells of the last stage, out of fold. Raises UserMistake before its end."""
         file = self.path / "oof_cells.parquet"
         if not file.is_file():
-            raise UserError(f"{self.path}: no finished run; train it to its end with --resume")
+            raise UserError(
+                "E_TODO", f"{self.path}: no finished run", "train it to its end with --resume"
+            )
         return pd.read_parquet(file)
 
     def folds(self) -> dict[str, int]:
@@ -178,7 +186,9 @@ def write_scores(scores: Iterable[Scores], path: Path) -> None:
 def read_scores(path: Path) -> list[Scores]:
     """The inverse of :func:`write_scores`. Raises UserMistake where the file is missing."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file; train the run to its end (--resume) first")
+        raise UserError(
+            "E_TODO", f"{path}: no such file", "train the run to its end (--resume) first"
+        )
     table = pd.read_parquet(path)
     classes = Classes(tuple(table.columns[4:]))
     codes, names = pd.factorize(table["recording"])

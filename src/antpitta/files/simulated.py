@@ -57,17 +57,25 @@ def read_clips(folder: Path, sample_rate: int) -> tuple[dict[str, list[Floats]],
             waves.append(wave)
             if cut:
                 what = f"longer than {LONGEST:g} s: only its beginning is used"
-                findings.append(Finding(str(path), None, what, "cut it to its calls", False))
+                findings.append(
+                    Finding("E_TODO", str(path), None, what, "cut it to its calls", False)
+                )
         if waves:
             clips[inside.name] = waves
         else:
             remedy = "add a clip or remove the folder"
-            findings.append(Finding(str(inside), None, "holds no usable clip", remedy, True))
+            findings.append(
+                Finding("E_TODO", str(inside), None, "holds no usable clip", remedy, True)
+            )
     for path in _sounds(folder):
         remedy = "move it into a folder named after its species"
-        findings.append(Finding(str(path), None, "a clip of no species, left out", remedy, True))
+        findings.append(
+            Finding("E_TODO", str(path), None, "a clip of no species, left out", remedy, True)
+        )
     if not clips:
-        raise UserError(f"{folder}: no clips found; give a folder with one folder per species")
+        raise UserError(
+            "E_TODO", f"{folder}: no clips found", "give a folder with one folder per species"
+        )
     return clips, findings
 
 
@@ -117,7 +125,7 @@ def read_backgrounds(
         found.append(BackgroundFile(path, 0, info.frames, info.samplerate, sample_rate))
     if not found:
         names = ", ".join(str(folder) for folder in folders)
-        raise UserError(f"{names}: no backgrounds found; give a folder of sound files")
+        raise UserError("E_TODO", f"{names}: no backgrounds found", "give a folder of sound files")
     if len(found) == 1:
         whole = found[0]
         cut = whole.end * 2 // 3
@@ -130,7 +138,9 @@ def read_backgrounds(
 
 def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give one with a folder of clips per species")
+        raise UserError(
+            "E_TODO", f"{folder}: no such folder", "give one with a folder of clips per species"
+        )
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
@@ -161,7 +171,9 @@ def _mono(raw: Floats, file_rate: int, sample_rate: int) -> Floats:
 
 
 def _unusable(path: Path, reason: str) -> Finding:
-    return Finding(str(path), None, f"cannot be used ({reason})", "replace or remove it", True)
+    return Finding(
+        "E_TODO", str(path), None, f"cannot be used ({reason})", "replace or remove it", True
+    )
 
 
 SimulatedRecording = tuple[str, Floats, Sequence[Annotation]]  # (recording, wave, every call in it)
@@ -235,13 +247,15 @@ def _check_free(out: Path, replace: bool) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise UserError(f"{out}: a file stands here; choose another folder")
+        raise UserError("E_TODO", f"{out}: a file stands here", "choose another folder")
     if not any(out.iterdir()):
         return
     if not replace:
-        raise UserError(f"{out}: the folder is not empty; choose another or remove it")
+        raise UserError("E_TODO", f"{out}: the folder is not empty", "choose another or remove it")
     if not all((out / name).exists() for name in _OURS):
-        raise UserError(f"{out}: holds something other than a simulation; choose another folder")
+        raise UserError(
+            "E_TODO", f"{out}: holds something other than a simulation", "choose another folder"
+        )
 
 
 def _write_side(

@@ -35,8 +35,9 @@ def apply_site_table(
     )
     if name is None or (site is None and start is None):
         raise UserError(
-            f"{table}: needs a column 'recording' and one of 'site' and 'began';"
-            f" it has {', '.join(map(str, frame.columns))}"
+            "E_TODO",
+            f"{table}: needs a column 'recording' and one of 'site' and 'began'",
+            f"it has {', '.join(map(str, frame.columns))}",
         )
     by_id = {recording.id: recording for recording in recordings}
     found = RecordingMatcher(recordings).find_all(frame[name], table)
@@ -52,11 +53,11 @@ def apply_site_table(
                 strangers.append((line, row[name]))
         if trouble:
             remedy = "write a recording's id, and times as 2020-06-07 05:15:00"
-            findings.append(Finding(str(table), line, trouble, remedy, True))
+            findings.append(Finding("E_TODO", str(table), line, trouble, remedy, True))
     if strangers:
         line, example = strangers[0]
         what = f"{len(strangers)} rows name recordings that are not here, the first {example!r}"
-        findings.append(Finding(str(table), line, what, "nothing, if that is so", False))
+        findings.append(Finding("E_TODO", str(table), line, what, "nothing, if that is so", False))
     return tuple(by_id[recording.id] for recording in recordings), findings
 
 

@@ -35,8 +35,9 @@ def read_species_names(table: Path) -> dict[str, tuple[str, ...]]:
     others = [name for name in frame.columns if name != species]
     if species is None or not others:
         raise UserError(
-            f"{table}: needs a column 'species' and one of names;"
-            f" it has {', '.join(map(str, frame.columns))}"
+            "E_TODO",
+            f"{table}: needs a column 'species' and one of names",
+            f"it has {', '.join(map(str, frame.columns))}",
         )
     found: dict[str, tuple[str, ...]] = {}
     for row in frame.to_dict("records"):
@@ -63,8 +64,9 @@ def match_embedding_classes(embedding: EmbeddingConfig, dataset: Dataset) -> Emb
     if embedding.labels == BESIDE:
         return embedding
     raise UserError(
-        f"{labels}: names none of the species {', '.join(names[:4])} ...; tell what else they are "
-        "called by --names TABLE, or set embedding.labels=null"
+        "E_TODO",
+        f"{labels}: names none of the species {', '.join(names[:4])} ...",
+        "tell what else they are called by --names TABLE, or set embedding.labels=null",
     )
 
 
@@ -77,7 +79,9 @@ def read_labels(path: Path) -> tuple[tuple[str, ...], ...]:
         lines = read_text(path).removeprefix("\ufeff").splitlines()
         classes = tuple((line.strip(), *line.strip().split("_")) for line in lines)
     if not any(map(any, classes)):
-        raise UserError(f"{path}: names no classes; give a line for each class of the network")
+        raise UserError(
+            "E_TODO", f"{path}: names no classes", "give a line for each class of the network"
+        )
     return classes
 
 

@@ -37,17 +37,18 @@ def read_frame(path: Path) -> pd.DataFrame:
     rows = _rows(text, path)
     first, header = next(rows, (0, []))
     if not header:
-        raise UserError(f"{path}: the table is empty; give one with a header line")
+        raise UserError("E_TODO", f"{path}: the table is empty", "give one with a header line")
     while header and not header[-1]:
         header.pop()
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
-        raise UserError(f"{path}:{first}: column {twice[0]!r} stands twice; rename one")
+        raise UserError("E_TODO", f"{path}:{first}: column {twice[0]!r} stands twice", "rename one")
     width, lines, cells = len(header), [], []
     for line, row in rows:
         if len(row) < width or any(row[width:]):
             raise UserError(
-                f"{path}:{line}: {len(row)} cells under {width} columns; mend the row"
-                " (a separator or a quote too many or too few)"
+                "E_TODO",
+                f"{path}:{line}: {len(row)} cells under {width} columns",
+                "mend the row (a separator or a quote too many or too few)",
             )
         lines.append(line)
         cells.append(row[:width])
@@ -76,7 +77,9 @@ def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as trouble:
-        raise UserError(f"{path}:{line}: {trouble}; mend the quotes of this row") from trouble
+        raise UserError(
+            "E_TODO", f"{path}:{line}: {trouble}", "mend the quotes of this row"
+        ) from trouble
 
 
 def _separator(text: str) -> str:
@@ -101,12 +104,18 @@ def read_prevalence(path: Path, species: tuple[str, ...]) -> NDArray[np.float64]
     """
     table = read_frame(path)
     if missing := {"species", "prevalence"} - set(table.columns):
-        raise UserError(f"{path}: no column {sorted(missing)[0]!r}; give species,prevalence")
+        raise UserError(
+            "E_TODO", f"{path}: no column {sorted(missing)[0]!r}", "give species,prevalence"
+        )
     shares = pd.to_numeric(table["prevalence"], errors="coerce")
     wrong = ~shares.between(0, 1)
     if wrong.any():
-        raise UserError(f"{path}:{wrong.idxmax()}: prevalence is no share; write 0 to 1")
+        raise UserError(
+            "E_TODO", f"{path}:{wrong.idxmax()}: prevalence is no share", "write 0 to 1"
+        )
     given = dict(zip(table["species"], shares, strict=True))
     if not set(given) & set(species):
-        raise UserError(f"{path}: none of the model's species, such as {species[0]}; name those")
+        raise UserError(
+            "E_TODO", f"{path}: none of the model's species, such as {species[0]}", "name those"
+        )
     return np.array([given.get(name, np.nan) for name in species], dtype=np.float64)

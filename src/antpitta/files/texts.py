@@ -42,18 +42,22 @@ def read_text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as trouble:
         reason = trouble.strerror or str(trouble)
-        raise UserError(f"{path}: cannot be read ({reason}); check the path") from trouble
+        raise UserError(
+            "E_TODO", f"{path}: cannot be read ({reason})", "check the path"
+        ) from trouble
     if raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise UserError(f"{path}: a spreadsheet or archive, not text; save the table as CSV")
+        raise UserError(
+            "E_TODO", f"{path}: a spreadsheet or archive, not text", "save the table as CSV"
+        )
     for encoding in _encodings(raw):
         try:
             text = raw.decode(encoding)
         except UnicodeError:
             continue
         if "\0" in text:
-            raise UserError(f"{path}: not a text file; give the table as CSV")
+            raise UserError("E_TODO", f"{path}: not a text file", "give the table as CSV")
         return text
-    raise UserError(f"{path}: its characters cannot be read; save the table as UTF-8")
+    raise UserError("E_TODO", f"{path}: its characters cannot be read", "save the table as UTF-8")
 
 
 def write_json(value: object, path: Path) -> None:
@@ -68,9 +72,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(read_text(path))
     except json.JSONDecodeError as trouble:
-        raise UserError(f"{path}:{trouble.lineno}: {trouble.msg}; mend or delete it") from None
+        raise UserError(
+            "E_TODO", f"{path}:{trouble.lineno}: {trouble.msg}", "mend or delete it"
+        ) from None
     if not isinstance(found, dict):
-        raise UserError(f"{path}: holds no JSON object; mend or delete it")
+        raise UserError("E_TODO", f"{path}: holds no JSON object", "mend or delete it")
     return found
 
 

@@ -73,7 +73,7 @@ def build_backbone(config: BackboneConfig, *, bands: int = 128, empty: bool = Fa
     except (RuntimeError, ValueError, TypeError) as error:
         near = ", ".join(timm.list_models(f"*{config.name[:6]}*")[:4]) or "resnet18"
         raise UserError(
-            f"backbone {config.name!r}: {error}; take a name of timm's, such as {near}"
+            "E_TODO", f"backbone {config.name!r}: {error}", f"take a name of timm's, such as {near}"
         ) from None
     cfg = body.pretrained_cfg
     mean, std = tuple(cfg["mean"]), tuple(cfg["std"])
@@ -106,14 +106,17 @@ class MultiScaleBackbone(nn.Module):
         known = [int(one["reduction"]) for one in body.feature_info]
         if not wanted or set(wanted) - set(known):
             raise UserError(
-                f"backbone.reduction {reduction}: {name} has none such; take some of {set(known)}"
+                "E_TODO",
+                f"backbone.reduction {reduction}: {name} has none such",
+                f"take some of {set(known)}",
             )
         self.one = isinstance(reduction, int)
         self.step = step or max(wanted)
         if not self.one and any(self.step % r and r % self.step for r in wanted):
             raise UserError(
-                f"backbone.step {self.step}: does not go with reductions {wanted}; "
-                f"take {max(wanted)}, say"
+                "E_TODO",
+                f"backbone.step {self.step}: does not go with reductions {wanted}",
+                f"take {max(wanted)}, say",
             )
         self.wanted = wanted
         self.places = [known.index(r) for r in wanted]
@@ -151,7 +154,9 @@ def _measure(body: nn.Module, name: str, bands: int) -> tuple[int, int, int]:
         with torch.no_grad():
             found = body(torch.zeros(1, 3, 256, bands))
     except (AssertionError, RuntimeError) as error:  # a transformer of one fixed picture size
-        raise UserError(f"backbone {name!r} takes no such picture ({error}); {remedy}") from None
+        raise UserError(
+            "E_TODO", f"backbone {name!r} takes no such picture ({error})", f"{remedy}"
+        ) from None
     body.train()
     shape = tuple(found.shape)
     # Where the channels come last, the last axis is far from the bands' share.
@@ -161,8 +166,9 @@ def _measure(body: nn.Module, name: str, bands: int) -> tuple[int, int, int]:
     high = 1 if joined else bands * shape[2] / 256 if len(shape) == 4 else 0
     if len(shape) != 4 or 256 % shape[2] or abs(shape[3] - high) > 1:
         raise UserError(
-            f"backbone {name!r} gives no feature map with the channels first (its output is "
-            f"{shape}); {remedy}"
+            "E_TODO",
+            f"backbone {name!r} gives no feature map with the channels first (its output is {shape})",
+            f"{remedy}",
         )
     return shape[1], 256 // shape[2], shape[3]
 
@@ -211,7 +217,9 @@ def embedded_weights(body: nn.Module) -> dict[str, Tensor]:
 
 def _load_file(body: nn.Module, path: Path) -> str:
     if not path.is_file():
-        raise UserError(f"backbone.weights {path}: no such file; give a .safetensors or .pth file")
+        raise UserError(
+            "E_TODO", f"backbone.weights {path}: no such file", "give a .safetensors or .pth file"
+        )
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -219,14 +227,17 @@ def _load_file(body: nn.Module, path: Path) -> str:
             state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
         raise UserError(
-            f"backbone.weights {path}: cannot be read ({error}); save a plain state_dict"
+            "E_TODO",
+            f"backbone.weights {path}: cannot be read ({error})",
+            "save a plain state_dict",
         ) from None
     wanted = body.state_dict()
     fits = {k: v for k, v in state.items() if k in wanted and v.shape == wanted[k].shape}
     if missing := [k for k in wanted if k not in fits and not k.endswith("num_batches_tracked")]:
         raise UserError(
-            f"backbone.weights {path}: {len(missing)} of {len(wanted)} tensors are missing or of "
-            f"another shape, such as {missing[0]}; take weights of this very backbone"
+            "E_TODO",
+            f"backbone.weights {path}: {len(missing)} of {len(wanted)} tensors are missing or of another shape, such as {missing[0]}",
+            "take weights of this very backbone",
         )
     body.load_state_dict({**wanted, **fits})
     return f"the file {path.name}"

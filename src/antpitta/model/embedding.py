@@ -50,7 +50,7 @@ def open_embedding_model(
     }
     kind = kinds.get(path.suffix.lower())
     if kind is None:
-        raise UserError(f"{path}: is neither .tflite nor .onnx; give one of these")
+        raise UserError("E_TODO", f"{path}: is neither .tflite nor .onnx", "give one of these")
     with _opening:
         return kind(path, samples, outputs, threads)
 
@@ -62,8 +62,9 @@ def _open_tflite(
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         raise UserError(
-            f"{path}: a .tflite file needs the package ai-edge-litert; "
-            "pip install 'antpitta[embedding]'"
+            "E_TODO",
+            f"{path}: a .tflite file needs the package ai-edge-litert",
+            "pip install 'antpitta[embedding]'",
         ) from None
 
     def open_net(inner: bool) -> Any:
@@ -115,7 +116,7 @@ def _open_onnx(path: Path, samples: int, outputs: tuple[str | None, ...], thread
     rank = taken.partial_shape.rank
     dims = [] if rank.is_dynamic else list(taken.partial_shape)
     shape = [None if size.is_dynamic else size.get_length() for size in dims]
-    kind = taken.element_type.get_type_name().replace("f32", "float32")
+    kind = taken.element_type.get_type_name().replace("float32", "float32")
     fitting = _fit(path, shape, samples, len(model.inputs), kind)
     first = next(iter(sorted(ending.names)), "")
     places = [_place_onnx(path, model, name, first) for name in outputs]
@@ -125,7 +126,7 @@ def _open_onnx(path: Path, samples: int, outputs: tuple[str | None, ...], thread
             model,
             "CPU",
             {
-                "INFERENCE_PRECISION_HINT": "f32",
+                "INFERENCE_PRECISION_HINT": "float32",
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": threads,
             },
@@ -161,8 +162,9 @@ def _fit(
     if inputs != 1 or kind != "float32" or not places or any(n not in (1, None) for n in rest):
         more = "" if inputs == 1 else f" and {inputs - 1} more"
         raise UserError(
-            f"{path}: takes {told} {kind}{more}, not {samples} float32 samples of sound; set "
-            "embedding.sample_rate and embedding.seconds to what it takes"
+            "E_TODO",
+            f"{path}: takes {told} {kind}{more}, not {samples} float32 samples of sound",
+            "set embedding.sample_rate and embedding.seconds to what it takes",
         )
     return tuple(samples if i == places[-1] else 1 for i in range(len(shape)))
 
@@ -173,14 +175,17 @@ def _choose(path: Path, output: str | None, first: str, names: Iterable[str]) ->
         return output or first
     near = get_close_matches(output, known, n=4, cutoff=0.3)
     raise UserError(
-        f"{path}: has no tensor {output!r}; set embedding.output to one of its own, such as "
-        f"{', '.join(dict.fromkeys([*near, first]))}"
+        "E_TODO",
+        f"{path}: has no tensor {output!r}",
+        f"set embedding.output to one of its own, such as {', '.join(dict.fromkeys([*near, first]))}",
     )
 
 
 def _no_network(path: Path, error: Exception) -> UserError:
     said = " ".join(str(error).split())[:200]
-    return UserError(f"{path}: is no network that can be run ({said}); give another file")
+    return UserError(
+        "E_TODO", f"{path}: is no network that can be run ({said})", "give another file"
+    )
 
 
 class NoEmbeddingError(UserError):
@@ -243,9 +248,9 @@ class EmbeddingModel:
         """The network's own logit of each species, the highest of its classes: (1, species)."""
         if tensor.size != self.embedding.n_model_classes:
             raise UserError(
-                f"{self.path}: its first output is of the shape {tensor.shape}, and the labels "
-                f"name {self.embedding.n_model_classes} classes; give its own labels as embedding.labels, "
-                "or null"
+                "E_TODO",
+                f"{self.path}: its first output is of the shape {tensor.shape}, and the labels name {self.embedding.n_model_classes} classes",
+                "give its own labels as embedding.labels, or null",
             )
         logits = tensor.reshape(-1)
         own = [max((logits[place] for place in places), default=0.0) for places in known]
@@ -258,13 +263,15 @@ class EmbeddingModel:
         said = f"{self.path}: its output {name or 'the first'} is of the shape"
         if axis is None:
             raise UserError(
-                f"{said} {shape}, no vector; name another tensor as embedding.output, or the axis "
-                "along which its time goes as embedding.time_axis"
+                "E_TODO",
+                f"{said} {shape}, no vector",
+                "name another tensor as embedding.output, or the axis along which its time goes as embedding.time_axis",
             )
         if axis >= tensor.ndim or shape[0] != 1:
             raise UserError(
-                f"{said} {shape}, not one stretch with an axis {axis} for time; set another "
-                "embedding.time_axis or embedding.output"
+                "E_TODO",
+                f"{said} {shape}, not one stretch with an axis {axis} for time",
+                "set another embedding.time_axis or embedding.output",
             )
         cells: NDArray[np.float32] = np.moveaxis(tensor, axis, 0).reshape(shape[axis], -1)
         return cells

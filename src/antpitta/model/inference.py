@@ -38,7 +38,7 @@ ALIGNED = 32  # frames; the coarsest step of a usual backbone
 class InferenceConfig:
     """How to listen: in what pieces, by what arithmetic, on how many cores."""
 
-    mode: InferenceMode = "whole"
+    mode: InferenceMode = "full"
     precision: Precision = "auto"
     workers: int = 1
 
@@ -161,7 +161,7 @@ def fastest_float(tries: int = 5) -> Precision:
     """Float32 or bfloat16, whichever this CPU convolves faster with, by trial."""
     core = openvino.Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        return "f32"
+        return "float32"
     taken = ops.parameter([1, 64, 64, 64], np.float32)
     weights = np.full((64, 64, 3, 3), 0.01, dtype=np.float32)
     found = taken
@@ -173,12 +173,12 @@ def fastest_float(tries: int = 5) -> Precision:
         core.compile_model(
             trial, "CPU", {**settings, "INFERENCE_PRECISION_HINT": kind}
         ).create_infer_request()
-        for kind in ("f32", "bf16")
+        for kind in ("float32", "bfloat16")
     ]
     wave = [np.ones((1, 64, 64, 64), dtype=np.float32)]
     seconds = np.array([[_timed(ask, wave) for ask in asks] for _ in range(tries)])
     plain, half = seconds.min(axis=0)
-    return "bf16" if half < plain else "f32"
+    return "bfloat16" if half < plain else "float32"
 
 
 def _timed(ask: Any, given: Sequence[Floats]) -> float:

@@ -11,8 +11,8 @@ BCE+ = -log sigmoid(z) and BCE- = -log(1 - sigmoid(z)):
 
 - "sum": sum p BCE+ + sum n BCE-
 - "positives": sum p BCE+ / sum p + sum n BCE-
-- "both": sum p BCE+ / sum p + sum n BCE- / sum n
-- "cells": (sum p BCE+ + sum n BCE-) / sum (p + n)
+- "balanced": sum p BCE+ / sum p + sum n BCE- / sum n
+- "mean": (sum p BCE+ + sum n BCE-) / sum (p + n)
 
 plus ``soft`` times the same over the taught cells, divided by their weight in all but the first.
 """
@@ -122,12 +122,12 @@ def _of_heard(
 ) -> Tensor:
     present = (heard.positive * miss * scale).sum()
     absent = (heard.negative * alarm * scale).sum()
-    if loss.reduction in ("positives", "both"):
+    if loss.reduction in ("positives", "balanced"):
         present = present / _at_least_some(whole.positive.sum())
-    if loss.reduction == "both":
+    if loss.reduction == "balanced":
         absent = absent / _at_least_some(whole.negative.sum())
     total = present + absent
-    return total / _at_least_some(whole.weight.sum()) if loss.reduction == "cells" else total
+    return total / _at_least_some(whole.weight.sum()) if loss.reduction == "mean" else total
 
 
 def _of_taught(

@@ -68,7 +68,7 @@ def unpack_entry(packed: bytes) -> JournalEntry:
     """What a worker answered; raised, where it is to end the run."""
     came = pickle.loads(packed)  # from our own workers
     if isinstance(came, str):
-        raise UserError(came)
+        raise UserError("E_TODO", came)
     if isinstance(came, Exception):
         raise came
     assert isinstance(came, JournalEntry)
@@ -153,8 +153,9 @@ class PredictionWorker:
 
         if (mine := version("antpitta")) != self.wrote:
             raise UserError(
-                f"{gethostname()}: has antpitta {mine}, not {self.wrote}; "
-                "install one version everywhere"
+                "E_TODO",
+                f"{gethostname()}: has antpitta {mine}, not {self.wrote}",
+                "install one version everywhere",
             )
         parcel: BundleBytes = ray.get(self.parcel)
         with tempfile.TemporaryDirectory(prefix="antpitta-") as folder:
@@ -173,7 +174,9 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError:
-        raise UserError("--engine ray: Ray is not installed; pip install 'antpitta[ray]'") from None
+        raise UserError(
+            "E_TODO", "--engine ray: Ray is not installed", "pip install 'antpitta[ray]'"
+        ) from None
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():
@@ -213,8 +216,9 @@ def _knock(address: str | None) -> None:
 def _unreachable(address: str | None, trouble: Exception | None) -> UserError:
     said = " ".join(str(trouble).split())[:200]
     return UserError(
-        f"--address {address}: no Ray cluster can be reached ({said}); start one with "
-        "`ray start --head`, or leave --address out"
+        "E_TODO",
+        f"--address {address}: no Ray cluster can be reached ({said})",
+        "start one with `ray start --head`, or leave --address out",
     )
 
 
@@ -256,8 +260,9 @@ def predict_on_ray(
     if waiting:
         first = next(iter(waiting.values()))[0].path
         raise UserError(
-            f"{len(waiting)} recordings did not come back from the cluster, {first} among them; "
-            "give the same command with --resume"
+            "E_TODO",
+            f"{len(waiting)} recordings did not come back from the cluster, {first} among them",
+            "give the same command with --resume",
         )
 
 
@@ -292,8 +297,9 @@ def _heard(
     except ray.exceptions.RayError as trouble:
         said = " ".join(str(trouble).split())[:300]
         raise UserError(
-            f"--engine ray: the cluster gave up ({said}); what was heard so far is kept: give the "
-            "same command with --resume"
+            "E_TODO",
+            f"--engine ray: the cluster gave up ({said})",
+            "what was heard so far is kept: give the same command with --resume",
         ) from trouble
 
 
@@ -309,8 +315,9 @@ def _register(ray: Any) -> Any:
 def _keep(file: ListedFile, entry: JournalEntry, journal: Journal, tick: Tick) -> None:
     if entry.stamp != GONE and "No such file" in entry.reason and file_stamp(file.path) != GONE:
         raise UserError(
-            f"{file.path}: is there, but a worker does not see it; mount the archive on every "
-            "node under the same path, or give it as s3:// or gs://"
+            "E_TODO",
+            f"{file.path}: is there, but a worker does not see it",
+            "mount the archive on every node under the same path, or give it as s3:// or gs://",
         )
     # Workers know a file by its absolute path; here it is called what the user calls it.
     reason = entry.reason.replace(str(entry.path), str(file.path))

@@ -131,7 +131,9 @@ def read_events(folder: Path) -> pd.DataFrame:
         return pd.read_parquet(folder / FORMATS["parquet"].name)
     table = folder / FORMATS["csv"].name
     if not table.is_file():
-        raise UserError(f"{folder}: holds no table of events; predict with --format csv")
+        raise UserError(
+            "E_TODO", f"{folder}: holds no table of events", "predict with --format csv"
+        )
     return pd.read_csv(table, dtype=dict.fromkeys(TEXTS, str))[list(COLUMNS)]
 
 

@@ -130,13 +130,15 @@ class Journal:
         count = self._base.execute("SELECT count(*) FROM heard").fetchone()[0]
         if resume and told and any(told.get(name) != value for name, value in key.items()):
             raise UserError(
-                f"{self.path}: another model was at work here, or one with another --scan or "
-                "--precision; choose another --out, or leave --resume out to begin anew"
+                "E_TODO",
+                f"{self.path}: another model was at work here, or one with another --scan or --precision",
+                "choose another --out, or leave --resume out to begin anew",
             )
         if not resume and count and "finished" not in told:
             raise UserError(
-                f"{self.path}: a run was stopped here after {count} recordings; add --resume to go "
-                "on with it, or delete the folder to begin anew"
+                "E_TODO",
+                f"{self.path}: a run was stopped here after {count} recordings",
+                "add --resume to go on with it, or delete the folder to begin anew",
             )
         with closing(self._base.cursor()) as doing:
             doing.execute("BEGIN IMMEDIATE")
@@ -158,9 +160,12 @@ def explain_database_errors(path: Path) -> Iterator[None]:
         said = trouble.strerror if isinstance(trouble, OSError) else str(trouble)
         if "locked" in str(said):
             raise UserError(
-                f"{path}: another run is writing here; wait for it, or choose another --out"
+                "E_TODO",
+                f"{path}: another run is writing here",
+                "wait for it, or choose another --out",
             ) from None
         raise UserError(
-            f"{path}: cannot be written ({said}); what was heard so far is kept: make room or "
-            "give leave to write, then go on with --resume"
+            "E_TODO",
+            f"{path}: cannot be written ({said})",
+            "what was heard so far is kept: make room or give leave to write, then go on with --resume",
         ) from None

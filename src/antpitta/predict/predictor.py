@@ -71,18 +71,18 @@ def _loads(name: str) -> bool:
     return True
 
 
-KINDS = {"f32": "float", "bf16": "float", "int8": "int8"}  # which exported network serves
+KINDS = {"float32": "float", "bfloat16": "float", "int8": "int8"}  # which exported network serves
 
 
 def resolve_precision(precision: Precision, scan: InferenceMode, model: Bundle) -> Precision:
     """The precision that "auto" comes to on this machine, for this model."""
     if precision != "auto":
         return precision
-    if scan == "windows":
-        return "f32"
+    if scan == "sliding":
+        return "float32"
     parts = model.parts() or [model]
     if has_gpu() or not any(part.networks for part in parts):
-        return "f32"
+        return "float32"
     return fastest_float()
 
 
@@ -94,31 +94,37 @@ def open_backend(
     Raises UserMistake where there is none for the precision asked for, and for the weights of
     another version's network.
     """
-    windows = hearing.mode == "windows" or recipe.backbone.name == EMBEDDING_BACKBONE
-    if hearing.mode == "windows" and hearing.precision not in ("auto", "f32"):
+    windows = hearing.mode == "sliding" or recipe.backbone.name == EMBEDDING_BACKBONE
+    if hearing.mode == "sliding" and hearing.precision not in ("auto", "float32"):
         raise UserError(
-            f"--precision {hearing.precision}: --scan windows is the exact mode and computes in "
-            "float32; leave one of the two out"
+            "E_TODO",
+            f"--precision {hearing.precision}: --scan windows is the exact mode and computes in float32",
+            "leave one of the two out",
         )
     gpu = has_gpu()
     precision = resolve_precision(hearing.precision, hearing.mode, model)
     exported = None if windows or gpu else model.networks.get(KINDS[precision])
     if exported is not None:
-        kind = "f32" if precision == "int8" else precision
+        kind = "float32" if precision == "int8" else precision
         return OpenVinoBackend(model.path / exported, kind, len(model.weights), hearing.workers)
     if precision == "int8" and not windows:
-        raise UserError(f"--precision int8: {model.path} {_why_not(model, gpu)}; take auto")
+        raise UserError(
+            "E_TODO", f"--precision int8: {model.path} {_why_not(model, gpu)}", "take auto"
+        )
     from antpitta.model.torch_inference import TorchBackend, build_nets
 
     try:
         nets = build_nets(recipe, model.states(), len(model.species), width)
     except RuntimeError:
         raise UserError(
-            f"{model.path}: its weights do not fit the network of its recipe as this version of "
-            "antpitta builds it; train the model again"
+            "E_TODO",
+            f"{model.path}: its weights do not fit the network of its recipe as this version of antpitta builds it",
+            "train the model again",
         ) from None
     whole = recipe.feature_config.n_frames(recipe.feature_config.segment)
-    return TorchBackend(nets, whole, recipe.windows if windows else None, half=precision == "bf16")
+    return TorchBackend(
+        nets, whole, recipe.windows if windows else None, half=precision == "bfloat16"
+    )
 
 
 def _why_not(model: Bundle, gpu: bool) -> str:

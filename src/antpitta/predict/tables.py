@@ -93,9 +93,9 @@ def write_tables(
         archive.journal.finish()
     if packed and packed.lacking and not packed.media:
         raise UserError(
-            f"{out / UNPLACED}: no recording is fit for {NAME}, all lack"
-            f" {' or '.join(packed.counts()['left_out'])}; complete the table of places, then add"
-            " --resume: nothing is heard again"
+            "E_TODO",
+            f"{out / UNPLACED}: no recording is fit for {NAME}, all lack {' or '.join(packed.counts()['left_out'])}",
+            "complete the table of places, then add --resume: nothing is heard again",
         )
     return counts
 

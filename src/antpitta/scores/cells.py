@@ -125,8 +125,9 @@ def truth_cells(truth: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
         row, column = np.argwhere(odd)[0]
         where = f"recording {said.index[row]}, species {said.columns[column]}"
         raise UserError(
-            f"the truth table holds {present[row, column]:g} at {where}; "
-            "write 1 for present, 0 for absent, nothing for unknown"
+            "E_TODO",
+            f"the truth table holds {present[row, column]:g} at {where}",
+            "write 1 for present, 0 for absent, nothing for unknown",
         )
     recordings, species = [str(i) for i in said.index], [str(i) for i in said.columns]
     found = select_scores(heard, recordings, species, "the score table")

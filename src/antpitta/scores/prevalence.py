@@ -63,7 +63,9 @@ def rescale_odds(scores: Floats, prevalence: Floats, judged: Floats | None = Non
     if (odd := (share < 0) | (share > 1)).any():
         first = int(np.flatnonzero(odd)[0])
         raise UserError(
-            f"the prevalence of class {first} is {share[first]:g}; give a share from 0 to 1"
+            "E_TODO",
+            f"the prevalence of class {first} is {share[first]:g}",
+            "give a share from 0 to 1",
         )
     meant = value.copy() if judged is None else np.asarray(judged, dtype=float)
     for column in np.flatnonzero(~np.isnan(share)) if len(value) and len(meant) else ():

@@ -38,16 +38,24 @@ def index_by_recording(frame: pd.DataFrame, what: str) -> pd.DataFrame:
         have = (
             list_names([str(name) for name in named.columns]) if len(named.columns) else "no column"
         )
-        raise UserError(f"{what} has no column {KEY}, only {have}; name the recordings' column")
+        raise UserError(
+            "E_TODO", f"{what} has no column {KEY}, only {have}", "name the recordings' column"
+        )
     if doubled := set(named.columns[named.columns.duplicated()]):
-        raise UserError(f"{what} has two columns of one name: {list_names(doubled)}; keep one")
+        raise UserError(
+            "E_TODO", f"{what} has two columns of one name: {list_names(doubled)}", "keep one"
+        )
     if named[KEY].isna().any():
         rows = int(named[KEY].isna().sum())
-        raise UserError(f"{what} has rows without {KEY} ({rows}); fill them in or drop them")
+        raise UserError(
+            "E_TODO", f"{what} has rows without {KEY} ({rows})", "fill them in or drop them"
+        )
     named = named.assign(**{KEY: named[KEY].astype(str)}).set_index(KEY)
     if doubled := set(named.index[named.index.duplicated()]):
         raise UserError(
-            f"{what} has recordings in two rows: {list_names(doubled)}; keep one row each"
+            "E_TODO",
+            f"{what} has recordings in two rows: {list_names(doubled)}",
+            "keep one row each",
         )
     return named
 
@@ -62,14 +70,16 @@ def select_scores(
     """
     columns = list(species)
     if gone := [name for name in columns if name not in frame.columns]:
-        raise UserError(f"{what} lacks species {list_names(gone)}; add these columns")
+        raise UserError("E_TODO", f"{what} lacks species {list_names(gone)}", "add these columns")
     if gone := [name for name in recordings if name not in frame.index]:
-        raise UserError(f"{what} lacks recordings {list_names(gone)}; add these rows")
+        raise UserError("E_TODO", f"{what} lacks recordings {list_names(gone)}", "add these rows")
     numbers = numeric_scores(frame.loc[list(recordings), columns], what)
     if not np.isfinite(numbers).all():
         row, column = np.argwhere(~np.isfinite(numbers))[0]
         where = f"recording {recordings[row]}, species {columns[column]}"
-        raise UserError(f"{what} holds no finite number at {where}; every score must be one")
+        raise UserError(
+            "E_TODO", f"{what} holds no finite number at {where}", "every score must be one"
+        )
     return numbers
 
 
@@ -81,6 +91,8 @@ def numeric_scores(frame: pd.DataFrame, what: str) -> Floats:
         if (bad := np.isnan(numbers) & frame[name].notna().to_numpy()).any():
             row = int(np.flatnonzero(bad)[0])
             where = f"recording {frame.index[row]}, species {name}"
-            raise UserError(f"{what} holds {frame[name].iloc[row]!r} at {where}; write a number")
+            raise UserError(
+                "E_TODO", f"{what} holds {frame[name].iloc[row]!r} at {where}", "write a number"
+            )
         columns.append(numbers)
     return np.stack(columns, axis=1) if columns else np.empty((len(frame), 0))

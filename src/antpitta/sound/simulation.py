@@ -64,13 +64,17 @@ class Simulation:
 
     def __post_init__(self) -> None:
         if min(self.train, self.test) < 0 or self.train + self.test < 1:
-            raise UserError("a simulation without recordings; ask for one or more")
+            raise UserError("E_TODO", "a simulation without recordings", "ask for one or more")
         if self.seconds <= 0 or self.sample_rate <= 0 or min(self.present, self.absent) < 0:
-            raise UserError("seconds, sample rate and box counts of a simulation are positive")
+            raise UserError(
+                "E_TODO", "seconds, sample rate and box counts of a simulation are positive"
+            )
         if not 0 < self.rarest <= self.commonest <= 1:
-            raise UserError("the rarest species' share lies between 0 and the commonest's, 1")
+            raise UserError(
+                "E_TODO", "the rarest species' share lies between 0 and the commonest's, 1"
+            )
         if self.quietest > self.loudest:
-            raise UserError("the quietest caller is louder than the loudest; swap them")
+            raise UserError("E_TODO", "the quietest caller is louder than the loudest", "swap them")
 
     def recordings(self, side: str) -> int:
         return (self.train, self.test)[SIDES.index(side)]
@@ -236,17 +240,19 @@ def _check(
     plan: Simulation, voices: Sequence[SpeciesSource], beds: Sequence[BackgroundSource]
 ) -> None:
     if not voices or not beds:
-        raise UserError("a simulation needs species and backgrounds; none were given")
+        raise UserError("E_TODO", "a simulation needs species and backgrounds", "none were given")
     for voice in voices:
         if voice.duration > plan.seconds:
             raise UserError(
-                f"{voice.name}: calls of {voice.duration:g} s do not fit into "
-                f"recordings of {plan.seconds:g} s; make these longer"
+                "E_TODO",
+                f"{voice.name}: calls of {voice.duration:g} s do not fit into recordings of {plan.seconds:g} s",
+                "make these longer",
             )
         if voice.high > plan.sample_rate / 2:
             raise UserError(
-                f"{voice.name}: calls up to {voice.high:g} Hz do not fit a sample rate of "
-                f"{plan.sample_rate}; raise it"
+                "E_TODO",
+                f"{voice.name}: calls up to {voice.high:g} Hz do not fit a sample rate of {plan.sample_rate}",
+                "raise it",
             )
 
 

@@ -72,7 +72,9 @@ def species_template(name: str, clips: Sequence[Floats], sample_rate: int) -> Sp
     """
     edges = [edge for clip in clips if (edge := _edges(clip, sample_rate)) is not None]
     if not edges:
-        raise UserError(f"{name}: no clip holds any sound above {LOWEST:g} Hz; add another clip")
+        raise UserError(
+            "E_TODO", f"{name}: no clip holds any sound above {LOWEST:g} Hz", "add another clip"
+        )
     middle = np.median(edges, axis=0)
     spread = np.minimum(np.median(np.abs(edges - middle), axis=0), KIN * middle)
     low, high = float(middle[0] - spread[0]), float(middle[1] + spread[1])
@@ -102,8 +104,9 @@ def species_sources(
             )
             if not singers:
                 raise UserError(
-                    f"{name}: the clips of its {side} side are silent in "
-                    f"{template.low:g} to {template.high:g} Hz; add another clip"
+                    "E_TODO",
+                    f"{name}: the clips of its {side} side are silent in {template.low:g} to {template.high:g} Hz",
+                    "add another clip",
                 )
             voice = SpeciesSource(name, template.low, template.high, template.duration, singers)
             sides[side] = (*sides[side], voice)

@@ -156,7 +156,9 @@ def demo_species(sample_rate: int, side: str, seed: int) -> tuple[SpeciesSource,
     top = max(caller.high for caller in CALLERS)
     if sample_rate < 2 * top:
         raise UserError(
-            f"sample rate {sample_rate} cannot hold calls up to {top:g} Hz; take 16000 or more"
+            "E_TODO",
+            f"sample rate {sample_rate} cannot hold calls up to {top:g} Hz",
+            "take 16000 or more",
         )
     voices = []
     for number, caller in enumerate(CALLERS):

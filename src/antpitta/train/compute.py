@@ -46,7 +46,7 @@ from antpitta.core.progress import Progress
 from antpitta.model.network import SedNet
 
 T = TypeVar("T")
-PRECISIONS = ("auto", "32-true", "bf16-mixed")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -88,24 +88,32 @@ def build_fabric(engine: ComputeConfig) -> Fabric:
     """Raises UserMistake for a device, a number of them or a precision that is not there."""
     if engine.precision not in PRECISIONS:
         known = ", ".join(PRECISIONS)
-        raise UserError(f"precision {engine.precision!r}: unknown; take one of {known}")
+        raise UserError(
+            "E_TODO", f"precision {engine.precision!r}: unknown", f"take one of {known}"
+        )
     if engine.devices < 1:
-        raise UserError(f"devices {engine.devices}: at least one is needed; give 1 or more")
+        raise UserError(
+            "E_TODO", f"devices {engine.devices}: at least one is needed", "give 1 or more"
+        )
     if engine.compile and engine.devices > 1:
-        raise UserError("compiling goes with one device; leave one of the two out")
+        raise UserError("E_TODO", "compiling goes with one device", "leave one of the two out")
     if engine.lanes < 1:
-        raise UserError(f"lanes {engine.lanes}: at least one is needed; give 1 or more")
+        raise UserError("E_TODO", f"lanes {engine.lanes}: at least one is needed", "give 1 or more")
     if engine.lanes > 1 and engine.devices > 1:
-        raise UserError("several lanes go with one device; leave one of the two out")
+        raise UserError("E_TODO", "several lanes go with one device", "leave one of the two out")
     cuda = torch.cuda.is_available() and engine.device in ("auto", "cuda", "gpu")
     if engine.device in ("cuda", "gpu") and not cuda:
-        raise UserError(f"device {engine.device}: there is no such GPU here; take cpu or auto")
+        raise UserError(
+            "E_TODO", f"device {engine.device}: there is no such GPU here", "take cpu or auto"
+        )
     if cuda and engine.devices > torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise UserError(f"devices {engine.devices}: there are {count} GPUs here; take {count}")
+        raise UserError(
+            "E_TODO", f"devices {engine.devices}: there are {count} GPUs here", f"take {count}"
+        )
     precision = engine.precision
     if precision == "auto":
-        precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported(False) else "32-true"
+        precision = "bfloat16" if cuda and torch.cuda.is_bf16_supported(False) else "float32"
     try:
         return Fabric(
             accelerator=engine.device,
@@ -114,7 +122,9 @@ def build_fabric(engine: ComputeConfig) -> Fabric:
             precision=precision,  # type: ignore[arg-type]
         )
     except (ValueError, RuntimeError, ImportError) as error:
-        raise UserError(f"device {engine.device}: {error}; take cpu, cuda or auto") from None
+        raise UserError(
+            "E_TODO", f"device {engine.device}: {error}", "take cpu, cuda or auto"
+        ) from None
 
 
 def warm_up(engine: ComputeConfig, device: torch.device) -> None:
@@ -151,7 +161,7 @@ def run_on_devices(
             queue.put(None)  # the mistake was put before it
             mistakes.wait()
             if mistakes.text:
-                raise UserError(mistakes.text) from None
+                raise UserError("E_TODO", mistakes.text) from None
             raise
     return cast(T, found)
 

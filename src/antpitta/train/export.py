@@ -32,7 +32,7 @@ MOST = 200  # recordings that accuracy is measured on
 RANGES = 48  # images that int8 takes its ranges from
 ALLOWED = 0.005  # macro AP that int8 may cost
 EXACT = "overlapping windows, float32"
-WAYS = {"f32": "whole images, float32", "bf16": "whole images, bfloat16"}
+WAYS = {"float32": "whole images, float32", "bfloat16": "whole images, bfloat16"}
 INT8 = "whole images, int8"
 Tick = Callable[[int, int], None]  # done, of how many
 
@@ -111,8 +111,8 @@ def export_networks(
     rough = to_openvino(nets, width, frames, edges=False)
     small = to_int8(rough, _spread([one for some in exam.images for one in some], RANGES))
     capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    ways = [(WAYS[kind], plain, kind) for kind in WAYS if kind == "f32" or "BF16" in capable]
-    ways.append((INT8, small, "f32"))
+    ways = [(WAYS[kind], plain, kind) for kind in WAYS if kind == "float32" or "BF16" in capable]
+    ways.append((INT8, small, "float32"))
     heard = {recording.id for recording in exam.recordings}
     base = exam.macro_ap(one for one in exact if one.recording in heard)
     figures = [PrecisionResult(EXACT, base, 0.0)]

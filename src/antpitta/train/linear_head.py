@@ -151,8 +151,9 @@ def solve_linear_head(
     net.to(fabric.device)
     if task.seen is None:
         raise UserError(
-            f'stage {stage.name}: solver "lbfgs" needs a frozen backbone without masks or mixup, '
-            'whose features fit in memory; set solver = "adam"'
+            "E_TODO",
+            f'stage {stage.name}: solver "lbfgs" needs a frozen backbone without masks or mixup, whose features fit in memory',
+            'set solver = "adam"',
         )
     own = material.windows_of(task.train)
     fit_normalizer(net, task.seen, own, fabric.device)

@@ -38,8 +38,9 @@ def assign_folds(dataset: Dataset, folds: int, seed: int) -> NDArray[np.int64]:
     names, of = np.unique(groups, return_inverse=True)
     if len(names) < folds:
         raise UserError(
-            f"{len(names)} recordings cannot be dealt to {folds} folds; "
-            f"give more recordings, or --set folds={max(2, len(names))}"
+            "E_TODO",
+            f"{len(names)} recordings cannot be dealt to {folds} folds",
+            f"give more recordings, or --set folds={max(2, len(names))}",
         )
     flags = np.zeros((len(names), 2 * len(dataset.classes)), dtype=np.int64)
     place = {recording.id: i for i, recording in enumerate(dataset.recordings)}
@@ -119,11 +120,14 @@ def read_out_of_fold(dataset: Dataset, path: Path, folds: Ints) -> list[OutOfFol
     found = read_scores(path)
     if missing := sorted(set(ids) - {scores.recording for scores in found}):
         raise UserError(
-            f"{path}: has no scores of {len(missing)} recordings of this run, such as "
-            f"{missing[0]}; take members that were trained on the same data"
+            "E_TODO",
+            f"{path}: has no scores of {len(missing)} recordings of this run, such as {missing[0]}",
+            "take members that were trained on the same data",
         )
     if found[0].classes != dataset.classes:
-        raise UserError(f"{path}: has other species; take members trained on the same data")
+        raise UserError(
+            "E_TODO", f"{path}: has other species", "take members trained on the same data"
+        )
     trained = {
         fold: frozenset(one for one, its in zip(ids, folds, strict=True) if its != fold)
         for fold in np.unique(folds)

@@ -147,8 +147,9 @@ def run_stages(run: Run) -> None:
     """Train and score every stage, cycle and fold that is not finished yet."""
     if run.lanes.count > 1 and uses_dropout(run.mould.cast(lambda: build_net(run, empty=True))):
         raise UserError(
-            f"backbone {run.recipe.backbone.name}: drops units at random, and lanes would mix "
-            "their random numbers; leave --lanes out"
+            "E_TODO",
+            f"backbone {run.recipe.backbone.name}: drops units at random, and lanes would mix their random numbers",
+            "leave --lanes out",
         )
     for number, stage in enumerate(run.recipe.stages):
         for cycle in range(1, cycles_of(stage) + 1):

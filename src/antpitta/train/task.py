@@ -63,8 +63,9 @@ def fit_zero_shot(
 def no_boxes_error(task: TrainTask) -> UserError:
     """What is raised where no training recording has a box."""
     return UserError(
-        f"stage {task.stage.name}: its {len(task.train)} training recordings have no box to "
-        "learn from; give boxes in more recordings, or fewer folds (--set folds=2)"
+        "E_TODO",
+        f"stage {task.stage.name}: its {len(task.train)} training recordings have no box to learn from",
+        "give boxes in more recordings, or fewer folds (--set folds=2)",
     )
 
 

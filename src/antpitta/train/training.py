@@ -1,8 +1,8 @@
 """How long each class's boxes are and which bands they lie in: what "boxes" stands for in a recipe.
 
 A head that is taught by the mean over a box is asked, at every moment of a recording, for the mean
-over as much sound as a box of that class holds (`network.spans`). And it is shown no more than the
-bands that its boxes lie in (`network.reach`): a dozen boxes cannot tell it that what calls
+over as much sound as a box of that class holds (`head.smoothing_frames`). And it is shown no more than the
+bands that its boxes lie in (`head.class_band_limits`): a dozen boxes cannot tell it that what calls
 above or below them does not matter.
 
 From a data set and a recipe to trained stages: the part of `train` before the report.
@@ -102,7 +102,9 @@ def _boxes_by_class(dataset: Dataset, what: str) -> list[list[Annotation]]:
     """Present boxes where a class has any, else its absent ones; else those of all."""
     own = [box for box in dataset.annotations if len(dataset.classes.columns(box.label)) == 1]
     if not own:
-        raise UserError(f'{what} "boxes": there are no boxes of single species; leave it out')
+        raise UserError(
+            "E_TODO", f'{what} "boxes": there are no boxes of single species', "leave it out"
+        )
     found = []
     for column in range(len(dataset.classes)):
         mine = [box for box in own if dataset.classes.columns(box.label) == [column]]

@@ -72,7 +72,7 @@ def read_table(path: Path, verdict: bool | None = None) -> AnnotationTable:
     if path.is_dir():
         return _read_folder(path, verdict)
     if not path.exists():
-        raise UserError(f"{path}: there is no such file; check the path")
+        raise UserError("E_TODO", f"{path}: there is no such file", "check the path")
     if path.suffix.lower() == ".zip":
         return _read_zip(path, verdict)
     return _format_of(path).read(path, verdict)
@@ -87,7 +87,7 @@ def write_table(
     (rfcx, audacity). Only "antpitta" carries every field.
     """
     if format not in FORMATS:
-        raise UserError(f"no format {format!r}; give one of {', '.join(FORMATS)}")
+        raise UserError("E_TODO", f"no format {format!r}", f"give one of {', '.join(FORMATS)}")
     FORMATS[format].write(tuple(annotations), path, **context)
 
 
@@ -98,7 +98,7 @@ def _format_of(path: Path) -> TableFormat:
     for format in FORMATS.values():
         if format.recognises(header):
             return format
-    raise UserError(_unrecognised(path, header))
+    raise UserError("E_TODO", _unrecognised(path, header))
 
 
 def _unrecognised(path: Path, header: list[str]) -> str:
@@ -140,12 +140,16 @@ def _read_folder(path: Path, verdict: bool | None) -> AnnotationTable:
             format = _format_of(file)
         except UserError as mistake:
             remedy = "move it out of the folder, or mend it"
-            strangers.append(Finding(str(file), None, f"not read ({mistake})", remedy, False))
+            strangers.append(
+                Finding("E_TODO", str(file), None, f"not read ({mistake})", remedy, False)
+            )
             continue
         tables.append(format.read(file, verdict))
     if not tables:
         raise UserError(
-            f"{path}: no annotation table in this folder; known are {', '.join(FORMATS)}"
+            "E_TODO",
+            f"{path}: no annotation table in this folder",
+            f"known are {', '.join(FORMATS)}",
         )
     whole = join_tables(tables, path, "+".join(dict.fromkeys(table.format for table in tables)))
     return replace(whole, findings=(*whole.findings, *strangers))
@@ -160,11 +164,11 @@ def _read_zip(path: Path, verdict: bool | None) -> AnnotationTable:
                 archive.extractall(place, names)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as trouble:
             raise UserError(
-                f"{path}: cannot be unpacked ({trouble}); download it again"
+                "E_TODO", f"{path}: cannot be unpacked ({trouble})", "download it again"
             ) from trouble
         try:
             table = _read_folder(Path(place), verdict)
         except UserError as mistake:
-            raise UserError(str(mistake).replace(place, str(path))) from mistake
+            raise UserError("E_TODO", str(mistake).replace(place, str(path))) from mistake
     findings = (replace(f, file=f.file.replace(place, str(path))) for f in table.findings)
     return replace(table, path=path, findings=tuple(findings))

@@ -47,7 +47,9 @@ def read_jobs(path: Path, verdict: bool | None = None) -> AnnotationTable:
     folder = path if path.is_dir() else path.parent
     named = [file for file in _tables(folder) if file.name == JOBS]
     if not named:
-        raise UserError(f"{path}: {JOBS}, which names the species, is missing; put it beside")
+        raise UserError(
+            "E_TODO", f"{path}: {JOBS}, which names the species, is missing", "put it beside"
+        )
     jobs = read_frame(named[0])
     told = Sheet("arbimon_jobs", named[0], jobs)
     species = dict(zip(told.text("job_id"), told.text("scientific_name"), strict=True))

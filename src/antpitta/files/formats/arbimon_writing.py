@@ -107,7 +107,7 @@ def _packet(path: Path) -> Iterator[Path]:
     """A folder to fill, which then becomes ``path``: a zip by its suffix, else a new folder."""
     zipped = path.suffix.lower() == ".zip"
     if not zipped and path.exists() and (path.is_file() or any(path.iterdir())):
-        raise UserError(f"{path}: is there already; give the name of a new folder")
+        raise UserError("E_TODO", f"{path}: is there already", "give the name of a new folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".packet-") as place:
         folder = Path(place) / "tables"

@@ -123,6 +123,7 @@ def read_review(folder: Path, verdict: bool | None = None) -> AnnotationTable:
 
 def _strange(clip: Path) -> Finding:
     return Finding(
+        "E_TODO",
         str(clip),
         None,
         "the clip's name does not tell recording, start and stop",
@@ -133,7 +134,9 @@ def _strange(clip: Path) -> Finding:
 
 def write_review(annotations: Sequence[Annotation], path: Path) -> None:
     """Always a UserMistake: the clips are sound."""
-    raise UserError(f"{path}: a review folder holds clips of sound; write birdnet instead")
+    raise UserError(
+        "E_TODO", f"{path}: a review folder holds clips of sound", "write birdnet instead"
+    )
 
 
 BIRDNET = TableFormat("birdnet", NEEDS, recognises, read, write)

@@ -116,8 +116,9 @@ def write(annotations: Sequence[Annotation], path: Path) -> None:
     silent = [said.recording for said in annotations if _is_silence(said)]
     if silent and (len(annotations) > 1 or recording_from_table_name(path) != silent[0]):
         raise UserError(
-            f"{path}: nothing calls in {silent[0]}, which Raven says by an empty table named"
-            " after the recording; give a folder to write a table for each"
+            "E_TODO",
+            f"{path}: nothing calls in {silent[0]}, which Raven says by an empty table named after the recording",
+            "give a folder to write a table for each",
         )
     write_text(_text(annotations), path)
 
@@ -130,8 +131,9 @@ def _text(annotations: Sequence[Annotation]) -> str:
     boxes = [said for said in annotations if not _is_silence(said)]
     if boxes and len(boxes) < len(annotations):
         raise UserError(
-            f"{boxes[0].recording}: boxes, and a statement that nothing calls in it at all;"
-            " a Raven table says only one of them, so leave one out"
+            "E_TODO",
+            f"{boxes[0].recording}: boxes, and a statement that nothing calls in it at all",
+            "a Raven table says only one of them, so leave one out",
         )
     starts = digits(said.start for said in boxes)
     columns = {

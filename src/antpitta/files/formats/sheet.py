@@ -133,7 +133,7 @@ class Sheet:
             return self.frame[column].to_numpy(dtype=object)
         if empty is None:
             what = f"{self.path}: no column {names[0]!r} {nearest(names[0], self._header)}"
-            raise UserError(f"{what}; rename the column that holds it to {names[0]!r}")
+            raise UserError("E_TODO", f"{what}", f"rename the column that holds it to {names[0]!r}")
         return np.full(len(self), empty, dtype=object)
 
     def numbers(self, *names: str, empty: float | None = None) -> np.ndarray:
@@ -166,8 +166,9 @@ class Sheet:
             whole = meaning if given is None else given
             if whole is None:
                 raise UserError(
-                    f"{self.path}: {self.format} tables do not say whether the species is there;"
-                    " give this one as --present or as --absent"
+                    "E_TODO",
+                    f"{self.path}: {self.format} tables do not say whether the species is there",
+                    "give this one as --present or as --absent",
                 )
             return np.full(len(self), int(whole))
         words = self.frame[column].str.lower()
@@ -200,7 +201,7 @@ class Sheet:
 
     def note(self, what: str, remedy: str, serious: bool = False) -> None:
         """Reports something about the whole table."""
-        self.notes.append(Finding(str(self.path), None, what, remedy, serious))
+        self.notes.append(Finding("E_TODO", str(self.path), None, what, remedy, serious))
 
     def leave_out(self, rows: np.ndarray) -> None:
         """Drops rows that say nothing of their own, such as a selection's second view."""
@@ -255,8 +256,9 @@ class Sheet:
     def _not_a_number(self, i: int, column: str, cell: str) -> float:
         if _DECIMAL_COMMA.fullmatch(cell):
             raise UserError(
-                f"{self.path}:{self.lines[i]}: {column} is {cell!r}, with a decimal comma;"
-                " save the table with decimal points"
+                "E_TODO",
+                f"{self.path}:{self.lines[i]}: {column} is {cell!r}, with a decimal comma",
+                "save the table with decimal points",
             )
         what = f"{column} is {cell!r}, not a number" if cell else f"{column} is empty"
         self._report(i, what, "correct the cell", serious=True)
@@ -264,7 +266,7 @@ class Sheet:
 
     def _report(self, i: int, what: str, remedy: str, serious: bool) -> None:
         line = int(self.lines[i])
-        self._trouble.setdefault(i, Finding(str(self.path), line, what, remedy, serious))
+        self._trouble.setdefault(i, Finding("E_TODO", str(self.path), line, what, remedy, serious))
 
     def _check(
         self,

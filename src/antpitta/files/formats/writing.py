@@ -40,7 +40,9 @@ def one_verdict(
     """
     if verdict is None and len({said.present for said in annotations}) > 1:
         raise UserError(
-            f"{path}: {format} tables cannot say present and absent; write one table of each"
+            "E_TODO",
+            f"{path}: {format} tables cannot say present and absent",
+            "write one table of each",
         )
     return [said for said in annotations if verdict is None or said.present == verdict]
 
@@ -58,19 +60,23 @@ def write_each(
     several recordings go into one file, or two into files of one name.
     """
     if not annotations:
-        raise UserError(f"{path}: no annotations to write; an empty {format} table would lie")
+        raise UserError(
+            "E_TODO", f"{path}: no annotations to write", f"an empty {format} table would lie"
+        )
     groups: dict[str, list[Annotation]] = {}
     for said in annotations:
         groups.setdefault(said.recording, []).append(said)
     if path.suffix and not path.is_dir():
         if len(groups) > 1:
             raise UserError(
-                f"{path}: {format} tables hold one recording, not {len(groups)}; give a folder"
+                "E_TODO",
+                f"{path}: {format} tables hold one recording, not {len(groups)}",
+                "give a folder",
             )
         write_text(text_of(annotations), path)
         return
     names = {base_name(recording) + ending for recording in groups}
     if len(names) < len(groups):
-        raise UserError(f"{path}: two recordings have one file name; write them apart")
+        raise UserError("E_TODO", f"{path}: two recordings have one file name", "write them apart")
     for recording, group in groups.items():
         write_text(text_of(group), path / (base_name(recording) + ending))

@@ -119,7 +119,9 @@ class Blend:
     def __post_init__(self) -> None:
         if self.by not in get_args(BlendMethod):
             raise UserError(
-                f"no ensemble by {self.by!r}; choose one of {list_names(get_args(BlendMethod))}"
+                "E_TODO",
+                f"no ensemble by {self.by!r}",
+                f"choose one of {list_names(get_args(BlendMethod))}",
             )
         if self.weights.shape != (len(self.members), len(self.classes)):
             raise ValueError(f"weights {self.weights.shape} do not fit the members and classes")
@@ -134,15 +136,16 @@ class Blend:
         by_name = {member.name: member for member in members}
         if set(by_name) != set(self.members):
             raise UserError(
-                f"the blend is of {list_names(self.members)}, not of {list_names(by_name)}; "
-                "score the recordings with the same members"
+                "E_TODO",
+                f"the blend is of {list_names(self.members)}, not of {list_names(by_name)}",
+                "score the recordings with the same members",
             )
         ordered = [by_name[name] for name in self.members]
         check_known(ordered, self.classes)
         weights = weight_shares(self.weights, known_classes(ordered))
         heard = np.stack([self._prepare(i, member) for i, member in enumerate(ordered)])
         blended = np.einsum("mc,mrc->rc", weights, np.nan_to_num(heard))
-        if self.by == "sharp":
+        if self.by == "extremized":
             return np.asarray(expit(SHARPER * as_logits(blended)))
         return np.asarray(expit(blended) if self.by in FITTED else blended)
 
@@ -200,7 +203,9 @@ def check_known(members: Sequence[Member], classes: Sequence[str]) -> None:
     """Refuse members none of whom scores some class."""
     known = known_classes(members)
     if gone := [name for i, name in enumerate(classes) if not known[:, i].any()]:
-        raise UserError(f"no member scores species {list_names(gone)}; add one that does")
+        raise UserError(
+            "E_TODO", f"no member scores species {list_names(gone)}", "add one that does"
+        )
 
 
 def blend_members(
@@ -226,13 +231,17 @@ def plain_blend(
     """The blend of :func:`blend_members`, to keep; ranks come from the ``known`` cells, or all."""
     check_aligned(members, len(classes))
     if by in FITTED:
-        raise UserError(f"an ensemble by {by} is fitted on judged cells; there are none here")
+        raise UserError(
+            "E_TODO", f"an ensemble by {by} is fitted on judged cells", "there are none here"
+        )
     given = np.ones(len(members)) if weights is None else np.asarray(weights, float)
     if given.ndim == 1:
         given = np.tile(given[:, np.newaxis], (1, len(classes)))
     fits = given.shape == (len(members), len(classes))
     if not fits or not np.isfinite(given).all() or (given < 0).any() or not given.any():
-        raise UserError(f"weights must be one a member, finite, not negative, not all 0: {weights}")
+        raise UserError(
+            "E_TODO", f"weights must be one a member, finite, not negative, not all 0: {weights}"
+        )
     references = [RankReference.of(member.scores, known) for member in members]
     return _blend(
         members, classes, by, weight_shares(given, known_classes(members)), tuple(references)
@@ -259,7 +268,9 @@ def fit_blend(
     if by not in FITTED:
         return plain_blend(members, classes, by, weights, judged.known)
     if weights is not None:
-        raise UserError(f"an ensemble by {by} finds its weights itself; give none, or by sharp")
+        raise UserError(
+            "E_TODO", f"an ensemble by {by} finds its weights itself", "give none, or by sharp"
+        )
     slopes, offsets = align_logits(members, judged.known)
     if by == "auc":
         weights = auc_weights(members, judged.truth, judged.known)
@@ -288,7 +299,9 @@ def nested_cells(
         raise ValueError(f"no fold for recordings {list_names(gone)}")
     fold = np.array([folds[name] for name in judged.recordings])
     if len(judged.recordings) and len(set(fold.tolist())) < 2:
-        raise UserError("weights are fitted on other folds, but there is one only; use two or more")
+        raise UserError(
+            "E_TODO", "weights are fitted on other folds, but there is one only", "use two or more"
+        )
     scores = np.zeros(judged.truth.shape)
     for held_out in np.unique(fold):
         mine = fold == held_out

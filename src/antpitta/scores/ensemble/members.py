@@ -67,8 +67,9 @@ def member_from_table(
             list_names([str(column) for column in table.columns]) if len(table.columns) else "none"
         )
         raise UserError(
-            f"the table of {name} has none of the species {list_names(classes.names)}, but {have}; "
-            "name its columns like the classes"
+            "E_TODO",
+            f"the table of {name} has none of the species {list_names(classes.names)}, but {have}",
+            "name its columns like the classes",
         )
     value = select_scores(table, recordings, ours, f"the table of {name}")
     if logits:
@@ -76,8 +77,9 @@ def member_from_table(
     elif ((value < 0) | (value > 1)).any():
         row, column = np.argwhere((value < 0) | (value > 1))[0]
         raise UserError(
-            f"the table of {name} holds {value[row, column]:g} for {ours[column]} in "
-            f"{recordings[row]}, which is no probability; say so if these are logits"
+            "E_TODO",
+            f"the table of {name} holds {value[row, column]:g} for {ours[column]} in {recordings[row]}, which is no probability",
+            "say so if these are logits",
         )
     scores = np.full((len(recordings), len(classes)), np.nan)
     scores[:, [classes.names.index(species) for species in ours]] = value
@@ -94,7 +96,7 @@ def members_from_cells(
     at: fitting a blend does not. The scores of the matrices are the first run's.
     """
     if not judged:
-        raise UserError("no run to blend; name at least one")
+        raise UserError("E_TODO", "no run to blend", "name at least one")
     members: list[Member] = []
     first: CellMatrices | None = None
     leader = next(iter(judged))
@@ -105,8 +107,9 @@ def members_from_cells(
             first, said = found, statement
         elif not np.array_equal(said, statement):
             raise UserError(
-                f"{name} and {leader} were not judged on the same cells ({len(statement)} and "
-                f"{len(said)} rows); evaluate both on the same tables"
+                "E_TODO",
+                f"{name} and {leader} were not judged on the same cells ({len(statement)} and {len(said)} rows)",
+                "evaluate both on the same tables",
             )
         members.append(Member(name, found.scores))
     assert first is not None
@@ -116,10 +119,10 @@ def members_from_cells(
 def check_aligned(members: Sequence[Member], classes: int | None = None) -> None:
     """Refuse members that do not speak of the same rows and classes, or share a name."""
     if not members:
-        raise UserError("an ensemble of no members; name at least one")
+        raise UserError("E_TODO", "an ensemble of no members", "name at least one")
     names = [member.name for member in members]
     if doubled := {name for name in names if names.count(name) > 1}:
-        raise UserError(f"two members have one name: {list_names(doubled)}; rename one")
+        raise UserError("E_TODO", f"two members have one name: {list_names(doubled)}", "rename one")
     shapes = {member.scores.shape for member in members}
     if len(shapes) > 1 or (classes is not None and {shape[1] for shape in shapes} != {classes}):
         raise ValueError(f"members do not have the same rows and classes: {sorted(shapes)}")
