@@ -43,14 +43,14 @@ def bench_learn(
     out: Path | str = "bench",
     device: str = "auto",
     precision: str = "auto",
-    voice: Progress = QUIET,
+    progress: Progress = QUIET,
 ) -> Bench:
     """Train every variant of a table for every seed, judge all on ``test``, and write the tables.
 
     ``recipe`` is a table of variants that ships, or one at a path; ``train_truth`` is for looking
     at pseudo labels and nothing learns from it; ``yardsticks`` are embeddings to stand beside,
     ``birdnet`` or the files of networks. What lies finished in ``out`` is not trained
-    again. Raises UserMistake for data, a table or a truth that does not fit, before any training.
+    again. Raises UserError for data, a table or a truth that does not fit, before any training.
     """
     if seeds < 1:
         raise UserError("E_TODO", f"--seeds {seeds}: nothing would be trained", "give 1 or more")
@@ -65,14 +65,14 @@ def bench_learn(
         )
     known = read_truth(Path(train_truth), dataset.classes) if train_truth else None
     plan = Plan(chosen, seeds, dataset, exam, known, beside)
-    verbs = _verbs(data, exam.audio, device, precision, voice)
-    bench = run_bench(plan, verbs, Path(out), voice)
+    verbs = _verbs(data, exam.audio, device, precision, progress)
+    bench = run_bench(plan, verbs, Path(out), progress)
     write_bench(bench, Path(out))
     return bench
 
 
 def _verbs(
-    data: OpenedDataset, test: Sequence[Path], device: str, precision: str, voice: Progress
+    data: OpenedDataset, test: Sequence[Path], device: str, precision: str, progress: Progress
 ) -> Commands:
     """What is done for each variant, by the very functions that users call."""
 
@@ -84,14 +84,16 @@ def _verbs(
             device=device,
             precision=precision,
             export=False,
-            voice=voice,
+            progress=progress,
         )
 
-    def blend(runs: list[Path], home: Path, by: BlendMethod, weights: tuple[float, ...]) -> None:
-        ensemble(runs, home, by=by, weights=weights or None)
+    def blend(
+        runs: list[Path], home: Path, method: BlendMethod, weights: tuple[float, ...]
+    ) -> None:
+        ensemble(runs, home, method=method, weights=weights or None)
 
     def listen(model: Path, found: Path) -> None:
-        tick = voice.update
+        tick = progress.update
         predict_to(
             *(model, test, found),
             tick=lambda done, total, speed: tick("test recordings", done, total, float("nan")),
@@ -110,25 +112,31 @@ def bench_train(
     device: str = "auto",
     precision: str = "auto",
     compile: bool = False,
-    tune: bool = False,
-    lanes: int = 1,
+    cudnn_benchmark: bool = False,
+    parallel_folds: int = 1,
     out: Path | str | None = None,
-    voice: Progress = QUIET,
+    progress: Progress = QUIET,
 ) -> TrainBench:
     """Train a whole recipe on ``recordings`` made-up ones with these tables' boxes, and time it.
 
     The pictures are noise, and weights are not fetched unless a change asks for them. The run
-    stays in ``out``, with the table as train.csv; without one nothing stays. Raises UserMistake
+    stays in ``out``, with the table as train.csv; without one nothing stays. Raises UserError
     where a run is there already: part of it would not be measured.
     """
     chosen = read_recipe(recipe, without_weights(changes))
     tables = [Path(one) for one in present], [Path(one) for one in absent]
-    engine = ComputeConfig(device, precision=precision, compile=compile, tune=tune, lanes=lanes)
+    engine = ComputeConfig(
+        device,
+        precision=precision,
+        compile=compile,
+        cudnn_benchmark=cudnn_benchmark,
+        parallel_folds=parallel_folds,
+    )
     build_fabric(engine)  # a mistake is told before the folder is claimed
     with TemporaryDirectory() if out is None else nullcontext(str(out)) as home:
         folder = RunFolder(Path(home))
         folder.begin({"recipe": chosen.model_dump(mode="json"), "data": "made up"}, resume=False)
-        found = run_train_bench(*tables, chosen, folder, engine, recordings, voice)
+        found = run_train_bench(*tables, chosen, folder, engine, recordings, progress)
         write_csv(found.table, folder.path / "train.csv")
     return found
 
@@ -142,13 +150,13 @@ def bench_predict(
     recipe: str = "rfcx",
     embedding: str | None = None,
     out: Path | str | None = None,
-    voice: Progress = QUIET,
+    progress: Progress = QUIET,
 ) -> PredictBench:
     """Hear ``files`` names of the files in ``audio`` in every way there is, in turns, and time it.
 
     Without a ``model`` an untrained one of ``recipe`` is made. ``embedding`` is a bird network to
     stand beside, ``birdnet`` or a file. The tables go to ``out`` as predict.csv and
-    predict_steps.csv. Raises UserMistake for audio, a model or a network that cannot be had.
+    predict_steps.csv. Raises UserError for audio, a model or a network that cannot be had.
     """
     if files < 1 or rounds < 1:
         raise UserError("E_TODO", "--files and --rounds: nothing would be timed", "give 1 or more")
@@ -159,7 +167,7 @@ def bench_predict(
             path = untrained_model(chosen, sound, Path(home))
         else:
             path = Path(model)
-        found = run_predict_bench(path, sound, files, rounds, embedding, voice)
+        found = run_predict_bench(path, sound, files, rounds, embedding, progress)
     if out is not None:
         write_csv(found.table, Path(out) / "predict.csv")
         write_csv(found.steps, Path(out) / "predict_steps.csv")

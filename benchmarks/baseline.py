@@ -50,14 +50,14 @@ class Boxes:
 
 
 def evaluate_baseline(
-    dataset: Dataset, exam: TestSet, embed: Embed, seeds: int, voice: Progress
+    dataset: Dataset, exam: TestSet, embed: Embed, seeds: int, progress: Progress
 ) -> list[dict[str, float]]:
     """The yardstick's figures for each seed. A seed deals the folds; the test knows no seed."""
     began = time.perf_counter()
-    boxes = embed_boxes(dataset, embed, voice)
+    boxes = embed_boxes(dataset, embed, progress)
     models = fit_species(boxes, np.ones(len(boxes.column), dtype=bool), len(dataset.classes))
     seconds = time.perf_counter() - began
-    found = score_recordings(exam, embed, partial(score_windows, models), voice)
+    found = score_recordings(exam, embed, partial(score_windows, models), progress)
     report = exam.judge(found, "yardstick")
     deals = [assign_folds(dataset, FOLDS, seed) for seed in range(1, seeds + 1)]
     ours = [_out_of_fold(dataset, boxes, folds) for folds in deals]
@@ -65,15 +65,15 @@ def evaluate_baseline(
 
 
 def evaluate_zero_shot(
-    dataset: Dataset, exam: TestSet, embed: Embed, seeds: int, voice: Progress
+    dataset: Dataset, exam: TestSet, embed: Embed, seeds: int, progress: Progress
 ) -> list[dict[str, float]]:
     """The figures of the network's own word: no seed changes it, and no box taught it."""
     began = time.perf_counter()
-    boxes = embed_boxes(dataset, embed, voice, own=True)
+    boxes = embed_boxes(dataset, embed, progress, own=True)
     seconds = time.perf_counter() - began
     own = boxes.value[np.arange(len(boxes.column)), boxes.column]
     oof = _report(dataset, boxes, own)
-    report = exam.judge(score_recordings(exam, embed, None, voice), "untaught")
+    report = exam.judge(score_recordings(exam, embed, None, progress), "untaught")
     return [_row(seed, oof, report, seconds) for seed in range(1, seeds + 1)]
 
 
@@ -89,7 +89,7 @@ def _row(seed: int, oof: Report, test: Report, seconds: float) -> dict[str, floa
     }
 
 
-def embed_boxes(dataset: Dataset, embed: Embed, voice: Progress, *, own: bool = False) -> Boxes:
+def embed_boxes(dataset: Dataset, embed: Embed, progress: Progress, *, own: bool = False) -> Boxes:
     """A window around the middle of each box, moved inside its recording; ``own``: see _side."""
     said: dict[str, list[Annotation]] = {recording.id: [] for recording in dataset.recordings}
     for one in dataset.annotations:
@@ -99,7 +99,7 @@ def embed_boxes(dataset: Dataset, embed: Embed, voice: Progress, *, own: bool = 
         middles = np.array([(one.start + one.stop) / 2 for one in said[recording.id]])
         last = max(0.0, recording.duration - embed.seconds)
         starts.append(np.clip(middles - embed.seconds / 2, 0.0, last))
-    tick = partial(_tick, voice, "boxes embedded")
+    tick = partial(_tick, progress, "boxes embedded")
     found = embed.all(dataset.recordings, starts, tick)
     rows = [
         (i, column, one.present, _side(embed, value, own=own))
@@ -159,12 +159,12 @@ def score_recordings(
     exam: TestSet,
     embed: Embed,
     score: Callable[[Floats], NDArray[np.floating]] | None,
-    voice: Progress,
+    progress: Progress,
 ) -> pd.DataFrame:
     """Each test recording by its highest window, as ``score`` says, or the network itself."""
     longest = [max(0.0, one.duration - embed.seconds) for one in exam.recordings]
     starts = [np.arange(int(last / STEP) + 1) * STEP for last in longest]
-    found = embed.all(exam.recordings, starts, partial(_tick, voice, "test windows embedded"))
+    found = embed.all(exam.recordings, starts, partial(_tick, progress, "test windows embedded"))
     sides = [_side(embed, value, own=score is None) for value in found]
     rows = [(side if score is None else score(side)).max(axis=0) for side in sides]
     ids = [recording.id for recording in exam.recordings]
@@ -181,8 +181,8 @@ def _side(embed: Embed, value: Floats, *, own: bool) -> Floats:
     return np.where([bool(classes) for classes in known], probability, np.float32(0))
 
 
-def _tick(voice: Progress, what: str, done: int, total: int) -> None:
-    voice.update(what, done, total, NAN)
+def _tick(progress: Progress, what: str, done: int, total: int) -> None:
+    progress.update(what, done, total, NAN)
 
 
 def _cells(dataset: Dataset, boxes: Boxes, score: NDArray[np.floating]) -> pd.DataFrame:

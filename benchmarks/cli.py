@@ -69,7 +69,7 @@ def learn(
     Example: `antpitta bench learn data --test data/test --truth data/test_truth.csv`
     """
     given = opened(data, audio, present, absent, annotations, sites, names)
-    with resumable("the same command"), training_progress() as voice:
+    with resumable("the same command"), training_progress() as progress:
         found = api.bench_learn(
             given,
             test,
@@ -83,7 +83,7 @@ def learn(
             out=out,
             device=device,
             precision=precision,
-            voice=voice,
+            progress=progress,
         )
     _show(found)
     console.print(f"tables  {out / 'learn.md'}", markup=False)
@@ -105,8 +105,8 @@ def train(
     device: Device = "auto",
     precision: Precision = "auto",
     compile: Compile = False,
-    tune: Tune = False,
-    lanes: Lanes = 1,
+    cudnn_benchmark: Tune = False,
+    parallel_folds: Lanes = 1,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Keep the run there; else nothing stays.")
     ] = None,
@@ -115,7 +115,7 @@ def train(
 
     Example: `antpitta bench train --present train_tp.csv --absent train_fp.csv --compile`
     """
-    with training_progress() as voice:
+    with training_progress() as progress:
         found = api.bench_train(
             present,
             absent,
@@ -125,10 +125,10 @@ def train(
             device=device,
             precision=precision,
             compile=compile,
-            tune=tune,
-            lanes=lanes,
+            cudnn_benchmark=cudnn_benchmark,
+            parallel_folds=parallel_folds,
             out=out,
-            voice=voice,
+            progress=progress,
         )
     _tell([_speed(row) for row in found.table.to_dict("records")], "stages", found.lines)
 
@@ -153,7 +153,7 @@ def predict(
 
     Example: `antpitta bench predict recordings --files 500`
     """
-    with training_progress() as voice:
+    with training_progress() as progress:
         found = api.bench_predict(
             audio,
             model,
@@ -162,7 +162,7 @@ def predict(
             recipe=recipe,
             embedding=embedding,
             out=out,
-            voice=voice,
+            progress=progress,
         )
     _tell([_way(row) for row in found.table.to_dict("records")], "whole processes", found.lines)
 

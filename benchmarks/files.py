@@ -33,7 +33,7 @@ def shipped_ablations() -> tuple[str, ...]:
 def read_ablation(name: str) -> Told:
     """The table of variants that ships under a name, or the one at a path.
 
-    Raises UserMistake for an unknown name and for a file that is no TOML.
+    Raises UserError for an unknown name and for a file that is no TOML.
     """
     path = SHIPPED / f"{name}.toml" if name in shipped_ablations() else Path(name)
     if not path.is_file():

@@ -18,32 +18,32 @@ from benchmarks.variants import BLEND, Variant
 from benchmarks.work import ALL, Plan, Row, Work
 
 
-def run_bench(plan: Plan, verbs: Commands, out: Path, voice: Progress) -> Bench:
+def run_bench(plan: Plan, verbs: Commands, out: Path, progress: Progress) -> Bench:
     """Train, predict and judge whatever is not done yet, and gather all figures."""
     began = time.perf_counter()
-    work = Work(plan, verbs, out, voice)
+    work = Work(plan, verbs, out, progress)
     rows: list[Row] = []
     labels: list[Row] = []
     for seed, variant in _turns(plan):
         which = "all seeds" if seed == ALL else f"seed {seed} of {plan.seeds}"
-        voice.message(f"{which}, {variant.name}: {variant.says}")
+        progress.message(f"{which}, {variant.name}: {variant.says}")
         if variant.members:
             rows.append(work.blend(variant, seed, rows))
         elif variant.rescaled:
             rows.append(work.rescale(variant, seed, rows))
         else:
             fresh = work.train(variant, seed)
-            voice.message(f"{variant.name}: {'trained' if fresh else 'found, trained before'}")
+            progress.message(f"{variant.name}: {'trained' if fresh else 'found, trained before'}")
             rows += work.judge(variant, seed)
             labels += work.labels(variant, seed)
     untaught: list[str] = []
     for name, embed in plan.yardsticks.items():
-        voice.message(f"yardstick {name}")
-        judged = evaluate_baseline(plan.dataset, plan.exam, embed, plan.seeds, voice)
+        progress.message(f"yardstick {name}")
+        judged = evaluate_baseline(plan.dataset, plan.exam, embed, plan.seeds, progress)
         rows += [{"variant": name, "stage": BLEND, **row} for row in judged]
         if embed.known is not None:
             untaught.append(f"{name}-untaught")
-            judged = evaluate_zero_shot(plan.dataset, plan.exam, embed, plan.seeds, voice)
+            judged = evaluate_zero_shot(plan.dataset, plan.exam, embed, plan.seeds, progress)
             rows += [{"variant": untaught[-1], "stage": BLEND, **row} for row in judged]
     facts = f"{machine()}; {time.perf_counter() - began:.0f} s in all"
     if work.found:

@@ -75,11 +75,11 @@ def run_predict_bench(
     files: int,
     rounds: int,
     embedding: str | None,
-    voice: Progress,
+    progress: Progress,
 ) -> PredictBench:
     """Time every way ``rounds`` times over ``files`` names of the files in ``audio``.
 
-    ``embedding`` is a bird network to run beside. Raises UserMistake for a command that fails.
+    ``embedding`` is a bird network to run beside. Raises UserError for a command that fails.
     """
     bundle = read_bundle(model)
     ways = _ways(bundle, files, embedding)
@@ -90,13 +90,15 @@ def run_predict_bench(
         lengths = {count: _lay_out(audio, count, home / str(count)) for count in counts}
         for turn in range(rounds):
             for i, way in enumerate(ways):
-                voice.update("predicting", turn * len(ways) + i, rounds * len(ways), float("nan"))
+                progress.update(
+                    "predicting", turn * len(ways) + i, rounds * len(ways), float("nan")
+                )
                 out = home / f"out{turn}-{i}"
                 seconds, memory = _run(way, home / str(way.files), out)
                 found.append((way.name, seconds, memory))
         ours = ways[0]
         start_up = min(_run(ours, home / "1", home / f"one{i}")[0] for i in range(rounds))
-    voice.update("predicting", rounds * len(ways), rounds * len(ways), float("nan"))
+    progress.update("predicting", rounds * len(ways), rounds * len(ways), float("nan"))
     steps = time_steps(bundle, audio, OURS, STEPS)
     limits = [say_limit(steps, kind, cpu_count()) for kind in OURS if kind in set(steps["step"])]
     lines = (*limits, f"one file, start to end: {start_up:.1f} s", _pen(), machine())

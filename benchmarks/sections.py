@@ -64,7 +64,7 @@ class _Watched:
 
 
 def time_stage(
-    net: SedNet, stage: Stage, material: TrainingData, train: np.ndarray, fabric: Fabric
+    net: SedNet, stage: Stage, training_data: TrainingData, train: np.ndarray, fabric: Fabric
 ) -> tuple[Sections, float]:
     """Where a few steps of a stage spend their time; and the host's share of a step on a GPU.
 
@@ -74,23 +74,25 @@ def time_stage(
     model, adam, _ = set_up(net, stage, fabric)
     net.train()
     sections = Sections(fabric.device)
-    taught = None
+    pseudo_labels = None
     if stage.pseudo:
-        nothing = np.zeros_like(material.heard.value)
-        taught = Targets(nothing, nothing)
+        nothing = np.zeros_like(training_data.labels.value)
+        pseudo_labels = Targets(nothing, nothing)
     weights = None
     if stage.loss.class_weights:
-        weights = class_weights(material, TrainTask(stage, train, taught, (0,))).to(fabric.device)
+        weights = class_weights(training_data, TrainTask(stage, train, pseudo_labels, (0,))).to(
+            fabric.device
+        )
     rng, watched = np.random.default_rng(0), _Watched(model, sections)
     with sections.of("deal"):
-        batches = epoch_batches(stage, material, train, taught, rng)
+        batches = epoch_batches(stage, training_data, train, pseudo_labels, rng)
     every = sections.seconds.pop("deal") / len(batches)
     batches = [one for one in batches if len(one.cuts) == len(batches[0].cuts)]
 
     def step(batch: Batch) -> None:
         of = sections.of
         with of("cut and mix"):
-            ready = prepare_batch(batch, material, stage, rng, fabric.device)
+            ready = prepare_batch(batch, training_data, stage, rng, fabric.device)
         with of("loss"):
             loss = batch_loss(cast(SedNet, watched), ready, stage, weights)
         with of("backward"):
@@ -105,7 +107,7 @@ def time_stage(
     run = TrainStep(net, model, stage, weights, fabric)
 
     def ask(batch: Batch) -> None:
-        run(prepare_batch(batch, material, stage, rng, fabric.device), 1.0, stepping=True)
+        run(prepare_batch(batch, training_data, stage, rng, fabric.device), 1.0, stepping=True)
         adam.step()
         run.clear(adam)
 

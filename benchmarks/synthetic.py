@@ -79,26 +79,28 @@ def synthetic_material(dataset: Dataset, recipe: Recipe, device: torch.device) -
     ]
     # Windows and cells do not depend on the bands: one of them is enough to find them.
     narrow = [np.zeros((n, 1), dtype=np.uint8) for n in frames]
-    material = build_training_data(dataset, recipe, narrow, torch.device("cpu"))
+    training_data = build_training_data(dataset, recipe, narrow, torch.device("cpu"))
     generator = torch.Generator(device).manual_seed(recipe.seed)
     pixels = torch.empty(sum(frames), recipe.features.n_mels, dtype=torch.uint8, device=device)
     for part in torch.split(pixels, BLOCK):
         part.random_(0, 256, generator=generator)
-    return replace(material, pictures=FeatureStore(pixels, material.pictures.lengths))
+    return replace(training_data, pictures=FeatureStore(pixels, training_data.pictures.lengths))
 
 
-def count_cells(material: TrainingData) -> Cells:
+def count_cells(training_data: TrainingData) -> Cells:
     """Count what the boxes say, before present wins where they disagree."""
-    present, absent = (_told(material, there) for there in (True, False))
+    present, absent = (_told(training_data, there) for there in (True, False))
     return Cells(present.size, int(present.sum()), int(absent.sum()), int((present & absent).sum()))
 
 
-def _told(material: TrainingData, there: bool) -> np.ndarray:
-    cuts, classes = material.cuts, material.dataset.classes
+def _told(training_data: TrainingData, there: bool) -> np.ndarray:
+    cuts, classes = training_data.cuts, training_data.dataset.classes
     found = np.zeros((len(cuts), len(classes)), dtype=bool)
-    for image, grid in enumerate(material.grids):
+    for image, grid in enumerate(training_data.grids):
         boxes: list[Annotation] = [
-            said for said in material.boxes[material.owner[image]] if said.present == there
+            said
+            for said in training_data.boxes[training_data.owner[image]]
+            if said.present == there
         ]
         if boxes:
             rows = np.flatnonzero(cuts.image == image)

@@ -47,7 +47,7 @@ class TestSet:
 def read_test_set(
     audio: Sequence[Path], truth: Path, events: Path | None, dataset: Dataset
 ) -> TestSet:
-    """Open the test recordings and their truth. Raises UserMistake for anything amiss."""
+    """Open the test recordings and their truth. Raises UserError for anything amiss."""
     table = read_truth(truth, dataset.classes)
     found = find_recordings(list(audio))
     ids = [recording.id for recording in found.recordings]
@@ -80,7 +80,7 @@ def read_test_set(
 
 
 def read_truth(path: Path, classes: Classes) -> pd.DataFrame:
-    """A table of truth that has just these species. Raises UserMistake where it has not."""
+    """A table of truth that has just these species. Raises UserError where it has not."""
     table = read_frame(path)
     if KEY not in table.columns:
         raise UserError(

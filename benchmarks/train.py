@@ -54,18 +54,18 @@ def run_train_bench(
     folder: RunFolder,
     engine: ComputeConfig,
     count: int,
-    voice: Progress,
+    progress: Progress,
 ) -> TrainBench:
     """Train ``recipe`` on ``count`` made-up recordings with these tables' boxes, and measure."""
     _check(engine, recipe)
     fabric = build_fabric(engine)
     warm_up(engine, fabric.device)
     dataset = synthetic_dataset(present, absent, count, recipe.features.sample_rate, recipe.seed)
-    material = synthetic_material(dataset, recipe, fabric.device)
-    cells = count_cells(material)
-    size = material.pictures.pixels.nbytes / 1e9
-    voice.message(
-        f"{count:,} recordings of {len(material.cuts):,} windows, {size:.2f} GB of pictures on "
+    training_data = synthetic_material(dataset, recipe, fabric.device)
+    cells = count_cells(training_data)
+    size = training_data.pictures.pixels.nbytes / 1e9
+    progress.message(
+        f"{count:,} recordings of {len(training_data.cuts):,} windows, {size:.2f} GB of pictures on "
         f"{fabric.device}; {cells}"
     )
     epochs: list[dict[str, Any]] = []
@@ -77,15 +77,15 @@ def run_train_bench(
     run = Run(
         *(
             recipe,
-            material,
+            training_data,
             assign_folds(dataset, recipe.folds, recipe.split_seed),
             folder,
             fabric,
-            voice,
+            progress,
         ),
         record=epochs.append,
         shells=compiled_models(engine),
-        lanes=ParallelFolds(engine.lanes, fabric.device),
+        parallel_folds=ParallelFolds(engine.parallel_folds, fabric.device),
         clock=clock,
     )
     began = time.perf_counter()
@@ -107,10 +107,10 @@ def _check(engine: ComputeConfig, recipe: Recipe) -> None:
 
 
 def _measure(run: Run) -> Measures:
-    device, half = run.fabric.device, "bfloat16" in str(run.fabric.strategy.precision.precision)
+    device, half = run.fabric.device, "bf16" in str(run.fabric.strategy.precision.precision)
     sections, asking = {}, {}
     train = np.flatnonzero(run.folds != 0)
-    front, classes = run.recipe.features, len(run.material.dataset.classes)
+    front, classes = run.recipe.features, len(run.training_data.dataset.classes)
     plain = SedNet(
         run.recipe.backbone, run.recipe.head, classes, bands=front.n_mels, empty=True
     ).to(device)
@@ -119,7 +119,7 @@ def _measure(run: Run) -> Measures:
     for stage in run.recipe.stages:
         if run.shells:
             net = run.shells[0].take(net)
-        timed = time_stage(net, stage, run.material, train, run.fabric)
+        timed = time_stage(net, stage, run.training_data, train, run.fabric)
         sections[stage.name], asking[stage.name] = timed
     return Measures(sections, asking, flops, measured_peak(device, half), half)
 

@@ -33,7 +33,7 @@ class Variant(FrozenConfig):
     set: tuple[str, ...] = ()  # changes to it, as after --set
     rows: tuple[str, ...] = ()  # stages that are judged, a later cycle as "pseudo-c2"; all
     members: tuple[str, ...] = ()  # of an ensemble: names of other variants
-    by: BlendMethod = "mean"
+    method: BlendMethod = "mean"
     weights: tuple[float, ...] = ()  # of the members, in their order; all alike
     seeds: Literal["each", "all"] = "each"  # "all": one ensemble of the members of all seeds
     rescaled: str = ""  # a variant whose last presences are rescaled to its own prevalences
@@ -51,14 +51,14 @@ class Variant(FrozenConfig):
         if self.weights and len(self.weights) != len(self.members):
             raise ValueError("weights are of the members, one each")
         usable = all(0 <= weight < inf for weight in self.weights) and any(self.weights)
-        if self.weights and (self.by in FITTED or not usable):
+        if self.weights and (self.method in FITTED or not usable):
             raise ValueError(
                 f"weights, finite, not negative, go with by other than {list_names(FITTED)}"
             )
         return self
 
     def recipe(self, seed: int) -> Recipe:
-        """The variant's recipe; UserMistake for an unknown one or a wrong setting."""
+        """The variant's recipe; UserError for an unknown one or a wrong setting."""
         return read_recipe(self.base, self.changes(seed))
 
     def changes(self, seed: int) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ def places_of(recipe: Recipe) -> tuple[str, ...]:
 def read_variants(name: str) -> tuple[Variant, ...]:
     """The variants of a table, each checked down to its settings.
 
-    Raises UserMistake that names the first variant that is wrong.
+    Raises UserError that names the first variant that is wrong.
     """
     told = read_ablation(name)
     listed = told.table.get("variants")

@@ -43,7 +43,7 @@ def open_embed(name: str, dataset: Dataset) -> Embed:
 
     A known file is asked for its embedding wherever it lies, any other for its first output; a
     window is as long as BirdNET's, 3 s at 48 kHz. What it knows by itself stands last.
-    Raises UserMistake where there is no such file, or it cannot be run.
+    Raises UserError where there is no such file, or it cannot be run.
     """
     file = Path(name).name
     known = KNOWN.get(name) or next((one for one in KNOWN.values() if one.file == file), None)

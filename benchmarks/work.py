@@ -58,8 +58,8 @@ class Plan:
 class Work:
     """One bench at work: where things lie, and how many runs were there already."""
 
-    def __init__(self, plan: Plan, verbs: Commands, out: Path, voice: Progress) -> None:
-        self.plan, self.verbs, self.out, self.voice = plan, verbs, out, voice
+    def __init__(self, plan: Plan, verbs: Commands, out: Path, progress: Progress) -> None:
+        self.plan, self.verbs, self.out, self.progress = plan, verbs, out, progress
         self.digest = dataset_digest(plan.dataset)
         self.found = self.trained = 0
 
@@ -70,7 +70,7 @@ class Work:
     def train(self, variant: Variant, seed: int) -> bool:
         """Train what is not trained; False where nothing was left to do.
 
-        Raises UserMistake where the folder holds a run of other settings or other data.
+        Raises UserError where the folder holds a run of other settings or other data.
         """
         home = self.home(variant.name, seed)
         recipe = resolve_recipe(variant.recipe(seed), self.plan.dataset)
@@ -92,7 +92,7 @@ class Work:
         rows = []
         for place in variant.places():
             stage, found = home / "stages" / place, home / "test" / place
-            self.voice.message(f"{variant.name}: stage {place} on the test recordings")
+            self.progress.message(f"{variant.name}: stage {place} on the test recordings")
             figures = examine(stage / "model", found, self.plan.exam, self.verbs, oof[place])
             seconds = seconds_until(sessions, (stage / "oof_scores.parquet").stat().st_mtime)
             rows.append(_row(variant, place, seed, asdict(figures), seconds))
@@ -117,9 +117,9 @@ class Work:
         digests = sorted(read_bundle(member).digest for member in members)
         made = read_note(home / "bundle.json").get("provenance", {})
         how = (made.get("by"), tuple(made.get("weights") or ()))
-        same = how == (variant.by, weights) and sorted(made["members"].values()) == digests
+        same = how == (variant.method, weights) and sorted(made["members"].values()) == digests
         if not (same and (home / "report.json").is_file()):
-            self.verbs.blend(members, home, variant.by, weights)
+            self.verbs.blend(members, home, variant.method, weights)
         own = report_from_json(read_note(home / "report.json")["reports"][-1])
         oof = (own.macro_ap.value, own.macro_auc.value)
         figures = examine(home, home / "test", self.plan.exam, self.verbs, oof)

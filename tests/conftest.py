@@ -275,10 +275,10 @@ def plan_run(staged_recipe, staged_material):
     """A function that makes the run of those, at a path."""
     silent = Progress(lambda text: None, lambda what, done, total, loss: None)
 
-    def plan(path, voice=silent):
+    def plan(path, progress=silent):
         folds = assign_folds(staged_material.dataset, 2, staged_recipe.seed)
         fabric = Fabric(accelerator="cpu", devices=1)
-        return Run(staged_recipe, staged_material, folds, RunFolder(path), fabric, voice)
+        return Run(staged_recipe, staged_material, folds, RunFolder(path), fabric, progress)
 
     return plan
 
@@ -292,8 +292,8 @@ def said():
 @pytest.fixture(scope="session")
 def done(tmp_path_factory, plan_run, said):
     """That run, undisturbed from its beginning to its end."""
-    voice = Progress(said.append, lambda *progress: None)
-    run = plan_run(tmp_path_factory.mktemp("stages") / "first", voice)
+    progress = Progress(said.append, lambda *progress: None)
+    run = plan_run(tmp_path_factory.mktemp("stages") / "first", progress)
     run_stages(run)
     return run
 

@@ -227,7 +227,7 @@ def test_a_run_says_what_its_network_knows_and_predicts_without_the_labels(
             *("windows.frames=40", "folds=2", "paste.copies=0"),
             *(f"stages.{name}.epochs=2" for name in ("unknown_as_absent", "pseudo")),
         ),
-        voice=Progress(said.append, lambda *told: None),
+        progress=Progress(said.append, lambda *told: None),
     )
     others = ", ".join(name for name in species if name != species[1])
     words = f"a.onnx knows 1 of these {len(species)} species by itself, not {others}."

@@ -78,7 +78,7 @@ def test_resume_goes_on_after_a_kill_and_ends_with_the_same_weights(run, scapes,
 
     data, out = ap.open_data(scapes), tmp_path / "first"
     with pytest.raises(Killed):
-        ap.train(data, recipe=str(recipe), out=out, voice=Progress(lambda text: None, tick))
+        ap.train(data, recipe=str(recipe), out=out, progress=Progress(lambda text: None, tick))
     with pytest.raises(UserError, match="--resume"):
         ap.train(data, recipe=str(recipe), out=out)
     again = ap.train(data, recipe=str(recipe), out=out, resume=True)
@@ -174,22 +174,22 @@ def test_a_run_says_how_often_it_believes_each_species_is_there(run, scapes, tmp
 
 def test_an_ensemble_of_two_runs_listens(run, scapes, recipe, tmp_path):
     other = ap.train(ap.open_data(scapes), str(recipe), tmp_path / "second", changes=("seed=2",))
-    for by in ("mean", "extremized", "rank", "auc", "fit"):
-        blended = ap.ensemble([run.path, other.path], tmp_path / by, by=by)
-        assert [one.source for one in blended.reports] == ["first", "second", by]
-        heard = ap.predict(tmp_path / by, scapes / "test")
+    for method in ("mean", "extremized", "rank", "auc", "fit"):
+        blended = ap.ensemble([run.path, other.path], tmp_path / method, method=method)
+        assert [one.source for one in blended.reports] == ["first", "second", method]
+        heard = ap.predict(tmp_path / method, scapes / "test")
         assert heard.shape[1] == 8
         assert np.isfinite(heard.to_numpy()).all()
-        oof = pd.read_csv(tmp_path / by / "oof_blended.csv").set_index("recording_id")
+        oof = pd.read_csv(tmp_path / method / "oof_blended.csv").set_index("recording_id")
         assert set(oof.index) == set(pd.read_csv(run.path / "folds.csv")["recording"])
-        share = pd.read_csv(tmp_path / by / "prevalence.csv").set_index("species")["prevalence"]
+        share = pd.read_csv(tmp_path / method / "prevalence.csv").set_index("species")["prevalence"]
         own = [
             pd.read_csv(one / "prevalence.csv").set_index("species")["prevalence"]
             for one in (run.path, other.path)
         ]
         odds = (own[0] / (1 - own[0]) * own[1] / (1 - own[1])) ** 0.5  # the geometric mean
         np.testing.assert_allclose(share, (odds / (1 + odds))[share.index], atol=1e-5)
-        if by == "mean":
+        if method == "mean":
             members = [read_scores(one / "oof_scores.parquet") for one in (run.path, other.path)]
             highest = [{one.recording: one.value.max(axis=0) for one in own} for own in members]
             wanted = [np.mean([own[name] for own in highest], axis=0) for name in oof.index]
@@ -221,7 +221,7 @@ def test_a_table_of_scores_can_be_a_member(run, scapes, tmp_path):
     table = pd.DataFrame(rng.random((len(folds), 7)), columns=[f"s{i}" for i in range(7)])
     table.insert(0, "recording_id", folds["recording"])
     table.to_csv(tmp_path / "theirs.csv", index=False)
-    blended = ap.ensemble([run.path, tmp_path / "theirs.csv"], tmp_path / "out", by="auc")
+    blended = ap.ensemble([run.path, tmp_path / "theirs.csv"], tmp_path / "out", method="auc")
     assert not blended.listens
     assert any("does not know s7" in note for note in blended.notes)
     oof = pd.read_csv(tmp_path / "out" / "oof_blended.csv").set_index("recording_id")

@@ -39,12 +39,14 @@ EVERY = np.arange(8)
 
 
 @pytest.fixture(scope="module")
-def material(make_material):
+def training_data(make_material):
     return make_material(RECIPE, DURATIONS, BOXES)
 
 
-def draw(material, stage, train=EVERY, taught=None, seed=0):
-    return epoch_batches(stage, material, np.array(train), taught, np.random.default_rng(seed))
+def draw(training_data, stage, train=EVERY, pseudo_labels=None, seed=0):
+    return epoch_batches(
+        stage, training_data, np.array(train), pseudo_labels, np.random.default_rng(seed)
+    )
 
 
 def keys(batches):
@@ -53,118 +55,127 @@ def keys(batches):
     ]
 
 
-def test_recordings_come_whole_and_each_once(material):
+def test_recordings_come_whole_and_each_once(training_data):
     train = [0, 1, 4, 7]
-    batches = draw(material, Stage(name="s", batch_size=2), train)
+    batches = draw(training_data, Stage(name="s", batch_size=2), train)
     assert len(batches) == 2
-    rows = material.windows_of(np.array(train))
-    wanted = [(int(material.cuts.image[r]), int(material.cuts.first[r])) for r in rows]
+    rows = training_data.windows_of(np.array(train))
+    wanted = [(int(training_data.cuts.image[r]), int(training_data.cuts.first[r])) for r in rows]
     assert sorted(keys(batches)) == sorted(wanted)
     for batch in batches:
-        assert len(set(material.owner[batch.cuts.image])) == 2
+        assert len(set(training_data.owner[batch.cuts.image])) == 2
 
 
-def test_targets_are_those_of_the_windows(material):
+def test_targets_are_those_of_the_windows(training_data):
     place = {
         key: row
         for row, key in enumerate(
-            zip(material.cuts.image.tolist(), material.cuts.first.tolist(), strict=True)
+            zip(training_data.cuts.image.tolist(), training_data.cuts.first.tolist(), strict=True)
         )
     }
-    taught = Targets(
-        np.random.default_rng(0).random(material.heard.value.shape),
-        np.random.default_rng(1).random(material.heard.value.shape),
+    pseudo_labels = Targets(
+        np.random.default_rng(0).random(training_data.labels.value.shape),
+        np.random.default_rng(1).random(training_data.labels.value.shape),
     )
     for sample in ("recordings", "known"):
-        batches = draw(material, Stage(name="s", batch_size=3, sample=sample), taught=taught)
+        batches = draw(
+            training_data, Stage(name="s", batch_size=3, sample=sample), pseudo_labels=pseudo_labels
+        )
         for batch in batches:
             rows = [place[key] for key in keys([batch])]
-            for found, wanted in ((batch.heard, material.heard), (batch.taught, taught)):
+            for found, wanted in (
+                (batch.labels, training_data.labels),
+                (batch.pseudo_labels, pseudo_labels),
+            ):
                 np.testing.assert_array_equal(found.value, wanted.value[rows])
                 np.testing.assert_array_equal(found.weight, wanted.weight[rows])
 
 
-def test_known_shows_the_windows_that_somebody_knows_and_no_other(material):
+def test_known_shows_the_windows_that_somebody_knows_and_no_other(training_data):
     stage = Stage(name="s", batch_size=4, sample="known")
-    found = keys(draw(material, stage))
-    known = material.heard.weight.any(axis=1)
-    wanted = list(zip(material.cuts.image[known], material.cuts.first[known], strict=True))
+    found = keys(draw(training_data, stage))
+    known = training_data.labels.weight.any(axis=1)
+    wanted = list(
+        zip(training_data.cuts.image[known], training_data.cuts.first[known], strict=True)
+    )
     assert sorted(found) == sorted(wanted)
-    assert 7 not in material.owner[[image for image, _ in found]]
+    assert 7 not in training_data.owner[[image for image, _ in found]]
     # a teacher's word makes a window known, in the training recordings only
-    weight = np.zeros_like(material.heard.weight)
-    row = int(material.windows_of(np.array([7]))[2])
+    weight = np.zeros_like(training_data.labels.weight)
+    row = int(training_data.windows_of(np.array([7]))[2])
     weight[row, 1] = 1
-    taught = Targets(weight.copy(), weight)
-    key = (int(material.cuts.image[row]), int(material.cuts.first[row]))
-    assert key in keys(draw(material, stage, taught=taught))
-    assert key not in keys(draw(material, stage, range(7), taught))
+    pseudo_labels = Targets(weight.copy(), weight)
+    key = (int(training_data.cuts.image[row]), int(training_data.cuts.first[row]))
+    assert key in keys(draw(training_data, stage, pseudo_labels=pseudo_labels))
+    assert key not in keys(draw(training_data, stage, range(7), pseudo_labels))
 
 
-def test_no_batch_of_one_is_left_over(material):
-    assert [len(b.cuts) for b in draw(material, Stage(name="s", sample="crops", batch_size=3))] == [
+def test_no_batch_of_one_is_left_over(training_data):
+    assert [
+        len(b.cuts) for b in draw(training_data, Stage(name="s", sample="crops", batch_size=3))
+    ] == [
         3,
         4,
     ]
-    assert [len(b.cuts) for b in draw(material, Stage(name="s", sample="crops", batch_size=7))] == [
-        7
-    ]
-    one = draw(material, Stage(name="s", sample="crops", batch_size=7), [0])
+    assert [
+        len(b.cuts) for b in draw(training_data, Stage(name="s", sample="crops", batch_size=7))
+    ] == [7]
+    one = draw(training_data, Stage(name="s", sample="crops", batch_size=7), [0])
     assert [len(b.cuts) for b in one] == [1]
 
 
-def test_nothing_known_gives_no_batch(material):
+def test_nothing_known_gives_no_batch(training_data):
     for sample in ("crops", "known"):
-        assert draw(material, Stage(name="s", sample=sample), [7]) == []
+        assert draw(training_data, Stage(name="s", sample=sample), [7]) == []
 
 
-def test_crops_are_one_a_recording_with_presents_and_some_without(material):
+def test_crops_are_one_a_recording_with_presents_and_some_without(training_data):
     stage = Stage(name="s", sample="crops", batch_size=64, absent_crops=3)
     drawn = set()
     for seed in range(40):
-        (batch,) = draw(material, stage, seed=seed)
-        owners = material.owner[batch.cuts.image].tolist()
+        (batch,) = draw(training_data, stage, seed=seed)
+        owners = training_data.owner[batch.cuts.image].tolist()
         assert len(owners) == len(set(owners)) == 5
         assert {0, 1} <= set(owners)
         drawn |= set(owners)
     assert drawn == {0, 1, 2, 3, 4, 5, 6}  # anew each epoch; 7 has no box
-    assert len(draw(material, Stage(name="s", sample="crops", absent_crops=0))[0].cuts) == 2
-    assert {0} == set(material.owner[draw(material, stage, [0, 7])[0].cuts.image])
+    assert len(draw(training_data, Stage(name="s", sample="crops", absent_crops=0))[0].cuts) == 2
+    assert {0} == set(training_data.owner[draw(training_data, stage, [0, 7])[0].cuts.image])
 
 
-def test_a_crop_lies_around_a_present_box_moved_by_one_of_the_shifts(material):
+def test_a_crop_lies_around_a_present_box_moved_by_one_of_the_shifts(training_data):
     shifts = (3, 11)
     stage = Stage(name="s", sample="crops", batch_size=64, crop_shifts=shifts)
     middles = {0: (120, 310), 1: (125,)}  # frames in the image; r1's box lies in [8, 10)
     seen = set()
     for seed in range(60):
-        (batch,) = draw(material, stage, seed=seed)
+        (batch,) = draw(training_data, stage, seed=seed)
         for image, first in keys([batch]):
-            owner = int(material.owner[image])
+            owner = int(training_data.owner[image])
             if owner in middles:
                 moved = {first + 32 - middle for middle in middles[owner]}
                 (shift,) = moved & {-11, -3, 3, 11}
                 seen.add((owner, shift, min(middles[owner], key=lambda m: abs(first + 32 - m))))
             if owner == 1:
-                assert material.grids[image].start == 8.0
+                assert training_data.grids[image].start == 8.0
     assert len(seen) == 3 * 4
 
 
-def test_a_crop_stays_inside_its_image(material):
+def test_a_crop_stays_inside_its_image(training_data):
     stage = Stage(name="s", sample="crops", batch_size=64, crop_shifts=(500,))
     for seed in range(10):
-        for image, first in keys(draw(material, stage, seed=seed)):
-            assert 0 <= first <= max(0, material.pictures.lengths[image] - 64)
+        for image, first in keys(draw(training_data, stage, seed=seed)):
+            assert 0 <= first <= max(0, training_data.pictures.lengths[image] - 64)
 
 
-def test_a_crops_labels_are_what_the_boxes_say_of_its_frames(material):
+def test_a_crops_labels_are_what_the_boxes_say_of_its_frames(training_data):
     stage = Stage(name="s", sample="crops", batch_size=64)
     for seed in range(20):
-        (batch,) = draw(material, stage, seed=seed)
+        (batch,) = draw(training_data, stage, seed=seed)
         for row, (image, first) in enumerate(keys([batch])):
-            grid = material.grids[image]
+            grid = training_data.grids[image]
             value, weight = np.zeros(3), np.zeros(3)
-            boxes = material.boxes[material.owner[image]]
+            boxes = training_data.boxes[training_data.owner[image]]
             for box in sorted(boxes, key=lambda b: b.present):
                 start, stop = (
                     int((t - grid.start) / grid.hop + 1e-9) for t in (box.start, box.stop)
@@ -173,23 +184,25 @@ def test_a_crops_labels_are_what_the_boxes_say_of_its_frames(material):
                 if set(range(start, stop)) & set(shown):
                     column = "abc".index(box.label)
                     value[column], weight[column] = box.present, 1
-            np.testing.assert_array_equal(batch.heard.value[row], value)
-            np.testing.assert_array_equal(batch.heard.weight[row], weight)
-        assert batch.taught is None
+            np.testing.assert_array_equal(batch.labels.value[row], value)
+            np.testing.assert_array_equal(batch.labels.weight[row], weight)
+        assert batch.pseudo_labels is None
 
 
 def test_a_box_beyond_the_end_of_its_recording_is_no_trap(make_material):
-    material = make_material(RECIPE, [4.0, 9.0], [said("r0", 50.0, 51.0), said("r1", 8.9, 12.0)])
-    (batch,) = draw(
-        material, Stage(name="s", sample="crops", batch_size=8, crop_shifts=(3,)), [0, 1]
+    training_data = make_material(
+        RECIPE, [4.0, 9.0], [said("r0", 50.0, 51.0), said("r1", 8.9, 12.0)]
     )
-    assert sorted(material.owner[batch.cuts.image].tolist()) == [0, 1]
+    (batch,) = draw(
+        training_data, Stage(name="s", sample="crops", batch_size=8, crop_shifts=(3,)), [0, 1]
+    )
+    assert sorted(training_data.owner[batch.cuts.image].tolist()) == [0, 1]
     for row, image in enumerate(batch.cuts.image):
-        assert batch.heard.weight[row].sum() == (material.owner[image] == 1)
+        assert batch.labels.weight[row].sum() == (training_data.owner[image] == 1)
 
 
 @pytest.mark.parametrize("sample", ["crops", "recordings", "known"])
-def test_an_epoch_is_a_function_of_its_generator(material, sample):
+def test_an_epoch_is_a_function_of_its_generator(training_data, sample):
     stage = Stage(name="s", sample=sample, batch_size=2)
-    assert keys(draw(material, stage, seed=5)) == keys(draw(material, stage, seed=5))
-    assert keys(draw(material, stage, seed=5)) != keys(draw(material, stage, seed=6))
+    assert keys(draw(training_data, stage, seed=5)) == keys(draw(training_data, stage, seed=5))
+    assert keys(draw(training_data, stage, seed=5)) != keys(draw(training_data, stage, seed=6))

@@ -50,9 +50,9 @@ def test_the_real_tables_give_the_recipes_counts_of_cells():
         [TABLES / "train_tp.csv"], [TABLES / "train_fp.csv"], 4727, 32_000, seed=1
     )
     assert (len(data.recordings), len(data.classes)) == (4727, 24)
-    material = synthetic_material(data, recipe, torch.device("cpu"))
-    assert material.pictures.pixels.shape == (4727 * 3751, 1)
-    cells = count_cells(material)
+    training_data = synthetic_material(data, recipe, torch.device("cpu"))
+    assert training_data.pictures.pixels.shape == (4727 * 3751, 1)
+    cells = count_cells(training_data)
     assert (cells.all, cells.present, cells.absent, cells.both) == (907_584, 1655, 10_829, 2)
     assert "1,655 present, 10,829 absent, 2 of them both" in str(cells)
 

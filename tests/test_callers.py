@@ -103,8 +103,8 @@ def test_partials_above_nyquist_are_left_out_rather_than_folded_down():
 def test_training_and_test_individuals_differ_and_a_seed_brings_them_back():
     def first_calls(side, seed):
         voices = demo_species(16_000, side, seed)
-        assert [voice.name for voice in voices] == NAMES
-        return [sing(np.random.default_rng(9)) for voice in voices for sing in voice.singers]
+        assert [progress.name for progress in voices] == NAMES
+        return [sing(np.random.default_rng(9)) for progress in voices for sing in progress.singers]
 
     train, test = first_calls("train", 1), first_calls("test", 1)
     assert all(len(a) != len(b) or not np.allclose(a, b, atol=0.05) for a in train for b in test)

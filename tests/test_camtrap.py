@@ -56,11 +56,11 @@ def entry(path, *spans, began=None, site=None, species="Strix aluco", **more):
     return JournalEntry(path, (1, 1), seconds=60.0, began=began, site=site, events=events, **more)
 
 
-def write(tmp_path, *entries, places=PLACES, size=2):
+def write(tmp_path, *entries, deployments=PLACES, size=2):
     """The package of these entries, in parts of some."""
     listed = [(ListedFile(one.path.stem, one.path), one) for one in entries]
     parts = [listed[i : i + size] for i in range(0, len(listed), size)]
-    survey = DeploymentInfo(Deployments(places), common_root([tmp_path]))
+    survey = DeploymentInfo(Deployments(deployments), common_root([tmp_path]))
     packed = write_package(lambda: iter(parts), tmp_path / "out", survey)
     return packed, tmp_path / "out" / NAME
 
@@ -276,7 +276,7 @@ def test_predict_writes_the_same_package_however_often_it_was_stopped(
     run, archive, sites, tmp_path, monkeypatch
 ):
     both, out, whole = ("csv", NAME), tmp_path / "out", tmp_path / "whole"
-    found = predict_to(run.model, [archive], whole, formats=both, places=sites)
+    found = predict_to(run.model, [archive], whole, formats=both, deployments=sites)
     assert errors_of(whole / NAME) == []
     assert [Path(file).stem for file in found.unplaced["file"]] == ["clip"]
     packed = json.loads((whole / "run.json").read_text())[NAME]
@@ -292,10 +292,10 @@ def test_predict_writes_the_same_package_however_often_it_was_stopped(
 
     monkeypatch.setattr(tables, "write_package", stop)
     with pytest.raises(KeyboardInterrupt):
-        predict_to(run.model, [archive], out, formats=both, places=sites)
+        predict_to(run.model, [archive], out, formats=both, deployments=sites)
     monkeypatch.undo()
     for _ in range(2):
-        predict_to(run.model, [archive], out, formats=both, places=sites, resume=True)
+        predict_to(run.model, [archive], out, formats=both, deployments=sites, resume=True)
         for name in (*(f"{NAME}/{file}" for file in FILES), "unplaced.csv"):
             assert (out / name).read_bytes() == (whole / name).read_bytes()
     assert predict_to(run.model, [archive], out, resume=True).unplaced.empty
@@ -308,10 +308,10 @@ def test_predict_says_what_the_package_lacks(run, archive, sites, tmp_path):
     assert not out.exists()
     sites.write_text("site,latitude,longitude\nS1,18.3,-65.8\nS2,18.4,-65.9\n")
     with pytest.raises(UserError, match="all lack no site or no time zone"):
-        predict_to(run.model, [archive], out, formats=("csv", NAME), places=sites)
+        predict_to(run.model, [archive], out, formats=("csv", NAME), deployments=sites)
     assert json.loads((out / "run.json").read_text())["counts"]["recordings"] == 4
     sites.write_text("site,latitude,longitude,timezone\nS1,18.3,-65.8,-4\n")
-    found = predict_to(run.model, [archive], out, formats=(NAME,), places=sites, resume=True)
+    found = predict_to(run.model, [archive], out, formats=(NAME,), deployments=sites, resume=True)
     assert found.counts.recordings == 4
     assert len(found.unplaced) == 2
 
@@ -320,7 +320,7 @@ def test_the_command_says_how_many_are_left_out_and_ends_with_1(
     run, archive, sites, tmp_path, monkeypatch, capsys
 ):
     words = ["predict", run.model, archive, "-o", tmp_path / "out", "--format", NAME]
-    words = ["antpitta", *words, "--places", sites]
+    words = ["antpitta", *words, "--deployments", sites]
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])
     with pytest.raises(SystemExit) as end:
         main()

@@ -134,7 +134,7 @@ def test_predict_ends_with_1_where_a_file_was_left_out(antpitta, run, scapes, tm
 def test_ensemble_prints_members_and_blend(antpitta, run, scapes, tmp_path):
     shutil.copytree(run.path, tmp_path / "copy")
     code, out, _ = antpitta(
-        "ensemble", run.path, tmp_path / "copy", "-o", tmp_path / "both", "--by", "auc"
+        "ensemble", run.path, tmp_path / "copy", "-o", tmp_path / "both", "--method", "auc"
     )
     assert code == 0
     assert "copy" in out
@@ -145,7 +145,7 @@ def test_members_are_weighed_by_hand(antpitta, run, tmp_path):
     shutil.copytree(run.path, tmp_path / "copy")
     code, _, _ = antpitta(
         *("ensemble", run.path, tmp_path / "copy", "-o", tmp_path / "both"),
-        *("--by", "extremized", "--weight", "1", "--weight", "2"),
+        *("--method", "extremized", "--weight", "1", "--weight", "2"),
     )
     assert code == 0
     assert "weight 2" in (tmp_path / "both" / "MODEL_CARD.md").read_text()

@@ -115,6 +115,6 @@ def test_real_clips_become_voices_in_the_band_that_the_species_is_known_for():
     if not FROGS.is_dir():
         pytest.skip("no real clips beside the project")
     peepers = {"spring-peeper": read_clips(FROGS, 16_000)[0]["spring-peeper"]}
-    voice = species_sources(peepers, 16_000, np.random.default_rng(1))["train"][0]
-    assert 2000 < voice.low < 2800 < voice.high < 3700  # the peep lies near 3 kHz
-    assert 0.3 < voice.duration < 2
+    progress = species_sources(peepers, 16_000, np.random.default_rng(1))["train"][0]
+    assert 2000 < progress.low < 2800 < progress.high < 3700  # the peep lies near 3 kHz
+    assert 0.3 < progress.duration < 2

@@ -81,7 +81,7 @@ def test_a_node_that_dies_half_way_costs_nothing_but_what_it_had_in_hand(
         found = predict_to(
             *(run.model, [archive], tmp_path / "out"),
             formats=BOTH,
-            engine="ray",
+            executor="ray",
             address=nodes.address,
             tick=tick,
         )
@@ -102,7 +102,7 @@ def test_a_file_that_kills_its_reader_is_quarantined_alone(
 ):
     worker(monkeypatch, "Poisoned")
     found = predict_to(
-        run.model, [archive], tmp_path / "out", engine="ray", address=nodes.address, workers=2
+        run.model, [archive], tmp_path / "out", executor="ray", address=nodes.address, workers=2
     )
     named = found.quarantine.set_index("file")["reason"]
     assert len(named) == 3
@@ -214,7 +214,7 @@ def test_a_run_begun_on_one_machine_goes_on_on_many(
 
     heard = archive_cluster._heard
     monkeypatch.setattr(archive_cluster, "_heard", noting)
-    predict_to(run.model, ["archive"], "out", formats=BOTH, engine="ray", resume=True,
+    predict_to(run.model, ["archive"], "out", formats=BOTH, executor="ray", resume=True,
                address=nodes.address)  # fmt: skip
     assert sorted(asked) == [last.name, "text.wav"]
     predict_to(run.model, ["archive"], "local", formats=BOTH)
@@ -230,7 +230,12 @@ def test_workers_fetch_from_s3_what_the_driver_lists_there(
     s3.mkdir("meadow")
     s3.put(str(archive), "meadow/2025", recursive=True)
     predict_to(
-        run.model, ["s3://meadow/2025"], tmp_path, formats=BOTH, engine="ray", address=nodes.address
+        run.model,
+        ["s3://meadow/2025"],
+        tmp_path,
+        formats=BOTH,
+        executor="ray",
+        address=nodes.address,
     )
     assert not differing(tmp_path, whole, here=archive, there="s3://meadow/2025")
 
@@ -238,7 +243,7 @@ def test_workers_fetch_from_s3_what_the_driver_lists_there(
 def test_a_finished_archive_starts_no_cluster(run, archive, tmp_path, monkeypatch):
     predict_to(run.model, [archive], tmp_path)
     monkeypatch.setattr(archive_cluster, "connected", None)
-    predict_to(run.model, [archive], tmp_path, engine="ray", resume=True)
+    predict_to(run.model, [archive], tmp_path, executor="ray", resume=True)
 
 
 def test_a_parcel_is_the_same_model(run, tmp_path):
@@ -252,7 +257,7 @@ def test_a_parcel_is_the_same_model(run, tmp_path):
     ("asked", "said"),
     [
         ({"engine": "spark"}, "choose from local, ray"),
-        ({"address": "auto"}, "add --engine ray"),
+        ({"address": "auto"}, "add --executor ray"),
         ({"engine": "ray", "workers": 0}, "give 1 or more"),
     ],
 )
@@ -264,7 +269,7 @@ def test_what_cannot_be_asked_for_is_the_users_mistake(run, archive, tmp_path, a
 def test_without_ray_the_remedy_is_named(run, archive, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'antpitta\[ray\]'"):
-        predict_to(run.model, [archive], tmp_path, engine="ray")
+        predict_to(run.model, [archive], tmp_path, executor="ray")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:1", "auto"])
@@ -278,7 +283,7 @@ def test_a_cluster_that_is_not_there_is_one_line_at_once(
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", fails)
     with pytest.raises(UserError, match="no Ray cluster can be reached") as said:
-        predict_to(run.model, [archive], tmp_path, engine="ray", address=address)
+        predict_to(run.model, [archive], tmp_path, executor="ray", address=address)
     assert "\n" not in str(said.value)
 
 

@@ -123,11 +123,11 @@ def test_copies_are_learnt_from_by_whoever_learns_from_the_host():
     )  # fmt: skip
     copies = plan_overlays(DATA, FOLDS, ALWAYS, 1)
     drawn = [np.ones((101, 128), dtype=np.uint8)] * (4 + len(copies))
-    material = build_training_data(DATA, recipe, drawn, torch.device("cpu"), copies)
-    assert material.with_copies(np.array([1])).tolist() == [1, 4]
-    assert material.with_copies(np.array([2, 3])).tolist() == [2, 3]
-    windows = material.windows_of(np.array([4]))
-    assert not material.heard_windows[windows].any()
-    assert material.heard_windows.sum() == 4 * 6
-    frog = material.heard.value[windows, 0] * material.heard.weight[windows, 0]
+    training_data = build_training_data(DATA, recipe, drawn, torch.device("cpu"), copies)
+    assert training_data.with_copies(np.array([1])).tolist() == [1, 4]
+    assert training_data.with_copies(np.array([2, 3])).tolist() == [2, 3]
+    windows = training_data.windows_of(np.array([4]))
+    assert not training_data.heard_windows[windows].any()
+    assert training_data.heard_windows.sum() == 4 * 6
+    frog = training_data.labels.value[windows, 0] * training_data.labels.weight[windows, 0]
     assert frog.tolist() == [0, 0, 1, 1, 0, 0]  # windows of two seconds; the calls last to 6.5

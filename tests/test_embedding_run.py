@@ -34,7 +34,7 @@ def padded(seen, frames):
     return torch.nn.functional.pad(seen, (0, 0, 0, frames))
 
 
-def taught(head, width=5, classes=2):
+def pseudo_labels(head, width=5, classes=2):
     net = SedNet(NET, head, classes, bands=width)
     with torch.no_grad():
         for part in (net.classify.weight, net.attend.weight, net.classify.bias):
@@ -47,7 +47,7 @@ def taught(head, width=5, classes=2):
 )
 def test_padding_changes_nothing_in_training_or_after(more):
     head = HEAD.model_copy(update=more)
-    plain, longer = taught(head), taught(head)
+    plain, longer = pseudo_labels(head), pseudo_labels(head)
     seen = vectors()
     for training in (True, True, False):
         plain.train(training)
@@ -62,14 +62,14 @@ def test_padding_changes_nothing_in_training_or_after(more):
 
 
 def test_vectors_are_levelled_whatever_their_scale():
-    net = taught(NET)
+    net = pseudo_labels(NET)
     small = vectors().float() / 4
     torch.testing.assert_close(net(small).clipwise, net(small * 100).clipwise, rtol=1e-3, atol=1e-3)
 
 
 def test_windows_without_sound_or_with_one_frame_of_it_give_finite_logits():
     for frames in (0, 1):
-        net = taught(NET).train()
+        net = pseudo_labels(NET).train()
         seen = vectors(windows=1)
         seen[:, frames:] = 0
         found = net(seen)
@@ -111,11 +111,11 @@ def embedded(tmp_path_factory, scapes, network):
 def test_a_run_on_embeddings_learns_and_its_bundle_listens(embedded, scapes):
     assert np.isfinite(ap.evaluate(embedded).lwlrap)
     # A dozen recordings teach nothing about others; of its own, half of the folds know the boxes.
-    heard = ap.predict(embedded.model, scapes / "train")
+    labels = ap.predict(embedded.model, scapes / "train")
     boxes = ap.open_data(scapes).dataset.annotations
     means = {True: [], False: []}
     for box in boxes:
-        mine = heard.loc[str(next((scapes / "train").glob(f"{box.recording}.*")))]
+        mine = labels.loc[str(next((scapes / "train").glob(f"{box.recording}.*")))]
         start, stop = (mine.index.get_level_values(i) for i in (0, 1))
         inside = (start < box.stop) & (stop > box.start)
         means[box.present].append(mine.loc[inside, box.label].mean())
@@ -173,8 +173,8 @@ def test_prediction_sees_what_training_saw(embedded, scapes):
     net = choir.listeners[0].engine.nets[0]
     with torch.inference_mode():
         wanted = net(torch.from_numpy(found)[None]).framewise.sigmoid()[0]
-    heard = choir.listeners[0].engine.hear(found)[0]
-    np.testing.assert_allclose(heard, wanted, atol=1e-6)
+    labels = choir.listeners[0].engine.hear(found)[0]
+    np.testing.assert_allclose(labels, wanted, atol=1e-6)
 
 
 def test_prediction_refuses_another_network_and_finds_one_that_moved(
@@ -197,7 +197,7 @@ def test_prediction_refuses_another_network_and_finds_one_that_moved(
 def test_an_ensemble_with_a_spectrogram_run_listens_on_the_finer_grid(
     embedded, run, scapes, tmp_path
 ):
-    blended = ap.ensemble([embedded.path, run.path], tmp_path / "both", by="mean")
+    blended = ap.ensemble([embedded.path, run.path], tmp_path / "both", method="mean")
     assert blended.listens
     both = ap.predict(tmp_path / "both", scapes / "test")
     parts = [ap.predict(one.model, scapes / "test") for one in (embedded, run)]

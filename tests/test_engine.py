@@ -44,17 +44,19 @@ def net(staged_recipe):
     ).eval()  # eval: batch norm sees no neighbours
 
 
-def lesson(material):
+def lesson(training_data):
     rng = np.random.default_rng(0)
-    weight = ((material.heard.weight == 0) & (rng.random(material.heard.weight.shape) < 0.3)) * 1.0
+    weight = (
+        (training_data.labels.weight == 0) & (rng.random(training_data.labels.weight.shape) < 0.3)
+    ) * 1.0
     return Targets(rng.random(weight.shape).astype(np.float32), weight.astype(np.float32))
 
 
-def gradients(net, batch, material, stage, place):
+def gradients(net, batch, training_data, stage, place):
     twin = deepcopy(net)
     rng, device = np.random.default_rng(7), torch.device("cpu")
     loss = batch_loss(
-        twin, prepare_batch(batch, material, stage, rng, device, place=place), stage, None
+        twin, prepare_batch(batch, training_data, stage, rng, device, place=place), stage, None
     )
     loss.backward()
     return loss.detach(), [p.grad for p in twin.parameters() if p.grad is not None]
@@ -258,9 +260,9 @@ def test_an_engine_that_is_not_there_is_a_mistake(engine, says):
 
 def test_a_cpu_computes_in_single_precision_unless_asked(monkeypatch):
     fabric = build_fabric(ComputeConfig(device="cpu"))
-    assert fabric.strategy.precision.precision == "float32"
+    assert fabric.strategy.precision.precision == "32-true"
     fabric = build_fabric(ComputeConfig(device="cpu", precision="bfloat16"))
-    assert fabric.strategy.precision.precision == "bfloat16"
+    assert fabric.strategy.precision.precision == "bf16-mixed"
 
 
 class Elsewhere(Fabric):
@@ -274,24 +276,24 @@ class Elsewhere(Fabric):
 
 
 def test_what_a_process_says_is_heard_and_its_mistake_comes_out_as_such():
-    heard = []
-    voice = Progress(heard.append, lambda what, done, total, loss: heard.append((what, done)))
+    labels = []
+    progress = Progress(labels.append, lambda what, done, total, loss: labels.append((what, done)))
 
-    def work(fabric, voice, fail):
-        voice.say("begun")
-        voice.tick("one", 1, 2, 0.5)
+    def work(fabric, progress, fail):
+        progress.say("begun")
+        progress.tick("one", 1, 2, 0.5)
         if fail:
             raise UserError("E_TODO", "a table is missing", "give it")
         return 5
 
     engine = ComputeConfig(device="cpu", devices=2)
     fabric = Elsewhere(accelerator="cpu", devices=1)
-    assert run_on_devices(engine, fabric, voice, work, False) == 5
-    assert heard == ["begun", ("one", 1)]
+    assert run_on_devices(engine, fabric, progress, work, False) == 5
+    assert labels == ["begun", ("one", 1)]
     with pytest.raises(UserError, match="a table is missing; give it"):
-        run_on_devices(engine, fabric, voice, work, True)
+        run_on_devices(engine, fabric, progress, work, True)
 
-    def breaks(fabric, voice):
+    def breaks(fabric, progress):
         raise RuntimeError("a bug")
 
     with pytest.raises(ProcessRaisedException, match="a bug"):

@@ -96,7 +96,7 @@ def test_a_sharp_blend_is_nearer_the_truth_than_a_mean_of_calibrated_members():
 
     members = [member(f"m{i}", calibrated(part)) for i, part in enumerate(parts)]
     mean, sharp = (
-        ((blend_members(members, by) - truth) ** 2).mean() for by in ("mean", "extremized")
+        ((blend_members(members, method) - truth) ** 2).mean() for method in ("mean", "extremized")
     )
     assert sharp < mean - 0.01
 
@@ -257,8 +257,8 @@ def test_a_species_with_few_cells_keeps_to_the_common_weights():
 def test_cells_of_one_kind_fit_nothing_and_members_weigh_the_same():
     members, whole, classes = world(rows=20)
     nothing = judged(np.zeros_like(whole.truth))
-    for by in ("fit", "auc"):
-        np.testing.assert_allclose(fit_blend(members, nothing, by, classes).weights, 1 / 3)
+    for method in ("fit", "auc"):
+        np.testing.assert_allclose(fit_blend(members, nothing, method, classes).weights, 1 / 3)
 
 
 def test_useless_members_weigh_the_same():
@@ -275,8 +275,8 @@ def test_unknown_cells_have_no_say():
     scrambled = [
         member(one.name, np.where(known, one.scores, rng(6).random(known.shape))) for one in members
     ]
-    for by in ("rank", "auc", "fit"):
-        one, other = (fit_blend(m, part, by, classes).to_json() for m in (members, scrambled))
+    for method in ("rank", "auc", "fit"):
+        one, other = (fit_blend(m, part, method, classes).to_json() for m in (members, scrambled))
         assert one == other
 
 
@@ -285,8 +285,8 @@ def test_a_species_that_an_outside_member_lacks_weighs_nothing_there():
     scores = members[1].scores.copy()
     scores[:, 2] = NAN
     members[1] = member("outside", scores)
-    for by in ("mean", "extremized", "rank", "auc", "fit"):
-        fitted = fit_blend(members, whole, by, classes)
+    for method in ("mean", "extremized", "rank", "auc", "fit"):
+        fitted = fit_blend(members, whole, method, classes)
         assert fitted.weights[1, 2] == 0
         assert fitted.weights[:, 2].sum() == pytest.approx(1)
         assert fitted.missing() == {"outside": ("s2",)}
@@ -297,9 +297,9 @@ def test_a_species_that_an_outside_member_lacks_weighs_nothing_there():
 
 
 @pytest.mark.parametrize("by", ["mean", "extremized", "rank", "auc", "fit"])
-def test_a_blend_survives_strict_json_and_scores_one_recording_alike(by):
+def test_a_blend_survives_strict_json_and_scores_one_recording_alike(method):
     members, whole, classes = world(rows=80)
-    fitted = fit_blend(members, whole, by, classes)
+    fitted = fit_blend(members, whole, method, classes)
     again = Blend.from_json(json.loads(json.dumps(fitted.to_json(), allow_nan=False)))
     everything = fitted.apply(members)
     assert ((everything >= 0) & (everything <= 1)).all()
@@ -322,8 +322,8 @@ def test_a_species_lost_later_goes_to_those_who_have_it():
 def test_no_rows_are_no_scores():
     members, whole, classes = world(rows=30)
     nothing = np.zeros(30, dtype=bool)
-    for by in ("mean", "extremized", "rank", "auc", "fit"):
-        fitted = fit_blend(members, whole, by, classes)
+    for method in ("mean", "extremized", "rank", "auc", "fit"):
+        fitted = fit_blend(members, whole, method, classes)
         assert fitted.apply([m.take(nothing) for m in members]).shape == (0, 4)
 
 
@@ -369,36 +369,38 @@ def auc_of(cells, classes):
 
 
 @pytest.mark.parametrize("by", ["auc", "fit"])
-def test_random_members_look_good_in_sample_and_like_chance_nested(by):
+def test_random_members_look_good_in_sample_and_like_chance_nested(method):
     flattered, honest = [], []
     for seed in range(5):  # one world's chance alone strays by 0.06
         members, whole, classes = world(rows=60, classes=3, skills=[0.0] * 12, seed=seed, share=0.5)
         folds = {name: i % 3 for i, name in enumerate(whole.recordings)}
         in_sample = judged_cell_scores(
-            whole, fit_blend(members, whole, by, classes).apply(members), classes
+            whole, fit_blend(members, whole, method, classes).apply(members), classes
         )
         flattered.append(auc_of(in_sample, classes))
-        honest.append(auc_of(nested_cells(members, whole, folds, by, classes), classes))
+        honest.append(auc_of(nested_cells(members, whole, folds, method, classes), classes))
     assert np.mean(flattered) > np.mean(honest) + 0.07
     assert abs(np.mean(honest) - 0.5) < 0.05
 
 
 @pytest.mark.parametrize("by", ["auc", "fit"])
-def test_who_has_memorised_one_fold_does_not_shine_in_it(by):
+def test_who_has_memorised_one_fold_does_not_shine_in_it(method):
     members, whole, classes = world(rows=200, skills=(1.0, 0.0), seed=4)
     folds = {name: i % 4 for i, name in enumerate(whole.recordings)}
     third = np.array([folds[name] == 3 for name in whole.recordings])
     cheat = members[1].scores.copy()
     cheat[third] = np.where(whole.truth[third], 0.99, 0.01)
     members[1] = member("cheat", cheat)
-    nested = nested_cells(members, whole, folds, by, classes)
+    nested = nested_cells(members, whole, folds, method, classes)
     of_third = nested[nested["recording"].map(folds) == 3]
-    honest = fit_blend([m.take(~third) for m in members], judged(whole.truth[~third]), by, classes)
+    honest = fit_blend(
+        [m.take(~third) for m in members], judged(whole.truth[~third]), method, classes
+    )
     np.testing.assert_allclose(
         of_third["score"].to_numpy().reshape(-1, 4),
         honest.apply([m.take(third) for m in members]),
     )
-    flattered = fit_blend(members, whole, by, classes).weights[1].mean()
+    flattered = fit_blend(members, whole, method, classes).weights[1].mean()
     assert honest.weights[1].mean() < flattered - 0.1
 
 
@@ -406,8 +408,8 @@ def test_a_nested_fit_of_real_skill_beats_its_best_member():
     members, whole, classes = world(rows=400, skills=(1.2, 1.0, 0.0))
     folds = {name: i % 5 for i, name in enumerate(whole.recordings)}
     best = auc_of(nested_cells(members[:1], whole, folds, "mean", classes), classes)
-    for by in ("auc", "fit"):
-        assert auc_of(nested_cells(members, whole, folds, by, classes), classes) > best + 0.02
+    for method in ("auc", "fit"):
+        assert auc_of(nested_cells(members, whole, folds, method, classes), classes) > best + 0.02
 
 
 def test_nested_cells_are_the_judged_cells():

@@ -55,7 +55,7 @@ class Memory:
 
 
 @pytest.fixture(scope="module")
-def material(make_material):
+def training_data(make_material):
     return make_material(RECIPE, [2.0] * 7, BOXES)
 
 
@@ -90,16 +90,16 @@ def everything_on(**more):
     )
 
 
-def taught(material):
-    unlabelled = material.heard.weight == 0
+def pseudo_labels(training_data):
+    unlabelled = training_data.labels.weight == 0
     weight = (unlabelled & (np.random.default_rng(0).random(unlabelled.shape) < 0.3)) * 1.0
     return Targets(weight.astype(np.float32), weight.astype(np.float32))
 
 
-def train(net, stage, material, fabric, keeper=None, seed=(1, 2, 3), said=None):
-    task = TrainTask(stage, np.arange(7), taught(material), seed)
+def train(net, stage, training_data, fabric, keeper=None, seed=(1, 2, 3), said=None):
+    task = TrainTask(stage, np.arange(7), pseudo_labels(training_data), seed)
     net = deepcopy(net)
-    fit(net, task, material, fabric, keeper or Memory(), ([] if said is None else said).append)
+    fit(net, task, training_data, fabric, keeper or Memory(), ([] if said is None else said).append)
     return net
 
 
@@ -110,11 +110,11 @@ def equal(one, two):
 
 @pytest.mark.parametrize("sample", ["recordings", "known", "crops"])
 def test_a_run_killed_after_any_epoch_ends_with_equal_weights(
-    material, fabric, first_net, tmp_path, sample
+    training_data, fabric, first_net, tmp_path, sample
 ):
     stage = everything_on(sample=sample)
     keeper = Memory()
-    whole = train(first_net, stage, material, fabric, keeper)
+    whole = train(first_net, stage, training_data, fabric, keeper)
     assert [epoch for epoch, _ in keeper.saved] == [1, 2, 3]
     assert not equal(whole, first_net)
     for epoch, state in keeper.saved:
@@ -123,16 +123,16 @@ def test_a_run_killed_after_any_epoch_ends_with_equal_weights(
         file.save(epoch, state)
         other = SedNet(RECIPE.backbone, RECIPE.head, 3)
         other.body = torch.nn.Sequential(other.body, torch.nn.Dropout(0.3))
-        resumed = train(other, stage, material, fabric, file)
+        resumed = train(other, stage, training_data, fabric, file)
         assert equal(resumed, whole), f"killed after epoch {epoch}"
         assert file.load()[0] == 3
 
 
 def test_a_run_killed_in_the_middle_of_an_epoch_begins_it_again(
-    material, fabric, first_net, monkeypatch
+    training_data, fabric, first_net, monkeypatch
 ):
     stage = everything_on()
-    whole = train(first_net, stage, material, fabric)
+    whole = train(first_net, stage, training_data, fabric)
     keeper, calls, lay_out = Memory(), [], room.lay_out
 
     def fails_in_the_second_epoch(*given):
@@ -143,24 +143,24 @@ def test_a_run_killed_in_the_middle_of_an_epoch_begins_it_again(
 
     monkeypatch.setattr(room, "lay_out", fails_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
-        train(first_net, stage, material, fabric, keeper)
+        train(first_net, stage, training_data, fabric, keeper)
     assert [epoch for epoch, _ in keeper.saved] == [1]
     monkeypatch.undo()
-    assert equal(train(first_net, stage, material, fabric, keeper), whole)
+    assert equal(train(first_net, stage, training_data, fabric, keeper), whole)
 
 
-def test_another_seed_gives_other_weights(material, fabric, first_net):
+def test_another_seed_gives_other_weights(training_data, fabric, first_net):
     stage = everything_on(epochs=1)
-    one = train(first_net, stage, material, fabric)
-    assert equal(one, train(first_net, stage, material, fabric))
-    assert not equal(one, train(first_net, stage, material, fabric, seed=(1, 2, 4)))
+    one = train(first_net, stage, training_data, fabric)
+    assert equal(one, train(first_net, stage, training_data, fabric))
+    assert not equal(one, train(first_net, stage, training_data, fabric, seed=(1, 2, 4)))
 
 
-def test_training_does_not_touch_recordings_it_was_not_given(material, fabric, first_net):
+def test_training_does_not_touch_recordings_it_was_not_given(training_data, fabric, first_net):
     stage = everything_on(epochs=1)
     found = []
     for shade in (0, 255):
-        changed = deepcopy(material)
+        changed = deepcopy(training_data)
         offset = int(changed.pictures.offsets[6])
         changed.pictures.pixels[offset:] = shade
         net = deepcopy(first_net)
@@ -169,9 +169,9 @@ def test_training_does_not_touch_recordings_it_was_not_given(material, fabric, f
     assert equal(*found)
 
 
-def test_each_epoch_says_what_it_did(material, fabric, first_net):
+def test_each_epoch_says_what_it_did(training_data, fabric, first_net):
     said = []
-    train(first_net, everything_on(), material, fabric, said=said)
+    train(first_net, everything_on(), training_data, fabric, said=said)
     assert [p.epoch for p in said] == [1, 2, 3]
     assert all(p.windows == 7 * 4 for p in said)  # 201 frames: windows at 0, 48, 96 and 144
     assert all(np.isfinite(p.loss) for p in said)
@@ -202,18 +202,18 @@ def test_the_rate_equals_pytorchs_cosine_stepped_by_batch():
         schedule.step()
 
 
-def test_a_class_weighs_the_greatest_count_by_its_own(material):
+def test_a_class_weighs_the_greatest_count_by_its_own(training_data):
     task = TrainTask(everything_on(), np.array([0, 1, 2, 3, 4]), None, (1,))
     # presents among r0 to r4: "a" by r0 twice, r1, r2; "b" by r4; "c" by r2
-    np.testing.assert_allclose(class_weights(material, task), [1, 4, 4])
+    np.testing.assert_allclose(class_weights(training_data, task), [1, 4, 4])
 
 
-def test_a_class_without_presents_weighs_as_the_commonest_does(material):
+def test_a_class_without_presents_weighs_as_the_commonest_does(training_data):
     # among r1, r4 and r6: "a" by r1 and r6, "b" by r4, "c" by nobody
     task = TrainTask(everything_on(), np.array([1, 4, 6]), None, (1,))
-    np.testing.assert_allclose(class_weights(material, task), [1, 2, 1])
+    np.testing.assert_allclose(class_weights(training_data, task), [1, 2, 1])
     nobody = TrainTask(everything_on(), np.array([3]), None, (1,))
-    np.testing.assert_allclose(class_weights(material, nobody), [1, 1, 1])
+    np.testing.assert_allclose(class_weights(training_data, nobody), [1, 1, 1])
 
 
 @pytest.mark.parametrize("sample", ["known", "crops"])
@@ -227,7 +227,7 @@ def test_a_stage_without_anything_to_learn_from_says_so(make_material, fabric, f
 
 @pytest.mark.parametrize(("accumulate", "steps"), [(3, 1), (2, 2), (1, 3)])
 def test_accumulated_batches_step_as_one_along_their_mean_gradient(
-    material, fabric, first_net, accumulate, steps
+    training_data, fabric, first_net, accumulate, steps
 ):
     # batches of 2, 2 and 3 recordings, at a rate that leaves the weights as they are
     stage = everything_on(epochs=1, accumulate=accumulate, rate=1e-12)
@@ -238,19 +238,19 @@ def test_accumulated_batches_step_as_one_along_their_mean_gradient(
         taken.append([p.grad.clone() for group in groups for p in group["params"]])
 
     handle = register_optimizer_step_pre_hook(watch)
-    train(first_net, stage, material, fabric)
+    train(first_net, stage, training_data, fabric)
     handle.remove()
     assert len(taken) == steps
 
     twin = deepcopy(first_net).train()
-    task = TrainTask(stage, np.arange(7), taught(material), (1, 2, 3))
+    task = TrainTask(stage, np.arange(7), pseudo_labels(training_data), (1, 2, 3))
     rng = np.random.default_rng([1, 2, 3, 0])
     torch.manual_seed(int(rng.integers(2**31)))
-    batches = epoch_batches(stage, material, task.train, task.taught, rng)
-    weights = class_weights(material, task)
+    batches = epoch_batches(stage, training_data, task.train, task.pseudo_labels, rng)
+    weights = class_weights(training_data, task)
     gradients = []
     for batch in batches:
-        ready = room.lay_out(batch, material, stage, rng, fabric.device)
+        ready = room.lay_out(batch, training_data, stage, rng, fabric.device)
         loss = batch_loss(twin, ready, stage, weights)
         gradients.append(torch.autograd.grad(loss, list(twin.parameters())))
     for step, found in enumerate(taken):
@@ -259,37 +259,41 @@ def test_accumulated_batches_step_as_one_along_their_mean_gradient(
             torch.testing.assert_close(one, sum(parts) / len(group), atol=1e-5, rtol=1e-3)
 
 
-def test_a_loss_that_explodes_stops_the_run(material, fabric, first_net):
+def test_a_loss_that_explodes_stops_the_run(training_data, fabric, first_net):
     broken = deepcopy(first_net)
     with torch.no_grad():
         broken.classify.weight.fill_(float("nan"))
     keeper = Memory()
     with pytest.raises(FloatingPointError, match="stage one: the loss became nan"):
-        train(broken, everything_on(), material, fabric, keeper)
+        train(broken, everything_on(), training_data, fabric, keeper)
     assert keeper.saved == []
 
 
-def test_it_learns(material, fabric, first_net):
+def test_it_learns(training_data, fabric, first_net):
     said = []
     stage = Stage(name="one", batch_size=4, epochs=12, lr=3e-3, sample="known")
     net = deepcopy(first_net)
     task = TrainTask(stage, np.arange(7), None, (1,))
-    fit(net, task, material, fabric, Memory(), said.append)
+    fit(net, task, training_data, fabric, Memory(), said.append)
     assert said[-1].loss < 0.5 * said[0].loss
 
 
-def test_half_precision_learns_from_mixed_windows_too(material, first_net):
-    half = Fabric(accelerator="cpu", devices=1, precision="bfloat16")
+def test_half_precision_learns_from_mixed_windows_too(training_data, first_net):
+    half = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
     said = []
-    net = train(first_net, everything_on(), material, half, said=said)
+    net = train(first_net, everything_on(), training_data, half, said=said)
     full = []
-    train(first_net, everything_on(), material, Fabric(accelerator="cpu", devices=1), said=full)
+    train(
+        first_net, everything_on(), training_data, Fabric(accelerator="cpu", devices=1), said=full
+    )
     assert {value.dtype for value in net.parameters()} == {torch.float32}
     assert said[0].loss == pytest.approx(full[0].loss, rel=0.05)
     assert said[0].loss != full[0].loss
 
 
-def test_a_compiled_network_runs_a_rest_as_it_was_written(material, fabric, first_net, monkeypatch):
+def test_a_compiled_network_runs_a_rest_as_it_was_written(
+    training_data, fabric, first_net, monkeypatch
+):
     sizes, stances = [], []
     monkeypatch.setattr(
         torch.compiler, "set_stance", lambda stance: (stances.append(stance), nullcontext())[1]
@@ -302,6 +306,6 @@ def test_a_compiled_network_runs_a_rest_as_it_was_written(material, fabric, firs
 
     monkeypatch.setattr(room, "lay_out", watched)
     task = TrainTask(everything_on(epochs=1), np.arange(7), None, (1,), compiled=True)
-    fit(deepcopy(first_net), task, material, fabric, Memory(), [].append)
+    fit(deepcopy(first_net), task, training_data, fabric, Memory(), [].append)
     assert sizes == [8, 8, 12]
     assert stances == ["force_eager"]

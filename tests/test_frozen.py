@@ -100,21 +100,21 @@ def test_a_box_is_judged_by_its_own_steps_and_a_pseudo_label_by_the_highest():
 
 
 def test_every_box_is_a_row_and_taught_windows_come_after(staged_material):
-    material = staged_material
-    rows = np.arange(len(material.cuts))
-    shape = material.heard.value.shape
+    training_data = staged_material
+    rows = np.arange(len(training_data.cuts))
+    shape = training_data.labels.value.shape
     weight = np.zeros(shape, dtype=np.float32)
     weight[0, 1] = 1
-    taught = Targets(np.full(shape, 0.3, dtype=np.float32), weight)
-    batch = box_batch(material, rows, taught)
+    pseudo_labels = Targets(np.full(shape, 0.3, dtype=np.float32), weight)
+    batch = box_batch(training_data, rows, pseudo_labels)
     boxes = batch.focus[batch.focus[:, 2] > 0]
-    assert len(boxes) + 1 == len(batch.focus) == len(batch.heard.value)
-    assert batch.heard.weight.sum() == len(boxes)  # one class a box
-    assert batch.taught.weight.sum() == 1
-    assert batch.taught.value[-1, 1] == pytest.approx(0.3)
-    assert not batch.heard.weight[-1].any()
+    assert len(boxes) + 1 == len(batch.focus) == len(batch.labels.value)
+    assert batch.labels.weight.sum() == len(boxes)  # one class a box
+    assert batch.pseudo_labels.weight.sum() == 1
+    assert batch.pseudo_labels.value[-1, 1] == pytest.approx(0.3)
+    assert not batch.labels.weight[-1].any()
     assert (boxes[:, 1] < boxes[:, 2]).all()
-    assert (boxes[:, 2] <= material.cuts.frames).all()
+    assert (boxes[:, 2] <= training_data.cuts.frames).all()
 
 
 def test_mixing_and_boxes_do_not_go_together():
@@ -161,9 +161,9 @@ def test_a_frozen_run_resumes_to_the_same_weights(frozen_run, scapes, recipe, tm
     from antpitta.api import Progress
 
     data, out = ap.open_data(scapes), tmp_path / "run"
-    voice = Progress(lambda text: None, tick)
+    progress = Progress(lambda text: None, tick)
     with pytest.raises(Killed):
-        ap.train(data, str(recipe), out, changes=CHANGES, voice=voice)
+        ap.train(data, str(recipe), out, changes=CHANGES, progress=progress)
     ap.train(data, str(recipe), out, changes=CHANGES, resume=True)
     for path in sorted(frozen_run.path.glob("stages/*/fold*.safetensors")):
         ours = load_tensors(out / path.relative_to(frozen_run.path))[0]

@@ -87,7 +87,7 @@ def test_each_thread_computes_alone_whatever_their_number(run, sounds, monkeypat
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        ap.predict(run.model, sounds[0], scan="sliding", workers=workers)
+        ap.predict(run.model, sounds[0], inference="sliding", workers=workers)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -126,12 +126,12 @@ def test_one_thread_more_reads_where_networks_compute_aside(run, monkeypatch):
 
     monkeypatch.setattr(listening, "cores", lambda: 2)
     bundle = read_bundle(run.model)
-    for precision, scan, workers, threads in (
+    for precision, inference, workers, threads in (
         *(("float32", "full", 2, 3), ("float32", "full", 3, 4)),
         ("float32", "full", 1, 1),  # who asks for one core gets no more
         ("float32", "sliding", 2, 2),  # PyTorch computes in the thread that asks
     ):
-        choir = Predictor(bundle, InferenceConfig(scan, precision, workers))
+        choir = Predictor(bundle, InferenceConfig(inference, precision, workers))
         assert listening.threads_for(choir) == threads
 
 
@@ -152,8 +152,8 @@ def test_a_long_file_is_heard_as_its_minutes_away_from_the_cuts(run, sounds, tmp
     for i, wave in enumerate(minute):
         sf.write(tmp_path / f"m{i}.wav", wave, rate, subtype="FLOAT")
     sf.write(tmp_path / "long.wav", np.concatenate(minute), rate, subtype="FLOAT")
-    for scan in ("full", "sliding"):
-        found = ap.predict(run.model, tmp_path, scan=scan)
+    for inference in ("full", "sliding"):
+        found = ap.predict(run.model, tmp_path, inference=inference)
         long = found.xs(str(tmp_path / "long.wav"), level="file").reset_index()
         for i in range(len(minute)):
             own = found.xs(str(tmp_path / f"m{i}.wav"), level="file").reset_index()
@@ -168,7 +168,7 @@ def test_a_long_file_is_heard_as_its_minutes_away_from_the_cuts(run, sounds, tmp
 
 def test_what_a_model_cannot_do_is_said_with_the_remedy(run, bare, sounds, tmp_path):
     with pytest.raises(UserError, match="exact mode and computes in float32"):
-        predict_to(run.model, sounds, tmp_path / "a", scan="sliding", precision="int8")
+        predict_to(run.model, sounds, tmp_path / "a", inference="sliding", precision="int8")
     with pytest.raises(UserError, match="without networks for OpenVINO; train it again"):
         predict_to(bare, sounds, tmp_path / "b", precision="int8")
     bundle = read_bundle(run.model)
@@ -189,8 +189,8 @@ def test_a_run_goes_on_with_the_arithmetic_it_began_with(run, sounds, tmp_path, 
     assert json.loads((tmp_path / "run.json").read_text())["arithmetic"] == before
     predict_to(run.model, sounds, tmp_path)  # begun anew, it chooses anew
     assert json.loads((tmp_path / "run.json").read_text())["arithmetic"] == f"whole, {other}"
-    with pytest.raises(UserError, match="another --scan or --precision"):
-        predict_to(run.model, sounds, tmp_path, resume=True, scan="sliding")
+    with pytest.raises(UserError, match="another --inference or --precision"):
+        predict_to(run.model, sounds, tmp_path, resume=True, inference="sliding")
 
 
 def test_auto_is_float_of_one_kind_or_the_other(run, bare):
@@ -202,9 +202,9 @@ def test_auto_is_float_of_one_kind_or_the_other(run, bare):
 def test_windows_are_exact_where_bfloat16_is_faster(run, sounds, monkeypatch):
     monkeypatch.setattr("antpitta.predict.predictor.faster_float", lambda: "bfloat16")
     assert resolve_precision("auto", "full", read_bundle(run.model)) == "bfloat16"
-    exact = ap.predict(run.model, sounds[0], scan="sliding")
+    exact = ap.predict(run.model, sounds[0], inference="sliding")
     pd.testing.assert_frame_equal(
-        exact, ap.predict(run.model, sounds[0], scan="sliding", precision="float32")
+        exact, ap.predict(run.model, sounds[0], inference="sliding", precision="float32")
     )
 
 

@@ -37,7 +37,7 @@ def test_every_job_is_done_once_and_told_in_order(count):
 
 
 def test_a_mistake_in_one_lane_ends_the_others_and_is_the_one_that_is_told():
-    lanes, ended, begun = ParallelFolds(2), [], threading.Event()
+    parallel_folds, ended, begun = ParallelFolds(2), [], threading.Event()
 
     def work(job, lane):
         if job == 1:
@@ -46,20 +46,20 @@ def test_a_mistake_in_one_lane_ends_the_others_and_is_the_one_that_is_told():
         begun.set()
         while True:
             try:
-                lanes.check()
+                parallel_folds.check()
             except Exception:
                 ended.append(job)
                 raise
             time.sleep(0.001)
 
     with pytest.raises(UserError, match="this one"):
-        lanes.each(range(4), work)
+        parallel_folds.each(range(4), work)
     assert ended == [0]  # and the last two never began
 
 
 def test_folds_in_two_lanes_leave_the_same_files(done, plan_run, tmp_path):
     wanted, home = done.folder.path, tmp_path / done.folder.path.name
-    run = replace(plan_run(home), lanes=ParallelFolds(2))
+    run = replace(plan_run(home), parallel_folds=ParallelFolds(2))
     run_stages(run)
     kept = sorted(path.relative_to(wanted) for path in wanted.glob("stages/*/*"))
     assert len(kept) > 8
@@ -81,17 +81,17 @@ def test_a_network_that_drops_units_is_refused(plan_run, tmp_path, staged_recipe
     assert not uses_dropout(net)
     net.body = torch.nn.Sequential(net.body, torch.nn.Dropout(0.3))
     assert uses_dropout(net)
-    run = replace(plan_run(tmp_path / "drops"), lanes=ParallelFolds(2))
+    run = replace(plan_run(tmp_path / "drops"), parallel_folds=ParallelFolds(2))
     run.mould.net = net
-    with pytest.raises(UserError, match=r"drops units at random.*leave --lanes out"):
+    with pytest.raises(UserError, match=r"drops units at random.*leave --parallel-folds out"):
         run_stages(run)
 
 
 def test_lanes_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="lanes 0"):
-        build_fabric(ComputeConfig(lanes=0))
+        build_fabric(ComputeConfig(parallel_folds=0))
     with pytest.raises(UserError, match="several lanes go with one device"):
-        build_fabric(ComputeConfig(lanes=2, devices=2))
+        build_fabric(ComputeConfig(parallel_folds=2, devices=2))
 
 
 @pytest.mark.parametrize("wrong", [{"lanes": 0}, {"devices": 0}, {"precision": "8"}])

@@ -47,7 +47,7 @@ def listening(nets, windows=RECIPE.windows):
     return ModelPredictor(build_feature_extractor(RECIPE), TorchBackend(nets, 201, windows))
 
 
-def heard(listener, recording, read):
+def labels(listener, recording, read):
     cuts = RECIPE.feature_config.segments(recording.duration)
     return listener.gather(predict_segments([listener], recording, cuts, read)[0], cuts)
 
@@ -104,14 +104,14 @@ def test_material_knows_each_image_and_its_windows(recordings):
     pen = build_feature_extractor(RECIPE)
     drawn = [pen.whole(one, read) for one in recordings]
     dataset = Dataset(recordings, (), SPECIES)
-    material = build_training_data(dataset, RECIPE, drawn, torch.device("cpu"))
-    assert material.owner.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 5]
-    assert [grid.start for grid in material.grids] == [0, 0, 2, 4, 0, 0, 0, 0, 2]
-    assert material.images_of(np.array([1, 5])).tolist() == [1, 2, 3, 7, 8]
+    training_data = build_training_data(dataset, RECIPE, drawn, torch.device("cpu"))
+    assert training_data.owner.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 5]
+    assert [grid.start for grid in training_data.grids] == [0, 0, 2, 4, 0, 0, 0, 0, 2]
+    assert training_data.images_of(np.array([1, 5])).tolist() == [1, 2, 3, 7, 8]
     for i in range(len(recordings)):
-        rows = material.windows_of(np.array([i]))
-        assert set(material.owner[material.cuts.image[rows]]) == {i}
-    assert not material.heard.weight.any()
+        rows = training_data.windows_of(np.array([i]))
+        assert set(training_data.owner[training_data.cuts.image[rows]]) == {i}
+    assert not training_data.labels.weight.any()
     with pytest.raises(ValueError, match="frames were drawn"):
         build_training_data(dataset, RECIPE, drawn[:-1], torch.device("cpu"))
 
@@ -119,16 +119,16 @@ def test_material_knows_each_image_and_its_windows(recordings):
 def test_listening_equals_scanning_the_training_pictures(recordings, nets, listener):
     pen = build_feature_extractor(RECIPE)
     drawn = [pen.whole(one, read) for one in recordings]
-    material = build_training_data(
+    training_data = build_training_data(
         Dataset(recordings, (), SPECIES), RECIPE, drawn, torch.device("cpu")
     )
     unit = unit_of(32, 64, 32)
     for i, recording in enumerate(recordings):
-        images = material.images_of(np.array([i]))
-        parts = [scan(net, material.pictures, images, 64, 32, 8) for net in nets]
+        images = training_data.images_of(np.array([i]))
+        parts = [scan(net, training_data.pictures, images, 64, 32, 8) for net in nets]
         means = [np.mean(pair, axis=0) for pair in zip(*parts, strict=True)]
-        value, grid = stitch_segments(means, [material.grids[j] for j in images], unit)
-        found = heard(listener, recording, read)
+        value, grid = stitch_segments(means, [training_data.grids[j] for j in images], unit)
+        found = labels(listener, recording, read)
         assert found.grid == grid
         np.testing.assert_allclose(found.value, value, atol=1e-5)
         presence = np.mean([np.concatenate(part).max(axis=0) for part in parts], axis=0)
@@ -137,14 +137,14 @@ def test_listening_equals_scanning_the_training_pictures(recordings, nets, liste
 
 
 def test_presence_is_the_mean_over_folds_of_each_ones_best(recordings, nets, listener):
-    one, two = (heard(listening([net]), recordings[0], read) for net in nets)
-    both = heard(listener, recordings[0], read)
+    one, two = (labels(listening([net]), recordings[0], read) for net in nets)
+    both = labels(listener, recordings[0], read)
     np.testing.assert_allclose(both.presence, (one.presence + two.presence) / 2, atol=1e-6)
     np.testing.assert_allclose(both.value, (one.value + two.value) / 2, atol=1e-6)
     np.testing.assert_allclose(one.presence, one.value.max(axis=0), atol=1e-6)
 
 
 def test_a_broken_recording_is_listened_to_as_far_as_it_goes(recordings, listener):
-    found = heard(listener, recordings[1], breaks_off)
-    assert found.grid == heard(listener, recordings[1], read).grid
+    found = labels(listener, recordings[1], breaks_off)
+    assert found.grid == labels(listener, recordings[1], read).grid
     assert np.isfinite(found.value).all()

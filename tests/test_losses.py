@@ -26,8 +26,10 @@ def cells(value, weight):
     return CellTargets(torch.tensor(value, dtype=torch.float), torch.tensor(weight).float())
 
 
-def found(loss, taught=None, class_weight=None, z=Z, value=VALUE, weight=WEIGHT):
-    return float(masked_loss(torch.tensor(z), cells(value, weight), taught, loss, class_weight))
+def found(loss, pseudo_labels=None, class_weight=None, z=Z, value=VALUE, weight=WEIGHT):
+    return float(
+        masked_loss(torch.tensor(z), cells(value, weight), pseudo_labels, loss, class_weight)
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,9 +67,9 @@ def test_the_soft_weight_is_a_setting():
 
 
 def test_a_soft_value_below_1_is_partly_absent():
-    taught = cells([[0, 0.75], [0, 0], [0, 0]], [[0, 1], [0, 0], [0, 0]])
+    pseudo_labels = cells([[0, 0.75], [0, 0], [0, 0]], [[0, 1], [0, 0], [0, 0]])
     z = [[LN3, LN3], [0.0, -LN3], [LN3, 0.0]]
-    more = found(LossConfig(), taught, z=z) - found(LossConfig(), z=z)
+    more = found(LossConfig(), pseudo_labels, z=z) - found(LossConfig(), z=z)
     assert more == pytest.approx(0.5 * (0.75 * math.log(4 / 3) + 0.25 * math.log(4)))
 
 
@@ -191,16 +193,16 @@ def test_the_mean_over_positives_divides_by_the_mixed_mask():
 def test_a_call_that_mixup_leaves_nothing_of_gives_a_finite_gradient(reduce, share):
     # Seen in the competition's recipe at full size: a batch's one call, mixed to 1.3e-26 of it.
     z = torch.zeros(2, 2, requires_grad=True)
-    heard = cells([[1, 0], [0, 0]], [[1, 0], [0, 0]])
+    labels = cells([[1, 0], [0, 0]], [[1, 0], [0, 0]])
     mix = Mixup(torch.tensor([1, 0]), torch.tensor([share, 1.0]))
-    masked_loss(z, heard.mixed_late(mix), None, LossConfig(reduction=reduce)).backward()
+    masked_loss(z, labels.mixed_late(mix), None, LossConfig(reduction=reduce)).backward()
     assert z.grad.isfinite().all()
     assert z.grad.abs().max() < 1e-6  # of nothing there is nothing to learn
 
 
 def test_a_thousandth_of_a_call_is_a_whole_call_where_it_is_the_only_one():
     z = torch.zeros(2, 1, requires_grad=True)
-    heard = cells([[1], [0]], [[1], [0]])
+    labels = cells([[1], [0]], [[1], [0]])
     mix = Mixup(torch.tensor([1, 0]), torch.tensor([1e-3, 1.0]))
-    masked_loss(z, heard.mixed_late(mix), None, LossConfig(reduction="positives")).backward()
+    masked_loss(z, labels.mixed_late(mix), None, LossConfig(reduction="positives")).backward()
     assert z.grad[:, 0].tolist() == pytest.approx([-0.5, 0.0])

@@ -75,14 +75,14 @@ def test_a_table_without_positions_is_refused(tmp_path):
 
 def test_a_site_is_found_by_its_name_its_folder_or_its_own_position():
     one, two = Deployment("one", 1.0, 1.0), Deployment("two", 2.0, 2.0)
-    places = Deployments({"one": one, "two": two})
-    assert places.find("one", ["two"]) == one
-    assert places.find("S4A1", ["one", "two", "Data"]) == two  # the innermost
-    assert places.find(None, ["two"]) == two
-    assert places.find(None, []) is None
+    deployments = Deployments({"one": one, "two": two})
+    assert deployments.find("one", ["two"]) == one
+    assert deployments.find("S4A1", ["one", "two", "Data"]) == two  # the innermost
+    assert deployments.find(None, ["two"]) == two
+    assert deployments.find(None, []) is None
     assert Deployments({"one": one}).find(None, []) == one
     assert Deployments({"one": one}).find("S4A1", []) is None
-    assert places.find("-3.100 170.250", []) == Deployment(
+    assert deployments.find("-3.100 170.250", []) == Deployment(
         "-3.100 170.250", -3.1, 170.25, None, 100
     )
-    assert places.find("95.000 1.000", []) is None
+    assert deployments.find("95.000 1.000", []) is None

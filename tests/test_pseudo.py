@@ -38,7 +38,7 @@ def said(recording, start, stop, label="a", present=True):
 
 
 @pytest.fixture(scope="module")
-def material(make_material):
+def training_data(make_material):
     boxes = [said("r0", 1.0, 1.5), said("r1", 0.2, 0.6, present=False)]
     return make_material(RECIPE, [4.0, 4.0, 4.0], boxes, species=SPECIES.names)
 
@@ -60,31 +60,35 @@ def member(peaks, floor=0.2, trained_on=frozenset(), source="run/masked/fold0"):
     ]
 
 
-def test_a_model_that_trained_on_the_recording_is_refused(material):
+def test_a_model_that_trained_on_the_recording_is_refused(training_data):
     rows = member({})
     rows[1] = OutOfFoldScores(scores("r1"), frozenset({"r0", "r1"}))
     for members in ({"me": rows}, {"me": member({}), "other": rows}):
         with pytest.raises(ValueError, match=r"r1: run/masked/fold0 trained on it"):
-            make_pseudo_labels(material, members, PseudoLabelConfig(teacher="masked"))
+            make_pseudo_labels(training_data, members, PseudoLabelConfig(teacher="masked"))
 
 
-def test_a_model_that_trained_on_every_other_recording_may_teach(material):
+def test_a_model_that_trained_on_every_other_recording_may_teach(training_data):
     rows = member({0: [(0, 1, 0.9)]}, trained_on={"r0", "r1", "r2"})
     assert (
-        len(make_pseudo_labels(material, {"me": rows}, PseudoLabelConfig(teacher="masked")).table)
+        len(
+            make_pseudo_labels(
+                training_data, {"me": rows}, PseudoLabelConfig(teacher="masked")
+            ).table
+        )
         == 1
     )
 
 
-def test_scores_of_other_classes_are_refused(material):
+def test_scores_of_other_classes_are_refused(training_data):
     rows = member({})
     rows[2] = OutOfFoldScores(scores("r2", classes=Classes(("b", "a"))), frozenset())
     with pytest.raises(ValueError, match="other classes"):
-        window_scores(material, {"me": rows})
+        window_scores(training_data, {"me": rows})
 
 
-def test_a_window_scores_as_high_as_its_highest_row(material):
-    found = window_scores(material, {"me": member({0: [(2, 0, 0.7), (10, 1, 0.8)]})})
+def test_a_window_scores_as_high_as_its_highest_row(training_data):
+    found = window_scores(training_data, {"me": member({0: [(2, 0, 0.7), (10, 1, 0.8)]})})
     assert found.shape == (1, 6, 2)
     wanted = np.full((6, 2), 0.2)
     wanted[0, 0] = 0.7  # row 2 is frames 64 to 96: the first window only
@@ -92,64 +96,70 @@ def test_a_window_scores_as_high_as_its_highest_row(material):
     np.testing.assert_allclose(found[0], wanted, rtol=1e-6)
 
 
-def test_a_row_belongs_to_the_windows_that_hold_its_middle(material):
+def test_a_row_belongs_to_the_windows_that_hold_its_middle(training_data):
     # row 6 is frames 192 to 224: its middle, 208, lies in both windows; row 5's, 176, in one
-    both = window_scores(material, {"me": member({1: [(6, 0, 0.9)]})})[0]
+    both = window_scores(training_data, {"me": member({1: [(6, 0, 0.9)]})})[0]
     np.testing.assert_allclose(both[2:4, 0], [0.9, 0.9])
-    one = window_scores(material, {"me": member({1: [(5, 0, 0.9)]})})[0]
+    one = window_scores(training_data, {"me": member({1: [(5, 0, 0.9)]})})[0]
     np.testing.assert_allclose(one[2:4, 0], [0.9, 0.2])
 
 
-def test_a_soft_positive_begins_at_the_threshold(material):
+def test_a_soft_positive_begins_at_the_threshold(training_data):
     rows = member({2: [(0, 0, 0.5), (0, 1, 0.4999)]})
-    taught = make_pseudo_labels(material, {"me": rows}, PseudoLabelConfig(teacher="masked")).taught
+    pseudo_labels = make_pseudo_labels(
+        training_data, {"me": rows}, PseudoLabelConfig(teacher="masked")
+    ).pseudo_labels
     wanted = np.zeros((6, 2))
     wanted[4, 0] = 1
-    np.testing.assert_array_equal(taught.value, wanted)
-    np.testing.assert_array_equal(taught.weight, wanted)
+    np.testing.assert_array_equal(pseudo_labels.value, wanted)
+    np.testing.assert_array_equal(pseudo_labels.weight, wanted)
 
 
-def test_a_listener_always_wins(material):
+def test_a_listener_always_wins(training_data):
     peaks = {i: [(r, c, 0.99) for r in range(ROWS) for c in range(2)] for i in range(3)}
     lesson = make_pseudo_labels(
-        material, {"me": member(peaks)}, PseudoLabelConfig(teacher="masked")
+        training_data, {"me": member(peaks)}, PseudoLabelConfig(teacher="masked")
     )
     # r0 "a" is present in its first window, r1 "a" absent in its first; all else is unlabelled
     wanted = np.ones((6, 2))
     wanted[0, 0] = wanted[2, 0] = 0
-    np.testing.assert_array_equal(lesson.taught.weight, wanted)
-    assert not (material.heard.weight * lesson.taught.weight).any()
+    np.testing.assert_array_equal(lesson.pseudo_labels.weight, wanted)
+    assert not (training_data.labels.weight * lesson.pseudo_labels.weight).any()
 
 
-def test_hard_negatives_are_kept_apart_and_out_of_the_targets(material):
+def test_hard_negatives_are_kept_apart_and_out_of_the_targets(training_data):
     peaks = {0: [(0, 1, 0.01)], 2: [(0, 0, 0.009)]}
     lesson = make_pseudo_labels(
-        material, {"me": member(peaks, floor=0.001)}, PseudoLabelConfig(teacher="masked")
+        training_data, {"me": member(peaks, floor=0.001)}, PseudoLabelConfig(teacher="masked")
     )
     wanted = np.ones((6, 2), dtype=bool)
     wanted[0] = False  # "a" is labelled, "b" reaches 0.01
     wanted[2, 0] = False  # labelled absent by a listener: no model's doing
     np.testing.assert_array_equal(lesson.hard, wanted)
-    assert not lesson.taught.weight.any()
+    assert not lesson.pseudo_labels.weight.any()
     assert lesson.table.empty
 
 
-def test_members_are_averaged(material):
+def test_members_are_averaged(training_data):
     members = {
         "me": member({2: [(0, 0, 0.9), (0, 1, 0.6)]}, floor=0.05),
         "two": member({2: [(0, 0, 0.5), (0, 1, 0.6)]}, floor=0.05),
         "three": member({2: [(0, 0, 0.05), (0, 1, 0.6)]}, floor=0.05),
     }
-    taught = make_pseudo_labels(material, members, PseudoLabelConfig(teacher="masked")).taught
-    np.testing.assert_array_equal(taught.weight[4], [0, 1])  # means 0.483 and 0.6
+    pseudo_labels = make_pseudo_labels(
+        training_data, members, PseudoLabelConfig(teacher="masked")
+    ).pseudo_labels
+    np.testing.assert_array_equal(pseudo_labels.weight[4], [0, 1])  # means 0.483 and 0.6
 
 
-def test_members_can_vote(material):
+def test_members_can_vote(training_data):
     def votes(*values):
         return {f"m{k}": member({2: [(0, 0, value)]}) for k, value in enumerate(values)}
 
     def passed(pseudo, *values):
-        return bool(make_pseudo_labels(material, votes(*values), pseudo).taught.weight[4, 0])
+        return bool(
+            make_pseudo_labels(training_data, votes(*values), pseudo).pseudo_labels.weight[4, 0]
+        )
 
     three = PseudoLabelConfig(teacher="masked", aggregation="vote", min_votes=3, threshold=0.5)
     assert passed(three, 0.5, 0.5, 0.5, 0.0, 0.0)
@@ -158,47 +168,51 @@ def test_members_can_vote(material):
     assert not passed(three, 0.6, 0.4)
 
 
-def test_soft_values_are_the_teachers_scores(material):
+def test_soft_values_are_the_teachers_scores(training_data):
     rows = {"me": member({2: [(0, 0, 0.9)]}), "two": member({2: [(0, 0, 0.6)]})}
-    taught = make_pseudo_labels(
-        material, rows, PseudoLabelConfig(teacher="masked", targets="soft")
-    ).taught
-    assert taught.value[4, 0] == pytest.approx(0.75)
-    assert taught.weight[4, 0] == 1
-    assert taught.value.sum() == pytest.approx(0.75)
+    pseudo_labels = make_pseudo_labels(
+        training_data, rows, PseudoLabelConfig(teacher="masked", targets="soft")
+    ).pseudo_labels
+    assert pseudo_labels.value[4, 0] == pytest.approx(0.75)
+    assert pseudo_labels.weight[4, 0] == 1
+    assert pseudo_labels.value.sum() == pytest.approx(0.75)
 
 
 def test_rescaled_recordings_are_as_often_held_as_boxes_and_scores_tell(make_material):
     boxes = [said("r0", at, at + 0.3) for at in (0.2, 1.0, 3.0)]
     rows = {"me": member({1: [(0, 0, 0.6), (9, 0, 0.3)], 2: [(9, 0, 0.4)]}, floor=0.05)}
     pseudo = PseudoLabelConfig(teacher="masked", targets="soft", threshold=0.0, rescale=True)
-    material = make_material(RECIPE, [4.0] * 3, boxes, species=SPECIES.names)
+    training_data = make_material(RECIPE, [4.0] * 3, boxes, species=SPECIES.names)
     highest = np.array([[0.05, 0.05], [0.6, 0.05], [0.4, 0.05]])
     share = estimate_prevalence(highest, ["r0", "r1", "r2"], boxes, SPECIES)[0]
-    taught = make_pseudo_labels(material, rows, pseudo).taught.value[:, 0].reshape(3, 2)
+    pseudo_labels = (
+        make_pseudo_labels(training_data, rows, pseudo).pseudo_labels.value[:, 0].reshape(3, 2)
+    )
     assert 1 / 3 < share < 1
-    assert (1 + taught[1].max() + taught[2].max()) / 3 == pytest.approx(share, abs=1e-5)
-    odds = taught[1] / (1 - taught[1])  # both windows by one factor
+    assert (1 + pseudo_labels[1].max() + pseudo_labels[2].max()) / 3 == pytest.approx(
+        share, abs=1e-5
+    )
+    odds = pseudo_labels[1] / (1 - pseudo_labels[1])  # both windows by one factor
     assert odds[0] / odds[1] == pytest.approx((0.6 / 0.4) / (0.3 / 0.7), rel=1e-3)
     copied = replace(  # r2's windows come once more, as a copy's
-        material,
-        cuts=WindowIndex(np.append(material.cuts.image, [3, 3]), np.append(material.cuts.first, [0, 200]),
-                  material.cuts.frames),
-        owner=np.append(material.owner, 3),
-        heard=Targets(np.pad(material.heard.value, ((0, 2), (0, 0))),
-                      np.pad(material.heard.weight, ((0, 2), (0, 0)))),
+        training_data,
+        cuts=WindowIndex(np.append(training_data.cuts.image, [3, 3]), np.append(training_data.cuts.first, [0, 200]),
+                  training_data.cuts.frames),
+        owner=np.append(training_data.owner, 3),
+        labels=Targets(np.pad(training_data.labels.value, ((0, 2), (0, 0))),
+                      np.pad(training_data.labels.weight, ((0, 2), (0, 0)))),
     )  # fmt: skip
-    again = make_pseudo_labels(copied, rows, pseudo).taught.value[:, 0]
-    np.testing.assert_allclose(again[:6], taught.ravel())
+    again = make_pseudo_labels(copied, rows, pseudo).pseudo_labels.value[:, 0]
+    np.testing.assert_allclose(again[:6], pseudo_labels.ravel())
     assert (again[6:] == 0).all()
 
 
-def test_every_label_says_where_when_how_sure_and_who(material):
+def test_every_label_says_where_when_how_sure_and_who(training_data):
     rows = {
         "me": member({1: [(0, 1, 0.9)], 2: [(12, 0, 0.8)]}, source="me/masked/fold1"),
         "two": member({1: [(0, 1, 0.7)], 2: [(12, 0, 0.8)]}, source="two/masked/fold0"),
     }
-    table = make_pseudo_labels(material, rows, PseudoLabelConfig(teacher="masked")).table
+    table = make_pseudo_labels(training_data, rows, PseudoLabelConfig(teacher="masked")).table
     assert list(table.columns)[:5] == ["recording", "start_time", "end_time", "species", "score"]
     one, two = table.to_dict("records")
     assert (one["recording"], one["start_time"], one["species"]) == ("r1", 0.0, "b")

@@ -88,10 +88,10 @@ def test_inputs_outside_a_classes_bands_do_not_reach_it(reduction, bands):
     nn.init.ones_(net.classify.weight)
     nn.init.ones_(net.level.running_var)
     with torch.no_grad():
-        heard = net.head(torch.eye(len(middle))[None]).sharp[0].T  # (classes, inputs)
+        labels = net.head(torch.eye(len(middle))[None]).sharp[0].T  # (classes, inputs)
     for column, (first, end) in enumerate(reach):
         inside = (middle > first) & (middle < end)
-        np.testing.assert_array_equal(heard[column] > 0.5, inside)
+        np.testing.assert_array_equal(labels[column] > 0.5, inside)
         assert inside.any()
 
 

@@ -245,7 +245,7 @@ def recipe():
 
 
 @pytest.fixture(scope="module")
-def material(make_material, recipe):
+def training_data(make_material, recipe):
     boxes = [Annotation(f"r{r}", a, b, f"s{k}", there) for r, k, a, b, there in SAID]
     return make_material(recipe, [60.0] * COUNT, boxes, SPECIES.names)
 
@@ -274,9 +274,9 @@ def mixes(monkeypatch):
     return drawn
 
 
-def pixels_by_hand(material, recording, first):
+def pixels_by_hand(training_data, recording, first):
     """One window, zero-padded at the recording's end."""
-    whole = material.pictures.pixels.numpy()[3751 * recording : 3751 * (recording + 1)]
+    whole = training_data.pictures.pixels.numpy()[3751 * recording : 3751 * (recording + 1)]
     window = np.zeros((512, 128), dtype=np.uint8)
     part = whole[first : first + 512]
     window[: len(part)] = part
@@ -320,26 +320,28 @@ def shares(mix):
     return mix.share.numpy().astype(np.float64), mix.partner.numpy()
 
 
-def test_the_synthetic_cells_equal_those_by_hand(material):
+def test_the_synthetic_cells_equal_those_by_hand(training_data):
     cells = cells_by_hand().reshape(-1, 24)
-    np.testing.assert_array_equal(material.heard.value, cells == 1)
-    np.testing.assert_array_equal(material.heard.weight, cells != 0)
-    assert list(zip(material.cuts.image, material.cuts.first, strict=True)) == [
+    np.testing.assert_array_equal(training_data.labels.value, cells == 1)
+    np.testing.assert_array_equal(training_data.labels.weight, cells != 0)
+    assert list(zip(training_data.cuts.image, training_data.cuts.first, strict=True)) == [
         (recording, low) for recording in range(COUNT) for low, _ in WINDOWS
     ]
     assert (cells == 1).sum() == 7
     assert (cells[8:16, 0] == -1).sum() == 0
 
 
-def test_stage_1_equals_the_formula_by_hand(material, net, recipe, mixes):
+def test_stage_1_equals_the_formula_by_hand(training_data, net, recipe, mixes):
     stage = recipe.stages[0]
     rng = np.random.default_rng(4)
     train = np.arange(COUNT)
-    (batch,) = epoch_batches(stage, material, train, None, rng)
+    (batch,) = epoch_batches(stage, training_data, train, None, rng)
     assert sorted(image for image, _ in places(batch)) == [0, 1, 2, 3, 4]  # 3 TP, 2 FP recordings
-    weights = class_weights(material, TrainTask(stage, train, None, (1,)))
+    weights = class_weights(training_data, TrainTask(stage, train, None, (1,)))
     with torch.inference_mode():
-        found = float(room.batch_loss(net, lay_out(batch, material, stage, rng), stage, weights))
+        found = float(
+            room.batch_loss(net, lay_out(batch, training_data, stage, rng), stage, weights)
+        )
 
     ((share, partner),) = [shares(mix) for mix in mixes]
     truth = np.zeros((5, 24))
@@ -360,7 +362,7 @@ def test_stage_1_equals_the_formula_by_hand(material, net, recipe, mixes):
                 truth[i, species] = 1
     assert not truth[[i for i, (r, _) in enumerate(places(batch)) if r in (2, 4)]].any()
     truth = share[:, None] * truth + (1 - share[:, None]) * truth[partner]
-    pixels = np.stack([pixels_by_hand(material, *place) for place in places(batch)])
+    pixels = np.stack([pixels_by_hand(training_data, *place) for place in places(batch)])
     z = clipwise_by_hand(net, features_by_hand(net, pixels, share, partner))
     count = np.zeros(24)
     for _, species, _, _, there in SAID:
@@ -373,23 +375,23 @@ def test_stage_1_equals_the_formula_by_hand(material, net, recipe, mixes):
     assert found == pytest.approx(wanted, rel=1e-4)
 
 
-def test_stage_2_equals_the_formula_by_hand(material, net, recipe):
+def test_stage_2_equals_the_formula_by_hand(training_data, net, recipe):
     stage = recipe.stages[1]
     rng = np.random.default_rng(4)
-    (batch,) = epoch_batches(stage, material, np.arange(COUNT), None, rng)
+    (batch,) = epoch_batches(stage, training_data, np.arange(COUNT), None, rng)
     assert len(batch.cuts) == 8 * COUNT
     with torch.inference_mode():
-        found = float(room.batch_loss(net, lay_out(batch, material, stage, rng), stage, None))
+        found = float(room.batch_loss(net, lay_out(batch, training_data, stage, rng), stage, None))
 
     low = {start: w for w, (start, _) in enumerate(WINDOWS)}
     cells = np.stack([cells_by_hand()[r, low[first]] for r, first in places(batch)])
-    pixels = np.stack([pixels_by_hand(material, *place) for place in places(batch)])
+    pixels = np.stack([pixels_by_hand(training_data, *place) for place in places(batch)])
     plus, minus = bce(clipwise_by_hand(net, features_by_hand(net, pixels)))
     wanted = plus[cells == 1].sum() / (cells == 1).sum() + minus[cells == -1].sum()
     assert found == pytest.approx(wanted, rel=1e-4)
 
 
-def test_stage_3_equals_the_formula_by_hand(material, net, recipe, mixes):
+def test_stage_3_equals_the_formula_by_hand(training_data, net, recipe, mixes):
     stage = recipe.stages[2]
     rng = np.random.default_rng(4)
     hop = 32 * 60 / 3751
@@ -407,17 +409,17 @@ def test_stage_3_equals_the_formula_by_hand(material, net, recipe, mixes):
                 inside = (middle >= low) & (middle < min(high, 3751))
                 mean[r, w] += value[inside].max(axis=0) / 3
         members[member] = rows
-    lesson = make_pseudo_labels(material, members, stage.pseudo)
+    lesson = make_pseudo_labels(training_data, members, stage.pseudo)
     cells = cells_by_hand()
     soft = (mean >= 0.5) & (cells == 0)
     assert 100 < soft.sum() < soft.size - 100
-    np.testing.assert_array_equal(lesson.taught.weight, soft.reshape(-1, 24))
-    np.testing.assert_array_equal(lesson.taught.value, soft.reshape(-1, 24))
+    np.testing.assert_array_equal(lesson.pseudo_labels.weight, soft.reshape(-1, 24))
+    np.testing.assert_array_equal(lesson.pseudo_labels.value, soft.reshape(-1, 24))
     assert len(lesson.table) == soft.sum()
 
-    (batch,) = epoch_batches(stage, material, np.arange(COUNT), lesson.taught, rng)
+    (batch,) = epoch_batches(stage, training_data, np.arange(COUNT), lesson.pseudo_labels, rng)
     with torch.inference_mode():
-        found = float(room.batch_loss(net, lay_out(batch, material, stage, rng), stage, None))
+        found = float(room.batch_loss(net, lay_out(batch, training_data, stage, rng), stage, None))
 
     ((share, partner),) = [shares(mix) for mix in mixes]
     assert len(share) == 8 * COUNT  # a draw for each window of the batch
@@ -429,7 +431,7 @@ def test_stage_3_equals_the_formula_by_hand(material, net, recipe, mixes):
     g = share[:, None]
     positive = g * positive + (1 - g) * positive[partner]
     softly = g * softly + (1 - g) * softly[partner]  # and the negative mask is not mixed
-    pixels = np.stack([pixels_by_hand(material, *place) for place in places(batch)])
+    pixels = np.stack([pixels_by_hand(training_data, *place) for place in places(batch)])
     features = features_by_hand(net, pixels)
     g = share[:, None, None, None]
     mixed = g * features + (1 - g) * features[partner]  # before the ReLU
@@ -443,7 +445,7 @@ def test_stage_3_equals_the_formula_by_hand(material, net, recipe, mixes):
 
 
 def test_stage_3_batches_are_8_recordings_of_8_windows(make_material, recipe):
-    material = make_material(
+    training_data = make_material(
         recipe.model_copy(update={"front": recipe.front.model_copy(update={"bands": 1})}),
         [60.0] * 18,
         [Annotation("r0", 1.0, 2.0, "s0")],
@@ -452,7 +454,7 @@ def test_stage_3_batches_are_8_recordings_of_8_windows(make_material, recipe):
     sizes = [
         len(b.cuts)
         for b in epoch_batches(
-            recipe.stages[2], material, np.arange(18), None, np.random.default_rng(0)
+            recipe.stages[2], training_data, np.arange(18), None, np.random.default_rng(0)
         )
     ]
     assert sizes == [64, 64, 16]

@@ -48,13 +48,13 @@ def boxes(made, voices):
 
 def calls_of(made, box):
     scene = next(one.scene for one in made if one.scene.recording == box.recording)
-    return [call for call in scene.calls if call.voice.name == box.label]
+    return [call for call in scene.calls if call.progress.name == box.label]
 
 
 def test_every_present_box_encloses_a_call_of_its_species(made, boxes):
     present = [box for box in boxes if box.present]
     for name in {box.label for box in boxes}:
-        calls = [c for one in made for c in one.scene.calls if c.voice.name == name]
+        calls = [c for one in made for c in one.scene.calls if c.progress.name == name]
         assert sum(box.label == name for box in present) == min(PLAN.present, len(calls)) > 0
     for box in present:
         assert any(
@@ -100,7 +100,7 @@ def test_the_loudest_false_matches_are_proposed_first(made, voices):
 
 
 def test_boxes_are_the_templates_and_lie_inside_the_recording(boxes, voices):
-    sizes = {voice.name: (voice.low, voice.high, voice.duration) for voice in voices}
+    sizes = {progress.name: (progress.low, progress.high, progress.duration) for progress in voices}
     for box in boxes:
         assert (box.low, box.high, pytest.approx(box.stop - box.start, abs=1e-3)) == sizes[
             box.label
@@ -111,9 +111,9 @@ def test_boxes_are_the_templates_and_lie_inside_the_recording(boxes, voices):
 def test_some_absent_boxes_hold_another_species(made, boxes):
     strange = sum(
         any(
-            call.voice.name != box.label
+            call.progress.name != box.label
             and max(box.start, call.start) < min(box.stop, call.stop)
-            and max(box.low, call.voice.low) < min(box.high, call.voice.high)
+            and max(box.low, call.progress.low) < min(box.high, call.progress.high)
             for call in next(o.scene for o in made if o.scene.recording == box.recording).calls
         )
         for box in boxes
@@ -126,7 +126,7 @@ def test_near_callers_are_proposed_more_often(made, voices):
     scenes = [one.scene for one in made]
     common = voices[int(prevalences(PLAN, len(voices)).argmax())]
     by_place = {
-        (call.voice.name, scene.recording, round(call.start, 3)): call.snr
+        (call.progress.name, scene.recording, round(call.start, 3)): call.snr
         for scene in scenes
         for call in scene.calls
     }
@@ -146,9 +146,9 @@ def test_calls_of_one_species_never_overlap_and_stay_inside(made):
     for scene in (one.scene for one in made):
         for call in scene.calls:
             assert 0 <= call.start < call.stop <= scene.seconds
-            assert call.stop - call.start <= call.voice.duration
-        for name in {call.voice.name for call in scene.calls}:
-            mine = [call for call in scene.calls if call.voice.name == name]
+            assert call.stop - call.start <= call.progress.duration
+        for name in {call.progress.name for call in scene.calls}:
+            mine = [call for call in scene.calls if call.progress.name == name]
             pairs = pairwise(mine)
             assert all(before.stop <= after.start for before, after in pairs)
 
@@ -157,7 +157,7 @@ def test_exactly_the_cast_calls(made, voices):
     sounds = assign_species(PLAN, "train", len(voices))
     for row, one in zip(sounds, made, strict=True):
         said = {annotation.label for annotation in one.scene.truth}
-        assert said == {voice.name for voice, here in zip(voices, row, strict=True) if here}
+        assert said == {progress.name for progress, here in zip(voices, row, strict=True) if here}
 
 
 def test_a_few_species_are_everywhere_and_most_are_rare_but_none_is_missing():
@@ -175,10 +175,10 @@ def test_signal_to_noise_is_what_the_call_says():
     )
     burst = np.random.default_rng(1).standard_normal(int(0.4 * RATE)).astype(np.float32)
     burst = to_unit(bandpass(burst, 1000, 2000, RATE))  # a tone would interfere with its echo
-    voice = SpeciesSource("burst", 1000, 2000, 0.6, (lambda rng: burst,))
-    for one in simulate(plan, "train", [voice], NOISE):
-        clean = bandpass(one.wave, voice.low, voice.high, RATE)
-        quiet = spectrum(one.wave, RATE).floor(voice.low, voice.high)
+    progress = SpeciesSource("burst", 1000, 2000, 0.6, (lambda rng: burst,))
+    for one in simulate(plan, "train", [progress], NOISE):
+        clean = bandpass(one.wave, progress.low, progress.high, RATE)
+        quiet = spectrum(one.wave, RATE).floor(progress.low, progress.high)
         for call in one.scene.calls:
             inside = clean[int(call.start * RATE) : int(call.stop * RATE)]
             measured = 10 * np.log10((inside**2).mean() / quiet**2 - 1)  # less the noise itself
@@ -273,8 +273,8 @@ def test_a_clip_sings_on_one_side_only():
     clips = [clip(p, 1, 1.0, seed=p) for p in pitches]
     sides = species_sources({"five": clips}, RATE, np.random.default_rng(2))
     heard = {}
-    for side, (voice,) in sides.items():
-        waves = [sing(np.random.default_rng(1)) for sing in voice.singers]
+    for side, (progress,) in sides.items():
+        waves = [sing(np.random.default_rng(1)) for sing in progress.singers]
         heard[side] = {
             min(pitches, key=lambda p, w=w: abs(p - np.abs(np.fft.rfft(w, RATE)).argmax()))
             for w in waves
@@ -288,8 +288,8 @@ def test_an_only_clip_gives_each_side_an_end_of_its_own():
     wave = clip(1500, 0.5, 1.0) + clip(2500, 4.5, 1.0)
     sides = species_sources({"one": [wave]}, RATE, np.random.default_rng(2))
     peaks = {
-        side: np.abs(np.fft.rfft(voice.singers[0](np.random.default_rng(1)), RATE)).argmax()
-        for side, (voice,) in sides.items()
+        side: np.abs(np.fft.rfft(progress.singers[0](np.random.default_rng(1)), RATE)).argmax()
+        for side, (progress,) in sides.items()
     }
     assert peaks["train"] == pytest.approx(1500, abs=20)
     assert peaks["test"] == pytest.approx(2500, abs=20)
@@ -297,14 +297,14 @@ def test_an_only_clip_gives_each_side_an_end_of_its_own():
 
 def test_a_real_voice_sings_its_loud_stretches_in_its_band_at_unit_rms():
     wave = clip(2000, 2, 1.0)
-    voice = species_sources({"v": [wave, wave]}, RATE, np.random.default_rng(1))["train"][0]
+    progress = species_sources({"v": [wave, wave]}, RATE, np.random.default_rng(1))["train"][0]
     for seed in range(10):
-        sung = voice.singers[0](np.random.default_rng(seed))
-        assert len(sung) / RATE < voice.duration
+        sung = progress.singers[0](np.random.default_rng(seed))
+        assert len(sung) / RATE < progress.duration
         assert np.sqrt((sung**2).mean()) == pytest.approx(1, abs=1e-3)
         power = np.abs(np.fft.rfft(sung)) ** 2
         frequency = np.fft.rfftfreq(len(sung), 1 / RATE)
-        inside = (frequency >= voice.low) & (frequency < voice.high)
+        inside = (frequency >= progress.low) & (frequency < progress.high)
         assert power[inside].sum() > 0.9 * power.sum()
         assert power[abs(frequency - 2000) < 30].sum() > 0.5 * power.sum()  # never the pause
 

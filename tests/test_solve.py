@@ -38,26 +38,26 @@ BOXES = [
 
 
 @pytest.fixture(scope="module")
-def material(make_material):
+def training_data(make_material):
     return make_material(RECIPE, [2.0] * 6, BOXES, species=("a", "b"))
 
 
-def solved(material, stage=STAGE, train=range(6), found=None, **settings):
+def solved(training_data, stage=STAGE, train=range(6), found=None, **settings):
     torch.manual_seed(1)
     net = SedNet(RECIPE.backbone, RECIPE.head.model_copy(update=settings), 2, bands=32)
-    seen = FeatureCache().of(net, stage, material)
+    seen = FeatureCache().of(net, stage, training_data)
     task = TrainTask(stage, np.array(train), None, (1,), seen)
-    solve_linear_head(net, task, material, FABRIC, (found if found is not None else []).append)
+    solve_linear_head(net, task, training_data, FABRIC, (found if found is not None else []).append)
     return net, seen
 
 
-def rows_of(net, seen, material):
+def rows_of(net, seen, training_data):
     """Features, levelled, and label of every box in every window it touches, by hand."""
     rows, labels, classes = [], [], []
-    for window in range(len(material.cuts)):
-        image, first = material.cuts.image[window], int(material.cuts.first[window])
-        for box in material.boxes[material.owner[image]]:
-            touched = material.grids[image].touched(box.start, box.stop)
+    for window in range(len(training_data.cuts)):
+        image, first = training_data.cuts.image[window], int(training_data.cuts.first[window])
+        for box in training_data.boxes[training_data.owner[image]]:
+            touched = training_data.grids[image].touched(box.start, box.stop)
             span = max(touched.start - first, 0), min(touched.stop - first, 64)
             if span[0] < span[1]:
                 frames = seen[window].float().repeat_interleave(net.stride, dim=1)
@@ -71,9 +71,9 @@ def rows_of(net, seen, material):
 
 
 @pytest.mark.parametrize(("wccn", "centre"), [(0.0, 1.0), (0.3, 1.0), (0.3, 0.0)])
-def test_the_head_is_that_of_a_plain_regression(material, wccn, centre):
-    net, seen = solved(material, wccn=wccn, centre=centre)
-    features, present, column = rows_of(net, seen, material)
+def test_the_head_is_that_of_a_plain_regression(training_data, wccn, centre):
+    net, seen = solved(training_data, wccn=wccn, centre=centre)
+    features, present, column = rows_of(net, seen, training_data)
     metric = np.eye(features.shape[1])
     if wccn:
         apart = [features[present & (column == k)] for k in range(2)]
@@ -104,27 +104,27 @@ def test_the_head_is_that_of_a_plain_regression(material, wccn, centre):
     np.testing.assert_allclose(mine, best.x.reshape(2, -1), atol=5e-3)
 
 
-def test_it_says_what_it_did_and_only_of_the_recordings_it_may(material):
+def test_it_says_what_it_did_and_only_of_the_recordings_it_may(training_data):
     said = []
-    net, _ = solved(material, found=said)
+    net, _ = solved(training_data, found=said)
     (progress,) = said
     assert progress.steps > 1
     assert 0 < progress.loss < 2 * np.log(2)  # what no head at all would lose
-    other, _ = solved(material, train=range(3))
+    other, _ = solved(training_data, train=range(3))
     assert not torch.equal(net.classify.weight, other.classify.weight)
 
 
-def test_equal_data_give_equal_heads(material):
-    one, two = solved(material)[0], solved(material)[0]
+def test_equal_data_give_equal_heads(training_data):
+    one, two = solved(training_data)[0], solved(training_data)[0]
     assert torch.equal(one.classify.weight, two.classify.weight)
 
 
-def test_without_boxes_or_kept_features_there_is_nothing_to_solve(material, make_material):
+def test_without_boxes_or_kept_features_there_is_nothing_to_solve(training_data, make_material):
     with pytest.raises(UserError, match="no box to learn from"):
         solved(make_material(RECIPE, [2.0] * 6, [], species=("a", "b")))
     masked = STAGE.model_copy(update={"masks": MaskConfig(probability=0.5)})
     with pytest.raises(UserError, match="frozen backbone"):
-        solved(material, masked)
+        solved(training_data, masked)
 
 
 @pytest.mark.parametrize(

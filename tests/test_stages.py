@@ -78,7 +78,7 @@ def test_out_of_fold_scores_are_those_of_the_saved_weights(done):
     path = done.folder.path / "stages" / "pseudo-c2" / "oof_scores.parquet"
     kept = {one.recording: one for one in read_scores(path)}
     for fold in (0, 1):
-        given = load_net(done, "pseudo", 2, fold), done.material, done.recipe.windows
+        given = load_net(done, "pseudo", 2, fold), done.training_data, done.recipe.windows
         held_out = np.flatnonzero(done.folds == fold)
         for one in score_recordings(*given, held_out, "again", done.fabric):
             np.testing.assert_array_equal(one.value, kept[one.recording].value)
@@ -89,19 +89,21 @@ def test_out_of_fold_scores_are_those_of_the_saved_weights(done):
 
 def test_the_held_out_recordings_leave_no_trace_in_the_weights(done, tmp_path, staged_recipe):
     """Other pixels and other boxes in one fold: the models that hold it out must not change."""
-    material = done.material
+    training_data = done.training_data
     outside = np.flatnonzero(done.folds == 0)
-    pixels = material.pictures.pixels.clone()
-    for image in material.images_of(outside):
-        start = int(material.pictures.offsets[image])
-        pixels[start : start + int(material.pictures.lengths[image])] = 77
-    pictures = replace(material.pictures, pixels=pixels)
-    value = material.heard.value.copy()
-    value[material.windows_of(outside)] = 1
-    heard = replace(material.heard, value=value)
-    changed = replace(material, pictures=pictures, heard=heard)
+    pixels = training_data.pictures.pixels.clone()
+    for image in training_data.images_of(outside):
+        start = int(training_data.pictures.offsets[image])
+        pixels[start : start + int(training_data.pictures.lengths[image])] = 77
+    pictures = replace(training_data.pictures, pixels=pixels)
+    value = training_data.labels.value.copy()
+    value[training_data.windows_of(outside)] = 1
+    labels = replace(training_data.labels, value=value)
+    changed = replace(training_data, pictures=pictures, labels=labels)
     first_two = staged_recipe.model_copy(update={"stages": staged_recipe.stages[:2]})
-    run = replace(done, recipe=first_two, material=changed, folder=RunFolder(tmp_path / "other"))
+    run = replace(
+        done, recipe=first_two, training_data=changed, folder=RunFolder(tmp_path / "other")
+    )
     run_stages(run)
     for stage in ("crops", "masked"):
         same = [
@@ -200,9 +202,9 @@ def test_a_run_killed_after_any_epoch_ends_the_same(done, tmp_path, plan_run, la
         if next(ticks) == last:
             raise Killed
 
-    voice = Progress(lambda text: None, tick)
+    progress = Progress(lambda text: None, tick)
     with pytest.raises(Killed):
-        run_stages(plan_run(tmp_path / "first", voice))
+        run_stages(plan_run(tmp_path / "first", progress))
     run = plan_run(tmp_path / "first")
     run_stages(run)
     assert_equal(run, done)

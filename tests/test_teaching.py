@@ -19,7 +19,7 @@ def test_the_first_cycle_is_taught_by_the_teacher_and_the_second_by_the_first(
 ):
     taught_by, teach = [], room.teach
 
-    def watched(material, members, pseudo):
+    def watched(training_data, members, pseudo):
         (rows,) = members.values()
         taught_by.append({row.scores.source.rpartition("/")[0] for row in rows})
         for row in rows:
@@ -27,7 +27,7 @@ def test_the_first_cycle_is_taught_by_the_teacher_and_the_second_by_the_first(
             wanted = {f"r{i}" for i in np.flatnonzero(done.folds != fold)}
             assert row.trained_on == wanted
             assert row.scores.recording not in row.trained_on
-        return teach(material, members, pseudo)
+        return teach(training_data, members, pseudo)
 
     monkeypatch.setattr(room, "teach", watched)
     monkeypatch.setattr(room, "fit", None)
@@ -69,7 +69,7 @@ def other_run(path, done, folds, source="second/masked/fold{}", species=None, le
     path.mkdir()
     rows = "".join(f"r{i},,{k}\n" for i, k in enumerate(folds))
     (path / "folds.csv").write_text("recording,site,fold\n" + rows)
-    heard = read_scores(done.folder.path / "stages" / "masked" / "oof_scores.parquet")
+    labels = read_scores(done.folder.path / "stages" / "masked" / "oof_scores.parquet")
     write_scores(
         [
             replace(
@@ -77,7 +77,7 @@ def other_run(path, done, folds, source="second/masked/fold{}", species=None, le
                 value=np.full_like(one.value, 0.99),
                 source=source.format(folds[int(one.recording[1:])]),
             )
-            for one in heard
+            for one in labels
             if one.recording not in leave_out
         ],
         path / "oof_scores.parquet",
@@ -95,7 +95,7 @@ def fresh(done, tmp_path, *members):
 def test_another_run_may_help_to_teach_with_folds_of_its_own(done, tmp_path):
     folds = 1 - done.folds  # each recording held out by the other fold
     helper = other_run(tmp_path / "second", done, folds)
-    np.testing.assert_array_equal(folds_of(done.material.dataset, helper), folds)
+    np.testing.assert_array_equal(folds_of(done.training_data.dataset, helper), folds)
     run = fresh(done, tmp_path, helper)
     run_stages(run)
     table = pd.read_csv(run.folder.path / "stages" / "pseudo" / "pseudo.csv")

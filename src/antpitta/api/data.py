@@ -54,7 +54,7 @@ def open_data(
 ) -> OpenedDataset:
     """A data set: from an antpitta.toml (or a folder that holds one), or from the flags.
 
-    Raises UserMistake where neither is given, both are, or nothing can be opened.
+    Raises UserError where neither is given, both are, or nothing can be opened.
     """
     return open_dataset(_source(data, audio, present, absent, annotations, sites, names))
 
@@ -69,7 +69,7 @@ def init(
     sites: Path | str | None = None,
     names: Path | str | None = None,
 ) -> Path:
-    """Write an antpitta.toml into ``folder``. Raises UserMistake where one is there."""
+    """Write an antpitta.toml into ``folder``. Raises UserError where one is there."""
     path = Path(folder) / "antpitta.toml"
     if path.exists():
         raise UserError("E_TODO", f"{path}: is there already", "edit it, or remove it first")
@@ -82,7 +82,7 @@ def check(
     *,
     sound: bool = True,
     picture: Path | str | None = None,
-    voice: Progress = QUIET,
+    progress: Progress = QUIET,
 ) -> CheckResult:
     """Examine a data set, decoding every recording if ``sound``; draw what supervises what."""
     rate = 16_000

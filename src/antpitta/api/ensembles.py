@@ -52,13 +52,13 @@ def ensemble(
     members: Sequence[Path | str],
     out: Path | str,
     *,
-    by: BlendMethod = "mean",
+    method: BlendMethod = "mean",
     weights: Sequence[float] | None = None,
 ) -> EnsembleResult:
     """Blend runs (folders) and tables of scores (CSV: recording_id, then the species).
 
     ``weights``, one a member in their order, are for the ways that do not find their own. Raises
-    UserMistake where there is no run among the members, runs are of other data, or weights do
+    UserError where there is no run among the members, runs are of other data, or weights do
     not fit.
     """
     runs = [RunFolder(Path(one)) for one in members if Path(one).is_dir()]
@@ -73,9 +73,9 @@ def ensemble(
     voices, judged = _voices(dict(zip(names, [*runs, *tables], strict=True)), classes)
     folds = {str(k): int(v) for k, v in runs[0].folds().items()}
     shares = _weights(members, weights, runs, tables)
-    fitted = fit_blend(voices, judged, by, classes, shares)
-    nested = nested_cells(voices, judged, folds, by, classes, shares)
-    reports = (*(_alone(one, judged, classes) for one in voices), _report(nested, classes, by))
+    fitted = fit_blend(voices, judged, method, classes, shares)
+    nested = nested_cells(voices, judged, folds, method, classes, shares)
+    reports = (*(_alone(one, judged, classes) for one in voices), _report(nested, classes, method))
     notes = [
         f"{name} does not know {', '.join(species)}: weight 0 there"
         for name, species in fitted.missing().items()
@@ -211,7 +211,7 @@ def _write_model(
         blend=fitted.to_json(),
         provenance={
             "members": {name: one.digest for name, one in zip(names, bundles, strict=True)},
-            "by": fitted.by,
+            "by": fitted.method,
             "weights": None if weights is None else list(weights),
         },
     )

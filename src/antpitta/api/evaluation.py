@@ -121,7 +121,7 @@ def evaluate_events(found: Path | str, truth: Path | str) -> pd.DataFrame:
 
     ``found`` is a folder that predict wrote, or its events.csv; ``truth`` a table of every call,
     in any format of annotations. Only recordings that were predicted count.
-    Raises UserMistake where the two have no recording in common.
+    Raises UserError where the two have no recording in common.
     """
     path = Path(found)
     folder = path if path.is_dir() else path.parent

@@ -52,28 +52,28 @@ Tick = Callable[[int, int, float], None]  # files done, of how many, times real 
 
 @dataclass(frozen=True)
 class PredictionJob:
-    """What was asked for; raises UserMistake for what does not go together."""
+    """What was asked for; raises UserError for what does not go together."""
 
-    engine: Executor
-    scan: InferenceMode
+    executor: Executor
+    inference: InferenceMode
     precision: Precision
     workers: int | None  # threads or actors; None: one a core
     address: str | None  # of a Ray cluster
 
     def __post_init__(self) -> None:
         known = get_args(Executor)
-        if self.engine not in known:
+        if self.executor not in known:
             raise UserError(
-                "E_TODO", f"--engine {self.engine}: unknown", f"choose from {', '.join(known)}"
+                "E_TODO", f"--executor {self.executor}: unknown", f"choose from {', '.join(known)}"
             )
-        if self.engine != "ray" and self.address:
-            raise UserError("E_TODO", "--address: is of a Ray cluster", "add --engine ray")
+        if self.executor != "ray" and self.address:
+            raise UserError("E_TODO", "--address: is of a Ray cluster", "add --executor ray")
         if self.workers is not None and self.workers < 1:
             raise UserError("E_TODO", f"--workers {self.workers}: give 1 or more, or leave it out")
 
     def key(self, bundle: Bundle) -> dict[str, str]:
         """What an earlier run must have in common with this one to be gone on with."""
-        return {"digest": bundle.digest, "scan": self.scan, "precision": self.precision}
+        return {"digest": bundle.digest, "scan": self.inference, "precision": self.precision}
 
     def hear(
         self, bundle: Bundle, files: Sequence[ListedFile], journal: Journal, tick: Tick
@@ -83,12 +83,12 @@ class PredictionJob:
         "auto" is settled once and kept in the journal: a run that goes on, goes on in the same.
         """
         chosen = journal.settled(
-            "arithmetic", lambda: resolve_precision(self.precision, self.scan, bundle)
+            "arithmetic", lambda: resolve_precision(self.precision, self.inference, bundle)
         )
         settled = cast(Precision, chosen)
         count = _counting(tick, len(files))
-        if self.engine == "ray":
-            make = partial(Predictor, hearing=InferenceConfig(self.scan, settled))
+        if self.executor == "ray":
+            make = partial(Predictor, hearing=InferenceConfig(self.inference, settled))
             predict_on_ray(
                 *(bundle, files, journal, count),
                 workers=self.workers,
@@ -97,7 +97,7 @@ class PredictionJob:
             )
         else:
             choir = Predictor(
-                bundle, InferenceConfig(self.scan, settled, self.workers or cpu_count())
+                bundle, InferenceConfig(self.inference, settled, self.workers or cpu_count())
             )
             predict_archive(choir, files, journal, count)
         return settled
@@ -130,7 +130,7 @@ class Prediction:
     def events(self) -> "pd.DataFrame":
         """A row an event: file, start_time, end_time, low_freq, high_freq, species, score, model.
 
-        Raises UserMistake where no format that can be read was asked for.
+        Raises UserError where no format that can be read was asked for.
         """
         from antpitta.predict.exports import read_events
 
@@ -163,10 +163,10 @@ def predict_to(
     *,
     formats: tuple[str, ...] = ("csv",),
     prevalence: Path | str | None = None,
-    places: Path | str | None = None,
+    deployments: Path | str | None = None,
     resume: bool = False,
-    engine: Executor = "local",
-    scan: InferenceMode = "full",
+    executor: Executor = "local",
+    inference: InferenceMode = "full",
     precision: Precision = "auto",
     workers: int | None = None,
     address: str | None = None,
@@ -175,17 +175,17 @@ def predict_to(
     """Write presence.csv, events, quarantine.csv and run.json for every recording in ``audio``.
 
     ``prevalence`` is a table (species, prevalence) to which the odds in presence.csv are
-    rescaled. ``places`` is the table (site, latitude, longitude, timezone) that the format
+    rescaled. ``deployments`` is the table (site, latitude, longitude, timezone) that the format
     camtrapdp needs. With ``resume`` what an earlier run heard there is not heard again, unless its
-    file has changed. ``audio`` and ``out`` may be URLs (s3://, gs://). ``scan`` and ``precision``
-    are told of in model/inference.py. The ``engine`` local has ``workers`` threads, ray (at
-    ``address``) as many actors; None is one a core. Raises UserMistake for a model, table or folder
+    file has changed. ``audio`` and ``out`` may be URLs (s3://, gs://). ``inference`` and ``precision``
+    are told of in model/inference.py. The ``executor`` local has ``workers`` threads, ray (at
+    ``address``) as many actors; None is one a core. Raises UserError for a model, table or folder
     that is not there, an unknown format, arithmetic that the model has no network for, a folder
     that another run is writing to, or one that cannot be written.
     """
     _check_formats(formats)
-    means = PredictionJob(engine, scan, precision, workers, address)
-    survey = _survey(audio, places) if "camtrapdp" in formats else None
+    means = PredictionJob(executor, inference, precision, workers, address)
+    survey = _survey(audio, deployments) if "camtrapdp" in formats else None
     bundle = read_bundle(Path(model))
     files, broken = list_files([location_of(root) for root in audio])
     home = _home(place := location_of(out))
@@ -195,7 +195,7 @@ def predict_to(
         # Loaded meanwhile; a process that ends early waits for it.
         Thread(target=import_module, args=("antpitta.predict.tables",)).start()
         settled = means.hear(bundle, files, journal, tick)
-        note = _note(bundle, prevalence, f"{scan}, {settled}")
+        note = _note(bundle, prevalence, f"{inference}, {settled}")
         from antpitta.predict.tables import Archive, write_tables
 
         archive = Archive(journal, files, broken, bundle.species)
@@ -219,18 +219,18 @@ def _expected(table: Path, bundle: Bundle) -> "NDArray[np.float64]":
     return read_prevalence(table, bundle.species)
 
 
-def _survey(audio: Sequence[Location | str], places: Path | str | None) -> "DeploymentInfo":
-    if places is None:
+def _survey(audio: Sequence[Location | str], deployments: Path | str | None) -> "DeploymentInfo":
+    if deployments is None:
         raise UserError(
             "E_TODO",
             "--format camtrapdp: the standard wants to know where each site lies",
-            "give --places, a table with columns site, latitude, longitude and timezone",
+            "give --deployments, a table with columns site, latitude, longitude and timezone",
         )
     from antpitta.files.deployments import read_deployments
     from antpitta.predict.camtrapdp import DeploymentInfo, common_root
 
     return DeploymentInfo(
-        read_deployments(Path(places)), common_root([location_of(root) for root in audio])
+        read_deployments(Path(deployments)), common_root([location_of(root) for root in audio])
     )
 
 
@@ -261,7 +261,7 @@ INDEX = ["file", "start_time", "end_time"]
 def predict(
     model: Path | str,
     *audio: Path | str,
-    scan: InferenceMode = "full",
+    inference: InferenceMode = "full",
     precision: Precision = "auto",
     workers: int | None = None,
 ) -> pd.DataFrame:
@@ -271,7 +271,7 @@ def predict(
     How to compute is as for :func:`predict_to`. For an archive larger than memory take
     :func:`predict_each`.
     """
-    how: Any = {"scan": scan, "precision": precision, "workers": workers}
+    how: Any = {"scan": inference, "precision": precision, "workers": workers}
     frames = list(predict_each(model, *audio, **how))
     table = pd.concat(frames)
     table.attrs["quarantine"] = [lost for one in frames for lost in one.attrs["quarantine"]]
@@ -281,7 +281,7 @@ def predict(
 def predict_each(
     model: Path | str,
     *audio: Path | str,
-    scan: InferenceMode = "full",
+    inference: InferenceMode = "full",
     precision: Precision = "auto",
     workers: int | None = None,
 ) -> Iterator[pd.DataFrame]:
@@ -294,7 +294,7 @@ def predict_each(
     for finding in broken:
         yield _lost(bundle.species, finding.file, finding.what)
     hearing = InferenceConfig(
-        scan, resolve_precision(precision, scan, bundle), workers or cpu_count()
+        inference, resolve_precision(precision, inference, bundle), workers or cpu_count()
     )
     for one in predict_files(Predictor(bundle, hearing), files):
         if one.scores is None:

@@ -44,7 +44,7 @@ def simulate(
 ) -> tuple[SimulatedData, tuple[Finding, ...]]:
     """Soundscapes from a folder of clips per species and a folder of backgrounds.
 
-    Also returns the clips and backgrounds that could not be used. Raises UserMistake where too
+    Also returns the clips and backgrounds that could not be used. Raises UserError where too
     little can be.
     """
     plan = plan or Simulation(train=160, test=80, seconds=60.0, sample_rate=32_000)
@@ -75,8 +75,12 @@ def _write(
     scenes: list[Scene] = []
     first, second = SIDES
     rows = [
-        SimulatedSpecies(voice.name, voice.low, voice.high, voice.duration, float(share))
-        for voice, share in zip(voices[first], prevalences(plan, len(voices[first])), strict=True)
+        SimulatedSpecies(
+            progress.name, progress.low, progress.high, progress.duration, float(share)
+        )
+        for progress, share in zip(
+            voices[first], prevalences(plan, len(voices[first])), strict=True
+        )
     ]
     rng = np.random.default_rng([plan.seed, 5])
     return write_simulation(
@@ -120,11 +124,11 @@ def demo(
     *,
     plan: Simulation = PLAN,
     changes: tuple[str, ...] = (),
-    voice: Progress = QUIET,
+    progress: Progress = QUIET,
 ) -> DemoResult:
     """Simulate, check, train, predict and evaluate, into the folder ``out``.
 
-    Raises UserMistake where ``out`` holds something already.
+    Raises UserError where ``out`` holds something already.
     """
     home = Path(out)
     if home.exists() and any(home.iterdir()):
@@ -132,11 +136,13 @@ def demo(
             "E_TODO", f"{home}: is not empty", "remove it, or choose another folder with --out"
         )
     made = simulate_callers(home / "data", plan)
-    voice.message(f"simulated {made.train} training and {made.test} test recordings in {made.data}")
+    progress.message(
+        f"simulated {made.train} training and {made.test} test recordings in {made.data}"
+    )
     data = open_data(home / "data")
     checked = check(data, picture=home / "supervision.png")
-    voice.message(f"checked: {checked.summary}")
-    run = train(data, "demo", home / "run", changes=changes, voice=voice)
+    progress.message(f"checked: {checked.summary}")
+    run = train(data, "demo", home / "run", changes=changes, progress=progress)
     truth = home / "data" / "test_truth.csv"
     reports = []
     for stage in run.story.stages:
@@ -147,7 +153,7 @@ def demo(
             model,
             [home / "data" / "test"],
             found,
-            tick=lambda done, total, speed, name=stage.name: voice.update(  # type: ignore[misc]
+            tick=lambda done, total, speed, name=stage.name: progress.update(  # type: ignore[misc]
                 f"{name} on the test recordings", done, total, float("nan")
             ),
         )

@@ -61,28 +61,28 @@ def train(
     devices: int = 1,
     precision: str = "auto",
     compile: bool = False,
-    tune: bool = False,
-    lanes: int = 1,
+    cudnn_benchmark: bool = False,
+    parallel_folds: int = 1,
     export: bool = True,
-    voice: Progress = QUIET,
+    progress: Progress = QUIET,
 ) -> TrainResult:
     """Train all stages of a recipe, and write the run's folder.
 
     ``changes`` are settings such as ``stages.masked.epochs=3``. With ``resume`` a run that was
     stopped goes on. ``export`` adds the networks that OpenVINO predicts with, and measures them.
     The rest is how to compute (train/compute.py); a script that asks for several ``devices`` keeps
-    its own work below ``if __name__ == "__main__"``. Raises UserMistake for data or settings that
+    its own work below ``if __name__ == "__main__"``. Raises UserError for data or settings that
     cannot be trained on.
     """
     chosen = resolve_recipe(read_recipe(recipe, changes), data.dataset)
-    engine = ComputeConfig(device, devices, precision, compile, tune, lanes)
-    build_fabric(engine)  # a mistake is told before the folder is claimed
+    compute = ComputeConfig(device, devices, precision, compile, cudnn_benchmark, parallel_folds)
+    build_fabric(compute)  # a mistake is told before the folder is claimed
     folder = RunFolder(Path(out))
     folder.begin(_config(data, chosen), resume=resume)
-    voice.message(_counts(data))
+    progress.message(_counts(data))
     if known := known_species(chosen, data):
-        voice.message(known)
-    train_stages(data.dataset, chosen, folder, voice, engine)
+        progress.message(known)
+    train_stages(data.dataset, chosen, folder, progress, compute)
     story = collect_report(data, chosen, folder)
     run = chosen, folder
     bundle_stages(run, data, story)
@@ -90,7 +90,7 @@ def train(
     final = last_cycle(chosen, last)
     home = folder.stage(last, final)
     scores = _keep_scores(home, data.dataset, folder.path)
-    exported = export_stage(run, data, home, scores, voice) if export else NOTHING
+    exported = export_stage(run, data, home, scores, progress) if export else NOTHING
     bundle_stage(run, data, (last, final), folder.model, story, exported)
     write_report(folder, story)
     return TrainResult(folder.path, story)
@@ -189,18 +189,18 @@ def export_stage(
     data: OpenedDataset,
     home: Path,
     scores: list[Scores],
-    voice: Progress,
+    progress: Progress,
 ) -> ExportedNetworks:
     """The networks of a stage, and a line about what was measured of them."""
     recipe, folder = run
     states = [load_tensors(home / name)[0] for name in _weights(recipe)]
     exported = export_networks(
         *(data.dataset, recipe, states, folder.folds(), scores),
-        lambda done, total: voice.update("exporting", done, total, float("nan")),
+        lambda done, total: progress.update("exporting", done, total, float("nan")),
     )
     for one in exported.figures[1:]:
         told = "kept" if one.kept else "left out of the model"
-        voice.message(f"{one.name}: macro AP {one.macro_ap:.4f}, {one.loss:+.4f} lost; {told}")
+        progress.message(f"{one.name}: macro AP {one.macro_ap:.4f}, {one.loss:+.4f} lost; {told}")
     return exported
 
 

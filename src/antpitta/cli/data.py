@@ -97,8 +97,8 @@ def check(
     Example: `antpitta check --audio train --present train_tp.csv --absent train_fp.csv`
     """
     given = opened(data, audio, present, absent, annotations, sites, names)
-    with training_progress() as voice:
-        checked = api.check(given, sound=sound, picture=picture, voice=voice)
+    with training_progress() as progress:
+        checked = api.check(given, sound=sound, picture=picture, progress=progress)
     serious = [finding for finding in checked.findings if finding.serious]
     minor = [finding for finding in checked.findings if not finding.serious]
     for title, findings in (("serious", serious), ("worth a look", minor)):

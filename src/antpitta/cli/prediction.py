@@ -30,17 +30,20 @@ def predict(
         Path | None,
         typer.Option("--prevalence", help="A table species,prevalence to rescale presence.csv to."),
     ] = None,
-    places: Annotated[
+    deployments: Annotated[
         Path | None,
-        typer.Option("--places", help="A table site,latitude,longitude,timezone for camtrapdp."),
+        typer.Option(
+            "--deployments", help="A table site,latitude,longitude,timezone for camtrapdp."
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was stopped there.")
     ] = False,
-    scan: Annotated[
+    inference: Annotated[
         InferenceMode,
         typer.Option(
-            "--scan", help="whole images; or overlapping windows: exact as in training, and slow."
+            "--inference",
+            help="whole images; or overlapping windows: exact as in training, and slow.",
         ),
     ] = "full",
     precision: Annotated[
@@ -50,9 +53,9 @@ def predict(
             help="auto: f32 or bf16, the faster here. int8: faster still, where the model has it.",
         ),
     ] = "auto",
-    engine: Annotated[
+    executor: Annotated[
         Executor,
-        typer.Option("--engine", help="local, or ray: on as many machines as a cluster has."),
+        typer.Option("--executor", help="local, or ray: on as many machines as a cluster has."),
     ] = "local",
     workers: Annotated[
         int | None,
@@ -67,7 +70,7 @@ def predict(
 
     Example: `antpitta predict run/model recordings -o found`
 
-    On a cluster: `antpitta predict run/model s3://season/2025 -o found --engine ray --address auto`
+    On a cluster: `antpitta predict run/model s3://season/2025 -o found --executor ray --address auto`
     """
     with resumable(), scan_progress() as tick:
         found = api.predict_to(
@@ -76,11 +79,11 @@ def predict(
             out,
             formats=tuple(name.strip() for name in form.split(",") if name.strip()),
             prevalence=prevalence,
-            places=places,
+            deployments=deployments,
             resume=resume,
-            scan=scan,
+            inference=inference,
             precision=precision,
-            engine=engine,
+            executor=executor,
             workers=workers,
             address=address,
             tick=tick,

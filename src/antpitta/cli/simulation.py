@@ -16,8 +16,8 @@ def demo(
 
     Nothing is downloaded and no GPU is needed. Example: `antpitta demo --out demo`
     """
-    with training_progress() as voice:
-        shown = api.demo(out, voice=voice)
+    with training_progress() as progress:
+        shown = api.demo(out, progress=progress)
     show_reports(shown.reports, "each stage against the whole truth of recordings it never saw")
     console.print(f"report  {shown.run.path / 'report.html'}", markup=False)
     console.print(f"model   {shown.run.model}", markup=False)

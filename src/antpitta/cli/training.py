@@ -26,10 +26,16 @@ Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the backbone: a minute, then faster on GPUs.")
 ]
 Tune = Annotated[
-    bool, typer.Option("--tune", help="Let cuDNN time its kernels; equal seeds then differ a bit.")
+    bool,
+    typer.Option(
+        "--cudnn-benchmark", help="Let cuDNN time its kernels; equal seeds then differ a bit."
+    ),
 ]
 Lanes = Annotated[
-    int, typer.Option("--lanes", help="Folds trained at a time, on a GPU that has room for them.")
+    int,
+    typer.Option(
+        "--parallel-folds", help="Folds trained at a time, on a GPU that has room for them."
+    ),
 ]
 
 
@@ -54,15 +60,15 @@ def train(
     devices: Devices = 1,
     precision: Precision = "auto",
     compile: Compile = False,
-    tune: Tune = False,
-    lanes: Lanes = 1,
+    cudnn_benchmark: Tune = False,
+    parallel_folds: Lanes = 1,
 ) -> None:
     """Train a detector in stages, and report how good it is out of fold.
 
     Example: `antpitta train --audio train --present train_tp.csv --absent train_fp.csv -o run`
     """
     given = opened(data, audio, present, absent, annotations, sites, names)
-    with resumable(), training_progress() as voice:
+    with resumable(), training_progress() as progress:
         trained = api.train(
             given,
             recipe,
@@ -73,9 +79,9 @@ def train(
             devices=devices,
             precision=precision,
             compile=compile,
-            tune=tune,
-            lanes=lanes,
-            voice=voice,
+            cudnn_benchmark=cudnn_benchmark,
+            parallel_folds=parallel_folds,
+            progress=progress,
         )
     reports = tuple(stage.report for stage in trained.story.stages)
     show_reports(reports, "out of fold, on judged boxes (95 % over recordings)")
@@ -122,16 +128,18 @@ def ensemble(
         list[Path], typer.Argument(help="Runs on the same data; also tables of scores.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The blended model.")],
-    by: Annotated[api.BlendMethod, typer.Option("--by", help="How scores are blended.")] = "mean",
+    method: Annotated[
+        api.BlendMethod, typer.Option("--method", help="How scores are blended.")
+    ] = "mean",
     weight: Annotated[
         list[float] | None, typer.Option("--weight", help="Of each member, in their order.")
     ] = None,
 ) -> None:
     """Blend several runs into one model; weights are fitted and judged out of fold.
 
-    Example: `antpitta ensemble runs/a runs/b -o blended --by sharp --weight 1 --weight 2`
+    Example: `antpitta ensemble runs/a runs/b -o blended --method sharp --weight 1 --weight 2`
     """
-    blended = api.ensemble(members, out, by=by, weights=weight or None)
+    blended = api.ensemble(members, out, method=method, weights=weight or None)
     show_reports(blended.reports, "out of fold, weights fitted on the other folds")
     for note in blended.notes:
         console.print(note, markup=False)

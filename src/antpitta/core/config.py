@@ -175,7 +175,7 @@ class Recipe(FrozenConfig):
 def parse_recipe(table: dict[str, Any], where: str, changes: tuple[str, ...] = ()) -> Recipe:
     """Check a recipe's table, after ``changes`` such as ``stages.masked.epochs=3``.
 
-    A stage is addressed by its name, and left out by ``stages.unknown_as_absent=null``. Raises UserMistake
+    A stage is addressed by its name, and left out by ``stages.unknown_as_absent=null``. Raises UserError
     naming every wrong key.
     """
     for change in changes:
@@ -193,7 +193,7 @@ def parse_recipe(table: dict[str, Any], where: str, changes: tuple[str, ...] = (
 def apply_change(table: dict[str, Any], change: str) -> None:
     """Set what ``stages.masked.epochs=3`` says; a stage goes by its name, null leaves it out.
 
-    The value is JSON, or else text. Raises UserMistake where the path leads nowhere.
+    The value is JSON, or else text. Raises UserError where the path leads nowhere.
     """
     path, sign, text = change.partition("=")
     if not sign:

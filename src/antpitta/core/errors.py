@@ -12,6 +12,7 @@ CODES: dict[str, str] = {
     # sound
     # scores
     # model
+    "E_EMBEDDING_NOT_FINITE": "the embedding model returns values that are not finite",
     # train
     # predict
     # report

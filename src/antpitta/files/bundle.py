@@ -54,7 +54,7 @@ class Bundle:
         return Classes(self.species)
 
     def states(self) -> list[dict[str, "Tensor"]]:
-        """The weights of every fold. Raises UserMistake where one is missing or damaged."""
+        """The weights of every fold. Raises UserError where one is missing or damaged."""
         return [self._state(name) for name in self.weights]
 
     def _state(self, name: str) -> dict[str, "Tensor"]:
@@ -84,7 +84,7 @@ def write_bundle(
     """Put the bundle at its path, replacing what was there once all of it is written.
 
     ``sources`` are the weight files, or the member bundles of an ensemble; ``exported`` are
-    the networks by their kinds. Only a bundle, or an empty folder, is ever replaced: UserMistake
+    the networks by their kinds. Only a bundle, or an empty folder, is ever replaced: UserError
     where anything else stands in its place.
     """
     _check_place(bundle.path)
@@ -124,7 +124,7 @@ def _check_place(path: Path) -> None:
 def read_bundle(path: Path) -> Bundle:
     """The bundle at ``path``, or in the run there.
 
-    Raises UserMistake where there is none, or one that a later version wrote.
+    Raises UserError where there is none, or one that a later version wrote.
     """
     for folder in (path, path / "model"):
         file = folder / "bundle.json"

@@ -61,7 +61,7 @@ class OpenedDataset:
 def read_source(path: Path) -> DataSource:
     """The source that an ``antpitta.toml``, or the folder that holds one, stands for.
 
-    Raises UserMistake, naming the key, for an unknown one, a wrong type, or no audio.
+    Raises UserError, naming the key, for an unknown one, a wrong type, or no audio.
     """
     if path.is_dir():
         path = path / NAME
@@ -104,7 +104,7 @@ def write_source(source: DataSource, path: Path) -> None:
 def open_dataset(source: DataSource) -> OpenedDataset:
     """Find the recordings, read the tables, and match one to the other.
 
-    Raises UserMistake for a folder or table that cannot be used, and where no row of all the
+    Raises UserError for a folder or table that cannot be used, and where no row of all the
     tables has its audio.
     """
     verdicts = ((source.present, True), (source.absent, False), (source.annotations, None))
@@ -218,7 +218,7 @@ def _refuse_nothing(
     labels: dict[str, str],
     found: FoundRecordings,
 ) -> None:
-    """Raises UserMistake where there is nothing to learn from."""
+    """Raises UserError where there is nothing to learn from."""
     if not tables:
         raise UserError(
             "E_TODO", "no table of boxes", "give --present and --absent, or --annotations"

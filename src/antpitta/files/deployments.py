@@ -69,7 +69,7 @@ class Deployments:
 def read_deployments(table: Path) -> Deployments:
     """The places that the table names.
 
-    Raises UserMistake where it lacks columns, names a site twice, or holds what is no position,
+    Raises UserError where it lacks columns, names a site twice, or holds what is no position,
     no time zone or no distance.
     """
     frame = read_frame(table)

@@ -58,7 +58,7 @@ def resolve_embedding(recipe: Recipe) -> Recipe:
     """The recipe with the network's content written into it, so that no other passes for it,
     and of a network that is known the tensor taken, where the recipe names none.
 
-    Raises UserMistake where the file is not there, or is another than the recipe already names.
+    Raises UserError where the file is not there, or is another than the recipe already names.
     """
     if recipe.embedding is None:
         return recipe
@@ -74,7 +74,7 @@ def resolve_embedding(recipe: Recipe) -> Recipe:
 def find_embedding_model(embedding: EmbeddingConfig) -> Path:
     """The file, found by path, by name, or in $ANTPITTA_EMBEDDING; its content is checked.
 
-    Raises UserMistake where there is none, or only others.
+    Raises UserError where there is none, or only others.
     """
     there = [path for path in _places(embedding.model) if path.is_file()]
     if not there:

@@ -20,7 +20,7 @@ def shipped_recipes() -> tuple[str, ...]:
 def read_recipe(name: str, changes: tuple[str, ...] = ()) -> Recipe:
     """A shipped recipe, or the TOML file at a path, after ``changes`` (key=value).
 
-    Raises UserMistake for an unknown name, a file that is no TOML, or a wrong setting.
+    Raises UserError for an unknown name, a file that is no TOML, or a wrong setting.
     """
     if name in shipped_recipes():
         text, where = (SHIPPED / f"{name}.toml").read_text(encoding="utf-8"), f"recipe {name}"

@@ -65,7 +65,7 @@ class _File:
 def list_files(roots: Sequence[Location]) -> tuple[tuple[ListedFile, ...], tuple[Finding, ...]]:
     """Every file in these folders (or files) that should be sound, by id, and what cannot be.
 
-    None is opened, so a million cost seconds. Raises UserMistake for a root that is not there or
+    None is opened, so a million cost seconds. Raises UserError for a root that is not there or
     holds no sound.
     """
     files, findings = _collect(roots)
@@ -85,7 +85,7 @@ def open_file(listed: ListedFile) -> Recording:
     """The recording, with its site and time; see names.py for what goes before what.
 
     A remote one is fetched, and its copy is there as long as the recording's path is held.
-    Raises UnreadableAudio where it is none, UserMistake where its store cannot be reached.
+    Raises UnreadableAudio where it is none, UserError where its store cannot be reached.
     """
     path = listed.path if isinstance(listed.path, Path) else fetch(listed.path)
     try:
@@ -99,7 +99,7 @@ def open_file(listed: ListedFile) -> Recording:
 def find_recordings(roots: Sequence[Path], sites: Path | None = None) -> FoundRecordings:
     """Every recording in these folders (or files), sorted by id.
 
-    ``sites`` is a table that knows better where and when (files/sites.py). Raises UserMistake
+    ``sites`` is a table that knows better where and when (files/sites.py). Raises UserError
     for a root that is not there or holds no sound, and where no file at all can be read.
     """
     files, strangers = list_files(roots)

@@ -83,7 +83,7 @@ def location_of(root: str | Location) -> Location:
 def list_objects(root: RemotePath) -> list[tuple[RemotePath, str]]:
     """Every object under a URL with its key below it, or the one object there.
 
-    Raises UserMistake for what is not there or may not be listed.
+    Raises UserError for what is not there or may not be listed.
     """
     with _explain(root.url):
         store, path = _store(root.url)
@@ -107,7 +107,7 @@ def list_objects(root: RemotePath) -> list[tuple[RemotePath, str]]:
 def fetch(place: RemotePath) -> Path:
     """A copy on this machine, which is deleted once the path is no longer held.
 
-    Raises UnreadableAudio for an object that is gone or may not be read, UserMistake where the
+    Raises UnreadableAudio for an object that is gone or may not be read, UserError where the
     store itself cannot be reached, or breaks off.
     """
     folder = tempfile.mkdtemp(prefix="antpitta-")
@@ -130,7 +130,7 @@ def fetch(place: RemotePath) -> Path:
 
 
 def check_writable(url: RemotePath) -> None:
-    """Raises UserMistake where nothing can be put: better now than after days of listening."""
+    """Raises UserError where nothing can be put: better now than after days of listening."""
     with _explain(url.url, "written"):
         store, path = _store(url.url)
         mark = f"{path.rstrip('/')}/.antpitta"

@@ -81,7 +81,7 @@ class RunFolder:
     def begin(self, config: dict[str, Any], *, resume: bool) -> None:
         """Claim the folder; a run is gone on with only under the settings it began with.
 
-        Raises UserMistake where a run is there already, or is another one.
+        Raises UserError where a run is there already, or is another one.
         """
         file = self.path / "config.json"
         if file.is_file():
@@ -104,7 +104,7 @@ class RunFolder:
         write_json(config, file)
 
     def config(self) -> dict[str, Any]:
-        """What the run began with. Raises UserMistake where this is no run."""
+        """What the run began with. Raises UserError where this is no run."""
         file = self.path / "config.json"
         if not file.is_file():
             raise UserError(
@@ -119,7 +119,7 @@ class RunFolder:
         write_text(page, self.path / "report.html")
 
     def report(self) -> dict[str, Any]:
-        """report.json. Raises UserMistake before the run's end."""
+        """report.json. Raises UserError before the run's end."""
         self.config()
         file = self.path / "report.json"
         if not file.is_file():
@@ -146,7 +146,7 @@ class RunFolder:
         write_text(text.getvalue(), file)
 
     def cells(self) -> pd.DataFrame:
-        """The judged cells of the last stage, out of fold. Raises UserMistake before its end."""
+        """The judged cells of the last stage, out of fold. Raises UserError before its end."""
         file = self.path / "oof_cells.parquet"
         if not file.is_file():
             raise UserError(
@@ -184,7 +184,7 @@ def write_scores(scores: Iterable[Scores], path: Path) -> None:
 
 
 def read_scores(path: Path) -> list[Scores]:
-    """The inverse of :func:`write_scores`. Raises UserMistake where the file is missing."""
+    """The inverse of :func:`write_scores`. Raises UserError where the file is missing."""
     if not path.is_file():
         raise UserError(
             "E_TODO", f"{path}: no such file", "train the run to its end (--resume) first"

@@ -42,7 +42,7 @@ SHORTEST = 0.5  # seconds of a background
 def read_clips(folder: Path, sample_rate: int) -> tuple[dict[str, list[Floats]], list[Finding]]:
     """The clips of every species, a folder each, mixed to mono; and what could not be used.
 
-    Raises UserMistake where no species has a clip.
+    Raises UserError where no species has a clip.
     """
     clips: dict[str, list[Floats]] = {}
     findings = []
@@ -109,7 +109,7 @@ def read_backgrounds(
     """Backgrounds for "train" and "test", none on both sides; and what could not be used.
 
     Every third file is for the test side; an only file gives its last third.
-    Raises UserMistake where nothing can be used.
+    Raises UserError where nothing can be used.
     """
     found: list[BackgroundFile] = []
     findings = []
@@ -220,7 +220,7 @@ def write_simulation(
 ) -> SimulatedData:
     """Writes a whole data set to ``out``; ``validated`` is called once ``train`` is used up.
 
-    Raises UserMistake, before anything is simulated, where ``out`` holds something already;
+    Raises UserError, before anything is simulated, where ``out`` holds something already;
     with ``replace`` an older simulation there gives way.
     """
     _check_free(out, replace)

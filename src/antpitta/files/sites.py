@@ -23,7 +23,7 @@ def apply_site_table(
 ) -> tuple[tuple[Recording, ...], list[Finding]]:
     """The recordings as the table places them, and its rows that could not be used.
 
-    Raises UserMistake where the table lacks the columns.
+    Raises UserError where the table lacks the columns.
     """
     from antpitta.files.tables import read_frame
 

@@ -27,7 +27,7 @@ _SPECIES = ("species", "species_id", "label", "class")
 def read_species_names(table: Path) -> dict[str, tuple[str, ...]]:
     """What else each species of the table is called.
 
-    Raises UserMistake where it has no column of species, or no other one.
+    Raises UserError where it has no column of species, or no other one.
     """
     frame = read_frame(table)
     columns = {str(name).strip().lower(): name for name in frame.columns}
@@ -49,7 +49,7 @@ def read_species_names(table: Path) -> dict[str, tuple[str, ...]]:
 def match_embedding_classes(embedding: EmbeddingConfig, dataset: Dataset) -> EmbeddingConfig:
     """The embedding with those of the network's classes written into it that are species of ours.
 
-    Nothing is written where none is. Raises UserMistake where labels were asked for by path and
+    Nothing is written where none is. Raises UserError where labels were asked for by path and
     cannot be read, or name none of our species.
     """
     labels = _labels_of(embedding)
@@ -71,7 +71,7 @@ def match_embedding_classes(embedding: EmbeddingConfig, dataset: Dataset) -> Emb
 
 
 def read_labels(path: Path) -> tuple[tuple[str, ...], ...]:
-    """The names of each class of a network. Raises UserMistake where there are none."""
+    """The names of each class of a network. Raises UserError where there are none."""
     if path.suffix.lower() == ".csv":
         frame = read_frame(path)
         classes = tuple(tuple(cell for cell in row if cell) for row in frame.to_numpy().tolist())

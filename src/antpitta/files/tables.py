@@ -30,7 +30,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     """The table at ``path``, every cell a string ("" where empty), indexed by line number.
 
     Comma, semicolon or tab, as the header tells; header and cells come without surrounding
-    blanks. A header without rows is a table of no rows. Raises UserMistake where the file
+    blanks. A header without rows is a table of no rows. Raises UserError where the file
     is missing, empty, ragged, no text, or names a column twice.
     """
     text = read_text(path)
@@ -100,7 +100,7 @@ def write_prevalence(species: tuple[str, ...], share: NDArray[np.floating], path
 def read_prevalence(path: Path, species: tuple[str, ...]) -> NDArray[np.float64]:
     """The expected shares in the order of ``species``; NaN for those the table leaves out.
 
-    Raises UserMistake for missing columns, a share outside 0..1, or no known species.
+    Raises UserError for missing columns, a share outside 0..1, or no known species.
     """
     table = read_frame(path)
     if missing := {"species", "prevalence"} - set(table.columns):

@@ -33,7 +33,7 @@ _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")  # the siblings that `re
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in whatever encoding it was saved; raises UserMistake if it is none.
+    """The text of a file in whatever encoding it was saved; raises UserError if it is none.
 
     UTF-8 with or without a mark, UTF-16 with or without, else the Windows code page, else
     Latin-1, which can read any byte.
@@ -66,7 +66,7 @@ def write_json(value: object, path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a file of JSON holds, {} where there is none; raises UserMistake if it is no object."""
+    """What a file of JSON holds, {} where there is none; raises UserError if it is no object."""
     if not path.exists():
         return {}
     try:

@@ -62,7 +62,7 @@ def build_backbone(config: BackboneConfig, *, bands: int = 128, empty: bool = Fa
 
     ``bands`` are those of the pictures, and decide the heights of the features.
     With GIVEN they are the vectors' numbers, and pass through as they are.
-    Raises UserMistake for a name timm does not know, or a weights file that does not fit.
+    Raises UserError for a name timm does not know, or a weights file that does not fit.
     """
     if config.name == EMBEDDING_BACKBONE:
         origin = "none: the embeddings of a network that the user brings"

@@ -41,7 +41,7 @@ def open_embedding_model(
 ) -> RunModel:
     """A network that takes ``samples`` of sound, to be asked for its ``outputs`` by one thread.
 
-    None is its first output. Raises UserMistake for a file that is no such network, one that
+    None is its first output. Raises UserError for a file that is no such network, one that
     takes another length of sound, or a tensor that it does not have.
     """
     kinds: dict[str, Callable[[Path, int, tuple[str | None, ...], int], RunModel]] = {
@@ -116,7 +116,7 @@ def _open_onnx(path: Path, samples: int, outputs: tuple[str | None, ...], thread
     rank = taken.partial_shape.rank
     dims = [] if rank.is_dynamic else list(taken.partial_shape)
     shape = [None if size.is_dynamic else size.get_length() for size in dims]
-    kind = taken.element_type.get_type_name().replace("float32", "float32")
+    kind = taken.element_type.get_type_name().replace("f32", "float32")
     fitting = _fit(path, shape, samples, len(model.inputs), kind)
     first = next(iter(sorted(ending.names)), "")
     places = [_place_onnx(path, model, name, first) for name in outputs]
@@ -126,7 +126,7 @@ def _open_onnx(path: Path, samples: int, outputs: tuple[str | None, ...], thread
             model,
             "CPU",
             {
-                "INFERENCE_PRECISION_HINT": "float32",
+                "INFERENCE_PRECISION_HINT": "f32",
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": threads,
             },
@@ -195,7 +195,7 @@ class NoEmbeddingError(UserError):
 class EmbeddingModel:
     """Waves of an image to its vectors; may be called from several threads.
 
-    Raises UserMistake for a file that is no such network, one that takes another length of
+    Raises UserError for a file that is no such network, one that takes another length of
     sound, a tensor that it does not have, or one that is no vector.
     """
 

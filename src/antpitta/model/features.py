@@ -57,8 +57,10 @@ class FeatureExtractor:
         if not sound.all():
             at = start + int(sound.argmin()) * (stop - start) / len(found)
             raise NoEmbeddingError(
-                f"{recording.path}: the embedding network gives what is no number, or one beyond "
-                f"65504, at {at:.1f} s; leave the recording out, or set another embedding.output"
+                "E_EMBEDDING_NOT_FINITE",
+                f"{recording.path}: the embedding model returns a value that is not finite, or "
+                f"beyond 65504, at {at:.1f} s",
+                "leave the recording out, or set another embedding.output",
             )
         return found
 
@@ -66,7 +68,7 @@ class FeatureExtractor:
 def build_feature_extractor(recipe: Recipe, network: Path | None = None) -> FeatureExtractor:
     """The pen of a recipe; ``network`` is the file of its embedding, if it has one.
 
-    Raises UserMistake as :class:`EmbeddingModel` does.
+    Raises UserError as :class:`EmbeddingModel` does.
     """
     if recipe.embedding is None:
         from antpitta.sound.mel import LogMel, mel_features

@@ -68,8 +68,8 @@ def box_logits(logits: Logits, focus: Tensor, stride: int) -> Tensor:
 
 def valid_mask(seen: Tensor) -> Tensor:
     """The steps (batch, 1, steps) that are no padding; all of a window that is nothing else."""
-    heard = (seen != 0).any(dim=1, keepdim=True)
-    return heard | ~heard.any(dim=2, keepdim=True)
+    labels = (seen != 0).any(dim=1, keepdim=True)
+    return labels | ~labels.any(dim=2, keepdim=True)
 
 
 def smooth_logits(logits: Tensor, steps: tuple[int, ...], sound: Tensor | None = None) -> Tensor:

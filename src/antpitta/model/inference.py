@@ -27,6 +27,7 @@ from openvino import opset13 as ops
 from antpitta.core.config import InferenceMode, Precision
 
 Floats = NDArray[np.float32]
+OPENVINO_NAMES = {"float32": "f32", "bfloat16": "bf16"}  # of the precision hint
 FeatureArray = NDArray[Any]
 STRIDE = ["antpitta", "stride"]  # where an exported network says how many frames a step has,
 WHOLE = ["antpitta", "whole"]  # and how many a whole image has
@@ -87,7 +88,7 @@ class OpenVinoBackend:
         self.nets = nets
         self._whole = int(self._model.get_rt_info(WHOLE).astype(int))
         self._settings = {
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": OPENVINO_NAMES[precision],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": threads,
             "ENABLE_CPU_PINNING": False,
@@ -171,7 +172,7 @@ def fastest_float(tries: int = 5) -> Precision:
     settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
     asks = [
         core.compile_model(
-            trial, "CPU", {**settings, "INFERENCE_PRECISION_HINT": kind}
+            trial, "CPU", {**settings, "INFERENCE_PRECISION_HINT": OPENVINO_NAMES[kind]}
         ).create_infer_request()
         for kind in ("float32", "bfloat16")
     ]

@@ -68,42 +68,42 @@ NOTHING = 1e-6  # of a cell
 LossTargets = tuple[CellTargets, CellTargets | None]  # what listeners said, and what teachers did
 
 
-def treat_unknown_as_absent(heard: CellTargets, taught: CellTargets | None) -> CellTargets:
-    """What ``heard`` becomes where every cell that nobody spoke of counts as a whole absence."""
-    known = heard.weight if taught is None else heard.weight + taught.weight
-    return CellTargets(heard.value, torch.where(known > 0, heard.weight, 1.0))
+def treat_unknown_as_absent(labels: CellTargets, pseudo_labels: CellTargets | None) -> CellTargets:
+    """What ``labels`` becomes where every cell that nobody spoke of counts as a whole absence."""
+    known = labels.weight if pseudo_labels is None else labels.weight + pseudo_labels.weight
+    return CellTargets(labels.value, torch.where(known > 0, labels.weight, 1.0))
 
 
 def masked_loss(
     logits: Tensor,
-    heard: CellTargets,
-    taught: CellTargets | None,
+    labels: CellTargets,
+    pseudo_labels: CellTargets | None,
     loss: LossConfig,
     class_weight: Tensor | None = None,
     whole: LossTargets | None = None,
 ) -> Tensor:
     """One number for a batch of clipwise ``logits`` (windows, classes), by the formulas above.
 
-    ``heard`` is what listeners said, ``taught`` what teachers did, zero-weight where a listener
+    ``labels`` is what listeners said, ``pseudo_labels`` what teachers did, zero-weight where a listener
     spoke; ``class_weight`` is (classes,). A batch without known cells gives 0, with a gradient of
     0.
 
     Where the rows are a part of a batch, ``whole`` is the targets of all of it: what is divided
     by is counted there, so that the losses of all parts add up to that of the batch.
     """
-    all_heard, all_taught = whole or (heard, taught)
-    known, all_known = _known(heard, taught), _known(all_heard, all_taught)
+    all_heard, all_taught = whole or (labels, pseudo_labels)
+    known, all_known = _known(labels, pseudo_labels), _known(all_heard, all_taught)
     if loss.unknown == "absent":
-        heard = treat_unknown_as_absent(heard, taught)
+        labels = treat_unknown_as_absent(labels, pseudo_labels)
         all_heard = treat_unknown_as_absent(all_heard, all_taught)
     scale = torch.ones_like(logits) if class_weight is None else class_weight
     gain = -softplus(-logits)  # log sigmoid
     alarm = softplus(logits)  # -log(1 - sigmoid)
     # (1 - p) ** focal by way of the logarithm: the power's own gradient at p = 1 is infinite.
     miss = -gain * (-loss.focal_gamma * alarm).exp() if loss.focal_gamma else -gain
-    total = _of_heard(heard, all_heard, miss, alarm, scale, loss)
-    if taught is not None and all_taught is not None:
-        total = total + loss.soft_weight * _of_taught(taught, all_taught, miss, alarm, loss)
+    total = _of_heard(labels, all_heard, miss, alarm, scale, loss)
+    if pseudo_labels is not None and all_taught is not None:
+        total = total + loss.soft_weight * _of_taught(pseudo_labels, all_taught, miss, alarm, loss)
     if loss.unlabelled_target is not None:
         pulled = (loss.unlabelled_target * -gain + (1 - loss.unlabelled_target) * alarm) * (
             ~known
@@ -113,15 +113,15 @@ def masked_loss(
 
 
 def _of_heard(
-    heard: CellTargets,
+    labels: CellTargets,
     whole: CellTargets,
     miss: Tensor,
     alarm: Tensor,
     scale: Tensor,
     loss: LossConfig,
 ) -> Tensor:
-    present = (heard.positive * miss * scale).sum()
-    absent = (heard.negative * alarm * scale).sum()
+    present = (labels.positive * miss * scale).sum()
+    absent = (labels.negative * alarm * scale).sum()
     if loss.reduction in ("positives", "balanced"):
         present = present / _at_least_some(whole.positive.sum())
     if loss.reduction == "balanced":
@@ -131,15 +131,15 @@ def _of_heard(
 
 
 def _of_taught(
-    taught: CellTargets, whole: CellTargets, miss: Tensor, alarm: Tensor, loss: LossConfig
+    pseudo_labels: CellTargets, whole: CellTargets, miss: Tensor, alarm: Tensor, loss: LossConfig
 ) -> Tensor:
-    soft = (taught.positive * miss + taught.negative * alarm).sum()
+    soft = (pseudo_labels.positive * miss + pseudo_labels.negative * alarm).sum()
     return soft if loss.reduction == "sum" else soft / _at_least_some(whole.weight.sum())
 
 
-def _known(heard: CellTargets, taught: CellTargets | None) -> Tensor:
-    known = heard.weight > 0
-    return known if taught is None else known | (taught.weight > 0)
+def _known(labels: CellTargets, pseudo_labels: CellTargets | None) -> Tensor:
+    known = labels.weight > 0
+    return known if pseudo_labels is None else known | (pseudo_labels.weight > 0)
 
 
 def _at_least_some(total: Tensor) -> Tensor:

@@ -274,8 +274,8 @@ class MultiHeadNet(nn.Module):
     def forward(self, pixels: Tensor) -> Logits:
         first = cast(SedNet, self.nets[0])
         seen = first.see(pixels)
-        heard = [cast(SedNet, net).head(seen) for net in self.nets]
-        clipwise, framewise, sharp = zip(*heard, strict=True)
+        labels = [cast(SedNet, net).head(seen) for net in self.nets]
+        clipwise, framewise, sharp = zip(*labels, strict=True)
         return Logits(*(torch.cat(part, dim=-1) for part in (clipwise, framewise, sharp)))
 
 

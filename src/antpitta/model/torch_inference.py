@@ -68,8 +68,8 @@ class TorchBackend:
 
     def hear(self, seen: Picture) -> list[Floats]:
         """Framewise probabilities of an image (frames, bands): (rows, classes) of each network."""
-        heard = [self._heard(net, seen) for net in self._run]
-        return np.split(heard[0], len(self.nets), axis=1) if len(heard) == 1 else heard
+        labels = [self._heard(net, seen) for net in self._run]
+        return np.split(labels[0], len(self.nets), axis=1) if len(labels) == 1 else labels
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -153,7 +153,7 @@ def scan(
     net.eval()
     unit = unit_of(net.stride, frames, overlap)
     starts = [window_starts(int(pictures.lengths[image]), frames, overlap) for image in images]
-    heard, first = [], 0
+    labels, first = [], 0
     while first < len(images):
         last = first + 1
         held = len(starts[first])
@@ -163,10 +163,10 @@ def scan(
         cuts = _windows(images[first:last], starts[first:last], frames)
         with precision():
             logits = net(pictures.gather(cuts).to(net.mean.device)).framewise
-        heard.append(torch.sigmoid(logits.float()))  # (windows, steps, classes)
+        labels.append(torch.sigmoid(logits.float()))  # (windows, steps, classes)
         tick(last - first)
         first = last
-    chances = iter(torch.cat(heard).cpu().numpy()) if heard else iter(())
+    chances = iter(torch.cat(labels).cpu().numpy()) if labels else iter(())
     return [
         _lay(chances, some, -(-int(pictures.lengths[image]) // unit), unit, net.stride)
         for image, some in zip(images, starts, strict=True)

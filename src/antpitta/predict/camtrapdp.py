@@ -60,7 +60,7 @@ _UNFIT = re.compile(r"^[./~]|(?<=\.)\.|[%\r\n]")  # what the standard bars from 
 class DeploymentInfo:
     """What a package needs beyond what was heard: where the sites lie, and its paths begin."""
 
-    places: Deployments
+    deployments: Deployments
     home: Path
 
 
@@ -92,7 +92,7 @@ def locate_recording(one: JournalEntry, survey: DeploymentInfo) -> Medium | str:
     whole = _whole(one.path)
     inside = whole.is_relative_to(survey.home)
     below = whole.relative_to(survey.home if inside else whole.anchor)
-    place = survey.places.find(one.site, [survey.home.name, *below.parts[:-1]])
+    place = survey.deployments.find(one.site, [survey.home.name, *below.parts[:-1]])
     if place is None and one.site is None:
         return "no site: neither the file nor its folder names one of the table of places"
     if place is None:
@@ -162,10 +162,10 @@ def describe(stays: Iterable[Stay], taxa: Iterable[str], before: dict[str, Any])
     }
 
 
-def _spatial(places: list[Deployment]) -> dict[str, Any]:
+def _spatial(deployments: list[Deployment]) -> dict[str, Any]:
     """GeoJSON: the point, or the box around all of them."""
-    west, east = (edge(place.longitude for place in places) for edge in (min, max))
-    south, north = (edge(place.latitude for place in places) for edge in (min, max))
+    west, east = (edge(place.longitude for place in deployments) for edge in (min, max))
+    south, north = (edge(place.latitude for place in deployments) for edge in (min, max))
     if (west, south) == (east, north):
         return {"type": "Point", "coordinates": [west, south]}
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]

@@ -175,7 +175,7 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[Any]:
         import ray.data
     except ImportError:
         raise UserError(
-            "E_TODO", "--engine ray: Ray is not installed", "pip install 'antpitta[ray]'"
+            "E_TODO", "--executor ray: Ray is not installed", "pip install 'antpitta[ray]'"
         ) from None
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -240,7 +240,7 @@ def predict_on_ray(
     ``workers`` actors, of one processor or one GPU each where the cluster has GPUs; as many as it
     has, if None. ``address`` is a cluster's, or "auto"; a cluster is started on this machine for
     None, unless RAY_ADDRESS names one or the caller is connected already. ``make`` turns the
-    bundle into listeners, over there: it must be importable. Raises UserMistake where Ray is
+    bundle into listeners, over there: it must be importable. Raises UserError where Ray is
     not installed or cannot be reached.
     """
     waiting: dict[int, tuple[ListedFile, Stamp]] = {}
@@ -298,7 +298,7 @@ def _heard(
         said = " ".join(str(trouble).split())[:300]
         raise UserError(
             "E_TODO",
-            f"--engine ray: the cluster gave up ({said})",
+            f"--executor ray: the cluster gave up ({said})",
             "what was heard so far is kept: give the same command with --resume",
         ) from trouble
 

@@ -126,7 +126,7 @@ FORMATS = {
 
 
 def read_events(folder: Path) -> pd.DataFrame:
-    """A row an event: COLUMNS, of whichever table there is; raises UserMistake for none."""
+    """A row an event: COLUMNS, of whichever table there is; raises UserError for none."""
     if (folder / FORMATS["parquet"].name).is_file():
         return pd.read_parquet(folder / FORMATS["parquet"].name)
     table = folder / FORMATS["csv"].name

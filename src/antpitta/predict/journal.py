@@ -55,7 +55,7 @@ class Journal:
     """The journal of one output folder; use it as a context.
 
     ``key`` says what hears (the model's digest): another one's journal is not gone on with.
-    Raises UserMistake where another run has it open, or holds what ``resume`` does not allow.
+    Raises UserError where another run has it open, or holds what ``resume`` does not allow.
     """
 
     def __init__(self, out: Path, key: dict[str, Any], *, resume: bool) -> None:
@@ -131,7 +131,7 @@ class Journal:
         if resume and told and any(told.get(name) != value for name, value in key.items()):
             raise UserError(
                 "E_TODO",
-                f"{self.path}: another model was at work here, or one with another --scan or --precision",
+                f"{self.path}: another model was at work here, or one with another --inference or --precision",
                 "choose another --out, or leave --resume out to begin anew",
             )
         if not resume and count and "finished" not in told:

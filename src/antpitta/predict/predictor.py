@@ -74,11 +74,11 @@ def _loads(name: str) -> bool:
 KINDS = {"float32": "float", "bfloat16": "float", "int8": "int8"}  # which exported network serves
 
 
-def resolve_precision(precision: Precision, scan: InferenceMode, model: Bundle) -> Precision:
+def resolve_precision(precision: Precision, inference: InferenceMode, model: Bundle) -> Precision:
     """The precision that "auto" comes to on this machine, for this model."""
     if precision != "auto":
         return precision
-    if scan == "sliding":
+    if inference == "sliding":
         return "float32"
     parts = model.parts() or [model]
     if has_gpu() or not any(part.networks for part in parts):
@@ -91,14 +91,14 @@ def open_backend(
 ) -> InferenceBackend:
     """The engine of one model; ``width`` is that of its pictures.
 
-    Raises UserMistake where there is none for the precision asked for, and for the weights of
+    Raises UserError where there is none for the precision asked for, and for the weights of
     another version's network.
     """
     windows = hearing.mode == "sliding" or recipe.backbone.name == EMBEDDING_BACKBONE
     if hearing.mode == "sliding" and hearing.precision not in ("auto", "float32"):
         raise UserError(
             "E_TODO",
-            f"--precision {hearing.precision}: --scan windows is the exact mode and computes in float32",
+            f"--precision {hearing.precision}: --inference sliding is the exact mode and computes in float32",
             "leave one of the two out",
         )
     gpu = has_gpu()
@@ -220,7 +220,7 @@ class Segment:
 class Predictor:
     """All listeners of a bundle, ready; every score is signed with the bundle's name.
 
-    Members that draw alike share a pen, and with it the work of drawing. Raises UserMistake
+    Members that draw alike share a pen, and with it the work of drawing. Raises UserError
     where the model has no network for the ``hearing`` asked for.
     """
 

@@ -72,7 +72,7 @@ def write_tables(
 ) -> TableCounts:
     """presence.csv, the events in each of the ``formats``, quarantine.csv and run.json.
 
-    With ``survey`` also camtrapdp/ and unplaced.csv; UserMistake where no recording is fit for
+    With ``survey`` also camtrapdp/ and unplaced.csv; UserError where no recording is fit for
     it, but only when all the rest is written.
 
     ``prevalence`` (classes,) is the share of recordings that each species is expected in, NaN

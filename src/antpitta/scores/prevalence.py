@@ -51,7 +51,7 @@ def rescale_odds(scores: Floats, prevalence: Floats, judged: Floats | None = Non
 
     A NaN prevalence leaves its species alone; 0 and 1 make every score 0 and 1, which is where
     the factor leads. Scores closer to 0 or 1 than ``EDGE`` count as lying that far from them.
-    Raises ValueError for scores that are no probabilities, UserMistake for a prevalence that
+    Raises ValueError for scores that are no probabilities, UserError for a prevalence that
     is none.
     """
     value = np.array(scores, dtype=float)

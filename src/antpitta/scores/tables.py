@@ -65,7 +65,7 @@ def select_scores(
 ) -> Floats:
     """The numbers of an indexed table: (recordings, species), in the order asked for.
 
-    Raises UserMistake for a recording or species that is not there and for any value that
+    Raises UserError for a recording or species that is not there and for any value that
     is no finite number.
     """
     columns = list(species)
@@ -84,7 +84,7 @@ def select_scores(
 
 
 def numeric_scores(frame: pd.DataFrame, what: str) -> Floats:
-    """Every value as a float, blank as NaN; UserMistake for text that is no number."""
+    """Every value as a float, blank as NaN; UserError for text that is no number."""
     columns = []
     for name in frame.columns:
         numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(float, na_value=np.nan)

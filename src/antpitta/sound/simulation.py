@@ -84,7 +84,7 @@ class Simulation:
 class PlacedCall:
     """One call as it was placed; ``stop`` is where the call ends, its echo left out."""
 
-    voice: SpeciesSource
+    progress: SpeciesSource
     start: float
     stop: float
     snr: float  # dB over the level of the voice's band
@@ -109,9 +109,9 @@ class Scene:
                 recording=self.recording,
                 start=call.start,
                 stop=call.stop,
-                label=call.voice.name,
-                low=call.voice.low,
-                high=call.voice.high,
+                label=call.progress.name,
+                low=call.progress.low,
+                high=call.progress.high,
                 source="simulated",
             )
             for call in self.calls
@@ -146,7 +146,7 @@ def simulate(
 ) -> Iterator[Soundscape]:
     """The soundscapes of one side, named ``train0000``, ``train0001`` ...
 
-    Raises UserMistake where a template does not fit the recordings.
+    Raises UserError where a template does not fit the recordings.
     """
     _check(plan, voices, beds)
     for number, sounds in enumerate(assign_species(plan, side, len(voices))):
@@ -168,9 +168,9 @@ def simulate_soundscape(
     wave = bed(rng, samples) * np.float32(10 ** (rng.uniform(-42, -30) / 20))
     quiet = spectrum(wave, plan.sample_rate)
     calls: list[PlacedCall] = []
-    for voice, is_here in zip(voices, sounds, strict=True):
+    for progress, is_here in zip(voices, sounds, strict=True):
         if is_here:
-            calls += _bouts(wave, voice, plan, quiet.floor(voice.low, voice.high), rng)
+            calls += _bouts(wave, progress, plan, quiet.floor(progress.low, progress.high), rng)
     wave *= np.float32(min(1.0, PEAK / max(float(np.abs(wave).max()), 1e-9)))
     contrast, step = _contrast(wave, voices, plan.sample_rate)
     calls.sort(key=lambda call: call.start)
@@ -178,19 +178,19 @@ def simulate_soundscape(
 
 
 def _bouts(
-    wave: Floats, voice: SpeciesSource, plan: Simulation, floor: float, rng: np.random.Generator
+    wave: Floats, progress: SpeciesSource, plan: Simulation, floor: float, rng: np.random.Generator
 ) -> list[PlacedCall]:
     """Lets one or more individuals of a species call into ``wave``; at least one call."""
     calls: list[PlacedCall] = []
     for _ in range(1 + rng.poisson(0.4)):
-        singer = int(rng.integers(len(voice.singers)))
+        singer = int(rng.integers(len(progress.singers)))
         distance = float(rng.random())  # 0 is next to the microphone
         loud = plan.loudest + distance * (plan.quietest - plan.loudest)
         count = int(rng.integers(1, 6))
-        period = voice.duration * rng.uniform(1.2, 3.0)
-        start = rng.uniform(0, max(plan.seconds - voice.duration, 0))
+        period = progress.duration * rng.uniform(1.2, 3.0)
+        start = rng.uniform(0, max(plan.seconds - progress.duration, 0))
         for _ in range(count):
-            sound = voice.singers[singer](rng)
+            sound = progress.singers[singer](rng)
             snr = loud + float(rng.normal(0, 1))
             at = int(start * plan.sample_rate)
             begin, end = at / plan.sample_rate, (at + len(sound)) / plan.sample_rate
@@ -200,7 +200,7 @@ def _bouts(
             if any(begin < c.stop + CLOSEST and c.start < end + CLOSEST for c in calls):
                 continue
             _place(wave, at, _afar(sound, distance, plan.sample_rate, rng), floor, snr)
-            calls.append(PlacedCall(voice, begin, end, snr, singer))
+            calls.append(PlacedCall(progress, begin, end, snr, singer))
     return calls
 
 
@@ -241,17 +241,17 @@ def _check(
 ) -> None:
     if not voices or not beds:
         raise UserError("E_TODO", "a simulation needs species and backgrounds", "none were given")
-    for voice in voices:
-        if voice.duration > plan.seconds:
+    for progress in voices:
+        if progress.duration > plan.seconds:
             raise UserError(
                 "E_TODO",
-                f"{voice.name}: calls of {voice.duration:g} s do not fit into recordings of {plan.seconds:g} s",
+                f"{progress.name}: calls of {progress.duration:g} s do not fit into recordings of {plan.seconds:g} s",
                 "make these longer",
             )
-        if voice.high > plan.sample_rate / 2:
+        if progress.high > plan.sample_rate / 2:
             raise UserError(
                 "E_TODO",
-                f"{voice.name}: calls up to {voice.high:g} Hz do not fit a sample rate of {plan.sample_rate}",
+                f"{progress.name}: calls up to {progress.high:g} Hz do not fit a sample rate of {plan.sample_rate}",
                 "raise it",
             )
 
@@ -275,17 +275,20 @@ def simulate_validation(
     come in the order of species, present before absent, then of recordings.
     """
     boxes: list[Annotation] = []
-    for column, voice in enumerate(voices):
-        boxes += _present(scenes, voice, rng, present_per_species)
-        boxes += _absent(scenes, column, voice, rng, absent_per_species)
+    for column, progress in enumerate(voices):
+        boxes += _present(scenes, progress, rng, present_per_species)
+        boxes += _absent(scenes, column, progress, rng, absent_per_species)
     return boxes
 
 
 def _present(
-    scenes: Sequence[Scene], voice: SpeciesSource, rng: np.random.Generator, count: int
+    scenes: Sequence[Scene], progress: SpeciesSource, rng: np.random.Generator, count: int
 ) -> list[Annotation]:
     hits = [
-        (scene, call) for scene in scenes for call in scene.calls if call.voice.name == voice.name
+        (scene, call)
+        for scene in scenes
+        for call in scene.calls
+        if call.progress.name == progress.name
     ]
     if not hits or not count:
         return []
@@ -294,8 +297,8 @@ def _present(
     chosen = rng.choice(len(hits), min(count, len(hits)), replace=False, p=share)
     boxes = []
     for scene, call in (hits[i] for i in sorted(chosen)):
-        start = _around(call, voice.duration, scene.seconds, rng)
-        boxes.append(_box(scene, voice, start, present=True))
+        start = _around(call, progress.duration, scene.seconds, rng)
+        boxes.append(_box(scene, progress, start, present=True))
     return boxes
 
 
@@ -307,31 +310,35 @@ def _around(call: PlacedCall, duration: float, seconds: float, rng: np.random.Ge
 
 
 def _absent(
-    scenes: Sequence[Scene], column: int, voice: SpeciesSource, rng: np.random.Generator, count: int
+    scenes: Sequence[Scene],
+    column: int,
+    progress: SpeciesSource,
+    rng: np.random.Generator,
+    count: int,
 ) -> list[Annotation]:
     """A draw from the loudest false matches, three times as many as are wanted."""
     matches = [
         (loud, number, start)
         for number, scene in enumerate(scenes)
-        for loud, start in _false_matches(scene, column, voice)
+        for loud, start in _false_matches(scene, column, progress)
     ]
     matches.sort(key=lambda match: -match[0])
     pool = matches[: 3 * count]
     chosen = rng.permutation(len(pool))[:count]
     found = sorted((pool[i][1], pool[i][2]) for i in chosen)
-    return [_box(scenes[number], voice, start, present=False) for number, start in found]
+    return [_box(scenes[number], progress, start, present=False) for number, start in found]
 
 
-def _false_matches(scene: Scene, column: int, voice: SpeciesSource) -> list[tuple[float, float]]:
+def _false_matches(scene: Scene, column: int, progress: SpeciesSource) -> list[tuple[float, float]]:
     """(dB, start) of the loudest stretches that meet no call of the species, apart by a box."""
-    length = max(1, round(voice.duration / scene.step))
-    last = int((scene.seconds - voice.duration) / scene.step)  # the last start that fits
+    length = max(1, round(progress.duration / scene.step))
+    last = int((scene.seconds - progress.duration) / scene.step)  # the last start that fits
     loud: NDArray[np.float32] = scene.contrast[column].astype(np.float32)
     # The mean of dB, not of power: a click is short, and no match for a long template.
     level = uniform_filter1d(loud, length, mode="constant", origin=-(length // 2))[: last + 1]
     for call in scene.calls:
-        if call.voice.name == voice.name:
-            first = int((call.start - CLEAR - voice.duration) / scene.step)
+        if call.progress.name == progress.name:
+            first = int((call.start - CLEAR - progress.duration) / scene.step)
             level[max(0, first) : int((call.stop + ECHO) / scene.step) + 2] = -np.inf
     found: list[tuple[float, float]] = []
     while len(found) < MATCHES and len(level) and level.max() >= LEAST:
@@ -341,16 +348,16 @@ def _false_matches(scene: Scene, column: int, voice: SpeciesSource) -> list[tupl
     return found
 
 
-def _box(scene: Scene, voice: SpeciesSource, start: float, *, present: bool) -> Annotation:
-    stop = min(start + voice.duration, scene.seconds)
+def _box(scene: Scene, progress: SpeciesSource, start: float, *, present: bool) -> Annotation:
+    stop = min(start + progress.duration, scene.seconds)
     return Annotation(
         recording=scene.recording,
         start=round(start, 4),
         stop=round(stop, 4),
-        label=voice.name,
+        label=progress.name,
         present=present,
-        low=voice.low,
-        high=voice.high,
+        low=progress.low,
+        high=progress.high,
         source="simulated",
         songtype="1",
     )

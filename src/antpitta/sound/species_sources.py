@@ -68,7 +68,7 @@ def species_template(name: str, clips: Sequence[Floats], sample_rate: int) -> Sp
     A clip's band leaves out 5 % of that energy at either end, and its length is that of the
     loudest unbroken stretch; the template takes the medians, the edges moved out by their median
     deviation: individuals of another pitch fit in, and one odd clip cannot widen it.
-    Raises UserMistake where no clip holds any sound.
+    Raises UserError where no clip holds any sound.
     """
     edges = [edge for clip in clips if (edge := _edges(clip, sample_rate)) is not None]
     if not edges:
@@ -91,7 +91,7 @@ def species_sources(
     """Voices for each side of :data:`SIDES`, the same species in the same order.
 
     About a third of a species' clips, but at least one, sing on the test side.
-    Raises UserMistake where a side would have nothing to sing.
+    Raises UserError where a side would have nothing to sing.
     """
     sides: dict[str, tuple[SpeciesSource, ...]] = dict.fromkeys(SIDES, ())
     for name, waves in clips.items():
@@ -108,8 +108,8 @@ def species_sources(
                     f"{name}: the clips of its {side} side are silent in {template.low:g} to {template.high:g} Hz",
                     "add another clip",
                 )
-            voice = SpeciesSource(name, template.low, template.high, template.duration, singers)
-            sides[side] = (*sides[side], voice)
+            progress = SpeciesSource(name, template.low, template.high, template.duration, singers)
+            sides[side] = (*sides[side], progress)
     return sides
 
 

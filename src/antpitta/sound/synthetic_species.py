@@ -151,7 +151,7 @@ CALLERS: tuple[SyntheticSpecies, ...] = (
 def demo_species(sample_rate: int, side: str, seed: int) -> tuple[SpeciesSource, ...]:
     """The invented species, each sung by individuals that the other side never hears.
 
-    Raises UserMistake where the sample rate cannot hold a species.
+    Raises UserError where the sample rate cannot hold a species.
     """
     top = max(caller.high for caller in CALLERS)
     if sample_rate < 2 * top:

@@ -5,7 +5,7 @@ would start the user's own command or script once more for each device: every on
 read the data and claim the run's folder, and a notebook or a test cannot be started twice. So the
 command itself stays one process, which prepares and reports; only the training is done by others.
 
-Equal seeds give equal scores on one machine: cuDNN takes deterministic kernels. ``tune`` lets it
+Equal seeds give equal scores on one machine: cuDNN takes deterministic kernels. ``cudnn_benchmark`` lets it
 time them first, which can be faster, and two runs then differ in the last digits.
 
 Folds side by side on one device: each in a thread, on a GPU each on a stream of its own.
@@ -55,10 +55,10 @@ class ComputeConfig:
 
     device: str = "auto"
     devices: int = 1
-    precision: str = "auto"  # bf16-mixed on GPUs that have it, else 32-true
+    precision: str = "auto"  # bfloat16 on GPUs that have it, else float32
     compile: bool = False  # the backbone, by torch.compile; one process only
-    tune: bool = False  # cuDNN times its kernels before it chooses
-    lanes: int = 1  # folds at a time; one process only
+    cudnn_benchmark: bool = False  # cuDNN times its kernels before it chooses
+    parallel_folds: int = 1  # folds at a time; one process only
 
 
 @dataclass
@@ -79,67 +79,69 @@ class CompiledModel:
         return self.net
 
 
-def compiled_models(engine: ComputeConfig) -> tuple[CompiledModel, ...]:
+def compiled_models(compute: ComputeConfig) -> tuple[CompiledModel, ...]:
     """One for each lane, where networks are compiled."""
-    return tuple(CompiledModel() for _ in range(engine.lanes)) if engine.compile else ()
+    return tuple(CompiledModel() for _ in range(compute.parallel_folds)) if compute.compile else ()
 
 
-def build_fabric(engine: ComputeConfig) -> Fabric:
-    """Raises UserMistake for a device, a number of them or a precision that is not there."""
-    if engine.precision not in PRECISIONS:
+def build_fabric(compute: ComputeConfig) -> Fabric:
+    """Raises UserError for a device, a number of them or a precision that is not there."""
+    if compute.precision not in PRECISIONS:
         known = ", ".join(PRECISIONS)
         raise UserError(
-            "E_TODO", f"precision {engine.precision!r}: unknown", f"take one of {known}"
+            "E_TODO", f"precision {compute.precision!r}: unknown", f"take one of {known}"
         )
-    if engine.devices < 1:
+    if compute.devices < 1:
         raise UserError(
-            "E_TODO", f"devices {engine.devices}: at least one is needed", "give 1 or more"
+            "E_TODO", f"devices {compute.devices}: at least one is needed", "give 1 or more"
         )
-    if engine.compile and engine.devices > 1:
+    if compute.compile and compute.devices > 1:
         raise UserError("E_TODO", "compiling goes with one device", "leave one of the two out")
-    if engine.lanes < 1:
-        raise UserError("E_TODO", f"lanes {engine.lanes}: at least one is needed", "give 1 or more")
-    if engine.lanes > 1 and engine.devices > 1:
-        raise UserError("E_TODO", "several lanes go with one device", "leave one of the two out")
-    cuda = torch.cuda.is_available() and engine.device in ("auto", "cuda", "gpu")
-    if engine.device in ("cuda", "gpu") and not cuda:
+    if compute.parallel_folds < 1:
         raise UserError(
-            "E_TODO", f"device {engine.device}: there is no such GPU here", "take cpu or auto"
+            "E_TODO", f"lanes {compute.parallel_folds}: at least one is needed", "give 1 or more"
         )
-    if cuda and engine.devices > torch.cuda.device_count():
+    if compute.parallel_folds > 1 and compute.devices > 1:
+        raise UserError("E_TODO", "several lanes go with one device", "leave one of the two out")
+    cuda = torch.cuda.is_available() and compute.device in ("auto", "cuda", "gpu")
+    if compute.device in ("cuda", "gpu") and not cuda:
+        raise UserError(
+            "E_TODO", f"device {compute.device}: there is no such GPU here", "take cpu or auto"
+        )
+    if cuda and compute.devices > torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise UserError(
-            "E_TODO", f"devices {engine.devices}: there are {count} GPUs here", f"take {count}"
+            "E_TODO", f"devices {compute.devices}: there are {count} GPUs here", f"take {count}"
         )
-    precision = engine.precision
+    precision = compute.precision
     if precision == "auto":
         precision = "bfloat16" if cuda and torch.cuda.is_bf16_supported(False) else "float32"
     try:
         return Fabric(
-            accelerator=engine.device,
-            devices=engine.devices,
-            strategy="auto" if engine.devices == 1 else DDPStrategy(start_method="spawn"),
-            precision=precision,  # type: ignore[arg-type]
+            accelerator=compute.device,
+            devices=compute.devices,
+            strategy="auto" if compute.devices == 1 else DDPStrategy(start_method="spawn"),
+            precision={"float32": "32-true", "bfloat16": "bf16-mixed"}[precision],  # type: ignore[arg-type]
         )
     except (ValueError, RuntimeError, ImportError) as error:
         raise UserError(
-            "E_TODO", f"device {engine.device}: {error}", "take cpu, cuda or auto"
+            "E_TODO", f"device {compute.device}: {error}", "take cpu, cuda or auto"
         ) from None
 
 
-def warm_up(engine: ComputeConfig, device: torch.device) -> None:
+def warm_up(compute: ComputeConfig, device: torch.device) -> None:
     """Set this process' switches for a GPU; a CPU computes as it always did."""
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, in what is not bf16 anyway
         torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = engine.tune
-        torch.backends.cudnn.deterministic = not engine.tune
+        torch.backends.cudnn.benchmark = compute.cudnn_benchmark
+        torch.backends.cudnn.deterministic = not compute.cudnn_benchmark
 
 
 def run_on_devices(
-    engine: ComputeConfig,
+    compute: ComputeConfig,
     fabric: Fabric,
-    voice: Progress,
+    progress: Progress,
     work: Callable[..., T],
     *given: Any,
 ) -> T:
@@ -147,16 +149,18 @@ def run_on_devices(
 
     Several processes need everything ``given`` to pickle, and a script that calls this to keep
     its own work below ``if __name__ == "__main__"``. What the first of them returns is returned.
-    A UserMistake comes out as such.
+    A UserError comes out as such.
     """
-    if engine.devices == 1:
-        warm_up(engine, fabric.device)
-        return work(fabric, voice, *given)
-    with _hearing(voice) as (queue, mistakes):
+    if compute.devices == 1:
+        warm_up(compute, fabric.device)
+        return work(fabric, progress, *given)
+    with _hearing(progress) as (queue, mistakes):
         try:
             # As a partial: fabric walks arguments, and cannot walk frozen dataclasses.
             join: Callable[..., T] = _join
-            found = fabric.launch(partial(join, engine=engine, queue=queue, work=work, given=given))
+            found = fabric.launch(
+                partial(join, compute=compute, queue=queue, work=work, given=given)
+            )
         except ProcessRaisedException:
             queue.put(None)  # the mistake was put before it
             mistakes.wait()
@@ -167,16 +171,16 @@ def run_on_devices(
 
 
 def _join(
-    fabric: Fabric, engine: ComputeConfig, queue: Any, work: Callable[..., T], given: Any
+    fabric: Fabric, compute: ComputeConfig, queue: Any, work: Callable[..., T], given: Any
 ) -> T:
     """What each process does; only the first has a voice."""
-    warm_up(engine, fabric.device)
+    warm_up(compute, fabric.device)
     logging.getLogger("torch.nn.parallel").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="torch.nn.parallel")
     silent = Progress(lambda text: None, lambda what, done, total, loss: None)
-    voice = _sending(queue) if fabric.is_global_zero else silent
+    progress = _sending(queue) if fabric.is_global_zero else silent
     try:
-        return work(fabric, voice, *given)
+        return work(fabric, progress, *given)
     except UserError as mistake:
         queue.put(("mistake", str(mistake)))
         raise
@@ -191,9 +195,9 @@ def _sending(queue: Any) -> Progress:
 class _Listening(Thread):
     """Passes on what the processes say, until None is said."""
 
-    def __init__(self, queue: Any, voice: Progress) -> None:
+    def __init__(self, queue: Any, progress: Progress) -> None:
         super().__init__(daemon=True)
-        self.queue, self.voice, self.text = queue, voice, ""
+        self.queue, self.progress, self.text = queue, progress, ""
 
     def run(self) -> None:
         while (said := self.queue.get()) is not None:
@@ -201,16 +205,16 @@ class _Listening(Thread):
             if what == "mistake":
                 self.text = self.text or more[0]
             else:
-                getattr(self.voice, what)(*more)
+                getattr(self.progress, what)(*more)
 
     def wait(self) -> None:
         self.join(10)
 
 
 @contextmanager
-def _hearing(voice: Progress) -> Any:
+def _hearing(progress: Progress) -> Any:
     queue = processes.get_context("spawn").SimpleQueue()
-    thread = _Listening(queue, voice)
+    thread = _Listening(queue, progress)
     thread.start()
     try:
         yield queue, thread

@@ -48,7 +48,7 @@ class TrainingData:
     grids: tuple[TimeGrid, ...]  # of each image, on its recording's clock
     boxes: tuple[tuple[Annotation, ...], ...]  # of each recording and copy
     cuts: WindowIndex  # the training windows of all images
-    heard: Targets  # (windows, classes)
+    labels: Targets  # (windows, classes)
     hosts: Ints  # of each recording and copy: the recording, itself or the host
 
     def windows_of(self, recordings: Ints) -> Ints:
@@ -101,10 +101,10 @@ def build_training_data(
         raise ValueError(f"{len(pixels)} frames were drawn, {lengths.sum()} were expected")
     frames = recipe.windows.frames
     cuts = index_windows(lengths, frames, recipe.windows.overlap)
-    heard = _hear([boxes[i] for i in owner], grids, cuts, frames, dataset.classes)
+    labels = _hear([boxes[i] for i in owner], grids, cuts, frames, dataset.classes)
     pictures = FeatureStore(_move(pixels, device), lengths)
     places = np.array(owner, dtype=np.int64), np.array(hosts, dtype=np.int64)
-    return TrainingData(dataset, pictures, places[0], tuple(grids), boxes, cuts, heard, places[1])
+    return TrainingData(dataset, pictures, places[0], tuple(grids), boxes, cuts, labels, places[1])
 
 
 def _images(
@@ -156,14 +156,14 @@ class FeatureCache:
         self.key = ""
         self.seen: Tensor | None = None
 
-    def of(self, net: SedNet, stage: Stage, material: TrainingData) -> Tensor | None:
+    def of(self, net: SedNet, stage: Stage, training_data: TrainingData) -> Tensor | None:
         """The features of all training windows; None where they differ from epoch to epoch."""
         changing = stage.masks.probability or stage.mixup or stage.sample == "crops"
         if not net.backbone_config.frozen or changing:
             return None
         key = _digest(net)
         if key != self.key:
-            self.key, self.seen = key, _see(net, material)
+            self.key, self.seen = key, _see(net, training_data)
         return self.seen
 
 
@@ -175,14 +175,14 @@ def _digest(net: SedNet) -> str:
 
 
 @torch.inference_mode()
-def _see(net: SedNet, material: TrainingData) -> Tensor | None:
+def _see(net: SedNet, training_data: TrainingData) -> Tensor | None:
     net = fuse_conv_bn(net.eval())
-    cuts, found = material.cuts, []
+    cuts, found = training_data.cuts, []
     size = max(1, BATCH_FRAMES // cuts.frames)
     device = next(net.parameters()).device
     for first in range(0, len(cuts), size):
         rows = torch.arange(first, min(first + size, len(cuts))).numpy()
-        seen = net.see(material.pictures.gather(cuts.take(rows)).to(device)).half()
+        seen = net.see(training_data.pictures.gather(cuts.take(rows)).to(device)).half()
         if seen[0].nbytes * len(cuts) > LIMIT:
             return None
         found.append(seen)

@@ -78,9 +78,11 @@ class DeviceBatch:
 
 
 def _each(told: LossTargets, change: Callable[[Tensor], Tensor]) -> LossTargets:
-    heard, taught = told
-    first = CellTargets(change(heard.value), change(heard.weight))
-    return first, taught and CellTargets(change(taught.value), change(taught.weight))
+    labels, pseudo_labels = told
+    first = CellTargets(change(labels.value), change(labels.weight))
+    return first, pseudo_labels and CellTargets(
+        change(pseudo_labels.value), change(pseudo_labels.weight)
+    )
 
 
 def part_of(size: int, place: ProcessRank) -> list[slice]:
@@ -93,7 +95,7 @@ def part_of(size: int, place: ProcessRank) -> list[slice]:
 
 def prepare_batch(
     batch: Batch,
-    material: TrainingData,
+    training_data: TrainingData,
     stage: Stage,
     rng: np.random.Generator,
     device: torch.device,
@@ -111,14 +113,14 @@ def prepare_batch(
     if bank is not None and batch.rows is not None:
         seen = bank[to_device(batch.rows[rows], bank.device)].to(device).float()
     else:
-        pixels = _cut(batch, rows, material, stage, rng).to(device, non_blocking=True)
+        pixels = _cut(batch, rows, training_data, stage, rng).to(device, non_blocking=True)
     mixes = _draw(parts, stage.mixup, rng, device)
     lates = _draw(parts, stage.manifold_mixup, rng, device)
-    heard, taught = told = _tell(batch, stage, mixes, lates, device)
+    labels, pseudo_labels = told = _tell(batch, stage, mixes, lates, device)
     focus, mine = _focus(batch, rows, device)
     whole = None
     if len(parts) > 1:
-        whole, told = told, (heard.take(mine), taught and taught.take(mine))
+        whole, told = told, (labels.take(mine), pseudo_labels and pseudo_labels.take(mine))
     mix, late = mixes[own] if mixes else None, lates[own] if lates else None
     return DeviceBatch(pixels, seen, mix, late, told, whole, focus, scale=float(len(parts)))
 
@@ -134,9 +136,9 @@ def batch_loss(model: SedNet, ready: DeviceBatch, stage: Stage, weights: Tensor 
 
 
 def _cut(
-    batch: Batch, rows: slice, material: TrainingData, stage: Stage, rng: np.random.Generator
+    batch: Batch, rows: slice, training_data: TrainingData, stage: Stage, rng: np.random.Generator
 ) -> Tensor:
-    pictures = material.pictures
+    pictures = training_data.pictures
     bands = pictures.pixels.shape[1]
     holes = draw_spec_mask(batch.cuts, pictures.lengths, bands, stage.masks, rng)
     cuts = batch.cuts.take(np.arange(rows.start, rows.stop))
@@ -156,17 +158,20 @@ def _tell(
     batch: Batch, stage: Stage, mixes: list[Mixup], lates: list[Mixup], device: torch.device
 ) -> LossTargets:
     """What is known of the whole batch, mixed as its windows are."""
-    heard = _on_device(batch.heard, device)
-    taught = None if batch.taught is None else _on_device(batch.taught, device)
+    labels = _on_device(batch.labels, device)
+    pseudo_labels = None if batch.pseudo_labels is None else _on_device(batch.pseudo_labels, device)
     if stage.loss.unknown == "absent":  # before mixing: an unknown is a whole absence then
-        heard = treat_unknown_as_absent(heard, taught)
+        labels = treat_unknown_as_absent(labels, pseudo_labels)
     if mixes:
         mix = join_mixups(mixes)
-        heard, taught = heard.mixed(mix), taught and taught.mixed(mix)
+        labels, pseudo_labels = labels.mixed(mix), pseudo_labels and pseudo_labels.mixed(mix)
     if lates:
         late = join_mixups(lates)
-        heard, taught = heard.mixed_late(late), taught and taught.mixed_late(late)
-    return heard, taught
+        labels, pseudo_labels = (
+            labels.mixed_late(late),
+            pseudo_labels and pseudo_labels.mixed_late(late),
+        )
+    return labels, pseudo_labels
 
 
 def _focus(batch: Batch, rows: slice, device: torch.device) -> tuple[Tensor | None, slice | Tensor]:

@@ -72,19 +72,19 @@ class _Exam:
         report = evaluate_cells(cells, classes, "", draws=0, rng=np.random.default_rng(0))
         return report.macro_ap.value
 
-    def scores(self, engine: InferenceBackend) -> list[Scores]:
+    def scores(self, compute: InferenceBackend) -> list[Scores]:
         """What the fold that never saw it hears of each recording."""
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            hear = partial(self._score, engine)
+            hear = partial(self._score, compute)
             return list(pool.map(hear, self.recordings, self.images))
 
     def _score(
-        self, engine: InferenceBackend, recording: Recording, images: list[FeatureArray]
+        self, compute: InferenceBackend, recording: Recording, images: list[FeatureArray]
     ) -> Scores:
         drawing, fold = self.recipe.feature_config, self.folds[recording.id]
-        parts = [engine.hear(image)[fold] for image in images]
+        parts = [compute.hear(image)[fold] for image in images]
         grids = [drawing.time_grid(*cut) for cut in drawing.segments(recording.duration)]
-        value, grid = stitch_segments(parts, grids, engine.unit)
+        value, grid = stitch_segments(parts, grids, compute.unit)
         return Scores(recording.id, grid, self.dataset.classes, value, "")
 
 
@@ -113,8 +113,8 @@ def export_networks(
     capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     ways = [(WAYS[kind], plain, kind) for kind in WAYS if kind == "float32" or "BF16" in capable]
     ways.append((INT8, small, "float32"))
-    heard = {recording.id for recording in exam.recordings}
-    base = exam.macro_ap(one for one in exact if one.recording in heard)
+    labels = {recording.id for recording in exam.recordings}
+    base = exam.macro_ap(one for one in exact if one.recording in labels)
     figures = [PrecisionResult(EXACT, base, 0.0)]
     for done, (name, model, kind) in enumerate(ways):
         tick(done, len(ways))

@@ -93,13 +93,13 @@ class WithinClassWhitening:
 
 
 def box_rows(
-    net: SedNet, seen: Tensor, material: TrainingData, recordings: np.ndarray
+    net: SedNet, seen: Tensor, training_data: TrainingData, recordings: np.ndarray
 ) -> tuple[Tensor, CellTargets]:
     """A row of features (inputs,) and of targets (classes,) for every box of these recordings."""
     device = net.classify.weight.device
     rows, value, weight = [], [], []
-    for window in material.windows_of(recordings):
-        batch = box_batch(material, np.array([window]), None)
+    for window in training_data.windows_of(recordings):
+        batch = box_batch(training_data, np.array([window]), None)
         if batch.focus is None or not len(batch.focus):
             continue
         features = seen[int(window)].to(device).float()  # (inputs, steps)
@@ -107,8 +107,8 @@ def box_rows(
             torch.from_numpy(batch.focus).to(device), features.shape[1], net.stride
         )
         rows.append(shares @ features.T)
-        value.append(batch.heard.value)
-        weight.append(batch.heard.weight)
+        value.append(batch.labels.value)
+        weight.append(batch.labels.weight)
     if not rows:
         return torch.zeros(0), CellTargets(torch.zeros(0), torch.zeros(0))
     told = (torch.from_numpy(np.concatenate(part)).to(device) for part in (value, weight))
@@ -116,9 +116,9 @@ def box_rows(
 
 
 @contextmanager
-def whitened(net: SedNet, rows: Tensor, heard: CellTargets) -> Iterator[None]:
+def whitened(net: SedNet, rows: Tensor, labels: CellTargets) -> Iterator[None]:
     """Inside, the settled ``net`` learns in the metric of these boxes, if it is to have one."""
-    present = (heard.value > 0.5) & (heard.weight > 0)
+    present = (labels.value > 0.5) & (labels.weight > 0)
     share = net.head_config.within_class_whitening
     with torch.no_grad():
         metric = (
@@ -142,7 +142,7 @@ STEPS = 200  # at most; most heads need a third
 def solve_linear_head(
     net: SedNet,
     task: TrainTask,
-    material: TrainingData,
+    training_data: TrainingData,
     fabric: Fabric,
     report: Callable[[EpochResult], None],
 ) -> None:
@@ -155,24 +155,26 @@ def solve_linear_head(
             f'stage {stage.name}: solver "lbfgs" needs a frozen backbone without masks or mixup, whose features fit in memory',
             'set solver = "adam"',
         )
-    own = material.windows_of(task.train)
+    own = training_data.windows_of(task.train)
     fit_normalizer(net, task.seen, own, fabric.device)
-    rows, heard = box_rows(net, task.seen, material, task.train)
+    rows, labels = box_rows(net, task.seen, training_data, task.train)
     if not len(rows):
         raise no_boxes_error(task)
-    weights = class_weights(material, task).to(fabric.device) if stage.loss.class_weights else None
+    weights = (
+        class_weights(training_data, task).to(fabric.device) if stage.loss.class_weights else None
+    )
     head = [one for one in net.classify.parameters() if one.requires_grad]
     solver = torch.optim.LBFGS(head, max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def value() -> Tensor:
         solver.zero_grad()
         logits = net.of_rows(rows)
-        loss = masked_loss(logits, heard, None, stage.loss, weights)
+        loss = masked_loss(logits, labels, None, stage.loss, weights)
         loss = loss + stage.weight_decay / 2 * net.classify.weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    with whitened(net, rows, heard):
+    with whitened(net, rows, labels):
         solver.step(value)  # type: ignore[no-untyped-call]
         loss = float(value().detach())
     steps = int(solver.state[head[0]]["n_iter"])

@@ -47,7 +47,7 @@ from antpitta.train.task import (
 def fit(
     net: SedNet,
     task: TrainTask,
-    material: TrainingData,
+    training_data: TrainingData,
     fabric: Fabric,
     keeper: CheckpointStore,
     report: Callable[[EpochResult], None],
@@ -55,17 +55,17 @@ def fit(
     """Train ``net`` in place; it ends on the CPU or GPU that ``fabric`` chose."""
     model, adam, optimizer = set_up(net, task.stage, fabric)
     balance = task.stage.loss.class_weights
-    weights = class_weights(material, task).to(fabric.device) if balance else None
+    weights = class_weights(training_data, task).to(fabric.device) if balance else None
     run = TrainStep(net, model, task.stage, weights, fabric, compiled=task.compiled)
-    with _measured(net, task, material, fabric.device):
+    with _measured(net, task, training_data, fabric.device):
         for epoch in range(resume(net, optimizer, keeper), task.stage.epochs):
             # Reported first: killed in between, the epoch is run and reported again, never lost.
-            report(_epoch(epoch, run, adam, task, material))
+            report(_epoch(epoch, run, adam, task, training_data))
             keeper.save(epoch + 1, capture(net, optimizer))
 
 
 def _measured(
-    net: SedNet, task: TrainTask, material: TrainingData, device: torch.device
+    net: SedNet, task: TrainTask, training_data: TrainingData, device: torch.device
 ) -> AbstractContextManager[None]:
     """A frozen body's features levelled, and, inside, the metric in which the head learns.
 
@@ -73,18 +73,18 @@ def _measured(
     """
     if task.seen is None:
         return nullcontext()
-    fit_normalizer(net, task.seen, material.windows_of(task.train), device)
+    fit_normalizer(net, task.seen, training_data.windows_of(task.train), device)
     if not net.head_config.within_class_whitening:
         return nullcontext()
-    return whitened(net, *box_rows(net, task.seen, material, task.train))
+    return whitened(net, *box_rows(net, task.seen, training_data, task.train))
 
 
 def _epoch(
-    epoch: int, run: TrainStep, adam: Any, task: TrainTask, material: TrainingData
+    epoch: int, run: TrainStep, adam: Any, task: TrainTask, training_data: TrainingData
 ) -> EpochResult:
     began, stage, fabric = time.perf_counter(), task.stage, run.fabric
     place = ProcessRank(fabric.global_rank, fabric.world_size)
-    batches, rng = _deal(task, material, epoch, place)
+    batches, rng = _deal(task, training_data, epoch, place)
     run.net.train()
     total = torch.zeros((), dtype=torch.float64, device=fabric.device)
     rate, steps = stage.lr, 0
@@ -93,7 +93,7 @@ def _epoch(
         for group in adam.param_groups:
             group["lr"] = rate
         share, stepping = accumulation_share(i, len(batches), stage.grad_accum_steps)
-        ready = prepare_batch(batch, material, stage, rng, fabric.device, task.seen, place)
+        ready = prepare_batch(batch, training_data, stage, rng, fabric.device, task.seen, place)
         total += run(ready, share, stepping=stepping)
         if stepping:
             adam.step()
@@ -105,14 +105,14 @@ def _epoch(
 
 
 def _deal(
-    task: TrainTask, material: TrainingData, epoch: int, place: ProcessRank
+    task: TrainTask, training_data: TrainingData, epoch: int, place: ProcessRank
 ) -> tuple[list[Batch], np.random.Generator]:
     """An epoch's batches, and the generator that draws on while they are run."""
     rng = np.random.default_rng([*task.seed, epoch])
     # Dropout and stochastic depth: other units in each process, which has other windows.
     with PROCESS_LOCK:  # another lane may be drawing its first weights
         torch.manual_seed(int(rng.integers(2**31)) + place.rank)
-    batches = epoch_batches(task.stage, material, task.train, task.taught, rng)
+    batches = epoch_batches(task.stage, training_data, task.train, task.pseudo_labels, rng)
     if not batches:
         raise no_boxes_error(task)
     return batches, rng

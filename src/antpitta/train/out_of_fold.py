@@ -31,7 +31,7 @@ from antpitta.train.pseudo import OutOfFoldScores
 def assign_folds(dataset: Dataset, folds: int, seed: int) -> NDArray[np.int64]:
     """The fold of each recording: (recordings,).
 
-    Where there are fewer sites than folds, recordings are dealt instead. Raises UserMistake
+    Where there are fewer sites than folds, recordings are dealt instead. Raises UserError
     where even those are too few.
     """
     groups = group_recordings(dataset, folds)
@@ -72,18 +72,18 @@ Ints = NDArray[np.int64]
 
 def score_recordings(
     net: SedNet,
-    material: TrainingData,
+    training_data: TrainingData,
     windows: WindowConfig,
     recordings: Ints,
     source: str,
     fabric: Fabric,
 ) -> list[Scores]:
     """Framewise scores of these recordings of the data set, signed with ``source``."""
-    images = material.images_of(recordings)
+    images = training_data.images_of(recordings)
     batch = scan_batch(windows.frames, fabric.device.type)
     parts = scan(
         fuse_conv_bn(net),
-        material.pictures,
+        training_data.pictures,
         images,
         windows.frames,
         windows.inference_overlap,
@@ -93,11 +93,11 @@ def score_recordings(
     unit = unit_of(net.stride, windows.frames, windows.inference_overlap)
     found = []
     for i in recordings:
-        mine = np.flatnonzero(material.owner[images] == i)
-        grids = [material.grids[images[j]] for j in mine]
+        mine = np.flatnonzero(training_data.owner[images] == i)
+        grids = [training_data.grids[images[j]] for j in mine]
         value, grid = stitch_segments([parts[j] for j in mine], grids, unit)
-        recording = material.dataset.recordings[i].id
-        found.append(Scores(recording, grid, material.dataset.classes, value, source))
+        recording = training_data.dataset.recordings[i].id
+        found.append(Scores(recording, grid, training_data.dataset.classes, value, source))
     return found
 
 
@@ -113,7 +113,7 @@ def gather_scores(fabric: Fabric, found: list[Scores]) -> list[Scores]:
 def read_out_of_fold(dataset: Dataset, path: Path, folds: Ints) -> list[OutOfFoldScores]:
     """Scores, each with the recordings that the fold's model behind it trained on.
 
-    The fold is read off the scores' own signature, never assumed. Raises UserMistake where
+    The fold is read off the scores' own signature, never assumed. Raises UserError where
     another run's scores are of other recordings or species than those of ``dataset``.
     """
     ids = [recording.id for recording in dataset.recordings]

@@ -33,24 +33,24 @@ class OutOfFoldScores:
 class PseudoLabels:
     """Targets for every training window, and where each label came from."""
 
-    taught: Targets  # (windows, classes), weight 0 where nobody teaches
+    pseudo_labels: Targets  # (windows, classes), weight 0 where nobody teaches
     hard: NDArray[np.bool_]  # (windows, classes), hard negatives: kept apart, never in the loss
     table: pd.DataFrame  # recording, start_time, end_time, species, score, source
 
 
-def window_scores(material: TrainingData, members: dict[str, list[OutOfFoldScores]]) -> Floats:
+def window_scores(training_data: TrainingData, members: dict[str, list[OutOfFoldScores]]) -> Floats:
     """The highest framewise score in each training window: (members, windows, classes).
 
     Raises ValueError where a model trained on the recording it scores.
     """
-    cuts, classes = material.cuts, material.dataset.classes
+    cuts, classes = training_data.cuts, training_data.dataset.classes
     found = np.zeros((len(members), len(cuts), len(classes)), dtype=np.float32)
-    owner = material.owner[cuts.image]
+    owner = training_data.owner[cuts.image]
     by_owner = np.argsort(owner, kind="stable")
-    edges = np.searchsorted(owner[by_owner], np.arange(len(material.dataset.recordings) + 1))
+    edges = np.searchsorted(owner[by_owner], np.arange(len(training_data.dataset.recordings) + 1))
     for m, rows in enumerate(members.values()):
         by_recording = {row.scores.recording: row for row in rows}
-        for i, recording in enumerate(material.dataset.recordings):
+        for i, recording in enumerate(training_data.dataset.recordings):
             row = by_recording[recording.id]
             if recording.id in row.trained_on:
                 raise ValueError(
@@ -59,7 +59,7 @@ def window_scores(material: TrainingData, members: dict[str, list[OutOfFoldScore
             if row.scores.classes != classes:
                 raise ValueError(f"{row.scores.source} has other classes than this run")
             for window in by_owner[edges[i] : edges[i + 1]]:
-                grid = material.grids[cuts.image[window]]
+                grid = training_data.grids[cuts.image[window]]
                 span = _span(grid, int(cuts.first[window]), cuts.frames)
                 inside = _rows(row.scores.grid, *span)
                 found[m, window] = row.scores.value[inside].max(axis=0, initial=0.0)
@@ -78,14 +78,16 @@ def _rows(grid: TimeGrid, start: float, stop: float) -> slice:
 
 
 def make_pseudo_labels(
-    material: TrainingData, members: dict[str, list[OutOfFoldScores]], pseudo: PseudoLabelConfig
+    training_data: TrainingData,
+    members: dict[str, list[OutOfFoldScores]],
+    pseudo: PseudoLabelConfig,
 ) -> PseudoLabels:
     """Turn out-of-fold scores of one or more members into targets for the unlabelled cells."""
-    scores = window_scores(material, members)
+    scores = window_scores(training_data, members)
     mean = scores.mean(axis=0)
     if pseudo.rescale:
-        mean = _rescaled(material, mean)
-    unlabelled = (material.heard.weight == 0) & material.heard_windows[:, None]
+        mean = _rescaled(training_data, mean)
+    unlabelled = (training_data.labels.weight == 0) & training_data.heard_windows[:, None]
     if pseudo.aggregation == "vote":
         needed = min(pseudo.min_votes, len(scores))
         soft = (scores >= pseudo.threshold).sum(axis=0) >= needed
@@ -94,28 +96,30 @@ def make_pseudo_labels(
     soft &= unlabelled
     hard = (mean < pseudo.negative_threshold) & unlabelled
     value = mean if pseudo.targets == "soft" else np.ones_like(mean)
-    taught = Targets(np.where(soft, value, 0).astype(np.float32), soft.astype(np.float32))
-    return PseudoLabels(taught, hard, _provenance(material, members, mean, soft))
+    pseudo_labels = Targets(np.where(soft, value, 0).astype(np.float32), soft.astype(np.float32))
+    return PseudoLabels(pseudo_labels, hard, _provenance(training_data, members, mean, soft))
 
 
-def _rescaled(material: TrainingData, scores: Floats) -> Floats:
+def _rescaled(training_data: TrainingData, scores: Floats) -> Floats:
     """Odds of windows (windows, classes) multiplied so that recordings hold a class as often as
     boxes and scores tell: a recording by its highest window, for certain where it has a present
     box, copies never.
     """
-    data, heard, own = material.dataset, material.heard, material.heard_windows
+    data, labels, own = training_data.dataset, training_data.labels, training_data.heard_windows
     highest = np.zeros((len(data.recordings), len(data.classes)))
     certain = highest.copy()
-    owner = material.owner[material.cuts.image[own]]
+    owner = training_data.owner[training_data.cuts.image[own]]
     np.maximum.at(highest, owner, scores[own])
-    np.maximum.at(certain, owner, np.where((heard.weight > 0) & (heard.value == 1), 1, scores)[own])
+    np.maximum.at(
+        certain, owner, np.where((labels.weight > 0) & (labels.value == 1), 1, scores)[own]
+    )
     names = [recording.id for recording in data.recordings]
     shares = estimate_prevalence(highest, names, data.annotations, data.classes)
     return rescale_odds(scores, shares, certain).astype(np.float32)
 
 
 def _provenance(
-    material: TrainingData,
+    training_data: TrainingData,
     members: dict[str, list[OutOfFoldScores]],
     mean: Floats,
     soft: NDArray[np.bool_],
@@ -123,14 +127,14 @@ def _provenance(
     said = [{row.scores.recording: row.scores.source for row in rows} for rows in members.values()]
     sources = {
         recording.id: " + ".join(by_recording[recording.id] for by_recording in said)
-        for recording in material.dataset.recordings
+        for recording in training_data.dataset.recordings
     }
-    cuts, names = material.cuts, material.dataset.classes.names
+    cuts, names = training_data.cuts, training_data.dataset.classes.names
     window, column = np.nonzero(soft)
     told, which = np.unique(window, return_inverse=True)
-    owners = material.owner[cuts.image[told]]
-    recordings = [material.dataset.recordings[owner].id for owner in owners]
-    grids = [material.grids[image] for image in cuts.image[told]]
+    owners = training_data.owner[cuts.image[told]]
+    recordings = [training_data.dataset.recordings[owner].id for owner in owners]
+    grids = [training_data.grids[image] for image in cuts.image[told]]
     firsts = cuts.first[told].tolist()
     spans = [_span(grid, at, cuts.frames) for grid, at in zip(grids, firsts, strict=True)]
     table = pd.DataFrame(

@@ -64,16 +64,16 @@ class Run:
     """Everything that the stages of one run share."""
 
     recipe: Recipe
-    material: TrainingData
+    training_data: TrainingData
     folds: Ints  # (recordings,)
     folder: RunFolder
     fabric: Fabric
-    voice: Progress
+    progress: Progress
     members: tuple[RunFolder, ...] = ()  # other runs, whose scores may join in teaching
     record: Callable[[dict[str, Any]], None] = lambda row: None  # each epoch, for TensorBoard
     bank: FeatureCache = field(default_factory=FeatureCache)
     shells: tuple[CompiledModel, ...] = ()  # where networks are compiled, one a lane
-    lanes: ParallelFolds = field(default_factory=ParallelFolds)
+    parallel_folds: ParallelFolds = field(default_factory=ParallelFolds)
     mould: ModelTemplate = field(default_factory=ModelTemplate)
     clock: Callable[[str, int, str, float], None] = lambda *spent: None  # stage, cycle, on, seconds
 
@@ -122,7 +122,10 @@ def last_cycle(recipe: Recipe, name: str) -> int:
 
 def build_net(run: Run, *, empty: bool = False) -> SedNet:
     """The run's network before it learns; ``empty`` leaves the backbone's weights random."""
-    classes, bands = len(run.material.dataset.classes), run.material.pictures.pixels.shape[1]
+    classes, bands = (
+        len(run.training_data.dataset.classes),
+        run.training_data.pictures.pixels.shape[1],
+    )
     net = SedNet(
         run.recipe.backbone,
         run.recipe.head,
@@ -145,26 +148,33 @@ def load_net(run: Run, stage: str, cycle: int, fold: int) -> SedNet:
 
 def run_stages(run: Run) -> None:
     """Train and score every stage, cycle and fold that is not finished yet."""
-    if run.lanes.count > 1 and uses_dropout(run.mould.cast(lambda: build_net(run, empty=True))):
+    if run.parallel_folds.count > 1 and uses_dropout(
+        run.mould.cast(lambda: build_net(run, empty=True))
+    ):
         raise UserError(
             "E_TODO",
             f"backbone {run.recipe.backbone.name}: drops units at random, and lanes would mix their random numbers",
-            "leave --lanes out",
+            "leave --parallel-folds out",
         )
     for number, stage in enumerate(run.recipe.stages):
         for cycle in range(1, cycles_of(stage) + 1):
             with run.timed(stage, cycle, "teach"):
-                taught = _lesson(run, stage, cycle) if stage.pseudo else None
+                pseudo_labels = _lesson(run, stage, cycle) if stage.pseudo else None
             with run.timed(stage, cycle, "train"):
-                train = partial(_train_fold, run, stage, (number, cycle), taught)
-                run.lanes.each(range(run.recipe.folds), train)
+                train = partial(_train_fold, run, stage, (number, cycle), pseudo_labels)
+                run.parallel_folds.each(range(run.recipe.folds), train)
             with run.timed(stage, cycle, "score"):
                 _score_stage(run, stage, cycle)
                 run.fabric.barrier()
 
 
 def _train_fold(
-    run: Run, stage: Stage, place: tuple[int, int], taught: Targets | None, fold: int, lane: int
+    run: Run,
+    stage: Stage,
+    place: tuple[int, int],
+    pseudo_labels: Targets | None,
+    fold: int,
+    lane: int,
 ) -> None:
     number, cycle = place
     path = weights_path(run, stage.name, cycle, fold)
@@ -176,18 +186,18 @@ def _train_fold(
         net, origin = _begun(run, stage, fold)
         if run.shells:
             net = run.shells[lane].take(net)
-        seen = run.bank.of(net, stage, run.material)
+        seen = run.bank.of(net, stage, run.training_data)
     train = np.flatnonzero(run.folds != fold)
     if stage.use_overlays:
-        train = run.material.with_copies(train)
+        train = run.training_data.with_copies(train)
     seed = (run.recipe.seed, number, cycle, fold)
-    task = TrainTask(stage, train, taught, seed, seen, bool(run.shells))
+    task = TrainTask(stage, train, pseudo_labels, seed, seen, bool(run.shells))
     report = partial(_report, run, stage, cycle, fold)
     if stage.optimizer == "lbfgs":
-        solve_linear_head(net, task, run.material, run.fabric, report)
+        solve_linear_head(net, task, run.training_data, run.fabric, report)
     else:
-        fit(net, task, run.material, run.fabric, keeper, report)
-    fit_zero_shot(net, task, run.material, run.fabric.device)
+        fit(net, task, run.training_data, run.fabric, keeper, report)
+    fit_zero_shot(net, task, run.training_data, run.fabric.device)
     if run.first:
         save_tensors(net.state_dict(), path, {"stage": stage.name, "from": origin})
         file.path.unlink(missing_ok=True)
@@ -205,7 +215,7 @@ def _begun(run: Run, stage: Stage, fold: int) -> tuple[SedNet, str]:
 
 
 def _report(run: Run, stage: Stage, cycle: int, fold: int, progress: EpochResult) -> None:
-    run.lanes.check()
+    run.parallel_folds.check()
     if not run.first:
         return
     row = {"stage": stage.name, "cycle": cycle, "fold": fold, **vars(progress)}
@@ -214,7 +224,7 @@ def _report(run: Run, stage: Stage, cycle: int, fold: int, progress: EpochResult
     with PROCESS_LOCK:
         run.folder.log([row])
         run.record(row)
-        run.voice.update(what, progress.epoch, epochs, progress.loss)
+        run.progress.update(what, progress.epoch, epochs, progress.loss)
 
 
 def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
@@ -229,12 +239,12 @@ def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
         held_out = np.flatnonzero(run.folds == fold)
         mine = held_out[run.fabric.global_rank :: run.fabric.world_size]
         windows = run.recipe.windows
-        return score_recordings(net, run.material, windows, mine, source, run.fabric)
+        return score_recordings(net, run.training_data, windows, mine, source, run.fabric)
 
-    every = run.lanes.each(range(run.recipe.folds), score)
+    every = run.parallel_folds.each(range(run.recipe.folds), score)
     found = gather_scores(run.fabric, [scores for some in every for scores in some])
     if run.first:
-        place = {r.id: i for i, r in enumerate(run.material.dataset.recordings)}
+        place = {r.id: i for i, r in enumerate(run.training_data.dataset.recordings)}
         write_scores(sorted(found, key=lambda scores: place[scores.recording]), path)
 
 
@@ -246,19 +256,19 @@ def _lesson(run: Run, stage: Stage, cycle: int) -> Targets:
         teacher, taught_in = pseudo.teacher, last_cycle(run.recipe, pseudo.teacher)
     else:
         teacher, taught_in = stage.name, cycle - 1
-    folder, dataset = run.folder.stage(teacher, taught_in), run.material.dataset
+    folder, dataset = run.folder.stage(teacher, taught_in), run.training_data.dataset
     members = {run.source: read_out_of_fold(dataset, folder / "oof_scores.parquet", run.folds)}
     for other in run.members:
         path = other.path / "oof_scores.parquet"
         members[str(other.path)] = read_out_of_fold(dataset, path, folds_of(dataset, other))
-    lesson = make_pseudo_labels(run.material, members, pseudo)
+    lesson = make_pseudo_labels(run.training_data, members, pseudo)
     if run.first:
         home = run.folder.stage(stage.name, cycle)
         home.mkdir(parents=True, exist_ok=True)
         write_csv(lesson.table, home / "pseudo.csv")
-    run.voice.message(
+    run.progress.message(
         f"{stage.name} cycle {cycle}: {len(lesson.table)} labels in "
         f"{lesson.table['recording'].nunique()} recordings, taught by {folder.name}, out of fold; "
         f"{int(lesson.hard.sum())} hard negatives kept apart"
     )
-    return lesson.taught
+    return lesson.pseudo_labels

@@ -22,7 +22,7 @@ class TrainTask:
 
     stage: Stage
     train: NDArray[np.int64]  # recordings
-    taught: Targets | None
+    pseudo_labels: Targets | None
     seed: tuple[int, ...]  # of this stage, cycle and fold
     seen: Tensor | None = None  # (windows, inputs, steps), where a frozen body's view is kept
     compiled: bool = False  # the network is, for the size of an epoch's first batch
@@ -49,15 +49,15 @@ def fit_normalizer(
 
 
 def fit_zero_shot(
-    net: SedNet, task: TrainTask, material: TrainingData, device: torch.device
+    net: SedNet, task: TrainTask, training_data: TrainingData, device: torch.device
 ) -> None:
     """Lay what an embedding's network says of its classes by itself beside the head, which has
     learnt, by what both make of the training recordings.
     """
-    own = material.windows_of(task.train)
-    own = own[material.heard_windows[own]]
-    cuts = (material.cuts.take(own[i : i + BLOCK]) for i in range(0, len(own), BLOCK))
-    net.lend(net.see(material.pictures.gather(some).to(device)) for some in cuts)
+    own = training_data.windows_of(task.train)
+    own = own[training_data.heard_windows[own]]
+    cuts = (training_data.cuts.take(own[i : i + BLOCK]) for i in range(0, len(own), BLOCK))
+    net.lend(net.see(training_data.pictures.gather(some).to(device)) for some in cuts)
 
 
 def no_boxes_error(task: TrainTask) -> UserError:
@@ -69,15 +69,15 @@ def no_boxes_error(task: TrainTask) -> UserError:
     )
 
 
-def class_weights(material: TrainingData, task: TrainTask) -> Tensor:
+def class_weights(training_data: TrainingData, task: TrainTask) -> Tensor:
     """A class weighs max_count / count, by its present boxes among the training recordings.
 
     A class without any weighs 1, as the commonest does: nothing is known that would call for more.
     """
-    classes = material.dataset.classes
+    classes = training_data.dataset.classes
     count = np.zeros(len(classes), dtype=np.float32)
     for recording in task.train:
-        for said in material.boxes[recording]:
+        for said in training_data.boxes[recording]:
             if said.present:
                 count[classes.columns(said.label)] += 1
     return torch.from_numpy(np.where(count > 0, count.max() / np.maximum(count, 1), np.float32(1)))

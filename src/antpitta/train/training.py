@@ -63,7 +63,7 @@ def fill_smoothing_frames(recipe: Recipe, dataset: Dataset) -> Recipe:
     """The recipe, with each class's median box length (frames) written where "boxes" stood.
 
     Present boxes count where a class has any, else its absent ones; a class without boxes gets
-    the median of all. Raises UserMistake where no box speaks of one class.
+    the median of all. Raises UserError where no box speaks of one class.
     """
     if recipe.head.smoothing_frames != "boxes":
         return recipe
@@ -82,7 +82,7 @@ def fill_class_band_limits(recipe: Recipe, dataset: Dataset) -> Recipe:
     """The recipe, with the bands that each class's boxes touch (from, to) where "boxes" stood.
 
     They go from the lowest to the highest band of any of the class's boxes, chosen as in
-    :func:`fill_smoothing_frames`; a box without frequencies touches all. Raises UserMistake as it does.
+    :func:`fill_smoothing_frames`; a box without frequencies touches all. Raises UserError as it does.
     """
     if recipe.head.class_band_limits != "boxes":
         return recipe
@@ -119,15 +119,15 @@ def train_stages(
     dataset: Dataset,
     recipe: Recipe,
     folder: RunFolder,
-    voice: Progress,
-    engine: ComputeConfig = ONE,
+    progress: Progress,
+    compute: ComputeConfig = ONE,
 ) -> None:
     """Draw what is not cached, deal folds, train and score every stage that is not done yet."""
-    fabric = build_fabric(engine)
+    fabric = build_fabric(compute)
     folds = assign_folds(dataset, recipe.folds, recipe.split_seed)
     sites = {recording.site for recording in dataset.recordings if recording.site}
     if 0 < len(sites) < recipe.folds:
-        voice.message(
+        progress.message(
             f"{len(sites)} sites for {recipe.folds} folds: recordings are dealt, sites split"
         )
     _write_folds(dataset, folds, folder.path / "folds.csv")
@@ -143,34 +143,34 @@ def train_stages(
         lambda recording: pen.whole(recording, hear),
         plan=lambda recording: plans.get(recording.id, ""),
         workers=(os.cpu_count() or 1) if network else 2,
-        tick=_count(len(all_of_them), voice, "embeddings" if network else "spectrograms"),
+        tick=_count(len(all_of_them), progress, "embeddings" if network else "spectrograms"),
     )
-    given = cached_files(drawn) if engine.devices > 1 else drawn
+    given = cached_files(drawn) if compute.devices > 1 else drawn
     learnt = (dataset, recipe, folds, copies)
-    run_on_devices(engine, fabric, voice, train_on_features, learnt, folder, given, engine)
+    run_on_devices(compute, fabric, progress, train_on_features, learnt, folder, given, compute)
 
 
 def train_on_features(
     fabric: Fabric,
-    voice: Progress,
+    progress: Progress,
     learnt: tuple[Dataset, Recipe, NDArray[np.int64], list[OverlaidRecording]],
     folder: RunFolder,
     drawn: list[Any],
-    engine: ComputeConfig,
+    compute: ComputeConfig,
 ) -> None:
     """The part of training that every device has a process for; what is drawn is handed in."""
     dataset, recipe, folds, copies = learnt
-    pictures = load_features(drawn) if engine.devices > 1 else drawn
-    material = build_training_data(dataset, recipe, pictures, fabric.device, copies)
+    pictures = load_features(drawn) if compute.devices > 1 else drawn
+    training_data = build_training_data(dataset, recipe, pictures, fabric.device, copies)
     members = tuple(
         RunFolder(Path(path))
         for stage in recipe.stages
         for path in (stage.pseudo.members if stage.pseudo else ())
     )
     run = Run(
-        *(recipe, material, folds, folder, fabric, voice, members),
-        shells=compiled_models(engine),
-        lanes=ParallelFolds(engine.lanes, fabric.device),
+        *(recipe, training_data, folds, folder, fabric, progress, members),
+        shells=compiled_models(compute),
+        parallel_folds=ParallelFolds(compute.parallel_folds, fabric.device),
     )
     with keep_freed_memory():
         if not run.first:
@@ -186,13 +186,13 @@ def _write_folds(dataset: Dataset, folds: np.ndarray, path: Path) -> None:
     write_csv(pd.DataFrame(rows, columns=["recording", "site", "fold"]), path)
 
 
-def _count(total: int, voice: Progress, what: str) -> Callable[[int], None]:
+def _count(total: int, progress: Progress, what: str) -> Callable[[int], None]:
     done = 0
 
     def tick(more: int) -> None:
         nonlocal done
         done += more
-        voice.update(what, done, total, float("nan"))
+        progress.update(what, done, total, float("nan"))
 
     return tick
 

@@ -67,7 +67,7 @@ def read_table(path: Path, verdict: bool | None = None) -> AnnotationTable:
     """Reads whatever annotations lie at ``path``.
 
     ``verdict`` is what the user says of the whole table, for formats that do not say it row
-    by row. Raises UserMistake for what is no annotation table, lacks a column or a verdict.
+    by row. Raises UserError for what is no annotation table, lacks a column or a verdict.
     """
     if path.is_dir():
         return _read_folder(path, verdict)

@@ -68,7 +68,7 @@ def _frame(text: str) -> pd.DataFrame:
 def write(annotations: Sequence[Annotation], path: Path, verdict: bool | None = None) -> None:
     """The label track of one recording, or where ``path`` is a folder one for each.
 
-    The format has no verdict: annotations of both raise UserMistake unless ``verdict``
+    The format has no verdict: annotations of both raise UserError unless ``verdict``
     chooses.
     """
     chosen = one_verdict(annotations, path, "audacity", verdict)

@@ -133,7 +133,7 @@ def _strange(clip: Path) -> Finding:
 
 
 def write_review(annotations: Sequence[Annotation], path: Path) -> None:
-    """Always a UserMistake: the clips are sound."""
+    """Always a UserError: the clips are sound."""
     raise UserError(
         "E_TODO", f"{path}: a review folder holds clips of sound", "write birdnet instead"
     )

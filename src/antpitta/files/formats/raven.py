@@ -34,7 +34,7 @@ LABELS = (
 
 
 def read(path: Path, verdict: bool | None = None) -> AnnotationTable:
-    """Raises UserMistake where there are selections but no column that names the species."""
+    """Raises UserError where there are selections but no column that names the species."""
     frame = read_frame(path)
     if frame.empty:
         silence = Annotation(
@@ -108,7 +108,7 @@ def write(annotations: Sequence[Annotation], path: Path) -> None:
     """One table of any recordings, or where ``path`` is a folder a table for each.
 
     "Every species absent, without end" is a table without rows, so it needs a table of its
-    own, named after the recording; anywhere else it raises UserMistake.
+    own, named after the recording; anywhere else it raises UserError.
     """
     if not path.suffix or path.is_dir() or not annotations:
         write_each(annotations, path, "raven", ".Table.1.selections.txt", _text)

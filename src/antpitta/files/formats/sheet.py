@@ -126,7 +126,7 @@ class Sheet:
     def text(self, *names: str, empty: str | None = None) -> np.ndarray:
         """The cells of the first of these columns that is here.
 
-        Without one: ``empty`` in every row, or a UserMistake where that is None.
+        Without one: ``empty`` in every row, or a UserError where that is None.
         """
         column = self.find(*names)
         if column is not None:
@@ -159,7 +159,7 @@ class Sheet:
         """1 present, 0 absent, UNJUDGED, for each row.
 
         ``names`` are the verdict's columns; ``meaning`` is what a table without one says when
-        the user says nothing, and None where it says nothing either: a UserMistake.
+        the user says nothing, and None where it says nothing either: a UserError.
         """
         column = self.find(*(names or VERDICT_COLUMNS))
         if column is None:

@@ -35,7 +35,7 @@ def one_verdict(
 ) -> list[Annotation]:
     """Those of one verdict, for a format that cannot carry it.
 
-    Raises UserMistake where both occur and ``verdict`` does not choose: a table that says
+    Raises UserError where both occur and ``verdict`` does not choose: a table that says
     "present" of absences would be the worst thing to write.
     """
     if verdict is None and len({said.present for said in annotations}) > 1:
@@ -56,7 +56,7 @@ def write_each(
 ) -> None:
     """One table for each recording: ``path`` is a folder, or the file of the only recording.
 
-    For formats in which the file's name tells the recording. Raises UserMistake where
+    For formats in which the file's name tells the recording. Raises UserError where
     several recordings go into one file, or two into files of one name.
     """
     if not annotations:

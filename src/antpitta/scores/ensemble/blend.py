@@ -107,7 +107,7 @@ SHARPER = 1.5
 class Blend:
     """A fitted ensemble: what to do with the scores of these members, in these classes."""
 
-    by: BlendMethod
+    method: BlendMethod
     members: tuple[str, ...]
     classes: tuple[str, ...]
     weights: Floats  # (members, classes), summing to 1 in each class
@@ -117,10 +117,10 @@ class Blend:
     ranks: tuple[RankReference, ...] = ()  # one a member, by rank only
 
     def __post_init__(self) -> None:
-        if self.by not in get_args(BlendMethod):
+        if self.method not in get_args(BlendMethod):
             raise UserError(
                 "E_TODO",
-                f"no ensemble by {self.by!r}",
+                f"no ensemble by {self.method!r}",
                 f"choose one of {list_names(get_args(BlendMethod))}",
             )
         if self.weights.shape != (len(self.members), len(self.classes)):
@@ -129,7 +129,7 @@ class Blend:
     def apply(self, members: Sequence[Member]) -> Floats:
         """The blended scores (rows, classes) of the same members, in any order.
 
-        A species that a member knew and now lacks goes to the others; UserMistake if nobody
+        A species that a member knew and now lacks goes to the others; UserError if nobody
         with a weight is left for a species.
         """
         check_aligned(members, len(self.classes))
@@ -145,9 +145,9 @@ class Blend:
         weights = weight_shares(self.weights, known_classes(ordered))
         heard = np.stack([self._prepare(i, member) for i, member in enumerate(ordered)])
         blended = np.einsum("mc,mrc->rc", weights, np.nan_to_num(heard))
-        if self.by == "extremized":
+        if self.method == "extremized":
             return np.asarray(expit(SHARPER * as_logits(blended)))
-        return np.asarray(expit(blended) if self.by in FITTED else blended)
+        return np.asarray(expit(blended) if self.method in FITTED else blended)
 
     def missing(self) -> dict[str, tuple[str, ...]]:
         """For each member that did not score some species when the blend was made: which."""
@@ -160,7 +160,7 @@ class Blend:
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers, for a bundle's manifest."""
         return {
-            "by": self.by,
+            "by": self.method,
             "members": list(self.members),
             "classes": list(self.classes),
             "weights": self.weights.tolist(),
@@ -177,7 +177,7 @@ class Blend:
     def from_json(cls, kept: dict[str, Any]) -> "Blend":
         """The blend that :meth:`to_json` wrote down."""
         return cls(
-            by=kept["by"],
+            method=kept["by"],
             members=tuple(kept["members"]),
             classes=tuple(kept["classes"]),
             weights=np.array(kept["weights"], float),
@@ -191,9 +191,9 @@ class Blend:
         )
 
     def _prepare(self, place: int, member: Member) -> Floats:
-        if self.by == "rank":
+        if self.method == "rank":
             return self.ranks[place].rank(member.scores)
-        if self.by not in FITTED:
+        if self.method not in FITTED:
             return member.scores
         logits = as_logits(member.scores)
         return np.asarray(self.slopes[place] * logits + self.offsets[place])
@@ -209,30 +209,30 @@ def check_known(members: Sequence[Member], classes: Sequence[str]) -> None:
 
 
 def blend_members(
-    members: Sequence[Member], by: BlendMethod, weights: Floats | None = None
+    members: Sequence[Member], method: BlendMethod, weights: Floats | None = None
 ) -> Floats:
     """Blend without any judged cell: ``mean``, ``sharp``, or ``rank`` among the rows at hand.
 
     ``weights`` are (members,) or (members, classes), not negative, scaled here; left out, all
-    members weigh the same. Raises UserMistake for ``auc`` and ``fit``, which need cells.
+    members weigh the same. Raises UserError for ``auc`` and ``fit``, which need cells.
     """
     check_aligned(members)
     classes = Classes(tuple(str(i) for i in range(members[0].scores.shape[1])))
-    return plain_blend(members, classes, by, weights).apply(members)
+    return plain_blend(members, classes, method, weights).apply(members)
 
 
 def plain_blend(
     members: Sequence[Member],
     classes: Classes,
-    by: BlendMethod,
+    method: BlendMethod,
     weights: Floats | None = None,
     known: Flags | None = None,
 ) -> Blend:
     """The blend of :func:`blend_members`, to keep; ranks come from the ``known`` cells, or all."""
     check_aligned(members, len(classes))
-    if by in FITTED:
+    if method in FITTED:
         raise UserError(
-            "E_TODO", f"an ensemble by {by} is fitted on judged cells", "there are none here"
+            "E_TODO", f"an ensemble by {method} is fitted on judged cells", "there are none here"
         )
     given = np.ones(len(members)) if weights is None else np.asarray(weights, float)
     if given.ndim == 1:
@@ -244,14 +244,14 @@ def plain_blend(
         )
     references = [RankReference.of(member.scores, known) for member in members]
     return _blend(
-        members, classes, by, weight_shares(given, known_classes(members)), tuple(references)
+        members, classes, method, weight_shares(given, known_classes(members)), tuple(references)
     )
 
 
 def fit_blend(
     members: Sequence[Member],
     judged: CellMatrices,
-    by: BlendMethod,
+    method: BlendMethod,
     classes: Classes,
     weights: Floats | None = None,
 ) -> Blend:
@@ -259,20 +259,20 @@ def fit_blend(
 
     The members' scores must come from models that did not train on these rows. ``mean`` and
     ``sharp`` have nothing to fit; ``rank`` keeps the judged cells as its reference. These three
-    take ``weights``, as :func:`blend_members` does; UserMistake for the others.
+    take ``weights``, as :func:`blend_members` does; UserError for the others.
     """
     check_aligned(members, len(classes))
     if judged.truth.shape != members[0].scores.shape:
         raise ValueError(f"{judged.truth.shape} judged, {members[0].scores.shape} scored")
     check_known(members, classes.names)
-    if by not in FITTED:
-        return plain_blend(members, classes, by, weights, judged.known)
+    if method not in FITTED:
+        return plain_blend(members, classes, method, weights, judged.known)
     if weights is not None:
         raise UserError(
-            "E_TODO", f"an ensemble by {by} finds its weights itself", "give none, or by sharp"
+            "E_TODO", f"an ensemble by {method} finds its weights itself", "give none, or by sharp"
         )
     slopes, offsets = align_logits(members, judged.known)
-    if by == "auc":
+    if method == "auc":
         weights = auc_weights(members, judged.truth, judged.known)
     else:
         logits = [
@@ -280,14 +280,14 @@ def fit_blend(
             for member, slope, offset in zip(members, slopes, offsets, strict=True)
         ]
         weights = fit_weights(members, logits, judged.truth, judged.known)
-    return _blend(members, classes, by, weights, (), slopes, offsets)
+    return _blend(members, classes, method, weights, (), slopes, offsets)
 
 
 def nested_cells(
     members: Sequence[Member],
     judged: CellMatrices,
     folds: Mapping[str, int],
-    by: BlendMethod,
+    method: BlendMethod,
     classes: Classes,
     weights: Floats | None = None,
 ) -> pd.DataFrame:
@@ -312,7 +312,7 @@ def nested_cells(
             [name for name, own in zip(judged.recordings, mine, strict=True) if not own],
         )
         kept = [member.take(~mine) for member in members]
-        fitted = fit_blend(kept, others, by, classes, weights)
+        fitted = fit_blend(kept, others, method, classes, weights)
         scores[mine] = fitted.apply([member.take(mine) for member in members])
     return judged_cell_scores(judged, scores, classes)
 
@@ -320,19 +320,19 @@ def nested_cells(
 def _blend(
     members: Sequence[Member],
     classes: Classes,
-    by: BlendMethod,
+    method: BlendMethod,
     weights: Floats,
     ranks: tuple[RankReference, ...],
     slopes: Floats | None = None,
     offsets: Floats | None = None,
 ) -> Blend:
     return Blend(
-        by=by,
+        method=method,
         members=tuple(member.name for member in members),
         classes=classes.names,
         weights=weights,
         slopes=np.ones(len(members)) if slopes is None else slopes,
         offsets=np.zeros(len(members)) if offsets is None else offsets,
         knows=known_classes(members),
-        ranks=ranks if by == "rank" else (),
+        ranks=ranks if method == "rank" else (),
     )

@@ -56,7 +56,7 @@ def member_from_table(
     """A member from a table ``recording_id, species, ...`` of anyone's model.
 
     Columns go by name, rows by id; rows and columns beyond ours are passed over. Species that
-    the table lacks become unknown to the member. Raises UserMistake if it lacks a recording or
+    the table lacks become unknown to the member. Raises UserError if it lacks a recording or
     every species, or if a value is no probability: whether such values are logits is the
     user's to say, a guess would be wrong for a table of percentages.
     """
