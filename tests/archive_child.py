@@ -37,7 +37,7 @@ if MODEL in os.environ:
 
 def listen(model, archive, out, log):
     """One run that notes every file it begins to hear."""
-    plain = archive_predict.listen_to
+    plain = archive_predict.predict_files
 
     def noted(files):
         for file in files:
@@ -49,7 +49,7 @@ def listen(model, archive, out, log):
     def noting(choir, files):
         return plain(choir, noted(files))
 
-    archive_predict.listen_to = noting
+    archive_predict.predict_files = noting
     if MODEL in os.environ:
-        means.Choir = lambda bundle, hearing: choir()
+        means.Predictor = lambda bundle, hearing: choir()
     predict_to(model, [archive], out, formats=("csv", "parquet"), resume=True)

@@ -60,7 +60,7 @@ def archive(fill_archive, tmp_path_factory):
 def worker(monkeypatch, name):
     import ray_child
 
-    monkeypatch.setattr(archive_cluster, "Hearer", getattr(ray_child, name))
+    monkeypatch.setattr(archive_cluster, "PredictionWorker", getattr(ray_child, name))
 
 
 def test_a_node_that_dies_half_way_costs_nothing_but_what_it_had_in_hand(
@@ -242,7 +242,7 @@ def test_workers_fetch_from_s3_what_the_driver_lists_there(
 
 def test_a_finished_archive_starts_no_cluster(run, archive, tmp_path, monkeypatch):
     predict_to(run.model, [archive], tmp_path)
-    monkeypatch.setattr(archive_cluster, "connected", None)
+    monkeypatch.setattr(archive_cluster, "ray_session", None)
     predict_to(run.model, [archive], tmp_path, executor="ray", resume=True)
 
 

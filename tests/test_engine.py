@@ -15,13 +15,13 @@ from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 import antpitta as ap
-import antpitta.train.training as room
 from antpitta.core.errors import UserError
 from antpitta.core.stages import LossConfig, Stage
 from antpitta.core.types import Targets
 from antpitta.files.runs import load_tensors, read_scores
 from antpitta.model.network import SedNet
 from antpitta.train import checkpoints as keepers
+from antpitta.train import training as room
 from antpitta.train.batches import epoch_batches
 from antpitta.train.checkpoints import ReadOnlyStore, ThrottledStore
 from antpitta.train.compute import (
@@ -66,8 +66,8 @@ LOSSES = [
     LossConfig(),
     LossConfig(reduction="sum"),
     LossConfig(reduction="balanced", focal_gamma=1.0),
-    LossConfig(reduction="cells", unlabelled_target=0.1),
-    LossConfig(reduction="cells", unknown="absent"),
+    LossConfig(reduction="mean", unlabelled_target=0.1),
+    LossConfig(reduction="mean", unknown="absent"),
     LossConfig(on="boxes", reduction="balanced"),
 ]
 

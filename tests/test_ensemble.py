@@ -296,7 +296,7 @@ def test_a_species_that_an_outside_member_lacks_weighs_nothing_there():
 # ------------------------------------------------------------------ a blend that is kept
 
 
-@pytest.mark.parametrize("by", ["mean", "extremized", "rank", "auc", "fit"])
+@pytest.mark.parametrize("method", ["mean", "extremized", "rank", "auc", "fit"])
 def test_a_blend_survives_strict_json_and_scores_one_recording_alike(method):
     members, whole, classes = world(rows=80)
     fitted = fit_blend(members, whole, method, classes)
@@ -368,7 +368,7 @@ def auc_of(cells, classes):
     return evaluate_cells(cells, classes, "", draws=0, rng=rng()).macro_auc.value
 
 
-@pytest.mark.parametrize("by", ["auc", "fit"])
+@pytest.mark.parametrize("method", ["auc", "fit"])
 def test_random_members_look_good_in_sample_and_like_chance_nested(method):
     flattered, honest = [], []
     for seed in range(5):  # one world's chance alone strays by 0.06
@@ -383,7 +383,7 @@ def test_random_members_look_good_in_sample_and_like_chance_nested(method):
     assert abs(np.mean(honest) - 0.5) < 0.05
 
 
-@pytest.mark.parametrize("by", ["auc", "fit"])
+@pytest.mark.parametrize("method", ["auc", "fit"])
 def test_who_has_memorised_one_fold_does_not_shine_in_it(method):
     members, whole, classes = world(rows=200, skills=(1.0, 0.0), seed=4)
     folds = {name: i % 4 for i, name in enumerate(whole.recordings)}

@@ -10,7 +10,6 @@ import torch
 from lightning_fabric import Fabric
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-import antpitta.train.loop as room
 from antpitta.core.config import BackboneConfig, HeadConfig, Recipe, WindowConfig
 from antpitta.core.errors import UserError
 from antpitta.core.features import MelConfig
@@ -18,6 +17,7 @@ from antpitta.core.stages import LossConfig, Stage
 from antpitta.core.types import Annotation, Targets
 from antpitta.files.runs import CheckpointFile
 from antpitta.model.network import SedNet
+from antpitta.train import loop as room
 from antpitta.train.batches import epoch_batches
 from antpitta.train.device_batch import batch_loss
 from antpitta.train.loop import fit, lr_at
@@ -133,7 +133,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_begins_it_again(
 ):
     stage = everything_on()
     whole = train(first_net, stage, training_data, fabric)
-    keeper, calls, lay_out = Memory(), [], room.lay_out
+    keeper, calls, lay_out = Memory(), [], room.prepare_batch
 
     def fails_in_the_second_epoch(*given):
         calls.append(1)
@@ -141,7 +141,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_begins_it_again(
             raise KeyboardInterrupt
         return lay_out(*given)
 
-    monkeypatch.setattr(room, "lay_out", fails_in_the_second_epoch)
+    monkeypatch.setattr(room, "prepare_batch", fails_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
         train(first_net, stage, training_data, fabric, keeper)
     assert [epoch for epoch, _ in keeper.saved] == [1]
@@ -250,7 +250,7 @@ def test_accumulated_batches_step_as_one_along_their_mean_gradient(
     weights = class_weights(training_data, task)
     gradients = []
     for batch in batches:
-        ready = room.lay_out(batch, training_data, stage, rng, fabric.device)
+        ready = room.prepare_batch(batch, training_data, stage, rng, fabric.device)
         loss = batch_loss(twin, ready, stage, weights)
         gradients.append(torch.autograd.grad(loss, list(twin.parameters())))
     for step, found in enumerate(taken):
@@ -298,13 +298,13 @@ def test_a_compiled_network_runs_a_rest_as_it_was_written(
     monkeypatch.setattr(
         torch.compiler, "set_stance", lambda stance: (stances.append(stance), nullcontext())[1]
     )
-    lay_out = room.lay_out
+    lay_out = room.prepare_batch
 
     def watched(batch, *given):
         sizes.append(len(batch.cuts))
         return lay_out(batch, *given)
 
-    monkeypatch.setattr(room, "lay_out", watched)
+    monkeypatch.setattr(room, "prepare_batch", watched)
     task = TrainTask(everything_on(epochs=1), np.arange(7), None, (1,), compiled=True)
     fit(deepcopy(first_net), task, training_data, fabric, Memory(), [].append)
     assert sizes == [8, 8, 12]

@@ -124,7 +124,7 @@ def test_pandas_is_not_waited_for_before_the_first_sound():
 def test_one_thread_more_reads_where_networks_compute_aside(run, monkeypatch):
     from antpitta.predict import pipeline as listening
 
-    monkeypatch.setattr(listening, "cores", lambda: 2)
+    monkeypatch.setattr(listening, "cpu_count", lambda: 2)
     bundle = read_bundle(run.model)
     for precision, inference, workers, threads in (
         *(("float32", "full", 2, 3), ("float32", "full", 3, 4)),

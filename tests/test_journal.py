@@ -104,7 +104,7 @@ def test_nothing_is_heard_twice_and_what_changed_is_heard_again(
     monkeypatch.syspath_prepend(Path(__file__).parent)
     from archive_child import listen
 
-    monkeypatch.setattr(archive_predict, "listen_to", archive_predict.listen_to)
+    monkeypatch.setattr(archive_predict, "predict_files", archive_predict.predict_files)
     listen(run.model, mine, out, log)
     assert log.read_text().split() == ["new", "r04_20250101_040000"]
     table = pd.read_csv(out / "presence.csv").set_index("recording_id")
@@ -118,7 +118,7 @@ def test_a_stopped_run_is_not_begun_anew_unasked(run, archive, tmp_path):
     key = {"digest": digest, "inference": "full", "precision": "auto"}
     with Journal(tmp_path, key, resume=False) as journal:
         archive_predict.predict_archive(
-            *(archive_predict.Choir(_bundle(run)), _files(archive)[:3], journal, lambda *told: None)
+            *(archive_predict.Predictor(_bundle(run)), _files(archive)[:3], journal, lambda *told: None)
         )
     with pytest.raises(UserError, match="stopped here after 3 recordings; add --resume"):
         predict_to(run.model, [archive], tmp_path)
@@ -196,7 +196,7 @@ def test_files_that_vanish_or_break_under_way_go_to_quarantine(run, archive, tmp
     heard = list(predict_each(run.model, mine))
     assert sum(len(one) == 0 for one in heard) == 2
     with Journal(tmp_path / "out", {}, resume=False) as journal:
-        choir = archive_predict.Choir(_bundle(run))
+        choir = archive_predict.Predictor(_bundle(run))
         archive_predict.predict_archive(choir, files, journal, lambda *told: None)
         reasons = {one.path: one.reason for one in journal.read(file.path for file in files)}
     assert "No such file" in reasons[files[5].path]

@@ -94,7 +94,7 @@ def test_lanes_that_cannot_be_are_refused():
         build_fabric(ComputeConfig(parallel_folds=2, devices=2))
 
 
-@pytest.mark.parametrize("wrong", [{"lanes": 0}, {"devices": 0}, {"precision": "8"}])
+@pytest.mark.parametrize("wrong", [{"parallel_folds": 0}, {"devices": 0}, {"precision": "8"}])
 def test_a_wrong_way_to_compute_leaves_the_folder_free(scapes, tmp_path, wrong):
     with pytest.raises(UserError):
         ap.train(ap.open_data(scapes), "quick", tmp_path / "run", **wrong)

@@ -74,7 +74,7 @@ def test_a_soft_value_below_1_is_partly_absent():
 
 
 def test_unknown_taken_for_absent_fills_the_cells_that_nobody_knows():
-    loss = LossConfig(unknown="absent", reduction="cells")
+    loss = LossConfig(unknown="absent", reduction="mean")
     assert found(loss) == pytest.approx((POSITIVES + NEGATIVES + 2 * LN2) / 6)
     half = cells([[0, 1], [0, 0], [0, 0]], [[0, 1], [0, 0], [0, 0]])  # one of the two is taught
     wanted = (POSITIVES + NEGATIVES + LN2) / 5 + 0.5 * LN2
@@ -86,7 +86,7 @@ def test_a_cell_that_nobody_knows_gets_no_gradient():
     for loss in (
         LossConfig(),
         LossConfig(reduction="sum"),
-        LossConfig(reduction="cells", focal_gamma=2.0),
+        LossConfig(reduction="mean", focal_gamma=2.0),
     ):
         z.grad = None
         masked_loss(z, cells(VALUE, WEIGHT), None, loss).backward()

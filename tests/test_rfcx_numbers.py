@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 import torch
 
-import antpitta.train.device_batch as room
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Classes, Scores
 from antpitta.files.recipes import read_recipe
 from antpitta.model.network import SedNet
 from antpitta.sound.targets import window_targets
 from antpitta.sound.windows import window_starts
+from antpitta.train import device_batch as room
 from antpitta.train.batches import epoch_batches
 from antpitta.train.pseudo import OutOfFoldScores, make_pseudo_labels
 from antpitta.train.task import TrainTask, class_weights
@@ -263,14 +263,14 @@ def net(recipe):
 @pytest.fixture
 def mixes(monkeypatch):
     """What is drawn for mixup while a loss is computed."""
-    drawn, draw = [], room.draw_mix
+    drawn, draw = [], room.draw_mixup
 
     def watched(size, alpha, rng, device):
         assert alpha == 0.1
         drawn.append(draw(size, alpha, rng, device))
         return drawn[-1]
 
-    monkeypatch.setattr(room, "draw_mix", watched)
+    monkeypatch.setattr(room, "draw_mixup", watched)
     return drawn
 
 

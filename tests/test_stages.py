@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import antpitta.train.stages as room
 from antpitta.core.progress import Progress
 from antpitta.files.runs import RunFolder, load_tensors, read_scores
 from antpitta.train import checkpoints as keepers
+from antpitta.train import stages as room
 from antpitta.train.out_of_fold import score_recordings
 from antpitta.train.stages import load_net, run_stages, weights_path
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import antpitta.train.stages as room
 from antpitta.core.errors import UserError
 from antpitta.files.runs import RunFolder, read_scores, write_scores
+from antpitta.train import stages as room
 from antpitta.train.out_of_fold import folds_of
 from antpitta.train.stages import run_stages
 
@@ -17,7 +17,7 @@ from antpitta.train.stages import run_stages
 def test_the_first_cycle_is_taught_by_the_teacher_and_the_second_by_the_first(
     done, tmp_path, monkeypatch
 ):
-    taught_by, teach = [], room.teach
+    taught_by, teach = [], room.make_pseudo_labels
 
     def watched(training_data, members, pseudo):
         (rows,) = members.values()
@@ -29,7 +29,7 @@ def test_the_first_cycle_is_taught_by_the_teacher_and_the_second_by_the_first(
             assert row.scores.recording not in row.trained_on
         return teach(training_data, members, pseudo)
 
-    monkeypatch.setattr(room, "teach", watched)
+    monkeypatch.setattr(room, "make_pseudo_labels", watched)
     monkeypatch.setattr(room, "fit", None)
     run_stages(done)
     assert taught_by == [{"first/masked"}, {"first/pseudo"}]
