@@ -190,7 +190,7 @@ def make_material():
 
     def make(recipe, durations, boxes, species=("a", "b", "c"), sites=None, seed=0):
         sites = sites or [None] * len(durations)
-        rate = recipe.front.sample_rate
+        rate = recipe.features.sample_rate
         recordings = tuple(
             Recording(f"r{i}", Path(f"r{i}.wav"), rate, round(seconds * rate), site=site)
             for i, (seconds, site) in enumerate(zip(durations, sites, strict=True))
@@ -198,9 +198,9 @@ def make_material():
         rng = np.random.default_rng(seed)
         drawn = []
         for recording in recordings:
-            cuts = recipe.front.images_of(recording.duration)
-            frames = sum(recipe.front.frames_of(stop - start) for start, stop in cuts)
-            drawn.append(rng.integers(0, 256, (frames, recipe.front.bands), dtype=np.uint8))
+            cuts = recipe.features.segments(recording.duration)
+            frames = sum(recipe.features.n_frames(stop - start) for start, stop in cuts)
+            drawn.append(rng.integers(0, 256, (frames, recipe.features.n_mels), dtype=np.uint8))
         dataset = Dataset(recordings, tuple(boxes), Classes(tuple(species)))
         return build_training_data(dataset, recipe, drawn, torch.device("cpu"))
 

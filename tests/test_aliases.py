@@ -124,9 +124,9 @@ def test_a_network_is_asked_for_its_own_classes_only_where_it_has_ours(tmp_path,
 
 
 def test_vectors_of_a_network_without_our_classes_keep_their_name_in_the_cache():
-    plain = settings(content="abc")
-    assert settings(content="abc", labels=None).digest == plain.digest
-    assert settings(content="abc", known=((1,),), classes=40).digest != plain.digest
+    plain = settings(model_digest="abc")
+    assert settings(model_digest="abc", labels=None).digest == plain.digest
+    assert settings(model_digest="abc", known=((1,),), classes=40).digest != plain.digest
 
 
 # ---- vectors, and the head ----

@@ -19,7 +19,7 @@ from antpitta.model.embedding import EmbeddingModel, NoEmbeddingError
 from antpitta.model.features import build_feature_extractor
 
 RATE = 16_000
-STAGE = {"name": "one", "masks": {"chance": 0}}
+STAGE = {"name": "one", "masks": {"probability": 0}}
 
 
 def settings(**more):
@@ -90,8 +90,8 @@ def test_a_recipe_with_an_embedding_survives_json_and_one_without_says_nothing_o
 
 
 def test_vectors_are_kept_under_the_files_content_not_its_name():
-    one = settings(content="abc")
-    assert settings(content="abc", model="y.onnx").digest == one.digest
+    one = settings(model_digest="abc")
+    assert settings(model_digest="abc", model="y.onnx").digest == one.digest
     others = [{"step": 0.25}, {"output": "power"}, {"model_digest": "abd"}, {"seconds": 1.5}]
     assert len({settings(**{"model_digest": "abc", **more}).digest for more in others}) == 4
     assert one.digest not in {settings(**{"model_digest": "abc", **more}).digest for more in others}
@@ -351,7 +351,7 @@ def test_a_frame_of_a_map_is_the_mean_of_its_own_time(tmp_path):
     wave = noise(4 * RATE)
     more = {"output": "loud", "time_axis": 1}
     alone = EmbeddingModel(settings(step=0.25, **more), tmp_path / "a.tflite").draw(wave, 16)
-    kept = EmbeddingModel(settings(step=0.25, kept=0.5, **more), tmp_path / "a.tflite").draw(
+    kept = EmbeddingModel(settings(step=0.25, kept_seconds=0.5, **more), tmp_path / "a.tflite").draw(
         wave, 16
     )
     pairs = np.abs(wave).reshape(16, 2, 2000).mean(axis=1)
@@ -359,14 +359,14 @@ def test_a_frame_of_a_map_is_the_mean_of_its_own_time(tmp_path):
     # A frame alone has its own stretch, whose eighths are cut where the frame's are.
     np.testing.assert_allclose(alone, pairs, rtol=2e-3, atol=1e-4)
     # Frames of 0.2 s take a part of an eighth: the first has 0.125 s and 0.075 s of the next.
-    uneven = EmbeddingModel(settings(step=0.2, kept=1.0, **more), tmp_path / "a.tflite").draw(
+    uneven = EmbeddingModel(settings(step=0.2, kept_seconds=1.0, **more), tmp_path / "a.tflite").draw(
         wave, 20
     )
     eighths = np.abs(wave).reshape(32, 2000)
     np.testing.assert_allclose(
         uneven[0], (0.125 * eighths[0] + 0.075 * eighths[1]) / 0.2, rtol=2e-3, atol=1e-4
     )
-    along = EmbeddingModel(settings(step=0.25, kept=0.5, output="loud", time_axis=2),
+    along = EmbeddingModel(settings(step=0.25, kept_seconds=0.5, output="loud", time_axis=2),
                      tmp_path / "a.tflite")  # fmt: skip
     assert along.width == 8
 
@@ -411,7 +411,7 @@ def test_an_image_shorter_than_the_network_takes_is_filled_up_with_silence(tmp_p
 
 def test_a_pen_draws_each_image_on_its_own_clock(tmp_path, write_network):
     vector = write_network(tmp_path / "a.onnx")
-    mine = recipe(embedding=settings(image=2.0, content="abc").model_dump())
+    mine = recipe(embedding=settings(segment=2.0, model_digest="abc").model_dump())
     pen = build_feature_extractor(mine, tmp_path / "a.onnx")
     wave = noise(round(4.5 * RATE))
     recording = Recording("r", Path("r.wav"), RATE, len(wave))

@@ -132,10 +132,10 @@ def test_a_run_on_embeddings_learns_and_its_bundle_listens(embedded, scapes):
 def test_the_bundle_names_the_file_it_needs_and_does_not_hold_it(embedded, network):
     said = json.loads((embedded.model / "bundle.json").read_text())["recipe"]["embedding"]
     assert said["model"] == str(network)
-    assert len(said["content"]) == 40
+    assert len(said["model_digest"]) == 40
     assert not list(embedded.path.rglob("*.onnx"))
     card = (embedded.model / "MODEL_CARD.md").read_text()
-    for words in ("needs a file that it does not hold", said["content"], "a licence of its own"):
+    for words in ("needs a file that it does not hold", said["model_digest"], "a licence of its own"):
         assert words in card
     assert "embedding.step" in card
     assert "spectrum.onnx" in (embedded.path / "report.html").read_text()

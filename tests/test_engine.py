@@ -142,16 +142,16 @@ import numpy as np
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder
-from antpitta.train.compute import Engine, Progress, build_fabric, work_on
-from antpitta.train.out_of_fold import deal_folds
-from antpitta.train.training import train_drawn
+from antpitta.train.compute import ComputeConfig, Progress, build_fabric, run_on_devices
+from antpitta.train.out_of_fold import assign_folds
+from antpitta.train.training import train_on_features
 
 FROZEN = ("backbone.frozen=true", "head.frequency_pooling=none", "stages.crops.mixup=0",
           "stages.pseudo.manifold_mixup=0", "stages.masked.loss.on=boxes", "stages.masked.lr=0.01")
 FINE = ("backbone.name=test_resnet", "stages.crops.epochs=6", "stages.crops.mixup=0",
         "stages.pseudo.manifold_mixup=0")
 
-def work(fabric, voice, recipe, out):
+def work(fabric, progress, recipe, out):
     recordings = tuple(Recording(f"r{i}", Path(f"r{i}"), 16000, 64000) for i in range(12))
     boxes = tuple(Annotation(f"r{i}", 0.5 + i % 3, 1.2 + i % 3, "abc"[(i + k) % 3], k == 0)
                   for i in range(12) for k in (0, 1))
@@ -165,15 +165,15 @@ def work(fabric, voice, recipe, out):
     for name, changes in (("head", FROZEN), ("whole", FINE), ("other", (*FINE, "seed=2"))):
         chosen = read_recipe(recipe, changes)
         folder = RunFolder(Path(out) / name)
-        folds = deal_folds(data, 2, 1)
-        train_drawn(fabric, voice, (data, chosen, folds, []), folder, drawn, Engine())
-    voice.say("done")
+        folds = assign_folds(data, 2, 1)
+        train_on_features(fabric, progress, (data, chosen, folds, []), folder, drawn, ComputeConfig())
+    progress.message("done")
 
 if __name__ == "__main__":
     recipe, out, devices = sys.argv[1:]
-    engine = Engine("cpu", int(devices))
+    engine = ComputeConfig("cpu", int(devices))
     said = Progress(print, lambda *progress: None)
-    work_on(engine, build_fabric(engine), said, work, recipe, out)
+    run_on_devices(engine, build_fabric(engine), said, work, recipe, out)
 """
 
 

@@ -83,7 +83,9 @@ def test_logits_are_smoothed_over_the_steps_that_are_there():
     net = SedNet(*FROZEN, 1, bands=32).eval()
     with torch.no_grad():
         net.classify.weight.normal_()
-    rough = SedNet(FROZEN.model_copy(update={"smooth": 1}), 1, bands=32).eval()
+    rough = SedNet(
+        FROZEN[0], FROZEN[1].model_copy(update={"smoothing_frames": 1}), 1, bands=32
+    ).eval()
     rough.load_state_dict(net.state_dict())
     with torch.no_grad():
         a, b = (one(pixels()).framewise[0, :, 0] for one in (rough, net))
@@ -125,7 +127,7 @@ def test_mixing_and_boxes_do_not_go_together():
 
 def test_what_a_frozen_body_sees_is_kept_until_another_body_comes(staged_material, staged_recipe):
     stage = staged_recipe.stages[-1].model_copy(update={"manifold_mixup": 0.0, "sample": "known"})
-    stage = stage.model_copy(update={"masks": stage.masks.model_copy(update={"chance": 0.0})})
+    stage = stage.model_copy(update={"masks": stage.masks.model_copy(update={"probability": 0.0})})
     bank, bands = FeatureCache(), staged_material.pictures.pixels.shape[1]
     classes = len(staged_material.dataset.classes)
     nets = [SedNet(*FROZEN, classes, bands=bands) for _ in range(2)]

@@ -118,7 +118,12 @@ def test_a_stopped_run_is_not_begun_anew_unasked(run, archive, tmp_path):
     key = {"digest": digest, "inference": "full", "precision": "auto"}
     with Journal(tmp_path, key, resume=False) as journal:
         archive_predict.predict_archive(
-            *(archive_predict.Predictor(_bundle(run)), _files(archive)[:3], journal, lambda *told: None)
+            *(
+                archive_predict.Predictor(_bundle(run)),
+                _files(archive)[:3],
+                journal,
+                lambda *told: None,
+            )
         )
     with pytest.raises(UserError, match="stopped here after 3 recordings; add --resume"):
         predict_to(run.model, [archive], tmp_path)

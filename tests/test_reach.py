@@ -76,8 +76,9 @@ def test_a_reach_wants_heights_apart_and_bands_filled_in():
 @pytest.mark.parametrize("bands", [128, 64])
 def test_inputs_outside_a_classes_bands_do_not_reach_it(reduction, bands):
     reach = ((0, 32), (32, 48), (16, bands))
-    network = SEVERAL.model_copy(update={"reduction": reduction, "step": None, "reach": reach})
-    net = SedNet(network, 3, bands=bands, empty=True).eval()
+    backbone = SEVERAL[0].model_copy(update={"reduction": reduction, "step": None})
+    head = SEVERAL[1].model_copy(update={"class_band_limits": reach})
+    net = SedNet(backbone, head, 3, bands=bands, empty=True).eval()
     # Maps whose every value is the band in the middle of its height, laid out as features are.
     maps = [
         ((torch.arange(bands // r) + 0.5) * r).expand(1, depth, 16 // r, -1)
@@ -96,7 +97,9 @@ def test_inputs_outside_a_classes_bands_do_not_reach_it(reduction, bands):
 
 
 def test_a_class_that_reaches_everywhere_hears_what_it_did_without_a_reach():
-    wide = SedNet(SEVERAL.model_copy(update={"reach": ((0, 128),) * 3}), 3).eval()
+    wide = SedNet(
+        SEVERAL[0], SEVERAL[1].model_copy(update={"class_band_limits": ((0, 128),) * 3}), 3
+    ).eval()
     plain = SedNet(SEVERAL, 3).eval()
     nn.init.normal_(plain.classify.weight)
     wide.load_state_dict(plain.state_dict())
@@ -106,7 +109,11 @@ def test_a_class_that_reaches_everywhere_hears_what_it_did_without_a_reach():
 
 
 def test_an_exported_network_reaches_as_far():
-    net = SedNet(SEVERAL.model_copy(update={"reach": ((0, 32), (32, 48), (16, 128))}), 3).eval()
+    net = SedNet(
+        SEVERAL[0],
+        SEVERAL[1].model_copy(update={"class_band_limits": ((0, 32), (32, 48), (16, 128))}),
+        3,
+    ).eval()
     nn.init.normal_(net.classify.weight)
     image = torch.randint(1, 255, (64, 128), dtype=torch.uint8).numpy()
     (expected,) = TorchBackend([net], 64).hear(image)

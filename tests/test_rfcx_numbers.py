@@ -446,7 +446,7 @@ def test_stage_3_equals_the_formula_by_hand(training_data, net, recipe, mixes):
 
 def test_stage_3_batches_are_8_recordings_of_8_windows(make_material, recipe):
     training_data = make_material(
-        recipe.model_copy(update={"front": recipe.front.model_copy(update={"bands": 1})}),
+        recipe.model_copy(update={"features": recipe.features.model_copy(update={"n_mels": 1})}),
         [60.0] * 18,
         [Annotation("r0", 1.0, 2.0, "s0")],
         SPECIES.names,

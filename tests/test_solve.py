@@ -57,7 +57,7 @@ def rows_of(net, seen, training_data):
     for window in range(len(training_data.cuts)):
         image, first = training_data.cuts.image[window], int(training_data.cuts.first[window])
         for box in training_data.boxes[training_data.owner[image]]:
-            touched = training_data.grids[image].touched(box.start, box.stop)
+            touched = training_data.grids[image].overlapping_frames(box.start, box.stop)
             span = max(touched.start - first, 0), min(touched.stop - first, 64)
             if span[0] < span[1]:
                 frames = seen[window].float().repeat_interleave(net.stride, dim=1)

@@ -137,7 +137,7 @@ def _settings(recipe: Recipe) -> dict[str, str]:
         "when to use it": recipe.description,
         "folds": str(recipe.folds),
     }
-    for room in ("front", "embedding", "windows", "network"):
+    for room in ("features", "embedding", "windows", "backbone", "head"):
         settings = getattr(recipe, room)
         for key, value in settings.model_dump().items() if settings else ():
             found[f"{room}.{key}"] = str(value)

@@ -107,7 +107,7 @@ class MelConfig(FeatureConfig):
 
         The transform then costs less than resampling would.
 
-        >>> [Front().rate_for(rate) for rate in (16_000, 44_100, 48_000, 96_000)]
+        >>> [MelConfig().read_rate(rate) for rate in (16_000, 44_100, 48_000, 96_000)]
         [16000, 32000, 48000, 32000]
         """
         whole = all(

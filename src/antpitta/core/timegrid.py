@@ -35,7 +35,7 @@ class TimeGrid:
         The recipe's own rule, ``int(frames * t / duration)`` at both ends: coarser than
         :meth:`rows`, and kept because its counts of cells depend on it.
 
-        >>> TimeGrid(hop=60 / 3751, frames=3751).touched(44.544, 45.1307)
+        >>> TimeGrid(hop=60 / 3751, frames=3751).overlapping_frames(44.544, 45.1307)
         slice(2784, 2821, None)
         """
         first, last = (

@@ -81,7 +81,7 @@ def resampled_power(front: MelConfig, rate: int) -> NDArray[np.float64]:
 class LogMel:
     """A wave (samples,) to decibels (frames, bands); may be shared by threads.
 
-    Waves are at ``rate``, one that the front asks for (:meth:`MelConfig.rate_for`).
+    Waves are at ``rate``, one that the front asks for (:meth:`MelConfig.read_rate`).
     """
 
     def __init__(self, front: MelConfig, rate: int | None = None) -> None:

@@ -82,7 +82,7 @@ def box_batch(training_data: TrainingData, rows: Ints, pseudo_labels: Targets | 
     for place, row in enumerate(rows):
         image, first = training_data.cuts.image[row], int(training_data.cuts.first[row])
         for box in training_data.boxes[training_data.owner[image]]:
-            touched = training_data.grids[image].touched(box.start, box.stop)
+            touched = training_data.grids[image].overlapping_frames(box.start, box.stop)
             start, stop = max(touched.start - first, 0), touched.stop - first
             if start < min(stop, training_data.cuts.frames):
                 focus.append((place, start, min(stop, training_data.cuts.frames)))

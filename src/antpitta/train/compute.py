@@ -188,7 +188,8 @@ def _join(
 
 def _sending(queue: Any) -> Progress:
     return Progress(
-        lambda text: queue.put(("say", text)), lambda *progress: queue.put(("tick", *progress))
+        lambda text: queue.put(("message", text)),
+        lambda *progress: queue.put(("update", *progress)),
     )
 
 
