@@ -38,7 +38,7 @@ def test_what_is_known_of_a_file_is_kept(tmp_path):
     sf.write(tmp_path / "a.wav", tone(8000, 1), 8000)
     began = datetime(2020, 6, 7, tzinfo=UTC)
     recording = probe(tmp_path / "a.wav", "id", "hill", began)
-    assert (recording.id, recording.site, recording.began) == ("id", "hill", began)
+    assert (recording.id, recording.site, recording.recorded_at) == ("id", "hill", began)
     assert recording.path == tmp_path / "a.wav"
 
 

@@ -53,7 +53,9 @@ def errors_of(folder):
 
 def entry(path, *spans, began=None, site=None, species="Strix aluco", **more):
     events = tuple((a, b, 500.0, 2000.0, species, 0.9, "m") for a, b in spans)
-    return JournalEntry(path, (1, 1), seconds=60.0, began=began, site=site, events=events, **more)
+    return JournalEntry(
+        path, (1, 1), seconds=60.0, recorded_at=began, site=site, events=events, **more
+    )
 
 
 def write(tmp_path, *entries, deployments=PLACES, size=2):

@@ -20,7 +20,7 @@ ALL = tuple(FORMATS)
 
 def entry(path, seconds, *spans, began=None, site=None):
     events = tuple((a, b, 500.0, 2000.0, "frog", 0.9, "m") for a, b in spans)
-    return JournalEntry(path, (1, 1), seconds=seconds, began=began, site=site, events=events)
+    return JournalEntry(path, (1, 1), seconds=seconds, recorded_at=began, site=site, events=events)
 
 
 def test_a_user_can_choose_each_and_no_other():

@@ -64,9 +64,9 @@ EASTERN = timezone(timedelta(hours=-5))
 def test_a_name_tells_site_and_time(name, site, began):
     told = metadata_from_name(name)
     assert told.site == site
-    assert told.began == began
+    assert told.recorded_at == began
     if began:
-        assert told.began.utcoffset() == began.utcoffset()
+        assert told.recorded_at.utcoffset() == began.utcoffset()
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_name_tells_site_and_time(name, site, began):
 )
 def test_an_audiomoths_comment_tells_time_zone_and_recorder(comment, began, recorder):
     told = metadata_from_comment(comment)
-    assert (told.began, told.recorder) == (began, recorder)
+    assert (told.recorded_at, told.recorder) == (began, recorder)
 
 
 def wav(path, *chunks, **how):
@@ -133,8 +133,8 @@ def test_guano_goes_before_the_name(tmp_path, subtype):
         subtype=subtype,
     )
     told = read_metadata(path)
-    assert (told.site, told.began) == ("POND", when(2020, 6, 7, 5, 15, zone=EASTERN))
-    assert told.began.isoformat() == "2020-06-07T05:15:00-05:00"
+    assert (told.site, told.recorded_at) == ("POND", when(2020, 6, 7, 5, 15, zone=EASTERN))
+    assert told.recorded_at.isoformat() == "2020-06-07T05:15:00-05:00"
 
 
 def test_a_position_is_a_site_where_the_name_has_none_and_its_jitter_is_not(tmp_path):
@@ -156,7 +156,7 @@ def test_a_position_is_a_site_where_the_name_has_none_and_its_jitter_is_not(tmp_
 )
 def test_guanos_times_are_read_and_a_bad_one_leaves_the_name(tmp_path, stamp, began):
     path = wav(tmp_path / "x_20190101_000000.wav", guano(f"Timestamp: {stamp}"))
-    assert read_metadata(path).began == began
+    assert read_metadata(path).recorded_at == began
 
 
 def test_metadata_that_is_broken_leaves_the_name(tmp_path):
@@ -168,8 +168,8 @@ def test_metadata_that_is_broken_leaves_the_name(tmp_path):
 def test_an_audiomoths_comment_is_found_in_its_file(tmp_path):
     comment = "Recorded at 05:15:00 07/06/2020 (UTC) by AudioMoth 24F319055FDF2F5B at gain"
     told = read_metadata(wav(tmp_path / "20200607_051500.WAV", info(comment)))
-    assert told.began == when(2020, 6, 7, 5, 15, zone=UTC)
-    assert told.began.utcoffset() is not None
+    assert told.recorded_at == when(2020, 6, 7, 5, 15, zone=UTC)
+    assert told.recorded_at.utcoffset() is not None
     assert (told.site, told.recorder) == (None, "24F319055FDF2F5B")
 
 

@@ -101,7 +101,7 @@ def test_a_root_that_is_not_there_or_holds_nothing_is_the_users_mistake(sounds, 
 
 def test_sites_come_from_names_else_from_folders_that_differ(sounds):
     home = sounds("POND/Data/a.wav", "HILL/b.wav", "HILL/LAKE_20200607_051500.wav")
-    told = {r.id: (r.site, r.began) for r in find_recordings([home]).recordings}
+    told = {r.id: (r.site, r.recorded_at) for r in find_recordings([home]).recordings}
     assert told == {
         "a": ("POND", None),
         "b": ("HILL", None),
@@ -122,7 +122,7 @@ def test_a_table_of_sites_overrides_what_names_tell(sounds):
         "HILL,,b\n,2021-13-45,c.wav\nX,,gone.wav\nX,,lost.wav\n"
     )
     found = find_recordings([home], table)
-    told = {r.id: (r.site, r.began) for r in found.recordings}
+    told = {r.id: (r.site, r.recorded_at) for r in found.recordings}
     assert told["LAKE_20200607_051500"] == ("POND", datetime(2021, 1, 2, 3, 4, 5))
     assert told["b"] == ("HILL", None)
     assert told["c"] == (None, None)

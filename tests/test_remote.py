@@ -80,7 +80,7 @@ def test_a_recording_is_fetched_when_opened_and_gone_with_it(archive, bucket):
     before = copies()
     listed = next(one for one in list_files([location_of(bucket)])[0] if one.id.startswith("r3"))
     recording = open_file(listed)
-    assert recording.began.hour == 3
+    assert recording.recorded_at.hour == 3
     assert recording.path.read_bytes() == next(archive.rglob("r3*")).read_bytes()
     assert len(copies() - before) == 1
     del recording

@@ -25,7 +25,7 @@ class Recording:
     samples: int
     channels: int = 1
     site: str | None = None  # recorder or place: folds never split a site
-    began: datetime | None = None
+    recorded_at: datetime | None = None
 
     @property
     def duration(self) -> float:

@@ -46,7 +46,7 @@ class RecordingMetadata:
     """Where and when; None where nobody says."""
 
     site: str | None = None
-    began: datetime | None = None
+    recorded_at: datetime | None = None
     recorder: str | None = None  # the site only where nothing better is known
 
 
@@ -62,7 +62,7 @@ def read_metadata(path: Path) -> RecordingMetadata:
     moth = metadata_from_comment(riff.comment)
     station, position, stamp = _guano(riff.guano)
     site = station or named.site or position
-    return RecordingMetadata(site, stamp or moth.began or named.began, moth.recorder)
+    return RecordingMetadata(site, stamp or moth.recorded_at or named.recorded_at, moth.recorder)
 
 
 def metadata_from_name(name: str) -> RecordingMetadata:
@@ -75,7 +75,9 @@ def metadata_from_name(name: str) -> RecordingMetadata:
     if _HEX.fullmatch(stem):
         began = datetime.fromtimestamp(int(stem, 16), UTC)
         return (
-            RecordingMetadata(began=began) if 2015 <= began.year < 2026 else RecordingMetadata()
+            RecordingMetadata(recorded_at=began)
+            if 2015 <= began.year < 2026
+            else RecordingMetadata()
         )  # firmware of 2017 to 2019
     for pattern in (_COMPACT, _DASHED):
         for found in pattern.finditer(stem):

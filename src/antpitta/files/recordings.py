@@ -93,7 +93,7 @@ def open_file(listed: ListedFile) -> Recording:
     except UnreadableAudio as trouble:
         raise UnreadableAudio(str(trouble).replace(str(path), str(listed.path))) from None
     site = origin.site or listed.folder or origin.recorder
-    return replace(recording, site=site, began=origin.began)
+    return replace(recording, site=site, recorded_at=origin.recorded_at)
 
 
 def find_recordings(roots: Sequence[Path], sites: Path | None = None) -> FoundRecordings:

@@ -67,7 +67,7 @@ def _changed(recording: Recording, site: str | None, start: str | None) -> tuple
         recording = replace(recording, site=site)
     if start:
         try:
-            return replace(recording, began=datetime.fromisoformat(start)), ""
+            return replace(recording, recorded_at=datetime.fromisoformat(start)), ""
         except ValueError:
             return recording, f"{start!r} is no time"
     return recording, ""

@@ -97,9 +97,9 @@ def locate_recording(one: JournalEntry, survey: DeploymentInfo) -> Medium | str:
         return "no site: neither the file nor its folder names one of the table of places"
     if place is None:
         return f"no place: site {one.site!r} is not in the table of places"
-    if one.began is None:
+    if one.recorded_at is None:
         return "no time: neither the file nor its name tells when it began"
-    began = datetime.fromisoformat(one.began)
+    began = datetime.fromisoformat(one.recorded_at)
     if began.tzinfo is None and place.zone is None:
         return f"no time zone: give the one of site {place.site!r} in the table of places"
     began = began if began.tzinfo else began.replace(tzinfo=place.zone)

@@ -154,9 +154,9 @@ def clock_time(one: JournalEntry, start: float) -> str:
     >>> clock(Entry(Path("a.wav"), (1, 1), began="2025-01-01T23:59:59"), 1.5)
     '2025/01/02 00:00:00.500'
     """
-    if one.began is None:
+    if one.recorded_at is None:
         return ""
-    moment = datetime.fromisoformat(one.began) + timedelta(seconds=start)
+    moment = datetime.fromisoformat(one.recorded_at) + timedelta(seconds=start)
     return moment.strftime("%Y/%m/%d %H:%M:%S.") + f"{moment.microsecond // 1000:03}"
 
 

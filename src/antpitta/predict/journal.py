@@ -29,7 +29,7 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS heard (
     path TEXT PRIMARY KEY, size INTEGER, changed INTEGER,
-    reason TEXT NOT NULL, seconds REAL, site TEXT, began TEXT, presence BLOB, events TEXT
+    reason TEXT NOT NULL, seconds REAL, site TEXT, recorded_at TEXT, presence BLOB, events TEXT
 );
 """
 EventRow = tuple[float, float, float, float, str, float, str]
@@ -46,7 +46,7 @@ class JournalEntry:
     reason: str = ""  # why it was not heard, or not wholly
     seconds: float = 0.0
     site: str | None = None
-    began: str | None = None  # ISO 8601
+    recorded_at: str | None = None  # ISO 8601
     presence: NDArray[np.float32] | None = None  # (classes,); None where it was not heard
     events: tuple[EventRow, ...] = ()
 
@@ -94,7 +94,14 @@ class Journal:
         """From here on the recording is heard, whatever happens."""
         presence = None if entry.presence is None else entry.presence.astype("<f4").tobytes()
         events = json.dumps(entry.events)
-        row = (str(entry.path), *entry.stamp, entry.reason, entry.seconds, entry.site, entry.began)
+        row = (
+            str(entry.path),
+            *entry.stamp,
+            entry.reason,
+            entry.seconds,
+            entry.site,
+            entry.recorded_at,
+        )
         with explain_database_errors(self.path):
             self._base.execute(
                 f"REPLACE INTO heard VALUES ({','.join('?' * 9)})",

@@ -235,7 +235,7 @@ def journal_entry(choir: Predictor, one: FileResult, stamp: tuple[int, int]) -> 
     if one.recording is None or one.scores is None:
         never_came = one.recording is None and isinstance(one.file.path, RemotePath)
         return JournalEntry(one.file.path, GONE if never_came else stamp, failure_reason(one))
-    recording, began = one.recording, one.recording.began
+    recording, began = one.recording, one.recording.recorded_at
     events = tuple(_event_row(recording, event) for event in _events(choir, one.scores))
     when = None if began is None else began.isoformat()
     return JournalEntry(
