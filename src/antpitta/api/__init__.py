@@ -7,6 +7,8 @@ training loads.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from antpitta.core.errors import requires_train_extra
+
 if TYPE_CHECKING:  # for editors and type checkers; the names come from __getattr__
     from antpitta.api.data import CheckResult, check, init, open_data
     from antpitta.api.ensembles import EnsembleResult, ensemble
@@ -67,5 +69,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        with requires_train_extra(f"antpitta.api.{name}"):
+            return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"antpitta.api has no {name!r}")

@@ -6,12 +6,11 @@ Event-level F1: the events of a prediction against every call that really was th
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from antpitta.api.training import TrainResult
 from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation, Classes, Event
 from antpitta.files.dataset import class_names
@@ -22,6 +21,9 @@ from antpitta.scores import evaluate as judging
 from antpitta.scores.cells import clip_scores, truth_cells, unmatched
 from antpitta.scores.evaluate import DRAWS, Report, report_from_json
 from antpitta.scores.event_metrics import event_f1
+
+if TYPE_CHECKING:  # it needs PyTorch, and evaluation does not
+    from antpitta.api.training import TrainResult
 
 SCORES = "presence.csv"
 
@@ -49,14 +51,14 @@ class Evaluation:
         return self.reports[-1].per_species
 
 
-def evaluate(target: TrainResult | Path | str, truth: Path | str | None = None) -> Evaluation:
+def evaluate(target: "TrainResult | Path | str", truth: Path | str | None = None) -> Evaluation:
     """Without truth: the out-of-fold reports of a run. With truth: scores against whole truth.
 
     ``target`` is a run, its folder, or a table of scores (recording_id, then the species);
     ``truth`` is a table of the same layout with 1, 0, and nothing for unknown. A run's scores
     against truth are out of fold, each stage by itself.
     """
-    path = target.path if isinstance(target, TrainResult) else Path(target)
+    path = Path(target) if isinstance(target, (str, Path)) else target.path
     if path.is_dir() and (path / SCORES).is_file():
         path = path / SCORES
     if path.is_dir():

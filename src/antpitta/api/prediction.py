@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import blake2b
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -250,9 +250,20 @@ def _note(bundle: Bundle, prevalence: Path | str | None, arithmetic: str) -> dic
         "digest": bundle.digest,
         "thresholds": bundle.thresholds,
         "prevalence": None if prevalence is None else str(prevalence),
-        "versions": {name: version(name) for name in ("antpitta", "openvino", "torch")},
+        "versions": _versions("antpitta", "openvino", "torch"),
         "arithmetic": arithmetic,
     }
+
+
+def _versions(*packages: str) -> dict[str, str | None]:
+    """Installed versions; None for a package that is not installed."""
+    found: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 INDEX = ["file", "start_time", "end_time"]

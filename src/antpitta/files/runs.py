@@ -16,13 +16,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from antpitta.core.errors import UserError
 from antpitta.core.timegrid import TimeGrid
@@ -30,16 +28,23 @@ from antpitta.core.types import Classes, Scores
 from antpitta.files.tables import read_frame
 from antpitta.files.texts import atomic_replace, read_text, write_json, write_text
 
+if TYPE_CHECKING:  # the tables of a run are read without PyTorch, too
+    from torch import Tensor
+
 LOG_KEY = ["stage", "cycle", "fold", "epoch"]
 
 
-def save_tensors(state: dict[str, Tensor], path: Path, note: dict[str, str] | None = None) -> None:
+def save_tensors(
+    state: "dict[str, Tensor]", path: Path, note: dict[str, str] | None = None
+) -> None:
     """Write named tensors as safetensors, atomically."""
+    from safetensors.torch import save_file
+
     with atomic_replace(path) as part:
         save_file({k: v.detach().contiguous().cpu() for k, v in state.items()}, part, metadata=note)
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     """Named tensors and the note that was saved with them."""
     with safe_open(path, framework="pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -51,14 +56,14 @@ class CheckpointFile:
 
     path: Path
 
-    def load(self) -> tuple[int, dict[str, Tensor]] | None:
+    def load(self) -> "tuple[int, dict[str, Tensor]] | None":
         """Epochs done and the state, or None where nothing is kept."""
         if not self.path.is_file():
             return None
         state, note = load_tensors(self.path)
         return int(note["epoch"]), state
 
-    def save(self, epoch: int, state: dict[str, Tensor]) -> None:
+    def save(self, epoch: int, state: "dict[str, Tensor]") -> None:
         """Keep this one instead of what was kept before."""
         save_tensors(state, self.path, {"epoch": str(epoch)})
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antpitta.core.config import EMBEDDING_BACKBONE, InferenceMode, Precision, Recipe, parse_recipe
-from antpitta.core.errors import UserError
+from antpitta.core.errors import UserError, requires_train_extra
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Recording, Scores
 from antpitta.files.bundle import Bundle
@@ -58,8 +58,10 @@ def has_gpu() -> bool:
     """Whether models are heard on a GPU here."""
     if not (AMD.exists() or any(_loads(name) for name in DRIVERS)):
         return False
-    import torch
-
+    try:
+        import torch
+    except ModuleNotFoundError:  # without the extra `train`, OpenVINO computes on the CPU
+        return False
     return torch.cuda.is_available()
 
 
@@ -111,7 +113,8 @@ def open_backend(
         raise UserError(
             "E_TODO", f"--precision int8: {model.path} {_why_not(model, gpu)}", "take auto"
         )
-    from antpitta.model.torch_inference import TorchBackend, build_nets
+    with requires_train_extra(f"{model.path}: {_why_torch(model, hearing)}, which"):
+        from antpitta.model.torch_inference import TorchBackend, build_nets
 
     try:
         nets = build_nets(recipe, model.states(), len(model.species), width)
@@ -125,6 +128,14 @@ def open_backend(
     return TorchBackend(
         nets, whole, recipe.windows if windows else None, half=precision == "bfloat16"
     )
+
+
+def _why_torch(model: Bundle, inference: InferenceConfig) -> str:
+    if inference.mode == "sliding":
+        return "--inference sliding uses PyTorch"
+    if not model.networks:
+        return "the model holds no networks for OpenVINO"
+    return "this model runs in PyTorch"
 
 
 def _why_not(model: Bundle, gpu: bool) -> str:
