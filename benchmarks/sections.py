@@ -87,7 +87,7 @@ def time_stage(
     with sections.of("deal"):
         batches = epoch_batches(stage, training_data, train, pseudo_labels, rng)
     every = sections.seconds.pop("deal") / len(batches)
-    batches = [one for one in batches if len(one.cuts) == len(batches[0].cuts)]
+    batches = [one for one in batches if len(one.windows) == len(batches[0].windows)]
 
     def step(batch: Batch) -> None:
         of = sections.of
@@ -109,7 +109,7 @@ def time_stage(
     def ask(batch: Batch) -> None:
         run(prepare_batch(batch, training_data, stage, rng, fabric.device), 1.0, stepping=True)
         adam.step()
-        run.clear(adam)
+        run.zero_grad(adam)
 
     return sections, _asking(fabric, ask, batches)
 

@@ -84,7 +84,7 @@ def synthetic_material(dataset: Dataset, recipe: Recipe, device: torch.device) -
     pixels = torch.empty(sum(frames), recipe.features.n_mels, dtype=torch.uint8, device=device)
     for part in torch.split(pixels, BLOCK):
         part.random_(0, 256, generator=generator)
-    return replace(training_data, pictures=FeatureStore(pixels, training_data.pictures.lengths))
+    return replace(training_data, features=FeatureStore(pixels, training_data.features.lengths))
 
 
 def count_cells(training_data: TrainingData) -> Cells:
@@ -94,12 +94,12 @@ def count_cells(training_data: TrainingData) -> Cells:
 
 
 def _told(training_data: TrainingData, there: bool) -> np.ndarray:
-    cuts, classes = training_data.cuts, training_data.dataset.classes
+    cuts, classes = training_data.windows, training_data.dataset.classes
     found = np.zeros((len(cuts), len(classes)), dtype=bool)
     for image, grid in enumerate(training_data.grids):
         boxes: list[Annotation] = [
             said
-            for said in training_data.boxes[training_data.owner[image]]
+            for said in training_data.boxes[training_data.recording_index[image]]
             if said.present == there
         ]
         if boxes:

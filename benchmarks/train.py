@@ -63,9 +63,9 @@ def run_train_bench(
     dataset = synthetic_dataset(present, absent, count, recipe.features.sample_rate, recipe.seed)
     training_data = synthetic_material(dataset, recipe, fabric.device)
     cells = count_cells(training_data)
-    size = training_data.pictures.pixels.nbytes / 1e9
+    size = training_data.features.pixels.nbytes / 1e9
     progress.message(
-        f"{count:,} recordings of {len(training_data.cuts):,} windows, {size:.2f} GB of pictures on "
+        f"{count:,} recordings of {len(training_data.windows):,} windows, {size:.2f} GB of pictures on "
         f"{fabric.device}; {cells}"
     )
     epochs: list[dict[str, Any]] = []
@@ -118,7 +118,7 @@ def _measure(run: Run) -> Measures:
     net = build_net(run, empty=True).to(device)
     for stage in run.recipe.stages:
         if run.shells:
-            net = run.shells[0].take(net)
+            net = run.shells[0].load(net)
         timed = time_stage(net, stage, run.training_data, train, run.fabric)
         sections[stage.name], asking[stage.name] = timed
     return Measures(sections, asking, flops, measured_peak(device, half), half)

@@ -113,7 +113,7 @@ def lines_of(
 
 def _scored(run: Run) -> int:
     windows = run.recipe.windows
-    lengths = run.training_data.pictures.lengths
+    lengths = run.training_data.features.lengths
     return sum(
         len(window_starts(int(n), windows.frames, windows.inference_overlap)) for n in lengths
     )

@@ -51,7 +51,7 @@ def draw(training_data, stage, train=EVERY, pseudo_labels=None, seed=0):
 
 def keys(batches):
     return [
-        (int(i), int(f)) for b in batches for i, f in zip(b.cuts.image, b.cuts.first, strict=True)
+        (int(i), int(f)) for b in batches for i, f in zip(b.windows.image, b.windows.first, strict=True)
     ]
 
 
@@ -60,17 +60,17 @@ def test_recordings_come_whole_and_each_once(training_data):
     batches = draw(training_data, Stage(name="s", batch_size=2), train)
     assert len(batches) == 2
     rows = training_data.windows_of(np.array(train))
-    wanted = [(int(training_data.cuts.image[r]), int(training_data.cuts.first[r])) for r in rows]
+    wanted = [(int(training_data.windows.image[r]), int(training_data.windows.first[r])) for r in rows]
     assert sorted(keys(batches)) == sorted(wanted)
     for batch in batches:
-        assert len(set(training_data.owner[batch.cuts.image])) == 2
+        assert len(set(training_data.recording_index[batch.windows.image])) == 2
 
 
 def test_targets_are_those_of_the_windows(training_data):
     place = {
         key: row
         for row, key in enumerate(
-            zip(training_data.cuts.image.tolist(), training_data.cuts.first.tolist(), strict=True)
+            zip(training_data.windows.image.tolist(), training_data.windows.first.tolist(), strict=True)
         )
     }
     pseudo_labels = Targets(
@@ -96,32 +96,32 @@ def test_known_shows_the_windows_that_somebody_knows_and_no_other(training_data)
     found = keys(draw(training_data, stage))
     known = training_data.labels.weight.any(axis=1)
     wanted = list(
-        zip(training_data.cuts.image[known], training_data.cuts.first[known], strict=True)
+        zip(training_data.windows.image[known], training_data.windows.first[known], strict=True)
     )
     assert sorted(found) == sorted(wanted)
-    assert 7 not in training_data.owner[[image for image, _ in found]]
+    assert 7 not in training_data.recording_index[[image for image, _ in found]]
     # a teacher's word makes a window known, in the training recordings only
     weight = np.zeros_like(training_data.labels.weight)
     row = int(training_data.windows_of(np.array([7]))[2])
     weight[row, 1] = 1
     pseudo_labels = Targets(weight.copy(), weight)
-    key = (int(training_data.cuts.image[row]), int(training_data.cuts.first[row]))
+    key = (int(training_data.windows.image[row]), int(training_data.windows.first[row]))
     assert key in keys(draw(training_data, stage, pseudo_labels=pseudo_labels))
     assert key not in keys(draw(training_data, stage, range(7), pseudo_labels))
 
 
 def test_no_batch_of_one_is_left_over(training_data):
     assert [
-        len(b.cuts) for b in draw(training_data, Stage(name="s", sample="crops", batch_size=3))
+        len(b.windows) for b in draw(training_data, Stage(name="s", sample="crops", batch_size=3))
     ] == [
         3,
         4,
     ]
     assert [
-        len(b.cuts) for b in draw(training_data, Stage(name="s", sample="crops", batch_size=7))
+        len(b.windows) for b in draw(training_data, Stage(name="s", sample="crops", batch_size=7))
     ] == [7]
     one = draw(training_data, Stage(name="s", sample="crops", batch_size=7), [0])
-    assert [len(b.cuts) for b in one] == [1]
+    assert [len(b.windows) for b in one] == [1]
 
 
 def test_nothing_known_gives_no_batch(training_data):
@@ -134,13 +134,13 @@ def test_crops_are_one_a_recording_with_presents_and_some_without(training_data)
     drawn = set()
     for seed in range(40):
         (batch,) = draw(training_data, stage, seed=seed)
-        owners = training_data.owner[batch.cuts.image].tolist()
+        owners = training_data.recording_index[batch.windows.image].tolist()
         assert len(owners) == len(set(owners)) == 5
         assert {0, 1} <= set(owners)
         drawn |= set(owners)
     assert drawn == {0, 1, 2, 3, 4, 5, 6}  # anew each epoch; 7 has no box
     assert len(draw(training_data, Stage(name="s", sample="crops", absent_crops=0))[0].cuts) == 2
-    assert {0} == set(training_data.owner[draw(training_data, stage, [0, 7])[0].cuts.image])
+    assert {0} == set(training_data.recording_index[draw(training_data, stage, [0, 7])[0].cuts.image])
 
 
 def test_a_crop_lies_around_a_present_box_moved_by_one_of_the_shifts(training_data):
@@ -151,7 +151,7 @@ def test_a_crop_lies_around_a_present_box_moved_by_one_of_the_shifts(training_da
     for seed in range(60):
         (batch,) = draw(training_data, stage, seed=seed)
         for image, first in keys([batch]):
-            owner = int(training_data.owner[image])
+            owner = int(training_data.recording_index[image])
             if owner in middles:
                 moved = {first + 32 - middle for middle in middles[owner]}
                 (shift,) = moved & {-11, -3, 3, 11}
@@ -165,7 +165,7 @@ def test_a_crop_stays_inside_its_image(training_data):
     stage = Stage(name="s", sample="crops", batch_size=64, crop_shifts=(500,))
     for seed in range(10):
         for image, first in keys(draw(training_data, stage, seed=seed)):
-            assert 0 <= first <= max(0, training_data.pictures.lengths[image] - 64)
+            assert 0 <= first <= max(0, training_data.features.lengths[image] - 64)
 
 
 def test_a_crops_labels_are_what_the_boxes_say_of_its_frames(training_data):
@@ -175,7 +175,7 @@ def test_a_crops_labels_are_what_the_boxes_say_of_its_frames(training_data):
         for row, (image, first) in enumerate(keys([batch])):
             grid = training_data.grids[image]
             value, weight = np.zeros(3), np.zeros(3)
-            boxes = training_data.boxes[training_data.owner[image]]
+            boxes = training_data.boxes[training_data.recording_index[image]]
             for box in sorted(boxes, key=lambda b: b.present):
                 start, stop = (
                     int((t - grid.start) / grid.hop + 1e-9) for t in (box.start, box.stop)
@@ -196,9 +196,9 @@ def test_a_box_beyond_the_end_of_its_recording_is_no_trap(make_material):
     (batch,) = draw(
         training_data, Stage(name="s", sample="crops", batch_size=8, crop_shifts=(3,)), [0, 1]
     )
-    assert sorted(training_data.owner[batch.cuts.image].tolist()) == [0, 1]
-    for row, image in enumerate(batch.cuts.image):
-        assert batch.labels.weight[row].sum() == (training_data.owner[image] == 1)
+    assert sorted(training_data.recording_index[batch.windows.image].tolist()) == [0, 1]
+    for row, image in enumerate(batch.windows.image):
+        assert batch.labels.weight[row].sum() == (training_data.recording_index[image] == 1)
 
 
 @pytest.mark.parametrize("sample", ["crops", "recordings", "known"])

@@ -51,7 +51,7 @@ def test_the_real_tables_give_the_recipes_counts_of_cells():
     )
     assert (len(data.recordings), len(data.classes)) == (4727, 24)
     training_data = synthetic_material(data, recipe, torch.device("cpu"))
-    assert training_data.pictures.pixels.shape == (4727 * 3751, 1)
+    assert training_data.features.pixels.shape == (4727 * 3751, 1)
     cells = count_cells(training_data)
     assert (cells.all, cells.present, cells.absent, cells.both) == (907_584, 1655, 10_829, 2)
     assert "1,655 present, 10,829 absent, 2 of them both" in str(cells)
@@ -72,11 +72,11 @@ def test_noise_comes_from_the_seed(tables):
     data = synthetic_dataset([tables[0]], [tables[1]], 3, 32_000, seed=1)
     recipe = read_recipe("rfcx", ("features.n_mels=4",))
     one, two = (synthetic_material(data, recipe, torch.device("cpu")) for _ in range(2))
-    assert torch.equal(one.pictures.pixels, two.pictures.pixels)
+    assert torch.equal(one.features.pixels, two.features.pixels)
     other = synthetic_material(
         data, recipe.model_copy(update={"seed": 2}), torch.device("cpu")
-    ).pictures.pixels
-    assert not torch.equal(one.pictures.pixels, other)
+    ).features.pixels
+    assert not torch.equal(one.features.pixels, other)
     assert other.float().mean() == pytest.approx(127.5, abs=2)
 
 

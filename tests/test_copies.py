@@ -57,8 +57,8 @@ def test_a_call_goes_where_its_species_is_absent_within_its_fold():
     assert copy.host == 1
     assert copy.recording.id == "b+1"
     assert copy.recording.path == DATA.recordings[1].path
-    assert {one.call.recording for one in copy.laid} == {"a"}
-    assert [one.at for one in copy.laid] == [5, 5.5]
+    assert {one.call.recording for one in copy.calls} == {"a"}
+    assert [one.start for one in copy.calls] == [5, 5.5]
     frogs = [one for one in copy.boxes if one.label == "frog"]
     assert all(one.present and one.recording == "b+1" for one in frogs)
     assert [(one.start, one.stop) for one in frogs] == [(5, 6), (5.5, 6.5)]
@@ -68,7 +68,7 @@ def test_a_call_goes_where_its_species_is_absent_within_its_fold():
 def test_an_absent_box_that_a_call_touches_is_no_longer_said():
     once = OverlayConfig(copies=30, probability=0.5, max_gain=0.0)
     for copy in plan_overlays(DATA, FOLDS, once, 1):
-        if len(copy.laid) == 1:  # the two boxes overlap
+        if len(copy.calls) == 1:  # the two boxes overlap
             assert [one.present for one in copy.boxes if one.label == "frog"] == [True]
             return
     pytest.fail("none of 30 copies has one call")
@@ -86,7 +86,7 @@ def test_equal_seeds_give_equal_plans_and_other_seeds_others():
 
 def test_a_copy_sounds_as_its_host_with_the_call_as_far_above_its_background():
     copies = plan_overlays(DATA, FOLDS, ALWAYS, 1)
-    one = replace(copies[0], laid=copies[0].laid[:1])
+    one = replace(copies[0], laid=copies[0].calls[:1])
     hear = read_with_overlays(sound, [one], DATA, RATE)
     mixed, host = hear(one.recording, 0, 10, RATE), sound(DATA.recordings[1], 0, 10, RATE)
     new = mixed - host
@@ -124,10 +124,10 @@ def test_copies_are_learnt_from_by_whoever_learns_from_the_host():
     copies = plan_overlays(DATA, FOLDS, ALWAYS, 1)
     drawn = [np.ones((101, 128), dtype=np.uint8)] * (4 + len(copies))
     training_data = build_training_data(DATA, recipe, drawn, torch.device("cpu"), copies)
-    assert training_data.with_copies(np.array([1])).tolist() == [1, 4]
-    assert training_data.with_copies(np.array([2, 3])).tolist() == [2, 3]
+    assert training_data.with_overlays(np.array([1])).tolist() == [1, 4]
+    assert training_data.with_overlays(np.array([2, 3])).tolist() == [2, 3]
     windows = training_data.windows_of(np.array([4]))
-    assert not training_data.heard_windows[windows].any()
-    assert training_data.heard_windows.sum() == 4 * 6
+    assert not training_data.original_windows[windows].any()
+    assert training_data.original_windows.sum() == 4 * 6
     frog = training_data.labels.value[windows, 0] * training_data.labels.weight[windows, 0]
     assert frog.tolist() == [0, 0, 1, 1, 0, 0]  # windows of two seconds; the calls last to 6.5

@@ -125,10 +125,10 @@ def test_all_parts_show_the_same_masks_and_mix_within_themselves(staged_material
     assert torch.equal(torch.cat([part.pixels for part in parts]), whole.pixels)
     assert (whole.pixels == 0).any()
     for part in parts:
-        for mix in (part.mix, part.late):
+        for mix in (part.mixup, part.manifold_mixup):
             assert sorted(mix.partner.tolist()) == list(range(len(part.pixels)))
-        assert part.scale == 2
-    for one, two in zip(parts[0].whole, parts[1].whole, strict=True):
+        assert part.loss_scale == 2
+    for one, two in zip(parts[0].global_targets, parts[1].global_targets, strict=True):
         assert (one is None and two is None) or torch.equal(one.weight, two.weight)
 
 
@@ -350,9 +350,9 @@ def test_a_shell_is_compiled_once_and_takes_the_next_weights(staged_recipe, monk
     monkeypatch.setattr(torch, "compile", lambda call, **how: call)
     one, two = (SedNet(staged_recipe.backbone, staged_recipe.head, 3, bands=32) for _ in range(2))
     shell = CompiledModel()
-    taken = shell.take(one)
+    taken = shell.load(one)
     assert taken is one
-    assert shell.take(two) is one
+    assert shell.load(two) is one
     assert len(compiled) == 1
     assert torch.equal(one.classify.weight, two.classify.weight)
     assert set(one.state_dict()) == set(two.state_dict())

@@ -161,8 +161,8 @@ def test_training_does_not_touch_recordings_it_was_not_given(training_data, fabr
     found = []
     for shade in (0, 255):
         changed = deepcopy(training_data)
-        offset = int(changed.pictures.offsets[6])
-        changed.pictures.pixels[offset:] = shade
+        offset = int(changed.features.offsets[6])
+        changed.features.pixels[offset:] = shade
         net = deepcopy(first_net)
         fit(net, TrainTask(stage, np.arange(6), None, (1,)), changed, fabric, Memory(), [].append)
         found.append(net)
@@ -177,7 +177,7 @@ def test_each_epoch_says_what_it_did(training_data, fabric, first_net):
     assert all(np.isfinite(p.loss) for p in said)
     assert [p.steps for p in said] == [1, 1, 1]  # three batches are one step
     # batches of 2, 2 and 3 recordings: the last of an epoch is at 2/3 of it
-    assert [p.rate for p in said] == pytest.approx(
+    assert [p.lr for p in said] == pytest.approx(
         [lr_at(everything_on(), epoch + 2 / 3) for epoch in range(3)]
     )
 
@@ -246,7 +246,7 @@ def test_accumulated_batches_step_as_one_along_their_mean_gradient(
     task = TrainTask(stage, np.arange(7), pseudo_labels(training_data), (1, 2, 3))
     rng = np.random.default_rng([1, 2, 3, 0])
     torch.manual_seed(int(rng.integers(2**31)))
-    batches = epoch_batches(stage, training_data, task.train, task.pseudo_labels, rng)
+    batches = epoch_batches(stage, training_data, task.recordings, task.pseudo_labels, rng)
     weights = class_weights(training_data, task)
     gradients = []
     for batch in batches:
@@ -301,7 +301,7 @@ def test_a_compiled_network_runs_a_rest_as_it_was_written(
     lay_out = room.prepare_batch
 
     def watched(batch, *given):
-        sizes.append(len(batch.cuts))
+        sizes.append(len(batch.windows))
         return lay_out(batch, *given)
 
     monkeypatch.setattr(room, "prepare_batch", watched)

@@ -103,20 +103,20 @@ def test_a_box_is_judged_by_its_own_steps_and_a_pseudo_label_by_the_highest():
 
 def test_every_box_is_a_row_and_taught_windows_come_after(staged_material):
     training_data = staged_material
-    rows = np.arange(len(training_data.cuts))
+    rows = np.arange(len(training_data.windows))
     shape = training_data.labels.value.shape
     weight = np.zeros(shape, dtype=np.float32)
     weight[0, 1] = 1
     pseudo_labels = Targets(np.full(shape, 0.3, dtype=np.float32), weight)
     batch = box_batch(training_data, rows, pseudo_labels)
-    boxes = batch.focus[batch.focus[:, 2] > 0]
-    assert len(boxes) + 1 == len(batch.focus) == len(batch.labels.value)
+    boxes = batch.box_spans[batch.box_spans[:, 2] > 0]
+    assert len(boxes) + 1 == len(batch.box_spans) == len(batch.labels.value)
     assert batch.labels.weight.sum() == len(boxes)  # one class a box
     assert batch.pseudo_labels.weight.sum() == 1
     assert batch.pseudo_labels.value[-1, 1] == pytest.approx(0.3)
     assert not batch.labels.weight[-1].any()
     assert (boxes[:, 1] < boxes[:, 2]).all()
-    assert (boxes[:, 2] <= training_data.cuts.frames).all()
+    assert (boxes[:, 2] <= training_data.windows.frames).all()
 
 
 def test_mixing_and_boxes_do_not_go_together():
@@ -128,12 +128,12 @@ def test_mixing_and_boxes_do_not_go_together():
 def test_what_a_frozen_body_sees_is_kept_until_another_body_comes(staged_material, staged_recipe):
     stage = staged_recipe.stages[-1].model_copy(update={"manifold_mixup": 0.0, "sample": "known"})
     stage = stage.model_copy(update={"masks": stage.masks.model_copy(update={"probability": 0.0})})
-    bank, bands = FeatureCache(), staged_material.pictures.pixels.shape[1]
+    bank, bands = FeatureCache(), staged_material.features.pixels.shape[1]
     classes = len(staged_material.dataset.classes)
     nets = [SedNet(*FROZEN, classes, bands=bands) for _ in range(2)]
     kept = bank.of(nets[0], stage, staged_material)
     assert bank.of(nets[0], stage, staged_material) is kept
-    assert len(kept) == len(staged_material.cuts)
+    assert len(kept) == len(staged_material.windows)
     assert not torch.equal(bank.of(nets[1], stage, staged_material), kept)
     warm = SedNet(BackboneConfig(**NET), HeadConfig(), classes, bands=bands)
     assert FeatureCache().of(warm, stage, staged_material) is None

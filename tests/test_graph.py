@@ -68,15 +68,15 @@ def test_what_a_batch_is_made_of_is_named_in_one_order(staged_material, pseudo_l
         for batch in batches[:2]
     )
     kept = []
-    copy = one.each(lambda tensor: kept.append(tensor.clone()) or kept[-1])
-    assert copy.windows == len(one.pixels) == one.windows
+    copy = one.map_tensors(lambda tensor: kept.append(tensor.clone()) or kept[-1])
+    assert copy.n_windows == len(one.pixels) == one.n_windows
     assert copy.pixels is kept[0]
     assert len(kept) == 1 + 2 + 2 + 4  # pixels, two mixes, and the two words of cells
     places = iter(kept)
-    two.each(lambda tensor: next(places).copy_(tensor))
+    two.map_tensors(lambda tensor: next(places).copy_(tensor))
     assert torch.equal(copy.pixels, two.pixels)
-    assert torch.equal(copy.late.partner, two.late.partner)
-    assert torch.equal(copy.told[1].weight, two.told[1].weight)
+    assert torch.equal(copy.manifold_mixup.partner, two.manifold_mixup.partner)
+    assert torch.equal(copy.targets[1].weight, two.targets[1].weight)
     assert not torch.equal(copy.pixels, one.pixels)
 
 
@@ -88,7 +88,7 @@ def test_nothing_is_recorded_without_a_gpu(staged_material, pseudo_labels, first
     net = deepcopy(first_net)
     run = graph.TrainStep(net, fabric.setup_module(net), stage(), None, fabric)
     loss = run(ready, 2.0, stepping=True)
-    assert run.kept is None
+    assert run.captured is None
     assert not loss.requires_grad
     half = [p.grad.clone() for p in net.parameters()]
     for p in net.parameters():
@@ -111,7 +111,7 @@ class Replayed:
 @pytest.fixture
 def played(monkeypatch):
     """Recordings on a CPU, made as on a GPU."""
-    made, run = [], graph.TrainStep.run
+    made, run = [], graph.TrainStep.forward_backward
 
     def graph_of():
         made.append(Replayed())

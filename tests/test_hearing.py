@@ -234,8 +234,8 @@ def test_int8_that_costs_too_much_is_left_out(run, scapes, monkeypatch):
         read_scores(run.path / "oof_scores.parquet"),
     )
     assert set(found.networks) == {"float"}
-    assert [one.kept for one in found.figures][-1] is False
-    exact, plain = found.figures[:2]
+    assert [one.accepted for one in found.results][-1] is False
+    exact, plain = found.results[:2]
     assert exact.loss == 0
     assert plain.macro_ap == pytest.approx(exact.macro_ap, abs=0.1)
     assert plain.loss == pytest.approx(exact.macro_ap - plain.macro_ap)

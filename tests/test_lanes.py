@@ -31,7 +31,7 @@ def test_every_job_is_done_once_and_told_in_order(count):
             busy.discard(lane)
         return 10 * job
 
-    assert ParallelFolds(count).each(range(6), work) == [0, 10, 20, 30, 40, 50]
+    assert ParallelFolds(count).map(range(6), work) == [0, 10, 20, 30, 40, 50]
     assert max(most) == min(count, 6)
     assert lanes_seen <= set(range(count))
 
@@ -46,14 +46,14 @@ def test_a_mistake_in_one_lane_ends_the_others_and_is_the_one_that_is_told():
         begun.set()
         while True:
             try:
-                parallel_folds.check()
+                parallel_folds.raise_if_stopped()
             except Exception:
                 ended.append(job)
                 raise
             time.sleep(0.001)
 
     with pytest.raises(UserError, match="this one"):
-        parallel_folds.each(range(4), work)
+        parallel_folds.map(range(4), work)
     assert ended == [0]  # and the last two never began
 
 

@@ -105,12 +105,12 @@ def test_material_knows_each_image_and_its_windows(recordings):
     drawn = [pen.whole(one, read) for one in recordings]
     dataset = Dataset(recordings, (), SPECIES)
     training_data = build_training_data(dataset, RECIPE, drawn, torch.device("cpu"))
-    assert training_data.owner.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 5]
+    assert training_data.recording_index.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 5]
     assert [grid.start for grid in training_data.grids] == [0, 0, 2, 4, 0, 0, 0, 0, 2]
-    assert training_data.images_of(np.array([1, 5])).tolist() == [1, 2, 3, 7, 8]
+    assert training_data.segments_of(np.array([1, 5])).tolist() == [1, 2, 3, 7, 8]
     for i in range(len(recordings)):
         rows = training_data.windows_of(np.array([i]))
-        assert set(training_data.owner[training_data.cuts.image[rows]]) == {i}
+        assert set(training_data.recording_index[training_data.windows.image[rows]]) == {i}
     assert not training_data.labels.weight.any()
     with pytest.raises(ValueError, match="frames were drawn"):
         build_training_data(dataset, RECIPE, drawn[:-1], torch.device("cpu"))
@@ -124,8 +124,8 @@ def test_listening_equals_scanning_the_training_pictures(recordings, nets, liste
     )
     unit = unit_of(32, 64, 32)
     for i, recording in enumerate(recordings):
-        images = training_data.images_of(np.array([i]))
-        parts = [scan(net, training_data.pictures, images, 64, 32, 8) for net in nets]
+        images = training_data.segments_of(np.array([i]))
+        parts = [scan(net, training_data.features, images, 64, 32, 8) for net in nets]
         means = [np.mean(pair, axis=0) for pair in zip(*parts, strict=True)]
         value, grid = stitch_segments(means, [training_data.grids[j] for j in images], unit)
         found = labels(listener, recording, read)

@@ -108,7 +108,7 @@ def test_a_soft_positive_begins_at_the_threshold(training_data):
     rows = member({2: [(0, 0, 0.5), (0, 1, 0.4999)]})
     pseudo_labels = make_pseudo_labels(
         training_data, {"me": rows}, PseudoLabelConfig(teacher="masked")
-    ).pseudo_labels
+    ).targets
     wanted = np.zeros((6, 2))
     wanted[4, 0] = 1
     np.testing.assert_array_equal(pseudo_labels.value, wanted)
@@ -123,8 +123,8 @@ def test_a_listener_always_wins(training_data):
     # r0 "a" is present in its first window, r1 "a" absent in its first; all else is unlabelled
     wanted = np.ones((6, 2))
     wanted[0, 0] = wanted[2, 0] = 0
-    np.testing.assert_array_equal(lesson.pseudo_labels.weight, wanted)
-    assert not (training_data.labels.weight * lesson.pseudo_labels.weight).any()
+    np.testing.assert_array_equal(lesson.targets.weight, wanted)
+    assert not (training_data.labels.weight * lesson.targets.weight).any()
 
 
 def test_hard_negatives_are_kept_apart_and_out_of_the_targets(training_data):
@@ -135,8 +135,8 @@ def test_hard_negatives_are_kept_apart_and_out_of_the_targets(training_data):
     wanted = np.ones((6, 2), dtype=bool)
     wanted[0] = False  # "a" is labelled, "b" reaches 0.01
     wanted[2, 0] = False  # labelled absent by a listener: no model's doing
-    np.testing.assert_array_equal(lesson.hard, wanted)
-    assert not lesson.pseudo_labels.weight.any()
+    np.testing.assert_array_equal(lesson.hard_negatives, wanted)
+    assert not lesson.targets.weight.any()
     assert lesson.table.empty
 
 
@@ -148,7 +148,7 @@ def test_members_are_averaged(training_data):
     }
     pseudo_labels = make_pseudo_labels(
         training_data, members, PseudoLabelConfig(teacher="masked")
-    ).pseudo_labels
+    ).targets
     np.testing.assert_array_equal(pseudo_labels.weight[4], [0, 1])  # means 0.483 and 0.6
 
 
@@ -158,7 +158,7 @@ def test_members_can_vote(training_data):
 
     def passed(pseudo, *values):
         return bool(
-            make_pseudo_labels(training_data, votes(*values), pseudo).pseudo_labels.weight[4, 0]
+            make_pseudo_labels(training_data, votes(*values), pseudo).targets.weight[4, 0]
         )
 
     three = PseudoLabelConfig(teacher="masked", aggregation="vote", min_votes=3, threshold=0.5)
@@ -172,7 +172,7 @@ def test_soft_values_are_the_teachers_scores(training_data):
     rows = {"me": member({2: [(0, 0, 0.9)]}), "two": member({2: [(0, 0, 0.6)]})}
     pseudo_labels = make_pseudo_labels(
         training_data, rows, PseudoLabelConfig(teacher="masked", targets="soft")
-    ).pseudo_labels
+    ).targets
     assert pseudo_labels.value[4, 0] == pytest.approx(0.75)
     assert pseudo_labels.weight[4, 0] == 1
     assert pseudo_labels.value.sum() == pytest.approx(0.75)
@@ -186,7 +186,7 @@ def test_rescaled_recordings_are_as_often_held_as_boxes_and_scores_tell(make_mat
     highest = np.array([[0.05, 0.05], [0.6, 0.05], [0.4, 0.05]])
     share = estimate_prevalence(highest, ["r0", "r1", "r2"], boxes, SPECIES)[0]
     pseudo_labels = (
-        make_pseudo_labels(training_data, rows, pseudo).pseudo_labels.value[:, 0].reshape(3, 2)
+        make_pseudo_labels(training_data, rows, pseudo).targets.value[:, 0].reshape(3, 2)
     )
     assert 1 / 3 < share < 1
     assert (1 + pseudo_labels[1].max() + pseudo_labels[2].max()) / 3 == pytest.approx(
@@ -196,13 +196,13 @@ def test_rescaled_recordings_are_as_often_held_as_boxes_and_scores_tell(make_mat
     assert odds[0] / odds[1] == pytest.approx((0.6 / 0.4) / (0.3 / 0.7), rel=1e-3)
     copied = replace(  # r2's windows come once more, as a copy's
         training_data,
-        cuts=WindowIndex(np.append(training_data.cuts.image, [3, 3]), np.append(training_data.cuts.first, [0, 200]),
-                  training_data.cuts.frames),
-        owner=np.append(training_data.owner, 3),
+        cuts=WindowIndex(np.append(training_data.windows.image, [3, 3]), np.append(training_data.windows.first, [0, 200]),
+                  training_data.windows.frames),
+        owner=np.append(training_data.recording_index, 3),
         labels=Targets(np.pad(training_data.labels.value, ((0, 2), (0, 0))),
                       np.pad(training_data.labels.weight, ((0, 2), (0, 0)))),
     )  # fmt: skip
-    again = make_pseudo_labels(copied, rows, pseudo).pseudo_labels.value[:, 0]
+    again = make_pseudo_labels(copied, rows, pseudo).targets.value[:, 0]
     np.testing.assert_allclose(again[:6], pseudo_labels.ravel())
     assert (again[6:] == 0).all()
 

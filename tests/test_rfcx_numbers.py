@@ -276,7 +276,7 @@ def mixes(monkeypatch):
 
 def pixels_by_hand(training_data, recording, first):
     """One window, zero-padded at the recording's end."""
-    whole = training_data.pictures.pixels.numpy()[3751 * recording : 3751 * (recording + 1)]
+    whole = training_data.features.pixels.numpy()[3751 * recording : 3751 * (recording + 1)]
     window = np.zeros((512, 128), dtype=np.uint8)
     part = whole[first : first + 512]
     window[: len(part)] = part
@@ -313,7 +313,7 @@ def bce(z):
 
 
 def places(batch):
-    return list(zip(batch.cuts.image.tolist(), batch.cuts.first.tolist(), strict=True))
+    return list(zip(batch.windows.image.tolist(), batch.windows.first.tolist(), strict=True))
 
 
 def shares(mix):
@@ -324,7 +324,7 @@ def test_the_synthetic_cells_equal_those_by_hand(training_data):
     cells = cells_by_hand().reshape(-1, 24)
     np.testing.assert_array_equal(training_data.labels.value, cells == 1)
     np.testing.assert_array_equal(training_data.labels.weight, cells != 0)
-    assert list(zip(training_data.cuts.image, training_data.cuts.first, strict=True)) == [
+    assert list(zip(training_data.windows.image, training_data.windows.first, strict=True)) == [
         (recording, low) for recording in range(COUNT) for low, _ in WINDOWS
     ]
     assert (cells == 1).sum() == 7
@@ -379,7 +379,7 @@ def test_stage_2_equals_the_formula_by_hand(training_data, net, recipe):
     stage = recipe.stages[1]
     rng = np.random.default_rng(4)
     (batch,) = epoch_batches(stage, training_data, np.arange(COUNT), None, rng)
-    assert len(batch.cuts) == 8 * COUNT
+    assert len(batch.windows) == 8 * COUNT
     with torch.inference_mode():
         found = float(room.batch_loss(net, lay_out(batch, training_data, stage, rng), stage, None))
 
@@ -413,11 +413,11 @@ def test_stage_3_equals_the_formula_by_hand(training_data, net, recipe, mixes):
     cells = cells_by_hand()
     soft = (mean >= 0.5) & (cells == 0)
     assert 100 < soft.sum() < soft.size - 100
-    np.testing.assert_array_equal(lesson.pseudo_labels.weight, soft.reshape(-1, 24))
-    np.testing.assert_array_equal(lesson.pseudo_labels.value, soft.reshape(-1, 24))
+    np.testing.assert_array_equal(lesson.targets.weight, soft.reshape(-1, 24))
+    np.testing.assert_array_equal(lesson.targets.value, soft.reshape(-1, 24))
     assert len(lesson.table) == soft.sum()
 
-    (batch,) = epoch_batches(stage, training_data, np.arange(COUNT), lesson.pseudo_labels, rng)
+    (batch,) = epoch_batches(stage, training_data, np.arange(COUNT), lesson.targets, rng)
     with torch.inference_mode():
         found = float(room.batch_loss(net, lay_out(batch, training_data, stage, rng), stage, None))
 
@@ -452,7 +452,7 @@ def test_stage_3_batches_are_8_recordings_of_8_windows(make_material, recipe):
         SPECIES.names,
     )
     sizes = [
-        len(b.cuts)
+        len(b.windows)
         for b in epoch_batches(
             recipe.stages[2], training_data, np.arange(18), None, np.random.default_rng(0)
         )

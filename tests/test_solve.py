@@ -54,9 +54,9 @@ def solved(training_data, stage=STAGE, train=range(6), found=None, **settings):
 def rows_of(net, seen, training_data):
     """Features, levelled, and label of every box in every window it touches, by hand."""
     rows, labels, classes = [], [], []
-    for window in range(len(training_data.cuts)):
-        image, first = training_data.cuts.image[window], int(training_data.cuts.first[window])
-        for box in training_data.boxes[training_data.owner[image]]:
+    for window in range(len(training_data.windows)):
+        image, first = training_data.windows.image[window], int(training_data.windows.first[window])
+        for box in training_data.boxes[training_data.recording_index[image]]:
             touched = training_data.grids[image].overlapping_frames(box.start, box.stop)
             span = max(touched.start - first, 0), min(touched.stop - first, 64)
             if span[0] < span[1]:

@@ -91,15 +91,15 @@ def test_the_held_out_recordings_leave_no_trace_in_the_weights(done, tmp_path, s
     """Other pixels and other boxes in one fold: the models that hold it out must not change."""
     training_data = done.training_data
     outside = np.flatnonzero(done.folds == 0)
-    pixels = training_data.pictures.pixels.clone()
-    for image in training_data.images_of(outside):
-        start = int(training_data.pictures.offsets[image])
-        pixels[start : start + int(training_data.pictures.lengths[image])] = 77
-    pictures = replace(training_data.pictures, pixels=pixels)
+    pixels = training_data.features.pixels.clone()
+    for image in training_data.segments_of(outside):
+        start = int(training_data.features.offsets[image])
+        pixels[start : start + int(training_data.features.lengths[image])] = 77
+    features = replace(training_data.features, pixels=pixels)
     value = training_data.labels.value.copy()
     value[training_data.windows_of(outside)] = 1
     labels = replace(training_data.labels, value=value)
-    changed = replace(training_data, pictures=pictures, labels=labels)
+    changed = replace(training_data, features=features, labels=labels)
     first_two = staged_recipe.model_copy(update={"stages": staged_recipe.stages[:2]})
     run = replace(
         done, recipe=first_two, training_data=changed, folder=RunFolder(tmp_path / "other")

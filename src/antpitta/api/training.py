@@ -178,7 +178,7 @@ def bundle_stage(
         bands=training_bands(dataset.annotations, dataset.classes),
         provenance={"stage": stage, "cycle": cycle, **story.provenance},
     )
-    arithmetic = [(one.name, one.macro_ap, one.loss, one.kept) for one in exported.figures]
+    arithmetic = [(one.name, one.macro_ap, one.loss, one.accepted) for one in exported.results]
     place_of = str(Path(folder.path.name) / "model")
     card = render_card(story, licence=LICENCE, model=place_of, arithmetic=arithmetic)
     return write_bundle(bundle, [home / name for name in names], card, exported.networks)
@@ -198,8 +198,8 @@ def export_stage(
         *(data.dataset, recipe, states, folder.folds(), scores),
         lambda done, total: progress.update("exporting", done, total, float("nan")),
     )
-    for one in exported.figures[1:]:
-        told = "kept" if one.kept else "left out of the model"
+    for one in exported.results[1:]:
+        told = "kept" if one.accepted else "left out of the model"
         progress.message(f"{one.name}: macro AP {one.macro_ap:.4f}, {one.loss:+.4f} lost; {told}")
     return exported
 

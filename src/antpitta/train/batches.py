@@ -18,11 +18,11 @@ Ints = NDArray[np.int64]
 class Batch:
     """Windows, and what is known of them; targets are (windows, classes)."""
 
-    cuts: WindowIndex
+    windows: WindowIndex
     labels: Targets
     pseudo_labels: Targets | None = None  # pseudo labels, with weight 0 where a listener spoke
-    rows: Ints | None = None  # (windows,), which of the material's windows these are
-    focus: Ints | None = None  # (rows, 3): window, first and last frame; targets are by row then
+    indices: Ints | None = None  # (windows,), which of the material's windows these are
+    box_spans: Ints | None = None  # (rows, 3): window, first and last frame; targets are by row then
 
 
 def epoch_batches(
@@ -42,7 +42,7 @@ def epoch_batches(
             known |= pseudo_labels.weight[rows].any(axis=1)
         groups = _deal(rng.permutation(rows[known]), stage.batch_size)
     else:
-        owner = training_data.owner[training_data.cuts.image[rows]]
+        owner = training_data.recording_index[training_data.windows.image[rows]]
         by_owner = np.argsort(owner, kind="stable")
         windows, sorted_owner = rows[by_owner], owner[by_owner]
         first, end = (np.searchsorted(sorted_owner, train, side) for side in ("left", "right"))
@@ -64,7 +64,7 @@ def _deal(order: Ints, size: int) -> list[Ints]:
 def _windows(training_data: TrainingData, rows: Ints, pseudo_labels: Targets | None) -> Batch:
     pick: Callable[[Targets], Targets] = lambda t: Targets(t.value[rows], t.weight[rows])  # noqa: E731
     return Batch(
-        training_data.cuts.take(rows),
+        training_data.windows.take(rows),
         pick(training_data.labels),
         None if pseudo_labels is None else pick(pseudo_labels),
         rows,
@@ -80,12 +80,12 @@ def box_batch(training_data: TrainingData, rows: Ints, pseudo_labels: Targets | 
     names = training_data.dataset.classes
     labels, focus = [], []
     for place, row in enumerate(rows):
-        image, first = training_data.cuts.image[row], int(training_data.cuts.first[row])
-        for box in training_data.boxes[training_data.owner[image]]:
+        image, first = training_data.windows.image[row], int(training_data.windows.first[row])
+        for box in training_data.boxes[training_data.recording_index[image]]:
             touched = training_data.grids[image].overlapping_frames(box.start, box.stop)
             start, stop = max(touched.start - first, 0), touched.stop - first
-            if start < min(stop, training_data.cuts.frames):
-                focus.append((place, start, min(stop, training_data.cuts.frames)))
+            if start < min(stop, training_data.windows.frames):
+                focus.append((place, start, min(stop, training_data.windows.frames)))
                 value = np.zeros((2, len(names)), dtype=np.float32)  # value, weight
                 value[:, names.columns(box.label)] = [[box.present], [1.0]]
                 labels.append(value)
@@ -102,16 +102,16 @@ def box_batch(training_data: TrainingData, rows: Ints, pseudo_labels: Targets | 
         lesson = Targets(told[:, 0], told[:, 1])
     where = np.array(spans, dtype=np.int64).reshape(-1, 3)
     return Batch(
-        training_data.cuts.take(rows), Targets(said[:, 0], said[:, 1]), lesson, rows, where
+        training_data.windows.take(rows), Targets(said[:, 0], said[:, 1]), lesson, rows, where
     )
 
 
 def _crop_batches(
     stage: Stage, training_data: TrainingData, train: Ints, rng: np.random.Generator
 ) -> list[Batch]:
-    frames, lengths = training_data.cuts.frames, training_data.pictures.lengths
-    image, first = training_data.spots.draw(stage, train, frames, lengths, rng)
-    labels = training_data.spans.tell(image, first, frames, len(training_data.dataset.classes))
+    frames, lengths = training_data.windows.frames, training_data.features.lengths
+    image, first = training_data.crop_centers.draw(stage, train, frames, lengths, rng)
+    labels = training_data.box_frames.tell(image, first, frames, len(training_data.dataset.classes))
     batches = []
     for rows in _deal(np.arange(len(image)), stage.batch_size):
         cuts = WindowIndex(image[rows], first[rows], frames)

@@ -26,17 +26,17 @@ PATIENCE = 20.0  # seconds between two checkpoints of one model: what a kill cos
 class ThrottledStore:
     """Keeps a checkpoint now and then only: written after each short epoch, they cost more."""
 
-    keeper: CheckpointStore
+    store: CheckpointStore
     saved: float = field(default_factory=time.monotonic)
 
     def load(self) -> tuple[int, State] | None:
         """What was kept last."""
-        return self.keeper.load()
+        return self.store.load()
 
     def save(self, epoch: int, state: State) -> None:
         """Keep this one, or leave it: an epoch that is lost is run again, and ends the same."""
         if time.monotonic() - self.saved >= PATIENCE:
-            self.keeper.save(epoch, state)
+            self.store.save(epoch, state)
             self.saved = time.monotonic()
 
 
@@ -44,11 +44,11 @@ class ThrottledStore:
 class ReadOnlyStore:
     """Of a checkpoint that another process keeps."""
 
-    keeper: CheckpointStore
+    store: CheckpointStore
 
     def load(self) -> tuple[int, State] | None:
         """What was kept last."""
-        return self.keeper.load()
+        return self.store.load()
 
     def save(self, epoch: int, state: State) -> None:
         """The first process does."""

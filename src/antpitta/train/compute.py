@@ -67,7 +67,7 @@ class CompiledModel:
 
     net: SedNet | None = field(default=None, repr=False)
 
-    def take(self, net: SedNet) -> SedNet:
+    def load(self, net: SedNet) -> SedNet:
         """``net`` compiled, or the compiled one with the weights of ``net``."""
         if self.net is None:
             net.body.compile(dynamic=False)
@@ -237,33 +237,33 @@ class ParallelFolds:
 
     count: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    stop: Event = field(default_factory=Event, repr=False)
+    stop_event: Event = field(default_factory=Event, repr=False)
 
-    def check(self) -> None:
+    def raise_if_stopped(self) -> None:
         """To be called now and then by what runs in a lane: it ends there if another failed."""
-        if self.stop.is_set():
+        if self.stop_event.is_set():
             raise _Stopped
 
-    def each(self, jobs: Sequence[int], work: Callable[[int, int], T]) -> list[T]:
+    def map(self, jobs: Sequence[int], work: Callable[[int, int], T]) -> list[T]:
         """``work(job, lane)`` of all jobs, in their order. The first mistake is raised, once all
         that was begun has ended.
         """
         if self.count == 1:
             return [work(job, 0) for job in jobs]
-        self.stop.clear()
+        self.stop_event.clear()
         free: SimpleQueue[int] = SimpleQueue()
         for lane in range(self.count):
             free.put(lane)
         streams = [self._stream() for _ in range(self.count)]
 
         def run(job: int) -> T:
-            self.check()
+            self.raise_if_stopped()
             lane = free.get()
             try:
                 with streams[lane]:
                     return work(job, lane)
             except BaseException:
-                self.stop.set()
+                self.stop_event.set()
                 raise
             finally:
                 free.put(lane)
@@ -273,7 +273,7 @@ class ParallelFolds:
             try:
                 return [future.result() for future in futures]
             except BaseException as error:
-                self.stop.set()
+                self.stop_event.set()
                 pool.shutdown(cancel_futures=True)
                 raise _first(futures, error) from None
 

@@ -43,40 +43,40 @@ class TrainingData:
     """A data set as a network sees it. An image is up to a minute of one recording."""
 
     dataset: Dataset
-    pictures: FeatureStore
-    owner: Ints  # (images,), the recording each is of; copies come after all recordings
+    features: FeatureStore
+    recording_index: Ints  # (images,), the recording each is of; copies come after all recordings
     grids: tuple[TimeGrid, ...]  # of each image, on its recording's clock
     boxes: tuple[tuple[Annotation, ...], ...]  # of each recording and copy
-    cuts: WindowIndex  # the training windows of all images
+    windows: WindowIndex  # the training windows of all images
     labels: Targets  # (windows, classes)
-    hosts: Ints  # of each recording and copy: the recording, itself or the host
+    overlay_hosts: Ints  # of each recording and copy: the recording, itself or the host
 
     def windows_of(self, recordings: Ints) -> Ints:
         """The windows of these recordings."""
-        return np.flatnonzero(np.isin(self.owner[self.cuts.image], recordings))
+        return np.flatnonzero(np.isin(self.recording_index[self.windows.image], recordings))
 
     @property
-    def heard_windows(self) -> NDArray[np.bool_]:
+    def original_windows(self) -> NDArray[np.bool_]:
         """(windows,), which are of recordings and not of copies."""
-        return self.owner[self.cuts.image] < len(self.dataset.recordings)
+        return self.recording_index[self.windows.image] < len(self.dataset.recordings)
 
-    def with_copies(self, recordings: Ints) -> Ints:
+    def with_overlays(self, recordings: Ints) -> Ints:
         """These recordings, and all copies of them."""
-        return np.flatnonzero(np.isin(self.hosts, recordings))
+        return np.flatnonzero(np.isin(self.overlay_hosts, recordings))
 
-    def images_of(self, recordings: Ints) -> Ints:
+    def segments_of(self, recordings: Ints) -> Ints:
         """The images of these recordings."""
-        return np.flatnonzero(np.isin(self.owner, recordings))
+        return np.flatnonzero(np.isin(self.recording_index, recordings))
 
     @cached_property
-    def spots(self) -> CropCenters:
+    def crop_centers(self) -> CropCenters:
         """Where crops may lie."""
-        return find_crop_centers(self.boxes, self.owner, self.grids)
+        return find_crop_centers(self.boxes, self.recording_index, self.grids)
 
     @cached_property
-    def spans(self) -> BoxFrames:
+    def box_frames(self) -> BoxFrames:
         """Which frames boxes touch."""
-        boxes = [self.boxes[owner] for owner in self.owner]
+        boxes = [self.boxes[owner] for owner in self.recording_index]
         return find_box_frames(boxes, self.grids, self.dataset.classes)
 
 
@@ -177,12 +177,12 @@ def _digest(net: SedNet) -> str:
 @torch.inference_mode()
 def _see(net: SedNet, training_data: TrainingData) -> Tensor | None:
     net = fuse_conv_bn(net.eval())
-    cuts, found = training_data.cuts, []
+    cuts, found = training_data.windows, []
     size = max(1, BATCH_FRAMES // cuts.frames)
     device = next(net.parameters()).device
     for first in range(0, len(cuts), size):
         rows = torch.arange(first, min(first + size, len(cuts))).numpy()
-        seen = net.see(training_data.pictures.gather(cuts.take(rows)).to(device)).half()
+        seen = net.see(training_data.features.gather(cuts.take(rows)).to(device)).half()
         if seen[0].nbytes * len(cuts) > LIMIT:
             return None
         found.append(seen)

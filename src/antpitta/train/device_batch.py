@@ -34,7 +34,7 @@ class ProcessRank:
     """Which of several processes this is."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
 
 ALONE = ProcessRank()
@@ -45,21 +45,21 @@ class DeviceBatch:
     """What one process runs of a batch; pixels or what a frozen body saw of them."""
 
     pixels: Tensor | None  # (windows, frames, bands)
-    seen: Tensor | None  # (windows, inputs, steps)
-    mix: Mixup | None
-    late: Mixup | None
-    told: LossTargets  # by window, or by row of ``focus``
-    whole: LossTargets | None  # of the whole batch, where this is a part of it
-    focus: Tensor | None  # (rows, 3), as in Batch
-    scale: float  # of the loss: the mean over all processes is then the loss of the whole batch
+    backbone_features: Tensor | None  # (windows, inputs, steps)
+    mixup: Mixup | None
+    manifold_mixup: Mixup | None
+    targets: LossTargets  # by window, or by row of ``focus``
+    global_targets: LossTargets | None  # of the whole batch, where this is a part of it
+    box_spans: Tensor | None  # (rows, 3), as in Batch
+    loss_scale: float  # of the loss: the mean over all processes is then the loss of the whole batch
 
     @property
-    def windows(self) -> int:
+    def n_windows(self) -> int:
         """How many there are."""
-        shown = self.pixels if self.pixels is not None else self.seen
+        shown = self.pixels if self.pixels is not None else self.backbone_features
         return 0 if shown is None else len(shown)
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> "DeviceBatch":
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> "DeviceBatch":
         """The same, with ``change`` of each tensor in it, always in the same order."""
 
         def of(one: Tensor | None) -> Tensor | None:
@@ -68,12 +68,12 @@ class DeviceBatch:
         return replace(
             self,
             pixels=of(self.pixels),
-            seen=of(self.seen),
-            mix=self.mix and Mixup(*map(change, self.mix)),
-            late=self.late and Mixup(*map(change, self.late)),
-            told=_each(self.told, change),
-            whole=self.whole and _each(self.whole, change),
-            focus=of(self.focus),
+            backbone_features=of(self.backbone_features),
+            mixup=self.mixup and Mixup(*map(change, self.mixup)),
+            manifold_mixup=self.manifold_mixup and Mixup(*map(change, self.manifold_mixup)),
+            targets=_each(self.targets, change),
+            global_targets=self.global_targets and _each(self.global_targets, change),
+            box_spans=of(self.box_spans),
         )
 
 
@@ -87,9 +87,9 @@ def _each(told: LossTargets, change: Callable[[Tensor], Tensor]) -> LossTargets:
 
 def part_of(size: int, place: ProcessRank) -> list[slice]:
     """The windows of each process; one slice where a batch is too small to be shared out."""
-    if size < LEAST * place.world:
+    if size < LEAST * place.world_size:
         return [slice(0, size)]
-    edges = [size * i // place.world for i in range(place.world + 1)]
+    edges = [size * i // place.world_size for i in range(place.world_size + 1)]
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
@@ -106,12 +106,12 @@ def prepare_batch(
 
     A batch too small to be shared out is run by every process, and counts once.
     """
-    parts = part_of(len(batch.cuts), place)
+    parts = part_of(len(batch.windows), place)
     own = place.rank if len(parts) > 1 else 0
     rows = parts[own]
     pixels = seen = None
-    if bank is not None and batch.rows is not None:
-        seen = bank[to_device(batch.rows[rows], bank.device)].to(device).float()
+    if bank is not None and batch.indices is not None:
+        seen = bank[to_device(batch.indices[rows], bank.device)].to(device).float()
     else:
         pixels = _cut(batch, rows, training_data, stage, rng).to(device, non_blocking=True)
     mixes = _draw(parts, stage.mixup, rng, device)
@@ -122,26 +122,26 @@ def prepare_batch(
     if len(parts) > 1:
         whole, told = told, (labels.take(mine), pseudo_labels and pseudo_labels.take(mine))
     mix, late = mixes[own] if mixes else None, lates[own] if lates else None
-    return DeviceBatch(pixels, seen, mix, late, told, whole, focus, scale=float(len(parts)))
+    return DeviceBatch(pixels, seen, mix, late, told, whole, focus, loss_scale=float(len(parts)))
 
 
 def batch_loss(model: SedNet, ready: DeviceBatch, stage: Stage, weights: Tensor | None) -> Tensor:
     """Run a batch, and compare what comes out with what is known."""
-    found = cast(Logits, model(ready.pixels, ready.mix, ready.late, ready.seen))
+    found = cast(Logits, model(ready.pixels, ready.mixup, ready.manifold_mixup, ready.backbone_features))
     logits = found.clipwise
-    if ready.focus is not None:
-        logits = box_logits(found, ready.focus, model.stride)
-    loss = masked_loss(logits.float(), *ready.told, stage.loss, weights, ready.whole)
-    return loss if ready.scale == 1 else loss * ready.scale
+    if ready.box_spans is not None:
+        logits = box_logits(found, ready.box_spans, model.stride)
+    loss = masked_loss(logits.float(), *ready.targets, stage.loss, weights, ready.global_targets)
+    return loss if ready.loss_scale == 1 else loss * ready.loss_scale
 
 
 def _cut(
     batch: Batch, rows: slice, training_data: TrainingData, stage: Stage, rng: np.random.Generator
 ) -> Tensor:
-    pictures = training_data.pictures
+    pictures = training_data.features
     bands = pictures.pixels.shape[1]
-    holes = draw_spec_mask(batch.cuts, pictures.lengths, bands, stage.masks, rng)
-    cuts = batch.cuts.take(np.arange(rows.start, rows.stop))
+    holes = draw_spec_mask(batch.windows, pictures.lengths, bands, stage.masks, rng)
+    cuts = batch.windows.take(np.arange(rows.start, rows.stop))
     pixels = pictures.gather(cuts)
     return pixels if holes is None else holes.take(rows).lay(pixels, cuts)
 
@@ -176,11 +176,11 @@ def _tell(
 
 def _focus(batch: Batch, rows: slice, device: torch.device) -> tuple[Tensor | None, slice | Tensor]:
     """The foci in some windows, counted from the first of these; and the targets' rows of them."""
-    if batch.focus is None:
+    if batch.box_spans is None:
         return None, rows
-    place = batch.focus[:, 0]
+    place = batch.box_spans[:, 0]
     mine = np.flatnonzero((place >= rows.start) & (place < rows.stop))
-    focus = batch.focus[mine] - np.array([rows.start, 0, 0])
+    focus = batch.box_spans[mine] - np.array([rows.start, 0, 0])
     return to_device(focus, device), to_device(mine, device)
 
 

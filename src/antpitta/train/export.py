@@ -44,7 +44,7 @@ class PrecisionResult:
     name: str
     macro_ap: float
     loss: float
-    kept: bool = True
+    accepted: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ExportedNetworks:
     """Networks for OpenVINO by their kinds, and what was measured of them."""
 
     networks: dict[str, openvino.Model]
-    figures: tuple[PrecisionResult, ...] = ()
+    results: tuple[PrecisionResult, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def export_networks(
         kept = name != INT8 or base - found < ALLOWED
         figures.append(PrecisionResult(name, found, base - found, kept))
     tick(len(ways), len(ways))
-    networks = {"float": plain, "int8": small} if figures[-1].kept else {"float": plain}
+    networks = {"float": plain, "int8": small} if figures[-1].accepted else {"float": plain}
     return ExportedNetworks(networks, tuple(figures))
 
 

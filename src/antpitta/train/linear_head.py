@@ -100,11 +100,11 @@ def box_rows(
     rows, value, weight = [], [], []
     for window in training_data.windows_of(recordings):
         batch = box_batch(training_data, np.array([window]), None)
-        if batch.focus is None or not len(batch.focus):
+        if batch.box_spans is None or not len(batch.box_spans):
             continue
         features = seen[int(window)].to(device).float()  # (inputs, steps)
         shares = box_step_shares(
-            torch.from_numpy(batch.focus).to(device), features.shape[1], net.stride
+            torch.from_numpy(batch.box_spans).to(device), features.shape[1], net.stride
         )
         rows.append(shares @ features.T)
         value.append(batch.labels.value)
@@ -149,15 +149,15 @@ def solve_linear_head(
     """The head that minimises the stage's loss over all training boxes, into ``net``."""
     began, stage = time.perf_counter(), task.stage
     net.to(fabric.device)
-    if task.seen is None:
+    if task.backbone_features is None:
         raise UserError(
             "E_TODO",
             f'stage {stage.name}: solver "lbfgs" needs a frozen backbone without masks or mixup, whose features fit in memory',
             'set solver = "adam"',
         )
-    own = training_data.windows_of(task.train)
-    fit_normalizer(net, task.seen, own, fabric.device)
-    rows, labels = box_rows(net, task.seen, training_data, task.train)
+    own = training_data.windows_of(task.recordings)
+    fit_normalizer(net, task.backbone_features, own, fabric.device)
+    rows, labels = box_rows(net, task.backbone_features, training_data, task.recordings)
     if not len(rows):
         raise no_boxes_error(task)
     weights = (

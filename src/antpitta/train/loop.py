@@ -71,12 +71,12 @@ def _measured(
 
     Features that change from epoch to epoch (crops, masks, mixup) have neither.
     """
-    if task.seen is None:
+    if task.backbone_features is None:
         return nullcontext()
-    fit_normalizer(net, task.seen, training_data.windows_of(task.train), device)
+    fit_normalizer(net, task.backbone_features, training_data.windows_of(task.recordings), device)
     if not net.head_config.within_class_whitening:
         return nullcontext()
-    return whitened(net, *box_rows(net, task.seen, training_data, task.train))
+    return whitened(net, *box_rows(net, task.backbone_features, training_data, task.recordings))
 
 
 def _epoch(
@@ -93,14 +93,14 @@ def _epoch(
         for group in adam.param_groups:
             group["lr"] = rate
         share, stepping = accumulation_share(i, len(batches), stage.grad_accum_steps)
-        ready = prepare_batch(batch, training_data, stage, rng, fabric.device, task.seen, place)
+        ready = prepare_batch(batch, training_data, stage, rng, fabric.device, task.backbone_features, place)
         total += run(ready, share, stepping=stepping)
         if stepping:
             adam.step()
-            run.clear(adam)
+            run.zero_grad(adam)
             steps += 1
     mean = _mean(total, len(batches), stage, fabric)
-    windows, seconds = sum(len(one.cuts) for one in batches), time.perf_counter() - began
+    windows, seconds = sum(len(one.windows) for one in batches), time.perf_counter() - began
     return EpochResult(epoch + 1, mean, rate, windows, seconds, steps)
 
 
@@ -112,7 +112,7 @@ def _deal(
     # Dropout and stochastic depth: other units in each process, which has other windows.
     with PROCESS_LOCK:  # another lane may be drawing its first weights
         torch.manual_seed(int(rng.integers(2**31)) + place.rank)
-    batches = epoch_batches(task.stage, training_data, task.train, task.pseudo_labels, rng)
+    batches = epoch_batches(task.stage, training_data, task.recordings, task.pseudo_labels, rng)
     if not batches:
         raise no_boxes_error(task)
     return batches, rng

@@ -79,11 +79,11 @@ def score_recordings(
     fabric: Fabric,
 ) -> list[Scores]:
     """Framewise scores of these recordings of the data set, signed with ``source``."""
-    images = training_data.images_of(recordings)
+    images = training_data.segments_of(recordings)
     batch = scan_batch(windows.frames, fabric.device.type)
     parts = scan(
         fuse_conv_bn(net),
-        training_data.pictures,
+        training_data.features,
         images,
         windows.frames,
         windows.inference_overlap,
@@ -93,7 +93,7 @@ def score_recordings(
     unit = unit_of(net.stride, windows.frames, windows.inference_overlap)
     found = []
     for i in recordings:
-        mine = np.flatnonzero(training_data.owner[images] == i)
+        mine = np.flatnonzero(training_data.recording_index[images] == i)
         grids = [training_data.grids[images[j]] for j in mine]
         value, grid = stitch_segments([parts[j] for j in mine], grids, unit)
         recording = training_data.dataset.recordings[i].id

@@ -30,7 +30,7 @@ class OverlaidCall:
     """One call, laid over a copy."""
 
     call: Annotation  # a present box of another recording
-    at: float  # seconds on the copy's clock
+    start: float  # seconds on the copy's clock
     gain: float  # dB
 
 
@@ -40,7 +40,7 @@ class OverlaidRecording:
 
     recording: Recording  # the host's file, under a name of its own
     host: int  # the host's place among the data set's recordings
-    laid: tuple[OverlaidCall, ...]
+    calls: tuple[OverlaidCall, ...]
     boxes: tuple[Annotation, ...]
 
     @property
@@ -48,7 +48,7 @@ class OverlaidRecording:
         """What a cached picture is keyed by, besides the host's sound: equal for equal plans."""
         said = [
             (call.recording, call.start, call.stop, call.low, call.high, at, gain)
-            for call, at, gain in ((one.call, one.at, one.gain) for one in self.laid)
+            for call, at, gain in ((one.call, one.start, one.gain) for one in self.calls)
         ]
         return hashlib.blake2b(repr(said).encode(), digest_size=8).hexdigest()
 
@@ -109,9 +109,9 @@ def read_with_overlays(
             return read(recording, start, stop, rate)
         host = dataset.recordings[copy.host]
         wave = read(host, start, stop, rate).copy()
-        for one in copy.laid:
-            if one.at < stop and one.at + one.call.stop - one.call.start > start:
-                add_call(wave, call_of(host, one, rate), round((one.at - start) * rate))
+        for one in copy.calls:
+            if one.start < stop and one.start + one.call.stop - one.call.start > start:
+                add_call(wave, call_of(host, one, rate), round((one.start - start) * rate))
         return wave
 
     return hear

@@ -33,8 +33,8 @@ class OutOfFoldScores:
 class PseudoLabels:
     """Targets for every training window, and where each label came from."""
 
-    pseudo_labels: Targets  # (windows, classes), weight 0 where nobody teaches
-    hard: NDArray[np.bool_]  # (windows, classes), hard negatives: kept apart, never in the loss
+    targets: Targets  # (windows, classes), weight 0 where nobody teaches
+    hard_negatives: NDArray[np.bool_]  # (windows, classes), hard negatives: kept apart, never in the loss
     table: pd.DataFrame  # recording, start_time, end_time, species, score, source
 
 
@@ -43,9 +43,9 @@ def window_scores(training_data: TrainingData, members: dict[str, list[OutOfFold
 
     Raises ValueError where a model trained on the recording it scores.
     """
-    cuts, classes = training_data.cuts, training_data.dataset.classes
+    cuts, classes = training_data.windows, training_data.dataset.classes
     found = np.zeros((len(members), len(cuts), len(classes)), dtype=np.float32)
-    owner = training_data.owner[cuts.image]
+    owner = training_data.recording_index[cuts.image]
     by_owner = np.argsort(owner, kind="stable")
     edges = np.searchsorted(owner[by_owner], np.arange(len(training_data.dataset.recordings) + 1))
     for m, rows in enumerate(members.values()):
@@ -87,7 +87,7 @@ def make_pseudo_labels(
     mean = scores.mean(axis=0)
     if pseudo.rescale:
         mean = _rescaled(training_data, mean)
-    unlabelled = (training_data.labels.weight == 0) & training_data.heard_windows[:, None]
+    unlabelled = (training_data.labels.weight == 0) & training_data.original_windows[:, None]
     if pseudo.aggregation == "vote":
         needed = min(pseudo.min_votes, len(scores))
         soft = (scores >= pseudo.threshold).sum(axis=0) >= needed
@@ -105,10 +105,10 @@ def _rescaled(training_data: TrainingData, scores: Floats) -> Floats:
     boxes and scores tell: a recording by its highest window, for certain where it has a present
     box, copies never.
     """
-    data, labels, own = training_data.dataset, training_data.labels, training_data.heard_windows
+    data, labels, own = training_data.dataset, training_data.labels, training_data.original_windows
     highest = np.zeros((len(data.recordings), len(data.classes)))
     certain = highest.copy()
-    owner = training_data.owner[training_data.cuts.image[own]]
+    owner = training_data.recording_index[training_data.windows.image[own]]
     np.maximum.at(highest, owner, scores[own])
     np.maximum.at(
         certain, owner, np.where((labels.weight > 0) & (labels.value == 1), 1, scores)[own]
@@ -129,10 +129,10 @@ def _provenance(
         recording.id: " + ".join(by_recording[recording.id] for by_recording in said)
         for recording in training_data.dataset.recordings
     }
-    cuts, names = training_data.cuts, training_data.dataset.classes.names
+    cuts, names = training_data.windows, training_data.dataset.classes.names
     window, column = np.nonzero(soft)
     told, which = np.unique(window, return_inverse=True)
-    owners = training_data.owner[cuts.image[told]]
+    owners = training_data.recording_index[cuts.image[told]]
     recordings = [training_data.dataset.recordings[owner].id for owner in owners]
     grids = [training_data.grids[image] for image in cuts.image[told]]
     firsts = cuts.first[told].tolist()

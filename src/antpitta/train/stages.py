@@ -51,7 +51,7 @@ class ModelTemplate:
 
     net: SedNet | None = None
 
-    def cast(self, build: Callable[[], SedNet]) -> SedNet:
+    def instantiate(self, build: Callable[[], SedNet]) -> SedNet:
         """A copy; the first time it is built."""
         with PROCESS_LOCK:
             if self.net is None:
@@ -124,7 +124,7 @@ def build_net(run: Run, *, empty: bool = False) -> SedNet:
     """The run's network before it learns; ``empty`` leaves the backbone's weights random."""
     classes, bands = (
         len(run.training_data.dataset.classes),
-        run.training_data.pictures.pixels.shape[1],
+        run.training_data.features.pixels.shape[1],
     )
     net = SedNet(
         run.recipe.backbone,
@@ -140,7 +140,7 @@ def build_net(run: Run, *, empty: bool = False) -> SedNet:
 
 def load_net(run: Run, stage: str, cycle: int, fold: int) -> SedNet:
     """A fold's trained model, on the run's device."""
-    net = run.mould.cast(lambda: build_net(run, empty=True))
+    net = run.mould.instantiate(lambda: build_net(run, empty=True))
     net.load_state_dict(load_tensors(weights_path(run, stage, cycle, fold))[0])
     device: torch.device = run.fabric.device
     return net.to(device)
@@ -149,7 +149,7 @@ def load_net(run: Run, stage: str, cycle: int, fold: int) -> SedNet:
 def run_stages(run: Run) -> None:
     """Train and score every stage, cycle and fold that is not finished yet."""
     if run.parallel_folds.count > 1 and uses_dropout(
-        run.mould.cast(lambda: build_net(run, empty=True))
+        run.mould.instantiate(lambda: build_net(run, empty=True))
     ):
         raise UserError(
             "E_TODO",
@@ -162,7 +162,7 @@ def run_stages(run: Run) -> None:
                 pseudo_labels = _lesson(run, stage, cycle) if stage.pseudo else None
             with run.timed(stage, cycle, "train"):
                 train = partial(_train_fold, run, stage, (number, cycle), pseudo_labels)
-                run.parallel_folds.each(range(run.recipe.folds), train)
+                run.parallel_folds.map(range(run.recipe.folds), train)
             with run.timed(stage, cycle, "score"):
                 _score_stage(run, stage, cycle)
                 run.fabric.barrier()
@@ -185,11 +185,11 @@ def _train_fold(
     with PROCESS_LOCK:
         net, origin = _begun(run, stage, fold)
         if run.shells:
-            net = run.shells[lane].take(net)
+            net = run.shells[lane].load(net)
         seen = run.bank.of(net, stage, run.training_data)
     train = np.flatnonzero(run.folds != fold)
     if stage.use_overlays:
-        train = run.training_data.with_copies(train)
+        train = run.training_data.with_overlays(train)
     seed = (run.recipe.seed, number, cycle, fold)
     task = TrainTask(stage, train, pseudo_labels, seed, seen, bool(run.shells))
     report = partial(_report, run, stage, cycle, fold)
@@ -215,7 +215,7 @@ def _begun(run: Run, stage: Stage, fold: int) -> tuple[SedNet, str]:
 
 
 def _report(run: Run, stage: Stage, cycle: int, fold: int, progress: EpochResult) -> None:
-    run.parallel_folds.check()
+    run.parallel_folds.raise_if_stopped()
     if not run.first:
         return
     row = {"stage": stage.name, "cycle": cycle, "fold": fold, **vars(progress)}
@@ -241,7 +241,7 @@ def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
         windows = run.recipe.windows
         return score_recordings(net, run.training_data, windows, mine, source, run.fabric)
 
-    every = run.parallel_folds.each(range(run.recipe.folds), score)
+    every = run.parallel_folds.map(range(run.recipe.folds), score)
     found = gather_scores(run.fabric, [scores for some in every for scores in some])
     if run.first:
         place = {r.id: i for i, r in enumerate(run.training_data.dataset.recordings)}
@@ -269,6 +269,6 @@ def _lesson(run: Run, stage: Stage, cycle: int) -> Targets:
     run.progress.message(
         f"{stage.name} cycle {cycle}: {len(lesson.table)} labels in "
         f"{lesson.table['recording'].nunique()} recordings, taught by {folder.name}, out of fold; "
-        f"{int(lesson.hard.sum())} hard negatives kept apart"
+        f"{int(lesson.hard_negatives.sum())} hard negatives kept apart"
     )
-    return lesson.pseudo_labels
+    return lesson.targets

@@ -34,43 +34,43 @@ class TrainStep:
     net: SedNet
     model: Any  # the net, as ``fabric`` wraps it
     stage: Stage
-    weights: Tensor | None  # (classes,)
+    class_weights: Tensor | None  # (classes,)
     fabric: Fabric
     compiled: bool = False  # the network is, for the size of the first batch
-    size: int | None = None  # of the first batch
-    kept: "CapturedGraph | None" = field(default=None, repr=False)
+    n_windows: int | None = None  # of the first batch
+    captured: "CapturedGraph | None" = field(default=None, repr=False)
 
     def __call__(self, ready: DeviceBatch, share: float, *, stepping: bool) -> Tensor:
         """The loss of a batch; its gradient, divided by ``share``, is added to the weights' own.
 
         ``stepping`` says that a step of the optimizer follows.
         """
-        begun, self.size = self.size is not None, self.size or ready.windows
-        usual = ready.windows == self.size
-        if begun and usual and self.kept is None and self._records(ready):
+        begun, self.n_windows = self.n_windows is not None, self.n_windows or ready.n_windows
+        usual = ready.n_windows == self.n_windows
+        if begun and usual and self.captured is None and self._can_capture(ready):
             with PROCESS_LOCK:
-                self.kept = CapturedGraph(self, ready)
-        if usual and self.kept is not None:
-            return self.kept(ready, share)
+                self.captured = CapturedGraph(self, ready)
+        if usual and self.captured is not None:
+            return self.captured(ready, share)
         odd = self.compiled and not usual
         with self.fabric.no_backward_sync(self.model, enabled=not stepping), _running(eager=odd):
-            return self.run(ready, share)
+            return self.forward_backward(ready, share)
 
-    def run(self, ready: DeviceBatch, share: float | Tensor) -> Tensor:
+    def forward_backward(self, ready: DeviceBatch, share: float | Tensor) -> Tensor:
         """The same, without any recording."""
-        loss = batch_loss(self.model, ready, self.stage, self.weights)
+        loss = batch_loss(self.model, ready, self.stage, self.class_weights)
         with PROCESS_LOCK:  # fabric marks the backward pass of its whole process
             self.fabric.backward(loss / share)
         return loss.detach()
 
-    def clear(self, optimizer: Any) -> None:
+    def zero_grad(self, optimizer: Any) -> None:
         """Forget all gradients; a recording keeps their places."""
-        optimizer.zero_grad(set_to_none=self.kept is None)
+        optimizer.zero_grad(set_to_none=self.captured is None)
 
-    def _records(self, ready: DeviceBatch) -> bool:
+    def _can_capture(self, ready: DeviceBatch) -> bool:
         device = self.fabric.device
         lone = device.type == "cuda" and self.fabric.world_size == 1
-        plain = ready.pixels is not None and ready.focus is None and not self.net.smooths
+        plain = ready.pixels is not None and ready.box_spans is None and not self.net.smooths
         return lone and plain and _room_for_two(device)
 
 
@@ -85,7 +85,7 @@ class CapturedGraph:
 
     def __init__(self, owner: TrainStep, ready: DeviceBatch) -> None:
         self.inputs: list[Tensor] = []
-        self.ready = ready.each(self._keep)
+        self.ready = ready.map_tensors(self._keep)
         self.share = torch.ones((), device=owner.fabric.device)
         self.graph = torch.cuda.CUDAGraph()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -96,9 +96,9 @@ class CapturedGraph:
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM):
-                owner.run(self.ready, self.share)
+                owner.forward_backward(self.ready, self.share)
         with torch.cuda.graph(self.graph, stream=side, capture_error_mode="thread_local"):
-            self.loss = owner.run(self.ready, self.share)
+            self.loss = owner.forward_backward(self.ready, self.share)
         # As if those runs had not been: statistics, gradients, random numbers drawn.
         with torch.no_grad():
             for buffer, was in state:
@@ -114,7 +114,7 @@ class CapturedGraph:
 
     def __call__(self, ready: DeviceBatch, share: float) -> Tensor:
         places = iter(self.inputs)
-        ready.each(lambda tensor: next(places).copy_(tensor))
+        ready.map_tensors(lambda tensor: next(places).copy_(tensor))
         self.share.fill_(share)
         self.graph.replay()
         return self.loss

@@ -21,10 +21,10 @@ class TrainTask:
     """One model to train: a stage, on some recordings, from a seed."""
 
     stage: Stage
-    train: NDArray[np.int64]  # recordings
+    recordings: NDArray[np.int64]  # recordings
     pseudo_labels: Targets | None
     seed: tuple[int, ...]  # of this stage, cycle and fold
-    seen: Tensor | None = None  # (windows, inputs, steps), where a frozen body's view is kept
+    backbone_features: Tensor | None = None  # (windows, inputs, steps), where a frozen body's view is kept
     compiled: bool = False  # the network is, for the size of an epoch's first batch
 
 
@@ -34,7 +34,7 @@ class EpochResult:
 
     epoch: int  # from 1
     loss: float  # mean over the batches
-    rate: float  # at the epoch's end
+    lr: float  # at the epoch's end
     windows: int
     seconds: float
     steps: int = 0
@@ -54,17 +54,17 @@ def fit_zero_shot(
     """Lay what an embedding's network says of its classes by itself beside the head, which has
     learnt, by what both make of the training recordings.
     """
-    own = training_data.windows_of(task.train)
-    own = own[training_data.heard_windows[own]]
-    cuts = (training_data.cuts.take(own[i : i + BLOCK]) for i in range(0, len(own), BLOCK))
-    net.lend(net.see(training_data.pictures.gather(some).to(device)) for some in cuts)
+    own = training_data.windows_of(task.recordings)
+    own = own[training_data.original_windows[own]]
+    cuts = (training_data.windows.take(own[i : i + BLOCK]) for i in range(0, len(own), BLOCK))
+    net.lend(net.see(training_data.features.gather(some).to(device)) for some in cuts)
 
 
 def no_boxes_error(task: TrainTask) -> UserError:
     """What is raised where no training recording has a box."""
     return UserError(
         "E_TODO",
-        f"stage {task.stage.name}: its {len(task.train)} training recordings have no box to learn from",
+        f"stage {task.stage.name}: its {len(task.recordings)} training recordings have no box to learn from",
         "give boxes in more recordings, or fewer folds (--set folds=2)",
     )
 
@@ -76,7 +76,7 @@ def class_weights(training_data: TrainingData, task: TrainTask) -> Tensor:
     """
     classes = training_data.dataset.classes
     count = np.zeros(len(classes), dtype=np.float32)
-    for recording in task.train:
+    for recording in task.recordings:
         for said in training_data.boxes[recording]:
             if said.present:
                 count[classes.columns(said.label)] += 1

@@ -200,5 +200,5 @@ def _count(total: int, progress: Progress, what: str) -> Callable[[int], None]:
 def _record(board: TensorBoardLogger, row: dict[str, Any]) -> None:
     place = f"{row['stage']}-c{row['cycle']}/fold{row['fold']}"
     board.log_metrics(
-        {f"{place}/loss": row["loss"], f"{place}/rate": row["rate"]}, step=row["epoch"]
+        {f"{place}/loss": row["loss"], f"{place}/lr": row["lr"]}, step=row["epoch"]
     )
