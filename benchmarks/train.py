@@ -112,7 +112,7 @@ def _measure(run: Run) -> Measures:
     train = np.flatnonzero(run.folds != 0)
     front, classes = run.recipe.features, len(run.training_data.dataset.classes)
     plain = SedNet(
-        run.recipe.backbone, run.recipe.head, classes, bands=front.n_mels, empty=True
+        run.recipe.backbone, run.recipe.head, classes, bands=front.n_mels, load_weights=False
     ).to(device)
     flops = flops_of(plain, run.recipe.windows.frames, front.n_mels)
     net = build_net(run, empty=True).to(device)

@@ -149,10 +149,14 @@ def test_its_own_logits_stand_last_in_a_vector(tmp_path, write_network):
 def levelled_net(seen, trust=0.5):
     """A head on two numbers and two own logits, the second of a class that is not known."""
     net = SedNet(
-        BackboneConfig(name="embedding"), HeadConfig(zero_shot_weight=trust), 2, bands=5, known=True
+        BackboneConfig(name="embedding"),
+        HeadConfig(zero_shot_weight=trust),
+        2,
+        bands=5,
+        has_zero_shot=True,
     )
     with torch.no_grad():
-        net.classify.weight.copy_(torch.randn(net.classify.weight.shape))
+        net.head.class_conv.weight.copy_(torch.randn(net.head.class_conv.weight.shape))
     net.train()(seen)
     return net
 
@@ -167,20 +171,20 @@ def test_a_head_learns_without_the_own_logits_and_is_laid_beside_them():
     torch.manual_seed(0)
     seen = vectors()
     net = levelled_net(seen)
-    alone = net.train()(seen).sharp
+    alone = net.train()(seen).unsmoothed
     moved = seen.clone()
     moved[..., 3] += torch.randn(3, 12)
     with torch.no_grad():
-        net.level.momentum = 0.0
-        torch.testing.assert_close(net(moved).sharp, alone)
-    rows = net.see(seen).mean(dim=2)
-    before = net.of_rows(rows)
+        net.head.normalizer.momentum = 0.0
+        torch.testing.assert_close(net(moved).unsmoothed, alone)
+    rows = net.extract_features(seen).mean(dim=2)
+    before = net.head.classify_rows(rows)
     rows[:, 3] += 1
-    torch.testing.assert_close(net.of_rows(rows), before)
-    assert torch.equal(net.eval()(seen).sharp, net(moved).sharp)  # no word yet
-    head = net(seen).sharp
-    net.lend(iter([net.see(seen)]))
-    both = net(seen).sharp
+    torch.testing.assert_close(net.head.classify_rows(rows), before)
+    assert torch.equal(net.eval()(seen).unsmoothed, net(moved).unsmoothed)  # no word yet
+    head = net(seen).unsmoothed
+    net.head.fit_zero_shot(iter([net.extract_features(seen)]))
+    both = net(seen).unsmoothed
     torch.testing.assert_close(both[..., 1], head[..., 1])  # a class that is not known
     own = (seen[..., 3] - seen[..., 3].mean()) / seen[..., 3].std(correction=0)
     spread, middle = head[..., 0].std(correction=0), head[..., 0].mean()
@@ -194,7 +198,7 @@ def test_trust_is_the_share_of_the_own_word():
     for trust in (0.0, 1.0):
         net = levelled_net(seen, trust)
         head = net.eval()(seen).framewise
-        net.lend(iter([net.see(seen)]))
+        net.head.fit_zero_shot(iter([net.extract_features(seen)]))
         both = net(seen).framewise
         if trust == 0:
             torch.testing.assert_close(both, head)
@@ -239,7 +243,7 @@ def test_a_run_says_what_its_network_knows_and_predicts_without_the_labels(
     assert np.isfinite(ap.predict(run.model, scapes / "test").to_numpy()).all()
     assert words in (run.model / "MODEL_CARD.md").read_text()
     for path in run.model.glob("*.safetensors"):  # weights of before the word
-        kept = {name: value for name, value in load_file(path).items() if "word." not in name}
+        kept = {name: value for name, value in load_file(path).items() if "zero_shot." not in name}
         save_file(kept, path)
     with pytest.raises(UserError, match=rf"{run.model}: .*train the model again"):
         ap.predict(run.model, scapes / "test")

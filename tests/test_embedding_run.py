@@ -18,7 +18,7 @@ from antpitta.files.bundle import read_bundle
 from antpitta.files.runs import load_tensors
 from antpitta.model.embedding import EmbeddingModel
 from antpitta.model.features import FeatureExtractor
-from antpitta.model.network import UNHEARD, SedNet
+from antpitta.model.network import PADDING_LOGIT, SedNet
 from antpitta.predict.predictor import Predictor
 
 NET = BackboneConfig(name="embedding")
@@ -37,7 +37,11 @@ def padded(seen, frames):
 def pseudo_labels(head, width=5, classes=2):
     net = SedNet(NET, head, classes, bands=width)
     with torch.no_grad():
-        for part in (net.classify.weight, net.attend.weight, net.classify.bias):
+        for part in (
+            net.head.class_conv.weight,
+            net.head.attention_conv.weight,
+            net.head.class_conv.bias,
+        ):
             part.copy_(torch.linspace(-1, 1, part.numel()).view_as(part))
     return net
 
@@ -55,8 +59,10 @@ def test_padding_changes_nothing_in_training_or_after(more):
         one, two = plain(seen), longer(padded(seen, 20))
         torch.testing.assert_close(one.clipwise, two.clipwise)
         torch.testing.assert_close(one.framewise, two.framewise[:, :12])
-        assert (two.framewise[:, 12:] == UNHEARD).all()
-    torch.testing.assert_close(plain.level.running_var, longer.level.running_var)
+        assert (two.framewise[:, 12:] == PADDING_LOGIT).all()
+    torch.testing.assert_close(
+        plain.head.normalizer.running_var, longer.head.normalizer.running_var
+    )
     assert plain.stride == 1
     assert not any(name.startswith("body") for name in plain.state_dict())
 
@@ -75,7 +81,7 @@ def test_windows_without_sound_or_with_one_frame_of_it_give_finite_logits():
         found = net(seen)
         assert torch.isfinite(found.clipwise).all()
         found.clipwise.sum().backward()
-        assert torch.isfinite(net.classify.weight.grad).all()
+        assert torch.isfinite(net.head.class_conv.weight.grad).all()
 
 
 # ---- a run ----

@@ -201,7 +201,7 @@ def scores(home, case, stage):
 def test_two_processes_train_the_head_of_a_frozen_backbone_as_one_does(twice, stage):
     path = Path("head") / "stages" / stage / "fold0.safetensors"
     one, two = (load_tensors(twice[devices] / path)[0] for devices in (1, 2))
-    assert float(one["classify.weight"].abs().max()) > 1e-3
+    assert float(one["head.class_conv.weight"].abs().max()) > 1e-3
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
     for a, b in zip(*(scores(twice[n], "head", stage) for n in (1, 2)), strict=True):
@@ -354,5 +354,5 @@ def test_a_shell_is_compiled_once_and_takes_the_next_weights(staged_recipe, monk
     assert taken is one
     assert shell.load(two) is one
     assert len(compiled) == 1
-    assert torch.equal(one.classify.weight, two.classify.weight)
+    assert torch.equal(one.head.class_conv.weight, two.head.class_conv.weight)
     assert set(one.state_dict()) == set(two.state_dict())

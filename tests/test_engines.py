@@ -27,10 +27,10 @@ def nets_of(network, count=2):
     for _ in range(count):
         net = SedNet(*network, CLASSES, bands=BANDS).eval()
         if network[0].frozen:  # the folds of a frozen backbone share it
-            body = body or net.body.state_dict()
-            net.body.load_state_dict(body)
+            body = body or net.backbone.state_dict()
+            net.backbone.load_state_dict(body)
         with torch.no_grad():
-            for head in (net.classify, net.attend):
+            for head in (net.head.class_conv, net.head.attention_conv):
                 head.weight.normal_(0, 1)
         nets.append(net)
     return nets

@@ -68,7 +68,7 @@ def fabric():
 def first_net():
     torch.manual_seed(0)
     net = SedNet(RECIPE.backbone, RECIPE.head, 3)
-    net.body = torch.nn.Sequential(net.body, torch.nn.Dropout(0.3))
+    net.backbone = torch.nn.Sequential(net.backbone, torch.nn.Dropout(0.3))
     return net
 
 
@@ -122,7 +122,7 @@ def test_a_run_killed_after_any_epoch_ends_with_equal_weights(
         file = CheckpointFile(tmp_path / f"{epoch}.checkpoint")
         file.save(epoch, state)
         other = SedNet(RECIPE.backbone, RECIPE.head, 3)
-        other.body = torch.nn.Sequential(other.body, torch.nn.Dropout(0.3))
+        other.backbone = torch.nn.Sequential(other.backbone, torch.nn.Dropout(0.3))
         resumed = train(other, stage, training_data, fabric, file)
         assert equal(resumed, whole), f"killed after epoch {epoch}"
         assert file.load()[0] == 3
@@ -262,7 +262,7 @@ def test_accumulated_batches_step_as_one_along_their_mean_gradient(
 def test_a_loss_that_explodes_stops_the_run(training_data, fabric, first_net):
     broken = deepcopy(first_net)
     with torch.no_grad():
-        broken.classify.weight.fill_(float("nan"))
+        broken.head.class_conv.weight.fill_(float("nan"))
     keeper = Memory()
     with pytest.raises(FloatingPointError, match="stage one: the loss became nan"):
         train(broken, everything_on(), training_data, fabric, keeper)

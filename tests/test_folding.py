@@ -17,9 +17,9 @@ def trained(backbone, **more):
         HeadConfig(),
         3,
         bands=32,
-        empty=True,
+        load_weights=False,
     )
-    for module in net.body.modules():
+    for module in net.backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
@@ -29,7 +29,7 @@ def trained(backbone, **more):
 
 
 def norms(net):
-    return sum(isinstance(module, nn.BatchNorm2d) for module in net.body.modules())
+    return sum(isinstance(module, nn.BatchNorm2d) for module in net.backbone.modules())
 
 
 @pytest.fixture
@@ -49,10 +49,10 @@ def test_norms_go_and_the_features_stay(backbone, more, pixels):
     assert norms(found) < norms(net)
     if not more:
         assert norms(found) == 0
-    wanted = net.see(pixels)
+    wanted = net.extract_features(pixels)
     assert wanted.std() > 0
     torch.testing.assert_close(
-        found.see(pixels), wanted, atol=1e-5 * float(wanted.abs().max()), rtol=0
+        found.extract_features(pixels), wanted, atol=1e-5 * float(wanted.abs().max()), rtol=0
     )
     assert before.keys() == net.state_dict().keys()
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
@@ -61,7 +61,7 @@ def test_norms_go_and_the_features_stay(backbone, more, pixels):
 @torch.no_grad()
 def test_a_grey_first_layer_takes_its_norm_in_too(pixels):
     net = with_trainable_grey_stem(trained("resnet18"), 96, 32)
-    assert type(net.body.conv1).__name__ == "GreyConv"
+    assert type(net.backbone.conv1).__name__ == "GreyConv"
     found = fuse_conv_bn(net)
     assert norms(found) == 0
     torch.testing.assert_close(found(pixels).framewise, net(pixels).framewise, atol=2e-5, rtol=1e-4)
@@ -99,6 +99,6 @@ class Twice(nn.Module):
 @torch.no_grad()
 def test_a_convolution_that_others_hear_is_left_alone(hidden):
     net = trained("resnet18")
-    net.body = Twice(hidden=hidden).eval()
-    net.body.norm.running_mean.fill_(0.5)
+    net.backbone = Twice(hidden=hidden).eval()
+    net.backbone.norm.running_mean.fill_(0.5)
     assert fuse_conv_bn(net) is net

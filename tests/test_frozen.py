@@ -45,33 +45,33 @@ def pixels(windows=2, frames=64, bands=32):
 
 def test_each_height_has_weights_of_its_own():
     net = SedNet(*FROZEN, 3, bands=32)
-    seen = net.see(pixels())
+    seen = net.extract_features(pixels())
     channels = seen.shape[1]
     mean = SedNet(BackboneConfig(**NET, reduction=16), HeadConfig(), 3, bands=32)
-    assert channels == 2 * mean.classify.in_channels  # 32 bands at a reduction of 16
+    assert channels == 2 * mean.head.class_conv.in_channels  # 32 bands at a reduction of 16
     assert seen.shape[2] == 64 // 16
     assert net.stride == 16
 
 
 def test_the_steady_background_is_taken_off_and_padding_is_none_of_it():
     net = SedNet(*FROZEN, 3, bands=32).eval()
-    whole = net.see(pixels())
+    whole = net.extract_features(pixels())
     assert torch.allclose(whole.mean(dim=2), torch.zeros(()), atol=1e-4)
     short = pixels()
     short[:, 32:] = 0
-    seen = net.see(short)
+    seen = net.extract_features(short)
     assert torch.equal(seen[:, :, 2:], torch.zeros_like(seen[:, :, 2:]))
     assert torch.allclose(seen[:, :, :2].mean(dim=2), torch.zeros(()), atol=1e-4)
 
 
 def test_only_the_head_learns_and_the_body_keeps_its_statistics():
     net = SedNet(*FROZEN, 3, bands=32).train()
-    before = {k: v.clone() for k, v in net.body.state_dict().items()}
+    before = {k: v.clone() for k, v in net.backbone.state_dict().items()}
     net(pixels()).clipwise.sum().backward()
-    assert all(torch.equal(v, before[k]) for k, v in net.body.state_dict().items())
-    assert not any(p.requires_grad for p in net.body.parameters())
-    assert net.classify.weight.grad is not None
-    assert not net.classify.weight.any()  # a start that says nothing
+    assert all(torch.equal(v, before[k]) for k, v in net.backbone.state_dict().items())
+    assert not any(p.requires_grad for p in net.backbone.parameters())
+    assert net.head.class_conv.weight.grad is not None
+    assert not net.head.class_conv.weight.any()  # a start that says nothing
 
 
 def test_an_unknown_reduction_is_refused_with_those_there_are():
@@ -82,7 +82,7 @@ def test_an_unknown_reduction_is_refused_with_those_there_are():
 def test_logits_are_smoothed_over_the_steps_that_are_there():
     net = SedNet(*FROZEN, 1, bands=32).eval()
     with torch.no_grad():
-        net.classify.weight.normal_()
+        net.head.class_conv.weight.normal_()
     rough = SedNet(
         FROZEN[0], FROZEN[1].model_copy(update={"smoothing_frames": 1}), 1, bands=32
     ).eval()

@@ -42,7 +42,7 @@ def pseudo_labels(staged_material):
 def first_net(staged_recipe):
     torch.manual_seed(3)
     net = SedNet(staged_recipe.backbone, staged_recipe.head, 3, bands=32)
-    net.body = torch.nn.Sequential(net.body, torch.nn.Dropout(0.3))
+    net.backbone = torch.nn.Sequential(net.backbone, torch.nn.Dropout(0.3))
     return net
 
 
@@ -161,7 +161,7 @@ def test_making_a_recording_leaves_no_trace(
     assert alike(found, wanted)
     assert len(played) == 1
     assert len(played[0].runs) == graph.WARM + 1
-    assert not torch.equal(found[0]["classify.weight"], first_net.classify.weight)
+    assert not torch.equal(found[0]["head.class_conv.weight"], first_net.head.class_conv.weight)
 
 
 @on_gpu
@@ -176,7 +176,7 @@ def test_recorded_batches_teach_what_batches_do_that_are_run_as_they_come(
     monkeypatch.setattr(graph.TrainStep, "_records", lambda run, ready: False)
     assert alike(one, two)
     assert alike(one, trained(first_net, task, staged_material, fabric))
-    assert not torch.equal(one[0]["classify.weight"].cpu(), first_net.classify.weight)
+    assert not torch.equal(one[0]["head.class_conv.weight"].cpu(), first_net.head.class_conv.weight)
 
 
 @on_gpu

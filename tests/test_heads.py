@@ -19,7 +19,7 @@ def nets_of(network, count=3):
     torch.manual_seed(1)
     nets = [SedNet(*network, 2).eval() for _ in range(count)]
     for net in nets:
-        nn.init.normal_(net.classify.weight)
+        nn.init.normal_(net.head.class_conv.weight)
     return nets
 
 
@@ -38,7 +38,7 @@ def test_only_frozen_bodies_of_equal_weights_are_one():
     assert share_backbone(nets)
     assert share_backbone(nets[:1])
     with torch.no_grad():
-        next(nets[1].body.parameters()).add_(1)
+        next(nets[1].backbone.parameters()).add_(1)
     assert not share_backbone(nets)
     learning = nets_of((BackboneConfig(reduction=16), HeadConfig()), 2)
     assert not share_backbone(learning)

@@ -79,7 +79,7 @@ def test_folds_in_two_lanes_leave_the_same_files(done, plan_run, tmp_path):
 def test_a_network_that_drops_units_is_refused(plan_run, tmp_path, staged_recipe):
     net = SedNet(staged_recipe.backbone, staged_recipe.head, 3, bands=32)
     assert not uses_dropout(net)
-    net.body = torch.nn.Sequential(net.body, torch.nn.Dropout(0.3))
+    net.backbone = torch.nn.Sequential(net.backbone, torch.nn.Dropout(0.3))
     assert uses_dropout(net)
     run = replace(plan_run(tmp_path / "drops"), parallel_folds=ParallelFolds(2))
     run.mould.net = net

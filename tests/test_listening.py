@@ -72,7 +72,7 @@ def nets():
         torch.manual_seed(seed)
         net = SedNet(RECIPE.backbone, RECIPE.head, 3, bands=32).eval()
         with torch.no_grad():
-            net.classify.weight *= 200
+            net.head.class_conv.weight *= 200
         made.append(net)
     return made
 

@@ -68,7 +68,10 @@ def test_a_reach_wants_heights_apart_and_bands_filled_in():
         HeadConfig(class_band_limits="boxes")
     with pytest.raises(ValueError, match="filled in"):
         SedNet(
-            SEVERAL[0], SEVERAL[1].model_copy(update={"class_band_limits": "boxes"}), 3, empty=True
+            SEVERAL[0],
+            SEVERAL[1].model_copy(update={"class_band_limits": "boxes"}),
+            3,
+            load_weights=False,
         )
 
 
@@ -78,18 +81,18 @@ def test_inputs_outside_a_classes_bands_do_not_reach_it(reduction, bands):
     reach = ((0, 32), (32, 48), (16, bands))
     backbone = SEVERAL[0].model_copy(update={"reduction": reduction, "step": None})
     head = SEVERAL[1].model_copy(update={"class_band_limits": reach})
-    net = SedNet(backbone, head, 3, bands=bands, empty=True).eval()
+    net = SedNet(backbone, head, 3, bands=bands, load_weights=False).eval()
     # Maps whose every value is the band in the middle of its height, laid out as features are.
     maps = [
         ((torch.arange(bands // r) + 0.5) * r).expand(1, depth, 16 // r, -1)
         for r, depth in ((4, 24), (8, 40), (16, 112))
     ]
-    features = net.body._joined(maps) if isinstance(reduction, tuple) else maps[-1]
-    middle = net.gather(features)[0, :, 0]
-    nn.init.ones_(net.classify.weight)
-    nn.init.ones_(net.level.running_var)
+    features = net.backbone.stack_maps(maps) if isinstance(reduction, tuple) else maps[-1]
+    middle = net.pool_frequency(features)[0, :, 0]
+    nn.init.ones_(net.head.class_conv.weight)
+    nn.init.ones_(net.head.normalizer.running_var)
     with torch.no_grad():
-        labels = net.head(torch.eye(len(middle))[None]).sharp[0].T  # (classes, inputs)
+        labels = net.head(torch.eye(len(middle))[None]).unsmoothed[0].T  # (classes, inputs)
     for column, (first, end) in enumerate(reach):
         inside = (middle > first) & (middle < end)
         np.testing.assert_array_equal(labels[column] > 0.5, inside)
@@ -101,7 +104,7 @@ def test_a_class_that_reaches_everywhere_hears_what_it_did_without_a_reach():
         SEVERAL[0], SEVERAL[1].model_copy(update={"class_band_limits": ((0, 128),) * 3}), 3
     ).eval()
     plain = SedNet(SEVERAL, 3).eval()
-    nn.init.normal_(plain.classify.weight)
+    nn.init.normal_(plain.head.class_conv.weight)
     wide.load_state_dict(plain.state_dict())
     pixels = torch.randint(0, 255, (1, 64, 128), dtype=torch.uint8)
     with torch.no_grad():
@@ -114,7 +117,7 @@ def test_an_exported_network_reaches_as_far():
         SEVERAL[1].model_copy(update={"class_band_limits": ((0, 32), (32, 48), (16, 128))}),
         3,
     ).eval()
-    nn.init.normal_(net.classify.weight)
+    nn.init.normal_(net.head.class_conv.weight)
     image = torch.randint(1, 255, (64, 128), dtype=torch.uint8).numpy()
     (expected,) = TorchBackend([net], 64).hear(image)
     (found,) = OpenVinoBackend(to_openvino([net], 128, 64), "float32", 1, 1).hear(image)

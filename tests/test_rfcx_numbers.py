@@ -58,8 +58,8 @@ def test_section_3_the_network():
     recipe = read_recipe("rfcx")
     assert recipe.backbone.name == "resnet18"
     assert recipe.backbone.pretrained
-    net = SedNet(recipe.backbone, recipe.head, 24, empty=True)
-    assert net.classify.weight.shape == net.attend.weight.shape == (24, 512, 1)
+    net = SedNet(recipe.backbone, recipe.head, 24, load_weights=False)
+    assert net.head.class_conv.weight.shape == net.head.attention_conv.weight.shape == (24, 512, 1)
     assert net.stride == 32
     with torch.inference_mode():
         found = net.eval()(torch.zeros(1, 512, 128, dtype=torch.uint8))
@@ -255,8 +255,8 @@ def net(recipe):
     torch.manual_seed(0)
     net = SedNet(recipe.backbone, recipe.head, 24).eval()
     with torch.no_grad():
-        net.classify.weight *= 200
-        net.attend.weight *= 200
+        net.head.class_conv.weight *= 200
+        net.head.attention_conv.weight *= 200
     return net
 
 
@@ -286,7 +286,7 @@ def pixels_by_hand(training_data, recording, first):
 def features_by_hand(net, pixels, share=None, partner=None):
     """Standardised as ImageNet is, perhaps mixed, through the backbone."""
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    backbone = net.body.pretrained_cfg
+    backbone = net.backbone.pretrained_cfg
     if tuple(backbone["mean"]) != tuple(mean):
         mean, std = np.array(backbone["mean"]), np.array(backbone["std"])
     images = pixels[:, None] / 255.0
@@ -295,13 +295,15 @@ def features_by_hand(net, pixels, share=None, partner=None):
         g = share[:, None, None, None]
         images = g * images + (1 - g) * images[partner]
     with torch.inference_mode():
-        return net.body(torch.from_numpy(images.astype(np.float32))).numpy().astype(np.float64)
+        return net.backbone(torch.from_numpy(images.astype(np.float32))).numpy().astype(np.float64)
 
 
 def clipwise_by_hand(net, features):
     over_time = np.maximum(features, 0).mean(axis=3)
-    a = np.einsum("kc,bct->bkt", net.classify.weight[:, :, 0].detach().numpy(), over_time)
-    b = np.einsum("kc,bct->bkt", net.attend.weight[:, :, 0].detach().numpy(), over_time)
+    a = np.einsum("kc,bct->bkt", net.head.class_conv.weight[:, :, 0].detach().numpy(), over_time)
+    b = np.einsum(
+        "kc,bct->bkt", net.head.attention_conv.weight[:, :, 0].detach().numpy(), over_time
+    )
     b = np.exp(b - b.max(axis=2, keepdims=True))
     return (a * b / b.sum(axis=2, keepdims=True)).sum(axis=2)
 

@@ -23,8 +23,10 @@ def pixels(batch=4, frames=128, bands=64, seed=0):
 def by_hand(net, features):
     """The head as RECIPE 3 says it, in numpy."""
     over_time = np.maximum(features.numpy(), 0).mean(axis=3)  # (batch, channels, steps)
-    a = np.einsum("kc,bct->bkt", net.classify.weight[:, :, 0].detach().numpy(), over_time)
-    b = np.einsum("kc,bct->bkt", net.attend.weight[:, :, 0].detach().numpy(), over_time)
+    a = np.einsum("kc,bct->bkt", net.head.class_conv.weight[:, :, 0].detach().numpy(), over_time)
+    b = np.einsum(
+        "kc,bct->bkt", net.head.attention_conv.weight[:, :, 0].detach().numpy(), over_time
+    )
     attention = np.exp(b) / np.exp(b).sum(axis=2, keepdims=True)
     return (a * attention).sum(axis=2), a.transpose(0, 2, 1)
 
@@ -32,7 +34,7 @@ def by_hand(net, features):
 def test_the_head_equals_the_attention_formula(net):
     features = torch.randn(5, 96, 16, 4, generator=torch.Generator().manual_seed(1)) * 3
     with torch.inference_mode():
-        found = net.head(net.gather(features))
+        found = net.head(net.pool_frequency(features))
     clipwise, framewise = by_hand(net, features)
     assert found.clipwise.shape == (5, 3)
     assert found.framewise.shape == (5, 16, 3)
@@ -41,8 +43,8 @@ def test_the_head_equals_the_attention_formula(net):
 
 
 def test_the_head_has_two_convolutions_without_bias(net):
-    names = {name for name, _ in net.named_parameters() if not name.startswith("body.")}
-    assert names == {"classify.weight", "attend.weight"}
+    names = {name for name, _ in net.named_parameters() if not name.startswith("backbone.")}
+    assert names == {"head.class_conv.weight", "head.attention_conv.weight"}
 
 
 def test_a_window_of_512_frames_gives_16_steps(net):
@@ -73,16 +75,18 @@ def test_late_mixing_happens_before_the_relu(net):
     x = pixels()
     mix = Mixup(torch.tensor([1, 2, 3, 0]), torch.tensor([0.9, 0.5, 0.2, 1.0]))
     with torch.inference_mode():
-        features = net.features(net.prepare(x))
+        features = net.feature_maps(net.prepare(x))
         # timm's networks end in an activation; what is negative must be made
         shifted = 20 * (features - features.mean())
         assert (shifted < 0).any()
-        found = net.head(net.gather(mix(shifted)))
+        found = net.head(net.pool_frequency(mix(shifted)))
         share = mix.share.view(-1, 1, 1, 1)
         before = by_hand(net, share * shifted + (1 - share) * shifted[mix.partner])
         after = by_hand(net, share * shifted.relu() + (1 - share) * shifted.relu()[mix.partner])
         whole = net(x, late=mix)
-        wanted = net.head(net.gather(share * features + (1 - share) * features[mix.partner]))
+        wanted = net.head(
+            net.pool_frequency(share * features + (1 - share) * features[mix.partner])
+        )
     np.testing.assert_allclose(found.clipwise.numpy(), before[0], atol=1e-5)
     assert np.abs(found.clipwise.numpy() - after[0]).max() > 1e-3
     torch.testing.assert_close(whole.clipwise, wanted.clipwise)
@@ -95,7 +99,7 @@ def test_input_mixing_happens_on_the_standardised_picture(net):
         images = net.prepare(x)
         share = mix.share.view(-1, 1, 1, 1)
         wanted = net.head(
-            net.gather(net.features(share * images + (1 - share) * images[mix.partner]))
+            net.pool_frequency(net.feature_maps(share * images + (1 - share) * images[mix.partner]))
         )
         found = net(x, mix)
         plain = net(x)
@@ -106,7 +110,7 @@ def test_input_mixing_happens_on_the_standardised_picture(net):
 
 def test_what_is_saved_holds_all_but_the_constants(net):
     twin = SedNet(
-        BackboneConfig(name="test_resnet", pretrained=False), HeadConfig(), 3, empty=True
+        BackboneConfig(name="test_resnet", pretrained=False), HeadConfig(), 3, load_weights=False
     ).eval()
     twin.load_state_dict(net.state_dict())
     assert not {"mean", "std"} & set(net.state_dict())

@@ -64,7 +64,7 @@ def rows_of(net, seen, training_data):
                 rows.append(frames[:, span[0] : span[1]].mean(dim=1))
                 labels.append(box.present)
                 classes.append("ab".index(box.label))
-    level, features = net.level, torch.stack(rows)
+    level, features = net.head.normalizer, torch.stack(rows)
     if isinstance(level, torch.nn.BatchNorm1d):
         features = (features - level.running_mean) / (level.running_var + level.eps).sqrt()
     return features.double().numpy(), np.array(labels), np.array(classes)
@@ -81,7 +81,7 @@ def test_the_head_is_that_of_a_plain_regression(training_data, wccn, centre):
         apart = apart.T @ apart
         metric = (1 - wccn) * metric + wccn * apart / np.diag(apart).mean()
     weight = np.where(present, 1 / present.sum(), 1 / (~present).sum())
-    biased = net.classify.bias is not None  # without a level there is none
+    biased = net.head.class_conv.bias is not None  # without a level there is none
 
     def value(flat):
         head = flat.reshape(2, -1)
@@ -98,8 +98,8 @@ def test_the_head_is_that_of_a_plain_regression(training_data, wccn, centre):
         return loss + STAGE.weight_decay / 2 * size, slope.ravel()
 
     best = minimize(value, np.zeros(2 * (features.shape[1] + 1)), jac=True, tol=1e-10)
-    bias = net.classify.bias.detach() if biased else torch.zeros(2)
-    mine = np.concatenate([net.classify.weight.detach()[:, :, 0], bias[:, None]], axis=1)
+    bias = net.head.class_conv.bias.detach() if biased else torch.zeros(2)
+    mine = np.concatenate([net.head.class_conv.weight.detach()[:, :, 0], bias[:, None]], axis=1)
     assert value(mine.ravel())[0] == pytest.approx(best.fun, rel=1e-4)
     np.testing.assert_allclose(mine, best.x.reshape(2, -1), atol=5e-3)
 
@@ -111,12 +111,12 @@ def test_it_says_what_it_did_and_only_of_the_recordings_it_may(training_data):
     assert progress.steps > 1
     assert 0 < progress.loss < 2 * np.log(2)  # what no head at all would lose
     other, _ = solved(training_data, train=range(3))
-    assert not torch.equal(net.classify.weight, other.classify.weight)
+    assert not torch.equal(net.head.class_conv.weight, other.head.class_conv.weight)
 
 
 def test_equal_data_give_equal_heads(training_data):
     one, two = solved(training_data)[0], solved(training_data)[0]
-    assert torch.equal(one.classify.weight, two.classify.weight)
+    assert torch.equal(one.head.class_conv.weight, two.head.class_conv.weight)
 
 
 def test_without_boxes_or_kept_features_there_is_nothing_to_solve(training_data, make_material):

@@ -67,11 +67,11 @@ def test_each_class_is_averaged_over_its_own_span():
     net = SedNet(
         SEVERAL[0], SEVERAL[1].model_copy(update={"smoothing_frames": (8, 24, 40)}), 3
     ).eval()
-    assert net.steps == (1, 3, 5)
-    seen = torch.randn(2, net.classify.in_channels, 12, generator=torch.manual_seed(1))
-    nn.init.normal_(net.classify.weight)
+    assert net.head.steps == (1, 3, 5)
+    seen = torch.randn(2, net.head.class_conv.in_channels, 12, generator=torch.manual_seed(1))
+    nn.init.normal_(net.head.class_conv.weight)
     with torch.no_grad():
-        raw = net.classify(net.level(seen)).transpose(1, 2)
+        raw = net.head.class_conv(net.head.normalizer(seen)).transpose(1, 2)
         found = net.head(seen).framewise
     for column, reach in enumerate((0, 1, 2)):
         for step in range(12):
@@ -85,10 +85,10 @@ def test_features_of_several_reductions_lie_side_by_side():
     joined = build_backbone(SEVERAL[0])
     assert (joined.channels, joined.stride, joined.heights) == (24 * 32 + 40 * 16 + 112 * 8, 8, 1)
     with torch.no_grad():
-        found = joined.body.eval()(pixels)[0, :, :, 0]
+        found = joined.module.eval()(pixels)[0, :, :, 0]
         fine, same, coarse = (
             build_backbone(BackboneConfig(reduction=r))
-            .body.eval()(pixels)[0]
+            .module.eval()(pixels)[0]
             .transpose(1, 2)
             .flatten(0, 1)
             for r in (4, 8, 16)
@@ -116,20 +116,24 @@ def test_reductions_that_cannot_be_had_are_refused_in_one_line(settings, said):
 def test_a_settled_level_is_the_batch_norm_of_all_features_and_stays(given):
     network = (BackboneConfig(name="embedding"), HeadConfig()) if given else SEVERAL
     net = SedNet(*network, 3, bands=40) if given else SedNet(*network, 3)
-    width = net.classify.in_channels
+    width = net.head.class_conv.in_channels
     seen = torch.randn(6, width, 9, generator=torch.manual_seed(2)) * 3 + 5
     seen[5, :, 4:] = 0  # padding
-    net.settle(iter(seen.split(2)))
+    net.head.fit_normalizer(iter(seen.split(2)))
     steps = seen.transpose(1, 2)[(seen != 0).any(dim=1)]
-    torch.testing.assert_close(net.level.running_mean, steps.mean(dim=0), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        net.head.normalizer.running_mean, steps.mean(dim=0), atol=1e-4, rtol=1e-4
+    )
     var = steps.var(dim=0, correction=0)
-    torch.testing.assert_close(net.level.running_var, var, atol=1e-3, rtol=1e-3)
-    nn.init.normal_(net.classify.weight)
+    torch.testing.assert_close(net.head.normalizer.running_var, var, atol=1e-3, rtol=1e-3)
+    nn.init.normal_(net.head.class_conv.weight)
     net.train()
-    before = net.level.running_mean.clone()
+    before = net.head.normalizer.running_mean.clone()
     once, again = net.head(seen[:2]).framewise, net.head(seen[:2] * 1.0).framewise
     np.testing.assert_array_equal(once.detach(), again.detach())
-    assert torch.equal(net.level.running_mean, before)
-    levelled = (seen[:2] - before[:, None]) / (net.level.running_var[:, None] + 1e-5).sqrt()
-    expected = net.classify(levelled).transpose(1, 2)
+    assert torch.equal(net.head.normalizer.running_mean, before)
+    levelled = (seen[:2] - before[:, None]) / (
+        net.head.normalizer.running_var[:, None] + 1e-5
+    ).sqrt()
+    expected = net.head.class_conv(levelled).transpose(1, 2)
     torch.testing.assert_close(once, expected, atol=1e-3, rtol=1e-3)

@@ -31,7 +31,7 @@ def net_of(backbone, bands=BANDS):
 
 def differ(one, other, seen):
     with torch.inference_mode():
-        a, b = (net.features(net.prepare(seen)) for net in (one, other))
+        a, b = (net.feature_maps(net.prepare(seen)) for net in (one, other))
     return float((a - b).abs().max() / a.abs().max())
 
 
@@ -70,15 +70,18 @@ def test_a_network_that_learns_grey_learns_the_same_under_the_same_names(backbon
     assert differ(net, grey, pixels(64)) < 1e-4
     mix = Mixup(torch.tensor([1, 0]), torch.tensor([0.7, 0.4]))
     for one in (net, grey):
-        one.see(pixels(64), mix).square().mean().backward()
-    first = next(iter(net.body.parameters())).grad
+        one.extract_features(pixels(64), mix).square().mean().backward()
+    first = next(iter(net.backbone.parameters())).grad
     torch.testing.assert_close(
-        next(iter(grey.body.parameters())).grad, first, atol=1e-3 * float(first.abs().max()), rtol=0
+        next(iter(grey.backbone.parameters())).grad,
+        first,
+        atol=1e-3 * float(first.abs().max()),
+        rtol=0,
     )
     assert first.abs().max() > 0
     twin = deepcopy(grey)
     with torch.no_grad():
-        next(iter(twin.body.parameters())).mul_(2)
+        next(iter(twin.backbone.parameters())).mul_(2)
     assert differ(net, twin, pixels(64)) > 0.01
     net.load_state_dict(twin.state_dict())
     assert differ(net, twin, pixels(64)) < 1e-4
@@ -98,7 +101,7 @@ def test_a_network_that_would_say_something_else_is_left_as_it_is(monkeypatch):
     with torch.no_grad():
         net.std *= 2
     assert with_grey_stem(net, 64, BANDS) is not net
-    first = next(one for one in net.body.modules() if isinstance(one, nn.Conv2d))
+    first = next(one for one in net.backbone.modules() if isinstance(one, nn.Conv2d))
     first.register_forward_hook(lambda layer, given, found: found + 1)  # as a subclass might
     assert with_grey_stem(net, 64, BANDS) is net
 
@@ -137,7 +140,7 @@ def test_a_network_is_exported_without_edges_where_that_saves_a_channel():
 def test_networks_that_share_their_input_compute_in_int8_from_the_first_layer_on():
     nets = [net_of("test_resnet"), net_of("test_resnet")]
     with torch.no_grad():
-        next(iter(nets[1].body.parameters())).mul_(0.5)
+        next(iter(nets[1].backbone.parameters())).mul_(0.5)
     plain = to_openvino(nets, BANDS, 128)
     rough = to_openvino(nets, BANDS, 128, edges=False)
     images = [one.numpy() for one in pixels(128)]

@@ -14,6 +14,11 @@ CODES: dict[str, str] = {
     # sound
     # scores
     # model
+    "E_BACKBONE_UNKNOWN": "timm does not know the backbone",
+    "E_BACKBONE_UNSUITABLE": "the backbone gives no feature maps",
+    "E_BACKBONE_REDUCTION": "the backbone has no such feature map",
+    "E_WEIGHTS_FILE": "a file of pretrained weights cannot be read",
+    "E_WEIGHTS_MISMATCH": "pretrained weights belong to another backbone",
     "E_EMBEDDING_NOT_FINITE": "the embedding model returns values that are not finite",
     # train
     # predict

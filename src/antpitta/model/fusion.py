@@ -162,12 +162,14 @@ def _swapped(
     make: Callable[[nn.Conv2d, Tensor, Tensor], GreyStem | GreyConv],
 ) -> SedNet:
     """A copy with another first layer, if it says what ``net`` says; else ``net``."""
-    named = [(name, one) for name, one in net.body.named_modules() if isinstance(one, nn.Conv2d)]
+    named = [
+        (name, one) for name, one in net.backbone.named_modules() if isinstance(one, nn.Conv2d)
+    ]
     if not named or frames % 2 or bands % 2 or not _folds(named[0][1]):
         return net
     copy, (name, _) = deepcopy(net), named[0]
     owner, _, last = name.rpartition(".")
-    home = copy.body.get_submodule(owner)
+    home = copy.backbone.get_submodule(owner)
     stem = make(getattr(home, last), net.mean.view(3).double(), net.std.view(3).double())
     setattr(home, last, stem)
     copy.prepare = stem.fold  # type: ignore[method-assign]
@@ -198,7 +200,7 @@ def fuse_conv_bn(net: SedNet) -> SedNet:
 
     The copy must not learn: its norms would not move.
     """
-    if net.given:
+    if net.is_embedding:
         return net
     example = example_input(FRAMES, net.bands).to(net.mean.device)
     copy = deepcopy(net).eval()
@@ -206,7 +208,7 @@ def fuse_conv_bn(net: SedNet) -> SedNet:
     if not pairs:
         return net
     for conv, norm in pairs:
-        _fold(copy.body, conv, norm)
+        _fold(copy.backbone, conv, norm)
     return copy if outputs_match(net, copy, example) else net
 
 
@@ -227,14 +229,14 @@ def _pairs(net: SedNet, example: Tensor) -> list[tuple[str, str]]:
         return hook
 
     kinds = (nn.Conv2d, nn.BatchNorm2d)
-    parts = net.body.named_modules()
+    parts = net.backbone.named_modules()
     leaves = [(n, m) for n, m in parts if isinstance(m, kinds) or not any(m.children())]
     with _hooked(leaves, seen):
-        net.features(net.prepare(example))
+        net.feature_maps(net.prepare(example))
     return [
         (conv, taken[0])
         for conv, taken in takers.items()
-        if len(taken) == 1 and _norm(net.body.get_submodule(taken[0]))
+        if len(taken) == 1 and _norm(net.backbone.get_submodule(taken[0]))
     ]
 
 
@@ -278,7 +280,7 @@ def outputs_match(net: SedNet, copy: SedNet, example: Tensor) -> bool:
     """Whether both see the same in the example; each is left in the mode that it was in."""
     modes = net.training, copy.training
     try:
-        wanted, found = (one.eval().features(one.prepare(example)) for one in (net, copy))
+        wanted, found = (one.eval().feature_maps(one.prepare(example)) for one in (net, copy))
     finally:
         net.train(modes[0])
         copy.train(modes[1])

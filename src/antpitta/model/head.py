@@ -1,187 +1,437 @@
-"""Logits over steps of time: averaged over a class's length, held against boxes.
+"""The head of a network: features over time in, class logits over time out.
 
-Levelling: every input of a head brought to mean 0 and variance 1 before it is weighed.
+:class:`SedHead` runs its parts in this order:
 
-Features that never change need no statistics of every batch: they are settled once, by all of a
-fold's training windows. Padding, steps of nothing but 0, has no part in it.
+1. The normalizer brings every input to mean 0 and variance 1. With a frozen backbone its
+   statistics are computed once, over all training windows (:meth:`SedHead.fit_normalizer`), and
+   then folded into the weights of the convolutions.
+2. A 1x1 convolution gives class logits per step. The band mask removes the inputs that lie
+   outside the frequency band of a class.
+3. For an embedding model that already classifies our species, its own logits are averaged with
+   the head's (:class:`ZeroShotBlend`).
+4. Each class's logits are averaged over the steps around each step (:func:`smooth_logits`).
+5. A second convolution and a softmax over time give the attention. The clipwise logit is the mean
+   of the framewise logits weighted by it.
 
-Which inputs a class's head sees: (classes, inputs, 1), 1 where it does, else 0.
+With an embedding model, frames in which all inputs are 0 are padding. They take no part in
+statistics, smoothing or attention.
 
-A network's own word of our species, beside what a head has learnt of them.
-
-A dozen boxes are the calls of a few animals, and a head on them knows those animals. A network
-that has a class of its own for the species has heard many others, and was taught none of ours.
-The two err apart, so their logits are averaged, the network's stretched to the spread of the
-head's. How well each tells the boxes apart has no say: boxes hold the head's own animals.
-
-The folds of a frozen backbone: many heads on one body, which need be run only once.
+References
+----------
+.. [1] Kong et al., PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern
+   Recognition, 2020: the attention head of "Cnn14_DecisionLevelAtt".
 """
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from antpitta.core.config import HeadConfig
 
+PADDING_LOGIT = -20.0  # the framewise logit of padding
+MIN_SPREAD = 1e-4  # of normalized logits; below it, the embedding model has no such class
 
-class Logits(NamedTuple):  # fabric walks a model's output, and cannot walk frozen dataclasses
-    """What the head says of a batch of windows."""
+
+class Logits(NamedTuple):  # Fabric walks through a model's output, and cannot walk dataclasses
+    """The logits of a batch of windows."""
 
     clipwise: Tensor  # (batch, classes)
     framewise: Tensor  # (batch, steps, classes); a step is ``stride`` frames
-    sharp: Tensor  # the same before they were averaged over steps
+    unsmoothed: Tensor  # (batch, steps, classes), framewise before they are averaged over steps
 
 
-def smoothing_steps(head: HeadConfig, stride: int) -> tuple[int, ...]:
-    """The steps that each class's framewise logits are averaged over."""
-    if head.smoothing_frames == "boxes":
-        raise ValueError("the boxes' lengths were not filled in")
-    frames = head.smoothing_frames
-    each = frames if isinstance(frames, tuple) else (frames,)
-    return tuple(max(1, round(count / stride)) for count in each)
+def smoothing_steps(config: HeadConfig, stride: int) -> tuple[int, ...]:
+    """Convert ``smoothing_frames`` to steps.
 
+    Parameters
+    ----------
+    config : ``smoothing_frames`` must be numbers, not "boxes"
+    stride : frames per step
 
-def box_step_shares(focus: Tensor, steps: int, stride: int) -> Tensor:
-    """The share of each step in the span of each row of ``focus`` (rows, 3): (rows, steps).
-
-    A row names a window and a span of its frames. Shares add up to 1, to 0 where the span is empty.
+    Returns
+    -------
+    One number for all classes, or one for each.
     """
-    edges = torch.arange(steps + 1, device=focus.device) * stride
-    frames = torch.minimum(focus[:, 2:], edges[1:]) - torch.maximum(focus[:, 1:2], edges[:-1])
+    if config.smoothing_frames == "boxes":
+        raise ValueError('smoothing_frames is "boxes": fill in the numbers first')
+    frames = config.smoothing_frames
+    frames_per_class = frames if isinstance(frames, tuple) else (frames,)
+    return tuple(max(1, round(count / stride)) for count in frames_per_class)
+
+
+def box_step_shares(spans: Tensor, steps: int, stride: int) -> Tensor:
+    """Compute how much each step contributes to each span of frames.
+
+    Parameters
+    ----------
+    spans : (rows, 3): window, first frame, end frame
+    steps : steps of a window
+    stride : frames per step
+
+    Returns
+    -------
+    (rows, steps): the shares of a row add up to 1, or to 0 for an empty span.
+    """
+    edges = torch.arange(steps + 1, device=spans.device) * stride
+    frames = torch.minimum(spans[:, 2:], edges[1:]) - torch.maximum(spans[:, 1:2], edges[:-1])
     frames = frames.clamp_min(0).float()
     return frames / frames.sum(dim=1, keepdim=True).clamp_min(1)
 
 
-def box_logits(logits: Logits, focus: Tensor, stride: int) -> Tensor:
-    """One logit a row of ``focus`` (see :func:`box_step_shares`) and class.
+def box_logits(logits: Logits, spans: Tensor, stride: int) -> Tensor:
+    """Reduce framewise logits to one logit per span and class.
 
-    It is the mean over the span, of logits that are not averaged yet, since that mean is what the
-    averaged ones are at a call's middle; and the highest averaged one where the span is empty.
+    A span's logit is the mean of the unsmoothed logits over it: smoothing over a box's length has
+    the same value at the middle of the box. An empty span stands for the whole window and takes
+    the highest smoothed logit.
+
+    Parameters
+    ----------
+    logits : of a batch of windows
+    spans : (rows, 3): window, first frame, end frame
+    stride : frames per step
+
+    Returns
+    -------
+    (rows, classes)
     """
-    shares = box_step_shares(focus, logits.sharp.shape[1], stride).to(logits.sharp.dtype)
-    mean = (logits.sharp[focus[:, 0]] * shares[:, :, None]).sum(dim=1)
-    highest = logits.framewise.amax(dim=1)[focus[:, 0]]
-    return torch.where(focus[:, 2:] > focus[:, 1:2], mean, highest)
+    shares = box_step_shares(spans, logits.unsmoothed.shape[1], stride).to(logits.unsmoothed.dtype)
+    mean = (logits.unsmoothed[spans[:, 0]] * shares[:, :, None]).sum(dim=1)
+    highest = logits.framewise.amax(dim=1)[spans[:, 0]]
+    return torch.where(spans[:, 2:] > spans[:, 1:2], mean, highest)
 
 
-def valid_mask(seen: Tensor) -> Tensor:
-    """The steps (batch, 1, steps) that are no padding; all of a window that is nothing else."""
-    labels = (seen != 0).any(dim=1, keepdim=True)
-    return labels | ~labels.any(dim=2, keepdim=True)
+def valid_mask(features: Tensor) -> Tensor:
+    """Mark the steps that are not padding.
+
+    Parameters
+    ----------
+    features : (batch, inputs, steps)
+
+    Returns
+    -------
+    (batch, 1, steps), bool; all True for a window that is nothing but padding.
+    """
+    nonzero = (features != 0).any(dim=1, keepdim=True)
+    return nonzero | ~nonzero.any(dim=2, keepdim=True)
 
 
-def smooth_logits(logits: Tensor, steps: tuple[int, ...], sound: Tensor | None = None) -> Tensor:
-    """The mean over so many steps around each, of those there are: (batch, classes, steps).
+def smooth_logits(logits: Tensor, steps: tuple[int, ...], valid: Tensor | None = None) -> Tensor:
+    """Average logits over time, with a window of its own length for each class.
 
-    ``steps`` is one number for all classes, or one for each.
+    Parameters
+    ----------
+    logits : (batch, classes, steps)
+    steps : the length of the window: one number for all classes, or one for each
+    valid : (batch, 1, steps), bool: the steps that count; None for all
+
+    Returns
+    -------
+    (batch, classes, steps): near the ends the mean over the steps that exist.
     """
     sizes = torch.tensor(steps, device=logits.device)
     before = (int(sizes.max()) - 1) // 2
     after = int(sizes.max()) // 2
-    place = torch.arange(-before, after + 1, device=logits.device)
-    own = (place >= -((sizes - 1) // 2)[:, None]) & (place <= (sizes // 2)[:, None])
-    kernel = own.to(logits.dtype).expand(logits.shape[1], -1)[:, None]  # (classes, 1, places)
-    ones = torch.ones_like(logits[:1]) if sound is None else sound.expand(logits.shape)
+    offset = torch.arange(-before, after + 1, device=logits.device)
+    inside = (offset >= -((sizes - 1) // 2)[:, None]) & (offset <= (sizes // 2)[:, None])
+    kernel = inside.to(logits.dtype).expand(logits.shape[1], -1)[:, None]  # (classes, 1, offsets)
+    ones = torch.ones_like(logits[:1]) if valid is None else valid.expand(logits.shape)
     ones = ones.to(logits.dtype)
     pad = nn.functional.pad
     total = nn.functional.conv1d(pad(logits * ones, (before, after)), kernel, groups=len(kernel))
-    share = nn.functional.conv1d(pad(ones, (before, after)), kernel, groups=len(kernel))
-    return total / share.clamp_min(1e-9)
+    count = nn.functional.conv1d(pad(ones, (before, after)), kernel, groups=len(kernel))
+    return total / count.clamp_min(1e-9)
 
 
 class MaskedBatchNorm1d(nn.BatchNorm1d):
-    """Batch norm (batch, inputs, steps) over the steps of sound: padding moves nothing, stays 0."""
+    """Batch norm over the steps that are not padding; padding stays 0.
+
+    Parameters
+    ----------
+    inputs : channels of the features
+    """
 
     def __init__(self, inputs: int) -> None:
         super().__init__(inputs, affine=False)
 
-    def forward(self, seen: Tensor) -> Tensor:
-        """The steps of nothing but 0 are padding."""
-        steps = seen.transpose(1, 2)
-        sound = (steps != 0).any(dim=2)
-        levelled = torch.zeros_like(steps)
-        rows = steps[sound]
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalize (batch, inputs, steps)."""
+        steps = features.transpose(1, 2)
+        valid = (steps != 0).any(dim=2)
+        normalized = torch.zeros_like(steps)
+        rows = steps[valid]
         if self.training and len(rows) < 2:  # one step has no deviation
             rows = nn.functional.batch_norm(rows, self.running_mean, self.running_var, eps=self.eps)
         else:
             rows = super().forward(rows)
-        levelled[sound] = rows.to(levelled.dtype)
-        return levelled.transpose(1, 2)
+        normalized[valid] = rows.to(normalized.dtype)
+        return normalized.transpose(1, 2)
 
 
-def fit_masked_norm(level: nn.BatchNorm1d, seen: Iterator[Tensor]) -> None:
-    """Give ``level`` the statistics of these features (batch, inputs, steps), for good."""
+def fit_masked_norm(norm: nn.BatchNorm1d, features: Iterable[Tensor]) -> None:
+    """Set the running statistics of ``norm`` to those of ``features``, and switch it to eval.
+
+    Parameters
+    ----------
+    norm : changed in place
+    features : blocks of (batch, inputs, steps); padding is left out
+    """
     count = 0
     total = square = torch.zeros((), dtype=torch.float64)
-    for part in seen:
-        steps = part.transpose(1, 2).float()
+    for block in features:
+        steps = block.transpose(1, 2).float()
         steps = steps[(steps != 0).any(dim=2)]
         count += len(steps)
         total = total.to(steps.device) + steps.double().sum(0)
         square = square.to(steps.device) + steps.double().square().sum(0)
     mean = total / max(1, count)
     var = square / max(1, count) - mean.square()
-    assert level.running_mean is not None
-    assert level.running_var is not None
-    level.running_mean.copy_(mean)
-    level.running_var.copy_(var.clamp_min(0))
-    level.eval()
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(var.clamp_min(0))
+    norm.eval()
 
 
-def norm_coefficients(level: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """What is taken off each input, and what the rest is multiplied by: (inputs,) each."""
-    assert level.running_mean is not None
-    assert level.running_var is not None
-    return level.running_mean, (level.running_var + level.eps).rsqrt()
+def norm_coefficients(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Return the mean to subtract and the factor to multiply by: (inputs,) each."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, (norm.running_var + norm.eps).rsqrt()
 
 
 def zero_shot_mask(inputs: int, classes: int) -> Tensor:
-    """All but the last inputs, which are a network's own logits, one a class."""
-    reach = torch.ones(classes, inputs, 1)
-    reach[:, inputs - classes :] = 0
-    return reach
+    """Mask the embedding model's own logits, which are the last inputs, one per class.
 
-
-def class_band_mask(head: HeadConfig, maps: Iterable[tuple[int, int]], bands: int) -> Tensor:
-    """The inputs from heights that lie in the class's band.
-
-    ``maps`` are the channels and heights of the feature maps of a picture of ``bands``.
+    Returns
+    -------
+    (classes, inputs, 1): 1 for the inputs that the head uses, else 0.
     """
-    if head.class_band_limits is None or head.class_band_limits == "boxes":
-        raise ValueError("the boxes' bands were not filled in")
-    edges = [(i / high, (i + 1) / high) for depth, high in maps for i in [*range(high)] * depth]
+    mask = torch.ones(classes, inputs, 1)
+    mask[:, inputs - classes :] = 0
+    return mask
+
+
+def class_band_mask(config: HeadConfig, maps: Iterable[tuple[int, int]], bands: int) -> Tensor:
+    """Mask the inputs that lie outside the frequency band of each class.
+
+    Parameters
+    ----------
+    config : ``class_band_limits`` must be numbers, not "boxes"
+    maps : channels and height of each feature map, in the order of the inputs
+    bands : mel bands of the spectrogram
+
+    Returns
+    -------
+    (classes, inputs, 1): 1 for the inputs whose band overlaps that of the class, else 0.
+    """
+    if config.class_band_limits is None or config.class_band_limits == "boxes":
+        raise ValueError('class_band_limits is "boxes": fill in the numbers first')
+    edges = [
+        (i / height, (i + 1) / height)
+        for channels, height in maps
+        for i in [*range(height)] * channels
+    ]
     low, high = bands * torch.tensor(edges).T
-    first, end = torch.tensor(head.class_band_limits).T[:, :, None]
-    near: Tensor = (low < end) & (high > first)
-    return near[:, :, None].float()
-
-
-LEAST = 1e-4  # of the spread of levelled logits: below it, the network has no such class
+    first, end = torch.tensor(config.class_band_limits).T[:, :, None]
+    overlaps: Tensor = (low < end) & (high > first)
+    return overlaps[:, :, None].float()
 
 
 class ZeroShotBlend(nn.Module):
-    """``trust`` is the network's share in the mean; classes that it lacks keep the head's logit."""
+    """The weighted mean of the head's logits and an embedding model's own logits.
 
-    scale: Tensor  # (classes,), of its levelled logits; 0 where it has no such class
-    middle: Tensor  # (classes,), what they are laid around: the mean of the head's
+    A few boxes are calls of a few animals, so a head that is trained on them knows those animals
+    only. An embedding model that has a class for the species has been trained on many others.
+    The two make different mistakes, so their mean ranks better than either. The embedding model's
+    logits are first scaled to the mean and spread of the head's. How well each of them separates
+    the training boxes is not used: the head was trained on these boxes.
 
-    def __init__(self, classes: int, trust: float) -> None:
+    Parameters
+    ----------
+    classes : number of classes
+    weight : the share of the embedding model's logits, 0 to 1; classes that it does not have keep
+        the head's logit
+    """
+
+    scale: Tensor  # (classes,), factor of the embedding model's logits; 0: it has no such class
+    offset: Tensor  # (classes,), added to the scaled logits
+
+    def __init__(self, classes: int, weight: float) -> None:
         super().__init__()
-        self.trust = trust
-        for name in ("scale", "middle"):
+        self.weight = weight
+        for name in ("scale", "offset"):
             self.register_buffer(name, torch.zeros(classes))
 
-    def forward(self, head: Tensor, own: Tensor) -> Tensor:
-        """Both (batch, classes, steps)."""
-        scale, middle = self.scale[:, None], self.middle[:, None]
-        share = self.trust * (scale > 0)
-        return (1 - share) * head + share * (own * scale + middle)
+    def forward(self, head_logits: Tensor, model_logits: Tensor) -> Tensor:
+        """Blend two tensors (batch, classes, steps)."""
+        scale, offset = self.scale[:, None], self.offset[:, None]
+        share = self.weight * (scale > 0)
+        return (1 - share) * head_logits + share * (model_logits * scale + offset)
 
-    def stretch(self, head: Tensor, own: Tensor) -> None:
-        """Take the spread from these logits (steps, classes) of the same sound."""
-        spread = own.std(dim=0, correction=0)
-        scale = head.std(dim=0, correction=0) / spread.clamp_min(LEAST)
-        self.scale.copy_(torch.where(spread > LEAST, scale, 0.0))
-        self.middle.copy_(head.mean(dim=0) - own.mean(dim=0) * self.scale)
+    def fit(self, head_logits: Tensor, model_logits: Tensor) -> None:
+        """Set scale and offset from the logits (steps, classes) of the same sound."""
+        spread = model_logits.std(dim=0, correction=0)
+        scale = head_logits.std(dim=0, correction=0) / spread.clamp_min(MIN_SPREAD)
+        self.scale.copy_(torch.where(spread > MIN_SPREAD, scale, 0.0))
+        self.offset.copy_(head_logits.mean(dim=0) - model_logits.mean(dim=0) * self.scale)
+
+
+class SedHead(nn.Module):
+    """Normalizer, class convolution, zero-shot blend, smoothing and attention.
+
+    With x the normalized inputs at step t, w and v the weights of class c, and z the class logits:
+    ``z[c, t] = w[c] . x[t] (+ bias)``, ``framewise = smooth(z)``,
+    ``clipwise[c] = sum_t softmax_t(v[c] . x[t]) * framewise[c, t]``.
+
+    Parameters
+    ----------
+    config : settings ``[head]`` of the recipe
+    inputs : channels of the features
+    classes : number of classes
+    stride : frames per step
+    is_embedding : the features are vectors of an embedding model: they are always normalized, and
+        steps of nothing but 0 are padding
+    has_zero_shot : the last ``classes`` inputs are the embedding model's own logits
+    band_mask : (classes, inputs, 1), see :func:`class_band_mask`
+    """
+
+    band_mask: Tensor | None  # (classes, inputs, 1): 1 for the inputs of a class, else 0
+
+    def __init__(
+        self,
+        config: HeadConfig,
+        inputs: int,
+        classes: int,
+        stride: int,
+        *,
+        is_embedding: bool = False,
+        has_zero_shot: bool = False,
+        band_mask: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.is_embedding = is_embedding
+        self.steps = smoothing_steps(config, stride)
+        self.normalizer_fitted = False
+        # applied to the class weights while they are trained in other coordinates
+        self.weight_transform: Callable[[Tensor], Tensor] | None = None
+        normalizes = config.background_subtraction > 0 or is_embedding
+        norm = MaskedBatchNorm1d(inputs) if is_embedding else nn.BatchNorm1d(inputs, affine=False)
+        self.normalizer = norm if normalizes else nn.Identity()
+        self.class_conv = nn.Conv1d(inputs, classes, 1, bias=normalizes)
+        self.attention_conv = nn.Conv1d(inputs, classes, 1, bias=False)
+        self.zero_shot = ZeroShotBlend(classes, config.zero_shot_weight) if has_zero_shot else None
+        if band_mask is None and has_zero_shot:
+            band_mask = zero_shot_mask(inputs, classes)
+        self.register_buffer("band_mask", band_mask, persistent=False)
+
+    @property
+    def smooths(self) -> bool:
+        """Whether logits are averaged over more than one step."""
+        return any(count != 1 for count in self.steps)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; a fitted normalizer keeps its statistics."""
+        super().train(mode)
+        if self.normalizer_fitted:
+            self.normalizer.eval()
+        return self
+
+    def forward(self, features: Tensor) -> Logits:
+        """Turn features (batch, inputs, steps) into logits.
+
+        Always in float32: half precision has three digits, which is too few to rank by.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return self._forward(features.float())
+
+    def _forward(self, features: Tensor) -> Logits:
+        unsmoothed = self._convolve(self.class_conv, features)
+        if self.zero_shot is not None and not self.training:
+            unsmoothed = self.zero_shot(unsmoothed, self._zero_shot_logits(features))
+        valid = valid_mask(features) if self.is_embedding else None
+        framewise = self._smooth(unsmoothed, valid)
+        if valid is not None:
+            framewise = framewise.masked_fill(~valid, PADDING_LOGIT)
+        by_step = framewise.transpose(1, 2), unsmoothed.transpose(1, 2)
+        if not self.attention_conv.weight.requires_grad:  # not trained: the loss is framewise
+            return Logits(framewise.amax(dim=2), *by_step)
+        attention = self._convolve(self.attention_conv, features)
+        if valid is not None:
+            attention = attention.masked_fill(~valid, -torch.inf)
+        return Logits((framewise * attention.softmax(dim=2)).sum(dim=2), *by_step)
+
+    @torch.no_grad()
+    def fit_normalizer(self, features: Iterable[Tensor]) -> None:
+        """Compute the normalizer's statistics once, and keep them from now on.
+
+        Parameters
+        ----------
+        features : blocks of (batch, inputs, steps), of a frozen backbone
+        """
+        if isinstance(self.normalizer, nn.BatchNorm1d):
+            fit_masked_norm(self.normalizer, features)
+            self.normalizer_fitted = True
+
+    @torch.no_grad()
+    def fit_zero_shot(self, features: Iterator[Tensor]) -> None:
+        """Scale the embedding model's own logits to the head's; call it after each training.
+
+        Parameters
+        ----------
+        features : blocks of (batch, inputs, steps); not read where the head has no zero-shot blend
+        """
+        if self.zero_shot is None:
+            return
+        self.eval()
+        pairs = []
+        for block in features:
+            valid = valid_mask(block)
+            logits = (self._convolve(self.class_conv, block), self._zero_shot_logits(block))
+            pairs.append([self._smooth(z, valid).transpose(1, 2)[valid[:, 0]] for z in logits])
+        head_logits, model_logits = (torch.cat(blocks) for blocks in zip(*pairs, strict=True))
+        self.zero_shot.fit(head_logits, model_logits)
+
+    def normalize_rows(self, rows: Tensor) -> Tensor:
+        """Normalize features (rows, inputs); inputs that no class uses become 0."""
+        if isinstance(self.normalizer, nn.BatchNorm1d):
+            mean, factor = norm_coefficients(self.normalizer)
+            rows = (rows - mean) * factor
+        return rows if self.band_mask is None else rows * self.band_mask.amax(dim=0)[:, 0]
+
+    def classify_rows(self, rows: Tensor) -> Tensor:
+        """Return class logits (rows, classes) of features (rows, inputs), such as box means."""
+        return self._convolve(self.class_conv, rows[:, :, None])[:, :, 0]
+
+    def _smooth(self, logits: Tensor, valid: Tensor | None) -> Tensor:
+        """Average (batch, classes, steps) over each class's steps."""
+        return smooth_logits(logits, self.steps, valid) if self.smooths else logits
+
+    def _zero_shot_logits(self, features: Tensor) -> Tensor:
+        """The embedding model's own logits of the classes, normalized: (batch, classes, steps)."""
+        assert isinstance(self.normalizer, MaskedBatchNorm1d)
+        classes = self.class_conv.out_channels
+        mean, factor = (part[-classes:, None] for part in norm_coefficients(self.normalizer))
+        return (features[:, -classes:] - mean) * factor
+
+    def _convolve(self, layer: nn.Conv1d, features: Tensor) -> Tensor:
+        """Apply ``layer`` to normalized features; fixed statistics are folded into its weights."""
+        weight = layer.weight
+        if self.weight_transform is not None and layer is self.class_conv:
+            weight = self.weight_transform(weight)
+        if self.band_mask is not None:
+            weight = weight * self.band_mask
+        if not isinstance(self.normalizer, nn.BatchNorm1d) or self.normalizer.training:
+            normalized = self.normalizer(features)
+            if weight is not layer.weight:
+                return nn.functional.conv1d(normalized, weight, layer.bias)
+            logits: Tensor = layer(normalized)  # the layer itself, so that its hooks are called
+            return logits
+        mean, factor = norm_coefficients(self.normalizer)
+        weight = weight * factor[:, None]
+        shift = (weight[:, :, 0] * mean).sum(dim=1)
+        bias = -shift if layer.bias is None else layer.bias - shift
+        return torch.matmul(weight[:, :, 0], features) + bias[:, None]

@@ -109,8 +109,8 @@ def build_nets(
             recipe.head,
             classes,
             bands=width,
-            known=recipe.has_zero_shot,
-            empty=True,
+            has_zero_shot=recipe.has_zero_shot,
+            load_weights=False,
         )
         net.load_state_dict(state)
         nets.append(net.eval())

@@ -22,7 +22,9 @@ class Batch:
     labels: Targets
     pseudo_labels: Targets | None = None  # pseudo labels, with weight 0 where a listener spoke
     indices: Ints | None = None  # (windows,), which of the material's windows these are
-    box_spans: Ints | None = None  # (rows, 3): window, first and last frame; targets are by row then
+    box_spans: Ints | None = (
+        None  # (rows, 3): window, first and last frame; targets are by row then
+    )
 
 
 def epoch_batches(

@@ -70,7 +70,7 @@ class CompiledModel:
     def load(self, net: SedNet) -> SedNet:
         """``net`` compiled, or the compiled one with the weights of ``net``."""
         if self.net is None:
-            net.body.compile(dynamic=False)
+            net.backbone.compile(dynamic=False)
             net.prepare = torch.compile(net.prepare, dynamic=False)  # type: ignore[method-assign]
             self.net = net
         else:

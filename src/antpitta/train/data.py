@@ -169,7 +169,7 @@ class FeatureCache:
 
 def _digest(net: SedNet) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for value in net.body.state_dict().values():
+    for value in net.backbone.state_dict().values():
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
@@ -182,7 +182,9 @@ def _see(net: SedNet, training_data: TrainingData) -> Tensor | None:
     device = next(net.parameters()).device
     for first in range(0, len(cuts), size):
         rows = torch.arange(first, min(first + size, len(cuts))).numpy()
-        seen = net.see(training_data.features.gather(cuts.take(rows)).to(device)).half()
+        seen = net.extract_features(
+            training_data.features.gather(cuts.take(rows)).to(device)
+        ).half()
         if seen[0].nbytes * len(cuts) > LIMIT:
             return None
         found.append(seen)

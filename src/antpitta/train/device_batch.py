@@ -51,7 +51,9 @@ class DeviceBatch:
     targets: LossTargets  # by window, or by row of ``focus``
     global_targets: LossTargets | None  # of the whole batch, where this is a part of it
     box_spans: Tensor | None  # (rows, 3), as in Batch
-    loss_scale: float  # of the loss: the mean over all processes is then the loss of the whole batch
+    loss_scale: (
+        float  # of the loss: the mean over all processes is then the loss of the whole batch
+    )
 
     @property
     def n_windows(self) -> int:
@@ -127,7 +129,9 @@ def prepare_batch(
 
 def batch_loss(model: SedNet, ready: DeviceBatch, stage: Stage, weights: Tensor | None) -> Tensor:
     """Run a batch, and compare what comes out with what is known."""
-    found = cast(Logits, model(ready.pixels, ready.mixup, ready.manifold_mixup, ready.backbone_features))
+    found = cast(
+        Logits, model(ready.pixels, ready.mixup, ready.manifold_mixup, ready.backbone_features)
+    )
     logits = found.clipwise
     if ready.box_spans is not None:
         logits = box_logits(found, ready.box_spans, model.stride)

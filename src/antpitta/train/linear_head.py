@@ -96,7 +96,7 @@ def box_rows(
     net: SedNet, seen: Tensor, training_data: TrainingData, recordings: np.ndarray
 ) -> tuple[Tensor, CellTargets]:
     """A row of features (inputs,) and of targets (classes,) for every box of these recordings."""
-    device = net.classify.weight.device
+    device = net.head.class_conv.weight.device
     rows, value, weight = [], [], []
     for window in training_data.windows_of(recordings):
         batch = box_batch(training_data, np.array([window]), None)
@@ -122,18 +122,18 @@ def whitened(net: SedNet, rows: Tensor, labels: CellTargets) -> Iterator[None]:
     share = net.head_config.within_class_whitening
     with torch.no_grad():
         metric = (
-            WithinClassWhitening.of_boxes(net.levelled(rows), present, share)
+            WithinClassWhitening.of_boxes(net.head.normalize_rows(rows), present, share)
             if share and len(rows)
             else None
         )
         if metric is not None:
-            net.classify.weight.copy_(metric.back(net.classify.weight))
-    net.weight_transform = None if metric is None else metric.turn
+            net.head.class_conv.weight.copy_(metric.back(net.head.class_conv.weight))
+    net.head.weight_transform = None if metric is None else metric.turn
     yield
-    net.weight_transform = None
+    net.head.weight_transform = None
     with torch.no_grad():
         if metric is not None:
-            net.classify.weight.copy_(metric.turn(net.classify.weight))
+            net.head.class_conv.weight.copy_(metric.turn(net.head.class_conv.weight))
 
 
 STEPS = 200  # at most; most heads need a third
@@ -163,14 +163,14 @@ def solve_linear_head(
     weights = (
         class_weights(training_data, task).to(fabric.device) if stage.loss.class_weights else None
     )
-    head = [one for one in net.classify.parameters() if one.requires_grad]
+    head = [one for one in net.head.class_conv.parameters() if one.requires_grad]
     solver = torch.optim.LBFGS(head, max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def value() -> Tensor:
         solver.zero_grad()
-        logits = net.of_rows(rows)
+        logits = net.head.classify_rows(rows)
         loss = masked_loss(logits, labels, None, stage.loss, weights)
-        loss = loss + stage.weight_decay / 2 * net.classify.weight.square().sum()
+        loss = loss + stage.weight_decay / 2 * net.head.class_conv.weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 

@@ -93,7 +93,9 @@ def _epoch(
         for group in adam.param_groups:
             group["lr"] = rate
         share, stepping = accumulation_share(i, len(batches), stage.grad_accum_steps)
-        ready = prepare_batch(batch, training_data, stage, rng, fabric.device, task.backbone_features, place)
+        ready = prepare_batch(
+            batch, training_data, stage, rng, fabric.device, task.backbone_features, place
+        )
         total += run(ready, share, stepping=stepping)
         if stepping:
             adam.step()
@@ -142,7 +144,7 @@ def lr_at(stage: Stage, position: float) -> float:
 def set_up(net: SedNet, stage: Stage, fabric: Fabric) -> tuple[Any, Any, torch.optim.Adam]:
     """The model and the optimizer as ``fabric`` wraps them, and the optimizer itself."""
     # Boxes are judged framewise, without the attention: DDP would wait for its gradient.
-    net.attend.requires_grad_(stage.loss.on == "windows")
+    net.head.attention_conv.requires_grad_(stage.loss.on == "windows")
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         _share_statistics(net)
     learning = [one for one in net.parameters() if one.requires_grad]
@@ -160,9 +162,9 @@ def _share_statistics(net: SedNet) -> None:
 
     # timm's own, as torch's would lose the activation inside timm's batch norms
     convert: Callable[[nn.Module], Any] = vars(timm.layers)["convert_sync_batchnorm"]
-    net.body = convert(net.body)
-    if type(net.level) is nn.BatchNorm1d:
-        net.level = convert(net.level)
+    net.backbone = convert(net.backbone)
+    if type(net.head.normalizer) is nn.BatchNorm1d:
+        net.head.normalizer = convert(net.head.normalizer)
 
 
 def resume(net: SedNet, optimizer: torch.optim.Adam, keeper: CheckpointStore) -> int:
@@ -177,7 +179,7 @@ def resume(net: SedNet, optimizer: torch.optim.Adam, keeper: CheckpointStore) ->
 
 def capture(net: SedNet, optimizer: torch.optim.Adam) -> State:
     """All that the next epoch needs, as named tensors."""
-    still = ("body.",) if net.backbone_config.frozen else ()
+    still = ("backbone.",) if net.backbone_config.frozen else ()
     state = {
         f"net.{name}": value
         for name, value in net.state_dict().items()

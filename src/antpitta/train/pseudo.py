@@ -34,7 +34,9 @@ class PseudoLabels:
     """Targets for every training window, and where each label came from."""
 
     targets: Targets  # (windows, classes), weight 0 where nobody teaches
-    hard_negatives: NDArray[np.bool_]  # (windows, classes), hard negatives: kept apart, never in the loss
+    hard_negatives: NDArray[
+        np.bool_
+    ]  # (windows, classes), hard negatives: kept apart, never in the loss
     table: pd.DataFrame  # recording, start_time, end_time, species, score, source
 
 

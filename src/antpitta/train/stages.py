@@ -131,8 +131,8 @@ def build_net(run: Run, *, empty: bool = False) -> SedNet:
         run.recipe.head,
         classes,
         bands=bands,
-        known=run.recipe.has_zero_shot,
-        empty=empty,
+        has_zero_shot=run.recipe.has_zero_shot,
+        load_weights=not empty,
     )
     on_gpu = run.fabric.device.type == "cuda"
     return with_trainable_grey_stem(net, run.recipe.windows.frames, bands) if on_gpu else net

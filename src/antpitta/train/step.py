@@ -70,7 +70,7 @@ class TrainStep:
     def _can_capture(self, ready: DeviceBatch) -> bool:
         device = self.fabric.device
         lone = device.type == "cuda" and self.fabric.world_size == 1
-        plain = ready.pixels is not None and ready.box_spans is None and not self.net.smooths
+        plain = ready.pixels is not None and ready.box_spans is None and not self.net.head.smooths
         return lone and plain and _room_for_two(device)
 
 

@@ -24,7 +24,9 @@ class TrainTask:
     recordings: NDArray[np.int64]  # recordings
     pseudo_labels: Targets | None
     seed: tuple[int, ...]  # of this stage, cycle and fold
-    backbone_features: Tensor | None = None  # (windows, inputs, steps), where a frozen body's view is kept
+    backbone_features: Tensor | None = (
+        None  # (windows, inputs, steps), where a frozen body's view is kept
+    )
     compiled: bool = False  # the network is, for the size of an epoch's first batch
 
 
@@ -45,7 +47,7 @@ def fit_normalizer(
 ) -> None:
     """Level ``net`` by what its frozen body saw of these windows."""
     blocks = (torch.from_numpy(windows[i : i + BLOCK]) for i in range(0, len(windows), BLOCK))
-    net.settle(seen[rows.to(seen.device)].to(device) for rows in blocks)
+    net.head.fit_normalizer(seen[rows.to(seen.device)].to(device) for rows in blocks)
 
 
 def fit_zero_shot(
@@ -57,7 +59,9 @@ def fit_zero_shot(
     own = training_data.windows_of(task.recordings)
     own = own[training_data.original_windows[own]]
     cuts = (training_data.windows.take(own[i : i + BLOCK]) for i in range(0, len(own), BLOCK))
-    net.lend(net.see(training_data.features.gather(some).to(device)) for some in cuts)
+    net.head.fit_zero_shot(
+        net.extract_features(training_data.features.gather(some).to(device)) for some in cuts
+    )
 
 
 def no_boxes_error(task: TrainTask) -> UserError:

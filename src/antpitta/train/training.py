@@ -199,6 +199,4 @@ def _count(total: int, progress: Progress, what: str) -> Callable[[int], None]:
 
 def _record(board: TensorBoardLogger, row: dict[str, Any]) -> None:
     place = f"{row['stage']}-c{row['cycle']}/fold{row['fold']}"
-    board.log_metrics(
-        {f"{place}/loss": row["loss"], f"{place}/lr": row["lr"]}, step=row["epoch"]
-    )
+    board.log_metrics({f"{place}/loss": row["loss"], f"{place}/lr": row["lr"]}, step=row["epoch"])
