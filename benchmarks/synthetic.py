@@ -14,12 +14,11 @@ import torch
 
 from antpitta.core.config import Recipe
 from antpitta.core.errors import UserError
-from antpitta.core.timegrid import TimeGrid
-from antpitta.core.types import Annotation, Classes, Dataset, Recording
+from antpitta.core.types import Classes, Dataset, Recording
 from antpitta.files.dataset import class_names
 from antpitta.files.formats import read_table
-from antpitta.sound.targets import window_targets
-from antpitta.sound.windows import FeatureStore
+from antpitta.model.inputs import FeatureStore
+from antpitta.sound.targets import BoxFrames
 from antpitta.train.data import TrainingData, build_training_data
 
 SECONDS = 60.0  # of a recording
@@ -89,27 +88,15 @@ def synthetic_material(dataset: Dataset, recipe: Recipe, device: torch.device) -
 
 def count_cells(training_data: TrainingData) -> Cells:
     """Count what the boxes say, before present wins where they disagree."""
-    present, absent = (_told(training_data, there) for there in (True, False))
+    present, absent = (_overlapped(training_data, kind) for kind in (True, False))
     return Cells(present.size, int(present.sum()), int(absent.sum()), int((present & absent).sum()))
 
 
-def _told(training_data: TrainingData, there: bool) -> np.ndarray:
-    cuts, classes = training_data.windows, training_data.dataset.classes
-    found = np.zeros((len(cuts), len(classes)), dtype=bool)
-    for image, grid in enumerate(training_data.grids):
-        boxes: list[Annotation] = [
-            said
-            for said in training_data.boxes[training_data.recording_index[image]]
-            if said.present == there
-        ]
-        if boxes:
-            rows = np.flatnonzero(cuts.image == image)
-            found[rows] = _weights(boxes, grid, cuts.first[rows], cuts.frames, classes)
-    return found
-
-
-def _weights(
-    boxes: list[Annotation], grid: TimeGrid, first: np.ndarray, frames: int, classes: Classes
-) -> np.ndarray:
-    starts = [int(start) for start in first]
-    return window_targets(boxes, grid, starts, frames, classes).weight > 0
+def _overlapped(training_data: TrainingData, present: bool) -> np.ndarray:
+    """(windows, classes): where a present box, or an absent one, overlaps the window."""
+    boxes = [
+        [box for box in training_data.boxes[owner] if box.present == present]
+        for owner in training_data.recording_index
+    ]
+    box_frames = BoxFrames.from_boxes(boxes, training_data.grids, training_data.dataset.classes)
+    return box_frames.window_targets(training_data.windows).weight > 0

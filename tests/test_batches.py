@@ -51,7 +51,7 @@ def draw(training_data, stage, train=EVERY, pseudo_labels=None, seed=0):
 
 def keys(batches):
     return [
-        (int(i), int(f)) for b in batches for i, f in zip(b.windows.image, b.windows.first, strict=True)
+        (int(i), int(f)) for b in batches for i, f in zip(b.windows.segment, b.windows.start, strict=True)
     ]
 
 
@@ -60,17 +60,17 @@ def test_recordings_come_whole_and_each_once(training_data):
     batches = draw(training_data, Stage(name="s", batch_size=2), train)
     assert len(batches) == 2
     rows = training_data.windows_of(np.array(train))
-    wanted = [(int(training_data.windows.image[r]), int(training_data.windows.first[r])) for r in rows]
+    wanted = [(int(training_data.windows.segment[r]), int(training_data.windows.start[r])) for r in rows]
     assert sorted(keys(batches)) == sorted(wanted)
     for batch in batches:
-        assert len(set(training_data.recording_index[batch.windows.image])) == 2
+        assert len(set(training_data.recording_index[batch.windows.segment])) == 2
 
 
 def test_targets_are_those_of_the_windows(training_data):
     place = {
         key: row
         for row, key in enumerate(
-            zip(training_data.windows.image.tolist(), training_data.windows.first.tolist(), strict=True)
+            zip(training_data.windows.segment.tolist(), training_data.windows.start.tolist(), strict=True)
         )
     }
     pseudo_labels = Targets(
@@ -96,7 +96,7 @@ def test_known_shows_the_windows_that_somebody_knows_and_no_other(training_data)
     found = keys(draw(training_data, stage))
     known = training_data.labels.weight.any(axis=1)
     wanted = list(
-        zip(training_data.windows.image[known], training_data.windows.first[known], strict=True)
+        zip(training_data.windows.segment[known], training_data.windows.start[known], strict=True)
     )
     assert sorted(found) == sorted(wanted)
     assert 7 not in training_data.recording_index[[image for image, _ in found]]
@@ -105,7 +105,7 @@ def test_known_shows_the_windows_that_somebody_knows_and_no_other(training_data)
     row = int(training_data.windows_of(np.array([7]))[2])
     weight[row, 1] = 1
     pseudo_labels = Targets(weight.copy(), weight)
-    key = (int(training_data.windows.image[row]), int(training_data.windows.first[row]))
+    key = (int(training_data.windows.segment[row]), int(training_data.windows.start[row]))
     assert key in keys(draw(training_data, stage, pseudo_labels=pseudo_labels))
     assert key not in keys(draw(training_data, stage, range(7), pseudo_labels))
 
@@ -134,13 +134,13 @@ def test_crops_are_one_a_recording_with_presents_and_some_without(training_data)
     drawn = set()
     for seed in range(40):
         (batch,) = draw(training_data, stage, seed=seed)
-        owners = training_data.recording_index[batch.windows.image].tolist()
+        owners = training_data.recording_index[batch.windows.segment].tolist()
         assert len(owners) == len(set(owners)) == 5
         assert {0, 1} <= set(owners)
         drawn |= set(owners)
     assert drawn == {0, 1, 2, 3, 4, 5, 6}  # anew each epoch; 7 has no box
-    assert len(draw(training_data, Stage(name="s", sample="crops", absent_crops=0))[0].cuts) == 2
-    assert {0} == set(training_data.recording_index[draw(training_data, stage, [0, 7])[0].cuts.image])
+    assert len(draw(training_data, Stage(name="s", sample="crops", absent_crops=0))[0].windows) == 2
+    assert {0} == set(training_data.recording_index[draw(training_data, stage, [0, 7])[0].windows.segment])
 
 
 def test_a_crop_lies_around_a_present_box_moved_by_one_of_the_shifts(training_data):
@@ -196,8 +196,8 @@ def test_a_box_beyond_the_end_of_its_recording_is_no_trap(make_material):
     (batch,) = draw(
         training_data, Stage(name="s", sample="crops", batch_size=8, crop_shifts=(3,)), [0, 1]
     )
-    assert sorted(training_data.recording_index[batch.windows.image].tolist()) == [0, 1]
-    for row, image in enumerate(batch.windows.image):
+    assert sorted(training_data.recording_index[batch.windows.segment].tolist()) == [0, 1]
+    for row, image in enumerate(batch.windows.segment):
         assert batch.labels.weight[row].sum() == (training_data.recording_index[image] == 1)
 
 

@@ -9,7 +9,7 @@ from antpitta.report.card import escape, render_card, write_table
 from antpitta.report.results import RunReport, StageResult
 from antpitta.scores.bootstrap import Interval
 from antpitta.scores.evaluate import COUNTS, FIGURES, Report
-from antpitta.sound.supervision import Supervision
+from antpitta.sound.targets import Supervision
 
 NAN = float("nan")
 HEADINGS = [

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from antpitta.core.config import BackboneConfig, HeadConfig
+from antpitta.model.inputs import FeatureStore
 from antpitta.model.network import MultiHeadNet, SedNet, share_backbone
 from antpitta.model.torch_inference import scan
-from antpitta.sound.windows import FeatureStore
 
 FROZEN = (
     BackboneConfig(reduction=16, frozen=True),

@@ -110,7 +110,7 @@ def test_material_knows_each_image_and_its_windows(recordings):
     assert training_data.segments_of(np.array([1, 5])).tolist() == [1, 2, 3, 7, 8]
     for i in range(len(recordings)):
         rows = training_data.windows_of(np.array([i]))
-        assert set(training_data.recording_index[training_data.windows.image[rows]]) == {i}
+        assert set(training_data.recording_index[training_data.windows.segment[rows]]) == {i}
     assert not training_data.labels.weight.any()
     with pytest.raises(ValueError, match="frames were drawn"):
         build_training_data(dataset, RECIPE, drawn[:-1], torch.device("cpu"))

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from antpitta.core.stages import LossConfig
+from antpitta.model.inputs import Mixup
 from antpitta.model.losses import CellTargets, masked_loss
-from antpitta.sound.augment import Mixup
 
 LN2 = math.log(2)
 LN3 = math.log(3)

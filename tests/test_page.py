@@ -15,7 +15,7 @@ from antpitta.report.page import Example, RunReport, StageResult, group_example,
 from antpitta.report.tables import list_teachers, tabulate_pseudo
 from antpitta.scores.bootstrap import Interval
 from antpitta.scores.evaluate import COUNTS, FIGURES, Report
-from antpitta.sound.supervision import Supervision
+from antpitta.sound.targets import Supervision
 
 NAN = float("nan")
 EVIL = "<script>alert('x')</script><img src=http://example.org/a.png>"

@@ -29,7 +29,7 @@ from antpitta.report.supervision import (
 )
 from antpitta.scores.bootstrap import Interval
 from antpitta.scores.evaluate import COUNTS, FIGURES, Report
-from antpitta.sound.supervision import Supervision
+from antpitta.sound.targets import Supervision
 
 NAN = float("nan")
 CURVE = (np.array([0.0, 0.5, 1.0]), np.array([1.0, 0.8, 0.2]))

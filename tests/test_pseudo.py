@@ -196,7 +196,7 @@ def test_rescaled_recordings_are_as_often_held_as_boxes_and_scores_tell(make_mat
     assert odds[0] / odds[1] == pytest.approx((0.6 / 0.4) / (0.3 / 0.7), rel=1e-3)
     copied = replace(  # r2's windows come once more, as a copy's
         training_data,
-        cuts=WindowIndex(np.append(training_data.windows.image, [3, 3]), np.append(training_data.windows.first, [0, 200]),
+        cuts=WindowIndex(np.append(training_data.windows.segment, [3, 3]), np.append(training_data.windows.start, [0, 200]),
                   training_data.windows.frames),
         owner=np.append(training_data.recording_index, 3),
         labels=Targets(np.pad(training_data.labels.value, ((0, 2), (0, 0))),

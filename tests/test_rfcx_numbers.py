@@ -16,8 +16,8 @@ from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Classes, Scores
 from antpitta.files.recipes import read_recipe
 from antpitta.model.network import SedNet
-from antpitta.sound.targets import window_targets
-from antpitta.sound.windows import window_starts
+from antpitta.sound.targets import BoxFrames
+from antpitta.sound.windows import index_windows, window_starts
 from antpitta.train import device_batch as room
 from antpitta.train.batches import epoch_batches
 from antpitta.train.pseudo import OutOfFoldScores, make_pseudo_labels
@@ -166,12 +166,13 @@ def draw_cells(boxes, recordings, keep=lambda said: True):
     """(recordings, 8, 24): value and weight."""
     recipe = read_recipe("rfcx")
     grid = recipe.features.time_grid(0.0, 60.0)
-    starts = window_starts(3751, recipe.windows.frames, recipe.windows.overlap)
-    found = [
-        window_targets(filter(keep, boxes.get(one, ())), grid, starts, 512, SPECIES)
-        for one in recordings
-    ]
-    return np.stack([t.value for t in found]), np.stack([t.weight for t in found])
+    lengths = np.full(len(recordings), grid.frames)
+    windows = index_windows(lengths, recipe.windows.frames, recipe.windows.overlap)
+    kept = [list(filter(keep, boxes.get(recording, ()))) for recording in recordings]
+    box_frames = BoxFrames.from_boxes(kept, [grid] * len(recordings), SPECIES)
+    targets = box_frames.window_targets(windows)
+    shape = len(recordings), 8, len(SPECIES)
+    return targets.value.reshape(shape), targets.weight.reshape(shape)
 
 
 def test_the_real_tables_give_the_recipes_counts_of_cells(tables):
@@ -315,7 +316,7 @@ def bce(z):
 
 
 def places(batch):
-    return list(zip(batch.windows.image.tolist(), batch.windows.first.tolist(), strict=True))
+    return list(zip(batch.windows.segment.tolist(), batch.windows.start.tolist(), strict=True))
 
 
 def shares(mix):
@@ -326,7 +327,7 @@ def test_the_synthetic_cells_equal_those_by_hand(training_data):
     cells = cells_by_hand().reshape(-1, 24)
     np.testing.assert_array_equal(training_data.labels.value, cells == 1)
     np.testing.assert_array_equal(training_data.labels.weight, cells != 0)
-    assert list(zip(training_data.windows.image, training_data.windows.first, strict=True)) == [
+    assert list(zip(training_data.windows.segment, training_data.windows.start, strict=True)) == [
         (recording, low) for recording in range(COUNT) for low, _ in WINDOWS
     ]
     assert (cells == 1).sum() == 7

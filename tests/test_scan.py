@@ -8,9 +8,9 @@ from antpitta.core.config import BackboneConfig, HeadConfig
 from antpitta.core.features import MelConfig
 from antpitta.core.timegrid import TimeGrid
 from antpitta.model.features import score_grid, stitch_segments
+from antpitta.model.inputs import FeatureStore
 from antpitta.model.network import SedNet
 from antpitta.model.torch_inference import scan, scan_batch, unit_of
-from antpitta.sound.windows import FeatureStore
 
 LENGTHS = (251, 64, 30, 100, 1)
 

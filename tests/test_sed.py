@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from antpitta.core.config import BackboneConfig, HeadConfig
+from antpitta.model.inputs import Mixup
 from antpitta.model.network import SedNet
-from antpitta.sound.augment import Mixup
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def rows_of(net, seen, training_data):
     """Features, levelled, and label of every box in every window it touches, by hand."""
     rows, labels, classes = [], [], []
     for window in range(len(training_data.windows)):
-        image, first = training_data.windows.image[window], int(training_data.windows.first[window])
+        image, first = training_data.windows.segment[window], int(training_data.windows.start[window])
         for box in training_data.boxes[training_data.recording_index[image]]:
             touched = training_data.grids[image].overlapping_frames(box.start, box.stop)
             span = max(touched.start - first, 0), min(touched.stop - first, 64)

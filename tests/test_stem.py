@@ -10,8 +10,8 @@ from torch import nn
 from antpitta.core.config import BackboneConfig, HeadConfig
 from antpitta.model.export import to_int8, to_openvino
 from antpitta.model.fusion import GreyConv, GreyStem, with_grey_stem, with_trainable_grey_stem
+from antpitta.model.inputs import Mixup
 from antpitta.model.network import SedNet
-from antpitta.sound.augment import Mixup
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).double(), torch.tensor([0.229, 0.224, 0.225])
 BANDS = 32

@@ -20,7 +20,7 @@ from antpitta.files.dataset import (
 )
 from antpitta.files.texts import write_picture
 from antpitta.report.supervision import draw_supervision
-from antpitta.sound.supervision import Supervision, count_supervision_frames
+from antpitta.sound.targets import Supervision, count_supervision_frames
 
 QUIET = Progress(lambda text: None, lambda what, done, total, loss: None)
 HOP = 0.016  # seconds: about a frame of the recipes

@@ -19,7 +19,7 @@ from antpitta.report.results import Example, RunReport, StageResult
 from antpitta.scores.cells import box_cells
 from antpitta.scores.evaluate import DRAWS, evaluate_cells
 from antpitta.sound.mel import LogMel, band_edges, mel_features
-from antpitta.sound.supervision import count_supervision_frames
+from antpitta.sound.targets import count_supervision_frames
 from antpitta.train.stages import last_cycle
 
 SHOWN = 4  # examples of each kind

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from antpitta.core.stages import LossConfig
-from antpitta.sound.augment import Mixup
+from antpitta.model.inputs import Mixup
 
 
 @dataclass(frozen=True)

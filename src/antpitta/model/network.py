@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from antpitta.core.config import EMBEDDING_BACKBONE, BackboneConfig, HeadConfig
 from antpitta.model.backbones import build_backbone
 from antpitta.model.head import Logits, SedHead, class_band_mask
-from antpitta.sound.augment import Mixup
+from antpitta.model.inputs import Mixup
 
 
 class SedNet(nn.Module):

@@ -25,8 +25,9 @@ from torch import Tensor
 from antpitta.core.config import Recipe, WindowConfig
 from antpitta.model.fusion import fuse_conv_bn
 from antpitta.model.inference import padded_length
+from antpitta.model.inputs import FeatureStore
 from antpitta.model.network import MultiHeadNet, SedNet, share_backbone
-from antpitta.sound.windows import FeatureStore, WindowIndex, window_starts
+from antpitta.sound.windows import WindowIndex, window_starts
 
 if TYPE_CHECKING:  # backbones take seconds to load, and who asks OpenVINO needs none
     from antpitta.model.network import MultiHeadNet, SedNet

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from antpitta.scores.evaluate import Report
-from antpitta.sound.supervision import Supervision
+from antpitta.sound.targets import Supervision
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from antpitta.report.canvas import (
     shorten,
     styled,
 )
-from antpitta.sound.supervision import Supervision
+from antpitta.sound.targets import Supervision
 
 STATES = ("unknown", "absent", "present", "both")  # a cell's number is its place here
 COLOURS = (UNKNOWN, ABSENT, PRESENT, BOTH)

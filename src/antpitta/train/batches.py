@@ -44,7 +44,7 @@ def epoch_batches(
             known |= pseudo_labels.weight[rows].any(axis=1)
         groups = _deal(rng.permutation(rows[known]), stage.batch_size)
     else:
-        owner = training_data.recording_index[training_data.windows.image[rows]]
+        owner = training_data.recording_index[training_data.windows.segment[rows]]
         by_owner = np.argsort(owner, kind="stable")
         windows, sorted_owner = rows[by_owner], owner[by_owner]
         first, end = (np.searchsorted(sorted_owner, train, side) for side in ("left", "right"))
@@ -74,37 +74,31 @@ def _windows(training_data: TrainingData, rows: Ints, pseudo_labels: Targets | N
 
 
 def box_batch(training_data: TrainingData, rows: Ints, pseudo_labels: Targets | None) -> Batch:
-    """Windows, and a target for every box that touches one, judged where the listener listened.
+    """Windows with one target for each box that overlaps one.
 
-    A pseudo label does not say when: its row has the empty span 0, 0, and is judged by the
+    A pseudo-label has no time of its own: its row has the empty range 0, 0, and its score is the
     highest logit of its window.
     """
-    names = training_data.dataset.classes
-    labels, focus = [], []
-    for place, row in enumerate(rows):
-        image, first = training_data.windows.image[row], int(training_data.windows.first[row])
-        for box in training_data.boxes[training_data.recording_index[image]]:
-            touched = training_data.grids[image].overlapping_frames(box.start, box.stop)
-            start, stop = max(touched.start - first, 0), touched.stop - first
-            if start < min(stop, training_data.windows.frames):
-                focus.append((place, start, min(stop, training_data.windows.frames)))
-                value = np.zeros((2, len(names)), dtype=np.float32)  # value, weight
-                value[:, names.columns(box.label)] = [[box.present], [1.0]]
-                labels.append(value)
-    boxes = np.array(labels, dtype=np.float32).reshape(-1, 2, len(names))
-    some = np.zeros(0, dtype=np.int64)
-    if pseudo_labels is not None:
-        some = np.flatnonzero(pseudo_labels.weight[rows].any(axis=1))
-    said = np.concatenate([boxes, np.zeros((len(some), 2, len(names)), dtype=np.float32)])
-    spans = [*focus, *[(int(place), 0, 0) for place in some]]
-    lesson = None
-    if pseudo_labels is not None:
-        told = np.stack([pseudo_labels.value[rows[some]], pseudo_labels.weight[rows[some]]], axis=1)
-        told = np.concatenate([np.zeros_like(boxes), told])
-        lesson = Targets(told[:, 0], told[:, 1])
-    where = np.array(spans, dtype=np.int64).reshape(-1, 3)
+    cuts = training_data.windows.take(rows)
+    frames, labels = training_data.box_frames.box_targets(cuts)
+    if pseudo_labels is None:
+        return Batch(cuts, labels, None, rows, frames)
+    labelled = np.flatnonzero(pseudo_labels.weight[rows].any(axis=1))
+    empty = np.zeros((len(labelled), labels.value.shape[1]), dtype=np.float32)
+    pseudo = Targets(pseudo_labels.value[rows[labelled]], pseudo_labels.weight[rows[labelled]])
+    no_pseudo = np.zeros_like(labels.value)
     return Batch(
-        training_data.windows.take(rows), Targets(said[:, 0], said[:, 1]), lesson, rows, where
+        cuts,
+        _concatenate(labels, Targets(empty, empty)),
+        _concatenate(Targets(no_pseudo, no_pseudo), pseudo),
+        rows,
+        np.concatenate([frames, np.stack([labelled, 0 * labelled, 0 * labelled], axis=1)]),
+    )
+
+
+def _concatenate(first: Targets, second: Targets) -> Targets:
+    return Targets(
+        np.concatenate([first.value, second.value]), np.concatenate([first.weight, second.weight])
     )
 
 
@@ -112,10 +106,9 @@ def _crop_batches(
     stage: Stage, training_data: TrainingData, train: Ints, rng: np.random.Generator
 ) -> list[Batch]:
     frames, lengths = training_data.windows.frames, training_data.features.lengths
-    image, first = training_data.crop_centers.draw(stage, train, frames, lengths, rng)
-    labels = training_data.box_frames.tell(image, first, frames, len(training_data.dataset.classes))
-    batches = []
-    for rows in _deal(np.arange(len(image)), stage.batch_size):
-        cuts = WindowIndex(image[rows], first[rows], frames)
-        batches.append(Batch(cuts, Targets(labels.value[rows], labels.weight[rows])))
-    return batches
+    crops = training_data.crop_centers.draw_crops(stage, train, frames, lengths, rng)
+    labels = training_data.box_frames.window_targets(crops)
+    return [
+        Batch(crops.take(rows), Targets(labels.value[rows], labels.weight[rows]))
+        for rows in _deal(np.arange(len(crops)), stage.batch_size)
+    ]

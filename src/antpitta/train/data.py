@@ -21,18 +21,13 @@ from antpitta.core.config import Recipe
 from antpitta.core.features import FeatureConfig
 from antpitta.core.stages import Stage
 from antpitta.core.timegrid import TimeGrid
-from antpitta.core.types import Annotation, Classes, Dataset, Recording, Targets
+from antpitta.core.types import Annotation, Dataset, Recording, Targets
 from antpitta.model.features import FeatureArray
 from antpitta.model.fusion import fuse_conv_bn
+from antpitta.model.inputs import FeatureStore
 from antpitta.model.network import SedNet
-from antpitta.sound.targets import (
-    BoxFrames,
-    CropCenters,
-    find_box_frames,
-    find_crop_centers,
-    window_targets,
-)
-from antpitta.sound.windows import FeatureStore, WindowIndex, index_windows
+from antpitta.sound.targets import BoxFrames, CropCenters
+from antpitta.sound.windows import WindowIndex, index_windows
 from antpitta.train.overlays import OverlaidRecording
 
 Ints = NDArray[np.int64]
@@ -48,17 +43,18 @@ class TrainingData:
     grids: tuple[TimeGrid, ...]  # of each image, on its recording's clock
     boxes: tuple[tuple[Annotation, ...], ...]  # of each recording and copy
     windows: WindowIndex  # the training windows of all images
+    box_frames: BoxFrames  # of all segments
     labels: Targets  # (windows, classes)
     overlay_hosts: Ints  # of each recording and copy: the recording, itself or the host
 
     def windows_of(self, recordings: Ints) -> Ints:
         """The windows of these recordings."""
-        return np.flatnonzero(np.isin(self.recording_index[self.windows.image], recordings))
+        return np.flatnonzero(np.isin(self.recording_index[self.windows.segment], recordings))
 
     @property
     def original_windows(self) -> NDArray[np.bool_]:
         """(windows,), which are of recordings and not of copies."""
-        return self.recording_index[self.windows.image] < len(self.dataset.recordings)
+        return self.recording_index[self.windows.segment] < len(self.dataset.recordings)
 
     def with_overlays(self, recordings: Ints) -> Ints:
         """These recordings, and all copies of them."""
@@ -70,14 +66,8 @@ class TrainingData:
 
     @cached_property
     def crop_centers(self) -> CropCenters:
-        """Where crops may lie."""
-        return find_crop_centers(self.boxes, self.recording_index, self.grids)
-
-    @cached_property
-    def box_frames(self) -> BoxFrames:
-        """Which frames boxes touch."""
-        boxes = [self.boxes[owner] for owner in self.recording_index]
-        return find_box_frames(boxes, self.grids, self.dataset.classes)
+        """The middles of the boxes that crops lie around."""
+        return CropCenters.from_boxes(self.boxes, self.recording_index, self.grids)
 
 
 def build_training_data(
@@ -101,10 +91,13 @@ def build_training_data(
         raise ValueError(f"{len(pixels)} frames were drawn, {lengths.sum()} were expected")
     frames = recipe.windows.frames
     cuts = index_windows(lengths, frames, recipe.windows.overlap)
-    labels = _hear([boxes[i] for i in owner], grids, cuts, frames, dataset.classes)
+    box_frames = BoxFrames.from_boxes([boxes[i] for i in owner], grids, dataset.classes)
+    labels = box_frames.window_targets(cuts)
     pictures = FeatureStore(_move(pixels, device), lengths)
     places = np.array(owner, dtype=np.int64), np.array(hosts, dtype=np.int64)
-    return TrainingData(dataset, pictures, places[0], tuple(grids), boxes, cuts, labels, places[1])
+    return TrainingData(
+        dataset, pictures, places[0], tuple(grids), boxes, cuts, box_frames, labels, places[1]
+    )
 
 
 def _images(
@@ -117,24 +110,6 @@ def _images(
             owner.append(i)
             grids.append(drawing.time_grid(start, stop))
     return owner, grids
-
-
-def _hear(
-    boxes: Sequence[tuple[Annotation, ...]],
-    grids: Sequence[TimeGrid],
-    cuts: WindowIndex,
-    frames: int,
-    classes: Classes,
-) -> Targets:
-    """What is known of the windows of all images; boxes and grids are by image."""
-    first_row = np.searchsorted(cuts.image, np.arange(len(grids) + 1))
-    told = []
-    for i, (mine, grid) in enumerate(zip(boxes, grids, strict=True)):
-        first = [int(s) for s in cuts.first[first_row[i] : first_row[i + 1]]]
-        told.append(window_targets(mine, grid, first, frames, classes))
-    return Targets(
-        np.concatenate([t.value for t in told]), np.concatenate([t.weight for t in told])
-    )
 
 
 def _move(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:

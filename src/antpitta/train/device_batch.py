@@ -19,10 +19,9 @@ from torch import Tensor
 from antpitta.core.stages import Stage
 from antpitta.core.types import Targets
 from antpitta.model.head import Logits, box_logits
+from antpitta.model.inputs import Mixup, draw_mixup, draw_spec_mask, join_mixups, to_device
 from antpitta.model.losses import CellTargets, LossTargets, masked_loss, treat_unknown_as_absent
 from antpitta.model.network import SedNet
-from antpitta.sound.augment import Mixup, draw_mixup, draw_spec_mask, join_mixups
-from antpitta.sound.windows import to_device
 from antpitta.train.batches import Batch
 from antpitta.train.data import TrainingData
 
@@ -147,7 +146,7 @@ def _cut(
     holes = draw_spec_mask(batch.windows, pictures.lengths, bands, stage.masks, rng)
     cuts = batch.windows.take(np.arange(rows.start, rows.stop))
     pixels = pictures.gather(cuts)
-    return pixels if holes is None else holes.take(rows).lay(pixels, cuts)
+    return pixels if holes is None else holes.take(rows).apply(pixels, cuts)
 
 
 def _draw(

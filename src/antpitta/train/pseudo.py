@@ -47,7 +47,7 @@ def window_scores(training_data: TrainingData, members: dict[str, list[OutOfFold
     """
     cuts, classes = training_data.windows, training_data.dataset.classes
     found = np.zeros((len(members), len(cuts), len(classes)), dtype=np.float32)
-    owner = training_data.recording_index[cuts.image]
+    owner = training_data.recording_index[cuts.segment]
     by_owner = np.argsort(owner, kind="stable")
     edges = np.searchsorted(owner[by_owner], np.arange(len(training_data.dataset.recordings) + 1))
     for m, rows in enumerate(members.values()):
@@ -61,8 +61,8 @@ def window_scores(training_data: TrainingData, members: dict[str, list[OutOfFold
             if row.scores.classes != classes:
                 raise ValueError(f"{row.scores.source} has other classes than this run")
             for window in by_owner[edges[i] : edges[i + 1]]:
-                grid = training_data.grids[cuts.image[window]]
-                span = _span(grid, int(cuts.first[window]), cuts.frames)
+                grid = training_data.grids[cuts.segment[window]]
+                span = _span(grid, int(cuts.start[window]), cuts.frames)
                 inside = _rows(row.scores.grid, *span)
                 found[m, window] = row.scores.value[inside].max(axis=0, initial=0.0)
     return found
@@ -110,7 +110,7 @@ def _rescaled(training_data: TrainingData, scores: Floats) -> Floats:
     data, labels, own = training_data.dataset, training_data.labels, training_data.original_windows
     highest = np.zeros((len(data.recordings), len(data.classes)))
     certain = highest.copy()
-    owner = training_data.recording_index[training_data.windows.image[own]]
+    owner = training_data.recording_index[training_data.windows.segment[own]]
     np.maximum.at(highest, owner, scores[own])
     np.maximum.at(
         certain, owner, np.where((labels.weight > 0) & (labels.value == 1), 1, scores)[own]
@@ -134,10 +134,10 @@ def _provenance(
     cuts, names = training_data.windows, training_data.dataset.classes.names
     window, column = np.nonzero(soft)
     told, which = np.unique(window, return_inverse=True)
-    owners = training_data.recording_index[cuts.image[told]]
+    owners = training_data.recording_index[cuts.segment[told]]
     recordings = [training_data.dataset.recordings[owner].id for owner in owners]
-    grids = [training_data.grids[image] for image in cuts.image[told]]
-    firsts = cuts.first[told].tolist()
+    grids = [training_data.grids[image] for image in cuts.segment[told]]
+    firsts = cuts.start[told].tolist()
     spans = [_span(grid, at, cuts.frames) for grid, at in zip(grids, firsts, strict=True)]
     table = pd.DataFrame(
         {
