@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and findings in a user's data; every code is listed here once.
+"""Errors that a user can correct, and findings in a user's data; every code is listed here once.
 
 A message has at most two sentences: what is wrong and where, then what to do. Tests check the
 code and the values, not the sentences.
@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 CODES: dict[str, str] = {
     # core: recipes and settings
+    "E_SET": "a --set that names no setting",
+    "E_SETTING_VALUE": "a setting with a value that is not allowed",
+    "E_UNKNOWN_SETTING": "a setting that there is not",
     # files: recordings, tables, data sets, bundles, remote stores
     # sound
     # scores
@@ -31,16 +34,13 @@ CODES: dict[str, str] = {
 
 
 class UserError(Exception):
-    """A mistake that only the user can mend; the command line prints it and exits with 2.
+    """A mistake that only the user can correct; the command line prints it and exits with 2.
 
     Parameters
     ----------
-    code : str
-        A stable code, one of :data:`CODES`.
-    what : str
-        What is wrong and where, without the final full stop.
-    remedy : str
-        What to do, as an imperative sentence, without the final full stop.
+    code : one of :data:`CODES`
+    what : what is wrong and where, without the final full stop
+    remedy : what to do, as an imperative sentence, without the final full stop
     """
 
     def __init__(self, code: str, what: str, remedy: str = "") -> None:
@@ -53,14 +53,21 @@ class UserError(Exception):
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem in a user's data, where it lies, and how to mend it.
+    """One problem in a user's data, where it is, and what to do about it.
 
-    ``serious`` findings would give a wrong result in training or scoring.
+    Parameters
+    ----------
+    code : one of :data:`CODES`
+    file : the file it is in
+    row : line of the table, the header being line 1; None for the whole file
+    what : what is wrong
+    remedy : what to do
+    serious : whether training or scoring would give a wrong result
     """
 
-    code: str  # one of CODES
+    code: str
     file: str
-    row: int | None  # line of the table, the header being line 1; None for the whole file
+    row: int | None
     what: str
     remedy: str
     serious: bool

@@ -1,4 +1,8 @@
-"""What sound becomes before a network sees it: settings of spectrograms and of embeddings."""
+"""Settings of what a model reads instead of sound: spectrograms or embeddings.
+
+Each setting is described once, in its ``Field``; ``antpitta settings`` and the documentation print
+these descriptions (core/settings.py).
+"""
 
 import hashlib
 import json
@@ -17,192 +21,267 @@ from pydantic import (
 from antpitta.core.timegrid import TimeGrid
 
 Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+SPECTROGRAM_VERSION = 5  # part of the cache key; raised when equal settings give other values
+EMBEDDING_VERSION = 1  # the same, for embeddings
+MAX_NATIVE_RATIO = 1.5  # above it, resampling costs less than the longer transforms
+LABELS_BESIDE_MODEL = "beside"  # the label file lies in the folder of a model known by name
 
 
 class FrozenConfig(BaseModel):
-    """Frozen, and a stranger among the keys is an error."""
+    """Settings that cannot change once they are read; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-DRAWING = 5  # of spectrograms; raised when the same settings come to draw other pictures
-EMBEDDING = 1  # the same, of embeddings
-WIDEST = 1.5  # times a drawing's rate: beyond it, resampling is less work than longer transforms
-
-
 class FeatureConfig(FrozenConfig):
-    """What sound becomes before a network learns from it: rows of numbers, one a frame."""
+    """How a recording becomes rows of numbers, one row per frame."""
 
     sample_rate: Count
-    segment: Positive  # seconds; a longer recording is several images
+    segment: Positive
 
     @property
     @abstractmethod
     def digest(self) -> str:
-        """What a cached picture is keyed by, besides the sound itself."""
+        """The part of the cache key that stands for these settings."""
 
     @property
     @abstractmethod
     def min_duration(self) -> float:
-        """Seconds that make an image of their own, where they follow a whole one."""
+        """The shortest remainder, in seconds, that becomes a segment of its own."""
 
     @abstractmethod
     def n_frames(self, seconds: float) -> int:
-        """How many frames a stretch of ``seconds`` gives."""
+        """The number of frames of a stretch of sound.
+
+        Parameters
+        ----------
+        seconds : length of the stretch, seconds
+        """
 
     def read_rate(self, recorded: int) -> int:
-        """At which rate a recording of ``recorded`` samples a second is to be read."""
+        """The sample rate at which a recording is read.
+
+        Parameters
+        ----------
+        recorded : the recording's own sample rate, Hz
+        """
         return self.sample_rate
 
     def segments(self, duration: float) -> list[tuple[float, float]]:
-        """(start, stop) in seconds of each image of a recording; a remainder is left out."""
+        """Divide a recording into segments; a short remainder is left out.
+
+        Parameters
+        ----------
+        duration : length of the recording, seconds
+
+        Returns
+        -------
+        (start, stop) of each segment, seconds; at least one.
+        """
         starts = [i * self.segment for i in range(int(duration // self.segment) + 1)]
-        cuts = [(start, min(start + self.segment, duration)) for start in starts]
-        return [cut for cut in cuts if cut[1] - cut[0] >= self.min_duration] or [(0.0, duration)]
+        segments = [(start, min(start + self.segment, duration)) for start in starts]
+        return [(start, stop) for start, stop in segments if stop - start >= self.min_duration] or [
+            (0.0, duration)
+        ]
 
     def time_grid(self, start: float, stop: float) -> TimeGrid:
-        """The frames of one image, as the recipe counts them: ``int(frames * t / seconds)``."""
+        """The frames of one segment, from ``start`` to ``stop`` (seconds)."""
         frames = self.n_frames(stop - start)
         return TimeGrid(hop=(stop - start) / frames, frames=frames, start=start)
 
 
 class MelConfig(FeatureConfig):
-    """Sound to picture: a log-mel spectrogram, scaled per image to 0..255."""
+    """A log-mel spectrogram, scaled to 0..255 in each segment."""
 
-    sample_rate: Count = 32_000
-    n_fft: Count = 2048  # samples
-    hop_length: Count = 512  # samples
-    n_mels: Count = 128
-    fmin: float = Field(20.0, ge=0)
-    fmax: Positive = 16_000.0
-    top_db: Positive = 80.0  # dB below the loudest cell that are kept
-    segment: Positive = 60.0
+    sample_rate: Count = Field(32_000, description="Sample rate of the spectrogram, in Hz.")
+    n_fft: Count = Field(2048, description="Length of the Fourier transform, in samples.")
+    hop_length: Count = Field(512, description="Samples from one frame to the next.")
+    n_mels: Count = Field(128, description="Number of mel bands.")
+    fmin: NonNegative = Field(20.0, description="Lowest frequency, in Hz.")
+    fmax: Positive = Field(
+        16_000.0, description="Highest frequency, in Hz, at most half of sample_rate."
+    )
+    top_db: Positive = Field(
+        80.0, description="Range kept below the loudest value of a segment, in dB."
+    )
+    segment: Positive = Field(
+        60.0, description="Length of a segment in seconds; longer recordings are divided."
+    )
 
     @model_validator(mode="after")
-    def _band_is_heard(self) -> Self:
+    def _band_limits_fit_the_sample_rate(self) -> Self:
         if not self.fmin < self.fmax <= self.sample_rate / 2:
             raise ValueError(
-                f"low {self.fmin} < high {self.fmax} <= {self.sample_rate / 2} must hold"
+                f"fmin {self.fmin} < fmax {self.fmax} <= half of sample_rate "
+                f"{self.sample_rate / 2} must hold"
             )
         return self
 
     @property
     def digest(self) -> str:
-        """What a cached spectrogram is keyed by, besides the sound itself."""
-        return _digest({**self.model_dump(), "drawing": DRAWING})
+        """The part of the cache key that stands for these settings."""
+        return _digest({**self.model_dump(), "version": SPECTROGRAM_VERSION})
 
     @property
     def min_duration(self) -> float:
-        """A frame: less is not seen by anyone."""
+        """One frame, in seconds."""
         return self.hop_length / self.sample_rate
 
     def n_frames(self, seconds: float) -> int:
-        """How many frames a stretch of ``seconds`` gives: frames are centred, so one more."""
+        """The number of frames; they are centred, so there is one more than hops.
+
+        Parameters
+        ----------
+        seconds : length of the stretch, seconds
+        """
         return round(seconds * self.sample_rate) // self.hop_length + 1
 
     def read_rate(self, recorded: int) -> int:
-        """The recording's own rate, where the frames fall on whole samples of it.
+        """The recording's own rate where hop and transform are whole samples of it.
 
         The transform then costs less than resampling would.
 
+        Parameters
+        ----------
+        recorded : the recording's own sample rate, Hz
+
+        Examples
+        --------
         >>> [MelConfig().read_rate(rate) for rate in (16_000, 44_100, 48_000, 96_000)]
         [16000, 32000, 48000, 32000]
         """
         whole = all(
             recorded * size % self.sample_rate == 0 for size in (self.hop_length, self.n_fft)
         )
-        even = recorded * self.n_fft // self.sample_rate % 2 == 0  # a frame's middle is a sample
-        heard = 2 * self.fmin < recorded <= WIDEST * self.sample_rate
-        return recorded if whole and even and heard else self.sample_rate
-
-
-BESIDE = "beside"  # where the labels of a network that is known by name lie: in its folder
+        even = recorded * self.n_fft // self.sample_rate % 2 == 0  # a frame is centred on a sample
+        in_range = 2 * self.fmin < recorded <= MAX_NATIVE_RATIO * self.sample_rate
+        return recorded if whole and even and in_range else self.sample_rate
 
 
 class EmbeddingConfig(FeatureConfig):
-    """Sound to vectors, by a trained network that the user brings; one vector is one frame.
+    """Embeddings of a trained model that the user provides, one vector per frame.
 
-    Vector ``i`` is of the ``seconds`` around the middle of frame ``i``; near the ends of an
-    image that stretch is moved back inside. With a ``time_axis`` the frames of ``kept`` seconds
-    are made of one stretch around them, each of what the tensors say of its own time. Several
-    tensors lie side by side in a vector. Last in it stand, where the network has classes that are
-    species of ours, its own logits of these, one a species.
+    Vector ``i`` describes the ``seconds`` of sound around the middle of frame ``i``; near the ends
+    of a segment that window moves inside. With ``time_axis`` one window gives the frames of
+    ``kept_seconds`` around its middle, each from its own part of the feature map. Several outputs
+    are concatenated. Where the model classifies species of the data set, its logits of these
+    species follow at the end of the vector.
     """
 
-    model: (
-        str  # a .tflite or .onnx file, or the name of one that files/embedding_models.py can find
+    model: str = Field(
+        description="A .tflite or .onnx file, or a known model's name (birdnet, birdnet-2.3)."
     )
-    sample_rate: Count = 48_000  # of what the network takes
-    seconds: Positive = 3.0  # that it takes
-    step: Positive = 0.5  # seconds from one vector to the next
-    # the tensor taken, or several; None: the network's first output
-    output: str | tuple[str, ...] | None = None
-    time_axis: int | None = Field(None, ge=1)  # of those that are more than a vector
-    kept_seconds: Positive | None = None  # seconds in the middle of those taken; None: a step
-    model_digest: str | None = None  # a hash of the file: any other file is refused
-    labels: str | None = BESIDE  # a file that names the classes of the first output; None: not used
-    # for each species the places of its classes in that output, which has ``classes``; both are
-    class_map: tuple[tuple[int, ...], ...] | None = None  # filled in when training begins
-    n_model_classes: Count | None = None
-    segment: Positive = 60.0
+    sample_rate: Count = Field(48_000, description="Sample rate that the model expects, in Hz.")
+    seconds: Positive = Field(3.0, description="Length of the model's input window, in seconds.")
+    step: Positive = Field(0.375, description="Seconds from one vector to the next.")
+    output: str | tuple[str, ...] | None = Field(
+        None, description="Names of the tensors to use; null: the first output of the model."
+    )
+    time_axis: Count | None = Field(
+        None, description="Time axis of outputs that are feature maps; null: outputs are vectors."
+    )
+    kept_seconds: Positive | None = Field(
+        None,
+        description="Seconds used from the middle of each input window; null: one step.",
+    )
+    model_digest: str | None = Field(
+        None, description="Hash of the model file; any other file is refused (filled in by train)."
+    )
+    labels: str | None = Field(
+        LABELS_BESIDE_MODEL,
+        description="File with the class names of the first output; beside: in the folder of a "
+        "known model; null: unused.",
+    )
+    class_map: tuple[tuple[int, ...], ...] | None = Field(
+        None, description="The model's classes for each species (filled in by train)."
+    )
+    n_model_classes: Count | None = Field(
+        None, description="Number of classes of the model (filled in by train)."
+    )
+    segment: Positive = Field(
+        60.0, description="Length of a segment in seconds; a remainder joins the last segment."
+    )
 
     @model_validator(mode="after")
-    def _all_sound_is_heard(self) -> Self:
+    def _windows_cover_all_sound(self) -> Self:
         if not self.step <= self.seconds <= self.segment:
             raise ValueError(
-                f"step {self.step} <= seconds {self.seconds} <= image {self.segment} must hold"
+                f"step {self.step} <= seconds {self.seconds} <= segment {self.segment} must hold"
             )
         kept = self.step if self.kept_seconds is None else self.kept_seconds
         if not self.step <= kept <= self.seconds:
-            raise ValueError(f"step {self.step} <= kept {kept} <= seconds {self.seconds} must hold")
+            raise ValueError(
+                f"step {self.step} <= kept_seconds {kept} <= seconds {self.seconds} must hold"
+            )
         if kept > self.step and self.time_axis is None:
-            raise ValueError("a tensor without time_axis says one thing of all that is kept")
+            raise ValueError("kept_seconds above step needs time_axis")
         if self.output == ():
-            raise ValueError("output names no tensor; leave it out for the first")
+            raise ValueError("output names no tensor; leave it out to use the first one")
         return self
 
     @model_serializer(mode="wrap")
-    def _say_what_there_is(self, say: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without classes of its own none are told of: as runs and bundles were always written."""
-        said: dict[str, Any] = say(self)
-        usual = {"labels": BESIDE, "known": None, "classes": None}
+    def _leave_out_unused_classes(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the class settings at their defaults, so that they change no digest."""
+        dumped: dict[str, Any] = serialize(self)
+        defaults = {"labels": LABELS_BESIDE_MODEL, "class_map": None, "n_model_classes": None}
         return {
-            key: value for key, value in said.items() if key not in usual or value != usual[key]
+            key: value
+            for key, value in dumped.items()
+            if key not in defaults or value != defaults[key]
         }
 
     @property
     def outputs(self) -> tuple[str | None, ...]:
-        """The tensors taken; None is the network's first output."""
+        """The tensors used; None is the model's first output."""
         return self.output if isinstance(self.output, tuple) else (self.output,)
 
     @property
     def frames_per_window(self) -> int:
-        """How many frames are made of one stretch."""
+        """The number of frames made of one input window."""
         return 1 if self.kept_seconds is None else int(self.kept_seconds / self.step + 1e-6)
 
     @property
     def digest(self) -> str:
-        """What cached vectors are keyed by: the file's content counts, its name does not."""
+        """The part of the cache key for these settings; the file counts by content, not by name."""
         if self.model_digest is None:
-            raise ValueError("the network's file was not looked at yet")
-        return _digest({**self.model_dump(exclude={"model", "labels"}), "embedding": EMBEDDING})
+            raise ValueError("model_digest is not filled in yet")
+        settings = self.model_dump(exclude={"model", "labels"})
+        return _digest({**settings, "embedding": EMBEDDING_VERSION})
 
     @property
     def min_duration(self) -> float:
-        """What the network takes: less would have to be filled up with silence."""
+        """One input window, in seconds: less would need padding with silence."""
         return self.seconds
 
     def n_frames(self, seconds: float) -> int:
-        """How many frames: they share the stretch evenly, each about ``step`` long."""
+        """The number of frames, which divide the stretch evenly, each about ``step`` long.
+
+        Parameters
+        ----------
+        seconds : length of the stretch, seconds
+        """
         return max(1, round(seconds / self.step))
 
     def segments(self, duration: float) -> list[tuple[float, float]]:
-        """(start, stop) of each image; a short remainder belongs to the last one."""
-        cuts = super().segments(duration)
-        return [*cuts[:-1], (cuts[-1][0], duration)]
+        """Divide a recording into segments; a short remainder joins the last segment.
+
+        Parameters
+        ----------
+        duration : length of the recording, seconds
+
+        Returns
+        -------
+        (start, stop) of each segment, seconds; at least one.
+        """
+        segments = super().segments(duration)
+        return [*segments[:-1], (segments[-1][0], duration)]
 
 
-def _digest(said: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
+def _digest(settings: dict[str, Any]) -> str:
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,12 +1,29 @@
-"""How long work tells of itself, to a terminal, a log or nobody."""
+"""How long work reports on itself: to a terminal, to a log or to nobody."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+# Called with (done, total, extra); what extra is depends on the work, NaN where there is nothing.
+ProgressCallback = Callable[[int, int, float], None]
+
+
+def no_progress(done: int, total: int, extra: float) -> None:
+    """A ProgressCallback that does nothing."""
+
 
 @dataclass(frozen=True)
 class Progress:
-    """Whom a run tells how far it is."""
+    """Where a run reports.
+
+    Parameters
+    ----------
+    message : called with a line of text
+    update : called with (name of the work, done, total, loss); the loss is NaN where there is none
+    """
 
     message: Callable[[str], None]
-    update: Callable[[str, int, int, float], None]  # what, done, of how many, loss
+    update: Callable[[str, int, int, float], None]
+
+    def of(self, name: str) -> ProgressCallback:
+        """The callback that reports one piece of work by its name, without a loss."""
+        return lambda done, total, extra: self.update(name, done, total, float("nan"))

@@ -1,83 +1,147 @@
-"""A stage of a recipe: which windows, which loss, which labels, for how long."""
+"""One stage of a recipe: its windows, labels, loss and optimizer.
+
+Each setting is described once, in its ``Field``; ``antpitta settings`` and the documentation print
+these descriptions (core/settings.py).
+"""
 
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from antpitta.core.features import Count, FrozenConfig, Positive, Share
+from antpitta.core.features import (
+    Count,
+    CountOrZero,
+    FrozenConfig,
+    NonNegative,
+    Positive,
+    Share,
+)
 
 
 class MaskConfig(FrozenConfig):
-    """One time mask and one frequency mask on an image, filled with 0."""
+    """SpecAugment: one time mask and one frequency mask on each segment, filled with 0."""
 
-    probability: Share = 0.5  # of both together
-    max_frames: int = Field(40, ge=0)  # at most
-    max_bands: int = Field(30, ge=0)  # at most
+    probability: Share = Field(0.5, description="Probability that a segment is masked.")
+    max_frames: CountOrZero = Field(40, description="Longest time mask, in frames.")
+    max_bands: CountOrZero = Field(30, description="Widest frequency mask, in bands.")
 
 
 class LossConfig(FrozenConfig):
-    """What is summed, and over which cells."""
+    """Binary cross-entropy: which cells it uses and how it is reduced (model/losses.py)."""
 
-    unknown: Literal["masked", "absent"] = "masked"
-    reduction: Literal["sum", "positives", "balanced", "mean"] = (
-        "positives"  # model/losses.py has the formulas
+    unknown: Literal["masked", "absent"] = Field(
+        "masked", description="Unknown cells are left out of the loss, or treated as absent."
     )
-    on: Literal["windows", "boxes"] = "windows"  # what a statement is held against
-    class_weights: bool = False  # a class weighs max_count / count
-    focal_gamma: float = Field(0.0, ge=0)  # gamma of the focal factor on positives
-    soft_weight: float = Field(0.5, ge=0)  # weight of soft positives
-    unlabelled_target: Share | None = None  # the probability that unlabelled cells are pulled to
-    unlabelled_weight: float = Field(0.1, ge=0)
+    reduction: Literal["sum", "positives", "balanced", "mean"] = Field(
+        "positives",
+        description="How the loss is reduced. sum: no division; positives: positives are divided by "
+        "their number; balanced: positives and negatives each by theirs; mean: by all cells.",
+    )
+    on: Literal["windows", "boxes"] = Field(
+        "windows", description="Compare labels with the maximum of a window or the mean of a box."
+    )
+    class_weights: bool = Field(
+        False, description="Weight each class by the largest class count divided by its own."
+    )
+    focal_gamma: NonNegative = Field(
+        0.0, description="Exponent of the focal factor on positives; 0: no focal loss."
+    )
+    soft_weight: NonNegative = Field(0.5, description="Weight of the loss on pseudo-labels.")
+    unlabelled_target: Share | None = Field(
+        None, description="Target probability of unlabelled cells; null: they are not used."
+    )
+    unlabelled_weight: NonNegative = Field(
+        0.1, description="Weight of the loss towards unlabelled_target."
+    )
 
 
 class PseudoLabelConfig(FrozenConfig):
-    """Labels from models that did not train on the recording."""
+    """Labels from the scores of models that did not train on the recording."""
 
-    teacher: str  # the stage whose out-of-fold scores label; later cycles label themselves
-    threshold: Share = 0.5  # from here a soft positive
-    negative_threshold: Share = 0.01  # below: kept apart as a hard negative, never in the loss
-    aggregation: Literal["mean", "vote"] = "mean"
-    min_votes: Count = 3  # members that must reach the threshold, with by = "vote"
-    members: tuple[str, ...] = ()  # other runs on the same data whose scores are averaged in
-    targets: Literal["hard", "soft"] = "hard"  # the target: 1, or the teachers' score
-    rescale: bool = False  # scores to prevalences (scores/prevalence.py), before all else
-    cycles: Count = 1
+    teacher: str = Field(
+        description="Stage whose out-of-fold scores become labels; later cycles use their own."
+    )
+    threshold: Share = Field(0.5, description="Scores from here up become positive pseudo-labels.")
+    negative_threshold: Share = Field(
+        0.01, description="Scores below are counted as hard negatives; the loss does not use them."
+    )
+    aggregation: Literal["mean", "vote"] = Field(
+        "mean", description="How the scores of several runs are combined."
+    )
+    min_votes: Count = Field(
+        3, description="With aggregation = vote: runs whose score must reach the threshold."
+    )
+    members: tuple[str, ...] = Field(
+        (), description="Folders of other runs on the same data whose scores are added."
+    )
+    targets: Literal["hard", "soft"] = Field(
+        "hard", description="Target of a positive pseudo-label: 1, or the score itself."
+    )
+    rescale: bool = Field(
+        False, description="First rescale the scores to the estimated prevalence of each species."
+    )
+    cycles: Count = Field(
+        1, description="How often the stage is trained, each time on labels of the cycle before."
+    )
 
 
 class Stage(FrozenConfig):
-    """One stage: which windows, which loss, for how long, starting from where."""
+    """One stage: windows, labels, loss and optimizer, and the stage it starts from."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
-    description: str = ""  # one line for the report
-    init_from: str | None = None  # the stage whose weights it starts from; None: the backbone's own
-    sample: Literal["crops", "recordings", "known"] = "recordings"
-    absent_crops: int = Field(30, ge=0)  # recordings without presents, drawn anew each epoch
-    crop_shifts: tuple[int, ...] = (32, 64, 128, 256)  # frames
-    batch_size: Count = 32  # crops, recordings or windows, as sampled
-    grad_accum_steps: Count = 1  # batches a step
-    epochs: Count = 5
-    cosine_t_max: Count | None = None  # epochs of half a cosine; None: all of them
-    optimizer: Literal["adam", "lbfgs"] = "adam"  # lbfgs: train/linear_head.py
-    lr: Positive = 3e-4
-    weight_decay: float = Field(
-        0.0, ge=0
-    )  # L2: its half times the weights' squared sum joins the loss
-    mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha) on the input; 0 is off
-    manifold_mixup: float = Field(0.0, ge=0)  # the same, on the backbone's feature maps
-    use_overlays: bool = False  # the recipe's copies with calls laid over them are learnt from too
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_-]*$",
+        description="Name of the stage: small letters, digits, _ and -.",
+    )
+    description: str = Field("", description="One line for the report.")
+    init_from: str | None = Field(
+        None, description="Earlier stage whose weights it starts from; null: the backbone's."
+    )
+    sample: Literal["crops", "recordings", "known"] = Field(
+        "recordings",
+        description="What an epoch draws: crops around boxes, whole recordings, or windows with "
+        "labels.",
+    )
+    absent_crops: CountOrZero = Field(
+        30, description="With sample = crops: crops per epoch from recordings without present boxes."
+    )
+    crop_shifts: tuple[int, ...] = Field(
+        (32, 64, 128, 256), description="With sample = crops: offsets of the crops, in frames."
+    )
+    batch_size: Count = Field(32, description="Crops, recordings or windows in a batch.")
+    grad_accum_steps: Count = Field(1, description="Batches for each optimizer step.")
+    epochs: Count = Field(5, description="Number of epochs.")
+    cosine_t_max: Count | None = Field(
+        None, description="Epochs of half a cosine of the learning rate; null: all epochs."
+    )
+    optimizer: Literal["adam", "lbfgs"] = Field(
+        "adam", description="Adam, or L-BFGS on a linear head (train/linear_head.py)."
+    )
+    lr: Positive = Field(3e-4, description="Learning rate of Adam.")
+    weight_decay: NonNegative = Field(
+        0.0, description="L2 penalty: half of it times the squared weights joins the loss."
+    )
+    mixup: NonNegative = Field(
+        0.0, description="alpha of mixup's Beta(alpha, alpha) on the input; 0: no mixup."
+    )
+    manifold_mixup: NonNegative = Field(
+        0.0, description="alpha of mixup's Beta(alpha, alpha) on feature maps; 0: no mixup."
+    )
+    use_overlays: bool = Field(False, description="Also train on the copies of [overlay].")
     masks: MaskConfig = MaskConfig()
     loss: LossConfig = LossConfig()
     pseudo: PseudoLabelConfig | None = None
 
     @model_validator(mode="after")
-    def _only_boxes_are_solved(self) -> Self:
+    def _lbfgs_needs_boxes(self) -> Self:
         if self.optimizer == "lbfgs" and (self.loss.on != "boxes" or self.pseudo):
-            raise ValueError('solver = "lbfgs" goes with loss.on = "boxes", without pseudo labels')
+            raise ValueError('optimizer = "lbfgs" needs loss.on = "boxes" and no pseudo-labels')
         return self
 
     @model_validator(mode="after")
-    def _boxes_are_not_mixed(self) -> Self:
+    def _boxes_exclude_mixup(self) -> Self:
         mixing = self.mixup or self.manifold_mixup or self.loss.unknown == "absent"
         if self.loss.on == "boxes" and (mixing or self.sample == "crops"):
-            raise ValueError('loss.on = "boxes" goes with masked windows, and without mixup')
+            raise ValueError(
+                'loss.on = "boxes" needs loss.unknown = "masked", no mixup and no crops'
+            )
         return self

@@ -63,11 +63,11 @@ def resolve_embedding(recipe: Recipe) -> Recipe:
     if recipe.embedding is None:
         return recipe
     own = recipe.embedding
-    told: dict[str, Any] = {"content": content_key(find_embedding_model(own))}
+    told: dict[str, Any] = {"model_digest": content_key(find_embedding_model(own))}
     known = KNOWN.get(own.model)
     if known and own.output is None:
         kept = max(own.step, own.kept_seconds or known.kept)
-        told |= {"output": known.output, "time_axis": known.time_axis, "kept": kept}
+        told |= {"output": known.output, "time_axis": known.time_axis, "kept_seconds": kept}
     return recipe.model_copy(update={"embedding": own.model_copy(update=told)})
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from antpitta.core.errors import UserError
-from antpitta.core.features import BESIDE, EmbeddingConfig
+from antpitta.core.features import LABELS_BESIDE_MODEL, EmbeddingConfig
 from antpitta.core.types import Dataset
 from antpitta.files.embedding_models import KNOWN, find_embedding_model
 from antpitta.files.tables import read_frame
@@ -59,9 +59,9 @@ def match_embedding_classes(embedding: EmbeddingConfig, dataset: Dataset) -> Emb
     names = dataset.classes.names
     known = match_species(classes, [(name, *dataset.aliases.get(name, ())) for name in names])
     if any(known):
-        told: dict[str, Any] = {"known": known, "classes": len(classes)}
+        told: dict[str, Any] = {"class_map": known, "n_model_classes": len(classes)}
         return embedding.model_copy(update=told)
-    if embedding.labels == BESIDE:
+    if embedding.labels == LABELS_BESIDE_MODEL:
         return embedding
     raise UserError(
         "E_TODO",
@@ -102,7 +102,7 @@ def match_species(
 
 def _labels_of(embedding: EmbeddingConfig) -> Path | None:
     """The file of labels; None where none are wanted, and none lie beside."""
-    if embedding.labels != BESIDE:
+    if embedding.labels != LABELS_BESIDE_MODEL:
         return None if embedding.labels is None else Path(embedding.labels)
     known = KNOWN.get(embedding.model)
     path = find_embedding_model(embedding).with_name(known.labels) if known else None

@@ -24,7 +24,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from antpitta.core.config import Recipe
+from antpitta.core.config import BASELINE_STAGE, Recipe
 from antpitta.core.errors import UserError
 from antpitta.core.progress import Progress
 from antpitta.core.stages import Stage
@@ -105,6 +105,13 @@ def uses_dropout(net: SedNet) -> bool:
     )
 
 
+def first_stage_number(recipe: Recipe) -> int:
+    """The number of the first stage in its seeds; the baseline is 0, so that all other stages have
+    the same seeds with and without it.
+    """
+    return 0 if recipe.stages[0].name == BASELINE_STAGE else 1
+
+
 def cycles_of(stage: Stage) -> int:
     """How often the stage is trained: once, or as often as its labels are renewed."""
     return stage.pseudo.cycles if stage.pseudo else 1
@@ -156,7 +163,7 @@ def run_stages(run: Run) -> None:
             f"backbone {run.recipe.backbone.name}: drops units at random, and lanes would mix their random numbers",
             "leave --parallel-folds out",
         )
-    for number, stage in enumerate(run.recipe.stages):
+    for number, stage in enumerate(run.recipe.stages, start=first_stage_number(run.recipe)):
         for cycle in range(1, cycles_of(stage) + 1):
             with run.timed(stage, cycle, "teach"):
                 pseudo_labels = _lesson(run, stage, cycle) if stage.pseudo else None

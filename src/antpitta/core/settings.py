@@ -1,0 +1,293 @@
+"""Settings as a list, and settings from a table: what `antpitta settings` and `--set` need.
+
+The settings classes (core/config.py, core/stages.py, core/features.py) are the only source of
+names, types, defaults, ranges and descriptions. A key is written as for ``--set``: the names of the
+tables and of the setting, joined by dots, a stage by its name (``stages.masked.loss.on``).
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from antpitta.core.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+ANY_STAGE = "STAGE"  # stands for the name of a stage in the keys of no particular recipe
+_KINDS = {int: "integer", float: "number", str: "text", bool: "true, false", NoneType: "null"}
+_PLURALS = {"integer": "integers", "number": "numbers", "text": "texts"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a recipe, as text."""
+
+    key: str  # as for --set
+    kind: str  # the type, or the choices
+    default: str
+    range: str
+    description: str
+    value: str = ""  # in one recipe
+
+
+def list_settings(
+    model: type[BaseModel], values: BaseModel | None = None, prefix: str = ""
+) -> Iterator[Setting]:
+    """Every setting of a settings class, in the order of its fields.
+
+    Parameters
+    ----------
+    model : a settings class
+    values : an instance of it, whose values are listed too; tables that it lacks are left out
+    prefix : of the keys, with a dot at its end
+
+    Yields
+    ------
+    One Setting per field, those of nested tables included.
+    """
+    for name, field in model.model_fields.items():
+        key, value = f"{prefix}{name}", getattr(values, name, None)
+        nested = _nested_model(field.annotation)
+        if nested is None:
+            yield Setting(
+                key=key,
+                kind=" or ".join(dict.fromkeys(_kinds(field.annotation))),
+                default="required" if field.is_required() else _text(field.default),
+                range=_range(field),
+                description=field.description or "",
+                value="" if values is None else _text(value),
+            )
+        elif values is None:
+            stage = f"{ANY_STAGE}." if _is_list(field.annotation) else ""
+            yield from list_settings(nested, None, f"{key}.{stage}")
+        elif isinstance(value, tuple):
+            for item in value:
+                yield from list_settings(nested, item, f"{key}.{item.name}.")
+        elif value is not None:
+            yield from list_settings(nested, value, f"{key}.")
+
+
+def nearest_keys(key: str, known: list[str], count: int = 3) -> list[str]:
+    """The known keys that a mistyped one may mean: similar ones, then those of the same name.
+
+    Parameters
+    ----------
+    key : the unknown key
+    known : all known keys
+    count : how many to return at most
+    """
+    name = key.rpartition(".")[2]
+    same_name = [candidate for candidate in known if candidate.rpartition(".")[2] == name]
+    return list(dict.fromkeys([*get_close_matches(key, known, count), *same_name]))[:count]
+
+
+def check_settings(model: type[Model], table: dict[str, Any], where: str) -> Model:
+    """The settings of a table.
+
+    Parameters
+    ----------
+    model : the settings class
+    table : the content of a TOML file
+    where : name of the file or recipe, for messages
+
+    Raises
+    ------
+    UserError
+        E_UNKNOWN_SETTING, naming the nearest known keys, or E_SETTING_VALUE; all wrong settings
+        are in one message.
+    """
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        mistakes = error.errors()
+    known = _known_keys(model, table)
+    unknown = [_full_key(e, table) for e in mistakes if e["type"] == "extra_forbidden"]
+    wrong = _wrong_values([e for e in mistakes if e["type"] != "extra_forbidden"], table, known)
+    what = [f"unknown setting {key}" for key in unknown] + wrong
+    near = dict.fromkeys(match for key in unknown for match in nearest_keys(key, known))
+    if near:
+        remedy = f"did you mean {' or '.join(near)}"
+    elif unknown:
+        remedy = "`antpitta settings` lists all settings"
+    else:
+        remedy = "correct these settings"
+    code = "E_UNKNOWN_SETTING" if unknown else "E_SETTING_VALUE"
+    raise UserError(code, f"{where}: {'; '.join(what)}", remedy)
+
+
+def apply_change(table: dict[str, Any], change: str) -> None:
+    """Change one setting of a recipe's table, in place.
+
+    Parameters
+    ----------
+    table : the content of a recipe file
+    change : ``stages.masked.epochs=3``: the value is JSON, or else text; ``stages.masked=null``
+        removes the stage
+
+    Raises
+    ------
+    UserError
+        E_SET where there is no ``=`` or no such table or stage.
+    """
+    path, sign, text = change.partition("=")
+    if not sign:
+        raise UserError("E_SET", f"--set {change}: there is no '='", "write --set key=value")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    *tables, last = path.strip().split(".")
+    target: Any = table
+    for key in tables:
+        target = _descend(target, key, path)
+    if isinstance(target, list):
+        if value is not None:
+            raise UserError(
+                "E_SET",
+                f"--set {path}: this is a whole stage",
+                f"set one of its settings, such as {path}.epochs=3, or remove it with {path}=null",
+            )
+        target.remove(_descend(target, last, path))
+        return
+    if not isinstance(target, dict):
+        raise UserError("E_SET", f"--set {path}: {'.'.join(tables)} is no table", "correct the key")
+    target[last] = value
+
+
+def _descend(target: Any, key: str, path: str) -> Any:
+    """The table or stage below ``target`` that a part of a key names; a new table if there is none."""
+    if isinstance(target, list):
+        stages = [stage for stage in target if isinstance(stage, dict)]
+        for stage in stages:
+            if stage.get("name") == key:
+                return stage
+        names = ", ".join(str(stage.get("name")) for stage in stages)
+        raise UserError("E_SET", f"--set {path}: no stage {key!r}", f"the stages are {names}")
+    if not isinstance(target, dict):
+        raise UserError("E_SET", f"--set {path}: {key!r} is below a value", "correct the key")
+    return target.setdefault(key, {})
+
+
+def _known_keys(model: type[BaseModel], table: Mapping[str, Any]) -> list[str]:
+    """The keys of all settings, with the names of the table's own stages."""
+    listed = table.get("stages")
+    names = [str(stage.get("name")) for stage in listed or () if isinstance(stage, dict)]
+    keys = []
+    for setting in list_settings(model):
+        head, sign, tail = setting.key.partition(f".{ANY_STAGE}.")
+        keys += [f"{head}.{name}.{tail}" for name in names or [ANY_STAGE]] if sign else [head]
+    return keys
+
+
+def _key(location: tuple[int | str, ...], table: Mapping[str, Any]) -> str:
+    """The key of a place that pydantic names; a stage by its name, or else by its number."""
+    parts, at = [], table
+    for part in location:
+        try:
+            at = at[part]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            at = {}
+        by_name = isinstance(part, int) and isinstance(at, dict) and "name" in at
+        parts.append(str(at["name"]) if by_name else str(part))
+    return ".".join(parts)
+
+
+def _full_key(error: ErrorDetails, table: Mapping[str, Any]) -> str:
+    """The key of an unknown setting, down to the single value that a change put there."""
+    key, value = _key(error["loc"], table), error["input"]
+    while isinstance(value, dict) and len(value) == 1:
+        ((name, value),) = value.items()
+        key = f"{key}.{name}"
+    return key
+
+
+def _wrong_values(
+    errors: list[ErrorDetails], table: Mapping[str, Any], known: list[str]
+) -> list[str]:
+    """One phrase per setting; alternatives of a type are one setting's."""
+    messages: dict[str, list[str]] = {}
+    for error in errors:
+        key = _key(error["loc"], table)
+        longest = max((k for k in known if f"{key}.".startswith(f"{k}.")), key=len, default=key)
+        cause = error.get("ctx", {}).get("error")
+        text = str(cause) if error["type"] == "value_error" else error["msg"]
+        messages.setdefault(longest, []).append(text)
+    return [
+        f"{key}: {' / '.join(texts)}" if key else " / ".join(texts)
+        for key, texts in messages.items()
+    ]
+
+
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
+    """The settings class of a nested table, an optional one or a list of them included."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is tuple
+
+
+def _kinds(annotation: Any) -> Iterator[str]:
+    """The words for a type: one per alternative."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        yield from _kinds(arguments[0])
+    elif origin is Literal:
+        yield ", ".join(str(choice) for choice in arguments)
+    elif origin in (Union, UnionType):
+        for argument in arguments:
+            yield from _kinds(argument)
+    elif origin is tuple:
+        kind = next(_kinds(arguments[0]))
+        yield f"list of {_PLURALS.get(kind, kind.replace('list', 'lists', 1))}"
+    else:
+        yield _KINDS[annotation]
+
+
+def _range(field: FieldInfo) -> str:
+    """The numbers that a setting may have, such as ``0 to 1``; empty where all are allowed."""
+    limits = dict(_limits([*field.metadata, *_rules(field.annotation)]))
+    low = high = ""
+    if "ge" in limits:
+        low = f"{limits['ge']:g}"
+    elif "gt" in limits:
+        low = f"above {limits['gt']:g}"
+    if "le" in limits:
+        high = f"{limits['le']:g}"
+    elif "lt" in limits:
+        high = f"below {limits['lt']:g}"
+    if low and high:
+        return f"{low} to {high}"
+    return f"from {low}" if "ge" in limits else low or high
+
+
+def _limits(rules: Sequence[Any]) -> Iterator[tuple[str, float]]:
+    for rule in rules:
+        yield from _limits(getattr(rule, "metadata", ()))
+        for name in ("ge", "gt", "le", "lt"):
+            if hasattr(rule, name):
+                yield name, getattr(rule, name)
+
+
+def _rules(annotation: Any) -> Iterator[Any]:
+    """The limits inside a type, such as that of Count in ``Count | None``."""
+    if get_origin(annotation) is Annotated:
+        yield from get_args(annotation)[1:]
+    for argument in get_args(annotation):
+        yield from _rules(argument)
+
+
+def _text(value: Any) -> str:
+    """A value as TOML or --set would have it."""
+    if isinstance(value, str):
+        return value or '""'
+    return json.dumps(value)
