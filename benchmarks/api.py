@@ -76,10 +76,11 @@ def _verbs(
 ) -> Commands:
     """What is done for each variant, by the very functions that users call."""
 
-    def learn(base: str, changes: tuple[str, ...], home: Path) -> None:
+    def learn(base: str, changes: tuple[str, ...], home: Path, baseline: bool) -> None:
         train(
             *(data, base, home),
             changes=changes,
+            baseline=baseline,
             resume=True,
             device=device,
             precision=precision,

@@ -99,7 +99,7 @@ def embed_boxes(dataset: Dataset, embed: Embed, progress: Progress, *, own: bool
         middles = np.array([(one.start + one.stop) / 2 for one in said[recording.id]])
         last = max(0.0, recording.duration - embed.seconds)
         starts.append(np.clip(middles - embed.seconds / 2, 0.0, last))
-    tick = partial(_tick, progress, "boxes embedded")
+    tick = progress.of("boxes embedded")
     found = embed.all(dataset.recordings, starts, tick)
     rows = [
         (i, column, one.present, _side(embed, value, own=own))
@@ -164,7 +164,7 @@ def score_recordings(
     """Each test recording by its highest window, as ``score`` says, or the network itself."""
     longest = [max(0.0, one.duration - embed.seconds) for one in exam.recordings]
     starts = [np.arange(int(last / STEP) + 1) * STEP for last in longest]
-    found = embed.all(exam.recordings, starts, partial(_tick, progress, "test windows embedded"))
+    found = embed.all(exam.recordings, starts, progress.of("test windows embedded"))
     sides = [_side(embed, value, own=score is None) for value in found]
     rows = [(side if score is None else score(side)).max(axis=0) for side in sides]
     ids = [recording.id for recording in exam.recordings]
@@ -179,10 +179,6 @@ def _side(embed: Embed, value: Floats, *, own: bool) -> Floats:
         return value[..., :place]
     probability: Floats = expit(value[..., place:])
     return np.where([bool(classes) for classes in known], probability, np.float32(0))
-
-
-def _tick(progress: Progress, what: str, done: int, total: int) -> None:
-    progress.update(what, done, total, NAN)
 
 
 def _cells(dataset: Dataset, boxes: Boxes, score: NDArray[np.floating]) -> pd.DataFrame:

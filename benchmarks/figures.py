@@ -35,7 +35,8 @@ NAN = float("nan")
 class Commands:
     """What a bench asks for and does not know how to do: it is done above it (api/)."""
 
-    train: Callable[[str, tuple[str, ...], Path], object]  # recipe, changes, the run's folder
+    # recipe, changes, the run's folder, whether with the baseline stage
+    train: Callable[[str, tuple[str, ...], Path, bool], object]
     blend: Callable[
         [list[Path], Path, BlendMethod, tuple[float, ...]], object
     ]  # runs, home, by, weights

@@ -31,6 +31,7 @@ class Variant(FrozenConfig):
     says: str  # one line for the table
     base: str = ""  # a recipe that ships, or a file beside the table of variants
     set: tuple[str, ...] = ()  # changes to it, as after --set
+    baseline: bool = False  # with the baseline stage in front, as with --baseline
     rows: tuple[str, ...] = ()  # stages that are judged, a later cycle as "pseudo-c2"; all
     members: tuple[str, ...] = ()  # of an ensemble: names of other variants
     method: BlendMethod = "mean"
@@ -44,8 +45,8 @@ class Variant(FrozenConfig):
             raise ValueError(
                 "give one of base (a recipe), members (of an ensemble) or rescaled (a variant)"
             )
-        if not self.base and (self.set or self.rows):
-            raise ValueError("only a recipe takes set and rows")
+        if not self.base and (self.set or self.rows or self.baseline):
+            raise ValueError("only a recipe takes set, rows and baseline")
         if self.seeds == "all" and not self.members:
             raise ValueError("only an ensemble is of all seeds; give members")
         if self.weights and len(self.weights) != len(self.members):
@@ -59,11 +60,11 @@ class Variant(FrozenConfig):
 
     def recipe(self, seed: int) -> Recipe:
         """The variant's recipe; UserError for an unknown one or a wrong setting."""
-        return read_recipe(self.base, self.changes(seed))
+        return read_recipe(self.base, self.changes(seed), baseline=self.baseline)
 
     def changes(self, seed: int) -> tuple[str, ...]:
         """All its settings. A seed deals folds and copies anew, too, or it would change little."""
-        return (f"deal={seed}", *self.set, f"seed={seed}")
+        return (f"split_seed={seed}", *self.set, f"seed={seed}")
 
     @property
     def parts(self) -> tuple[str, ...]:

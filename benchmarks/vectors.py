@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antpitta.core.features import EmbeddingConfig
+from antpitta.core.progress import ProgressCallback
 from antpitta.core.types import Dataset, Recording
 from antpitta.files.audio import content_key, read
 from antpitta.files.cache import cached_features
@@ -25,7 +26,6 @@ from antpitta.model.embedding import EmbeddingModel
 
 Floats = NDArray[np.float32]
 Starts = NDArray[np.floating]  # seconds
-Tick = Callable[[int, int], None]  # done, of how many
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Embed:
 
     seconds: float  # of a window
     # recordings and the starts of windows in each -> for each (windows, values)
-    all: Callable[[Sequence[Recording], Sequence[Starts], Tick], list[Floats]]
+    all: Callable[[Sequence[Recording], Sequence[Starts], ProgressCallback], list[Floats]]
     known: tuple[tuple[int, ...], ...] | None = None  # of core/features.py: the last values
 
 
@@ -49,20 +49,20 @@ def open_embed(name: str, dataset: Dataset) -> Embed:
     known = KNOWN.get(name) or next((one for one in KNOWN.values() if one.file == file), None)
     embedding = EmbeddingConfig(model=name, output=known.vector if known else None)
     path = find_embedding_model(embedding)
-    embedding = embedding.model_copy(update={"content": content_key(path)})
+    embedding = embedding.model_copy(update={"model_digest": content_key(path)})
     embedding = match_embedding_classes(embedding, dataset)
     hear = partial(_embed, EmbeddingModel(embedding, path))
     return Embed(embedding.seconds, hear, embedding.class_map)
 
 
 def _embed(
-    embedder: EmbeddingModel, recordings: Sequence[Recording], starts: Sequence[Starts], tick: Tick
+    embedder: EmbeddingModel, recordings: Sequence[Recording], starts: Sequence[Starts], progress: ProgressCallback
 ) -> list[Floats]:
     found = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for value in pool.map(partial(_embed_one, embedder), recordings, starts):
             found.append(value)
-            tick(len(found), len(recordings))
+            progress(len(found), len(recordings), float("nan"))
     return found
 
 

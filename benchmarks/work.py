@@ -80,7 +80,7 @@ class Work:
             self.found += 1
             return False
         with _timed(home / "bench.json"):
-            self.verbs.train(variant.base, variant.changes(seed), home)
+            self.verbs.train(variant.base, variant.changes(seed), home, variant.baseline)
         self.trained += 1
         return True
 

@@ -516,7 +516,7 @@ def fake_embed(data, seconds=3.0):
             number = place.get(one.id, int(one.id[-1]) + 50)
             rows = [[np.sin(number), np.cos(1.7 * number + own_), own_] for own_ in own]
             found.append(np.array(rows, dtype=np.float32).reshape(len(own), 3))
-            tick(len(found), len(recordings))
+            tick(len(found), len(recordings), float("nan"))
         return found
 
     return Embed(seconds, every), asked

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from antpitta.core.config import EventFormat, Executor, InferenceMode, Precision
 from antpitta.core.errors import UserError
+from antpitta.core.progress import ProgressCallback, no_progress
 from antpitta.files.bundle import Bundle, read_bundle
 from antpitta.files.cache import cache_folder
 from antpitta.files.recordings import ListedFile, list_files
@@ -46,8 +47,6 @@ import numpy as np
 import pandas as pd
 
 from antpitta.predict.pipeline import FileResult, failure_reason, predict_files
-
-Tick = Callable[[int, int, float], None]  # files done, of how many, times real time
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class PredictionJob:
         return {"digest": bundle.digest, "scan": self.inference, "precision": self.precision}
 
     def hear(
-        self, bundle: Bundle, files: Sequence[ListedFile], journal: Journal, tick: Tick
+        self, bundle: Bundle, files: Sequence[ListedFile], journal: Journal, tick: ProgressCallback
     ) -> Precision:
         """Hear all that the journal does not have; the arithmetic that it was done in.
 
@@ -103,7 +102,7 @@ class PredictionJob:
         return settled
 
 
-def _counting(tick: Tick, total: int) -> Callable[[int, float], None]:
+def _counting(tick: ProgressCallback, total: int) -> Callable[[int, float], None]:
     began, done, sound = time.monotonic(), 0, 0.0
 
     def count(files: int, seconds: float) -> None:
@@ -170,7 +169,7 @@ def predict_to(
     precision: Precision = "auto",
     workers: int | None = None,
     address: str | None = None,
-    tick: Tick = lambda done, total, speed: None,
+    tick: ProgressCallback = no_progress,
 ) -> Prediction:
     """Write presence.csv, events, quarantine.csv and run.json for every recording in ``audio``.
 

@@ -56,6 +56,7 @@ def train(
     out: Path | str = "runs/antpitta",
     *,
     changes: tuple[str, ...] = (),
+    baseline: bool = False,
     resume: bool = False,
     device: str = "auto",
     devices: int = 1,
@@ -68,13 +69,14 @@ def train(
 ) -> TrainResult:
     """Train all stages of a recipe, and write the run's folder.
 
-    ``changes`` are settings such as ``stages.masked.epochs=3``. With ``resume`` a run that was
+    ``changes`` are settings such as ``stages.masked.epochs=3``; with ``baseline`` the stage
+    ``unknown_as_absent`` is trained first, to compare with. With ``resume`` a run that was
     stopped goes on. ``export`` adds the networks that OpenVINO predicts with, and measures them.
     The rest is how to compute (train/compute.py); a script that asks for several ``devices`` keeps
     its own work below ``if __name__ == "__main__"``. Raises UserError for data or settings that
     cannot be trained on.
     """
-    chosen = resolve_recipe(read_recipe(recipe, changes), data.dataset)
+    chosen = resolve_recipe(read_recipe(recipe, changes, baseline=baseline), data.dataset)
     compute = ComputeConfig(device, devices, precision, compile, cudnn_benchmark, parallel_folds)
     build_fabric(compute)  # a mistake is told before the folder is claimed
     folder = RunFolder(Path(out))
@@ -196,7 +198,7 @@ def export_stage(
     states = [load_tensors(home / name)[0] for name in _weights(recipe)]
     exported = export_networks(
         *(data.dataset, recipe, states, folder.folds(), scores),
-        lambda done, total: progress.update("exporting", done, total, float("nan")),
+        progress.of("exporting"),
     )
     for one in exported.results[1:]:
         told = "kept" if one.accepted else "left out of the model"

@@ -55,6 +55,10 @@ def train(
         list[str] | None,
         typer.Option("--set", help="A setting, such as stages.masked.epochs=3."),
     ] = None,
+    baseline: Annotated[
+        bool,
+        typer.Option("--baseline", help="Also train a baseline that treats unknown as absent."),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
     device: Device = "auto",
     devices: Devices = 1,
@@ -74,6 +78,7 @@ def train(
             recipe,
             out,
             changes=tuple(changes or ()),
+            baseline=baseline,
             resume=resume,
             device=device,
             devices=devices,

@@ -1,1 +1,1 @@
-"""The nouns, the clock and the settings: opens nothing."""
+"""Data types, time grid, settings, errors and progress; it opens no file."""

@@ -161,7 +161,7 @@ def apply_change(table: dict[str, Any], change: str) -> None:
 
 
 def _descend(target: Any, key: str, path: str) -> Any:
-    """The table or stage below ``target`` that a part of a key names; a new table if there is none."""
+    """The table or stage below ``target`` that a part of a key names, made if there is none."""
     if isinstance(target, list):
         stages = [stage for stage in target if isinstance(stage, dict)]
         for stage in stages:

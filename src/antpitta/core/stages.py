@@ -34,8 +34,8 @@ class LossConfig(FrozenConfig):
     )
     reduction: Literal["sum", "positives", "balanced", "mean"] = Field(
         "positives",
-        description="How the loss is reduced. sum: no division; positives: positives are divided by "
-        "their number; balanced: positives and negatives each by theirs; mean: by all cells.",
+        description="How the loss is reduced. sum: no division; positives: positives are divided "
+        "by their number; balanced: positives and negatives each by theirs; mean: by all cells.",
     )
     on: Literal["windows", "boxes"] = Field(
         "windows", description="Compare labels with the maximum of a window or the mean of a box."
@@ -102,7 +102,8 @@ class Stage(FrozenConfig):
         "labels.",
     )
     absent_crops: CountOrZero = Field(
-        30, description="With sample = crops: crops per epoch from recordings without present boxes."
+        30,
+        description="With sample = crops: crops per epoch from recordings without present boxes.",
     )
     crop_shifts: tuple[int, ...] = Field(
         (32, 64, 128, 256), description="With sample = crops: offsets of the crops, in frames."

@@ -1,6 +1,6 @@
-"""The nouns of the house: every room speaks of sound in these types and no others.
+"""The data types that all packages share.
 
-Times are seconds on the recording's own clock, frequencies are Hz, and every interval is
+Times are seconds from the start of the recording, frequencies are Hz, and every interval is
 half-open: ``start <= t < stop``. All types are frozen, and none of them opens a file.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from antpitta.core.timegrid import TimeGrid
 
-EVERY_CLASS = "*"  # the label of a statement about all classes at once
+EVERY_CLASS = "*"  # the label of an annotation of all classes at once
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,20 @@ class Recording:
     sample_rate: int
     samples: int
     channels: int = 1
-    site: str | None = None  # recorder or place: folds never split a site
+    site: str | None = None  # recorder or location; a site is never divided between folds
     recorded_at: datetime | None = None
 
     @property
     def duration(self) -> float:
+        """Length of the recording, seconds."""
         return self.samples / self.sample_rate
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """One statement of a listener: this class is, or is not, in this stretch of sound.
+    """One verdict of a person: this class is, or is not, in this part of a recording.
 
-    ``present=False`` is knowledge too. What no annotation covers is unknown, not absent.
+    What no annotation covers is unknown, not absent. ``label`` is a class or ``EVERY_CLASS``.
     """
 
     recording: str
@@ -47,8 +48,8 @@ class Annotation:
     low: float = 0.0
     high: float = float("inf")
     source: str = "human"  # or "review:<name>"; a model never writes here
-    songtype: str = ""  # which of the class's sounds; carried along, never a class of its own
-    score: float | None = None  # what the matcher that proposed the box gave it
+    songtype: str = ""  # which of the class's sounds; it is kept, but is no class of its own
+    score: float | None = None  # of the program that proposed the box
 
     def __post_init__(self) -> None:
         if not (0 <= self.start < self.stop and 0 <= self.low < self.high):
@@ -59,7 +60,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes, in the order of the columns."""
+    """The classes, in the order of the columns of targets and scores."""
 
     names: tuple[str, ...]
 
@@ -71,62 +72,76 @@ class Classes:
         return len(self.names)
 
     def columns(self, label: str) -> list[int]:
-        """The columns that ``label`` speaks of: one, all, or none of ours."""
+        """The columns of a label: one, all for ``EVERY_CLASS``, or none for an unknown label."""
         return [i for i, name in enumerate(self.names) if label in (name, EVERY_CLASS)]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a run learns from: sound, what listeners said of it, and the classes."""
+    """What a run trains on: recordings, annotations and classes."""
 
     recordings: tuple[Recording, ...]
     annotations: tuple[Annotation, ...]  # each names one of the recordings
-    classes: Classes  # from every row of the tables, rows whose sound is missing included
-    # class -> what else it is called
+    classes: Classes  # of every row of the tables, rows without a recording included
+    # class -> its other names
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        ids = {r.id for r in self.recordings}
+        ids = {recording.id for recording in self.recordings}
         if len(ids) != len(self.recordings):
             raise ValueError("two recordings have one id")
-        if strangers := {said.recording for said in self.annotations} - ids:
-            raise ValueError(f"annotations of unknown recordings: {sorted(strangers)[:3]}")
+        if unknown := {annotation.recording for annotation in self.annotations} - ids:
+            raise ValueError(f"annotations of unknown recordings: {sorted(unknown)[:3]}")
+
+    def __repr__(self) -> str:
+        present = sum(annotation.present for annotation in self.annotations)
+        return (
+            f"Dataset({len(self.recordings)} recordings, {len(self.classes)} classes, "
+            f"{present} present and {len(self.annotations) - present} absent boxes)"
+        )
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What to learn, and how far to trust it; both arrays are (frames, classes).
+    """Targets of the loss and their weights.
 
-    ``weight`` 0 is unknown: the loss never sees the cell. A listener's word weighs 1,
-    a pseudo label weighs what the teacher's confidence earns it.
+    A cell of weight 0 is unknown: the loss does not use it. Labels of people weigh 1.
     """
 
-    value: np.ndarray
-    weight: np.ndarray
+    value: np.ndarray  # (frames, classes), 0 to 1
+    weight: np.ndarray  # (frames, classes), from 0
 
     def __post_init__(self) -> None:
         if self.value.shape != self.weight.shape:
             raise ValueError(f"value {self.value.shape} is not weight {self.weight.shape}")
 
+    def __repr__(self) -> str:
+        known = np.count_nonzero(self.weight)
+        return f"Targets({' x '.join(map(str, self.value.shape))} cells, {known} known)"
+
 
 @dataclass(frozen=True)
 class Scores:
-    """What one model, or one ensemble, heard in one recording."""
+    """The scores of one model, or of an ensemble, for one recording."""
 
     recording: str
     grid: TimeGrid
     classes: Classes
     value: np.ndarray  # (frames, classes), probabilities
-    source: str  # the run or the ensemble that scored it
+    source: str  # the model or the ensemble
 
     def __post_init__(self) -> None:
         if self.value.shape != (self.grid.frames, len(self.classes)):
             raise ValueError(f"{self.recording}: scores {self.value.shape} do not fit the grid")
 
+    def __repr__(self) -> str:
+        frames, classes = self.value.shape
+        return f"Scores({self.recording!r}: {frames} frames, {classes} classes, {self.source!r})"
+
 
 @dataclass(frozen=True)
 class Event:
-    """One sound found: what the archive's table and the review page are made of."""
+    """One detected sound: a row of the tables that predict writes."""
 
     recording: str
     start: float

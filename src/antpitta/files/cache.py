@@ -1,28 +1,31 @@
-"""Spectrograms and embeddings on the disk, so that an epoch never decodes audio.
+"""Features on the disk, so that audio is decoded once and not in every epoch.
 
-One ``.npy`` a recording, keyed by the drawing's digest and by the sound's content: a renamed
-file is found again, a changed one is not. Files are read through memory maps.
+One ``.npy`` file per recording, keyed by the digest of the feature settings and by the content of
+the audio file: a renamed recording is found again, a changed one is computed anew. Files are read
+as memory maps.
 """
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from antpitta.core.progress import ProgressCallback, no_progress
 from antpitta.core.types import Recording
 from antpitta.files.audio import content_key
 from antpitta.files.texts import atomic_replace
 
-FeatureArray = NDArray[Any]  # (frames of all images of the recording, bands)
-KINDS = (np.uint8, np.float16)  # of spectrograms, of embeddings
+FeatureArray = NDArray[Any]  # (frames of all segments of a recording, bands or values)
+CACHED_TYPES = (np.uint8, np.float16)  # of spectrograms, of embeddings
 
 
 def cache_folder() -> Path:
-    """Where pictures are kept: $ANTPITTA_CACHE, or the user's cache folder."""
+    """The folder of cached features: $ANTPITTA_CACHE, or one in the user's cache folder."""
     if chosen := os.environ.get("ANTPITTA_CACHE"):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -32,37 +35,52 @@ def cache_folder() -> Path:
 def cached_features(
     recordings: list[Recording],
     digest: str,
-    draw: Callable[[Recording], FeatureArray],
+    compute: Callable[[Recording], FeatureArray],
     *,
-    plan: Callable[[Recording], str] = lambda recording: "",
+    key_suffix: Callable[[Recording], str] = lambda recording: "",
     folder: Path | None = None,
     workers: int = 2,
-    tick: Callable[[int], None] = lambda done: None,
+    progress: ProgressCallback = no_progress,
 ) -> list[FeatureArray]:
-    """The picture of each recording, drawn where the cache has none.
+    """The features of each recording, computed where the cache has none.
 
-    ``plan`` names what else a picture is of besides the sound of its file.
-    ``draw`` is called from several threads. A cache file that cannot be read is drawn again.
+    Parameters
+    ----------
+    recordings : in the order of the result
+    digest : of the feature settings
+    compute : called from several threads
+    key_suffix : what features depend on besides the settings and the file's content
+    folder : of the cache
+    workers : threads
+    progress : called with (recordings done, their number, NaN)
+
+    Returns
+    -------
+    Memory maps, (frames, bands or values) each. A damaged file is computed anew.
     """
     home = (folder or cache_folder()) / digest
     home.mkdir(parents=True, exist_ok=True)
+    lock, done = Lock(), 0
 
-    def fetch(recording: Recording) -> FeatureArray:
-        path = home / f"{content_key(recording.path)}{plan(recording)}.npy"
-        found = _load(path)
-        if found is None:
-            _save(draw(recording), path)
-            found = np.load(path, mmap_mode="r")
-        tick(1)
-        return found
+    def load_or_compute(recording: Recording) -> FeatureArray:
+        nonlocal done
+        path = home / f"{content_key(recording.path)}{key_suffix(recording)}.npy"
+        features = _load(path)
+        if features is None:
+            _save(compute(recording), path)
+            features = np.load(path, mmap_mode="r")
+        with lock:
+            done += 1
+            progress(done, len(recordings), float("nan"))
+        return features
 
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(fetch, recordings))
+        return list(pool.map(load_or_compute, recordings))
 
 
-def cached_files(pictures: list[FeatureArray]) -> list[Path]:
-    """The files of pictures that :func:`cached_features` gave, to send to another process."""
-    return [Path(str(getattr(picture, "filename"))) for picture in pictures]  # noqa: B009
+def cached_files(features: list[FeatureArray]) -> list[Path]:
+    """The files of the arrays from :func:`cached_features`, to send to another process."""
+    return [Path(str(getattr(array, "filename"))) for array in features]  # noqa: B009
 
 
 def load_features(files: list[Path]) -> list[FeatureArray]:
@@ -72,12 +90,12 @@ def load_features(files: list[Path]) -> list[FeatureArray]:
 
 def _load(path: Path) -> FeatureArray | None:
     try:
-        found: FeatureArray = np.load(path, mmap_mode="r")
+        features: FeatureArray = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):  # EOFError: an empty file
         return None
-    return found if found.ndim == 2 and found.dtype in KINDS else None
+    return features if features.ndim == 2 and features.dtype in CACHED_TYPES else None
 
 
-def _save(picture: FeatureArray, path: Path) -> None:
-    with atomic_replace(path) as part:
-        np.save(part, picture)
+def _save(features: FeatureArray, path: Path) -> None:
+    with atomic_replace(path) as unfinished:
+        np.save(unfinished, features)

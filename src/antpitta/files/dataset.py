@@ -57,6 +57,10 @@ class OpenedDataset:
         if len(self.origins) != len(self.dataset.annotations):
             raise ValueError("an annotation without an origin, or an origin without one")
 
+    def __repr__(self) -> str:
+        left_out = f"{self.missing} of {self.rows} rows without a recording"
+        return f"OpenedDataset({self.dataset!r}, {len(self.findings)} findings, {left_out})"
+
 
 def read_source(path: Path) -> DataSource:
     """The source that an ``antpitta.toml``, or the folder that holds one, stands for.

@@ -91,7 +91,9 @@ def _parse(text: str, where: str) -> Table:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError("E_NO_TOML", f"{where}: is no TOML ({error})", "correct that line") from None
+        raise UserError(
+            "E_NO_TOML", f"{where}: is no TOML ({error})", "correct that line"
+        ) from None
 
 
 def _merge(base: Table, table: Table) -> Table:

@@ -6,7 +6,7 @@ come from overlapping windows in float32. Int8 goes into the model only where it
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from antpitta.core.config import EMBEDDING_BACKBONE, Recipe
+from antpitta.core.progress import ProgressCallback, no_progress
 from antpitta.core.types import Dataset, Recording, Scores
 from antpitta.files.audio import read
 from antpitta.files.cache import cached_features
@@ -34,7 +35,6 @@ ALLOWED = 0.005  # macro AP that int8 may cost
 EXACT = "overlapping windows, float32"
 WAYS = {"float32": "whole images, float32", "bfloat16": "whole images, bfloat16"}
 INT8 = "whole images, int8"
-Tick = Callable[[int, int], None]  # done, of how many
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def export_networks(
     states: Sequence[dict[str, Tensor]],
     folds: dict[str, int],
     exact: Sequence[Scores],
-    tick: Tick = lambda done, total: None,
+    progress: ProgressCallback = no_progress,
 ) -> ExportedNetworks:
     """Export the networks of all folds (``states``), and measure them.
 
@@ -117,13 +117,13 @@ def export_networks(
     base = exam.macro_ap(one for one in exact if one.recording in labels)
     figures = [PrecisionResult(EXACT, base, 0.0)]
     for done, (name, model, kind) in enumerate(ways):
-        tick(done, len(ways))
+        progress(done, len(ways), float("nan"))
         found = exam.macro_ap(
             exam.scores(OpenVinoBackend(model, kind, len(nets), os.cpu_count() or 1))
         )
         kept = name != INT8 or base - found < ALLOWED
         figures.append(PrecisionResult(name, found, base - found, kept))
-    tick(len(ways), len(ways))
+    progress(len(ways), len(ways), float("nan"))
     networks = {"float": plain, "int8": small} if figures[-1].accepted else {"float": plain}
     return ExportedNetworks(networks, tuple(figures))
 

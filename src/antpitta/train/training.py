@@ -12,7 +12,6 @@ drawn in the cache.
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -141,9 +140,9 @@ def train_stages(
         all_of_them,
         recipe.feature_config.digest,
         lambda recording: pen.whole(recording, hear),
-        plan=lambda recording: plans.get(recording.id, ""),
+        key_suffix=lambda recording: plans.get(recording.id, ""),
         workers=(os.cpu_count() or 1) if network else 2,
-        tick=_count(len(all_of_them), progress, "embeddings" if network else "spectrograms"),
+        progress=progress.of("embeddings" if network else "spectrograms"),
     )
     given = cached_files(drawn) if compute.devices > 1 else drawn
     learnt = (dataset, recipe, folds, copies)
@@ -184,17 +183,6 @@ def train_on_features(
 def _write_folds(dataset: Dataset, folds: np.ndarray, path: Path) -> None:
     rows = [(r.id, r.site or "", int(k)) for r, k in zip(dataset.recordings, folds, strict=True)]
     write_csv(pd.DataFrame(rows, columns=["recording", "site", "fold"]), path)
-
-
-def _count(total: int, progress: Progress, what: str) -> Callable[[int], None]:
-    done = 0
-
-    def tick(more: int) -> None:
-        nonlocal done
-        done += more
-        progress.update(what, done, total, float("nan"))
-
-    return tick
 
 
 def _record(board: TensorBoardLogger, row: dict[str, Any]) -> None:
