@@ -1,1 +1,1 @@
-"""Benchmarks: what was learnt and how fast, in tables that can be made again."""
+"""Benchmarks of accuracy and speed. They are tested, but no part of the installed package."""

@@ -1,11 +1,10 @@
-"""The figures of one run: out of fold, on the test recordings, and of what it was taught.
+"""The figures of one model: out of fold, on the test set, and of the pseudo-labels it trained on.
 
-A test figure is read off tables that `predict` wrote, the out-of-fold figure off the run's own
-report. Nothing here is handed back to anything that learns.
+Test figures are read off the tables that ``predict`` writes, out-of-fold figures off the run's own
+report. Nothing here returns to anything that trains.
 """
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from antpitta.core.config import BlendMethod, Recipe
+from antpitta import api
+from antpitta.core.config import Recipe
+from antpitta.core.progress import Progress
 from antpitta.files.bundle import read_bundle
 from antpitta.files.runs import RunFolder
 from antpitta.files.tables import read_frame, read_prevalence
@@ -32,70 +33,112 @@ NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class Commands:
-    """What a bench asks for and does not know how to do: it is done above it (api/)."""
-
-    # recipe, changes, the run's folder, whether with the baseline stage
-    train: Callable[[str, tuple[str, ...], Path, bool], object]
-    blend: Callable[
-        [list[Path], Path, BlendMethod, tuple[float, ...]], object
-    ]  # runs, home, by, weights
-    predict: Callable[[Path, Path], object]  # model, folder of tables
-    events: Callable[[Path, Path], pd.DataFrame]  # folder of tables, true calls
-
-
-@dataclass(frozen=True)
 class Figures:
-    """How good one model is, as told without truth and with it."""
+    """How good one model is, out of fold and on the test set."""
 
     oof_ap: float
     oof_auc: float
     lwlrap: float
     macro_ap: float
-    event_f1: float
+    event_f1: float  # NaN without a table of calls
 
 
-def out_of_fold(folder: RunFolder) -> dict[str, tuple[float, float]]:
-    """Macro AP and AUC on judged boxes, of each stage and cycle."""
-    reports = {one["name"]: report_from_json(one["report"]) for one in folder.report()["stages"]}
-    return {name: (one.macro_ap.value, one.macro_auc.value) for name, one in reports.items()}
+def out_of_fold_figures(folder: RunFolder) -> dict[str, tuple[float, float]]:
+    """Read macro AP and macro AUC on validated boxes from a run's report.
+
+    Parameters
+    ----------
+    folder : a finished run
+
+    Returns
+    -------
+    dict
+        Macro AP and macro AUC by stage folder.
+    """
+    stages = folder.report()["stages"]
+    reports = {stage["name"]: report_from_json(stage["report"]) for stage in stages}
+    return {
+        name: (report.macro_ap.value, report.macro_auc.value) for name, report in reports.items()
+    }
 
 
-def examine(
-    model: Path, found: Path, exam: TestSet, verbs: Commands, oof: tuple[float, float]
+def evaluate_model(
+    model: Path,
+    out: Path,
+    test_set: TestSet,
+    out_of_fold: tuple[float, float],
+    progress: Progress,
 ) -> Figures:
-    """Let a model listen to the test recordings, unless it has, and judge what it says."""
-    key = {"model": read_bundle(model).digest, "audio": exam.digest}
-    note = found / "bench.json"
+    """Predict the test recordings, unless that is done already, and evaluate the tables.
+
+    Parameters
+    ----------
+    model : a bundle
+    out : the folder of the tables that ``predict`` writes
+    test_set : recordings and their truth
+    out_of_fold : macro AP and macro AUC, passed through
+    progress : gets the number of predicted recordings
+
+    Returns
+    -------
+    Figures
+        All figures of the model.
+    """
+    key = {"model": read_bundle(model).digest, "audio": test_set.digest}
+    note = out / "benchmark.json"
     if read_note(note) != key:
-        shutil.rmtree(found, ignore_errors=True)
-        verbs.predict(model, found)
+        shutil.rmtree(out, ignore_errors=True)
+        api.predict_to(model, test_set.audio, out, tick=progress.of("test recordings"))
         write_json(key, note)
-    report = exam.judge(read_frame(found / "presence.csv"), found.name)
+    report = test_set.evaluate(read_frame(out / "presence.csv"), out.name)
     f1 = NAN
-    if exam.events is not None:
-        table = verbs.events(found, exam.events).set_index("species")
+    if test_set.events is not None:
+        table = api.evaluate_events(out, test_set.events).set_index("species")
         f1 = float(table.loc[MACRO, "f1"])  # type: ignore[arg-type]
-    return Figures(*oof, report.lwlrap.value, report.macro_ap.value, f1)
+    return Figures(*out_of_fold, report.lwlrap.value, report.macro_ap.value, f1)
 
 
-def judge_rescaled(found: Path, prevalence: Path, exam: TestSet) -> tuple[float, float]:
-    """LWLRAP and macro AP of a folder's presence.csv, once rescaled to a table of prevalences."""
-    table = read_frame(found / "presence.csv").set_index(KEY)
+def evaluate_rescaled(out: Path, prevalence: Path, test_set: TestSet) -> tuple[float, float]:
+    """Evaluate the clip scores in a folder after rescaling their odds to prevalences.
+
+    Parameters
+    ----------
+    out : a folder that ``predict`` wrote
+    prevalence : a table (species, prevalence)
+    test_set : recordings and their truth
+
+    Returns
+    -------
+    tuple of float
+        LWLRAP and macro AP.
+    """
+    table = read_frame(out / "presence.csv").set_index(KEY)
     names = tuple(str(name) for name in table.columns)
-    value = rescale_odds(numeric_scores(table, "presence.csv"), read_prevalence(prevalence, names))
+    scores = numeric_scores(table, "presence.csv")
+    rescaled = rescale_odds(scores, read_prevalence(prevalence, names))
     ids = [str(name) for name in table.index]
-    report = exam.judge(clip_score_table(ids, value, names), found.name)
+    report = test_set.evaluate(clip_score_table(ids, rescaled, names), out.name)
     return report.lwlrap.value, report.macro_ap.value
 
 
-def judge_labels(recipe: Recipe, folder: RunFolder, truth: pd.DataFrame) -> list[dict[str, Any]]:
-    """What each cycle of each taught stage was taught, against the training recordings' truth.
+def evaluate_pseudo_labels(
+    recipe: Recipe, folder: RunFolder, truth: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """Evaluate the pseudo-labels of each stage and cycle against the training recordings' truth.
 
-    A row a stage and cycle: labels, and of those whose recording and species the truth knows
-    (``judged``) either ``right``, the share of hard labels whose recording holds the species,
-    or, for soft labels, ``ap`` (macro) and ``brier`` (mean squared error) of the highest label of
-    each recording and species.
+    Parameters
+    ----------
+    recipe : the recipe of the run
+    folder : the run
+    truth : ``recording_id``, then one column per species
+
+    Returns
+    -------
+    list of dict
+        One row per stage and cycle: ``labels`` counts all labels, ``judged`` those whose recording
+        and species are in the truth. Hard labels have ``correct``, the share whose recording
+        contains the species. Soft labels have ``ap`` (macro) and ``brier`` (mean squared error) of
+        the highest label per recording and species.
     """
     rows = []
     for stage in recipe.stages:
@@ -103,46 +146,57 @@ def judge_labels(recipe: Recipe, folder: RunFolder, truth: pd.DataFrame) -> list
             assert stage.pseudo is not None
             home = folder.stage(stage.name, cycle)
             labels = read_frame(home / "pseudo.csv").astype({"score": float})
-            known = _with_truth(labels, truth)
+            judged = _with_truth(labels, truth)
             soft = stage.pseudo.targets == "soft"
-            figures = _soft(known) if soft else {"right": _mean(known["present"])}
-            counts = {"labels": len(labels), "judged": len(known)}
+            figures = _soft_figures(judged) if soft else {"correct": _mean(judged["present"])}
+            counts = {"labels": len(labels), "judged": len(judged)}
             kind = "soft" if soft else "hard"
             rows.append({"stage": home.name, "kind": kind, **counts, **figures})
     return rows
 
 
 def seconds_until(sessions: list[dict[str, float]], moment: float) -> float:
-    """How long was worked until ``moment``; NaN where a session was cut off without its end.
+    """Sum the seconds of work before a moment.
 
+    Parameters
+    ----------
+    sessions : ``began`` and ``ended`` of each session of work, in seconds
+    moment : seconds on the same clock
+
+    Returns
+    -------
+    float
+        Seconds; NaN where a session was stopped before it could note its end.
+
+    Examples
+    --------
     >>> seconds_until([{"began": 0.0, "ended": 10.0}, {"began": 20.0, "ended": 30.0}], 25.0)
     15.0
     """
-    if not sessions or not all("ended" in one for one in sessions):
+    if not sessions or not all("ended" in session for session in sessions):
         return NAN
-    return sum(max(0.0, min(one["ended"], moment) - one["began"]) for one in sessions)
+    return sum(max(0.0, min(session["ended"], moment) - session["began"]) for session in sessions)
 
 
 def _with_truth(labels: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """The labels that the truth speaks of, with a column ``present``."""
-    told = truth.set_index(KEY)
-    value = numeric_scores(told, "the truth table")
-    wide = pd.DataFrame(value, index=told.index, columns=told.columns)
-    row = wide.index.get_indexer(pd.Index(labels["recording"]))
-    column = wide.columns.get_indexer(pd.Index(labels["species"]))
-    said = np.where((row >= 0) & (column >= 0), wide.to_numpy()[row, column], np.nan)
-    return labels.assign(present=said)[~np.isnan(said)]
+    """Select the labels that the truth covers, with a column ``present``."""
+    indexed = truth.set_index(KEY)
+    values = numeric_scores(indexed, "the truth table")
+    row = indexed.index.get_indexer(pd.Index(labels["recording"]))
+    column = indexed.columns.get_indexer(pd.Index(labels["species"]))
+    present = np.where((row >= 0) & (column >= 0), values[row, column], np.nan)
+    return labels.assign(present=present)[~np.isnan(present)]
 
 
-def _soft(known: pd.DataFrame) -> dict[str, float]:
-    cells = known.groupby(["recording", "species"])[["score", "present"]].max().reset_index()
-    each = [
-        average_precision(own["present"].to_numpy() == 1, own["score"].to_numpy())
-        for _, own in cells.groupby("species")
+def _soft_figures(judged: pd.DataFrame) -> dict[str, float]:
+    cells = judged.groupby(["recording", "species"])[["score", "present"]].max().reset_index()
+    per_species = [
+        average_precision(rows["present"].to_numpy() == 1, rows["score"].to_numpy())
+        for _, rows in cells.groupby("species")
     ]
-    figures = [value for value in each if np.isfinite(value)]
-    ap = float(np.mean(figures)) if figures else NAN
-    return {"ap": ap, "brier": _mean((cells["score"] - cells["present"]) ** 2)}
+    finite = [value for value in per_species if np.isfinite(value)]
+    macro_ap = float(np.mean(finite)) if finite else NAN
+    return {"ap": macro_ap, "brier": _mean((cells["score"] - cells["present"]) ** 2)}
 
 
 def _mean(values: "pd.Series[Any]") -> float:

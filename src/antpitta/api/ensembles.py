@@ -211,7 +211,7 @@ def _write_model(
         blend=fitted.to_json(),
         provenance={
             "members": {name: one.digest for name, one in zip(names, bundles, strict=True)},
-            "by": fitted.method,
+            "method": fitted.method,
             "weights": None if weights is None else list(weights),
         },
     )
@@ -219,7 +219,7 @@ def _write_model(
 
 
 def _card(bundle: Bundle, members: Sequence[Bundle]) -> str:
-    lines = [f"# {bundle.name}", "", f"An ensemble ({bundle.provenance['by']}) of:", ""]
+    lines = [f"# {bundle.name}", "", f"An ensemble ({bundle.provenance['method']}) of:", ""]
     weights = bundle.provenance["weights"] or [None] * len(members)
     for name, one, weight in zip(bundle.members, members, weights, strict=True):
         heavy = "" if weight is None else f", weight {weight:g}"

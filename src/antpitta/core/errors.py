@@ -28,6 +28,16 @@ CODES: dict[str, str] = {
     # report
     # api, cli
     "E_NEEDS_TRAIN_EXTRA": "a package of the extra `train` is not installed",
+    # benchmarks
+    "E_BASELINE_NAME": "a baseline has the name of a variant",
+    "E_BENCHMARK_COMMAND": "a command that is timed ends with an error",
+    "E_BENCHMARK_EMPTY": "a benchmark has nothing to measure",
+    "E_BENCHMARK_UNSUPPORTED": "a benchmark cannot measure this recipe or these devices",
+    "E_TEST_SET_TRAINED_ON": "test recordings are training recordings too",
+    "E_TEST_SET_TRUTH": "the ground truth does not fit the test recordings or the species",
+    "E_VARIANTS_INVALID": "a table of variants cannot be used",
+    "E_VARIANTS_NOT_FOUND": "there is no such table of variants",
+    "E_VARIANT_UNKNOWN": "a table of variants has no variant of that name",
     # findings of `check` (no error by themselves)
     "E_TODO": "not classified yet",
 }
