@@ -337,7 +337,8 @@ def _describe(
         f"{seconds:.1f} s in all: {training:.1f} in training steps, {scoring:.1f} scoring, "
         f"{seconds - training - scoring:.1f} in between (building, saving, pseudo-labels)",
         f"{train_flops / 1e9:.2f} GFLOP per window in training, "
-        f"{score_flops / 1e9:.2f} in scoring; {total / 1e15:.3f} PFLOP in all, {total / seconds / 1e12:.3f} TFLOP/s on average",
+        f"{score_flops / 1e9:.2f} in scoring; "
+        f"{total / 1e15:.3f} PFLOP in all, {total / seconds / 1e12:.3f} TFLOP/s on average",
         f"peak {measurements.peak / 1e12:.3f} TFLOP/s in {dtype}, by a matrix product here; "
         f"the average is {total / seconds / measurements.peak:.1%} of it; at the peak the run "
         f"would take {total / measurements.peak:.1f} s",
