@@ -102,8 +102,8 @@ def changes(path, *more):
         "embedding.step=0.25",
         "windows.frames=40",
         "folds=2",
-        *(f"stages.{name}.epochs=15" for name in ("unknown_as_absent", "masked", "pseudo")),
-        *(f"stages.{name}.lr=0.02" for name in ("unknown_as_absent", "masked", "pseudo")),
+        *(f"stages.{name}.epochs=15" for name in ("masked", "pseudo")),
+        *(f"stages.{name}.lr=0.02" for name in ("masked", "pseudo")),
         *more,
     )
 

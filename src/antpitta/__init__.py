@@ -12,9 +12,29 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; the names are looked up by _Package
-    from antpitta.api import check, demo, ensemble, evaluate, init, open_data, predict, train
+    from antpitta.api import (
+        check,
+        demo,
+        ensemble,
+        evaluate,
+        init,
+        open_data,
+        predict,
+        settings,
+        train,
+    )
 
-__all__ = ["check", "demo", "ensemble", "evaluate", "init", "open_data", "predict", "train"]
+__all__ = [
+    "check",
+    "demo",
+    "ensemble",
+    "evaluate",
+    "init",
+    "open_data",
+    "predict",
+    "settings",
+    "train",
+]
 
 
 class _Package(ModuleType):

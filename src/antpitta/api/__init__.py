@@ -14,10 +14,12 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.api.ensembles import EnsembleResult, ensemble
     from antpitta.api.evaluation import Evaluation, evaluate, evaluate_events
     from antpitta.api.prediction import Prediction, predict, predict_each, predict_to
+    from antpitta.api.recipes import settings
     from antpitta.api.simulation import DemoResult, demo, simulate, simulate_callers
     from antpitta.api.training import TrainResult, train
     from antpitta.core.config import BlendMethod, InferenceMode, Precision
     from antpitta.core.progress import Progress
+    from antpitta.core.settings import Setting
     from antpitta.scores.bootstrap import Interval
     from antpitta.scores.evaluate import Report
     from antpitta.sound.simulation import Simulation
@@ -27,10 +29,12 @@ _HOMES = {
     "antpitta.api.ensembles": ("EnsembleResult", "ensemble"),
     "antpitta.api.evaluation": ("Evaluation", "evaluate", "evaluate_events"),
     "antpitta.api.prediction": ("Prediction", "predict", "predict_each", "predict_to"),
+    "antpitta.api.recipes": ("settings",),
     "antpitta.api.simulation": ("DemoResult", "demo", "simulate", "simulate_callers"),
     "antpitta.api.training": ("TrainResult", "train"),
     "antpitta.core.config": ("BlendMethod", "InferenceMode", "Precision"),
     "antpitta.core.progress": ("Progress",),
+    "antpitta.core.settings": ("Setting",),
     "antpitta.scores.bootstrap": ("Interval",),
     "antpitta.scores.evaluate": ("Report",),
     "antpitta.sound.simulation": ("Simulation",),
@@ -49,6 +53,7 @@ __all__ = [
     "Prediction",
     "Progress",
     "Report",
+    "Setting",
     "Simulation",
     "TrainResult",
     "check",
@@ -61,6 +66,7 @@ __all__ = [
     "predict",
     "predict_each",
     "predict_to",
+    "settings",
     "simulate",
     "simulate_callers",
     "train",

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from antpitta.cli import data, prediction, simulation, training
+from antpitta.cli import data, prediction, settings, simulation, training
 from antpitta.core.errors import UserError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ data.register(app)
 training.register(app)
 prediction.register(app)
 simulation.register(app)
+settings.register(app)
 
 
 def main() -> None:

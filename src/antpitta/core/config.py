@@ -133,7 +133,7 @@ class OverlayConfig(FrozenConfig):
 
 
 class Recipe(FrozenConfig):
-    """All settings of a run."""
+    """General settings of a run."""
 
     name: str = Field(description="Name of the recipe.")
     description: str = Field(description="One line: when to use it.")

@@ -33,6 +33,7 @@ class Setting:
     default: str
     range: str
     description: str
+    section: str  # what its table is for
     value: str = ""  # in one recipe
 
 
@@ -61,6 +62,7 @@ def list_settings(
                 default="required" if field.is_required() else _text(field.default),
                 range=_range(field),
                 description=field.description or "",
+                section=(model.__doc__ or "").partition("\n")[0],
                 value="" if values is None else _text(value),
             )
         elif values is None:
@@ -176,8 +178,9 @@ def _descend(target: Any, key: str, path: str) -> Any:
 
 def _known_keys(model: type[BaseModel], table: Mapping[str, Any]) -> list[str]:
     """The keys of all settings, with the names of the table's own stages."""
-    listed = table.get("stages")
-    names = [str(stage.get("name")) for stage in listed or () if isinstance(stage, dict)]
+    stages = table.get("stages")
+    tables = stages if isinstance(stages, list) else []
+    names = [str(stage.get("name")) for stage in tables if isinstance(stage, dict)]
     keys = []
     for setting in list_settings(model):
         head, sign, tail = setting.key.partition(f".{ANY_STAGE}.")

@@ -228,8 +228,8 @@ def test_a_run_says_what_its_network_knows_and_predicts_without_the_labels(
             f"embedding.model={tmp_path / 'a.onnx'}",
             f"embedding.labels={labels}",
             *("embedding.sample_rate=16000", "embedding.seconds=1.0", "embedding.step=0.25"),
-            *("windows.frames=40", "folds=2", "paste.copies=0"),
-            *(f"stages.{name}.epochs=2" for name in ("unknown_as_absent", "pseudo")),
+            *("windows.frames=40", "folds=2", "overlay.copies=0"),
+            "stages.pseudo.epochs=2",
         ),
         progress=Progress(said.append, lambda *told: None),
     )
