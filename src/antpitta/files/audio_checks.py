@@ -53,7 +53,7 @@ def check_audio(
 
 def _examine(recording: Recording, judged: bool, read: Read) -> list[Finding]:
     file, anew = str(recording.path), "copy it anew from the card, or leave it out"
-    promised = recording.duration + read_wav_chunks(recording.path).gone(recording.duration)
+    promised = recording.duration + read_wav_chunks(recording.path).missing_seconds(recording.duration)
     holds = recording.duration if _decodes(recording, recording.duration, read) else None
     heard = _listen(recording, read)
     if holds is None:

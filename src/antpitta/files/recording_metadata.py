@@ -1,49 +1,50 @@
-"""Where and when a recording was made, as far as its name and its own metadata tell.
+"""Where and when a recording was made, from its name and from the metadata in its file.
 
-- Time: GUANO's timestamp, else the comment that AudioMoth writes, else the file's name. It
-  knows its zone only where the source names one; AudioMoth's early names are UTC.
-- Site: the station's name in GUANO, else what stands before the time in the file's name (a
-  station, or a recorder's serial number), else GUANO's position to three decimals (about
-  100 m, so that a receiver's jitter makes no new site), else the folder, which only somebody
-  knows who sees all files, else the AudioMoth that recorded it.
-- A name without a time tells no site: ``clip_17`` is no station.
+This module is the only reader of clocks and sites in names.
+
+- Time: GUANO's timestamp, else the comment that AudioMoth writes, else the file's name. It has a
+  time zone only where the source names one. AudioMoth's early names are UTC.
+- Site: the station in GUANO, else the text before the time in the file's name (a station, or a
+  recorder's serial number), else GUANO's position, else the folder, else the AudioMoth's id.
+  A position is rounded to three decimals (about 100 m), so that the jitter of a receiver makes
+  no new site. The folder is left to the caller, which sees all files.
+- A name without a time gives no site: ``clip_17`` is not a station.
 """
 
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 
 from guano import GuanoFile
 
 from antpitta.files.wav_chunks import read_wav_chunks
 
-_COMPACT = re.compile(
-    r"(?<!\d)(\d{4})(\d{2})(\d{2})(?:[_$ T-]?(\d{2})(\d{2})(\d{2})|[_$ T-](\d{2})(\d{2}))"
-    r"(?!\d)(?P<zone>Z(?![A-Za-z])|[+-]\d{2}:?\d{2}(?!\d))?"
+_TIME = re.compile(
+    r"(?<!\d)(?P<time>(?:\d{8}|\d{4}[-_.]\d{2}[-_.]\d{2})[_$ T-]?"
+    r"(?:\d{6}|\d{4}|\d{2}[-_.:h]\d{2}(?:[-_.:m]\d{2})?))(?!\d)"
+    r"(?P<zone>Z(?![A-Za-z])|[+-]\d{2}:?\d{2}(?!\d))?"
 )
-_DASHED = re.compile(
-    r"(?<!\d)(\d{4})[-_.](\d{2})[-_.](\d{2})[-_ T](\d{2})[-_.:h](\d{2})(?:[-_.:m](\d{2}))?"
-    r"(?!\d)(?P<zone>Z(?![A-Za-z])|[+-]\d{2}:?\d{2}(?!\d))?"
-)
-_HEX = re.compile(r"(?=.*[A-F])[0-9A-F]{8}")
+# The names of early AudioMoths: seconds since 1970. Eight digits without a letter are an id.
+_HEX_SECONDS = re.compile(r"(?=.*[A-F])[0-9A-F]{8}")
 _CHANNELS = re.compile(r"[_-](0\+1|[01][-+]|[-+][01])[_-]*$")  # Song Meter's, before the time
-_MOTH = re.compile(
+_AUDIOMOTH_COMMENT = re.compile(
     r"Recorded at (\d{2}:\d{2}:\d{2})(?:\.\d+)? (\d{2}/\d{2}/\d{4}) \(UTC([+-]\d+)?(?::(\d{2}))?\)"
     r"(?:.*?AudioMoth ([0-9A-F]{8,16}))?"
 )
-_TELLS_NOTHING = re.compile(
+_GENERIC_FOLDER = re.compile(
     r"(data|audio|wavs?|flac|mp3|ogg|raw|sounds?|recordings?|\d{3}media"
     r"|\d{4}([-_.]?\d{2}){0,2})",  # or a date
     re.IGNORECASE,
 )
-_STATIONS = ("WA|Song Meter|Prefix", "WA|Prefix", "Station", "Site")
-_PLAUSIBLE = (datetime(1990, 1, 1), datetime(2100, 1, 1))
+_STATION_KEYS = ("WA|Song Meter|Prefix", "WA|Prefix", "Station", "Site")
+_PLAUSIBLE_YEARS = range(1990, 2100)
+_AUDIOMOTH_YEARS = range(2015, 2050)
 
 
 @dataclass(frozen=True)
 class RecordingMetadata:
-    """Where and when; None where nobody says."""
+    """Where and when a recording was made; None where the source has no answer."""
 
     site: str | None = None
     recorded_at: datetime | None = None
@@ -51,58 +52,64 @@ class RecordingMetadata:
 
 
 def read_metadata(path: Path) -> RecordingMetadata:
-    """All that the file tells of itself; its folder left aside."""
-    named = metadata_from_name(path.name)
+    """Read site and time from a file's metadata and name; its folder is not used.
+
+    A file that cannot be opened, or that has broken metadata, is judged by its name.
+    """
+    from_name = metadata_from_name(path.name)
     if path.suffix.lower() != ".wav":
-        return named
+        return from_name
     try:
-        riff = read_wav_chunks(path)
+        chunks = read_wav_chunks(path)
     except OSError:
-        return named
-    moth = metadata_from_comment(riff.comment)
-    station, position, stamp = _guano(riff.guano)
-    site = station or named.site or position
-    return RecordingMetadata(site, stamp or moth.recorded_at or named.recorded_at, moth.recorder)
+        return from_name
+    from_comment = metadata_from_comment(chunks.comment)
+    station, position, timestamp = _parse_guano(chunks.guano)
+    return RecordingMetadata(
+        station or from_name.site or position,
+        timestamp or from_comment.recorded_at or from_name.recorded_at,
+        from_comment.recorder,
+    )
 
 
 def metadata_from_name(name: str) -> RecordingMetadata:
-    """Site and time from a file's name, its suffix included or not.
+    """Site and time from the name or path of a file, with or without its suffix.
 
-    >>> origin_from_name("S4A03895_20190522_000000.wav")
-    Origin(site='S4A03895', began=datetime.datetime(2019, 5, 22, 0, 0), recorder=None)
+    Understands ``20190522_053000`` with any of ``_$ T-`` in between, dashed dates and times
+    (``2019-05-22T05-30``), a time zone behind the time, and the hexadecimal seconds of early
+    AudioMoths.
+
+    >>> metadata_from_name("S4A03895_20190522$053000.wav").site
+    'S4A03895'
+    >>> metadata_from_name("69C0F3A0.WAV").recorded_at.isoformat()
+    '2026-03-23T08:02:40+00:00'
     """
-    stem = re.sub(r"\.[A-Za-z]\w{1,4}$", "", name)
-    if _HEX.fullmatch(stem):
-        began = datetime.fromtimestamp(int(stem, 16), UTC)
-        return (
-            RecordingMetadata(recorded_at=began)
-            if 2015 <= began.year < 2026
-            else RecordingMetadata()
-        )  # firmware of 2017 to 2019
-    for pattern in (_COMPACT, _DASHED):
-        for found in pattern.finditer(stem):
-            if (when := _when(found)) is None:
-                continue
-            before = _CHANNELS.sub("", stem[: found.start()].rstrip(" _.$"))
-            return RecordingMetadata(before.strip(" _-.$+") or None, when)
+    stem = re.sub(r"\.[A-Za-z]\w{1,4}$", "", base_name(name))
+    if _HEX_SECONDS.fullmatch(stem):
+        seconds = datetime.fromtimestamp(int(stem, 16), UTC)
+        return RecordingMetadata(recorded_at=seconds if seconds.year in _AUDIOMOTH_YEARS else None)
+    for match in _TIME.finditer(stem):
+        if recorded_at := _parse_time(match["time"], match["zone"] or ""):
+            before = _CHANNELS.sub("", stem[: match.start()].rstrip(" _.$"))
+            return RecordingMetadata(before.strip(" _-.$+") or None, recorded_at)
     return RecordingMetadata()
 
 
 def metadata_from_comment(comment: str) -> RecordingMetadata:
-    """Time and recorder from an AudioMoth's ICMT; none from any other comment.
+    """Time and recorder from an AudioMoth's comment (ICMT); nothing from any other comment.
 
-    >>> origin_from_comment("Recorded at 05:15:00 07/06/2020 (UTC-5) by AudioMoth 24F319055FDF at")
-    ... # doctest: +ELLIPSIS
-    Origin(site=None, began=datetime.datetime(2020, 6, 7, 5, 15, ...), recorder='24F319055FDF')
+    >>> comment = "Recorded at 05:15:00 07/06/2020 (UTC-5) by AudioMoth 24F319055FDF"
+    >>> metadata_from_comment(comment).recorded_at.isoformat()
+    '2020-06-07T05:15:00-05:00'
     """
-    if not (found := _MOTH.search(comment)):
+    if not (match := _AUDIOMOTH_COMMENT.search(comment)):
         return RecordingMetadata()
-    clock, day, hours, minutes, recorder = found.groups()
+    clock, day, hours, minutes, recorder = match.groups()
     offset = timedelta(hours=int(hours or 0))
     offset += timedelta(minutes=int(minutes or 0)) * (-1 if (hours or "").startswith("-") else 1)
     try:
-        when = datetime.strptime(f"{clock} {day}", "%H:%M:%S %d/%m/%Y")
-        return RecordingMetadata(None, when.replace(tzinfo=timezone(offset)), recorder)
+        recorded_at = datetime.strptime(f"{clock} {day}", "%H:%M:%S %d/%m/%Y")
+        return RecordingMetadata(None, recorded_at.replace(tzinfo=timezone(offset)), recorder)
     except ValueError:
         return RecordingMetadata(None, None, recorder)
 
@@ -110,47 +117,52 @@ def metadata_from_comment(comment: str) -> RecordingMetadata:
 def site_from_folder(folder: PurePath) -> str | None:
     """The innermost folder of a relative path that may name a site.
 
-    Dates and names such as ``Data`` are passed over: many recorders make them by themselves.
+    Dates and names such as ``Data`` are passed over: many recorders create them.
     """
-    return next((part for part in folder.parts[::-1] if not _TELLS_NOTHING.fullmatch(part)), None)
+    return next((part for part in folder.parts[::-1] if not _GENERIC_FOLDER.fullmatch(part)), None)
 
 
-def _when(found: re.Match[str]) -> datetime | None:
-    numbers = [int(part) for part in found.groups()[:-1] if part is not None]
+def base_name(name: str) -> str:
+    """The last part of a path, whichever system wrote it."""
+    return PurePosixPath(name.replace("\\", "/")).name
+
+
+def _parse_time(text: str, zone: str) -> datetime | None:
+    """The time of 12 or 14 digits; None where they are no time, such as one with month 13."""
+    digits = re.sub(r"\D", "", text).ljust(14, "0")
     try:
-        when = datetime(*numbers)  # type: ignore[arg-type]
-    except ValueError:  # a month 13: the digits mean something else
+        recorded_at = datetime.strptime(digits, "%Y%m%d%H%M%S")
+    except ValueError:
         return None
-    if not _PLAUSIBLE[0] <= when < _PLAUSIBLE[1]:
+    if recorded_at.year not in _PLAUSIBLE_YEARS:
         return None
-    zone = found["zone"] or ""
     if zone == "Z":
-        return when.replace(tzinfo=UTC)
-    digits = zone.replace(":", "")
-    if not digits or int(digits[3:]) % 15 or int(digits[1:3]) > 14:
-        return when
-    offset = timedelta(hours=int(digits[1:3]), minutes=int(digits[3:]))
-    return when.replace(tzinfo=timezone(-offset if zone[0] == "-" else offset))
+        return recorded_at.replace(tzinfo=UTC)
+    hours, minutes = zone[1:3], zone[-2:]
+    if not zone or int(minutes) % 15 or int(hours) > 14:  # not a time zone: a running number
+        return recorded_at
+    offset = timedelta(hours=int(hours), minutes=int(minutes))
+    return recorded_at.replace(tzinfo=timezone(-offset if zone[0] == "-" else offset))
 
 
-def _guano(chunk: bytes) -> tuple[str | None, str | None, datetime | None]:
+def _parse_guano(chunk: bytes) -> tuple[str | None, str | None, datetime | None]:
     """Station, position and time of a GUANO chunk."""
     if not chunk:
         return None, None, None
     try:
-        said = GuanoFile.from_string(chunk)
+        guano = GuanoFile.from_string(chunk)
     except (ValueError, TypeError):  # a line without a colon, and the like
         return None, None, None
-    station = next((str(said.get(key)) for key in _STATIONS if said.get(key)), None)
-    place, stamp = said.get("Loc Position"), said.get("Timestamp")
+    station = next((str(guano.get(key)) for key in _STATION_KEYS if guano.get(key)), None)
+    coordinates, timestamp = guano.get("Loc Position"), guano.get("Timestamp")
     position = None
-    if isinstance(place, tuple) and len(place) == 2:
-        position = f"{place[0]:.3f} {place[1]:.3f}"
-    if isinstance(stamp, str):  # the wheel leaves tenths of a second, and more, unread
+    if isinstance(coordinates, tuple) and len(coordinates) == 2:
+        position = f"{coordinates[0]:.3f} {coordinates[1]:.3f}"
+    if isinstance(timestamp, str):  # the library does not parse tenths of a second
         try:
-            stamp = datetime.fromisoformat(stamp.strip())
+            timestamp = datetime.fromisoformat(timestamp.strip())
         except ValueError:
-            stamp = None
-    if stamp is not None and (offset := stamp.utcoffset()) is not None:
-        stamp = stamp.replace(tzinfo=UTC if not offset else timezone(offset))
-    return station, position, stamp
+            timestamp = None
+    if timestamp is not None and (offset := timestamp.utcoffset()) is not None:
+        timestamp = timestamp.replace(tzinfo=UTC if not offset else timezone(offset))
+    return station, position, timestamp

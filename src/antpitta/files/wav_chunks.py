@@ -1,32 +1,32 @@
-"""The small chunks of a WAV file that sound libraries pass over: GUANO, comments, promised size.
+"""The small chunks of a WAV file that sound libraries ignore: GUANO, the comment, the data's size.
 
-Only headers are read, whatever the file's length: chunk after chunk is skipped by its size.
+Only headers are read, however long the file is: each chunk is skipped by its size.
 """
 
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-_UNKNOWN = (0, 0xFFFFFFFF)  # sizes that a recorder leaves which never got to close its file
-_LONGEST = 1 << 20  # bytes of metadata; more is not metadata
+_UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # left by a recorder that never closed its file
+_MAX_METADATA = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
 class WavChunks:
-    """What a WAV file says beside its sound."""
+    """What a WAV file holds besides its sound."""
 
     guano: bytes = b""
     comment: str = ""  # LIST INFO ICMT, where AudioMoth writes
-    missing: float = 0.0  # share of the promised sound bytes that the file does not hold
+    missing_share: float = 0.0  # of the bytes of sound that the header promises
 
-    def gone(self, held: float) -> float:
-        """The seconds that are missing from a file that holds ``held`` seconds."""
-        return held * self.missing / (1 - min(self.missing, 0.999))
+    def missing_seconds(self, duration: float) -> float:
+        """The seconds that are missing from a file that holds ``duration`` seconds."""
+        return duration * self.missing_share / (1 - min(self.missing_share, 0.999))
 
 
 def read_wav_chunks(path: Path) -> WavChunks:
-    """The chunks of a WAV file; an empty Riff for any other file, and for a broken one."""
-    guano, comment, missing = b"", "", 0.0
+    """Read the chunks of a WAV file; an empty WavChunks for any other or broken file."""
+    guano, comment, missing_share = b"", "", 0.0
     with path.open("rb") as file:
         head = file.read(12)
         if len(head) < 12 or head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
@@ -36,18 +36,18 @@ def read_wav_chunks(path: Path) -> WavChunks:
             name, size = struct.unpack("<4sI", header)
             begin = file.tell()
             if name == b"data":
-                if size in _UNKNOWN:  # or RF64, whose true size stands elsewhere
+                if size in _UNKNOWN_SIZES:  # or RF64, whose true size is in another chunk
                     break
-                missing = max(0.0, 1 - (end - begin) / size)
+                missing_share = max(0.0, 1 - (end - begin) / size)
             elif name == b"guan":
-                guano = file.read(min(size, _LONGEST))
+                guano = file.read(min(size, _MAX_METADATA))
             elif name == b"LIST":
-                comment = _comment(file.read(min(size, _LONGEST))) or comment
+                comment = _find_comment(file.read(min(size, _MAX_METADATA))) or comment
             file.seek(begin + size + size % 2)
-    return WavChunks(guano, comment, missing)
+    return WavChunks(guano, comment, missing_share)
 
 
-def _comment(chunk: bytes) -> str:
+def _find_comment(chunk: bytes) -> str:
     """The ICMT of a LIST INFO chunk."""
     if chunk[:4] != b"INFO":
         return ""

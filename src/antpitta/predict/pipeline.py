@@ -171,7 +171,7 @@ def _ahead(
 
 def _cut_short(recording: Recording) -> list[str]:
     """What a WAV's header promises and the file does not hold: the decoder does not tell."""
-    gone = read_wav_chunks(recording.path).gone(recording.duration)
+    gone = read_wav_chunks(recording.path).missing_seconds(recording.duration)
     return [f"is cut short: {gone:.1f} s are gone from its end"] if gone > TAIL else []
 
 

@@ -1,58 +1,44 @@
-"""Annotations in and out: one file for each format, recognised by what is in it.
+"""Readers of annotations: one TableFormat for each format, recognised by its content.
 
-- A table is known by its column names, in any order and beside any other columns; Audacity's
-  labels, which have no header, by their shape; folders and zips by the files in them.
-- A folder that is none of the packets is read as one table for each recording (Raven and
-  Audacity work that way): every .txt, .csv and .tsv in it. What is no annotation table is
-  reported, and the folder is a mistake only if nothing in it is one.
-- ``Annotation.recording`` stays as the table writes it. Which sound file that is, is asked
-  where the recordings are known.
+- A table is known by its column names, in any order and beside any others; Audacity's labels,
+  which have no header, by their shape; folders and zips by the files in them.
+- Any other folder is read as one table per recording (Raven and Audacity work that way): every
+  .txt, .csv and .tsv file in it. Files that are no annotation table are reported; it is an error
+  only if there is no other file.
+- ``Annotation.recording`` stays as the table writes it. ``files/matching.py`` finds the recording.
 """
 
 import tempfile
 import zipfile
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from antpitta.core.errors import Finding, UserError
-from antpitta.core.types import Annotation
-from antpitta.files.formats import arbimon_folders, arbimon_writing
-from antpitta.files.formats.arbimon import ARBIMON
-from antpitta.files.formats.audacity import AUDACITY, looks_like_labels
-from antpitta.files.formats.birdnet import BIRDNET, BIRDNET_REVIEW, is_review
-from antpitta.files.formats.hoplite import HOPLITE
-from antpitta.files.formats.own import OWN
+from antpitta.files.formats.arbimon import (
+    ARBIMON,
+    ARBIMON_BACKUP,
+    ARBIMON_JOBS,
+    is_backup_folder,
+    is_jobs_folder,
+)
+from antpitta.files.formats.audacity import AUDACITY, is_label_track
+from antpitta.files.formats.birdnet import BIRDNET, BIRDNET_REVIEW, is_review_folder
+from antpitta.files.formats.csv_tables import HOPLITE, OWN, RFCX
 from antpitta.files.formats.raven import RAVEN
-from antpitta.files.formats.rfcx import RFCX
 from antpitta.files.formats.sheet import (
     AnnotationTable,
     TableFormat,
-    has,
+    has_columns,
     join_tables,
-    nearest,
-    plain,
+    nearest_column,
+    normalize_column,
 )
 from antpitta.files.tables import read_frame
 from antpitta.files.texts import read_text
 
-__all__ = ["FORMATS", "AnnotationTable", "TableFormat", "read_table", "write_table"]
+__all__ = ["FORMATS", "AnnotationTable", "TableFormat", "read_table"]
 
-ARBIMON_JOBS = TableFormat(
-    "arbimon_jobs",
-    arbimon_folders.JOB_NEEDS,
-    lambda header: has(header, arbimon_folders.JOB_NEEDS),
-    arbimon_folders.read_jobs,
-    arbimon_writing.write_jobs,
-)
-ARBIMON_BACKUP = TableFormat(
-    "arbimon_backup",
-    arbimon_folders.ROI_NEEDS,
-    lambda header: has(header, arbimon_folders.ROI_NEEDS),
-    arbimon_folders.read_backup,
-    arbimon_writing.write_backup,
-)
-# In the order of asking: BirdNET's Raven-like table is one of Raven's with more in it.
+# The first that matches is taken: BirdNET's table for Raven is one of Raven's with more columns.
 FORMATS: dict[str, TableFormat] = {
     format.name: format
     for format in (
@@ -60,115 +46,114 @@ FORMATS: dict[str, TableFormat] = {
         *(BIRDNET, RAVEN, AUDACITY, BIRDNET_REVIEW),
     )
 }
-_TABLES = {".txt", ".csv", ".tsv"}
+_TABLE_SUFFIXES = {".txt", ".csv", ".tsv"}
+_MODEL_COLUMNS = ("file", "start_time", "end_time", "species", "model")
 
 
 def read_table(path: Path, verdict: bool | None = None) -> AnnotationTable:
-    """Reads whatever annotations lie at ``path``.
+    """Read the annotations in a file, folder or zip, whatever their format.
 
-    ``verdict`` is what the user says of the whole table, for formats that do not say it row
-    by row. Raises UserError for what is no annotation table, lacks a column or a verdict.
+    Parameters
+    ----------
+    path : table, folder of tables, or zip
+    verdict : present or absent for the whole table, where the format has no verdicts
+
+    Returns
+    -------
+    table : the annotations, their lines, and a finding for each row that is left out
+
+    Raises
+    ------
+    UserError
+        E_NO_FILE, E_UNKNOWN_TABLE, E_MODEL_EVENTS, E_MISSING_COLUMN, E_NO_VERDICT,
+        E_DECIMAL_COMMA, E_BAD_ZIP.
     """
     if path.is_dir():
         return _read_folder(path, verdict)
     if not path.exists():
-        raise UserError("E_TODO", f"{path}: there is no such file", "check the path")
+        raise UserError("E_NO_FILE", f"{path}: there is no such file", "check the path")
     if path.suffix.lower() == ".zip":
         return _read_zip(path, verdict)
-    return _format_of(path).read(path, verdict)
+    return _detect_format(path).read(path, verdict)
 
 
-def write_table(
-    annotations: Iterable[Annotation], path: Path, format: str, **context: object
-) -> None:
-    """Writes the annotations in one step, as far as the format can carry them.
-
-    ``context`` goes to the format: ``verdict`` picks one where the format has no word for it
-    (rfcx, audacity). Only "antpitta" carries every field.
-    """
-    if format not in FORMATS:
-        raise UserError("E_TODO", f"no format {format!r}", f"give one of {', '.join(FORMATS)}")
-    FORMATS[format].write(tuple(annotations), path, **context)
-
-
-def _format_of(path: Path) -> TableFormat:
-    if looks_like_labels(read_text(path)):
+def _detect_format(path: Path) -> TableFormat:
+    if is_label_track(read_text(path)):
         return AUDACITY
     header = [str(name) for name in read_frame(path).columns]
     for format in FORMATS.values():
-        if format.recognises(header):
+        if format.matches(header):
             return format
-    raise UserError("E_TODO", _unrecognised(path, header))
+    raise _unknown_table(path, header)
 
 
-def _unrecognised(path: Path, header: list[str]) -> str:
-    """What is missing, where a format is near; else what was seen and what is known."""
-    if has(header, ("file", "start_time", "end_time", "species", "model")):
-        return f"{path}: a model's events, not a listener's annotations; review them first"
-    seen = set(map(plain, header))
-    for format in sorted(FORMATS.values(), key=lambda format: _missing(format, seen)):
-        missing = [name for name in format.needs if plain(name) not in seen]
-        if format.needs and 2 * len(missing) <= len(format.needs):
-            return (
-                f"{path}: no column {missing[0]!r} {nearest(missing[0], header)};"
-                f" rename the column, the rest looks like {format.name}"
-            )
-    return (
-        f"{path}: no known annotation table; its columns are {', '.join(header)};"
-        f" known are {', '.join(FORMATS)}"
-    )
+def _unknown_table(path: Path, header: list[str]) -> UserError:
+    """An error that names the missing column, where the table is close to a format."""
+    if has_columns(header, _MODEL_COLUMNS):
+        what = f"{path}: these are a model's events, which no person has judged"
+        return UserError("E_MODEL_EVENTS", what, "review them first")
+    columns = set(map(normalize_column, header))
+    for format in sorted(FORMATS.values(), key=lambda format: _missing_share(format, columns)):
+        required = format.required_columns
+        missing = [name for name in required if normalize_column(name) not in columns]
+        if required and 2 * len(missing) <= len(required):
+            nearest = nearest_column(missing[0], header)
+            what = f"{path}: no column {missing[0]!r} {nearest}, but the rest fits {format.name}"
+            return UserError("E_MISSING_COLUMN", what, f"rename the column to {missing[0]!r}")
+    what = f"{path}: not a known annotation table; its columns are {', '.join(header)}"
+    return UserError("E_UNKNOWN_TABLE", what, f"give one of {', '.join(FORMATS)}")
 
 
-def _missing(format: TableFormat, seen: set[str]) -> float:
-    """The share of a format's columns that is missing."""
-    needs = set(map(plain, format.needs))
-    return len(needs - seen) / max(len(needs), 1)
+def _missing_share(format: TableFormat, columns: set[str]) -> float:
+    """The share of a format's required columns that are missing."""
+    required = set(map(normalize_column, format.required_columns))
+    return len(required - columns) / max(len(required), 1)
 
 
 def _read_folder(path: Path, verdict: bool | None) -> AnnotationTable:
-    if arbimon_folders.is_backup(path):
+    if is_backup_folder(path):
         return ARBIMON_BACKUP.read(path, verdict)
-    if arbimon_folders.is_jobs(path):
+    if is_jobs_folder(path):
         return ARBIMON_JOBS.read(path, verdict)
-    if is_review(path):
+    if is_review_folder(path):
         return BIRDNET_REVIEW.read(path, verdict)
-    tables, strangers = [], []
-    for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in _TABLES):
+    tables, findings = [], []
+    for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in _TABLE_SUFFIXES):
         if file.name.startswith("."):
             continue
         try:
-            format = _format_of(file)
-        except UserError as mistake:
-            remedy = "move it out of the folder, or mend it"
-            strangers.append(
-                Finding("E_TODO", str(file), None, f"not read ({mistake})", remedy, False)
-            )
+            format = _detect_format(file)
+        except UserError as error:
+            what = f"not read: {error.what.removeprefix(f'{file}: ')}"
+            remedy = "correct the file, or move it out of the folder"
+            findings.append(Finding("W_NOT_A_TABLE", str(file), None, what, remedy, False))
             continue
         tables.append(format.read(file, verdict))
     if not tables:
         raise UserError(
-            "E_TODO",
+            "E_UNKNOWN_TABLE",
             f"{path}: no annotation table in this folder",
-            f"known are {', '.join(FORMATS)}",
+            f"give one of {', '.join(FORMATS)}",
         )
-    whole = join_tables(tables, path, "+".join(dict.fromkeys(table.format for table in tables)))
-    return replace(whole, findings=(*whole.findings, *strangers))
+    joined = join_tables(tables, path, "+".join(dict.fromkeys(table.format for table in tables)))
+    return replace(joined, findings=(*joined.findings, *findings))
 
 
 def _read_zip(path: Path, verdict: bool | None) -> AnnotationTable:
-    """Reads a zip as the folder it holds; what is found is named after the zip."""
-    with tempfile.TemporaryDirectory() as place:
+    """Read a zip as the folder that it holds; findings and errors name the zip."""
+    with tempfile.TemporaryDirectory() as folder:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = [n for n in archive.namelist() if not n.startswith("__MACOSX/")]
-                archive.extractall(place, names)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as trouble:
+                archive.extractall(folder, names)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             raise UserError(
-                "E_TODO", f"{path}: cannot be unpacked ({trouble})", "download it again"
-            ) from trouble
+                "E_BAD_ZIP", f"{path}: cannot be unpacked ({error})", "download it again"
+            ) from error
         try:
-            table = _read_folder(Path(place), verdict)
-        except UserError as mistake:
-            raise UserError("E_TODO", str(mistake).replace(place, str(path))) from mistake
-    findings = (replace(f, file=f.file.replace(place, str(path))) for f in table.findings)
+            table = _read_folder(Path(folder), verdict)
+        except UserError as error:
+            what = error.what.replace(folder, str(path))
+            raise UserError(error.code, what, error.remedy) from error
+    findings = (replace(f, file=f.file.replace(folder, str(path))) for f in table.findings)
     return replace(table, path=path, findings=tuple(findings))

@@ -1,57 +1,62 @@
 r"""Audacity's label tracks: start, end and label, separated by tabs, without a header.
 
-- The recording is the file's name. A label is a call that somebody heard: present.
-- A line ``\ low high`` gives the band of the label above it; an edge below 0 was not drawn.
+- The recording is the file's name. A label is present: a person set it on a call.
+- A line ``\ low high`` gives the frequencies of the label above it; an edge below 0 is unset.
 - A fourth cell is a model's confidence (BirdNET-Analyzer writes it, with ``Genus species,
-  Common name`` as label): what a model proposed is unknown until somebody judged it.
+  Common name`` as label). Such labels are unknown until a person has judged them.
 """
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from antpitta.core.types import Annotation
-from antpitta.files.filenames import recording_from_table_name
-from antpitta.files.formats.sheet import UNJUDGED, AnnotationTable, Sheet, TableFormat
-from antpitta.files.formats.writing import digits, one_verdict, write_each
+from antpitta.files.formats.sheet import (
+    PRESENT,
+    UNKNOWN,
+    AnnotationTable,
+    Sheet,
+    TableFormat,
+    recording_from_table_name,
+)
 from antpitta.files.texts import read_text, write_text
 
-COLUMNS = ("start", "end", "label", "confidence", "low", "high")
+_COLUMNS = ("start", "end", "label", "confidence", "low", "high")
 _TIMES = re.compile(r"\s*-?\d+([.,]\d+)?\t-?\d+([.,]\d+)?(\t.*)?\s*")
 
 
-def looks_like_labels(text: str) -> bool:
-    """Whether the first line that holds anything is two times, and maybe a label."""
+def is_label_track(text: str) -> bool:
+    """Whether the first line that is not blank has two times, and maybe a label."""
     first = next((line for line in text.splitlines() if line.strip()), "")
     return _TIMES.fullmatch(first) is not None
 
 
-def read(path: Path, verdict: bool | None = None) -> AnnotationTable:
-    frame = _frame(read_text(path))
+def read_audacity(path: Path, verdict: bool | None = None) -> AnnotationTable:
+    """Read a label track."""
+    frame = _parse_track(read_text(path))
     sheet = Sheet("audacity", path, frame)
-    proposed = bool(len(frame)) and bool((frame["confidence"] != "").all())
+    by_model = bool(len(frame)) and bool((frame["confidence"] != "").all())
     label = sheet.text("label")
-    if proposed:
+    if by_model:
         label = np.array([cell.split(", ")[0] for cell in label], dtype=object)
     low, high = sheet.numbers("low", empty=0.0), sheet.numbers("high", empty=math.inf)
-    return sheet.table(
+    return sheet.to_table(
         recording=np.full(len(sheet), recording_from_table_name(path), dtype=object),
         start=sheet.numbers("start"),
         stop=sheet.numbers("end"),
         label=label,
-        judged=sheet.judged(verdict, meaning=UNJUDGED if proposed else True),
+        verdicts=sheet.parse_verdicts(verdict, default=UNKNOWN if by_model else PRESENT),
         low=np.maximum(low, 0.0),
         high=np.where(high < 0, math.inf, high),
         score=sheet.numbers("confidence", empty=math.nan),
     )
 
 
-def _frame(text: str) -> pd.DataFrame:
-    """The labels, each with its band, indexed by line."""
+def _parse_track(text: str) -> pd.DataFrame:
+    """The labels with their frequencies, indexed by line."""
     rows: list[list[str]] = []
     lines: list[int] = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -62,37 +67,25 @@ def _frame(text: str) -> pd.DataFrame:
             rows.append([*[*cells, "", "", ""][:4], "", ""])
             lines.append(number)
     index = pd.Index(lines, name="line", dtype=np.int64)
-    return pd.DataFrame(rows, index=index, columns=list(COLUMNS), dtype=object)
-
-
-def write(annotations: Sequence[Annotation], path: Path, verdict: bool | None = None) -> None:
-    """The label track of one recording, or where ``path`` is a folder one for each.
-
-    The format has no verdict: annotations of both raise UserError unless ``verdict``
-    chooses.
-    """
-    chosen = one_verdict(annotations, path, "audacity", verdict)
-    write_each(chosen, path, "audacity", ".txt", _text)
+    return pd.DataFrame(rows, index=index, columns=list(_COLUMNS), dtype=object)
 
 
 def write_track(rows: Iterable[tuple[float, float, float, float, str]], path: Path) -> None:
-    """A label track of (start, stop, low, high, label); without rows an empty one."""
-    write_text(_track(rows), path)
+    """Write a label track; without rows an empty one.
 
-
-def _text(annotations: Sequence[Annotation]) -> str:
-    return _track((one.start, one.stop, one.low, one.high, one.label) for one in annotations)
-
-
-def _track(rows: Iterable[tuple[float, float, float, float, str]]) -> str:
+    Parameters
+    ----------
+    rows : (start, stop, low, high, label) in seconds and Hz; an infinite high is left unset
+    path : file to write
+    """
     lines = []
     for start, stop, low, high, label in rows:
         text = " ".join(label.split())  # a tab would begin another cell
-        lines.append("\t".join([*digits((start, stop)), text]))
+        lines.append(f"{float(start)!r}\t{float(stop)!r}\t{text}")
         if low > 0 or high < math.inf:
-            top = high if high < math.inf else -1.0  # Audacity's own "not drawn"
-            lines.append("\t".join(["\\", *digits((low, top))]))
-    return "".join(line + "\n" for line in lines)
+            top = float(high) if high < math.inf else -1.0  # Audacity's value for an unset edge
+            lines.append(f"\\\t{float(low)!r}\t{top!r}")
+    write_text("".join(line + "\n" for line in lines), path)
 
 
-AUDACITY = TableFormat("audacity", (), lambda header: False, read, write)
+AUDACITY = TableFormat("audacity", (), lambda header: False, read_audacity)

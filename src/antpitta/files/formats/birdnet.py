@@ -1,13 +1,13 @@
 """BirdNET-Analyzer's tables, and the folders in which its clips are reviewed.
 
-- What the model found is unknown until somebody judged it. A table without a verdict column
-  has nothing but unjudged rows, unless the user gives a verdict for all of it.
-- Three shapes of table: its CSV, its Raven table (columns ``Species Code`` and ``Confidence``)
-  and its Kaleidoscope table. ``nocall`` is its filler for a recording without detections.
-- The species is the scientific name; the Raven table and the clips know only the common one.
-- Reviewing moves each clip of ``<species>/`` into ``Positive/`` or ``Negative/`` beside it; the
-  clip's name carries confidence, running number, recording, start and stop. What still lies
-  in the species' folder is unjudged. Clips are sound, so such folders are not written.
+- Detections are unknown until a person has judged them. In a table without a verdict column all
+  rows are unknown, unless the user gives a verdict for all of them.
+- There are three kinds of table: CSV, Raven (columns ``Species Code`` and ``Confidence``) and
+  Kaleidoscope. BirdNET writes ``nocall`` for a recording without detections.
+- The species is the scientific name; the Raven table and the clips only have the common one.
+- Reviewing moves each clip of ``<species>/`` into ``Positive/`` or ``Negative/`` below it. The
+  clip's name has confidence, running number, recording, start and stop. Clips that are still in
+  the species' folder are unknown.
 """
 
 import math
@@ -16,128 +16,114 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from antpitta.core.errors import Finding, UserError
+from antpitta.core.errors import Finding
 from antpitta.core.types import Annotation
-from antpitta.files.filenames import recording_from_table_name
-from antpitta.files.formats.raven import recordings, times
-from antpitta.files.formats.sheet import UNJUDGED, AnnotationTable, Sheet, TableFormat, has
-from antpitta.files.formats.writing import digits, verdicts
-from antpitta.files.tables import read_frame, write_csv
+from antpitta.files.formats.raven import recordings_of_selections, times_of_selections
+from antpitta.files.formats.sheet import (
+    UNKNOWN,
+    AnnotationTable,
+    Sheet,
+    TableFormat,
+    has_columns,
+    recording_from_table_name,
+)
+from antpitta.files.tables import read_frame
 
-NEEDS = ("Start (s)", "End (s)", "Scientific name", "Confidence")
-RAVEN_LIKE = ("Begin Time (s)", "End Time (s)", "Species Code", "Confidence")
-KALEIDOSCOPE = ("IN FILE", "OFFSET", "DURATION", "scientific_name", "confidence")
-SPECIES = ("Scientific name", "Common name", "Species code")
-_CLIP = re.compile(
+CSV_COLUMNS = ("Start (s)", "End (s)", "Scientific name", "Confidence")
+RAVEN_COLUMNS = ("Begin Time (s)", "End Time (s)", "Species Code", "Confidence")
+KALEIDOSCOPE_COLUMNS = ("IN FILE", "OFFSET", "DURATION", "scientific_name", "confidence")
+SPECIES_COLUMNS = ("Scientific name", "Common name", "Species code")
+_CLIP_NAME = re.compile(
     r"(?P<score>\d*\.?\d+)_(?P<number>\d+)_(?P<recording>.+)"
     r"_(?P<start>\d+(\.\d+)?)s?_(?P<stop>\d+(\.\d+)?)s?\.\w+"
 )
-_VERDICT_OF = {"positive": True, "negative": False}
+_VERDICT_OF_FOLDER = {"positive": True, "negative": False}
 
 
-def recognises(header: Sequence[str]) -> bool:
-    return any(has(header, shape) for shape in (NEEDS, RAVEN_LIKE, KALEIDOSCOPE))
+def is_birdnet(header: Sequence[str]) -> bool:
+    """Whether the columns are those of one of the three kinds of table."""
+    kinds = (CSV_COLUMNS, RAVEN_COLUMNS, KALEIDOSCOPE_COLUMNS)
+    return any(has_columns(header, columns) for columns in kinds)
 
 
-def read(path: Path, verdict: bool | None = None) -> AnnotationTable:
+def read_birdnet(path: Path, verdict: bool | None = None) -> AnnotationTable:
+    """Read a table of detections."""
     sheet = Sheet("birdnet", path, read_frame(path))
-    if sheet.find(RAVEN_LIKE[0]):
-        recording = recordings(sheet)
-        start, stop = times(sheet, recording)
-    elif sheet.find("IN FILE"):
-        recording = _joined(sheet.text("FOLDER", empty=""), sheet.text("IN FILE"))
+    if sheet.find_column(RAVEN_COLUMNS[0]):
+        recording = recordings_of_selections(sheet)
+        start, stop = times_of_selections(sheet, recording)
+    elif sheet.find_column("IN FILE"):
+        recording = _join_paths(sheet.text("FOLDER", empty=""), sheet.text("IN FILE"))
         start = sheet.numbers("OFFSET")
         stop = start + sheet.numbers("DURATION")
     else:
         recording = sheet.text("File", "Filepath", empty=recording_from_table_name(path))
         start, stop = sheet.numbers("Start (s)"), sheet.numbers("End (s)")
-    label = sheet.text(*SPECIES)
-    sheet.leave_out(np.array([name.lower() == "nocall" for name in label], dtype=bool))
-    return sheet.table(
+    label = sheet.text(*SPECIES_COLUMNS)
+    sheet.drop_rows(np.array([name.lower() == "nocall" for name in label], dtype=bool))
+    return sheet.to_table(
         recording=recording,
         start=start,
         stop=stop,
         label=label,
-        judged=sheet.judged(verdict, meaning=UNJUDGED),
+        verdicts=sheet.parse_verdicts(verdict, default=UNKNOWN),
         low=sheet.numbers("Low Freq (Hz)", empty=0.0),
         high=sheet.numbers("High Freq (Hz)", empty=math.inf),
         score=sheet.numbers("Confidence", empty=math.nan),
     )
 
 
-def _joined(folders: np.ndarray, files: np.ndarray) -> np.ndarray:
-    pairs = zip(folders, files, strict=True)
-    return np.array([f"{a}/{b}" if a else b for a, b in pairs], dtype=object)
+def is_review_folder(folder: Path) -> bool:
+    """Whether Positive/ or Negative/ lies in this folder or in one below."""
+    inside = [*folder.iterdir(), *folder.glob("*/*")]
+    return any(path.is_dir() and path.name.lower() in _VERDICT_OF_FOLDER for path in inside)
 
 
-def write(annotations: Sequence[Annotation], path: Path) -> None:
-    """BirdNET's CSV and a column ``Verdict``; it has no bands, and the one name stands twice."""
-    columns = {
-        "Start (s)": digits(said.start for said in annotations),
-        "End (s)": digits(said.stop for said in annotations),
-        "Scientific name": [said.label for said in annotations],
-        "Common name": [said.label for said in annotations],
-        "Confidence": digits(said.score for said in annotations),
-        "File": [said.recording for said in annotations],
-        "Verdict": verdicts(annotations),
-    }
-    write_csv(pd.DataFrame(columns), path)
+def read_review_folder(folder: Path, verdict: bool | None = None) -> AnnotationTable:
+    """Read every clip of a review folder with its verdict.
 
-
-def is_review(folder: Path) -> bool:
-    """Whether Positive/ or Negative/ lies in this folder or one below."""
-    places = [*folder.iterdir(), *folder.glob("*/*")]
-    return any(place.is_dir() and place.name.lower() in _VERDICT_OF for place in places)
-
-
-def read_review(folder: Path, verdict: bool | None = None) -> AnnotationTable:
-    """Every clip with its verdict; a row is the clip's number in the order of the names.
-
-    A clip whose name does not tell is reported; one below neither folder is unjudged, unless
-    the user gives a verdict.
+    A row is the clip's number in the order of the names. A clip whose name cannot be parsed is
+    reported; one that is neither below Positive/ nor Negative/ takes ``verdict``.
     """
-    annotations, rows, findings, unjudged = [], [], [], 0
+    annotations, rows, findings, unvalidated = [], [], [], 0
     clips = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     for row, clip in enumerate(clips, start=1):
-        judged = _VERDICT_OF.get(clip.parent.name.lower())
-        home = clip.parent if judged is None else clip.parent.parent
-        told = _CLIP.fullmatch(clip.name)
-        if told is None and judged is None:
+        present = _VERDICT_OF_FOLDER.get(clip.parent.name.lower())
+        species_folder = clip.parent if present is None else clip.parent.parent
+        name = _CLIP_NAME.fullmatch(clip.name)
+        if name is None and present is None:
             continue  # a result table or a note beside the clips
-        if told is None or not float(told["start"]) < float(told["stop"]):
-            findings.append(_strange(clip))
+        if name is None or not float(name["start"]) < float(name["stop"]):
+            findings.append(_clip_finding(clip))
             continue
-        if (judged := verdict if judged is None else judged) is None:
-            unjudged += 1
+        if (present := verdict if present is None else present) is None:
+            unvalidated += 1
             continue
-        edges = float(told["start"]), float(told["stop"])
-        score = float(told["score"])
-        annotations.append(Annotation(told["recording"], *edges, home.name, judged, score=score))
+        start, stop, score = float(name["start"]), float(name["stop"]), float(name["score"])
+        label = species_folder.name
+        annotations.append(Annotation(name["recording"], start, stop, label, present, score=score))
         rows.append(row)
     return AnnotationTable(
-        "birdnet_review", folder, tuple(annotations), tuple(rows), tuple(findings), unjudged
+        "birdnet_review", folder, tuple(annotations), tuple(rows), tuple(findings), unvalidated
     )
 
 
-def _strange(clip: Path) -> Finding:
+def _clip_finding(clip: Path) -> Finding:
     return Finding(
-        "E_TODO",
+        "W_CLIP_NAME",
         str(clip),
         None,
-        "the clip's name does not tell recording, start and stop",
+        "the clip's name does not give recording, start and stop",
         "name it like 0.913_12_recording_9.0s_12.0s.wav",
         serious=True,
     )
 
 
-def write_review(annotations: Sequence[Annotation], path: Path) -> None:
-    """Always a UserError: the clips are sound."""
-    raise UserError(
-        "E_TODO", f"{path}: a review folder holds clips of sound", "write birdnet instead"
-    )
+def _join_paths(folders: np.ndarray, files: np.ndarray) -> np.ndarray:
+    pairs = zip(folders, files, strict=True)
+    return np.array([f"{folder}/{name}" if folder else name for folder, name in pairs], object)
 
 
-BIRDNET = TableFormat("birdnet", NEEDS, recognises, read, write)
-BIRDNET_REVIEW = TableFormat("birdnet_review", (), lambda header: False, read_review, write_review)
+BIRDNET = TableFormat("birdnet", CSV_COLUMNS, is_birdnet, read_birdnet)
+BIRDNET_REVIEW = TableFormat("birdnet_review", (), lambda header: False, read_review_folder)

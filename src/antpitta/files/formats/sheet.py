@@ -1,14 +1,12 @@
-"""What reading somebody's annotations gives, and what a format is.
+"""From the cells of a table to annotations: what every format has in common.
 
-The way from a table's cells to annotations, the same for every format.
-
-- Columns are found by name, whatever their order, case, blanks and underscores; what a format
-  does not know is left alone.
-- A row that cannot be used is left out and becomes a Finding with its line; a decimal comma
-  stops the reading instead, because then every row has one and the remedy is one.
-- A row that nobody has judged is counted and nothing else: it is unknown, whatever its cells.
-- Where a table carries verdicts of its own they win over the one given for the whole table,
-  and the rows that contradict it are reported.
+- Columns are found by name, whatever their order, case, spaces and underscores. Columns that a
+  format does not know are ignored.
+- A row that cannot be used is left out and becomes a Finding with its line. A decimal comma stops
+  the reading instead, because then every row has one.
+- A row without a verdict is counted and nothing else: it is unknown, whatever its cells hold.
+- Verdicts in a table win over the one given for the whole table, and the rows that contradict it
+  are reported.
 """
 
 import math
@@ -24,6 +22,27 @@ import pandas as pd
 from antpitta.core.errors import Finding, UserError
 from antpitta.core.types import EVERY_CLASS, Annotation
 
+VERDICT_COLUMNS = (
+    *("verdict", "validated", "validation", "present", "presence", "is present", "correct"),
+    *("review", "reviewed", "verified", "verification", "manual verification"),
+)
+PRESENT, ABSENT, UNKNOWN = 1, 0, -1  # a verdict; unknown: no person has judged the row
+_UNREADABLE = -2  # a verdict that is not understood: reported, and not counted as unknown
+_PRESENT_WORDS = {"present", "positive", "confirmed", "correct", "valid", "verified"}
+_PRESENT_WORDS |= {"yes", "y", "true", "t", "tp", "1", "1.0"}
+_ABSENT_WORDS = {"absent", "not present", "not_present", "negative", "rejected", "incorrect"}
+_ABSENT_WORDS |= {"wrong", "invalid", "no", "n", "false", "f", "fp", "0", "0.0"}
+_EMPTY = {"", "---", "--", "-", "na", "n/a", "nan", "none", "null"}
+_UNKNOWN_WORDS = {"(not validated)", "not validated", "unvalidated", "unreviewed", "skip"}
+_UNKNOWN_WORDS |= {"skipped", "uncertain", "unsure", "unknown", "maybe", "?"} | _EMPTY
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|\+?inf(inity)?", re.IGNORECASE)
+_TABLE_SUFFIXES = re.compile(
+    r"(\.birdnet\.(results|selection\.table)|[._ -]selections?([._ -]table)?|\.table[._ ]?\d*"
+    r"|[._ -](labels?|annotations?))$",
+    re.IGNORECASE,
+)
+
 
 @dataclass(frozen=True)
 class AnnotationTable:
@@ -33,8 +52,8 @@ class AnnotationTable:
     path: Path
     annotations: tuple[Annotation, ...]
     rows: tuple[int, ...]  # each annotation's line in its file, the header being line 1
-    findings: tuple[Finding, ...] = ()  # rows left out, and what else somebody should know
-    unvalidated: int = 0  # rows that nobody has judged: unknown, not absent
+    findings: tuple[Finding, ...] = ()  # rows left out, and other problems
+    unvalidated: int = 0  # rows that no person has judged: unknown, not absent
 
     def __post_init__(self) -> None:
         if len(self.rows) != len(self.annotations):
@@ -43,17 +62,16 @@ class AnnotationTable:
 
 @dataclass(frozen=True)
 class TableFormat:
-    """One way of writing annotations down.
+    """A format of annotation tables.
 
-    ``read`` takes the path and the verdict that the user gave for the whole table (None:
-    none). ``write`` takes the annotations, the path, and settings that only some formats know.
+    ``matches`` takes the column names. ``read`` takes the path and the verdict that the user
+    gave for the whole table, or None.
     """
 
     name: str
-    needs: tuple[str, ...]  # columns without which it is not this format; for the error text
-    recognises: Callable[[Sequence[str]], bool]  # from the header alone
+    required_columns: tuple[str, ...]  # for the error message about an unknown table
+    matches: Callable[[Sequence[str]], bool]
     read: Callable[[Path, bool | None], AnnotationTable]
-    write: Callable[..., None]
 
 
 def join_tables(tables: Sequence[AnnotationTable], path: Path, format: str) -> AnnotationTable:
@@ -61,239 +79,306 @@ def join_tables(tables: Sequence[AnnotationTable], path: Path, format: str) -> A
     return AnnotationTable(
         format=format,
         path=path,
-        annotations=tuple(said for table in tables for said in table.annotations),
+        annotations=tuple(annotation for table in tables for annotation in table.annotations),
         rows=tuple(row for table in tables for row in table.rows),
-        findings=tuple(found for table in tables for found in table.findings),
+        findings=tuple(finding for table in tables for finding in table.findings),
         unvalidated=sum(table.unvalidated for table in tables),
     )
 
 
-VERDICT_COLUMNS = (
-    *("verdict", "validated", "validation", "present", "presence", "is present", "correct"),
-    *("review", "reviewed", "verified", "verification", "manual verification"),
-)
-_PRESENT = {"present", "positive", "confirmed", "correct", "valid", "verified"}
-_PRESENT |= {"yes", "y", "true", "t", "tp", "1", "1.0"}
-_ABSENT = {"absent", "not present", "not_present", "negative", "rejected", "incorrect", "wrong"}
-_ABSENT |= {"invalid", "no", "n", "false", "f", "fp", "0", "0.0"}
-_NOTHING = {"", "---", "--", "-", "na", "n/a", "nan", "none", "null"}
-_UNJUDGED = {"(not validated)", "not validated", "unvalidated", "unreviewed", "skip", "skipped"}
-_UNJUDGED |= {"uncertain", "unsure", "unknown", "maybe", "?"} | _NOTHING
-_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|\+?inf(inity)?", re.IGNORECASE)
+def recording_from_table_name(path: Path) -> str:
+    """The recording of a table that has no column for it, from the table's file name.
 
-UNJUDGED = -1  # beside 1 (present) and 0 (absent)
-_UNREADABLE = -2  # a verdict in no words we know: reported, and not counted as unjudged
+    ``dawn.Table.1.selections.txt`` and ``dawn.BirdNET.results.csv`` both belong to ``dawn``.
+    """
+    name = re.sub(r"\.(txt|csv|tsv)$", "", path.name, flags=re.IGNORECASE)
+    while (shorter := _TABLE_SUFFIXES.sub("", name)) and shorter != name:
+        name = shorter
+    return name
 
 
-def plain(name: str) -> str:
-    """A column's name without case, blanks, brackets and underscores: ``Begin Time (s)``."""
+def normalize_column(name: str) -> str:
+    """A column's name in lower case, its words joined by one space: ``begin time s``."""
     return " ".join(re.findall(r"[a-z0-9]+", name.lower()))
 
 
-def has(header: Sequence[str], names: Iterable[str]) -> bool:
+def has_columns(header: Sequence[str], names: Iterable[str]) -> bool:
     """Whether every one of ``names`` is among the columns."""
-    return {plain(name) for name in names} <= {plain(column) for column in header}
+    return {normalize_column(name) for name in names} <= set(map(normalize_column, header))
 
 
-def nearest(name: str, header: Sequence[str]) -> str:
-    """``(nearest: 'tmin')``, or what columns there are: a missing column's end of the sentence."""
-    by_plain = {plain(column).replace(" ", ""): column for column in header}
-    close = get_close_matches(plain(name).replace(" ", ""), by_plain, n=1)
+def nearest_column(name: str, header: Sequence[str]) -> str:
+    """``(nearest: 'tmin')``, or the columns there are: for messages about a missing column."""
+    by_letters = {normalize_column(column).replace(" ", ""): column for column in header}
+    close = get_close_matches(normalize_column(name).replace(" ", ""), by_letters, n=1)
     if close:
-        return f"(nearest: {by_plain[close[0]]!r})"
+        return f"(nearest: {by_letters[close[0]]!r})"
     return f"(columns here: {', '.join(header) or 'none'})"
 
 
 class Sheet:
-    """One table on its way to annotations; collects what is wrong with its rows."""
+    """One table on its way to annotations; collects the problems of its rows.
+
+    Parameters
+    ----------
+    format : name of the format, for messages
+    path : file of the table
+    frame : every cell a string, indexed by the line in the file
+    """
 
     def __init__(self, format: str, path: Path, frame: pd.DataFrame) -> None:
         self.format, self.path, self.frame = format, path, frame
         self.lines = frame.index.to_numpy()
-        self.notes: list[Finding] = []
-        self._columns = {plain(str(name)): str(name) for name in reversed(frame.columns)}
-        self._trouble: dict[int, Finding] = {}  # a row's first, by position
-        self._left_out = np.zeros(len(frame), dtype=bool)
+        self._columns = {normalize_column(str(name)): str(name) for name in frame.columns[::-1]}
+        self._table_findings: list[Finding] = []
+        self._row_findings: dict[int, Finding] = {}  # the first of each row, by position
+        self._dropped = np.zeros(len(frame), dtype=bool)
 
     def __len__(self) -> int:
         return len(self.frame)
 
-    def find(self, *names: str) -> str | None:
-        """The first of ``names`` that is a column here, as it is written here."""
-        return next((self._columns[n] for n in map(plain, names) if n in self._columns), None)
+    def find_column(self, *names: str) -> str | None:
+        """The first of ``names`` that is a column, as this table spells it."""
+        known = (self._columns.get(normalize_column(name)) for name in names)
+        return next((column for column in known if column is not None), None)
 
     def text(self, *names: str, empty: str | None = None) -> np.ndarray:
-        """The cells of the first of these columns that is here.
+        """The cells of the first of these columns that the table has.
 
-        Without one: ``empty`` in every row, or a UserError where that is None.
+        Parameters
+        ----------
+        names : possible names of the column
+        empty : cell of every row where the table has none of the columns
+
+        Returns
+        -------
+        cells : (rows,), strings
+
+        Raises
+        ------
+        UserError
+            E_MISSING_COLUMN: none of the columns, and no ``empty``.
         """
-        column = self.find(*names)
+        column = self.find_column(*names)
         if column is not None:
             return self.frame[column].to_numpy(dtype=object)
         if empty is None:
-            what = f"{self.path}: no column {names[0]!r} {nearest(names[0], self._header)}"
-            raise UserError("E_TODO", f"{what}", f"rename the column that holds it to {names[0]!r}")
+            header = [str(name) for name in self.frame.columns]
+            raise UserError(
+                "E_MISSING_COLUMN",
+                f"{self.path}: no column {names[0]!r} {nearest_column(names[0], header)}",
+                f"rename the column that holds it to {names[0]!r}",
+            )
         return np.full(len(self), empty, dtype=object)
 
     def numbers(self, *names: str, empty: float | None = None) -> np.ndarray:
-        """The cells as numbers, exactly as Python reads them.
+        """The cells of a column as numbers, exactly as Python parses them.
 
-        An empty cell, or a column that is not here, is ``empty``; where that is None, an empty
-        cell is reported like any other cell that is no number, and the column must be here.
+        Parameters
+        ----------
+        names : possible names of the column
+        empty : value of an empty cell, and of every row where the column is missing; without
+            it an empty cell is reported, and the column must be there
+
+        Returns
+        -------
+        values : (rows,), NaN where the cell is no number
+
+        Raises
+        ------
+        UserError
+            E_MISSING_COLUMN, E_DECIMAL_COMMA.
         """
         cells = self.text(*names, empty=None if empty is None else "")
         values = np.empty(len(self))
         for i, cell in enumerate(cells):
             if _NUMBER.fullmatch(cell):
                 values[i] = float(cell)
-            elif empty is not None and cell.lower() in _NOTHING:
+            elif empty is not None and cell.lower() in _EMPTY:
                 values[i] = empty
             else:
-                values[i] = self._not_a_number(i, self.find(*names) or names[0], cell)
+                values[i] = self._reject_number(i, self.find_column(*names) or names[0], cell)
         return values
 
-    def judged(
-        self, given: bool | None, *names: str, meaning: bool | int | None = None
+    def parse_verdicts(
+        self, verdict: bool | None, *names: str, default: int | None = None
     ) -> np.ndarray:
-        """1 present, 0 absent, UNJUDGED, for each row.
+        """The verdict of each row: PRESENT, ABSENT or UNKNOWN.
 
-        ``names`` are the verdict's columns; ``meaning`` is what a table without one says when
-        the user says nothing, and None where it says nothing either: a UserError.
+        Parameters
+        ----------
+        verdict : what the user gave for the whole table
+        names : possible names of the verdict's column, ``VERDICT_COLUMNS`` where empty
+        default : verdict of a table without such a column, where the user gave none
+
+        Returns
+        -------
+        verdicts : (rows,)
+
+        Raises
+        ------
+        UserError
+            E_NO_VERDICT: neither the table, the user nor the format has one.
         """
-        column = self.find(*(names or VERDICT_COLUMNS))
+        column = self.find_column(*(names or VERDICT_COLUMNS))
         if column is None:
-            whole = meaning if given is None else given
-            if whole is None:
+            every = default if verdict is None else int(verdict)
+            if every is None:
                 raise UserError(
-                    "E_TODO",
-                    f"{self.path}: {self.format} tables do not say whether the species is there",
+                    "E_NO_VERDICT",
+                    f"{self.path}: a table of the format {self.format} has no verdicts",
                     "give this one as --present or as --absent",
                 )
-            return np.full(len(self), int(whole))
-        words = self.frame[column].str.lower()
-        verdicts = np.full(len(self), _UNREADABLE)
-        for words_of, code in ((_PRESENT, 1), (_ABSENT, 0), (_UNJUDGED, UNJUDGED)):
-            verdicts[words.isin(words_of).to_numpy(dtype=bool)] = code
+            return np.full(len(self), every)
         cells = self.frame[column].to_numpy()
-        remedy = "write present or absent, or leave it empty where nobody has judged"
-        strange = verdicts == _UNREADABLE
-        self.complain(strange, lambda i: f"unknown verdict {cells[i]!r}", remedy)
-        against = 0 if given is None else int(np.sum(verdicts == int(not given)))
-        if against:
-            said, but = ("present", "absent") if given else ("absent", "present")
-            self.note(
-                f"given as --{said}, but {against} of its rows say {but}: the rows' word is kept",
-                "give a table that carries verdicts as --annotations",
+        lower = self.frame[column].str.lower()
+        verdicts = np.full(len(self), _UNREADABLE)
+        words = {PRESENT: _PRESENT_WORDS, ABSENT: _ABSENT_WORDS, UNKNOWN: _UNKNOWN_WORDS}
+        for value, spellings in words.items():
+            verdicts[lower.isin(spellings).to_numpy(dtype=bool)] = value
+        self.reject_rows(
+            "W_VERDICT_UNREADABLE",
+            verdicts == _UNREADABLE,
+            lambda i: f"unknown verdict {cells[i]!r}",
+            "write present or absent, or leave the cell empty for unknown",
+        )
+        contrary = 0 if verdict is None else int(np.sum(verdicts == int(not verdict)))
+        if contrary:
+            flag, word = ("present", "absent") if verdict else ("absent", "present")
+            self.add_finding(
+                "W_VERDICT_CONFLICT",
+                f"given as --{flag}, but {contrary} of its rows say {word}, which wins",
+                "give a table with verdicts as --annotations",
             )
         return verdicts
 
-    def complain(
+    def reject_rows(
         self,
+        code: str,
         rows: np.ndarray,
         what: str | Callable[[int], str],
         remedy: str,
         serious: bool = True,
     ) -> None:
-        """Leaves these rows out (mask) and reports each, unless it has a trouble already."""
+        """Leave rows out and report each, unless it is reported already.
+
+        Parameters
+        ----------
+        code : of the finding
+        rows : (rows,), mask
+        what : the text of the finding, or a function from the row's position to it
+        remedy : what to do
+        serious : whether the problem would give a wrong result
+        """
         for i in np.flatnonzero(rows).tolist():
-            self._report(i, what if isinstance(what, str) else what(i), remedy, serious)
+            self._add_row_finding(
+                code, i, what if isinstance(what, str) else what(i), remedy, serious
+            )
 
-    def note(self, what: str, remedy: str, serious: bool = False) -> None:
-        """Reports something about the whole table."""
-        self.notes.append(Finding("E_TODO", str(self.path), None, what, remedy, serious))
+    def add_finding(self, code: str, what: str, remedy: str, serious: bool = False) -> None:
+        """Report a problem of the whole table."""
+        self._table_findings.append(Finding(code, str(self.path), None, what, remedy, serious))
 
-    def leave_out(self, rows: np.ndarray) -> None:
-        """Drops rows that say nothing of their own, such as a selection's second view."""
-        self._left_out |= rows
+    def drop_rows(self, rows: np.ndarray) -> None:
+        """Leave rows out without a finding, such as a selection's second view."""
+        self._dropped |= rows
 
-    def table(
+    def to_table(
         self,
         *,
         recording: np.ndarray,
         start: np.ndarray,
         stop: np.ndarray,
         label: np.ndarray,
-        judged: np.ndarray,
+        verdicts: np.ndarray,
         low: np.ndarray | None = None,
         high: np.ndarray | None = None,
         songtype: np.ndarray | None = None,
         score: np.ndarray | None = None,
         source: np.ndarray | None = None,
     ) -> AnnotationTable:
-        """The rows that can be used as annotations, the others as findings; NaN score: none."""
-        low, high = self._or(low, 0.0), self._or(high, math.inf)
-        self._check(recording, start, stop, label, judged, low, high)
-        listed = ~self._left_out & (judged != UNJUDGED)
-        keep = listed.copy()
-        keep[list(self._trouble)] = False
-        worth = pd.Series(self._or(score, math.nan), dtype=object)
+        """Make annotations of the rows that can be used, and findings of the others.
+
+        Parameters
+        ----------
+        recording, label, songtype, source : (rows,), strings
+        start, stop : (rows,), seconds
+        verdicts : (rows,), as from :meth:`parse_verdicts`
+        low, high : (rows,), Hz
+        score : (rows,), NaN for none
+        """
+        low, high = self._or_default(low, 0.0), self._or_default(high, math.inf)
+        self._check_texts(recording, label, verdicts)
+        self._check_interval(start, stop, "s")
+        self._check_interval(low, high, "Hz")
+        judged = ~self._dropped & (verdicts != UNKNOWN)
+        usable = judged.copy()
+        usable[list(self._row_findings)] = False
+        scores = pd.Series(self._or_default(score, math.nan), dtype=object)
         columns = (
-            *(recording, start, stop, label, judged == 1, low, high),
-            *(self._or(source, "human"), self._or(songtype, "")),
-            worth.where(worth.notna(), None).to_numpy(),
+            *(recording, start, stop, label, verdicts == PRESENT, low, high),
+            *(self._or_default(source, "human"), self._or_default(songtype, "")),
+            scores.where(scores.notna(), None).to_numpy(),
         )
-        rows = zip(*(column[keep].tolist() for column in columns), strict=True)
-        troubles = (found for i, found in sorted(self._trouble.items()) if listed[i])
+        rows = zip(*(column[usable].tolist() for column in columns), strict=True)
+        row_findings = (finding for i, finding in sorted(self._row_findings.items()) if judged[i])
         return AnnotationTable(
             format=self.format,
             path=self.path,
             annotations=tuple(Annotation(*row) for row in rows),
-            rows=tuple(int(line) for line in self.lines[keep]),
-            findings=(*self.notes, *troubles),
-            unvalidated=int(np.sum(~self._left_out & ~listed)),
+            rows=tuple(int(line) for line in self.lines[usable]),
+            findings=(*self._table_findings, *row_findings),
+            unvalidated=int(np.sum(~self._dropped & ~judged)),
         )
 
-    def _or(self, column: np.ndarray | None, every: float | str) -> np.ndarray:
+    def _or_default(self, column: np.ndarray | None, default: float | str) -> np.ndarray:
         if column is not None:
             return column
-        return np.full(len(self), every, dtype=object if isinstance(every, str) else float)
+        return np.full(len(self), default, dtype=object if isinstance(default, str) else float)
 
-    @property
-    def _header(self) -> list[str]:
-        return [str(name) for name in self.frame.columns]
-
-    def _not_a_number(self, i: int, column: str, cell: str) -> float:
+    def _reject_number(self, i: int, column: str, cell: str) -> float:
+        """Report a cell that is no number; NaN."""
         if _DECIMAL_COMMA.fullmatch(cell):
             raise UserError(
-                "E_TODO",
+                "E_DECIMAL_COMMA",
                 f"{self.path}:{self.lines[i]}: {column} is {cell!r}, with a decimal comma",
                 "save the table with decimal points",
             )
         what = f"{column} is {cell!r}, not a number" if cell else f"{column} is empty"
-        self._report(i, what, "correct the cell", serious=True)
+        self._add_row_finding("W_NOT_A_NUMBER", i, what, "correct the cell", serious=True)
         return math.nan
 
-    def _report(self, i: int, what: str, remedy: str, serious: bool) -> None:
-        line = int(self.lines[i])
-        self._trouble.setdefault(i, Finding("E_TODO", str(self.path), line, what, remedy, serious))
+    def _add_row_finding(self, code: str, i: int, what: str, remedy: str, serious: bool) -> None:
+        finding = Finding(code, str(self.path), int(self.lines[i]), what, remedy, serious)
+        self._row_findings.setdefault(i, finding)
 
-    def _check(
-        self,
-        recording: np.ndarray,
-        start: np.ndarray,
-        stop: np.ndarray,
-        label: np.ndarray,
-        judged: np.ndarray,
-        low: np.ndarray,
-        high: np.ndarray,
-    ) -> None:
-        """Reports every row that no annotation can be made of."""
-        self.complain(recording == "", "no recording", "name the recording", serious=False)
-        self.complain(label == "", "no species", "name the species", serious=False)
-        everything = (label == EVERY_CLASS) & (judged == 1)
-        self.complain(everything, "every species present at once", "name the species")
-        self._check_edges(start, stop, "s")
-        self._check_edges(low, high, "Hz")
+    def _check_texts(self, recording: np.ndarray, label: np.ndarray, verdicts: np.ndarray) -> None:
+        """Report rows without recording or species, and those with all species present."""
+        self.reject_rows(
+            *("W_CELL_EMPTY", recording == "", "no recording", "name the recording"),
+            serious=False,
+        )
+        self.reject_rows(
+            *("W_CELL_EMPTY", label == "", "no species", "name the species"), serious=False
+        )
+        self.reject_rows(
+            "W_ALL_PRESENT",
+            (label == EVERY_CLASS) & (verdicts == PRESENT),
+            "every species present at once",
+            "name the species",
+        )
 
-    def _check_edges(self, first: np.ndarray, last: np.ndarray, unit: str) -> None:
-        def edges(i: int) -> str:
-            word = "empty" if first[i] == last[i] else "reversed"
-            return f"{word} box, {first[i]:g} to {last[i]:g} {unit}"
+    def _check_interval(self, first: np.ndarray, last: np.ndarray, unit: str) -> None:
+        """Report boxes that are empty, reversed, or begin below 0."""
 
-        def begins(i: int) -> str:
-            return f"the box begins at {first[i]:g} {unit}"
+        def describe(i: int) -> str:
+            shape = "empty" if first[i] == last[i] else "reversed"
+            return f"{shape} box, {first[i]:g} to {last[i]:g} {unit}"
 
-        self.complain(first >= last, edges, "correct its edges")
-        outside = ~((first >= 0) & (first < math.inf))
-        self.complain(outside, begins, "nothing begins below 0 or never")
+        self.reject_rows("W_BOX_EMPTY", first >= last, describe, "correct its edges")
+        self.reject_rows(
+            "W_BOX_OUTSIDE",
+            ~((first >= 0) & (first < math.inf)),
+            lambda i: f"the box begins at {first[i]:g} {unit}",
+            "correct its edges",
+        )

@@ -1,0 +1,85 @@
+"""Formats with one row per box and a column per field: antpitta's own, RFCX's and hoplite's.
+
+antpitta's own table has every field of an annotation. ``*`` as species means every species; an
+empty ``high_freq`` means no upper edge. A model's ``events.csv`` looks similar but has a column
+``file``: it is refused as annotations, because no person has judged it.
+
+The tables of the RFCX competition have no verdicts: one file holds the boxes with the species,
+another the boxes without it.
+
+perch-hoplite's ``label_type`` is positive, negative or uncertain; uncertain is unknown, not
+absent. The format has no frequencies.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from antpitta.files.formats.sheet import (
+    VERDICT_COLUMNS,
+    AnnotationTable,
+    Sheet,
+    TableFormat,
+    has_columns,
+)
+from antpitta.files.tables import read_frame
+
+OWN_COLUMNS = ("recording", "start_time", "end_time", "species")
+RFCX_COLUMNS = ("recording_id", "species_id", "t_min", "t_max")
+HOPLITE_COLUMNS = ("recording", "start_offset_s", "end_offset_s", "label")
+
+
+def read_own(path: Path, verdict: bool | None = None) -> AnnotationTable:
+    """Read antpitta's own table; without a column ``verdict`` it needs one from the user."""
+    sheet = Sheet("antpitta", path, read_frame(path))
+    source = sheet.text("source", empty="human")
+    return sheet.to_table(
+        recording=sheet.text("recording"),
+        start=sheet.numbers("start_time"),
+        stop=sheet.numbers("end_time"),
+        label=sheet.text("species"),
+        verdicts=sheet.parse_verdicts(verdict),
+        low=sheet.numbers("low_freq", empty=0.0),
+        high=sheet.numbers("high_freq", empty=float("inf")),
+        songtype=sheet.text("songtype", empty=""),
+        score=sheet.numbers("score", empty=np.nan),
+        source=np.where(source == "", "human", source).astype(object),
+    )
+
+
+def read_rfcx(path: Path, verdict: bool | None = None) -> AnnotationTable:
+    """Read a table of the competition; without ``f_min, f_max`` a box spans every frequency."""
+    sheet = Sheet("rfcx", path, read_frame(path))
+    return sheet.to_table(
+        recording=sheet.text("recording_id"),
+        start=sheet.numbers("t_min"),
+        stop=sheet.numbers("t_max"),
+        label=sheet.text("species_id"),
+        verdicts=sheet.parse_verdicts(verdict),
+        low=sheet.numbers("f_min", empty=0.0),
+        high=sheet.numbers("f_max", empty=float("inf")),
+        songtype=sheet.text("songtype_id", empty=""),
+    )
+
+
+def read_hoplite(path: Path, verdict: bool | None = None) -> AnnotationTable:
+    """Read the annotations of perch-hoplite."""
+    sheet = Sheet("hoplite", path, read_frame(path))
+    return sheet.to_table(
+        recording=sheet.text("recording"),
+        start=sheet.numbers("start_offset_s"),
+        stop=sheet.numbers("end_offset_s"),
+        label=sheet.text("label"),
+        verdicts=sheet.parse_verdicts(verdict, "label_type", *VERDICT_COLUMNS),
+    )
+
+
+OWN = TableFormat(
+    "antpitta", OWN_COLUMNS, lambda header: has_columns(header, OWN_COLUMNS), read_own
+)
+RFCX = TableFormat(
+    "rfcx", RFCX_COLUMNS, lambda header: has_columns(header, RFCX_COLUMNS), read_rfcx
+)
+HOPLITE = TableFormat(
+    "hoplite", HOPLITE_COLUMNS, lambda header: has_columns(header, HOPLITE_COLUMNS), read_hoplite
+)
