@@ -90,7 +90,7 @@ def recipe(tmp_path_factory) -> Path:
 def scapes(tmp_path_factory) -> Path:
     """Simulated recordings, boxes and truth."""
     out = tmp_path_factory.mktemp("scapes") / "data"
-    plan = api.Simulation(
+    plan = api.SimulationConfig(
         train=12, test=4, seconds=8.0, sample_rate=16_000, present=4, absent=6, seed=3
     )
     api.simulate_callers(out, plan)

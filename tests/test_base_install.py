@@ -79,7 +79,7 @@ def test_check_evaluate_and_ensemble_without_torch_give_their_results(run, scape
 def test_simulate_without_torch_writes_recordings(tmp_path):
     done = base_install(f"""
         from antpitta import api
-        plan = api.Simulation(train=2, test=1, seconds=4.0, present=1, absent=1)
+        plan = api.SimulationConfig(train=2, test=1, seconds=4.0, present=1, absent=1)
         api.simulate_callers({str(tmp_path / "data")!r}, plan)
     """)
     assert done.returncode == 0, done.stderr

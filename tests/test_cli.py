@@ -184,7 +184,7 @@ def test_simulate_from_clips(antpitta, scapes, tmp_path):
 
 
 def test_the_demonstration_tells_each_stage_against_the_whole_truth(tmp_path):
-    plan = api.Simulation(
+    plan = api.SimulationConfig(
         train=9, test=4, seconds=6.0, sample_rate=16_000, present=4, absent=6, seed=3
     )
     quick = tuple(f"stages.{name}.epochs=1" for name in ("unknown_as_absent", "masked", "pseudo"))

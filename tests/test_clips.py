@@ -9,7 +9,7 @@ import soundfile as sf
 from antpitta.core.errors import UserError
 from antpitta.files import simulated as clips
 from antpitta.files.simulated import read_backgrounds, read_clips
-from antpitta.sound.species_sources import SIDES, species_sources
+from antpitta.sound.species_sources import SPLITS, species_sources
 
 FROGS = Path(__file__).parents[1].parent / "shared" / "data" / "frogs"
 
@@ -70,7 +70,7 @@ def test_every_third_background_is_for_the_test_side_and_none_is_on_both(tmp_pat
     put(tmp_path / "blip.wav", 0.1)
     (tmp_path / "broken.flac").write_bytes(b"fLaC?")
     sides, findings = read_backgrounds([tmp_path], 16_000)
-    paths = {side: {background.path for background in sides[side]} for side in SIDES}
+    paths = {side: {background.path for background in sides[side]} for side in SPLITS}
     assert (len(paths["train"]), len(paths["test"])) == (5, 2)
     assert not paths["train"] & paths["test"]
     assert {Path(finding.file).name for finding in findings} == {"blip.wav", "broken.flac"}

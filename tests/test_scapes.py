@@ -12,7 +12,7 @@ from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation
 from antpitta.files.simulated import SimulatedData, SimulatedSpecies, write_simulation
 from antpitta.sound.ambience import demo_backgrounds
-from antpitta.sound.simulation import Simulation, prevalences, simulate, simulate_validation
+from antpitta.sound.simulation import SimulationConfig, draw_prevalences, simulate, simulate_validation
 from antpitta.sound.synthetic_species import demo_species
 
 RATE = 16_000
@@ -46,7 +46,7 @@ def write(out, **changes):
 
 
 def demo(out, seed):
-    plan = Simulation(train=4, test=5, seconds=5, sample_rate=RATE, present=2, absent=4, seed=seed)
+    plan = SimulationConfig(train=4, test=5, seconds=5, sample_rate=RATE, present=2, absent=4, seed=seed)
     scenes = []
     voices = {side: demo_species(RATE, side, seed) for side in ("train", "test")}
 
@@ -59,7 +59,7 @@ def demo(out, seed):
         rng = np.random.default_rng(seed)
         return simulate_validation(scenes, voices["train"], rng, plan.present, plan.absent)
 
-    shares = prevalences(plan, 8)
+    shares = draw_prevalences(plan, 8)
     rows = [
         SimulatedSpecies(v.name, v.low, v.high, v.duration, float(share))
         for v, share in zip(voices["train"], shares, strict=True)

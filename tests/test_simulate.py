@@ -10,7 +10,7 @@ from antpitta.sound.ambience import demo_backgrounds
 from antpitta.sound.filters import bandpass, spectrum, to_unit
 from antpitta.sound.simulation import (
     LEAST,
-    Simulation,
+    SimulationConfig,
     assign_species,
     prevalences,
     simulate,
@@ -20,7 +20,7 @@ from antpitta.sound.species_sources import SpeciesSource, species_sources, speci
 from antpitta.sound.synthetic_species import demo_species
 
 RATE = 16_000
-PLAN = Simulation(train=14, test=3, seconds=12, sample_rate=RATE, present=5, absent=15, seed=3)
+PLAN = SimulationConfig(train=14, test=3, seconds=12, sample_rate=RATE, present=5, absent=15, seed=3)
 NOISE = [lambda rng, samples: rng.standard_normal(samples).astype(np.float32)]
 
 
@@ -161,7 +161,7 @@ def test_exactly_the_cast_calls(made, voices):
 
 
 def test_a_few_species_are_everywhere_and_most_are_rare_but_none_is_missing():
-    plan = Simulation(train=200, test=10)
+    plan = SimulationConfig(train=200, test=10)
     shares = np.sort(assign_species(plan, "train", 8).mean(axis=0))
     np.testing.assert_allclose(shares, np.sort(prevalences(plan, 8)), atol=0.003)
     steps = np.sort(prevalences(plan, 8))
@@ -170,7 +170,7 @@ def test_a_few_species_are_everywhere_and_most_are_rare_but_none_is_missing():
 
 
 def test_signal_to_noise_is_what_the_call_says():
-    plan = Simulation(
+    plan = SimulationConfig(
         train=8, test=0, seconds=10, sample_rate=RATE, commonest=1, rarest=1, quietest=6, loudest=6
     )
     burst = np.random.default_rng(1).standard_normal(int(0.4 * RATE)).astype(np.float32)
@@ -186,7 +186,7 @@ def test_signal_to_noise_is_what_the_call_says():
 
 
 def test_a_recording_that_would_clip_is_turned_down():
-    plan = Simulation(train=2, test=0, seconds=5, sample_rate=RATE, quietest=80, loudest=80)
+    plan = SimulationConfig(train=2, test=0, seconds=5, sample_rate=RATE, quietest=80, loudest=80)
     for one in simulate(plan, "train", [tone_voice()], NOISE):
         assert 0.9 < np.abs(one.wave).max() <= 0.981
 
@@ -196,7 +196,7 @@ def test_the_same_seed_sounds_the_same_and_another_does_not(made, voices):
     again = next(simulate(PLAN, "train", voices, beds))
     np.testing.assert_array_equal(again.wave, made[0].wave)
     assert again.scene.truth == made[0].scene.truth
-    other = Simulation(train=2, test=0, seconds=12, sample_rate=RATE, seed=4)
+    other = SimulationConfig(train=2, test=0, seconds=12, sample_rate=RATE, seed=4)
     assert not np.array_equal(next(simulate(other, "train", voices, beds)).wave, made[0].wave)
 
 
@@ -211,11 +211,11 @@ def test_no_plan_without_sense(voices):
         {"quietest": 20},
     ):
         with pytest.raises(UserError):
-            Simulation(**wrong)
+            SimulationConfig(**wrong)
     with pytest.raises(UserError, match="do not fit into recordings"):
-        next(simulate(Simulation(seconds=1, sample_rate=RATE), "train", voices, NOISE))
+        next(simulate(SimulationConfig(seconds=1, sample_rate=RATE), "train", voices, NOISE))
     with pytest.raises(UserError, match="sample rate of 8000"):
-        next(simulate(Simulation(sample_rate=8000), "train", voices, NOISE))
+        next(simulate(SimulationConfig(sample_rate=8000), "train", voices, NOISE))
     with pytest.raises(UserError, match="species and backgrounds"):
         next(simulate(PLAN, "train", voices, []))
 

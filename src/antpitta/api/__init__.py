@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.core.settings import Setting
     from antpitta.scores.bootstrap import Interval
     from antpitta.scores.evaluate import Report
-    from antpitta.sound.simulation import Simulation
+    from antpitta.sound.simulation import SimulationConfig
 
 _HOMES = {
     "antpitta.api.data": ("CheckResult", "check", "init", "open_data"),
@@ -37,7 +37,7 @@ _HOMES = {
     "antpitta.core.settings": ("Setting",),
     "antpitta.scores.bootstrap": ("Interval",),
     "antpitta.scores.evaluate": ("Report",),
-    "antpitta.sound.simulation": ("Simulation",),
+    "antpitta.sound.simulation": ("SimulationConfig",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -54,7 +54,7 @@ __all__ = [
     "Progress",
     "Report",
     "Setting",
-    "Simulation",
+    "SimulationConfig",
     "TrainResult",
     "check",
     "demo",

@@ -29,8 +29,8 @@ from antpitta.report.results import RunReport
 from antpitta.scores.evaluate import Report
 from antpitta.sound import simulation as scapes
 from antpitta.sound.ambience import BackgroundSource, background_source, demo_backgrounds
-from antpitta.sound.simulation import Scene, Simulation, prevalences, simulate_validation
-from antpitta.sound.species_sources import SIDES, SpeciesSource, species_sources
+from antpitta.sound.simulation import Scene, SimulationConfig, draw_prevalences, simulate_validation
+from antpitta.sound.species_sources import SPLITS, SpeciesSource, species_sources
 from antpitta.sound.synthetic_species import demo_species
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def simulate(
     clips: Path | str,
     backgrounds: Path | str,
     out: Path | str,
-    plan: Simulation | None = None,
+    plan: SimulationConfig | None = None,
     *,
     replace: bool = False,
 ) -> tuple[SimulatedData, tuple[Finding, ...]]:
@@ -50,39 +50,37 @@ def simulate(
     Also returns the clips and backgrounds that could not be used. Raises UserError where too
     little can be.
     """
-    plan = plan or Simulation(train=160, test=80, seconds=60.0, sample_rate=32_000)
+    plan = plan or SimulationConfig(train=160, test=80, seconds=60.0, sample_rate=32_000)
     waves, unusable = read_clips(Path(clips), plan.sample_rate)
     sources, more = read_backgrounds([Path(backgrounds)], plan.sample_rate)
     voices = species_sources(waves, plan.sample_rate, np.random.default_rng([plan.seed, 1]))
-    beds = {side: (background_source(sources[side], plan.sample_rate),) for side in SIDES}
+    beds = {side: (background_source(sources[side], plan.sample_rate),) for side in SPLITS}
     return _write(plan, voices, beds, Path(out), replace), (*unusable, *more)
 
 
 def simulate_callers(
-    out: Path | str, plan: Simulation | None = None, *, replace: bool = False
+    out: Path | str, plan: SimulationConfig | None = None, *, replace: bool = False
 ) -> SimulatedData:
     """The demonstration's soundscapes: eight invented species over coloured noise."""
-    plan = plan or Simulation()
-    voices = {side: demo_species(plan.sample_rate, side, plan.seed) for side in SIDES}
-    beds = {side: demo_backgrounds(plan.sample_rate, side, plan.seed) for side in SIDES}
+    plan = plan or SimulationConfig()
+    voices = {side: demo_species(plan.sample_rate, side, plan.seed) for side in SPLITS}
+    beds = {side: demo_backgrounds(plan.sample_rate, side, plan.seed) for side in SPLITS}
     return _write(plan, voices, beds, Path(out), replace)
 
 
 def _write(
-    plan: Simulation,
+    plan: SimulationConfig,
     voices: Mapping[str, Sequence[SpeciesSource]],
     beds: Mapping[str, Sequence[BackgroundSource]],
     out: Path,
     replace: bool,
 ) -> SimulatedData:
     scenes: list[Scene] = []
-    first, second = SIDES
+    first, second = SPLITS
     rows = [
-        SimulatedSpecies(
-            progress.name, progress.low, progress.high, progress.duration, float(share)
-        )
-        for progress, share in zip(
-            voices[first], prevalences(plan, len(voices[first])), strict=True
+        SimulatedSpecies(source.name, source.low, source.high, source.duration, float(share))
+        for source, share in zip(
+            voices[first], draw_prevalences(plan, len(voices[first])), strict=True
         )
     ]
     rng = np.random.default_rng([plan.seed, 5])
@@ -98,7 +96,7 @@ def _write(
 
 
 def _scapes(
-    plan: Simulation,
+    plan: SimulationConfig,
     side: str,
     voices: Sequence[SpeciesSource],
     beds: Sequence[BackgroundSource],
@@ -110,7 +108,7 @@ def _scapes(
         yield made.scene.recording, made.wave, made.scene.truth
 
 
-PLAN = Simulation(train=60, test=40, seconds=30.0, sample_rate=16_000, present=16, absent=48)
+PLAN = SimulationConfig(train=60, test=40, seconds=30.0, sample_rate=16_000, present=16, absent=48)
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class DemoResult:
 def demo(
     out: Path | str = "demo",
     *,
-    plan: Simulation = PLAN,
+    plan: SimulationConfig = PLAN,
     changes: tuple[str, ...] = (),
     progress: Progress = QUIET,
 ) -> DemoResult:

@@ -43,7 +43,7 @@ def simulate(
 
     Example: `antpitta simulate clips backgrounds -o soundscapes`
     """
-    plan = api.Simulation(train, test, seconds, rate, present, absent, seed)
+    plan = api.SimulationConfig(train, test, seconds, rate, present, absent, seed)
     made, unusable = api.simulate(clips, backgrounds, out, plan, replace=replace)
     for finding in unusable:
         console.print(str(finding), markup=False)

@@ -27,6 +27,10 @@ CODES: dict[str, str] = {
     "E_BAD_SOURCE": "an antpitta.toml with a mistake",
     "E_BAD_DEPLOYMENT": "a row of the table of deployments with a mistake",
     # sound
+    "E_SILENT_CLIPS": "clips of a species hold no sound",
+    "E_SIMULATION_INPUT": "a simulation without species or backgrounds",
+    "E_SIMULATION_RATE": "a sample rate too low for the calls of a simulation",
+    "E_SIMULATION_SETTING": "settings of a simulation that contradict each other",
     # scores
     # model
     "E_BACKBONE_UNKNOWN": "timm does not know the backbone",

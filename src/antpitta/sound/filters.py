@@ -1,4 +1,10 @@
-"""Levels and filters of one band, for the simulator: power over time, band-pass, fades."""
+"""Band-pass, fade, and the level of a frequency band over time.
+
+Overlays and the simulator need different designs of the same two operations. A call that is
+cut out of a recording gets a Butterworth band-pass, which rings little, and a short linear fade.
+A synthetic call gets raised-cosine edges that lie inside its band, so that nothing leaks out of
+the box that is written for it, and a smooth fade. Both designs are options of one function.
+"""
 
 from dataclasses import dataclass
 
@@ -6,34 +12,46 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import fft
+from scipy.signal import butter, sosfiltfilt
 
 Floats = NDArray[np.float32]
 
-# RMS that an empty band counts as: a call over nothing must still survive rounding to 16 bit.
-SILENCE = 1e-4
+SILENCE = 1e-4  # RMS that an empty band counts as: a call must survive rounding to 16 bit
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Mean-square of each bin over time, scaled so that all bins of a frame sum to the wave's."""
+    """The mean square of each frequency bin over time; the bins of a frame sum to the wave's.
 
-    power: Floats  # (frames, bins)
-    step: float  # seconds from frame to frame
-    bin_width: float  # Hz
+    Parameters
+    ----------
+    power : (frames, bins)
+    step : seconds from frame to frame
+    bin_width : Hz
+    """
+
+    power: Floats
+    step: float
+    bin_width: float
 
     def band(self, low: float, high: float) -> Floats:
-        """Mean-square per frame between ``low`` and ``high``; at least one bin's. (frames,)"""
+        """Mean square between ``low`` and ``high`` Hz, of one bin at least, (frames,)."""
         first = min(round(low / self.bin_width), self.power.shape[1] - 1)
         last = max(first + 1, round(high / self.bin_width))
         return np.asarray(self.power[:, first:last].sum(axis=1), dtype=np.float32)
 
-    def floor(self, low: float, high: float) -> float:
-        """RMS of the band in a frame of middling loudness: a few loud sounds do not move it."""
+    def median_level(self, low: float, high: float) -> float:
+        """RMS of the band in the median frame: a few loud sounds do not change it."""
         return max(SILENCE, float(np.sqrt(np.median(self.band(low, high)))))
 
 
 def spectrum(wave: Floats, sample_rate: int) -> Spectrum:
-    """Frames of about 40 ms, half overlapping; a wave shorter than one frame is padded."""
+    """Frames of about 40 ms that overlap by half.
+
+    Parameters
+    ----------
+    wave : (samples,); a wave shorter than one frame is padded
+    """
     size = 2 ** max(4, round(np.log2(0.04 * sample_rate)))
     hop = size // 2
     if len(wave) < size:
@@ -45,11 +63,25 @@ def spectrum(wave: Floats, sample_rate: int) -> Spectrum:
     return Spectrum(power.astype(np.float32), hop / sample_rate, sample_rate / size)
 
 
-def bandpass(wave: Floats, low: float, high: float, sample_rate: int) -> Floats:
-    """What lies between ``low`` and ``high``, with raised-cosine edges inside the band.
+def bandpass(
+    wave: Floats, low: float, high: float, sample_rate: int, *, order: int | None = None
+) -> Floats:
+    """Keep the sound between two frequencies, without a phase shift.
 
-    The edges take a tenth of the band each, so that nothing leaks out of it.
+    Parameters
+    ----------
+    wave : (samples,)
+    low, high : Hz
+    order : order of a Butterworth filter, run forward and backward; an edge that the sample rate
+        cannot carry is left out. Without an order, raised-cosine edges take a tenth of the band
+        each, inside the band.
+
+    Returns
+    -------
+    wave : (samples,)
     """
+    if order is not None:
+        return _butterworth(wave, low, high, sample_rate, order)
     size = fft.next_fast_len(len(wave), real=True)
     frequency = fft.rfftfreq(size, 1 / sample_rate)
     edge = 0.1 * (high - low)
@@ -58,18 +90,48 @@ def bandpass(wave: Floats, low: float, high: float, sample_rate: int) -> Floats:
     return np.asarray(fft.irfft(fft.rfft(wave, size) * gain, size)[: len(wave)], dtype=np.float32)
 
 
-def fade(wave: Floats, seconds: float, sample_rate: int) -> Floats:
-    """A copy that rises from and falls to silence, over at most a quarter of its length each."""
-    samples = min(len(wave) // 4, int(seconds * sample_rate))
-    out = wave.astype(np.float32)
-    if samples:
-        ramp = (0.5 - 0.5 * np.cos(np.pi * np.arange(samples) / samples)).astype(np.float32)
-        out[:samples] *= ramp
-        out[-samples:] *= ramp[::-1]
-    return out
+def _butterworth(wave: Floats, low: float, high: float, sample_rate: int, order: int) -> Floats:
+    nyquist = sample_rate / 2
+    if low > 0 and high < nyquist:
+        sections = butter(order, [low, high], "bandpass", fs=sample_rate, output="sos")
+    elif 0 < low < nyquist:
+        sections = butter(order, low, "highpass", fs=sample_rate, output="sos")
+    elif high < nyquist:
+        sections = butter(order, high, "lowpass", fs=sample_rate, output="sos")
+    else:
+        return wave
+    # The padding that sosfiltfilt takes by default, as far as the wave is long enough for it.
+    padding = max(0, min(3 * (2 * len(sections) + 1), len(wave) - 1))
+    return np.asarray(sosfiltfilt(sections, wave, padlen=padding), dtype=np.float32)
 
 
-def to_unit(wave: Floats) -> Floats:
-    """Scaled to an RMS of 1; silence stays silence."""
+def fade(wave: Floats, samples: int, *, linear: bool = False) -> Floats:
+    """A copy of the wave that rises from silence and falls to silence.
+
+    Parameters
+    ----------
+    wave : (samples,)
+    samples : length of each ramp
+    linear : a straight ramp instead of a raised cosine
+    """
+    rise: NDArray[np.floating]
+    if linear:
+        rise, fall = np.linspace(0, 1, samples, endpoint=False), np.linspace(1, 0, samples)
+    else:
+        rise = 0.5 - 0.5 * np.cos(np.pi * np.arange(samples) / max(samples, 1))
+        fall = rise[::-1]
+    faded = wave.astype(np.float32)
+    faded[:samples] *= rise.astype(np.float32)
+    faded[len(wave) - samples :] *= fall.astype(np.float32)
+    return faded
+
+
+def fade_seconds(wave: Floats, seconds: float, sample_rate: int) -> Floats:
+    """A fade of ``seconds``, but of at most a quarter of the wave at each end."""
+    return fade(wave, min(len(wave) // 4, int(seconds * sample_rate)))
+
+
+def to_unit_rms(wave: Floats) -> Floats:
+    """The wave scaled to an RMS of 1; silence stays silence."""
     level = float(np.sqrt(np.mean(wave.astype(np.float64) ** 2))) if len(wave) else 0.0
     return np.asarray(wave / level if level > 0 else wave, dtype=np.float32)

@@ -1,26 +1,24 @@
-"""Soundscapes whose whole truth is known, one at a time.
+"""Soundscapes with complete ground truth, and the boxes that validated template matching gives.
 
-What makes them hard is what makes real ones hard, and is drawn here on purpose:
+The simulation has the properties that make real soundscapes hard:
 
-- A few species call almost everywhere and most are rare; how many recordings hold a species
-  is fixed rather than drawn, so that a small simulation never loses a species altogether.
-- A caller's distance, not the call, sets how loud it is: all calls of one individual in one
-  recording come from one place, duller and with more echo the further it is.
-- Signal-to-noise is measured in the species' own band, against a middling moment of it.
-- Calls come in bouts. Calls of one species never overlap, so that every event is one call.
+- A few species call almost everywhere and most are rare. How many recordings hold a species
+  is fixed, not random, so a small simulation never loses a species.
+- The distance of an individual sets how loud it is. All its calls in one recording come from
+  one place; the further away it is, the duller they are and the more echo they have.
+- The signal-to-noise ratio is measured in the species' own band, against the median level there.
+- Calls come in series. Calls of one species never overlap, so every event is one call.
 
-Training and test recordings share the plan, and neither beds nor individuals: the caller of
-:func:`simulate` hands in those of the side. Recording ``i`` sounds the same however the other
-recordings were made, and no random state outlives a recording.
+The training and the test split share the settings, but neither backgrounds nor individuals: the
+caller of :func:`simulate` passes those of the split. Each recording has a random generator of its
+own, so it does not depend on the others.
 
-The boxes that template matching leaves once an expert has looked through its matches.
+The boxes are those that remain once an expert has validated the matches. The matcher slides a
+species' template over every recording and proposes what is loud in its band. The expert answers
+present or absent for each proposal, and everything else stays unknown. Three properties follow:
 
-The matcher slides a species' template over every recording and proposes what is loud in its
-band. The expert says present where the species calls, absent where it does not, and is never
-asked about anything else: all else stays unknown. Three things follow, and are kept:
-
-- Loud calls are proposed more often, so present boxes come from near callers.
-- An absent box holds something - another species, a stranger, a gust - because silence is
+- Loud calls are proposed more often, so present boxes come from near individuals.
+- An absent box holds some sound (another species, a distractor, a gust), because silence is
   never proposed.
 - All boxes of a species are as long and as wide as its template.
 """
@@ -36,82 +34,124 @@ from scipy.ndimage import uniform_filter1d
 from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation
 from antpitta.sound.ambience import BackgroundSource
-from antpitta.sound.filters import spectrum, to_unit
-from antpitta.sound.species_sources import SIDES, SpeciesSource
+from antpitta.sound.filters import spectrum, to_unit_rms
+from antpitta.sound.species_sources import SPLITS, SpeciesSource
 
 Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 
-ECHOES = 5  # taps of a far caller's echo
-CLOSEST = 0.15  # seconds of silence between two calls of one species
-PEAK = 0.98  # of full scale; a louder recording is turned down, never clipped
+ECHOES = 5  # reflections of a distant call
+MIN_PAUSE = 0.15  # seconds between two calls of one species
+PEAK = 0.98  # of full scale; a louder recording is scaled down, never clipped
 
 
 @dataclass(frozen=True)
-class Simulation:
-    """The plan: how much to make, how rare the species, how far the callers."""
+class SimulationConfig:
+    """How much to simulate, how rare the species are, and how loud.
 
-    train: int = 60  # recordings
+    Parameters
+    ----------
+    train, test : number of recordings of each split
+    seconds : length of a recording
+    sample_rate : Hz
+    present, absent : boxes per species, at most
+    seed : of all random choices
+    max_prevalence, min_prevalence : share of recordings with the most common and the rarest species
+    min_snr, max_snr : dB over the median level of the species' band, of the furthest and the
+        nearest individual
+
+    Raises
+    ------
+    UserError
+        E_SIMULATION_SETTING for values that contradict each other.
+    """
+
+    train: int = 60
     test: int = 40
     seconds: float = 30.0
     sample_rate: int = 24_000
-    present: int = 8  # boxes a species, at most
+    present: int = 8
     absent: int = 40
     seed: int = 1
-    commonest: float = 0.9  # share of the recordings
-    rarest: float = 0.08
-    quietest: float = -4.0  # dB over the band's own level
-    loudest: float = 14.0
+    max_prevalence: float = 0.9
+    min_prevalence: float = 0.08
+    min_snr: float = -4.0
+    max_snr: float = 14.0
 
     def __post_init__(self) -> None:
         if min(self.train, self.test) < 0 or self.train + self.test < 1:
-            raise UserError("E_TODO", "a simulation without recordings", "ask for one or more")
+            self._refuse(f"{self.train} training and {self.test} test recordings", "ask for one")
         if self.seconds <= 0 or self.sample_rate <= 0 or min(self.present, self.absent) < 0:
-            raise UserError(
-                "E_TODO", "seconds, sample rate and box counts of a simulation are positive"
+            self._refuse(
+                f"{self.seconds:g} s, {self.sample_rate} Hz, {self.present} present and "
+                f"{self.absent} absent boxes",
+                "use positive numbers",
             )
-        if not 0 < self.rarest <= self.commonest <= 1:
-            raise UserError(
-                "E_TODO", "the rarest species' share lies between 0 and the commonest's, 1"
+        if not 0 < self.min_prevalence <= self.max_prevalence <= 1:
+            self._refuse(
+                f"prevalences from {self.min_prevalence:g} to {self.max_prevalence:g}",
+                "use rising shares above 0 and up to 1",
             )
-        if self.quietest > self.loudest:
-            raise UserError("E_TODO", "the quietest caller is louder than the loudest", "swap them")
+        if self.min_snr > self.max_snr:
+            self._refuse(
+                f"signal-to-noise ratios from {self.min_snr:g} to {self.max_snr:g} dB",
+                "exchange the two",
+            )
 
-    def recordings(self, side: str) -> int:
-        return (self.train, self.test)[SIDES.index(side)]
+    def recordings(self, split: str) -> int:
+        """The number of recordings of a split."""
+        return (self.train, self.test)[SPLITS.index(split)]
+
+    def _refuse(self, what: str, remedy: str) -> None:
+        raise UserError("E_SIMULATION_SETTING", f"cannot simulate {what}", remedy)
 
 
 @dataclass(frozen=True)
 class PlacedCall:
-    """One call as it was placed; ``stop`` is where the call ends, its echo left out."""
+    """One call in a soundscape.
 
-    progress: SpeciesSource
+    Parameters
+    ----------
+    start, stop : seconds; without the echo
+    snr : dB over the median level of the species' band
+    individual : place among the individuals of the species
+    """
+
+    species: SpeciesSource
     start: float
     stop: float
-    snr: float  # dB over the level of the voice's band
-    singer: int  # which of the voice's singers
+    snr: float
+    individual: int
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All that is kept of a soundscape once its sound is written."""
+    """What is kept of a soundscape once its sound is written.
+
+    Parameters
+    ----------
+    seconds : length of the recording
+    contrast : (species, frames), level over the median of the species' band, dB
+    step : seconds from frame to frame
+    """
 
     recording: str
     seconds: float
     calls: tuple[PlacedCall, ...]
-    contrast: NDArray[np.float16]  # (species, frames), dB over the band's own median
-    step: float  # seconds from frame to frame
+    contrast: NDArray[np.float16]
+    step: float
 
     @property
     def truth(self) -> list[Annotation]:
-        """Every call, as a listener who misses nothing would box it."""
+        """One present box for every call."""
         return [
             Annotation(
                 recording=self.recording,
                 start=call.start,
                 stop=call.stop,
-                label=call.progress.name,
-                low=call.progress.low,
-                high=call.progress.high,
+                label=call.species.name,
+                low=call.species.low,
+                high=call.species.high,
                 source="simulated",
             )
             for call in self.calls
@@ -120,104 +160,122 @@ class Scene:
 
 @dataclass(frozen=True)
 class Soundscape:
+    """The sound (samples,) of one recording, and its scene."""
+
     wave: Floats
     scene: Scene
 
 
-def prevalences(plan: Simulation, species: int) -> NDArray[np.float64]:
+def draw_prevalences(config: SimulationConfig, n_species: int) -> NDArray[np.float64]:
     """The share of recordings that holds each species: geometric steps, in random order."""
-    rng = np.random.default_rng([plan.seed, 2])
-    return rng.permutation(np.geomspace(plan.commonest, plan.rarest, species))
+    rng = np.random.default_rng([config.seed, 2])
+    return rng.permutation(np.geomspace(config.max_prevalence, config.min_prevalence, n_species))
 
 
-def assign_species(plan: Simulation, side: str, species: int) -> NDArray[np.bool_]:
-    """Which species sounds where: its share of the recordings, but at least two of them."""
-    rng = np.random.default_rng([plan.seed, SIDES.index(side), 3])
-    recordings = plan.recordings(side)
-    sounds = np.zeros((recordings, species), dtype=bool)
-    for column, share in enumerate(prevalences(plan, species)):
+def assign_species(config: SimulationConfig, split: str, n_species: int) -> Bools:
+    """Which species call in which recording, (recordings, species); each in two at least."""
+    rng = np.random.default_rng([config.seed, SPLITS.index(split), 3])
+    recordings = config.recordings(split)
+    present = np.zeros((recordings, n_species), dtype=bool)
+    for column, share in enumerate(draw_prevalences(config, n_species)):
         count = min(recordings, max(2, round(share * recordings)))
-        sounds[rng.permutation(recordings)[:count], column] = True
-    return sounds
+        present[rng.permutation(recordings)[:count], column] = True
+    return present
 
 
 def simulate(
-    plan: Simulation, side: str, voices: Sequence[SpeciesSource], beds: Sequence[BackgroundSource]
+    config: SimulationConfig,
+    split: str,
+    species: Sequence[SpeciesSource],
+    backgrounds: Sequence[BackgroundSource],
 ) -> Iterator[Soundscape]:
-    """The soundscapes of one side, named ``train0000``, ``train0001`` ...
+    """The soundscapes of one split, named ``train0000``, ``train0001`` ...
 
-    Raises UserError where a template does not fit the recordings.
+    Parameters
+    ----------
+    split : one of :data:`antpitta.sound.species_sources.SPLITS`
+
+    Raises
+    ------
+    UserError
+        E_SIMULATION_INPUT without species or backgrounds, E_SIMULATION_SETTING where a call does
+        not fit into a recording, E_SIMULATION_RATE where the sample rate cannot hold it.
     """
-    _check(plan, voices, beds)
-    for number, sounds in enumerate(assign_species(plan, side, len(voices))):
-        rng = np.random.default_rng([plan.seed, SIDES.index(side), 4, number])
-        bed = beds[int(rng.integers(len(beds)))]
-        yield simulate_soundscape(f"{side}{number:04d}", plan, voices, sounds, bed, rng)
+    _check(config, species, backgrounds)
+    for number, present in enumerate(assign_species(config, split, len(species))):
+        rng = np.random.default_rng([config.seed, SPLITS.index(split), 4, number])
+        background = backgrounds[int(rng.integers(len(backgrounds)))]
+        name = f"{split}{number:04d}"
+        yield simulate_soundscape(name, config, species, present, background, rng)
 
 
 def simulate_soundscape(
     recording: str,
-    plan: Simulation,
-    voices: Sequence[SpeciesSource],
-    sounds: NDArray[np.bool_],
-    bed: BackgroundSource,
+    config: SimulationConfig,
+    species: Sequence[SpeciesSource],
+    present: Bools,
+    background: BackgroundSource,
     rng: np.random.Generator,
 ) -> Soundscape:
-    """One recording in which exactly the voices marked in ``sounds`` (species,) call."""
-    samples = round(plan.seconds * plan.sample_rate)
-    wave = bed(rng, samples) * np.float32(10 ** (rng.uniform(-42, -30) / 20))
-    quiet = spectrum(wave, plan.sample_rate)
+    """One recording in which exactly the ``present`` (species,) call."""
+    samples = round(config.seconds * config.sample_rate)
+    wave = background(rng, samples) * np.float32(10 ** (rng.uniform(-42, -30) / 20))
+    quiet = spectrum(wave, config.sample_rate)
     calls: list[PlacedCall] = []
-    for progress, is_here in zip(voices, sounds, strict=True):
-        if is_here:
-            calls += _bouts(wave, progress, plan, quiet.floor(progress.low, progress.high), rng)
+    for source, calls_here in zip(species, present, strict=True):
+        if calls_here:
+            level = quiet.median_level(source.low, source.high)
+            calls += _add_series(wave, source, config, level, rng)
     wave *= np.float32(min(1.0, PEAK / max(float(np.abs(wave).max()), 1e-9)))
-    contrast, step = _contrast(wave, voices, plan.sample_rate)
+    contrast, step = _contrast(wave, species, config.sample_rate)
     calls.sort(key=lambda call: call.start)
-    return Soundscape(wave, Scene(recording, plan.seconds, tuple(calls), contrast, step))
+    return Soundscape(wave, Scene(recording, config.seconds, tuple(calls), contrast, step))
 
 
-def _bouts(
-    wave: Floats, progress: SpeciesSource, plan: Simulation, floor: float, rng: np.random.Generator
+def _add_series(
+    wave: Floats,
+    source: SpeciesSource,
+    config: SimulationConfig,
+    level: float,
+    rng: np.random.Generator,
 ) -> list[PlacedCall]:
-    """Lets one or more individuals of a species call into ``wave``; at least one call."""
+    """Add calls of one or more individuals of a species to ``wave``; one call at least."""
     calls: list[PlacedCall] = []
     for _ in range(1 + rng.poisson(0.4)):
-        singer = int(rng.integers(len(progress.singers)))
+        individual = int(rng.integers(len(source.individuals)))
         distance = float(rng.random())  # 0 is next to the microphone
-        loud = plan.loudest + distance * (plan.quietest - plan.loudest)
+        mean_snr = config.max_snr + distance * (config.min_snr - config.max_snr)
         count = int(rng.integers(1, 6))
-        period = progress.duration * rng.uniform(1.2, 3.0)
-        start = rng.uniform(0, max(plan.seconds - progress.duration, 0))
+        period = source.duration * rng.uniform(1.2, 3.0)
+        start = rng.uniform(0, max(config.seconds - source.duration, 0))
         for _ in range(count):
-            sound = progress.singers[singer](rng)
-            snr = loud + float(rng.normal(0, 1))
-            at = int(start * plan.sample_rate)
-            begin, end = at / plan.sample_rate, (at + len(sound)) / plan.sample_rate
+            sound = source.individuals[individual](rng)
+            snr = mean_snr + float(rng.normal(0, 1))
+            first = int(start * config.sample_rate)
+            begin, end = (i / config.sample_rate for i in (first, first + len(sound)))
             start += period * rng.uniform(0.8, 1.25)
-            if end > plan.seconds:
+            if end > config.seconds:
                 break
-            if any(begin < c.stop + CLOSEST and c.start < end + CLOSEST for c in calls):
+            if any(begin < c.stop + MIN_PAUSE and c.start < end + MIN_PAUSE for c in calls):
                 continue
-            _place(wave, at, _afar(sound, distance, plan.sample_rate, rng), floor, snr)
-            calls.append(PlacedCall(progress, begin, end, snr, singer))
+            distant = _at_distance(sound, distance, config.sample_rate, rng)
+            distant = distant[: len(wave) - first]  # an echo may outlast the recording
+            wave[first : first + len(distant)] += np.float32(level * 10 ** (snr / 20)) * distant
+            calls.append(PlacedCall(source, begin, end, snr, individual))
     return calls
 
 
-def _place(wave: Floats, at: int, sound: Floats, floor: float, snr: float) -> None:
-    sound = sound[: len(wave) - at]  # an echo may outlast the recording
-    wave[at : at + len(sound)] += np.float32(floor * 10 ** (snr / 20)) * sound
+def _at_distance(
+    sound: Floats, distance: float, sample_rate: int, rng: np.random.Generator
+) -> Floats:
+    """A call as it arrives from a distance (0 to 1): duller, with echo, longer than ``sound``.
 
-
-def _afar(sound: Floats, distance: float, sample_rate: int, rng: np.random.Generator) -> Floats:
-    """A call as it arrives: duller and with more echo the further; longer than ``sound``.
-
-    The direct sound keeps an RMS of 1, so that a signal-to-noise ratio keeps its meaning.
+    The direct sound keeps an RMS of 1, so the signal-to-noise ratio keeps its meaning.
     """
     size = fft.next_fast_len(len(sound), real=True)
     absorbed = 10 ** (-distance * 1.5 * fft.rfftfreq(size, 1 / sample_rate) / 1000 / 20)
-    near = fft.rfft(sound, size) * absorbed.astype(np.float32)
-    direct = to_unit(fft.irfft(near, size)[: len(sound)].astype(np.float32))
+    dull = fft.rfft(sound, size) * absorbed.astype(np.float32)
+    direct = to_unit_rms(fft.irfft(dull, size)[: len(sound)].astype(np.float32))
     lags = np.sort(rng.uniform(0.015, 0.16, ECHOES))
     out = np.pad(direct, (0, int(0.17 * sample_rate)))
     for lag in lags:
@@ -228,136 +286,147 @@ def _afar(sound: Floats, distance: float, sample_rate: int, rng: np.random.Gener
 
 
 def _contrast(
-    wave: Floats, voices: Sequence[SpeciesSource], sample_rate: int
+    wave: Floats, species: Sequence[SpeciesSource], sample_rate: int
 ) -> tuple[NDArray[np.float16], float]:
-    """How far each band stands out from its own median over time, in dB. (species, frames)"""
-    heard = spectrum(wave, sample_rate)
-    rows = [heard.band(v.low, v.high) / heard.floor(v.low, v.high) ** 2 for v in voices]
-    return (10 * np.log10(np.maximum(np.stack(rows), 1e-6))).astype(np.float16), heard.step
+    """The level of each band over its own median in time, dB: (species, frames), and the step."""
+    bins = spectrum(wave, sample_rate)
+    rows = [bins.band(s.low, s.high) / bins.median_level(s.low, s.high) ** 2 for s in species]
+    return (10 * np.log10(np.maximum(np.stack(rows), 1e-6))).astype(np.float16), bins.step
 
 
 def _check(
-    plan: Simulation, voices: Sequence[SpeciesSource], beds: Sequence[BackgroundSource]
+    config: SimulationConfig,
+    species: Sequence[SpeciesSource],
+    backgrounds: Sequence[BackgroundSource],
 ) -> None:
-    if not voices or not beds:
-        raise UserError("E_TODO", "a simulation needs species and backgrounds", "none were given")
-    for progress in voices:
-        if progress.duration > plan.seconds:
+    if not species or not backgrounds:
+        raise UserError(
+            "E_SIMULATION_INPUT",
+            f"{len(species)} species and {len(backgrounds)} backgrounds to simulate",
+            "add at least one of each",
+        )
+    for source in species:
+        if source.duration > config.seconds:
             raise UserError(
-                "E_TODO",
-                f"{progress.name}: calls of {progress.duration:g} s do not fit into recordings of {plan.seconds:g} s",
-                "make these longer",
+                "E_SIMULATION_SETTING",
+                f"{source.name}: calls of {source.duration:g} s do not fit into recordings of "
+                f"{config.seconds:g} s",
+                "make the recordings longer",
             )
-        if progress.high > plan.sample_rate / 2:
+        if source.high > config.sample_rate / 2:
             raise UserError(
-                "E_TODO",
-                f"{progress.name}: calls up to {progress.high:g} Hz do not fit a sample rate of {plan.sample_rate}",
-                "raise it",
+                "E_SIMULATION_RATE",
+                f"{source.name}: a sample rate of {config.sample_rate} Hz cannot hold calls of "
+                f"up to {source.high:g} Hz",
+                "raise the sample rate",
             )
 
 
-HALF, SLOPE = 4.0, 3.0  # dB: a call this far over its band is matched every other time
-CLEAR, ECHO = 0.1, 0.3  # seconds before and after a call that no absent box may touch
-LEAST = 1.0  # dB over the band's median; what is quieter is never proposed
-MATCHES = 6  # false matches that one recording may propose for one species
+# The level, in dB, at which half of the calls are matched, and the slope of the logistic curve.
+HALF_MATCHED, SLOPE = 4.0, 3.0
+CLEAR_BEFORE, CLEAR_AFTER = 0.1, 0.3  # seconds around a call without an absent box
+MIN_CONTRAST = 1.0  # dB over the band's median; quieter sound is never proposed
+MAX_MATCHES = 6  # false matches of one species in one recording
 
 
 def simulate_validation(
     scenes: Sequence[Scene],
-    voices: Sequence[SpeciesSource],
+    species: Sequence[SpeciesSource],
     rng: np.random.Generator,
     present_per_species: int,
     absent_per_species: int,
 ) -> list[Annotation]:
     """Present and absent boxes of every species, at most as many as asked for.
 
-    A present box encloses a call of its species; an absent one meets none of them. The boxes
-    come in the order of species, present before absent, then of recordings.
+    A present box encloses a call of its species, and an absent one overlaps none. The boxes
+    are in the order of the species, present before absent, then in the order of the recordings.
     """
     boxes: list[Annotation] = []
-    for column, progress in enumerate(voices):
-        boxes += _present(scenes, progress, rng, present_per_species)
-        boxes += _absent(scenes, column, progress, rng, absent_per_species)
+    for column, source in enumerate(species):
+        boxes += _present_boxes(scenes, source, rng, present_per_species)
+        boxes += _absent_boxes(scenes, column, source, rng, absent_per_species)
     return boxes
 
 
-def _present(
-    scenes: Sequence[Scene], progress: SpeciesSource, rng: np.random.Generator, count: int
+def _present_boxes(
+    scenes: Sequence[Scene], source: SpeciesSource, rng: np.random.Generator, count: int
 ) -> list[Annotation]:
-    hits = [
+    calls = [
         (scene, call)
         for scene in scenes
         for call in scene.calls
-        if call.progress.name == progress.name
+        if call.species.name == source.name
     ]
-    if not hits or not count:
+    if not calls or not count:
         return []
-    weight = np.array([1 / (1 + np.exp(-(call.snr - HALF) / SLOPE)) for _, call in hits])
+    weight = np.array([1 / (1 + np.exp(-(call.snr - HALF_MATCHED) / SLOPE)) for _, call in calls])
     share = weight / weight.sum()
-    chosen = rng.choice(len(hits), min(count, len(hits)), replace=False, p=share)
+    chosen = rng.choice(len(calls), min(count, len(calls)), replace=False, p=share)
     boxes = []
-    for scene, call in (hits[i] for i in sorted(chosen)):
-        start = _around(call, progress.duration, scene.seconds, rng)
-        boxes.append(_box(scene, progress, start, present=True))
+    for scene, call in (calls[i] for i in sorted(chosen)):
+        start = _enclosing_start(call, source.duration, scene.seconds, rng)
+        boxes.append(_box(scene, source, start, present=True))
     return boxes
 
 
-def _around(call: PlacedCall, duration: float, seconds: float, rng: np.random.Generator) -> float:
-    """Where a box of the template's length begins that encloses the call, seldom exactly."""
+def _enclosing_start(
+    call: PlacedCall, duration: float, seconds: float, rng: np.random.Generator
+) -> float:
+    """Where a box of the template's length begins that encloses the call, seldom centred."""
     earliest, latest = max(0.0, call.stop - duration), min(call.start, seconds - duration)
-    middle = (call.start + call.stop - duration) / 2
-    return float(np.clip(middle + rng.normal(0, 0.05), earliest, latest))
+    centred = (call.start + call.stop - duration) / 2
+    return float(np.clip(centred + rng.normal(0, 0.05), earliest, latest))
 
 
-def _absent(
+def _absent_boxes(
     scenes: Sequence[Scene],
     column: int,
-    progress: SpeciesSource,
+    source: SpeciesSource,
     rng: np.random.Generator,
     count: int,
 ) -> list[Annotation]:
-    """A draw from the loudest false matches, three times as many as are wanted."""
+    """A random choice of the loudest false matches, which are three times as many."""
     matches = [
-        (loud, number, start)
+        (level, number, start)
         for number, scene in enumerate(scenes)
-        for loud, start in _false_matches(scene, column, progress)
+        for level, start in _false_matches(scene, column, source)
     ]
     matches.sort(key=lambda match: -match[0])
     pool = matches[: 3 * count]
     chosen = rng.permutation(len(pool))[:count]
-    found = sorted((pool[i][1], pool[i][2]) for i in chosen)
-    return [_box(scenes[number], progress, start, present=False) for number, start in found]
+    places = sorted((pool[i][1], pool[i][2]) for i in chosen)
+    return [_box(scenes[number], source, start, present=False) for number, start in places]
 
 
-def _false_matches(scene: Scene, column: int, progress: SpeciesSource) -> list[tuple[float, float]]:
-    """(dB, start) of the loudest stretches that meet no call of the species, apart by a box."""
-    length = max(1, round(progress.duration / scene.step))
-    last = int((scene.seconds - progress.duration) / scene.step)  # the last start that fits
-    loud: NDArray[np.float32] = scene.contrast[column].astype(np.float32)
-    # The mean of dB, not of power: a click is short, and no match for a long template.
-    level = uniform_filter1d(loud, length, mode="constant", origin=-(length // 2))[: last + 1]
+def _false_matches(scene: Scene, column: int, source: SpeciesSource) -> list[tuple[float, float]]:
+    """(dB, start) of the loudest stretches without a call of the species; none overlap."""
+    length = max(1, round(source.duration / scene.step))
+    last = int((scene.seconds - source.duration) / scene.step)  # the last start that fits
+    contrast: NDArray[np.float32] = scene.contrast[column].astype(np.float32)
+    # The mean of dB, not of power: a click is short, and does not match a long template.
+    level = uniform_filter1d(contrast, length, mode="constant", origin=-(length // 2))[: last + 1]
     for call in scene.calls:
-        if call.progress.name == progress.name:
-            first = int((call.start - CLEAR - progress.duration) / scene.step)
-            level[max(0, first) : int((call.stop + ECHO) / scene.step) + 2] = -np.inf
-    found: list[tuple[float, float]] = []
-    while len(found) < MATCHES and len(level) and level.max() >= LEAST:
-        at = int(level.argmax())
-        found.append((float(level[at]), at * scene.step))
-        level[max(0, at - length) : at + length] = -np.inf
-    return found
+        if call.species.name == source.name:
+            first = int((call.start - CLEAR_BEFORE - source.duration) / scene.step)
+            level[max(0, first) : int((call.stop + CLEAR_AFTER) / scene.step) + 2] = -np.inf
+    matches: list[tuple[float, float]] = []
+    while len(matches) < MAX_MATCHES and len(level) and level.max() >= MIN_CONTRAST:
+        start = int(level.argmax())
+        matches.append((float(level[start]), start * scene.step))
+        level[max(0, start - length) : start + length] = -np.inf
+    return matches
 
 
-def _box(scene: Scene, progress: SpeciesSource, start: float, *, present: bool) -> Annotation:
-    stop = min(start + progress.duration, scene.seconds)
+def _box(scene: Scene, source: SpeciesSource, start: float, *, present: bool) -> Annotation:
+    stop = min(start + source.duration, scene.seconds)
     return Annotation(
         recording=scene.recording,
         start=round(start, 4),
         stop=round(stop, 4),
-        label=progress.name,
+        label=source.name,
         present=present,
-        low=progress.low,
-        high=progress.high,
+        low=source.low,
+        high=source.high,
         source="simulated",
         songtype="1",
     )

@@ -1,7 +1,7 @@
 """Windows of equal length over the segments of recordings, in numpy alone.
 
-Prediction imports this file, so it must not load PyTorch; :class:`antpitta.model.inputs.FeatureStore`
-gathers the features of windows as tensors.
+Prediction imports this file, so it must not load PyTorch. The features of windows are gathered as
+tensors by :class:`antpitta.model.inputs.FeatureStore`.
 """
 
 from dataclasses import dataclass

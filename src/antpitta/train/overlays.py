@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from antpitta.core.config import OverlayConfig
 from antpitta.core.types import Annotation, Dataset, Recording
 from antpitta.model.features import Read, Wave
-from antpitta.sound.overlay import add_call, bandpass_call, fade_call, overlay_gain, steady_level
+from antpitta.sound.overlay import add_call, bandpass_call, fade_call, overlay_gain, background_level
 
 Ints = NDArray[np.int64]
 
@@ -89,7 +89,7 @@ def read_with_overlays(
     def level(recording: str, low: float, high: float) -> float:
         one = known[recording]
         wave = read(one, 0.0, min(one.duration, 60.0), sample_rate)
-        return steady_level(bandpass_call(wave, sample_rate, low, high), sample_rate)
+        return background_level(bandpass_call(wave, sample_rate, low, high), sample_rate)
 
     def call_of(host: Recording, one: OverlaidCall, rate: int) -> Wave:
         box, source = one.call, known[one.call.recording]
