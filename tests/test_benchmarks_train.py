@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from antpitta import api
-from antpitta.api.data import QUIET
+from antpitta.api.data import SILENT
 from antpitta.cli import app
 from antpitta.core.config import BackboneConfig, HeadConfig
 from antpitta.core.errors import UserError
@@ -226,7 +226,7 @@ def test_several_devices_and_vectors_are_not_measured():
     recipe = read_recipe("rfcx")
     given = ([], [], recipe, RunFolder(Path("nowhere")))
     with pytest.raises(UserError, match="one device"):
-        run_train_bench(*given, ComputeConfig(devices=2), 4, QUIET)
+        run_train_bench(*given, ComputeConfig(devices=2), 4, SILENT)
     vectors = SimpleNamespace(embedding=object(), name="vectors")
     with pytest.raises(UserError, match="learns from vectors"):
-        run_train_bench([], [], vectors, given[3], ComputeConfig(), 4, QUIET)
+        run_train_bench([], [], vectors, given[3], ComputeConfig(), 4, SILENT)

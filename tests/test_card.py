@@ -31,7 +31,7 @@ def report():
     )  # fmt: skip
 
 
-def story():
+def run_report():
     present, absent = np.array([[3, 0, 0, 1]]), np.array([[0, 5, 7, 0]])
     names = ("coqui", "a|b_c", "owl", "wren")
     return RunReport(
@@ -53,25 +53,25 @@ def section(card, name):
 
 
 def test_the_card_has_the_known_headings_in_order():
-    assert headings(render_card(story(), licence="cc-by-4.0")) == HEADINGS
+    assert headings(render_card(run_report(), licence="cc-by-4.0")) == HEADINGS
 
 
 def test_the_front_matter_is_yaml_whatever_the_title():
-    front = render_card(story(), licence="cc-by-4.0").split("---\n")[1].splitlines()
+    front = render_card(run_report(), licence="cc-by-4.0").split("---\n")[1].splitlines()
     assert 'model_name: "Frogs: \\"loud\\" ones"' in front
     assert "license: cc-by-4.0" in front
-    assert "license: other" in render_card(story(), licence="Ask: the owners, please.")
+    assert "license: other" in render_card(run_report(), licence="Ask: the owners, please.")
 
 
 def test_the_figures_are_the_reports_with_intervals():
-    found = section(render_card(story()), "Evaluation")
+    found = section(render_card(run_report()), "Evaluation")
     assert "| masked | judged cells | 0.812 (0.770 to 0.840) | 0.400 (0.300 to 0.500) |" in found
     assert "| coqui | 110 | 30 | 0.786 | 0.551 (0.412 to 0.699) | 0.707 (0.610 to 0.800) |" in found
     assert f"| owl | 0 | 40{f' | {NONE}' * 4} | nothing judged present |" in found
 
 
 def test_the_limits_name_the_species_and_what_nobody_listened_to():
-    limits = section(render_card(story()), "Limits")
+    limits = section(render_card(run_report()), "Limits")
     assert "96.00 % of all species-frames" in limits  # 384 of 400
     assert r"fewer than 10 boxes: a\|b\_c." in limits
     assert "hears them is not known: owl." in limits
@@ -98,13 +98,13 @@ def test_what_is_missing_is_said_to_be_missing():
 
 
 def test_the_card_says_how_to_run_the_model():
-    how = section(render_card(story(), model="runs/my frogs/model"), "How to use")
+    how = section(render_card(run_report(), model="runs/my frogs/model"), "How to use")
     assert 'antpitta predict "runs/my frogs/model" RECORDINGS -o OUT' in how
     assert 'ap.predict("runs/my frogs/model", "RECORDINGS/")' in how
 
 
 def test_a_citation_is_quoted_as_it_is_and_contact_and_findings_are_told():
-    card = render_card(story(), citation="@misc{a,\n title={```}}", contact="me@example.org")
+    card = render_card(run_report(), citation="@misc{a,\n title={```}}", contact="me@example.org")
     assert "````\n@misc{a,\n title={```}}\n````" in card
     assert "Contact: me@example.org" in card
     assert "1 finding about the data" in card

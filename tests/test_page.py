@@ -89,7 +89,7 @@ def example(score=0.93, present=True, **changed):
     return Example(**fields | changed)
 
 
-def story():
+def run_report():
     present, absent = np.array([[3, 0, 0]] * 2), np.array([[0, 5, 0]] * 2)
     log = [("crops", fold, i, 1 / i, 1e-3, 30.0) for fold in (0, 1) for i in (1, 2)]
     return RunReport(
@@ -115,7 +115,7 @@ def story():
 
 @pytest.fixture(scope="module")
 def html():
-    return render_page(story())
+    return render_page(run_report())
 
 
 def test_the_page_fetches_nothing(html):
@@ -206,7 +206,7 @@ EMPTY_LOG = pd.DataFrame(columns=["stage", "fold", "epoch", "loss", "lr", "secon
 
 def test_whole_truth_of_other_species_leaves_dashes():
     other = report(per_species=report().per_species.iloc[:1])
-    last = replace(story().stages[-1], truth=other)
+    last = replace(run_report().stages[-1], truth=other)
     read = Reader(render_page(RunReport(stages=(last,))))
     assert read.row("owl")[-2:] == [NONE, NONE]
     assert read.row("coqui")[-2:] == ["0.551", "0.707"]
@@ -271,7 +271,7 @@ def test_a_file_name_that_is_no_utf8_leaves_a_page_that_can_be_written():
 
 
 def test_pseudo_labels_are_counted_per_species_and_cycle(html):
-    table = tabulate_pseudo(story().pseudo)
+    table = tabulate_pseudo(run_report().pseudo)
     assert table.kinds == ("soft",)
     assert table.cycles == ("1", "2")
     assert table.rows == (

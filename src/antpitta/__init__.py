@@ -1,9 +1,16 @@
 """antpitta: from a few validated boxes to a species detector for long field recordings.
 
-The verbs are functions of this package: ``antpitta.train(data, out="run")``. Two of them share
-their names with packages of the implementation (``antpitta.train``, ``antpitta.predict``); as an
-attribute of ``antpitta`` the name always means the function, and ``from antpitta.train import
-loop`` the package.
+The verbs of the command line are functions of this package::
+
+    import antpitta
+
+    data = antpitta.open_data("my-data")
+    run = antpitta.train(data, out="run")
+    scores = antpitta.predict(run.model, "recordings")
+
+Two verbs share their names with packages of the implementation, ``antpitta.train`` and
+``antpitta.predict``. As an attribute of ``antpitta`` such a name is always the function;
+``from antpitta.train import loop`` imports from the package.
 """
 
 import sys
@@ -11,8 +18,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # for editors and type checkers; the names are looked up by _Package
+if TYPE_CHECKING:  # for editors and type checkers; _Package looks the names up
     from antpitta.api import (
+        bench,
         check,
         demo,
         ensemble,
@@ -20,11 +28,12 @@ if TYPE_CHECKING:  # for editors and type checkers; the names are looked up by _
         init,
         open_data,
         predict,
-        settings,
+        simulate,
         train,
     )
 
 __all__ = [
+    "bench",
     "check",
     "demo",
     "ensemble",
@@ -32,13 +41,13 @@ __all__ = [
     "init",
     "open_data",
     "predict",
-    "settings",
+    "simulate",
     "train",
 ]
 
 
 class _Package(ModuleType):
-    """A package whose verbs are loaded when they are first used: `import antpitta` stays light."""
+    """A package that imports a verb when it is first used, so that importing it takes no time."""
 
     def __dir__(self) -> list[str]:
         return sorted({*__all__, *(name for name in self.__dict__ if name.startswith("__"))})
@@ -49,7 +58,7 @@ def _verb(name: str) -> property:
         return getattr(import_module("antpitta.api"), name)
 
     def ignore(package: ModuleType, submodule: Any) -> None:
-        """The import system sets a loaded subpackage of this name here; the verb stays."""
+        """The import system sets a subpackage of this name here; the verb stays."""
 
     return property(get, ignore)
 

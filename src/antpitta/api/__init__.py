@@ -1,15 +1,14 @@
-"""antpitta as a library: one function a verb, under the command's name.
+"""antpitta as a library: one function for each command, under the command's name.
 
-A verb's room is loaded when the verb is first asked for: who predicts need not wait for what
-training loads.
+A module is imported when one of its names is first used: ``predict`` does not wait for what
+training imports, and works where PyTorch is not installed.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from antpitta.core.errors import requires_train_extra
-
 if TYPE_CHECKING:  # for editors and type checkers; the names come from __getattr__
+    from antpitta.api.bench import SpeedTest, bench
     from antpitta.api.data import CheckResult, check, init, open_data
     from antpitta.api.ensembles import EnsembleResult, ensemble
     from antpitta.api.evaluation import Evaluation, evaluate, evaluate_events
@@ -24,7 +23,8 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.scores.evaluate import Report
     from antpitta.sound.simulation import SimulationConfig
 
-_HOMES = {
+_MODULES = {
+    "antpitta.api.bench": ("SpeedTest", "bench"),
     "antpitta.api.data": ("CheckResult", "check", "init", "open_data"),
     "antpitta.api.ensembles": ("EnsembleResult", "ensemble"),
     "antpitta.api.evaluation": ("Evaluation", "evaluate", "evaluate_events"),
@@ -39,7 +39,7 @@ _HOMES = {
     "antpitta.scores.evaluate": ("Report",),
     "antpitta.sound.simulation": ("SimulationConfig",),
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "BlendMethod",
@@ -55,7 +55,9 @@ __all__ = [
     "Report",
     "Setting",
     "SimulationConfig",
+    "SpeedTest",
     "TrainResult",
+    "bench",
     "check",
     "demo",
     "ensemble",
@@ -74,7 +76,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        with requires_train_extra(f"antpitta.api.{name}"):
-            return getattr(import_module(_HOME[name]), name)
+    if name in _MODULE:
+        return getattr(import_module(_MODULE[name]), name)
     raise AttributeError(f"antpitta.api has no {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

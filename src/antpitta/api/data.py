@@ -1,8 +1,8 @@
-"""Opening a data set and examining it: open_data, check, init."""
+"""open_data, init and check: a data set from its tables, and every problem in it."""
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -22,24 +22,37 @@ from antpitta.files.texts import write_picture
 from antpitta.report.supervision import draw_supervision
 from antpitta.sound.targets import Supervision, count_supervision_frames
 
-QUIET = Progress(lambda text: None, lambda what, done, total, loss: None)
-HOP = 0.016  # seconds: about a frame of the recipes
+SILENT = Progress(lambda text: None, lambda task, done, total, loss: None)
+FRAME = 0.016  # seconds: about a frame of the recipes
+CHECK_SAMPLE_RATE = 16_000  # Hz
 Paths = Sequence[Path | str] | Path | str
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What the doctor found, and what supervises what."""
+    """The result of :func:`check`.
+
+    Attributes
+    ----------
+    findings : the problems of the data set, each with file, row, and remedy
+    supervision : frames that are present, absent and unknown, by recording and species
+    summary : the size of the data set, in a line
+    picture : the file of the picture, None if none was drawn
+    """
 
     findings: tuple[Finding, ...]
-    supervision: Supervision
+    supervision: Supervision = field(repr=False)
     summary: str
     picture: Path | None = None
 
     @property
     def serious(self) -> bool:
-        """Whether training on this data would learn something wrong."""
+        """Whether a problem would make a model that is trained on the data wrong."""
         return any(finding.serious for finding in self.findings)
+
+    def __repr__(self) -> str:
+        serious = sum(finding.serious for finding in self.findings)
+        return f"CheckResult({serious} serious of {len(self.findings)} findings; {self.summary})"
 
 
 def open_data(
@@ -52,9 +65,38 @@ def open_data(
     sites: Path | str | None = None,
     names: Path | str | None = None,
 ) -> OpenedDataset:
-    """A data set: from an antpitta.toml (or a folder that holds one), or from the flags.
+    """Open a data set: match the rows of tables to recordings.
 
-    Raises UserError where neither is given, both are, or nothing can be opened.
+    Parameters
+    ----------
+    data
+        An ``antpitta.toml``, or a folder that holds one. The other parameters replace it.
+    audio
+        Folders of recordings.
+    present, absent
+        Tables of boxes in which the species is present, or absent.
+    annotations
+        Tables of boxes that have a column of verdicts, in any supported format.
+    sites
+        A table of the site and the start time of recordings; it overrides their names.
+    names
+        A table of species and their other names.
+
+    Returns
+    -------
+    OpenedDataset
+        The data set, and findings about rows and files that were left out.
+
+    Raises
+    ------
+    UserError
+        ``E_DATA_TWICE`` if ``data`` and other parameters are given, ``E_DATA_MISSING`` if neither
+        is; the codes of :mod:`antpitta.files` for files that cannot be used.
+
+    Examples
+    --------
+    >>> data = antpitta.open_data(audio="recordings", present="tp.csv", absent="fp.csv")
+    ... # doctest: +SKIP
     """
     return open_dataset(_source(data, audio, present, absent, annotations, sites, names))
 
@@ -69,10 +111,32 @@ def init(
     sites: Path | str | None = None,
     names: Path | str | None = None,
 ) -> Path:
-    """Write an antpitta.toml into ``folder``. Raises UserError where one is there."""
+    """Write an ``antpitta.toml``, which names the recordings and tables of a data set.
+
+    Parameters
+    ----------
+    folder
+        Where it is written.
+    audio, present, absent, annotations, sites, names
+        As for :func:`open_data`.
+
+    Returns
+    -------
+    Path
+        The new file.
+
+    Raises
+    ------
+    UserError
+        ``E_DATA_EXISTS`` if the folder has one, ``E_DATA_MISSING`` without ``audio``.
+
+    Examples
+    --------
+    >>> antpitta.init(".", audio="recordings", present="tp.csv")  # doctest: +SKIP
+    """
     path = Path(folder) / "antpitta.toml"
     if path.exists():
-        raise UserError("E_TODO", f"{path}: is there already", "edit it, or remove it first")
+        raise UserError("E_DATA_EXISTS", f"{path} exists", "edit it, or remove it first")
     write_source(_source(None, audio, present, absent, annotations, sites, names), path)
     return path
 
@@ -82,19 +146,62 @@ def check(
     *,
     sound: bool = True,
     picture: Path | str | None = None,
-    progress: Progress = QUIET,
+    progress: Progress = SILENT,
 ) -> CheckResult:
-    """Examine a data set, decoding every recording if ``sound``; draw what supervises what."""
-    rate = 16_000
-    findings = tuple(check_dataset(data, partial(read, sample_rate=rate) if sound else None))
-    seen = count_supervision_frames(data.dataset, HOP)
+    """Find the problems of a data set, and count how much of it is labelled.
+
+    Parameters
+    ----------
+    data
+        The data set, from :func:`open_data`.
+    sound
+        Decode every recording, to find damaged ones.
+    picture
+        Draw the labelled recordings of each species into this file (``.svg`` or ``.png``).
+    progress
+        Receives messages and progress.
+
+    Returns
+    -------
+    CheckResult
+        Its ``findings`` have file, row and remedy each.
+
+    Raises
+    ------
+    UserError
+        ``E_PICTURE_FORMAT`` if the picture is neither ``.svg`` nor ``.png``.
+
+    Examples
+    --------
+    >>> result = antpitta.check(data, picture="labels.svg")  # doctest: +SKIP
+    >>> [finding for finding in result.findings if finding.serious]  # doctest: +SKIP
+    """
     path = None if picture is None else Path(picture)
+    if path is not None and path.suffix not in (".svg", ".png"):
+        raise UserError("E_PICTURE_FORMAT", f"{path} is no .svg or .png", "change its ending")
+    decode = partial(read, sample_rate=CHECK_SAMPLE_RATE) if sound else None
+    findings = tuple(check_dataset(data, decode))
+    supervision = count_supervision_frames(data.dataset, FRAME)
     if path is not None:
-        if path.suffix not in (".svg", ".png"):
-            raise UserError("E_TODO", f"{path}: a picture is .svg or .png", "rename it so")
         form: Literal["svg", "png"] = "png" if path.suffix == ".png" else "svg"
-        write_picture(draw_supervision(seen, form), path)
-    return CheckResult(findings, seen, _summary(data, seen), path)
+        write_picture(draw_supervision(supervision, form), path)
+    return CheckResult(findings, supervision, _summarize(data, supervision), path)
+
+
+def describe_data(data: OpenedDataset) -> str:
+    """Recordings, species, boxes, and rows whose recordings are missing, in a line."""
+    dataset = data.dataset
+    verdicts = Counter(annotation.present for annotation in dataset.annotations)
+    text = (
+        f"{len(dataset.recordings)} recordings, {len(dataset.classes)} species, "
+        f"{verdicts[True]} present and {verdicts[False]} absent boxes"
+    )
+    return f"{text}; {describe_missing(data)}" if data.missing else text
+
+
+def describe_missing(data: OpenedDataset) -> str:
+    """How many rows name recordings that are missing."""
+    return f"{data.missing} of {data.rows} rows name recordings that are missing"
 
 
 def _source(
@@ -106,32 +213,34 @@ def _source(
     sites: Path | str | None,
     names: Path | str | None,
 ) -> DataSource:
-    flags = [_paths(one) for one in (audio, present, absent, annotations)]
+    sequences = [_paths(paths) for paths in (audio, present, absent, annotations)]
     if data is not None:
-        if any(flags):
-            raise UserError("E_TODO", f"{data}: give either DATA or --audio and tables, not both")
+        if any((*sequences, sites, names)):
+            raise UserError(
+                "E_DATA_TWICE",
+                f"{data} and data options are both given",
+                "give DATA alone, or --audio and tables",
+            )
         return read_source(Path(data))
-    if not flags[0]:
-        raise UserError("E_TODO", "no recordings: give DATA (an antpitta.toml), or --audio FOLDER")
-    single = (None if one is None else Path(one) for one in (sites, names))
-    return DataSource(flags[0], flags[1], flags[2], flags[3], *single)
+    if not sequences[0]:
+        raise UserError(
+            "E_DATA_MISSING",
+            "no recordings are given",
+            "give DATA (an antpitta.toml or its folder), or --audio FOLDER",
+        )
+    tables = (None if table is None else Path(table) for table in (sites, names))
+    return DataSource(*sequences, *tables)
 
 
-def _paths(given: Paths) -> tuple[Path, ...]:
-    if isinstance(given, str | Path):
-        return (Path(given),)
-    return tuple(Path(one) for one in given)
+def _paths(paths: Paths) -> tuple[Path, ...]:
+    if isinstance(paths, str | Path):
+        return (Path(paths),)
+    return tuple(Path(path) for path in paths)
 
 
-def _summary(data: OpenedDataset, seen: Supervision) -> str:
-    dataset = data.dataset
-    verdicts = Counter(said.present for said in dataset.annotations)
-    frames = seen.present.sum() + seen.absent.sum() + seen.unknown.sum()
-    shares = [100 * x.sum() / max(frames, 1) for x in (seen.present, seen.absent, seen.unknown)]
-    return (
-        f"{len(dataset.recordings)} recordings, {len(dataset.classes)} species; "
-        f"{verdicts[True]} present and {verdicts[False]} absent boxes; "
-        f"{data.missing} of {data.rows} rows name recordings that are not here; "
-        f"of all frames {shares[0]:.2f} % present, {shares[1]:.2f} % absent, "
-        f"{shares[2]:.2f} % unknown"
-    )
+def _summarize(data: OpenedDataset, supervision: Supervision) -> str:
+    states = ("present", "absent", "unknown")
+    counts = [getattr(supervision, state).sum() for state in states]
+    shares = [100 * count / max(sum(counts), 1) for count in counts]
+    frames = ", ".join(f"{share:.2f} % {state}" for share, state in zip(shares, states, strict=True))
+    return f"{describe_data(data)}; of all frames {frames}"

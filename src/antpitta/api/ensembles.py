@@ -1,12 +1,12 @@
-"""ensemble: several runs, and tables of anyone's models, as one.
+"""ensemble: several runs, and tables of scores of other models, as one model.
 
-Weights are fitted on out-of-fold cells; the report uses weights fitted on the other folds, so
-that it does not flatter. A table of scores may be a member too: it takes part in the weights and
-the report, but a model that only left a table cannot listen to new sound.
+Weights are fitted on the labelled cells out of fold. The report uses weights that were fitted on
+the other folds, so that it does not flatter the ensemble. A table of scores may be a member: it
+takes part in the weights and the report, but such an ensemble cannot predict new recordings.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,18 +34,27 @@ from antpitta.scores.metrics import Floats
 from antpitta.scores.prevalence import prevalence_per_member
 from antpitta.scores.thresholds import choose_thresholds
 
-BOX = ("recording", "start", "stop", "species", "present")  # what a judged cell says
+BOX = ("recording", "start", "stop", "species", "present")  # columns of labelled cells
 
 
 @dataclass(frozen=True)
 class EnsembleResult:
-    """A fitted ensemble: the members' reports, then its own, on the same cells."""
+    """A fitted ensemble.
+
+    Attributes
+    ----------
+    path : the folder of the ensemble, a model if ``can_predict``
+    blend : how the members' scores are combined
+    reports : the metrics of each member, then those of the ensemble, on the same cells
+    notes : what was left out
+    can_predict : False if a member is a table of scores
+    """
 
     path: Path
-    blend: Blend
-    reports: tuple[Report, ...]
+    blend: Blend = field(repr=False)
+    reports: tuple[Report, ...] = field(repr=False)
     notes: tuple[str, ...]
-    listens: bool  # False where a member is a table only
+    can_predict: bool
 
 
 def ensemble(
@@ -55,75 +64,119 @@ def ensemble(
     method: BlendMethod = "mean",
     weights: Sequence[float] | None = None,
 ) -> EnsembleResult:
-    """Blend runs (folders) and tables of scores (CSV: recording_id, then the species).
+    """Combine runs on the same data, and tables of scores, into one model.
 
-    ``weights``, one a member in their order, are for the ways that do not find their own. Raises
-    UserError where there is no run among the members, runs are of other data, or weights do
-    not fit.
+    Parameters
+    ----------
+    members
+        Folders of runs, one at least, and tables of scores (``recording_id``, then one column a
+        species).
+    out
+        The folder of the ensemble.
+    method
+        ``"mean"``: the mean probability. ``"extremized"``: the same with its log-odds multiplied
+        by 1.5. ``"rank"``: the mean rank within a species. ``"auc"`` and ``"fit"``: the mean of
+        standardized logits, with weights for each species from the AUC of the members or from a
+        logistic regression.
+    weights
+        One a member, in the order of ``members``; for the methods that do not find their own.
+
+    Returns
+    -------
+    EnsembleResult
+        Its last report is that of the ensemble, out of fold.
+
+    Raises
+    ------
+    UserError
+        ``E_ENSEMBLE_MEMBERS`` without a run, with one member twice, or with runs on different
+        data; ``E_ENSEMBLE_WEIGHTS`` if weights and members differ in number.
+
+    Examples
+    --------
+    >>> antpitta.ensemble(["runs/a", "runs/b"], "model", weights=[1, 2])  # doctest: +SKIP
     """
-    runs = [RunFolder(Path(one)) for one in members if Path(one).is_dir()]
-    tables = [Path(one) for one in members if not Path(one).is_dir()]
+    out = Path(out)
+    runs = [RunFolder(Path(member)) for member in members if Path(member).is_dir()]
+    tables = [Path(member) for member in members if not Path(member).is_dir()]
     if not runs:
         raise UserError(
-            "E_TODO", "an ensemble needs a run: it brings the judged cells", "name a run folder"
+            "E_ENSEMBLE_MEMBERS",
+            "no member of the ensemble is a run",
+            "name a run: it has the labelled boxes",
         )
     _check_same_data(runs)
-    names = _names([*(run.path for run in runs), *tables])
+    names = _member_names([*(run.path for run in runs), *tables])
     classes = read_bundle(runs[0].model).classes
-    voices, judged = _voices(dict(zip(names, [*runs, *tables], strict=True)), classes)
-    folds = {str(k): int(v) for k, v in runs[0].folds().items()}
-    shares = _weights(members, weights, runs, tables)
-    fitted = fit_blend(voices, judged, method, classes, shares)
-    nested = nested_cells(voices, judged, folds, method, classes, shares)
-    reports = (*(_alone(one, judged, classes) for one in voices), _report(nested, classes, method))
+    scored, cells = _read_members(dict(zip(names, [*runs, *tables], strict=True)), classes)
+    folds = {str(recording): int(fold) for recording, fold in runs[0].folds().items()}
+    shares = _order_weights(members, weights, runs, tables)
+    fitted = fit_blend(scored, cells, method, classes, shares)
+    nested = nested_cells(scored, cells, folds, method, classes, shares)
+    alone = [_evaluate_member(member, cells, classes) for member in scored]
+    reports = (*alone, _evaluate(nested, classes, method))
     notes = [
-        f"{name} does not know {', '.join(species)}: weight 0 there"
+        f"{name} does not score {', '.join(species)}: its weight there is 0"
         for name, species in fitted.missing().items()
         if species
     ]
     if tables:
-        notes.append("a table cannot listen: this ensemble scores these recordings only")
+        notes.append("a member is a table, so this ensemble cannot predict new recordings")
     else:
-        _write_model(runs, fitted, nested, classes, Path(out), weights)
-    recordings = judged.recordings if tables else sorted(map(str, runs[0].folds()))
-    heard = [_presences(name, run, recordings) for name, run in zip(names, runs, strict=False)]
-    blended = fitted.apply([*heard, *voices[len(runs) :]])
-    write_csv(clip_score_table(recordings, blended, classes.names), Path(out) / "oof_blended.csv")
-    common = None if tables else _prevalence(runs, classes)
-    if common is None:
-        common = prevalence_per_member(blended, recordings, _boxes(runs[0].cells()), classes)
-    write_prevalence(classes.names, common, Path(out) / "prevalence.csv")
-    write_json({"reports": [report_to_json(one) for one in reports]}, Path(out) / "report.json")
-    return EnsembleResult(Path(out), fitted, reports, tuple(notes), not tables)
+        _write_model(runs, fitted, nested, classes, out, weights)
 
-
-def _voices(
-    members: Mapping[str, RunFolder | Path], classes: Classes
-) -> tuple[list[Member], CellMatrices]:
-    """What each member says of the judged cells, which the runs bring, and the cells."""
-    runs = {name: one for name, one in members.items() if isinstance(one, RunFolder)}
-    voices, judged = members_from_cells({name: one.cells() for name, one in runs.items()}, classes)
-    voices += [
-        member_from_table(read_frame(one), judged.recordings, classes, name=name)
-        for name, one in members.items()
-        if not isinstance(one, RunFolder)
+    recordings = cells.recordings if tables else sorted(map(str, runs[0].folds()))
+    clipwise = [
+        _clip_scores(name, run, recordings) for name, run in zip(names, runs, strict=False)
     ]
-    return voices, judged
+    blended = fitted.apply([*clipwise, *scored[len(runs) :]])  # (recordings, classes)
+    write_csv(clip_score_table(recordings, blended, classes.names), out / "oof_blended.csv")
+    prevalence = None if tables else _mean_prevalence(runs, classes)
+    if prevalence is None:
+        boxes = _boxes(runs[0].cells())
+        prevalence = prevalence_per_member(blended, recordings, boxes, classes)
+    write_prevalence(classes.names, prevalence, out / "prevalence.csv")
+    write_json({"reports": [report_to_json(report) for report in reports]}, out / "report.json")
+    return EnsembleResult(out, fitted, reports, tuple(notes), not tables)
 
 
-def _prevalence(runs: Sequence[RunFolder], classes: Classes) -> Floats | None:
-    """The mean of what the runs believe, in log-odds: nearer than what their blend would.
+def _check_same_data(runs: Sequence[RunFolder]) -> None:
+    first = runs[0].config()["data"]
+    for run in runs[1:]:
+        if run.config()["data"] != first:
+            raise UserError(
+                "E_ENSEMBLE_MEMBERS",
+                f"{run.path} was trained on other data than {runs[0].path}",
+                "combine runs on the same data",
+            )
 
-    None where one of them is of before runs said so.
-    """
-    kept = [run.path / "prevalence.csv" for run in runs]
-    if not all(path.is_file() for path in kept):
-        return None
-    told = [as_logits(read_prevalence(path, classes.names)) for path in kept]
-    return np.asarray(expit(np.mean(told, axis=0)))
+
+def _member_names(members: Sequence[Path]) -> list[str]:
+    """A short name for each member; raises UserError if one is given twice."""
+    resolved = [member.resolve() for member in members]
+    for member, path in zip(members, resolved, strict=True):
+        if resolved.count(path) > 1:
+            raise UserError(
+                "E_ENSEMBLE_MEMBERS", f"{member} is given twice", "name each member once"
+            )
+    return short_path_names(members)
 
 
-def _weights(
+def _read_members(
+    sources: Mapping[str, RunFolder | Path], classes: Classes
+) -> tuple[list[Member], CellMatrices]:
+    """Each member's scores of the labelled cells, which the runs have; and these cells."""
+    runs = {name: source for name, source in sources.items() if isinstance(source, RunFolder)}
+    members, cells = members_from_cells({name: run.cells() for name, run in runs.items()}, classes)
+    members += [
+        member_from_table(read_frame(source), cells.recordings, classes, name=name)
+        for name, source in sources.items()
+        if not isinstance(source, RunFolder)
+    ]
+    return members, cells
+
+
+def _order_weights(
     members: Sequence[Path | str],
     weights: Sequence[float] | None,
     runs: Sequence[RunFolder],
@@ -134,60 +187,52 @@ def _weights(
         return None
     if len(weights) != len(members):
         raise UserError(
-            "E_TODO",
+            "E_ENSEMBLE_WEIGHTS",
             f"{len(weights)} weights for {len(members)} members",
             "give one a member, in their order",
         )
-    told = dict(zip(map(Path, members), weights, strict=True))
-    return np.array([told[one] for one in (*(run.path for run in runs), *tables)], dtype=float)
+    weight = dict(zip(map(Path, members), weights, strict=True))
+    return np.array([weight[path] for path in (*(run.path for run in runs), *tables)], dtype=float)
 
 
-def _names(members: Sequence[Path]) -> list[str]:
-    places = [member.resolve() for member in members]
-    if twice := [
-        one for one, place in zip(members, places, strict=True) if places.count(place) > 1
-    ]:
-        raise UserError("E_TODO", f"{twice[0]}: is named twice", "name each member once")
-    return short_path_names(members)
+def _clip_scores(name: str, run: RunFolder, recordings: Sequence[str]) -> Member:
+    """A run's highest scores in whole recordings, out of fold."""
+    scores = read_scores(run.path / "oof_scores.parquet")
+    highest = {score.recording: score.value.max(axis=0) for score in scores}
+    return Member(name, np.array([highest[recording] for recording in recordings], dtype=float))
 
 
-def _check_same_data(runs: Sequence[RunFolder]) -> None:
-    first = runs[0].config()["data"]
-    for run in runs[1:]:
-        if run.config()["data"] != first:
-            raise UserError(
-                "E_TODO",
-                f"{run.path} was trained on other data than {runs[0].path}",
-                "blend runs on the same",
-            )
+def _mean_prevalence(runs: Sequence[RunFolder], classes: Classes) -> Floats | None:
+    """The mean of the runs' prevalences in log-odds; None if a run has no such table."""
+    paths = [run.path / "prevalence.csv" for run in runs]
+    if not all(path.is_file() for path in paths):
+        return None
+    logits = [as_logits(read_prevalence(path, classes.names)) for path in paths]
+    return np.asarray(expit(np.mean(logits, axis=0)))
 
 
 def _boxes(cells: pd.DataFrame) -> list[Annotation]:
     rows = zip(*(cells[name] for name in BOX), strict=True)
-    return [Annotation(str(r), a, b, str(s), present=bool(p)) for r, a, b, s, p in rows]
+    return [
+        Annotation(str(recording), start, stop, str(species), present=bool(present))
+        for recording, start, stop, species, present in rows
+    ]
 
 
-def _presences(name: str, run: RunFolder, recordings: Sequence[str]) -> Member:
-    """What a run hears in whole recordings, out of fold; its cells are of judged boxes only."""
-    scores = read_scores(run.path / "oof_scores.parquet")
-    highest = {one.recording: one.value.max(axis=0) for one in scores}
-    return Member(name, np.array([highest[one] for one in recordings], dtype=float))
-
-
-def _alone(member: Member, judged: CellMatrices, classes: Classes) -> Report:
-    row, column = np.nonzero(judged.known & member.knows)
-    cells = pd.DataFrame(
+def _evaluate_member(member: Member, cells: CellMatrices, classes: Classes) -> Report:
+    row, column = np.nonzero(cells.known & member.knows)
+    table = pd.DataFrame(
         {
-            "recording": np.array(judged.recordings, dtype=object)[row],
+            "recording": np.array(cells.recordings, dtype=object)[row],
             "species": np.array(classes.names, dtype=object)[column],
-            "present": judged.truth[row, column],
+            "present": cells.truth[row, column],
             "score": member.scores[row, column],
         }
     )
-    return _report(cells, classes, member.name)
+    return _evaluate(table, classes, member.name)
 
 
-def _report(cells: pd.DataFrame, classes: Classes, source: str) -> Report:
+def _evaluate(cells: pd.DataFrame, classes: Classes, source: str) -> Report:
     return evaluate_cells(cells, classes, source, draws=DRAWS, rng=np.random.default_rng(0))
 
 
@@ -210,22 +255,26 @@ def _write_model(
         members=names,
         blend=fitted.to_json(),
         provenance={
-            "members": {name: one.digest for name, one in zip(names, bundles, strict=True)},
+            "members": {
+                name: member.digest for name, member in zip(names, bundles, strict=True)
+            },
             "method": fitted.method,
             "weights": None if weights is None else list(weights),
         },
     )
-    write_bundle(bundle, [one.path for one in bundles], _card(bundle, bundles))
+    write_bundle(bundle, [member.path for member in bundles], _card(bundle, bundles))
 
 
 def _card(bundle: Bundle, members: Sequence[Bundle]) -> str:
-    lines = [f"# {bundle.name}", "", f"An ensemble ({bundle.provenance['method']}) of:", ""]
+    method = bundle.provenance["method"]
+    lines = [f"# {bundle.name}", "", f"An ensemble of these models (method {method}):", ""]
     weights = bundle.provenance["weights"] or [None] * len(members)
-    for name, one, weight in zip(bundle.members, members, weights, strict=True):
-        heavy = "" if weight is None else f", weight {weight:g}"
-        lines.append(f"- {name} (digest {one.digest}){heavy}")
-    if any("embedding" in one.recipe for one in members):
-        lines += ["", "Some need the file of a network that is not in here: their cards say which."]
-    lines += ["", "Each member's own card lies in `members/`. Its figures, out of fold and with"]
-    lines += ["weights fitted on the other folds, are in `report.json`."]
+    for name, member, weight in zip(bundle.members, members, weights, strict=True):
+        text = "" if weight is None else f", weight {weight:g}"
+        lines.append(f"- {name} (digest {member.digest}){text}")
+    if any("embedding" in member.recipe for member in members):
+        lines += ["", "Some members need the file of an embedding model that is not part of this"]
+        lines += ["folder: their cards name it."]
+    lines += ["", "Each member has its own card in `members/`. The metrics of the ensemble, out of"]
+    lines += ["fold and with weights fitted on the other folds, are in `report.json`."]
     return "\n".join(lines) + "\n"

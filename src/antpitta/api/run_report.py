@@ -1,4 +1,4 @@
-"""What a run's folder tells: the results of every stage, examples to look at, provenance."""
+"""What a run's folder holds, as a RunReport: the metrics of every stage, examples, provenance."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from antpitta.api.data import describe_missing
 from antpitta.core.config import Recipe
 from antpitta.core.stages import Stage
 from antpitta.core.types import Dataset
@@ -15,19 +16,21 @@ from antpitta.files.dataset import OpenedDataset
 from antpitta.files.embedding_models import PLACES
 from antpitta.files.runs import RunFolder, load_tensors, read_scores
 from antpitta.files.tables import read_frame
+from antpitta.report.page import render_page
 from antpitta.report.results import Example, RunReport, StageResult
 from antpitta.scores.cells import box_cells
-from antpitta.scores.evaluate import DRAWS, evaluate_cells
+from antpitta.scores.evaluate import DRAWS, evaluate_cells, report_to_json
 from antpitta.sound.mel import LogMel, band_edges, mel_features
 from antpitta.sound.targets import count_supervision_frames
 from antpitta.train.stages import last_cycle
 
-SHOWN = 4  # examples of each kind
+EXAMPLES = 4  # of each group
 MARGIN = 2.0  # seconds of sound shown on either side of a box
+LONGEST = 20.0  # seconds of a box that are shown: a label of a whole recording has no shape
 
 
 def collect_report(data: OpenedDataset, recipe: Recipe, folder: RunFolder) -> RunReport:
-    """The story of a run whose stages are trained and scored."""
+    """The report of a run whose stages are trained and scored."""
     dataset = data.dataset
     stages = tuple(
         _stage_result(dataset, stage, cycle, folder)
@@ -36,9 +39,8 @@ def collect_report(data: OpenedDataset, recipe: Recipe, folder: RunFolder) -> Ru
     )
     last = recipe.stages[-1].name
     final = folder.stage(last, last_cycle(recipe, last))
-    cells = box_cells(
-        read_scores(final / "oof_scores.parquet"), dataset.annotations, dataset.classes
-    )
+    scores = read_scores(final / "oof_scores.parquet")
+    cells = box_cells(scores, dataset.annotations, dataset.classes)
     grid = recipe.features.time_grid(0.0, recipe.features.segment)
     return RunReport(
         title=f"{folder.path.name}: {len(dataset.classes)} species",
@@ -46,13 +48,40 @@ def collect_report(data: OpenedDataset, recipe: Recipe, folder: RunFolder) -> Ru
         stages=stages,
         supervision=count_supervision_frames(dataset, grid.hop),
         examples=_examples(dataset, recipe, cells),
-        log=_log(folder),
-        pseudo=_pseudo(recipe, folder),
+        log=folder.read_log(),
+        pseudo=_pseudo_counts(recipe, folder),
         settings=_settings(recipe),
         provenance=_provenance(recipe, folder),
         left_out=_left_out(data),
-        needs=" ".join([_needs(recipe), known_species(recipe, data)]).strip(),
+        needs=" ".join([_needed_file(recipe), describe_known_species(recipe, data)]).strip(),
     )
+
+
+def write_report(folder: RunFolder, report: RunReport) -> None:
+    """Write ``report.json`` and ``report.html`` of a run."""
+    stages = [
+        {
+            "name": stage.name,
+            "description": stage.description,
+            "report": report_to_json(stage.report),
+        }
+        for stage in report.stages
+    ]
+    table = {"stages": stages, "left_out": list(report.left_out)}
+    folder.write_report(table, render_page(report))
+
+
+def describe_known_species(recipe: Recipe, data: OpenedDataset) -> str:
+    """How many of the species the embedding model classifies itself; empty if it was not asked."""
+    if recipe.embedding is None or recipe.embedding.class_map is None:
+        return ""
+    names = data.dataset.classes.names
+    class_map = recipe.embedding.class_map
+    others = [name for name, classes in zip(names, class_map, strict=True) if not classes]
+    exception = f", all but {', '.join(others)}" if others else ""
+    model = Path(recipe.embedding.model).name
+    known = len(names) - len(others)
+    return f"{model} itself classifies {known} of these {len(names)} species{exception}."
 
 
 def _stage_result(dataset: Dataset, stage: Stage, cycle: int, folder: RunFolder) -> StageResult:
@@ -61,40 +90,41 @@ def _stage_result(dataset: Dataset, stage: Stage, cycle: int, folder: RunFolder)
     cells = box_cells(scores, dataset.annotations, dataset.classes)
     rng = np.random.default_rng(0)
     report = evaluate_cells(cells, dataset.classes, home.name, draws=DRAWS, rng=rng)
-    says = stage.description if cycle == 1 else f"{stage.description} (cycle {cycle})"
-    return StageResult(home.name, says, report)
+    description = stage.description if cycle == 1 else f"{stage.description} (cycle {cycle})"
+    return StageResult(home.name, description, report)
 
 
 def _examples(dataset: Dataset, recipe: Recipe, cells: pd.DataFrame) -> tuple[Example, ...]:
-    """Presents found and missed, absents passed and mistaken: the extremes of each."""
-    said = cells["present"]
-    ordered = [
-        ("present, found", cells[said].sort_values("score", ascending=False)),
-        ("present, missed", cells[said].sort_values("score")),
-        ("absent, mistaken for a call", cells[~said].sort_values("score", ascending=False)),
-        ("absent, passed over", cells[~said].sort_values("score")),
+    """The boxes with the highest and the lowest scores, of present and of absent ones."""
+    present, absent = cells[cells["present"]], cells[~cells["present"]]
+    groups = [
+        ("present, high score", present.sort_values("score", ascending=False)),
+        ("present, low score (missed)", present.sort_values("score")),
+        ("absent, high score (false alarm)", absent.sort_values("score", ascending=False)),
+        ("absent, low score", absent.sort_values("score")),
     ]
     mel = LogMel(recipe.features)
-    found = []
-    for title, table in ordered:
-        distinct = table.drop_duplicates("species").head(SHOWN)  # not one species four times
-        found += [_example(dataset, recipe, mel, title, row) for _, row in distinct.iterrows()]
-    return tuple(found)
+    examples = []
+    for group, table in groups:
+        distinct = table.drop_duplicates("species").head(EXAMPLES)  # not one species four times
+        examples += [_example(dataset, recipe, mel, group, row) for _, row in distinct.iterrows()]
+    return tuple(examples)
 
 
 def _example(
-    dataset: Dataset, recipe: Recipe, mel: LogMel, title: str, row: "pd.Series[Any]"
+    dataset: Dataset, recipe: Recipe, mel: LogMel, group: str, row: "pd.Series[Any]"
 ) -> Example:
-    recording = next(one for one in dataset.recordings if one.id == row["recording"])
+    recording = next(
+        recording for recording in dataset.recordings if recording.id == row["recording"]
+    )
     start, stop = float(row["start"]), float(row["stop"])
-    stop = min(stop, start + 20.0)  # a statement about a whole recording has no shape to show
+    stop = min(stop, start + LONGEST)
     first = max(0.0, start - MARGIN)
     last = min(recording.duration, stop + MARGIN)
     rate = recipe.features.sample_rate
     wave = read(recording, first, last, rate)
-    edges = band_edges(recipe.features)
     return Example(
-        title=title,
+        title=group,
         recording=recording.id,
         species=str(row["species"]),
         start=start,
@@ -106,18 +136,13 @@ def _example(
         image=mel_features(wave, mel),
         image_start=first,
         image_stop=first + len(wave) / rate,
-        frequencies=edges[1:-1],
-        group=title,
+        frequencies=band_edges(recipe.features)[1:-1],
+        group=group,
     )
 
 
-def _log(folder: RunFolder) -> pd.DataFrame | None:
-    log = folder.read_log()
-    return None if log is None else log.rename(columns={"rate": "lr"})
-
-
-def _pseudo(recipe: Recipe, folder: RunFolder) -> pd.DataFrame | None:
-    """cycle, species, labels, recordings: what each cycle was taught."""
+def _pseudo_counts(recipe: Recipe, folder: RunFolder) -> pd.DataFrame | None:
+    """Pseudo-labels of each cycle: cycle, species, labels, recordings."""
     tables = []
     for stage in recipe.stages:
         for cycle in range(1, last_cycle(recipe, stage.name) + 1 if stage.pseudo else 1):
@@ -132,42 +157,33 @@ def _pseudo(recipe: Recipe, folder: RunFolder) -> pd.DataFrame | None:
 
 
 def _settings(recipe: Recipe) -> dict[str, str]:
-    found = {
+    settings = {
         "recipe": recipe.name,
-        "when to use it": recipe.description,
+        "description": recipe.description,
         "folds": str(recipe.folds),
     }
-    for room in ("features", "embedding", "windows", "backbone", "head"):
-        settings = getattr(recipe, room)
-        for key, value in settings.model_dump().items() if settings else ():
-            found[f"{room}.{key}"] = str(value)
+    for section in ("features", "embedding", "windows", "backbone", "head"):
+        values = getattr(recipe, section)
+        for key, value in values.model_dump().items() if values else ():
+            settings[f"{section}.{key}"] = str(value)
     for stage in recipe.stages:
-        given = stage.model_dump(exclude={"name", "says"}, exclude_defaults=True)
-        found[f"stage {stage.name}"] = ", ".join(f"{key} {value}" for key, value in given.items())
-    return found
+        changed = stage.model_dump(exclude={"name", "description"}, exclude_defaults=True)
+        settings[f"stage {stage.name}"] = ", ".join(
+            f"{key} {value}" for key, value in changed.items()
+        )
+    return settings
 
 
-def known_species(recipe: Recipe, data: OpenedDataset) -> str:
-    """Which species the network of an embedding knows by itself; nothing where it was not asked."""
-    if recipe.embedding is None or recipe.embedding.class_map is None:
+def _needed_file(recipe: Recipe) -> str:
+    embedding = recipe.embedding
+    if embedding is None:
         return ""
-    names = data.dataset.classes.names
-    strange = [name for name, own in zip(names, recipe.embedding.class_map, strict=True) if not own]
-    left = f", not {', '.join(strange)}" if strange else ""
-    told = f"{Path(recipe.embedding.model).name} knows {len(names) - len(strange)} of these"
-    return f"{told} {len(names)} species by itself{left}."
-
-
-def _needs(recipe: Recipe) -> str:
-    made = recipe.embedding
-    if made is None:
-        return ""
-    tensors = " and ".join(name or "of its first output" for name in made.outputs)
+    tensors = " and ".join(name or "its first output" for name in embedding.outputs)
     return (
-        f"This model needs a file that it does not hold: the network {Path(made.model).name} that "
-        f"makes its embeddings (tensor {tensors}, content "
-        f"{made.model_digest}). It is looked for as {made.model}, and in the places that the "
-        f"environment variable {PLACES} lists; any other file is refused."
+        f"This model needs a file that is not part of it: the embedding model "
+        f"{Path(embedding.model).name} (tensor {tensors}, digest {embedding.model_digest}). "
+        f"antpitta looks for it as {embedding.model} and in the folders of the environment "
+        f"variable {PLACES}, and refuses any other file."
     )
 
 
@@ -187,5 +203,5 @@ def _provenance(recipe: Recipe, folder: RunFolder) -> dict[str, str]:
 def _left_out(data: OpenedDataset) -> tuple[str, ...]:
     lines = [str(finding) for finding in data.findings]
     if data.missing:
-        lines.insert(0, f"{data.missing} of {data.rows} rows name recordings that are not here")
+        lines.insert(0, describe_missing(data))
     return tuple(lines)

@@ -1,19 +1,20 @@
-"""simulate: soundscapes of known truth, from anyone's clips or from the built-in callers.
+"""simulate, simulate_callers and demo: recordings with complete ground truth, and all steps on them.
 
-demo: the whole story on built-in sound, ending with what each stage gained.
+``simulate`` makes soundscapes from the clips and backgrounds of a user, ``simulate_callers`` from
+eight invented species over coloured noise. ``demo`` trains on the latter.
 """
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from antpitta.api.data import QUIET, check, open_data
+from antpitta.api.data import SILENT, check, open_data
 from antpitta.api.evaluation import evaluate
 from antpitta.api.prediction import predict_to
+from antpitta.api.training import TrainResult, train
 from antpitta.core.errors import Finding, UserError, requires_train_extra
 from antpitta.core.progress import Progress
 from antpitta.files.runs import RunFolder
@@ -25,16 +26,17 @@ from antpitta.files.simulated import (
     read_clips,
     write_simulation,
 )
-from antpitta.report.results import RunReport
 from antpitta.scores.evaluate import Report
-from antpitta.sound import simulation as scapes
+from antpitta.sound import simulation as soundscapes
 from antpitta.sound.ambience import BackgroundSource, background_source, demo_backgrounds
 from antpitta.sound.simulation import Scene, SimulationConfig, draw_prevalences, simulate_validation
 from antpitta.sound.species_sources import SPLITS, SpeciesSource, species_sources
 from antpitta.sound.synthetic_species import demo_species
 
-if TYPE_CHECKING:
-    from antpitta.api.training import TrainResult
+SPECIES_STREAM, VALIDATION_STREAM = 1, 5  # independent random streams of one seed
+DEMO_PLAN = SimulationConfig(
+    train=60, test=40, seconds=30.0, sample_rate=16_000, present=16, absent=48
+)
 
 
 def simulate(
@@ -45,129 +47,213 @@ def simulate(
     *,
     replace: bool = False,
 ) -> tuple[SimulatedData, tuple[Finding, ...]]:
-    """Soundscapes from a folder of clips per species and a folder of backgrounds.
+    """Simulate soundscapes with complete ground truth, from clips and background sound.
 
-    Also returns the clips and backgrounds that could not be used. Raises UserError where too
-    little can be.
+    Parameters
+    ----------
+    clips
+        A folder with one folder of clips for each species.
+    backgrounds
+        A folder of background sound.
+    out
+        The folder of the new data set.
+    plan
+        Number, length and sample rate of the recordings, and number of boxes; without it
+        160 training and 80 test recordings of a minute at 32 kHz.
+    replace
+        Replace an earlier simulation in ``out``.
+
+    Returns
+    -------
+    SimulatedData
+        Where the files are, and how many.
+    tuple of Finding
+        Clips and backgrounds that could not be used.
+
+    Raises
+    ------
+    UserError
+        If no clip or no background can be used, or if ``out`` is not empty.
+
+    Examples
+    --------
+    >>> antpitta.api.simulate("clips", "backgrounds", "soundscapes")  # doctest: +SKIP
     """
     plan = plan or SimulationConfig(train=160, test=80, seconds=60.0, sample_rate=32_000)
-    waves, unusable = read_clips(Path(clips), plan.sample_rate)
-    sources, more = read_backgrounds([Path(backgrounds)], plan.sample_rate)
-    voices = species_sources(waves, plan.sample_rate, np.random.default_rng([plan.seed, 1]))
-    beds = {side: (background_source(sources[side], plan.sample_rate),) for side in SPLITS}
-    return _write(plan, voices, beds, Path(out), replace), (*unusable, *more)
+    waves, unusable_clips = read_clips(Path(clips), plan.sample_rate)
+    files, unusable_files = read_backgrounds([Path(backgrounds)], plan.sample_rate)
+    rng = np.random.default_rng([plan.seed, SPECIES_STREAM])
+    species = species_sources(waves, plan.sample_rate, rng)
+    background = {side: (background_source(files[side], plan.sample_rate),) for side in SPLITS}
+    simulated = _write(plan, species, background, Path(out), replace)
+    return simulated, (*unusable_clips, *unusable_files)
 
 
 def simulate_callers(
     out: Path | str, plan: SimulationConfig | None = None, *, replace: bool = False
 ) -> SimulatedData:
-    """The demonstration's soundscapes: eight invented species over coloured noise."""
+    """Simulate soundscapes of eight invented species over coloured noise.
+
+    Parameters
+    ----------
+    out
+        The folder of the new data set.
+    plan
+        Number, length and sample rate of the recordings, and number of boxes.
+    replace
+        Replace an earlier simulation in ``out``.
+
+    Returns
+    -------
+    SimulatedData
+        Where the files are, and how many.
+
+    Raises
+    ------
+    UserError
+        If ``out`` is not empty.
+
+    Examples
+    --------
+    >>> antpitta.api.simulate_callers("soundscapes")  # doctest: +SKIP
+    """
     plan = plan or SimulationConfig()
-    voices = {side: demo_species(plan.sample_rate, side, plan.seed) for side in SPLITS}
-    beds = {side: demo_backgrounds(plan.sample_rate, side, plan.seed) for side in SPLITS}
-    return _write(plan, voices, beds, Path(out), replace)
-
-
-def _write(
-    plan: SimulationConfig,
-    voices: Mapping[str, Sequence[SpeciesSource]],
-    beds: Mapping[str, Sequence[BackgroundSource]],
-    out: Path,
-    replace: bool,
-) -> SimulatedData:
-    scenes: list[Scene] = []
-    first, second = SPLITS
-    rows = [
-        SimulatedSpecies(source.name, source.low, source.high, source.duration, float(share))
-        for source, share in zip(
-            voices[first], draw_prevalences(plan, len(voices[first])), strict=True
-        )
-    ]
-    rng = np.random.default_rng([plan.seed, 5])
-    return write_simulation(
-        out,
-        plan.sample_rate,
-        rows,
-        _scapes(plan, first, voices[first], beds[first], scenes),
-        _scapes(plan, second, voices[second], beds[second], None),
-        lambda: simulate_validation(scenes, voices[first], rng, plan.present, plan.absent),
-        replace=replace,
-    )
-
-
-def _scapes(
-    plan: SimulationConfig,
-    side: str,
-    voices: Sequence[SpeciesSource],
-    beds: Sequence[BackgroundSource],
-    keep: list[Scene] | None,
-) -> Iterator[SimulatedRecording]:
-    for made in scapes.simulate(plan, side, voices, beds):
-        if keep is not None:
-            keep.append(made.scene)
-        yield made.scene.recording, made.wave, made.scene.truth
-
-
-PLAN = SimulationConfig(train=60, test=40, seconds=30.0, sample_rate=16_000, present=16, absent=48)
+    species = {side: demo_species(plan.sample_rate, side, plan.seed) for side in SPLITS}
+    background = {side: demo_backgrounds(plan.sample_rate, side, plan.seed) for side in SPLITS}
+    return _write(plan, species, background, Path(out), replace)
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where everything lies, and how each stage did on recordings it never saw."""
+    """The result of :func:`demo`.
 
-    run: "TrainResult"
-    found: Path
-    reports: tuple[Report, ...]  # a stage each, against the whole truth of the test recordings
+    Attributes
+    ----------
+    run : the finished run
+    predictions : the folder of the predictions of the last stage, on the test recordings
+    reports : the metrics of each stage on the test recordings, against complete ground truth
+    """
+
+    run: TrainResult
+    predictions: Path
+    reports: tuple[Report, ...] = field(repr=False)
 
 
 def demo(
     out: Path | str = "demo",
     *,
-    plan: SimulationConfig = PLAN,
+    plan: SimulationConfig = DEMO_PLAN,
     changes: tuple[str, ...] = (),
-    progress: Progress = QUIET,
+    progress: Progress = SILENT,
 ) -> DemoResult:
-    """Simulate, check, train, predict and evaluate, into the folder ``out``.
+    """Simulate recordings, check, train, predict, evaluate and report.
 
-    Raises UserError where ``out`` holds something already.
+    Parameters
+    ----------
+    out
+        A new or empty folder for everything.
+    plan
+        Number, length and sample rate of the recordings, and number of boxes.
+    changes
+        Changed settings of the recipe ``demo``.
+    progress
+        Receives messages and progress.
+
+    Returns
+    -------
+    DemoResult
+        The run, the predictions and the metrics of each stage.
+
+    Raises
+    ------
+    UserError
+        ``E_OUT_NOT_EMPTY`` if ``out`` holds something; ``E_NEEDS_TRAIN_EXTRA`` in an installation
+        without PyTorch.
+
+    Examples
+    --------
+    >>> antpitta.demo("demo").reports[-1].macro_ap.value  # doctest: +SKIP
     """
     with requires_train_extra("demo"):
-        from antpitta.api.training import train, write_report
+        from antpitta.api.run_report import write_report
     home = Path(out)
     if home.exists() and any(home.iterdir()):
         raise UserError(
-            "E_TODO", f"{home}: is not empty", "remove it, or choose another folder with --out"
+            "E_OUT_NOT_EMPTY",
+            f"{home} is not empty",
+            "remove it, or choose another folder with --out",
         )
-    made = simulate_callers(home / "data", plan)
+    simulated = simulate_callers(home / "data", plan)
     progress.message(
-        f"simulated {made.train} training and {made.test} test recordings in {made.data}"
+        f"simulated {simulated.train} training and {simulated.test} test recordings in "
+        f"{simulated.data}"
     )
     data = open_data(home / "data")
     checked = check(data, picture=home / "supervision.png")
     progress.message(f"checked: {checked.summary}")
     run = train(data, "demo", home / "run", changes=changes, progress=progress)
-    truth = home / "data" / "test_truth.csv"
-    reports = []
-    for stage in run.story.stages:
-        model = RunFolder(run.path).path / "stages" / stage.name / "model"
-        found = home / "stages" / stage.name
-        shutil.rmtree(found, ignore_errors=True)  # of a demonstration that was stopped
-        predict_to(
-            model,
-            [home / "data" / "test"],
-            found,
-            tick=lambda done, total, speed, name=stage.name: progress.update(  # type: ignore[misc]
-                f"{name} on the test recordings", done, total, float("nan")
-            ),
-        )
-        scored = evaluate(found / "presence.csv", truth)
-        reports.append(replace(scored.reports[0], source=stage.name))
-    write_report(RunFolder(run.path), _with_truth(run.story, tuple(reports)))
-    return DemoResult(run, home / "stages" / run.story.stages[-1].name, tuple(reports))
-
-
-def _with_truth(story: RunReport, reports: tuple[Report, ...]) -> RunReport:
-    stages = tuple(
-        replace(stage, truth=report) for stage, report in zip(story.stages, reports, strict=True)
+    reports = tuple(
+        _evaluate_stage(stage.name, run.path, home, progress) for stage in run.run_report.stages
     )
-    return replace(story, stages=stages)
+    stages = tuple(
+        replace(stage, truth=report)
+        for stage, report in zip(run.run_report.stages, reports, strict=True)
+    )
+    run = TrainResult(run.path, replace(run.run_report, stages=stages))
+    write_report(RunFolder(run.path), run.run_report)
+    return DemoResult(run, home / "stages" / stages[-1].name, reports)
+
+
+def _evaluate_stage(stage: str, run: Path, home: Path, progress: Progress) -> Report:
+    """Predict the test recordings with the model of a stage, and evaluate it."""
+    out = home / "stages" / stage
+    shutil.rmtree(out, ignore_errors=True)  # of a demo that was interrupted
+
+    def update(done: int, total: int, speed: float) -> None:
+        progress.update(f"{stage} on the test recordings", done, total, float("nan"))
+
+    model = RunFolder(run).stage(stage) / "model"
+    predict_to(model, [home / "data" / "test"], out, tick=update)
+    evaluation = evaluate(out, home / "data" / "test_truth.csv")
+    return replace(evaluation.reports[0], source=stage)
+
+
+def _write(
+    plan: SimulationConfig,
+    species: Mapping[str, Sequence[SpeciesSource]],
+    backgrounds: Mapping[str, Sequence[BackgroundSource]],
+    out: Path,
+    replace: bool,
+) -> SimulatedData:
+    train_side, test_side = SPLITS
+    callers = species[train_side]
+    rows = [
+        SimulatedSpecies(caller.name, caller.low, caller.high, caller.duration, float(share))
+        for caller, share in zip(callers, draw_prevalences(plan, len(callers)), strict=True)
+    ]
+    scenes: list[Scene] = []
+    rng = np.random.default_rng([plan.seed, VALIDATION_STREAM])
+    return write_simulation(
+        out,
+        plan.sample_rate,
+        rows,
+        _recordings(plan, train_side, callers, backgrounds[train_side], scenes),
+        _recordings(plan, test_side, species[test_side], backgrounds[test_side], None),
+        lambda: simulate_validation(scenes, callers, rng, plan.present, plan.absent),
+        replace=replace,
+    )
+
+
+def _recordings(
+    plan: SimulationConfig,
+    side: str,
+    species: Sequence[SpeciesSource],
+    backgrounds: Sequence[BackgroundSource],
+    scenes: list[Scene] | None,
+) -> Iterator[SimulatedRecording]:
+    """The recordings of a side; their scenes are appended to ``scenes``."""
+    for soundscape in soundscapes.simulate(plan, side, species, backgrounds):
+        if scenes is not None:
+            scenes.append(soundscape.scene)
+        scene = soundscape.scene
+        yield scene.recording, soundscape.wave, scene.truth

@@ -1,62 +1,64 @@
-"""train: from a data set and a recipe to a bundle, with the report of how good it is.
+"""train: from a data set and a recipe to a run, whose model ``predict`` takes.
 
-From a stage of a finished run to the bundle that predict takes.
+The packages that training needs are imported when training begins: the other verbs work in an
+installation without PyTorch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from antpitta.api.data import QUIET
-from antpitta.api.run_report import collect_report, known_species
+from antpitta.api.data import SILENT, describe_data
 from antpitta.core.config import Recipe
+from antpitta.core.errors import requires_train_extra
 from antpitta.core.progress import Progress
 from antpitta.core.types import Dataset, Scores
-from antpitta.files.bundle import Bundle, write_bundle
 from antpitta.files.dataset import OpenedDataset, dataset_digest
 from antpitta.files.recipes import read_recipe
-from antpitta.files.runs import RunFolder, load_tensors, read_scores, write_scores
+from antpitta.files.runs import RunFolder, read_scores, write_scores
 from antpitta.files.tables import write_prevalence
 from antpitta.files.texts import atomic_replace
-from antpitta.report.card import render_card
-from antpitta.report.page import render_page
 from antpitta.report.results import RunReport
 from antpitta.scores.cells import box_cells
-from antpitta.scores.evaluate import report_to_json
-from antpitta.scores.events import training_bands
+from antpitta.scores.evaluate import Report
 from antpitta.scores.prevalence import prevalence_per_member
-from antpitta.scores.thresholds import choose_thresholds
-from antpitta.train.compute import ComputeConfig, build_fabric
-from antpitta.train.export import ExportedNetworks, export_networks
-from antpitta.train.stages import last_cycle
-from antpitta.train.training import resolve_recipe, train_stages
 
 PACKAGES = ("antpitta", "torch", "timm", "numpy", "openvino", "soundfile", "soxr")
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished run."""
+    """A finished run.
+
+    Attributes
+    ----------
+    path : the run's folder
+    run_report : what ``report.html`` shows
+    """
 
     path: Path
-    story: RunReport
+    run_report: RunReport = field(repr=False)
 
     @property
     def model(self) -> Path:
-        """The bundle that predict takes."""
+        """The model that :func:`antpitta.predict` takes."""
         return RunFolder(self.path).model
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """The metrics of each stage, out of fold; the last stage is the model."""
+        return tuple(stage.report for stage in self.run_report.stages)
 
 
 def train(
     data: OpenedDataset,
     recipe: str = "quick",
-    out: Path | str = "runs/antpitta",
+    out: Path | str = "run",
     *,
     changes: tuple[str, ...] = (),
-    baseline: bool = False,
     resume: bool = False,
     device: str = "auto",
     devices: int = 1,
@@ -65,60 +67,87 @@ def train(
     cudnn_benchmark: bool = False,
     parallel_folds: int = 1,
     export: bool = True,
-    progress: Progress = QUIET,
+    progress: Progress = SILENT,
 ) -> TrainResult:
-    """Train all stages of a recipe, and write the run's folder.
+    """Train all stages of a recipe on every fold, and write a run.
 
-    ``changes`` are settings such as ``stages.masked.epochs=3``; with ``baseline`` the stage
-    ``unknown_as_absent`` is trained first, to compare with. With ``resume`` a run that was
-    stopped goes on. ``export`` adds the networks that OpenVINO predicts with, and measures them.
-    The rest is how to compute (train/compute.py); a script that asks for several ``devices`` keeps
-    its own work below ``if __name__ == "__main__"``. Raises UserError for data or settings that
-    cannot be trained on.
+    Parameters
+    ----------
+    data
+        The data set, from :func:`open_data`.
+    recipe
+        The name of a recipe of the package, or the path of a TOML file.
+    out
+        The run's folder.
+    changes
+        Changed settings, such as ``"stages.masked.epochs=3"``.
+    resume
+        Continue a run that was interrupted; data and recipe must be the same.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    devices
+        Number of GPUs, or of CPU processes. A script that uses several must have its own work
+        under ``if __name__ == "__main__"``.
+    precision
+        ``"auto"``, ``"float32"`` or ``"bfloat16"``.
+    compile
+        Compile the backbone with ``torch.compile``.
+    cudnn_benchmark
+        Let cuDNN choose its kernels by timing; two runs with one seed then differ slightly.
+    parallel_folds
+        Number of folds that train at the same time on one GPU.
+    export
+        Add networks for OpenVINO to the model, and measure what each precision loses.
+    progress
+        Receives messages and progress.
+
+    Returns
+    -------
+    TrainResult
+        The run: its ``model`` is what :func:`antpitta.predict` takes, its ``reports`` hold the
+        metrics of each stage.
+
+    Raises
+    ------
+    UserError
+        ``E_NEEDS_TRAIN_EXTRA`` in an installation without PyTorch; ``E_RUN_EXISTS`` if the folder
+        holds a run and ``resume`` is false; other codes for settings or data that cannot be
+        trained on.
+
+    Examples
+    --------
+    >>> data = antpitta.open_data("my-data")  # doctest: +SKIP
+    >>> run = antpitta.train(data, out="run")  # doctest: +SKIP
+    >>> scores = antpitta.predict(run.model, "new-recordings")  # doctest: +SKIP
     """
-    chosen = resolve_recipe(read_recipe(recipe, changes, baseline=baseline), data.dataset)
+    with requires_train_extra("train"):
+        from antpitta.api.run_model import bundle_stage, bundle_stages, export_stage
+        from antpitta.api.run_report import collect_report, describe_known_species, write_report
+        from antpitta.train.compute import ComputeConfig, build_fabric
+        from antpitta.train.stages import last_cycle
+        from antpitta.train.training import resolve_recipe, train_stages
+
+    resolved = resolve_recipe(read_recipe(recipe, changes), data.dataset)
     compute = ComputeConfig(device, devices, precision, compile, cudnn_benchmark, parallel_folds)
-    build_fabric(compute)  # a mistake is told before the folder is claimed
+    build_fabric(compute)  # refuses a wrong device before the run's folder is made
     folder = RunFolder(Path(out))
-    folder.begin(_config(data, chosen), resume=resume)
-    progress.message(_counts(data))
-    if known := known_species(chosen, data):
-        progress.message(known)
-    train_stages(data.dataset, chosen, folder, progress, compute)
-    story = collect_report(data, chosen, folder)
-    run = chosen, folder
-    bundle_stages(run, data, story)
-    last = chosen.stages[-1].name
-    final = last_cycle(chosen, last)
-    home = folder.stage(last, final)
-    scores = _keep_scores(home, data.dataset, folder.path)
-    exported = export_stage(run, data, home, scores, progress) if export else NOTHING
-    bundle_stage(run, data, (last, final), folder.model, story, exported)
-    write_report(folder, story)
-    return TrainResult(folder.path, story)
+    folder.begin(_config(data, resolved), resume=resume)
+    progress.message(describe_data(data))
+    if known_species := describe_known_species(resolved, data):
+        progress.message(known_species)
+    train_stages(data.dataset, resolved, folder, progress, compute)
 
-
-def _keep_scores(home: Path, dataset: Dataset, out: Path) -> list[Scores]:
-    """The last stage's scores out of fold; as the run's own, by judged cell, and prevalences."""
-    scores = read_scores(home / "oof_scores.parquet")
-    write_scores(scores, out / "oof_scores.parquet")
-    names, highest = [one.recording for one in scores], [one.value.max(axis=0) for one in scores]
-    shares = prevalence_per_member(np.array(highest), names, dataset.annotations, dataset.classes)
-    write_prevalence(dataset.classes.names, shares, out / "prevalence.csv")
-    cells = box_cells(scores, dataset.annotations, dataset.classes)
-    with atomic_replace(out / "oof_cells.parquet") as part:
-        cells.to_parquet(part, index=False)
-    return scores
-
-
-def write_report(folder: RunFolder, story: RunReport) -> None:
-    """report.json and report.html of a run."""
-    stages = [
-        {"name": one.name, "says": one.says, "report": report_to_json(one.report)}
-        for one in story.stages
-    ]
-    kept = {"stages": stages, "left_out": list(story.left_out)}
-    folder.write_report(kept, render_page(story))
+    report = collect_report(data, resolved, folder)
+    run = resolved, folder
+    bundle_stages(run, data, report)
+    last = resolved.stages[-1].name
+    cycle = last_cycle(resolved, last)
+    weights = folder.stage(last, cycle)
+    scores = _keep_scores(weights, data.dataset, folder.path)
+    exported = export_stage(run, data, weights, scores, progress) if export else None
+    bundle_stage(run, data, (last, cycle), folder.model, report, exported)
+    write_report(folder, report)
+    return TrainResult(folder.path, report)
 
 
 def _config(data: OpenedDataset, recipe: Recipe) -> dict[str, Any]:
@@ -129,82 +158,15 @@ def _config(data: OpenedDataset, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _counts(data: OpenedDataset) -> str:
-    dataset = data.dataset
-    present = sum(said.present for said in dataset.annotations)
-    text = (
-        f"{len(dataset.recordings)} recordings, {len(dataset.classes)} species, "
-        f"{present} present and {len(dataset.annotations) - present} absent boxes"
-    )
-    if data.missing:
-        text += f"; {data.missing} of {data.rows} rows name recordings that are not here"
-    return text
-
-
-LICENCE = "Of the recordings it was trained on; antpitta itself is Apache-2.0."
-NOTHING = ExportedNetworks({})
-
-
-def bundle_stages(run: tuple[Recipe, RunFolder], data: OpenedDataset, story: RunReport) -> None:
-    """A bundle beside the weights of every stage and cycle."""
-    recipe, folder = run
-    for stage in recipe.stages:
-        for cycle in range(1, last_cycle(recipe, stage.name) + 1):
-            model = folder.stage(stage.name, cycle) / "model"
-            bundle_stage(run, data, (stage.name, cycle), model, story)
-
-
-def bundle_stage(
-    run: tuple[Recipe, RunFolder],
-    data: OpenedDataset,
-    place: tuple[str, int],
-    path: Path,
-    story: RunReport,
-    exported: ExportedNetworks = NOTHING,
-) -> Bundle:
-    """Write the bundle of the stage and cycle that ``place`` names, with its card."""
-    dataset, (recipe, folder) = data.dataset, run
-    stage, cycle = place
-    home = folder.stage(stage, cycle)
-    cells = box_cells(
-        read_scores(home / "oof_scores.parquet"), dataset.annotations, dataset.classes
-    )
-    names = _weights(recipe)
-    bundle = Bundle(
-        path=path,
-        name=f"{folder.path.name}/{home.name}",
-        species=dataset.classes.names,
-        recipe=recipe.model_dump(mode="json"),
-        weights=names,
-        thresholds=choose_thresholds(cells, dataset.classes, aim="f1"),
-        bands=training_bands(dataset.annotations, dataset.classes),
-        provenance={"stage": stage, "cycle": cycle, **story.provenance},
-    )
-    arithmetic = [(one.name, one.macro_ap, one.loss, one.accepted) for one in exported.results]
-    place_of = str(Path(folder.path.name) / "model")
-    card = render_card(story, licence=LICENCE, model=place_of, arithmetic=arithmetic)
-    return write_bundle(bundle, [home / name for name in names], card, exported.networks)
-
-
-def export_stage(
-    run: tuple[Recipe, RunFolder],
-    data: OpenedDataset,
-    home: Path,
-    scores: list[Scores],
-    progress: Progress,
-) -> ExportedNetworks:
-    """The networks of a stage, and a line about what was measured of them."""
-    recipe, folder = run
-    states = [load_tensors(home / name)[0] for name in _weights(recipe)]
-    exported = export_networks(
-        *(data.dataset, recipe, states, folder.folds(), scores),
-        progress.of("exporting"),
-    )
-    for one in exported.results[1:]:
-        told = "kept" if one.accepted else "left out of the model"
-        progress.message(f"{one.name}: macro AP {one.macro_ap:.4f}, {one.loss:+.4f} lost; {told}")
-    return exported
-
-
-def _weights(recipe: Recipe) -> tuple[str, ...]:
-    return tuple(f"fold{fold}.safetensors" for fold in range(recipe.folds))
+def _keep_scores(stage: Path, dataset: Dataset, out: Path) -> list[Scores]:
+    """Copy the last stage's out-of-fold scores to the run, with labelled cells and prevalences."""
+    scores = read_scores(stage / "oof_scores.parquet")
+    write_scores(scores, out / "oof_scores.parquet")
+    recordings = [score.recording for score in scores]
+    clipwise = np.array([score.value.max(axis=0) for score in scores])  # (recordings, classes)
+    prevalence = prevalence_per_member(clipwise, recordings, dataset.annotations, dataset.classes)
+    write_prevalence(dataset.classes.names, prevalence, out / "prevalence.csv")
+    cells = box_cells(scores, dataset.annotations, dataset.classes)
+    with atomic_replace(out / "oof_cells.parquet") as part:
+        cells.to_parquet(part, index=False)
+    return scores

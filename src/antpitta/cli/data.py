@@ -1,46 +1,89 @@
-"""The commands about data: init, check."""
+"""The options that name a data set, and the commands init and check.
 
+Every command that opens a data set takes the same options. They are listed once, as the parameters
+of :func:`open_options`, and :func:`takes_data` gives them to a command.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from antpitta import api
 from antpitta.cli.display import console, training_progress
 
-MANY = 20  # findings of one kind that are printed
+if TYPE_CHECKING:
+    from antpitta.files.dataset import OpenedDataset
 
-Audio = Annotated[list[Path] | None, typer.Option("--audio", help="A folder of recordings.")]
+MAX_FINDINGS = 20  # findings of one kind that are printed
+PANEL = "Data options"
+
+Data = Annotated[
+    Path | None,
+    typer.Argument(
+        help="An antpitta.toml, or a folder that holds one. The data options replace it.",
+        show_default=False,
+    ),
+]
+Audio = Annotated[
+    list[Path] | None,
+    typer.Option("--audio", help="A folder of recordings.", rich_help_panel=PANEL),
+]
 Present = Annotated[
-    list[Path] | None, typer.Option("--present", help="A table of boxes that hold the species.")
+    list[Path] | None,
+    typer.Option(
+        "--present",
+        help="A table of boxes in which the species is present.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Absent = Annotated[
-    list[Path] | None, typer.Option("--absent", help="A table of boxes that do not.")
-]
-Tables = Annotated[
     list[Path] | None,
-    typer.Option("--annotations", help="A table with verdicts of its own, in any known format."),
+    typer.Option(
+        "--absent",
+        help="A table of boxes in which the species is absent.",
+        rich_help_panel=PANEL,
+    ),
+]
+Annotations = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--annotations",
+        help="A table of boxes with a column of verdicts, in any supported format.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Sites = Annotated[
-    Path | None, typer.Option("--sites", help="A table: recording, site, began; overrides names.")
+    Path | None,
+    typer.Option(
+        "--sites",
+        help="A table with the columns recording, site and began. It overrides file names.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Names = Annotated[
     Path | None,
-    typer.Option("--names", help="A table: species, then other names; a network may know them."),
+    typer.Option(
+        "--names",
+        help="A table of species and their other names, such as scientific names.",
+        rich_help_panel=PANEL,
+    ),
 ]
-Data = Annotated[Path | None, typer.Argument(help="An antpitta.toml, or a folder that holds one.")]
 
 
-def opened(
-    data: Path | None,
-    audio: list[Path] | None,
-    present: list[Path] | None,
-    absent: list[Path] | None,
-    annotations: list[Path] | None,
-    sites: Path | None,
-    names: Path | None,
-) -> Any:
-    """The data set that DATA or the flags speak of."""
+def open_options(
+    data: Data = None,
+    audio: Audio = None,
+    present: Present = None,
+    absent: Absent = None,
+    annotations: Annotations = None,
+    sites: Sites = None,
+    names: Names = None,
+) -> "OpenedDataset":
+    """Open the data set that DATA or the data options name."""
     return api.open_data(
         data,
         audio=audio or (),
@@ -52,18 +95,40 @@ def opened(
     )
 
 
+def takes_data(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command DATA and the data options; its parameter ``data`` is the opened data set."""
+    own = dict(inspect.signature(command, eval_str=True).parameters)
+    del own["data"]
+    data_options = inspect.signature(open_options, eval_str=True).parameters
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in (*own.values(), *data_options.values())
+    ]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        data = open_options(**{name: values.pop(name) for name in data_options})
+        command(data=data, **values)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where antpitta.toml is written.")] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(help="The folder that antpitta.toml is written to.")
+    ] = Path(),
     audio: Audio = None,
     present: Present = None,
     absent: Absent = None,
-    annotations: Tables = None,
+    annotations: Annotations = None,
     sites: Sites = None,
     names: Names = None,
 ) -> None:
     """Write an antpitta.toml that names recordings and tables.
 
-    Example: `antpitta init . --audio recordings --present tp.csv --absent fp.csv`
+    Example: `antpitta init . --audio recordings --present present.csv --absent absent.csv`
     """
     path = api.init(
         folder,
@@ -74,46 +139,47 @@ def init(
         sites=sites,
         names=names,
     )
-    console.print(f"wrote {path}")
+    console.print(f"wrote {path}", markup=False)
 
 
+@takes_data
 def check(
-    data: Data = None,
-    audio: Audio = None,
-    present: Present = None,
-    absent: Absent = None,
-    annotations: Tables = None,
-    sites: Sites = None,
-    names: Names = None,
+    *,
+    data: "OpenedDataset",
     sound: Annotated[
-        bool, typer.Option("--sound/--no-sound", help="Decode every recording to find bad sound.")
+        bool,
+        typer.Option("--sound/--no-sound", help="Decode every recording to find damaged files."),
     ] = True,
     picture: Annotated[
-        Path | None, typer.Option("--picture", "-o", help="Where 'what supervises what' is drawn.")
+        Path | None,
+        typer.Option(
+            "--picture", "-o", help="Draw the labelled recordings of each species (.svg or .png)."
+        ),
     ] = None,
 ) -> None:
-    """Examine a data set: every problem with file and row, and what supervises what.
+    """Report every problem in a data set, with file and row, and how much of it is labelled.
 
-    Example: `antpitta check --audio train --present train_tp.csv --absent train_fp.csv`
+    The exit code is 1 if a problem would make a trained model wrong.
+
+    Example: `antpitta check --audio recordings --present present.csv --absent absent.csv`
     """
-    given = opened(data, audio, present, absent, annotations, sites, names)
     with training_progress() as progress:
-        checked = api.check(given, sound=sound, picture=picture, progress=progress)
+        checked = api.check(data, sound=sound, picture=picture, progress=progress)
     serious = [finding for finding in checked.findings if finding.serious]
     minor = [finding for finding in checked.findings if not finding.serious]
-    for title, findings in (("serious", serious), ("worth a look", minor)):
-        for finding in findings[:MANY]:
+    for title, findings in (("error", serious), ("warning", minor)):
+        for finding in findings[:MAX_FINDINGS]:
             console.print(f"{title}: {finding}", markup=False)
-        if len(findings) > MANY:
-            console.print(f"{title}: and {len(findings) - MANY} more")
+        if len(findings) > MAX_FINDINGS:
+            console.print(f"{title}: and {len(findings) - MAX_FINDINGS} more")
     console.print(checked.summary, markup=False)
     if checked.picture:
-        console.print(f"what supervises what: {checked.picture}", markup=False)
+        console.print(f"picture  {checked.picture}", markup=False)
     if serious:
         raise typer.Exit(1)
 
 
 def register(app: typer.Typer) -> None:
-    """Add this file's commands."""
-    app.command()(init)
-    app.command()(check)
+    """Add this module's commands."""
+    app.command(rich_help_panel="Data")(init)
+    app.command(rich_help_panel="Data")(check)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from math import isnan
@@ -22,35 +22,34 @@ if TYPE_CHECKING:
 
     from antpitta.api import Interval, Report
 
+PIPED_WIDTH = None if sys.stdout.isatty() else 100  # columns of a table that goes to a file
 
-WIDE = None if sys.stdout.isatty() else 100  # columns: a file has no edge to wrap at
-
-console = Console(highlight=False, soft_wrap=True, width=WIDE)
+console = Console(highlight=False, soft_wrap=True, width=PIPED_WIDTH)
 MINUTE = 60.0
-EVERY = 30.0  # seconds between plain lines of one piece of work
+LINE_INTERVAL = 30.0  # seconds between plain lines about one task
 
 
 @contextmanager
-def resumable(again: str = "the same command with --resume") -> Iterator[None]:
-    """Long work that Ctrl-C ends in a line, and with a shell's exit code for it."""
+def resumable(command: str = "the same command with --resume") -> Iterator[None]:
+    """Long work that Ctrl-C ends with one line, and with the shell's exit code for it."""
     try:
         yield
     except KeyboardInterrupt:
-        console.print(f"stopped; {again} goes on from here")
+        console.print(f"interrupted; {command} continues from here")
         raise typer.Exit(130) from None
 
 
 @contextmanager
 def training_progress() -> Iterator[Progress]:
-    """A voice that draws bars where somebody is looking, and prints lines where nobody is."""
+    """Progress as moving bars on a terminal, and as plain lines in a file."""
     if console.is_terminal:
-        with _bars() as bars:
-            yield _drawn(bars)
+        with _new_bars() as bars:
+            yield _bar_progress(bars)
     else:
-        yield _printed()
+        yield _line_progress()
 
 
-def _bars() -> ProgressBars:
+def _new_bars() -> ProgressBars:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -61,39 +60,40 @@ def _bars() -> ProgressBars:
     return ProgressBars(*columns, console=console)
 
 
-def _drawn(bars: ProgressBars) -> Progress:
+def _bar_progress(bars: ProgressBars) -> Progress:
     tasks = {}
 
-    def tick(what: str, done: int, total: int, loss: float) -> None:
-        if what not in tasks:
-            tasks[what] = bars.add_task(what, total=total, loss="")
-        shown = "" if isnan(loss) else f"loss {loss:.3f}"
-        bars.update(tasks[what], completed=done, loss=shown)
+    def update(task: str, done: int, total: int, loss: float) -> None:
+        if task not in tasks:
+            tasks[task] = bars.add_task(task, total=total, loss="")
+        text = "" if isnan(loss) else f"loss {loss:.3f}"
+        bars.update(tasks[task], completed=done, loss=text)
 
-    return Progress(bars.console.print, tick)
+    return Progress(bars.console.print, update)
 
 
-def _printed() -> Progress:
-    last: dict[str, float] = {}
+def _line_progress() -> Progress:
+    printed: dict[str, float] = {}  # when each task was last printed
 
-    def tick(what: str, done: int, total: int, loss: float) -> None:
+    def update(task: str, done: int, total: int, loss: float) -> None:
         now = time.monotonic()
-        if done < total and now - last.get(what, -EVERY) < EVERY:
+        if done < total and now - printed.get(task, -LINE_INTERVAL) < LINE_INTERVAL:
             return
-        last[what] = now
-        shown = "" if isnan(loss) else f"  loss {loss:.3f}"
-        console.print(f"{what}  {done}/{total}{shown}")
+        printed[task] = now
+        text = "" if isnan(loss) else f"  loss {loss:.3f}"
+        console.print(f"{task}  {done}/{total}{text}")
 
-    return Progress(console.print, tick)
+    return Progress(console.print, update)
 
 
 @contextmanager
-def scan_progress() -> Iterator[Callable[[int, int, float], None]]:
-    """Something to tell of an archive (files done, of how many, times real time): how fast it
-    goes and how long it will take, moving where somebody looks, a line a minute elsewhere.
+def prediction_progress() -> Iterator[Callable[[int, int, float], None]]:
+    """Progress over recordings (files done, files in all, speed as a multiple of real time).
+
+    A moving bar on a terminal, a line a minute in a file.
     """
     if not console.is_terminal:
-        yield _scanned(time.monotonic())
+        yield _file_lines(time.monotonic())
         return
     columns = (
         *(TextColumn("recordings"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
@@ -104,64 +104,66 @@ def scan_progress() -> Iterator[Callable[[int, int, float], None]]:
         yield lambda done, total, speed: bars.update(task, completed=done, total=total, speed=speed)
 
 
-def _scanned(began: float) -> Callable[[int, int, float], None]:
-    said = began - MINUTE
+def _file_lines(start: float) -> Callable[[int, int, float], None]:
+    printed = start - MINUTE
 
-    def tick(done: int, total: int, speed: float) -> None:
-        nonlocal said
+    def update(done: int, total: int, speed: float) -> None:
+        nonlocal printed
         now = time.monotonic()
-        if done < total and now - said < MINUTE:
+        if done < total and now - printed < MINUTE:
             return
-        said = now
-        rate = done / max(now - began, 1e-9)
+        printed = now
+        rate = done / max(now - start, 1e-9)
         left = timedelta(seconds=round((total - done) / max(rate, 1e-9)))
         console.print(
             f"recordings  {done}/{total}  {rate:.1f} a second, {speed:.0f} x real time, {left} left"
         )
 
-    return tick
+    return update
 
 
-def span(figure: "Interval") -> str:
-    """A figure with its interval."""
-    if isnan(figure.value):
+def new_table(title: str, columns: Sequence[str], text_columns: int = 1) -> Table:
+    """A table whose first columns are text and whose others are numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE)
+    for number, name in enumerate(columns):
+        justify = "left" if number < text_columns else "right"
+        table.add_column(name, justify=justify, no_wrap=number > 0)  # type: ignore[arg-type]
+    return table
+
+
+def format_interval(interval: "Interval") -> str:
+    """A value with its confidence interval, ``-`` if it is undefined."""
+    if isnan(interval.value):
         return "-"
-    if isnan(figure.low):
-        return f"{figure.value:.3f}"
-    return f"{figure.value:.3f} ({figure.low:.3f}-{figure.high:.3f})"
+    if isnan(interval.low):
+        return f"{interval.value:.3f}"
+    return f"{interval.value:.3f} ({interval.low:.3f}-{interval.high:.3f})"
 
 
 def show_reports(reports: "tuple[Report, ...]", title: str) -> None:
-    """One row a report, with 95 % intervals over recordings."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE)
-    table.add_column("scores", no_wrap=True)
-    for name in ("LWLRAP", "macro AP", "macro AUC"):
-        table.add_column(name, no_wrap=True)
+    """Print one row a report, with 95 % intervals over recordings."""
+    table = new_table(title, ("scores", "LWLRAP", "macro AP", "macro AUC"), text_columns=4)
     for report in reports:
-        figures = (report.lwlrap, report.macro_ap, report.macro_auc)
-        table.add_row(report.source, *(span(figure) for figure in figures))
+        metrics = (report.lwlrap, report.macro_ap, report.macro_auc)
+        table.add_row(report.source, *(format_interval(metric) for metric in metrics))
     console.print(table)
 
 
 def show_species(per_species: "pd.DataFrame") -> None:
-    """One row a species."""
-    table = Table(title="per species", title_justify="left", title_style="bold", box=SIMPLE)
-    for name in ("species", "present", "absent", "AP", "AUC"):
-        table.add_column(name, justify="left" if name == "species" else "right")
+    """Print one row a species."""
+    table = new_table("per species", ("species", "present", "absent", "AP", "AUC"))
     for _, row in per_species.iterrows():
-        numbers = ("-" if isnan(row[key]) else f"{row[key]:.3f}" for key in ("ap", "auc"))
-        table.add_row(str(row["species"]), str(row["present"]), str(row["absent"]), *numbers)
+        metrics = ("-" if isnan(row[key]) else f"{row[key]:.3f}" for key in ("ap", "auc"))
+        table.add_row(str(row["species"]), str(row["present"]), str(row["absent"]), *metrics)
     console.print(table)
 
 
-def show_events(table: "pd.DataFrame") -> None:
-    """One row a species, then the means."""
-    shown = Table(title="event F1", title_justify="left", title_style="bold", box=SIMPLE)
+def show_events(metrics: "pd.DataFrame") -> None:
+    """Print one row a species, then the means."""
     names = ("species", "tp", "fp", "fn", "precision", "recall", "f1")
-    for name in names:
-        shown.add_column(name, justify="left" if name == "species" else "right")
-    for _, row in table.iterrows():
+    table = new_table("event F1", names)
+    for _, row in metrics.iterrows():
         counts = ("-" if isnan(row[name]) else f"{row[name]:.0f}" for name in names[1:4])
         shares = ("-" if isnan(row[name]) else f"{row[name]:.3f}" for name in names[4:])
-        shown.add_row(str(row["species"]), *counts, *shares)
-    console.print(shown)
+        table.add_row(str(row["species"]), *counts, *shares)
+    console.print(table)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from antpitta import api
-from antpitta.cli.display import console, resumable, scan_progress
+from antpitta.cli.display import console, resumable, prediction_progress
 from antpitta.core.config import Executor, InferenceMode, Precision
 
 
@@ -72,7 +72,7 @@ def predict(
 
     On a cluster: `antpitta predict run/model s3://season/2025 -o found --executor ray --address auto`
     """
-    with resumable(), scan_progress() as tick:
+    with resumable(), prediction_progress() as tick:
         found = api.predict_to(
             model,
             audio,

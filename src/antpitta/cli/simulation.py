@@ -1,4 +1,4 @@
-"""The commands that make their own sound: demo, simulate."""
+"""The commands demo and simulate, which make their own recordings."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,46 +10,54 @@ from antpitta.cli.display import console, show_reports, training_progress
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="The folder for everything.")] = Path("demo"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="A new folder for data, run and predictions.")
+    ] = Path("demo"),
 ) -> None:
-    """The whole story on built-in sound: simulate, check, train, predict, evaluate, report.
+    """Simulate recordings, train on them, predict, evaluate and report: all steps in minutes.
 
-    Nothing is downloaded and no GPU is needed. Example: `antpitta demo --out demo`
+    It downloads nothing and needs no GPU.
+
+    Example: `antpitta demo --out demo`
     """
     with training_progress() as progress:
-        shown = api.demo(out, progress=progress)
-    show_reports(shown.reports, "each stage against the whole truth of recordings it never saw")
-    console.print(f"report  {shown.run.path / 'report.html'}", markup=False)
-    console.print(f"model   {shown.run.model}", markup=False)
-    console.print(f"found   {shown.found / 'events.csv'}", markup=False)
+        result = api.demo(out, progress=progress)
+    show_reports(result.reports, "each stage on the test recordings, against complete ground truth")
+    console.print(f"report  {result.run.path / 'report.html'}", markup=False)
+    console.print(f"model   {result.run.model}", markup=False)
+    console.print(f"events  {result.predictions / 'events.csv'}", markup=False)
 
 
 def simulate(
     clips: Annotated[Path, typer.Argument(help="A folder with one folder of clips a species.")],
     backgrounds: Annotated[Path, typer.Argument(help="A folder of background sound.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The data set's folder.")],
-    train: Annotated[int, typer.Option(help="Training recordings.")] = 160,
-    test: Annotated[int, typer.Option(help="Test recordings.")] = 80,
-    seconds: Annotated[float, typer.Option(help="Length of a recording.")] = 60.0,
-    rate: Annotated[int, typer.Option(help="Sample rate in Hz.")] = 32_000,
-    present: Annotated[int, typer.Option(help="Present boxes a species, at most.")] = 12,
-    absent: Annotated[int, typer.Option(help="Absent boxes a species, at most.")] = 75,
-    seed: Annotated[int, typer.Option()] = 1,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the new data set.")],
+    train: Annotated[int, typer.Option("--train", help="Number of training recordings.")] = 160,
+    test: Annotated[int, typer.Option("--test", help="Number of test recordings.")] = 80,
+    seconds: Annotated[float, typer.Option("--seconds", help="Length of a recording.")] = 60.0,
+    sample_rate: Annotated[int, typer.Option("--sample-rate", help="In Hz.")] = 32_000,
+    present: Annotated[
+        int, typer.Option("--present", help="Present boxes a species, at most.")
+    ] = 12,
+    absent: Annotated[int, typer.Option("--absent", help="Absent boxes a species, at most.")] = 75,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random numbers.")] = 1,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace an older simulation there.")
+        bool, typer.Option("--replace", help="Replace an earlier simulation in the folder.")
     ] = False,
 ) -> None:
-    """Make soundscapes of known truth, labelled as pattern matching and an expert would.
+    """Simulate soundscapes with complete ground truth, from clips and background sound.
+
+    The training boxes are a part of the truth, as template matching and an expert would find it.
 
     Example: `antpitta simulate clips backgrounds -o soundscapes`
     """
-    plan = api.SimulationConfig(train, test, seconds, rate, present, absent, seed)
-    made, unusable = api.simulate(clips, backgrounds, out, plan, replace=replace)
+    plan = api.SimulationConfig(train, test, seconds, sample_rate, present, absent, seed)
+    simulated, unusable = api.simulate(clips, backgrounds, out, plan, replace=replace)
     for finding in unusable:
-        console.print(str(finding), markup=False)
+        console.print(f"left out: {finding}", markup=False)
     console.print(
-        f"{made.train} training and {made.test} test recordings, {made.present} present and "
-        f"{made.absent} absent boxes -> {made.data}",
+        f"{simulated.train} training and {simulated.test} test recordings, {simulated.present} "
+        f"present and {simulated.absent} absent boxes -> {simulated.data}",
         markup=False,
     )
     if unusable:
@@ -57,6 +65,6 @@ def simulate(
 
 
 def register(app: typer.Typer) -> None:
-    """Add this file's commands."""
-    app.command()(demo)
-    app.command()(simulate)
+    """Add this module's commands."""
+    app.command(rich_help_panel="Start here")(demo)
+    app.command(rich_help_panel="Data")(simulate)

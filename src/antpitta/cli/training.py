@@ -1,12 +1,12 @@
-"""The commands that learn: train, evaluate, ensemble."""
+"""The commands train, evaluate and ensemble."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from antpitta import api
-from antpitta.cli.data import MANY, Absent, Audio, Data, Names, Present, Sites, Tables, opened
+from antpitta.cli.data import MAX_FINDINGS, takes_data
 from antpitta.cli.display import (
     console,
     resumable,
@@ -16,69 +16,88 @@ from antpitta.cli.display import (
     training_progress,
 )
 
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-Devices = Annotated[int, typer.Option("--devices", help="How many GPUs, or CPU processes.")]
-Precision = Annotated[
+if TYPE_CHECKING:
+    from antpitta.files.dataset import OpenedDataset
+
+COMPUTE = "Compute options"
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu or cuda.", rich_help_panel=COMPUTE)
+]
+Devices = Annotated[
+    int,
+    typer.Option("--devices", help="Number of GPUs, or of CPU processes.", rich_help_panel=COMPUTE),
+]
+TrainingPrecision = Annotated[
     str,
-    typer.Option("--precision", help="32-true or bf16-mixed; auto: bf16 where a GPU has it."),
+    typer.Option(
+        "--precision",
+        help="auto, float32 or bfloat16. auto is bfloat16 on a GPU that supports it.",
+        rich_help_panel=COMPUTE,
+    ),
 ]
 Compile = Annotated[
-    bool, typer.Option("--compile", help="Compile the backbone: a minute, then faster on GPUs.")
-]
-Tune = Annotated[
     bool,
     typer.Option(
-        "--cudnn-benchmark", help="Let cuDNN time its kernels; equal seeds then differ a bit."
+        "--compile",
+        help="Compile the backbone: it takes a minute, then GPUs train faster.",
+        rich_help_panel=COMPUTE,
     ),
 ]
-Lanes = Annotated[
+CudnnBenchmark = Annotated[
+    bool,
+    typer.Option(
+        "--cudnn-benchmark",
+        help="Let cuDNN time its kernels. Two runs with one seed then differ slightly.",
+        rich_help_panel=COMPUTE,
+    ),
+]
+ParallelFolds = Annotated[
     int,
     typer.Option(
-        "--parallel-folds", help="Folds trained at a time, on a GPU that has room for them."
+        "--parallel-folds",
+        help="Number of folds that train at the same time on one GPU.",
+        rich_help_panel=COMPUTE,
     ),
 ]
 
 
+@takes_data
 def train(
-    data: Data = None,
+    *,
+    data: "OpenedDataset",
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = Path("run"),
-    audio: Audio = None,
-    present: Present = None,
-    absent: Absent = None,
-    annotations: Tables = None,
-    sites: Sites = None,
-    names: Names = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", help="A shipped recipe's name, or a TOML file.")
+        str,
+        typer.Option("--recipe", help="quick, rfcx, embedding, or the path of a TOML file."),
     ] = "quick",
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting, such as stages.masked.epochs=3."),
+        typer.Option(
+            "--set", help="Change a setting of the recipe, such as stages.masked.epochs=3."
+        ),
     ] = None,
-    baseline: Annotated[
-        bool,
-        typer.Option("--baseline", help="Also train a baseline that treats unknown as absent."),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run that was interrupted.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
     device: Device = "auto",
     devices: Devices = 1,
-    precision: Precision = "auto",
+    precision: TrainingPrecision = "auto",
     compile: Compile = False,
-    cudnn_benchmark: Tune = False,
-    parallel_folds: Lanes = 1,
+    cudnn_benchmark: CudnnBenchmark = False,
+    parallel_folds: ParallelFolds = 1,
 ) -> None:
-    """Train a detector in stages, and report how good it is out of fold.
+    """Train a detector, and report its metrics out of fold.
 
-    Example: `antpitta train --audio train --present train_tp.csv --absent train_fp.csv -o run`
+    The folder of the run then holds `report.html` and `model/`, which `antpitta predict` takes.
+
+    Example: `antpitta train --audio recordings --present present.csv --absent absent.csv -o run`
     """
-    given = opened(data, audio, present, absent, annotations, sites, names)
     with resumable(), training_progress() as progress:
-        trained = api.train(
-            given,
+        result = api.train(
+            data,
             recipe,
             out,
             changes=tuple(changes or ()),
-            baseline=baseline,
             resume=resume,
             device=device,
             devices=devices,
@@ -88,71 +107,89 @@ def train(
             parallel_folds=parallel_folds,
             progress=progress,
         )
-    reports = tuple(stage.report for stage in trained.story.stages)
-    show_reports(reports, "out of fold, on judged boxes (95 % over recordings)")
-    console.print(f"report  {trained.path / 'report.html'}", markup=False)
-    console.print(f"model   {trained.model}  ({len(given.dataset.classes)} species)", markup=False)
-    serious = [finding for finding in given.findings if finding.serious]
-    for finding in serious[:MANY]:
+    show_reports(result.reports, "out of fold, on labelled boxes (95 % intervals over recordings)")
+    console.print(f"report  {result.path / 'report.html'}", markup=False)
+    console.print(f"model   {result.model}  ({len(data.dataset.classes)} species)", markup=False)
+    serious = [finding for finding in data.findings if finding.serious]
+    for finding in serious[:MAX_FINDINGS]:
         console.print(f"left out: {finding}", markup=False)
+    if len(serious) > MAX_FINDINGS:
+        console.print(f"left out: and {len(serious) - MAX_FINDINGS} more")
     if serious:
         raise typer.Exit(1)
 
 
 def evaluate(
     target: Annotated[
-        Path, typer.Argument(help="A run, or a table of scores such as presence.csv.")
+        Path,
+        typer.Argument(help="A run, a folder that predict wrote, or a table of scores."),
     ],
     truth: Annotated[
         Path | None,
-        typer.Option("--truth", help="Whole truth: recording_id, then 1, 0 or nothing a species."),
+        typer.Option(
+            "--truth",
+            help="Ground truth: a table with the column recording_id and one column a species, "
+            "with 1 (present), 0 (absent) or nothing (unknown).",
+        ),
     ] = None,
     events: Annotated[
         Path | None,
-        typer.Option("--events", help="Every call there really was: adds event F1."),
+        typer.Option(
+            "--events", help="A table of every call in the recordings. It adds the event F1."
+        ),
     ] = None,
-    species: Annotated[bool, typer.Option("--species/--no-species")] = True,
+    species: Annotated[
+        bool, typer.Option("--species/--no-species", help="Print the metrics of each species.")
+    ] = True,
 ) -> None:
-    """Report LWLRAP, AP and AUC: a run out of fold, or scores against whole truth.
+    """Report LWLRAP, AP and AUC of a run out of fold, or of scores against ground truth.
 
     Example: `antpitta evaluate out/presence.csv --truth test_truth.csv`
     """
-    found = api.evaluate(target, truth)
-    title = "out of fold, on judged boxes" if truth is None else f"against {truth.name}"
-    show_reports(found.reports, f"{title} (95 % over recordings)")
+    evaluation = api.evaluate(target, truth)
+    title = "out of fold, on labelled boxes" if truth is None else f"against {truth.name}"
+    show_reports(evaluation.reports, f"{title} (95 % intervals over recordings)")
     if species:
-        show_species(found.per_species)
+        show_species(evaluation.per_species)
     if events is not None:
         show_events(api.evaluate_events(target, events))
-    for note in found.notes[:20]:
+    for note in evaluation.notes[:MAX_FINDINGS]:
         console.print(f"left out: {note}", markup=False)
+    if len(evaluation.notes) > MAX_FINDINGS:
+        console.print(f"left out: and {len(evaluation.notes) - MAX_FINDINGS} more")
 
 
 def ensemble(
     members: Annotated[
-        list[Path], typer.Argument(help="Runs on the same data; also tables of scores.")
+        list[Path],
+        typer.Argument(help="Runs on the same data, and tables of scores of other models."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The blended model.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the new model.")],
     method: Annotated[
-        api.BlendMethod, typer.Option("--method", help="How scores are blended.")
+        api.BlendMethod,
+        typer.Option(
+            "--method",
+            help="How the scores are combined. extremized: the mean probability with its log-odds "
+            "multiplied by 1.5. auc and fit: weights from the scores out of fold.",
+        ),
     ] = "mean",
-    weight: Annotated[
-        list[float] | None, typer.Option("--weight", help="Of each member, in their order.")
+    weights: Annotated[
+        list[float] | None,
+        typer.Option("--weight", help="The weight of each member, in the order of the members."),
     ] = None,
 ) -> None:
-    """Blend several runs into one model; weights are fitted and judged out of fold.
+    """Combine several runs into one model, and report its metrics out of fold.
 
-    Example: `antpitta ensemble runs/a runs/b -o blended --method sharp --weight 1 --weight 2`
+    Example: `antpitta ensemble runs/a runs/b -o model --method mean --weight 1 --weight 2`
     """
-    blended = api.ensemble(members, out, method=method, weights=weight or None)
-    show_reports(blended.reports, "out of fold, weights fitted on the other folds")
-    for note in blended.notes:
+    result = api.ensemble(members, out, method=method, weights=weights or None)
+    show_reports(result.reports, "out of fold, weights fitted on the other folds")
+    for note in result.notes:
         console.print(note, markup=False)
     console.print(f"model   {out}", markup=False)
 
 
 def register(app: typer.Typer) -> None:
-    """Add this file's commands."""
-    app.command()(train)
-    app.command()(evaluate)
-    app.command()(ensemble)
+    """Add this module's commands."""
+    for command in (train, evaluate, ensemble):
+        app.command(rich_help_panel="Models")(command)

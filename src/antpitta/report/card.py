@@ -30,7 +30,7 @@ _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
 def render_card(
-    story: RunReport,
+    run_report: RunReport,
     *,
     licence: str = "",
     citation: str = "",
@@ -38,32 +38,32 @@ def render_card(
     contact: str = "",
     arithmetic: Sequence[Measured] = (),
 ) -> str:
-    """The card of the story's last stage; ``model`` is the bundle's path in the example.
+    """The card of the run_report's last stage; ``model`` is the bundle's path in the example.
 
     ``arithmetic`` are the ways in which it may be computed, the exact one first.
     Whatever is empty is stated as missing: a card that leaves out the licence reads as free.
     """
     parts = (
-        _front(story, licence),
-        f"# {escape(story.title)}\n",
-        f"{escape(story.subtitle)}\n" if story.subtitle else "",
-        _details(story, contact),
-        _use(story),
-        _training_data(story),
-        _evaluation(story),
+        _front(run_report, licence),
+        f"# {escape(run_report.title)}\n",
+        f"{escape(run_report.subtitle)}\n" if run_report.subtitle else "",
+        _details(run_report, contact),
+        _use(run_report),
+        _training_data(run_report),
+        _evaluation(run_report),
         _arithmetic(arithmetic),
-        _limits(story),
-        _how(story, model),
+        _limits(run_report),
+        _how(run_report, model),
         _section(
             "Licence",
             escape(licence) or "Not stated: ask before you use the model.",
             "The network that makes the embeddings is no part of this model and has a licence of "
             "its own, which whoever runs the model has to keep."
-            if story.needs
+            if run_report.needs
             else "",
         ),
         _section("Citation", _quote(citation) if citation else "None was given."),
-        _provenance(story),
+        _provenance(run_report),
     )
     card = "\n".join(part for part in parts if part)
     return card.encode("utf-8", "replace").decode("utf-8")  # see render_page
@@ -85,9 +85,9 @@ def _section(name: str, *paragraphs: str) -> str:
     return "\n\n".join([f"## {name}", *(p for p in paragraphs if p)]) + "\n"
 
 
-def _front(story: RunReport, licence: str) -> str:
+def _front(run_report: RunReport, licence: str) -> str:
     # JSON strings are YAML strings: a title with a colon or a quote stays one.
-    lines = ["---", "library_name: antpitta", f"model_name: {json.dumps(story.title)}"]
+    lines = ["---", "library_name: antpitta", f"model_name: {json.dumps(run_report.title)}"]
     if licence:
         # Hubs know licences by their short names, and take a sentence for a mistake.
         known = re.fullmatch(r"[\w.+-]+", licence)
@@ -97,23 +97,23 @@ def _front(story: RunReport, licence: str) -> str:
     return "\n".join([*lines, "---", ""])
 
 
-def _details(story: RunReport, contact: str) -> str:
+def _details(run_report: RunReport, contact: str) -> str:
     kind = (
         "A detector of species in field recordings: for every frame, the probability that each "
         "species sounds. Made with antpitta from validated boxes; it tells present, absent and "
         "unknown apart."
     )
-    stages = [f"{i}. {escape(s.name)}: {escape(s.says)}" for i, s in enumerate(story.stages, 1)]
+    stages = [f"{i}. {escape(s.name)}: {escape(s.says)}" for i, s in enumerate(run_report.stages, 1)]
     trained = "Training stages:\n\n" + "\n".join(stages) if stages else ""
     return _section(
         "Model details", kind, trained, f"Contact: {escape(contact)}" if contact else ""
     )
 
 
-def _use(story: RunReport) -> str:
+def _use(run_report: RunReport) -> str:
     species = "the species below"
-    if story.supervision is not None:
-        species = f"its {len(story.supervision.classes.names):,} species"
+    if run_report.supervision is not None:
+        species = f"its {len(run_report.supervision.classes.names):,} species"
     return _section(
         "Intended use",
         f"To find {species} in recordings that resemble the training recordings in place, season, "
@@ -124,10 +124,10 @@ def _use(story: RunReport) -> str:
     )
 
 
-def _training_data(story: RunReport) -> str:
-    if story.supervision is None:
+def _training_data(run_report: RunReport) -> str:
+    if run_report.supervision is None:
         return _section("Training data", "Not described: the listeners' judgements were not given.")
-    table = count_supervision(story.supervision)
+    table = count_supervision(run_report.supervision)
     rows = [
         (
             row["species"],
@@ -141,39 +141,39 @@ def _training_data(story: RunReport) -> str:
     ]
     header = ("species", "recordings present", "recordings absent", "frames present", "absent",
               "unknown")  # fmt: skip
-    left_out = len(story.left_out)
+    left_out = len(run_report.left_out)
     note = f"{count_nouns(left_out, 'finding', 'findings')} about the data: see the report."
     return _section(
         "Training data",
-        describe_training(story),
+        describe_training(run_report),
         write_table(header, rows),
         note if left_out else "",
     )
 
 
-def _evaluation(story: RunReport) -> str:
-    if story.final is None:
+def _evaluation(run_report: RunReport) -> str:
+    if run_report.final is None:
         return _section("Evaluation", "Nothing was evaluated: nothing is known of its quality.")
     stages = write_table(
         ("stage", "judged against", *(label for _, label in METRICS), "recordings", "cells"),
         [
             (row.name, row.judged, *row.figures, format_count(row.report.recordings),
              format_count(row.report.cells))
-            for row in list_stages(story.stages)
+            for row in list_stages(run_report.stages)
         ],
         left=2,
     )  # fmt: skip
-    rows = list_species(story.final)
+    rows = list_species(run_report.final)
     species = write_table(
         ("species", "present", "absent", "chance", "AP", "AUC", "LWLRAP", "note"),
         [(r.species, r.present, r.absent, r.chance, r.ap, r.auc, r.lwlrap, r.note) for r in rows],
     )
     return _section(
         "Evaluation",
-        describe_figures(story.final.report),
+        describe_figures(run_report.final.report),
         "In brackets, 95 % intervals from resampling recordings.",
         stages,
-        f"### Per species, after the last stage ({escape(story.final.name)})",
+        f"### Per species, after the last stage ({escape(run_report.final.name)})",
         species,
         "Average precision depends on how many absent boxes a species happens to have: compare it "
         "with its chance level (the share of present among the judged boxes), not between species.",
@@ -195,21 +195,21 @@ def _arithmetic(ways: Sequence[Measured]) -> str:
     )
 
 
-def _limits(story: RunReport) -> str:
+def _limits(run_report: RunReport) -> str:
     lines = []
-    if story.supervision is not None:
-        unknown = np.asarray(story.supervision.unknown, dtype=float).sum()
+    if run_report.supervision is not None:
+        unknown = np.asarray(run_report.supervision.unknown, dtype=float).sum()
         judged = sum(
             np.asarray(part, dtype=float).sum()
-            for part in (story.supervision.present, story.supervision.absent)
+            for part in (run_report.supervision.present, run_report.supervision.absent)
         )
         if unknown + judged > 0:
             share = format_share(unknown / (unknown + judged))
             lines.append(f"Never listened to: {share} of all species-frames of the training sound.")
-    if story.final is not None:
-        for says, names in name_weak_species(story.final.report):
+    if run_report.final is not None:
+        for says, names in name_weak_species(run_report.final.report):
             lines.append(f"{says}: {', '.join(escape(name) for name in names)}.")
-        if story.final.truth is None:
+        if run_report.final.truth is None:
             lines.append(
                 "Judged on validated boxes only, which a matcher proposed: calls that it never "
                 "proposed are in no figure, so real recall may be lower."
@@ -222,11 +222,11 @@ def _limits(story: RunReport) -> str:
     return _section("Limits", "\n".join(f"- {line}" for line in lines))
 
 
-def _how(story: RunReport, model: str) -> str:
+def _how(run_report: RunReport, model: str) -> str:
     path = model if re.fullmatch(r"[\w./-]+", model) else json.dumps(model)
     return _section(
         "How to use",
-        escape(story.needs),
+        escape(run_report.needs),
         f"```\npip install antpitta\nantpitta predict {path} RECORDINGS -o OUT\n```",
         f"```python\nimport antpitta as ap\n\nscores = ap.predict({json.dumps(model)}, "
         '"RECORDINGS/")\n```',
@@ -239,11 +239,11 @@ def _quote(text: str) -> str:
     return f"{fence}\n{text.strip()}\n{fence}"
 
 
-def _provenance(story: RunReport) -> str:
+def _provenance(run_report: RunReport) -> str:
     def listed(name: str, pairs: Mapping[str, str]) -> str:
         return write_table((name, "value"), pairs.items(), left=2) if pairs else ""
 
-    tables = [listed("of", story.provenance), listed("setting", story.settings)]
+    tables = [listed("of", run_report.provenance), listed("setting", run_report.settings)]
     if not any(tables):
         return _section("Provenance", "Not given: versions, recipe, data digest and seeds.")
     return _section("Provenance", *tables)

@@ -48,7 +48,7 @@ class PageImage:
     alt: str
 
 
-def render_page(story: RunReport) -> str:
+def render_page(run_report: RunReport) -> str:
     """The whole of report.html."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("antpitta.report", package_path="."),
@@ -58,31 +58,31 @@ def render_page(story: RunReport) -> str:
         lstrip_blocks=True,
     )
     template = environment.get_template("page.html")
-    parts = _show_parts(story)
-    without = len(template.render(**parts, groups={}, undrawn=len(story.examples)))
-    groups, undrawn = _show_examples(story.examples, MOST - without)
+    parts = _show_parts(run_report)
+    without = len(template.render(**parts, groups={}, undrawn=len(run_report.examples)))
+    groups, undrawn = _show_examples(run_report.examples, MOST - without)
     page = template.render(**parts, groups=groups, undrawn=undrawn)
     # File names may hold bytes that are no UTF-8; the page must still be writable.
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def _show_parts(story: RunReport) -> dict[str, object]:
+def _show_parts(run_report: RunReport) -> dict[str, object]:
     """Everything that the template asks for, but the examples."""
     return {
-        "story": story,
-        "final": story.final,
+        "run_report": run_report,
+        "final": run_report.final,
         "metrics": [label for _, label in METRICS],
-        "training": describe_training(story),
-        "meaning": describe_figures(story.final.report) if story.final else "",
-        "rows": list_stages(story.stages),
-        "gain": _show_gain(story),
-        "supervision": _show_supervision(story),
-        "species": _show_species(story),
-        "curves": _show_curves(story),
-        "log": _show_log(story.log),
-        "pseudo": _show_pseudo(story.pseudo),
-        "left_out": story.left_out[:LINES],
-        "uncounted": max(0, len(story.left_out) - LINES),
+        "training": describe_training(run_report),
+        "meaning": describe_figures(run_report.final.report) if run_report.final else "",
+        "rows": list_stages(run_report.stages),
+        "gain": _show_gain(run_report),
+        "supervision": _show_supervision(run_report),
+        "species": _show_species(run_report),
+        "curves": _show_curves(run_report),
+        "log": _show_log(run_report.log),
+        "pseudo": _show_pseudo(run_report.pseudo),
+        "left_out": run_report.left_out[:LINES],
+        "uncounted": max(0, len(run_report.left_out) - LINES),
         "count": format_count,
         "nouns": count_nouns,
         "share": format_share,
@@ -98,61 +98,61 @@ def _say_most(species: int, by: str) -> str:
     return f" Of {species:,} species, the {ROWS} {by}; the table has all." if species > ROWS else ""
 
 
-def _show_gain(story: RunReport) -> PageImage | None:
-    if not story.stages:
+def _show_gain(run_report: RunReport) -> PageImage | None:
+    if not run_report.stages:
         return None
     ends = [
         f"{stage.name}: LWLRAP {format_number(stage.report.lwlrap.value)}, "
         f"macro AP {format_number(stage.report.macro_ap.value)}"
-        for stage in story.stages
+        for stage in run_report.stages
     ]
     alt = f"Dots with intervals, one row a stage. {'; '.join(ends)}."
-    return _picture(draw_gain(story.stages), alt)
+    return _picture(draw_gain(run_report.stages), alt)
 
 
-def _show_supervision(story: RunReport) -> dict[str, object] | None:
-    if story.supervision is None or not len(story.supervision.recordings):
+def _show_supervision(run_report: RunReport) -> dict[str, object] | None:
+    if run_report.supervision is None or not len(run_report.supervision.recordings):
         return None
-    table = count_supervision(story.supervision)
+    table = count_supervision(run_report.supervision)
     if table.empty:
         return None
     alt = (
-        f"Grid of {len(table)} species and {len(story.supervision.recordings):,} recordings, "
+        f"Grid of {len(table)} species and {len(run_report.supervision.recordings):,} recordings, "
         "coloured by whether the species was judged present, absent, both or not at all, and "
         "bars of the shares of frames. The table below has the counts."
     )
     return {
-        "picture": _picture(draw_supervision(story.supervision, most=ROWS), alt),
+        "picture": _picture(draw_supervision(run_report.supervision, most=ROWS), alt),
         "rows": table.to_dict("records"),
         "most": _say_most(len(table), "present in the most recordings"),
     }
 
 
-def _show_species(story: RunReport) -> dict[str, object] | None:
-    if story.final is None or story.final.report.per_species.empty:
+def _show_species(run_report: RunReport) -> dict[str, object] | None:
+    if run_report.final is None or run_report.final.report.per_species.empty:
         return None
-    rows = list_species(story.final)
+    rows = list_species(run_report.final)
     alt = (
         f"Horizontal bars: average precision of {count_nouns(len(rows), 'species', 'species')}, "
         f"best {rows[0].species} with {rows[0].ap}. The table below has every value."
     )
     return {
-        "picture": _picture(draw_species(story.final.report, most=ROWS), alt),
+        "picture": _picture(draw_species(run_report.final.report, most=ROWS), alt),
         "rows": rows,
         "most": _say_most(len(rows), "with the most present boxes"),
     }
 
 
-def _show_curves(story: RunReport) -> dict[str, object] | None:
-    drawn = drawn_curves(story.final.report) if story.final else []
-    if story.final is None or not drawn:
+def _show_curves(run_report: RunReport) -> dict[str, object] | None:
+    drawn = drawn_curves(run_report.final.report) if run_report.final else []
+    if run_report.final is None or not drawn:
         return None
-    others = [str(n) for n in story.final.report.per_species["species"] if str(n) not in drawn]
+    others = [str(n) for n in run_report.final.report.per_species["species"] if str(n) not in drawn]
     alt = (
         f"Precision against recall, one panel for each of {len(drawn)} species, "
         "in the order of the bars above."
     )
-    return {"picture": _picture(draw_curves(story.final.report), alt), "others": others}
+    return {"picture": _picture(draw_curves(run_report.final.report), alt), "others": others}
 
 
 def group_example(example: Example) -> str:

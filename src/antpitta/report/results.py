@@ -1,6 +1,6 @@
 """What the page and the card tell: the nouns that a run hands over once it is done.
 
-A story holds results, never paths or models, so that it can be made by hand, in a test or
+A run_report holds results, never paths or models, so that it can be made by hand, in a test or
 from somebody else's scores. Whatever is missing is empty, and the page says that it is.
 """
 

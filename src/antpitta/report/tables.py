@@ -124,18 +124,18 @@ def name_weak_species(report: Report) -> list[tuple[str, list[str]]]:
     ]
 
 
-def describe_training(story: RunReport) -> str:
+def describe_training(run_report: RunReport) -> str:
     """One sentence: what the model was trained on."""
-    if story.supervision is None:
+    if run_report.supervision is None:
         return ""
-    table = count_supervision(story.supervision)
-    unknown = np.asarray(story.supervision.unknown, dtype=float).sum()
+    table = count_supervision(run_report.supervision)
+    unknown = np.asarray(run_report.supervision.unknown, dtype=float).sum()
     frames = unknown + sum(
         np.asarray(part, dtype=float).sum()
-        for part in (story.supervision.present, story.supervision.absent)
+        for part in (run_report.supervision.present, run_report.supervision.absent)
     )
     said = (
-        f"Trained on {count_nouns(len(story.supervision.recordings), 'recording', 'recordings')} "
+        f"Trained on {count_nouns(len(run_report.supervision.recordings), 'recording', 'recordings')} "
         f"for {len(table):,} species"
     )
     if frames == 0:

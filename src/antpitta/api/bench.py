@@ -1,0 +1,229 @@
+"""bench: how fast this machine predicts.
+
+Every precision runs the whole of :func:`antpitta.api.predict_to`: files are read, and tables are
+written. The first recording includes loading and compiling the networks, so that the time until
+it is done is given by itself, and the speed is measured on the other recordings.
+
+An untrained network takes as long as a trained one, so that no model is needed. Its batch norms
+get random scales: the branches of an untrained ResNet end in zeros, which would be optimised away.
+"""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from antpitta.api.data import SILENT
+from antpitta.api.prediction import predict_to
+from antpitta.api.simulation import simulate_callers
+from antpitta.core.config import Precision
+from antpitta.core.errors import UserError, requires_train_extra
+from antpitta.core.progress import Progress
+from antpitta.files.bundle import Bundle, read_bundle, write_bundle
+from antpitta.files.recipes import read_recipe
+from antpitta.files.recordings import list_files, open_file
+from antpitta.sound.simulation import SimulationConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MINUTE = 60.0
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
+SOUND = SimulationConfig(train=8, test=0, seconds=MINUTE, sample_rate=48_000, present=1, absent=1)
+NETWORK = ("head.smoothing_frames=64", "head.class_band_limits=null", "backbone.pretrained=false")
+SPECIES = 24  # of the untrained network
+
+
+@dataclass(frozen=True)
+class SpeedTest:
+    """How fast each precision predicted on this machine.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        One row a precision: ``precision``, ``speed`` (seconds of sound a second: a multiple of
+        real time), ``day`` (seconds for a day of sound), ``first`` (seconds until the first
+        recording was done).
+    model : name of the model
+    minutes : of sound, for each precision
+    machine : processor and system, in a line
+    """
+
+    table: "pd.DataFrame" = field(repr=False)
+    model: str
+    minutes: float
+    machine: str
+
+
+def bench(
+    audio: Sequence[Path | str] = (),
+    *,
+    model: Path | str | None = None,
+    minutes: float = 60.0,
+    progress: Progress = SILENT,
+) -> SpeedTest:
+    """Measure how fast this machine predicts, in every precision that it and the model offer.
+
+    Parameters
+    ----------
+    audio
+        Recordings or folders of them; simulated minutes at 48 kHz without any.
+    model
+        A model or a run. Without one an untrained network of the recipe ``quick`` is built, for
+        which PyTorch is needed.
+    minutes
+        Sound for each precision. Recordings are repeated to make up for it.
+
+    Returns
+    -------
+    SpeedTest
+        Its ``table`` has a row for each precision.
+
+    Raises
+    ------
+    UserError
+        ``E_BENCH_MINUTES`` if ``minutes`` is not positive, ``E_NO_AUDIO`` without a readable
+        recording, ``E_NEEDS_TRAIN_EXTRA`` without PyTorch and without a model.
+
+    Examples
+    --------
+    >>> antpitta.bench(model="run/model").table  # doctest: +SKIP
+    """
+    import pandas as pd
+
+    if not minutes > 0:
+        raise UserError("E_BENCH_MINUTES", f"--minutes {minutes:g} is not positive", "give 1 or more")
+    with TemporaryDirectory(prefix="antpitta-bench-") as temporary:
+        home = Path(temporary)
+        if not audio:
+            progress.message("simulating recordings")
+            simulate_callers(home / "sound", SOUND)
+            audio = [home / "sound" / "train"]
+        seconds = _repeat([Path(root) for root in audio], minutes * MINUTE, home / "audio")
+        if model is None:
+            progress.message("building an untrained network of the recipe quick")
+            bundle = _untrained_model(home)
+        else:
+            bundle = read_bundle(Path(model))
+        rows = []
+        for precision in _offered(bundle):
+            first, rest = _time(bundle, precision, home, progress)
+            speed = sum(seconds[1:]) / rest
+            rows.append((precision, speed, 24 * 60 * MINUTE / speed, first))
+    table = pd.DataFrame(rows, columns=["precision", "speed", "day", "first"])
+    return SpeedTest(table, bundle.name, sum(seconds) / MINUTE, _machine())
+
+
+def _repeat(audio: Sequence[Path], wanted: float, folder: Path) -> list[float]:
+    """Name the recordings in a folder until their sound is long enough; the seconds of each."""
+    files, _ = list_files(audio)
+    if not files:
+        raise UserError(
+            "E_NO_AUDIO", f"{', '.join(map(str, audio))}: no recordings", "name a folder of them"
+        )
+    folder.mkdir()
+    lengths: list[float] = []
+    for file in cycle(files):
+        if sum(lengths) >= wanted and len(lengths) > 1:
+            return lengths
+        path = Path(str(file.path)).resolve()
+        name = folder / f"{len(lengths):06}{path.suffix}"
+        try:
+            name.symlink_to(path)
+        except OSError:  # Windows allows links to administrators only
+            shutil.copy(path, name)
+        lengths.append(open_file(file).duration)
+    return lengths
+
+
+def _offered(bundle: Bundle) -> list[Precision]:
+    """The precisions that this machine and the model have a network for."""
+    import openvino
+
+    from antpitta.predict.predictor import KINDS, has_gpu
+
+    parts = bundle.parts() or [bundle]
+    networks = set.intersection(*(set(part.networks) for part in parts))
+    if has_gpu() or not networks:  # predicted by PyTorch
+        return ["float32", "bfloat16"] if has_gpu() else ["float32"]
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return [
+        precision
+        for precision in PRECISIONS
+        if KINDS[precision] in networks and (precision != "bfloat16" or "BF16" in capabilities)
+    ]
+
+
+def _time(
+    bundle: Bundle, precision: Precision, home: Path, progress: Progress
+) -> tuple[float, float]:
+    """Seconds until the first recording is done, and seconds for the others and the tables."""
+    start = time.perf_counter()
+    first = 0.0
+
+    def update(done: int, total: int, speed: float) -> None:
+        nonlocal first
+        first = first or time.perf_counter() - start
+        progress.update(precision, done, total, float("nan"))
+
+    predict_to(bundle.path, [home / "audio"], home / precision, precision=precision, tick=update)
+    return first, time.perf_counter() - start - first
+
+
+def _untrained_model(home: Path) -> Bundle:
+    """A bundle of one network of the recipe quick, in float and in int8."""
+    with requires_train_extra("bench without --model"):
+        import torch
+
+        from antpitta.files.audio import read
+        from antpitta.files.runs import save_tensors
+        from antpitta.model.export import to_int8, to_openvino
+        from antpitta.model.features import build_feature_extractor
+        from antpitta.model.network import SedNet
+
+    recipe = read_recipe("quick", NETWORK)
+    torch.manual_seed(0)
+    extractor = build_feature_extractor(recipe)
+    net = SedNet(recipe.backbone, recipe.head, SPECIES, bands=extractor.width).eval()
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+    weights = home / "fold0.safetensors"
+    save_tensors(net.state_dict(), weights)
+    config = recipe.feature_config
+    recordings = [open_file(file) for file in islice(list_files([home / "audio"])[0], SOUND.train)]
+    features = [
+        extractor.image(recording, *config.segments(recording.duration)[0], read)
+        for recording in recordings
+    ]
+    frames = config.n_frames(config.segment)
+    networks: dict[str, Any] = {
+        "float": to_openvino([net], extractor.width, frames),
+        "int8": to_int8(to_openvino([net], extractor.width, frames, edges=False), features),
+    }
+    bundle = Bundle(
+        path=home / "model",
+        name="untrained (recipe quick)",
+        species=tuple(f"s{number}" for number in range(SPECIES)),
+        recipe=recipe.model_dump(mode="json"),
+        weights=(weights.name,),
+    )
+    return write_bundle(bundle, [weights], "# Untrained\n", networks)
+
+
+def _machine() -> str:
+    """Processor, number of cores and system, in a line."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}"

@@ -1,0 +1,43 @@
+"""The command bench: how fast this machine predicts."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from antpitta import api
+from antpitta.cli.display import console, new_table, training_progress
+
+
+def bench(
+    audio: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Recordings or folders. Without any: simulated minutes at 48 kHz."),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="A model or a run. Without one: an untrained network."),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option("--minutes", help="Minutes of sound for each precision.")
+    ] = 60.0,
+) -> None:
+    """Measure how fast this machine predicts, in each precision. It takes about a minute.
+
+    Example: `antpitta bench --model run/model recordings`
+    """
+    with training_progress() as progress:
+        result = api.bench(audio or (), model=model, minutes=minutes, progress=progress)
+    columns = ("precision", "x real time", "time for a day of sound", "first result after")
+    table = new_table(f"predict with {result.model}, {result.minutes:.0f} minutes", columns)
+    for row in result.table.to_dict("records"):
+        day = timedelta(seconds=round(row["day"]))
+        table.add_row(row["precision"], f"{row['speed']:.0f}", str(day), f"{row['first']:.1f} s")
+    console.print(table)
+    console.print(result.machine, markup=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    app.command(rich_help_panel="Tools")(bench)
