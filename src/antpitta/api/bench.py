@@ -98,7 +98,9 @@ def bench(
     import pandas as pd
 
     if not minutes > 0:
-        raise UserError("E_BENCH_MINUTES", f"--minutes {minutes:g} is not positive", "give 1 or more")
+        raise UserError(
+            "E_BENCH_MINUTES", f"--minutes {minutes:g} is not positive", "give 1 or more"
+        )
     with TemporaryDirectory(prefix="antpitta-bench-") as temporary:
         home = Path(temporary)
         if not audio:

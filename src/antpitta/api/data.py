@@ -213,7 +213,7 @@ def _source(
     sites: Path | str | None,
     names: Path | str | None,
 ) -> DataSource:
-    sequences = [_paths(paths) for paths in (audio, present, absent, annotations)]
+    sequences = (_paths(audio), _paths(present), _paths(absent), _paths(annotations))
     if data is not None:
         if any((*sequences, sites, names)):
             raise UserError(
@@ -228,8 +228,11 @@ def _source(
             "no recordings are given",
             "give DATA (an antpitta.toml or its folder), or --audio FOLDER",
         )
-    tables = (None if table is None else Path(table) for table in (sites, names))
-    return DataSource(*sequences, *tables)
+    return DataSource(
+        *sequences,
+        sites=None if sites is None else Path(sites),
+        names=None if names is None else Path(names),
+    )
 
 
 def _paths(paths: Paths) -> tuple[Path, ...]:
@@ -242,5 +245,7 @@ def _summarize(data: OpenedDataset, supervision: Supervision) -> str:
     states = ("present", "absent", "unknown")
     counts = [getattr(supervision, state).sum() for state in states]
     shares = [100 * count / max(sum(counts), 1) for count in counts]
-    frames = ", ".join(f"{share:.2f} % {state}" for share, state in zip(shares, states, strict=True))
+    frames = ", ".join(
+        f"{share:.2f} % {state}" for share, state in zip(shares, states, strict=True)
+    )
     return f"{describe_data(data)}; of all frames {frames}"

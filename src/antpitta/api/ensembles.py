@@ -126,9 +126,7 @@ def ensemble(
         _write_model(runs, fitted, nested, classes, out, weights)
 
     recordings = cells.recordings if tables else sorted(map(str, runs[0].folds()))
-    clipwise = [
-        _clip_scores(name, run, recordings) for name, run in zip(names, runs, strict=False)
-    ]
+    clipwise = [_clip_scores(name, run, recordings) for name, run in zip(names, runs, strict=False)]
     blended = fitted.apply([*clipwise, *scored[len(runs) :]])  # (recordings, classes)
     write_csv(clip_score_table(recordings, blended, classes.names), out / "oof_blended.csv")
     prevalence = None if tables else _mean_prevalence(runs, classes)
@@ -255,9 +253,7 @@ def _write_model(
         members=names,
         blend=fitted.to_json(),
         provenance={
-            "members": {
-                name: member.digest for name, member in zip(names, bundles, strict=True)
-            },
+            "members": {name: member.digest for name, member in zip(names, bundles, strict=True)},
             "method": fitted.method,
             "weights": None if weights is None else list(weights),
         },

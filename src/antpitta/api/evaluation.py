@@ -1,4 +1,4 @@
-"""evaluate and evaluate_events: metrics of a run out of fold, and of scores against ground truth."""
+"""evaluate, evaluate_events: metrics of a run out of fold, of scores against ground truth."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field

@@ -69,7 +69,8 @@ def bundle_stage(
         licence=LICENCE,
         model=str(Path(folder.path.name) / "model"),
         precisions=[
-            (result.name, result.macro_ap, result.loss, result.accepted) for result in exported.results
+            (result.name, result.macro_ap, result.loss, result.accepted)
+            for result in exported.results
         ],
     )
     return write_bundle(bundle, [home / name for name in weights], card, exported.networks)

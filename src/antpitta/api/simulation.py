@@ -1,4 +1,4 @@
-"""simulate, simulate_callers and demo: recordings with complete ground truth, and all steps on them.
+"""simulate, simulate_callers, demo: recordings with complete ground truth, and all steps on them.
 
 ``simulate`` makes soundscapes from the clips and backgrounds of a user, ``simulate_callers`` from
 eight invented species over coloured noise. ``demo`` trains on the latter.
@@ -34,9 +34,7 @@ from antpitta.sound.species_sources import SPLITS, SpeciesSource, species_source
 from antpitta.sound.synthetic_species import demo_species
 
 SPECIES_STREAM, VALIDATION_STREAM = 1, 5  # independent random streams of one seed
-DEMO_PLAN = SimulationConfig(
-    train=60, test=40, seconds=30.0, sample_rate=16_000, present=16, absent=48
-)
+DEMO_PLAN = SimulationConfig(train=60, test=40, seconds=30.0, sample_rate=16_000, present=16, absent=48)
 
 
 def simulate(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from antpitta import api
-from antpitta.cli.display import console, resumable, prediction_progress
+from antpitta.cli.display import console, prediction_progress, resumable
 from antpitta.core.config import Executor, InferenceMode, Precision
 
 

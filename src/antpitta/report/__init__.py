@@ -1,1 +1,1 @@
-"""Pictures, the report page and the model card."""
+"""The report page, the model card and their pictures."""

@@ -1,19 +1,15 @@
-"""Paper and ink: the colours, the type and the way a picture becomes bytes.
+"""How pictures and numbers look: colours, type, files, and numbers as text.
 
-- Pictures are matplotlib figures made without pyplot: no window opens, no figure outlives its
-  call, and the user's own matplotlib settings are put back afterwards.
-- The colours are Okabe and Ito's, which the colour-blind can tell apart, and "both" is darker
-  than either so that a grey print still reads.
-- The paper is white, not transparent: the same bytes serve a dark page and a printer.
-- SVG text is drawn as outlines, so that nothing moves where DejaVu is not installed; what a
-  picture says stands in a table of the page as well.
+- Pictures are matplotlib figures made without pyplot: no window opens, no figure stays open, and
+  the user's own matplotlib settings are restored.
+- The colours are Okabe and Ito's, which colour-blind people can distinguish. "both" is darker than
+  either, so that a grey print is still readable.
+- The background is white, not transparent: the same bytes serve a dark page and a printer.
+- SVG text is drawn as outlines, so that nothing moves where DejaVu is not installed. A table of
+  the page has the same values as text.
 - The same input gives the same bytes: no date, no random ids.
-
-Numbers as text.
-
-One place decides how a figure is written, so that page, card and picture cannot disagree:
-three decimals, the interval beside it, and a dash for what is not defined. A figure without an
-interval says so by having none; it is never given one of width 0.
+- Page, card and picture format numbers here: three decimals, the interval beside it, a dash for
+  an undefined value. A value without an interval has none; it never gets one of width 0.
 """
 
 from collections.abc import Iterator
@@ -38,12 +34,12 @@ PRESENT_PALE = "#8fc1e0"
 ABSENT = "#d55e00"
 BOTH = "#33204d"
 UNKNOWN = "#e6e9ee"
-ROWS = 120  # the most species of one picture: more cannot be taken in, and make it huge
+ROWS = 120  # species of one picture at most: more are not readable, and make the file huge
 PIXELATED = b"image-rendering:crisp-edges;image-rendering:pixelated"
 WIDTH = 7.6  # inches: the text column of the page, and of a printed sheet
 
-NONE = "\N{EN DASH}"  # stands where a number would, if it were defined
-# Behind a text that stands on lines.
+NONE = "\N{EN DASH}"  # in place of a number that is undefined
+# The background of a text that crosses lines.
 PLATE: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}
 
 _STYLE: dict[Any, Any] = {
@@ -63,7 +59,7 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "antpitta",
     "text.color": INK,
-    "text.parse_math": False,  # a species named "$x$" is not a formula
+    "text.parse_math": False,  # a species named "$x$" is no formula
     "xtick.color": RULE,
     "xtick.labelcolor": MUTED,
     "xtick.labelsize": 8,
@@ -75,7 +71,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Figures made and saved inside look alike, whatever the user's own matplotlibrc."""
+    """Make and save figures inside this context in one style, whatever the user's matplotlibrc."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -83,24 +79,24 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """A sheet of that many inches, whose parts make room for one another."""
+    """A figure of that size in inches, whose parts make room for one another."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(figure: Figure, form: ImageFormat) -> bytes:
-    """The picture's bytes, grown where a text would be cut."""
+    """The bytes of a picture, enlarged if a text would be cut off."""
     buffer = BytesIO()
-    nameless = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+    metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
     figure.savefig(
-        buffer, format=form, dpi=160, metadata=nameless, bbox_inches="tight", pad_inches=0.06
+        buffer, format=form, dpi=160, metadata=metadata, bbox_inches="tight", pad_inches=0.06
     )
-    # A browser that shrinks a "pixelated" picture drops whole columns, and with them the one
-    # recording where somebody heard something.
+    # A browser that shrinks a "pixelated" picture drops whole columns, and with them the only
+    # recording in which a species is present.
     return buffer.getvalue().replace(PIXELATED, b"")
 
 
 def shorten(name: str, most: int = 38) -> str:
-    """A name that fits, with its middle left out: genus and epithet both stay readable."""
+    """A name of at most ``most`` characters: the middle goes, genus and epithet stay readable."""
     name = _printable(name)
     if len(name) <= most:
         return name
@@ -108,21 +104,21 @@ def shorten(name: str, most: int = 38) -> str:
     return f"{name[:head].rstrip()}…{name[len(name) - (most - 1 - head) :].lstrip()}"
 
 
-def fold(name: str, width: int, lines: int = 2) -> str:
-    """A name on at most that many lines."""
+def wrap_name(name: str, width: int, lines: int = 2) -> str:
+    """A name on at most ``lines`` lines of ``width`` characters."""
     pieces = wrap(_printable(name), width) or [""]
     return "\n".join([*pieces[: lines - 1], shorten(" ".join(pieces[lines - 1 :]), width)]).strip()
 
 
 def _printable(text: str) -> str:
-    # A control character or half a surrogate would make the SVG one that no browser reads.
+    # No browser reads an SVG with a control character or half a surrogate pair.
     return "".join(
         c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text
     )
 
 
-def bare(axes: Axes, *sides: Literal["left", "right", "bottom"]) -> None:
-    """Take away the lines and tick marks of those sides; their labels stay."""
+def remove_spines(axes: Axes, *sides: Literal["left", "right", "bottom"]) -> None:
+    """Remove the lines and tick marks of some sides; their labels stay."""
     for side in sides:
         axes.spines[side].set_visible(False)
     if "left" in sides:
@@ -132,8 +128,8 @@ def bare(axes: Axes, *sides: Literal["left", "right", "bottom"]) -> None:
 
 
 @dataclass(frozen=True)
-class FormattedFigure:
-    """One number as it is printed; ``interval`` is empty where there is none."""
+class FormattedNumber:
+    """A number as text; ``interval`` is empty if there is none."""
 
     value: str
     interval: str = ""
@@ -143,20 +139,22 @@ class FormattedFigure:
 
 
 def format_number(value: float, digits: int = 3) -> str:
+    """A number with fixed decimals; a dash if it is undefined."""
     return f"{value:.{digits}f}" if np.isfinite(value) else NONE
 
 
 def format_count(count: float) -> str:
+    """A whole number with thousands separators; a dash if it is undefined."""
     return f"{count:,.0f}" if np.isfinite(count) else NONE
 
 
-def count_nouns(count: int, one: str, many: str) -> str:
-    """``1 recording``, ``4,000 recordings``."""
-    return f"{count:,} {one if count == 1 else many}"
+def count_nouns(count: int, singular: str, plural: str) -> str:
+    """A count with its noun: ``1 recording``, ``4,000 recordings``."""
+    return f"{count:,} {singular if count == 1 else plural}"
 
 
 def format_share(share: float) -> str:
-    """A share as a percentage; a share that is not 0 or 1 is never rounded to it."""
+    """A share as a percentage; it is never rounded to 0 or 100 %."""
     if not np.isfinite(share):
         return NONE
     percent = 100 * share
@@ -167,8 +165,9 @@ def format_share(share: float) -> str:
     return f"{percent:.2f} %"
 
 
-def format_interval(value: float, low: float, high: float) -> FormattedFigure:
+def format_interval(value: float, low: float, high: float) -> FormattedNumber:
+    """A number with its interval, if both are defined."""
     if not np.isfinite(value):
-        return FormattedFigure(NONE)
+        return FormattedNumber(NONE)
     ends = f"{low:.3f} to {high:.3f}" if np.isfinite(low) and np.isfinite(high) else ""
-    return FormattedFigure(f"{value:.3f}", ends)
+    return FormattedNumber(f"{value:.3f}", ends)

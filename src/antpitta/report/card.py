@@ -1,9 +1,8 @@
-"""MODEL_CARD.md: what a stranger who finds the bundle must know before trusting it.
+"""MODEL_CARD.md: what somebody who finds a model must know before using it.
 
-The headings are those of Mitchell et al. 2019 ("Model Cards for Model Reporting") in the order
-that model hubs use, with the front matter that they read. The limits are worked out from the
-data, not from a list of platitudes: which species rest on a handful of boxes, what share of
-the sound nobody listened to, what could not be measured.
+The headings are those of Mitchell et al. 2019 ("Model Cards for Model Reporting"), with the front
+matter that model hubs read. The limits come from the data: which species rest on a few boxes, what
+share of the sound has no label, what was not measured.
 """
 
 import json
@@ -18,14 +17,14 @@ from antpitta.report.stages import METRICS
 from antpitta.report.supervision import count_supervision
 from antpitta.report.tables import (
     FEW,
-    describe_figures,
+    describe_metrics,
     describe_training,
     list_species,
     list_stages,
-    name_weak_species,
+    weak_species,
 )
 
-Measured = tuple[str, float, float, bool]  # name, macro AP, what of it is lost, whether kept
+PrecisionRow = tuple[str, float, float, bool]  # name, macro AP, loss of it, part of the model
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
@@ -33,36 +32,46 @@ def render_card(
     run_report: RunReport,
     *,
     licence: str = "",
-    citation: str = "",
     model: str = "model",
-    contact: str = "",
-    arithmetic: Sequence[Measured] = (),
+    precisions: Sequence[PrecisionRow] = (),
 ) -> str:
-    """The card of the run_report's last stage; ``model`` is the bundle's path in the example.
+    """Write the card of a run's last stage, in Markdown.
 
-    ``arithmetic`` are the ways in which it may be computed, the exact one first.
-    Whatever is empty is stated as missing: a card that leaves out the licence reads as free.
+    Parameters
+    ----------
+    run_report
+        The content of the card.
+    licence
+        A short name such as ``cc-by-4.0``, or a sentence. If it is empty, the card states that the
+        licence is unknown: a card without the heading would read as free.
+    model
+        The model's path in the examples.
+    precisions
+        Precisions of ``predict``, the exact one first.
+
+    Returns
+    -------
+    str
+        The text of the card.
     """
     parts = (
-        _front(run_report, licence),
+        _front_matter(run_report, licence),
         f"# {escape(run_report.title)}\n",
         f"{escape(run_report.subtitle)}\n" if run_report.subtitle else "",
-        _details(run_report, contact),
-        _use(run_report),
+        _details(run_report),
+        _intended_use(run_report),
         _training_data(run_report),
         _evaluation(run_report),
-        _arithmetic(arithmetic),
+        _precisions(precisions),
         _limits(run_report),
-        _how(run_report, model),
+        _usage(run_report, model),
         _section(
             "Licence",
             escape(licence) or "Not stated: ask before you use the model.",
-            "The network that makes the embeddings is no part of this model and has a licence of "
-            "its own, which whoever runs the model has to keep."
+            "The embedding model is not part of this model. It has a licence of its own."
             if run_report.needs
             else "",
         ),
-        _section("Citation", _quote(citation) if citation else "None was given."),
         _provenance(run_report),
     )
     card = "\n".join(part for part in parts if part)
@@ -70,63 +79,67 @@ def render_card(
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is: one line, no emphasis, table bars or tags."""
+    """Escape a text for Markdown: one line, no emphasis, no table bars, no tags."""
     return _MARKS.sub(r"\\\1", " ".join(str(text).split()))
 
 
-def write_table(header: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
-    """A table whose first ``left`` columns are text and the others numbers."""
-    lines = [header, ["---"] * left + ["---:"] * (len(header) - left)]
+def markdown_table(
+    header: Sequence[str], rows: Iterable[Sequence[object]], text_columns: int = 1
+) -> str:
+    """Write a table whose first columns are text and whose others are numbers."""
+    lines = [header, ["---"] * text_columns + ["---:"] * (len(header) - text_columns)]
     lines += [[escape(str(cell)) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _section(name: str, *paragraphs: str) -> str:
-    return "\n\n".join([f"## {name}", *(p for p in paragraphs if p)]) + "\n"
+    return "\n\n".join([f"## {name}", *(text for text in paragraphs if text)]) + "\n"
 
 
-def _front(run_report: RunReport, licence: str) -> str:
+def _front_matter(run_report: RunReport, licence: str) -> str:
     # JSON strings are YAML strings: a title with a colon or a quote stays one.
     lines = ["---", "library_name: antpitta", f"model_name: {json.dumps(run_report.title)}"]
     if licence:
-        # Hubs know licences by their short names, and take a sentence for a mistake.
-        known = re.fullmatch(r"[\w.+-]+", licence)
-        lines.append(f"license: {licence if known else 'other'}")
+        # Hubs know licences by their short names, and refuse a sentence.
+        short_name = re.fullmatch(r"[\w.+-]+", licence)
+        lines.append(f"license: {licence if short_name else 'other'}")
     lines += ["pipeline_tag: audio-classification", "tags:"]
     lines += [f"- {tag}" for tag in ("bioacoustics", "sound-event-detection", "antpitta")]
     return "\n".join([*lines, "---", ""])
 
 
-def _details(run_report: RunReport, contact: str) -> str:
+def _details(run_report: RunReport) -> str:
     kind = (
-        "A detector of species in field recordings: for every frame, the probability that each "
-        "species sounds. Made with antpitta from validated boxes; it tells present, absent and "
-        "unknown apart."
+        "A detector of species in field recordings: it gives the probability that each species "
+        "calls, for each frame. It was trained with antpitta on validated boxes, in which a "
+        "species is present or absent; everything else is unknown."
     )
-    stages = [f"{i}. {escape(s.name)}: {escape(s.says)}" for i, s in enumerate(run_report.stages, 1)]
-    trained = "Training stages:\n\n" + "\n".join(stages) if stages else ""
+    stages = [
+        f"{number}. {escape(stage.name)}: {escape(stage.description)}"
+        for number, stage in enumerate(run_report.stages, 1)
+    ]
     return _section(
-        "Model details", kind, trained, f"Contact: {escape(contact)}" if contact else ""
+        "Model details", kind, "Training stages:\n\n" + "\n".join(stages) if stages else ""
     )
 
 
-def _use(run_report: RunReport) -> str:
+def _intended_use(run_report: RunReport) -> str:
     species = "the species below"
     if run_report.supervision is not None:
         species = f"its {len(run_report.supervision.classes.names):,} species"
     return _section(
         "Intended use",
         f"To find {species} in recordings that resemble the training recordings in place, season, "
-        "recorder and distance, and to choose what a person should listen to next.",
-        "Not intended: to prove that a species is missing from a place, to count individuals, to "
-        "name species that are not in the list (their calls may be taken for one that is), or to "
-        "decide anything about a protected species without a person who listened.",
+        "recorder and distance, and to choose which recordings a person checks next.",
+        "Not intended: to prove that a species is missing from a place; to count individuals; to "
+        "detect species that are not in the list, whose calls may be taken for one that is; or to "
+        "decide anything about a protected species before a person has checked the recording.",
     )
 
 
 def _training_data(run_report: RunReport) -> str:
     if run_report.supervision is None:
-        return _section("Training data", "Not described: the listeners' judgements were not given.")
+        return _section("Training data", "Not described: the labels were not given.")
     table = count_supervision(run_report.supervision)
     rows = [
         (
@@ -139,59 +152,79 @@ def _training_data(run_report: RunReport) -> str:
         )
         for row in table.to_dict("records")
     ]
-    header = ("species", "recordings present", "recordings absent", "frames present", "absent",
-              "unknown")  # fmt: skip
-    left_out = len(run_report.left_out)
-    note = f"{count_nouns(left_out, 'finding', 'findings')} about the data: see the report."
+    header = (
+        *("species", "recordings with present boxes", "with absent boxes"),
+        *("frames present", "frames absent", "frames unknown"),
+    )
+    findings = len(run_report.left_out)
+    note = f"{count_nouns(findings, 'finding', 'findings')} about the data: see the report."
     return _section(
         "Training data",
         describe_training(run_report),
-        write_table(header, rows),
-        note if left_out else "",
+        markdown_table(header, rows),
+        note if findings else "",
     )
 
 
 def _evaluation(run_report: RunReport) -> str:
     if run_report.final is None:
-        return _section("Evaluation", "Nothing was evaluated: nothing is known of its quality.")
-    stages = write_table(
-        ("stage", "judged against", *(label for _, label in METRICS), "recordings", "cells"),
+        return _section("Evaluation", "The model was not evaluated: its quality is unknown.")
+    stages = markdown_table(
+        (
+            *("stage", "evaluated on"),
+            *(label for _, label in METRICS),
+            *("recordings", "labelled cells"),
+        ),
         [
-            (row.name, row.judged, *row.figures, format_count(row.report.recordings),
-             format_count(row.report.cells))
+            (
+                *(row.name, row.reference, *row.metrics),
+                *(format_count(row.report.recordings), format_count(row.report.cells)),
+            )
             for row in list_stages(run_report.stages)
         ],
-        left=2,
-    )  # fmt: skip
-    rows = list_species(run_report.final)
-    species = write_table(
+        text_columns=2,
+    )
+    species = markdown_table(
         ("species", "present", "absent", "chance", "AP", "AUC", "LWLRAP", "note"),
-        [(r.species, r.present, r.absent, r.chance, r.ap, r.auc, r.lwlrap, r.note) for r in rows],
+        [
+            (
+                row.species,
+                row.present,
+                row.absent,
+                row.chance,
+                row.ap,
+                row.auc,
+                row.lwlrap,
+                row.note,
+            )
+            for row in list_species(run_report.final)
+        ],
     )
     return _section(
         "Evaluation",
-        describe_figures(run_report.final.report),
-        "In brackets, 95 % intervals from resampling recordings.",
+        describe_metrics(run_report.final.report),
+        "In brackets: 95 % intervals, by resampling recordings.",
         stages,
         f"### Per species, after the last stage ({escape(run_report.final.name)})",
         species,
-        "Average precision depends on how many absent boxes a species happens to have: compare it "
-        "with its chance level (the share of present among the judged boxes), not between species.",
+        "Average precision depends on the number of absent boxes: compare it with the chance "
+        "level of the species (the share of present boxes), not between species.",
     )
 
 
-def _arithmetic(ways: Sequence[Measured]) -> str:
-    if not ways:
+def _precisions(precisions: Sequence[PrecisionRow]) -> str:
+    if not precisions:
         return ""
     rows = [
-        (name, f"{ap:.4f}", f"{loss:+.4f}", "yes" if kept else "no")
-        for name, ap, loss, kept in ways
+        (name, f"{macro_ap:.4f}", f"{loss:+.4f}", "yes" if kept else "no")
+        for name, macro_ap, loss, kept in precisions
     ]
     return _section(
-        "Arithmetic",
-        "How `predict` may compute, and what of the macro average precision on boxes, out of fold, "
-        "is lost by it. Minus is a gain. What is not offered lost too much.",
-        write_table(("way", "macro AP", "lost", "offered"), rows),
+        "Precision of predict",
+        "Macro average precision of each inference mode and precision, on boxes out of fold, and "
+        "its loss compared with the first row (a negative loss is a gain). A precision that loses "
+        "too much is not part of the model.",
+        markdown_table(("inference, precision", "macro AP", "loss", "part of the model"), rows),
     )
 
 
@@ -199,51 +232,45 @@ def _limits(run_report: RunReport) -> str:
     lines = []
     if run_report.supervision is not None:
         unknown = np.asarray(run_report.supervision.unknown, dtype=float).sum()
-        judged = sum(
-            np.asarray(part, dtype=float).sum()
-            for part in (run_report.supervision.present, run_report.supervision.absent)
+        labelled = sum(
+            np.asarray(frames, dtype=float).sum()
+            for frames in (run_report.supervision.present, run_report.supervision.absent)
         )
-        if unknown + judged > 0:
-            share = format_share(unknown / (unknown + judged))
-            lines.append(f"Never listened to: {share} of all species-frames of the training sound.")
+        if unknown + labelled > 0:
+            share = format_share(unknown / (unknown + labelled))
+            lines.append(f"{share} of the training data (species x frames) have no label.")
     if run_report.final is not None:
-        for says, names in name_weak_species(run_report.final.report):
-            lines.append(f"{says}: {', '.join(escape(name) for name in names)}.")
+        for problem, names in weak_species(run_report.final.report):
+            lines.append(f"{problem}: {', '.join(escape(name) for name in names)}.")
         if run_report.final.truth is None:
             lines.append(
-                "Judged on validated boxes only, which a matcher proposed: calls that it never "
-                "proposed are in no figure, so real recall may be lower."
+                "The metrics use validated boxes only. Calls that were never proposed for "
+                "validation are in no metric, so the real recall may be lower."
             )
     lines.append(
-        "A score is not a probability that was checked at another place: set thresholds on some "
-        "boxes of your own."
+        "Scores are not calibrated for other places: choose thresholds on labelled boxes from "
+        "your own recordings."
     )
-    lines.append(f"Figures that rest on fewer than {FEW} present boxes move with every box.")
+    lines.append(f"Metrics of a species with fewer than {FEW} present boxes change with each box.")
     return _section("Limits", "\n".join(f"- {line}" for line in lines))
 
 
-def _how(run_report: RunReport, model: str) -> str:
+def _usage(run_report: RunReport, model: str) -> str:
     path = model if re.fullmatch(r"[\w./-]+", model) else json.dumps(model)
     return _section(
         "How to use",
         escape(run_report.needs),
         f"```\npip install antpitta\nantpitta predict {path} RECORDINGS -o OUT\n```",
-        f"```python\nimport antpitta as ap\n\nscores = ap.predict({json.dumps(model)}, "
-        '"RECORDINGS/")\n```',
+        f"```python\nimport antpitta\n\nscores = antpitta.predict({json.dumps(model)}, "
+        '"RECORDINGS")\n```',
     )
-
-
-def _quote(text: str) -> str:
-    """A block that holds the text as it is, BibTeX included."""
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence}\n{text.strip()}\n{fence}"
 
 
 def _provenance(run_report: RunReport) -> str:
     def listed(name: str, pairs: Mapping[str, str]) -> str:
-        return write_table((name, "value"), pairs.items(), left=2) if pairs else ""
+        return markdown_table((name, "value"), pairs.items(), text_columns=2) if pairs else ""
 
-    tables = [listed("of", run_report.provenance), listed("setting", run_report.settings)]
+    tables = [listed("item", run_report.provenance), listed("setting", run_report.settings)]
     if not any(tables):
-        return _section("Provenance", "Not given: versions, recipe, data digest and seeds.")
+        return _section("Provenance", "Not given: versions, recipe, data digest and seed.")
     return _section("Provenance", *tables)

@@ -1,11 +1,12 @@
-"""The report: one file that a person can mail, print and open in ten years.
+"""report.html: one file that can be mailed, printed and opened in ten years.
 
-- Self-contained: style inside, pictures as data, no script. The page even forbids itself the
-  network, so that a species named ``<img src=http://...>`` cannot call home.
-- Everything from outside (names, findings, settings) is escaped by the template; nothing is
-  marked safe but the pictures, which are made here.
-- A section with nothing to show says what it would have shown and why it is empty.
-- The page stays small enough to mail: examples beyond the room are counted, not drawn.
+- The page is self-contained: its style is inside, its pictures are data, and it has no script. A
+  content security policy forbids the network, so that a species named ``<img src=http://...>``
+  cannot load anything.
+- The template escapes every text from outside (names, findings, settings). Only the pictures are
+  marked as safe, and they are made here.
+- A section without content states what it would show.
+- The page stays small enough to be mailed: examples that would exceed the limit are counted.
 """
 
 from base64 import b64encode
@@ -18,38 +19,48 @@ import numpy as np
 import pandas as pd
 
 from antpitta.report.canvas import ROWS, count_nouns, format_count, format_number, format_share
-from antpitta.report.results import Example, RunReport, StageResult
+from antpitta.report.results import Example, RunReport
 from antpitta.report.species import draw_curves, draw_species, drawn_curves
 from antpitta.report.spectrograms import draw_example
-from antpitta.report.stages import METRICS, draw_gain, draw_training, tidy_log
+from antpitta.report.stages import METRICS, draw_stages, draw_training, tidy_log
 from antpitta.report.supervision import count_supervision, draw_supervision
 from antpitta.report.tables import (
-    describe_figures,
+    describe_metrics,
     describe_training,
+    list_sources,
     list_species,
     list_stages,
-    list_teachers,
-    tabulate_pseudo,
+    pseudo_table,
 )
 
-__all__ = ["Example", "RunReport", "StageResult", "render_page"]
-
-MOST = 4_800_000  # characters of a page that still passes as an attachment
+MAX_CHARACTERS = 4_800_000  # of the page: mail servers accept an attachment of this size
 MARKUP = 800  # characters around an example's picture
-GROUPS = ("Heard", "Missed", "False alarms", "Rightly passed over")
-LINES = 500  # findings that are written out; the rest is counted
+GROUPS = ("Detected", "Missed", "False alarms", "Rejected")
+HIGH_SCORE = 0.5  # from which an example counts as detected
+MAX_FINDINGS = 500  # that are listed; the others are counted
 
 
 @dataclass(frozen=True)
 class PageImage:
-    """A picture inside the page, and what it says to those who cannot see it."""
+    """A picture inside the page, and a text in its place."""
 
     source: str
     alt: str
 
 
 def render_page(run_report: RunReport) -> str:
-    """The whole of report.html."""
+    """Write the whole of ``report.html``.
+
+    Parameters
+    ----------
+    run_report
+        The content of the page.
+
+    Returns
+    -------
+    str
+        HTML that can be encoded as UTF-8, whatever the names in the report.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("antpitta.report", package_path="."),
         autoescape=True,
@@ -58,160 +69,170 @@ def render_page(run_report: RunReport) -> str:
         lstrip_blocks=True,
     )
     template = environment.get_template("page.html")
-    parts = _show_parts(run_report)
-    without = len(template.render(**parts, groups={}, undrawn=len(run_report.examples)))
-    groups, undrawn = _show_examples(run_report.examples, MOST - without)
-    page = template.render(**parts, groups=groups, undrawn=undrawn)
-    # File names may hold bytes that are no UTF-8; the page must still be writable.
+    context = _context(run_report)
+    undrawn = len(run_report.examples)
+    characters = len(template.render(**context, groups={}, undrawn=undrawn))
+    groups, undrawn = _draw_examples(run_report.examples, MAX_CHARACTERS - characters)
+    page = template.render(**context, groups=groups, undrawn=undrawn)
+    # File names may hold bytes that are not UTF-8; the page must still be writable.
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def _show_parts(run_report: RunReport) -> dict[str, object]:
-    """Everything that the template asks for, but the examples."""
+def _context(run_report: RunReport) -> dict[str, object]:
+    """Every variable of the template, except the examples."""
+    final = run_report.final
     return {
         "run_report": run_report,
-        "final": run_report.final,
+        "final": final,
         "metrics": [label for _, label in METRICS],
         "training": describe_training(run_report),
-        "meaning": describe_figures(run_report.final.report) if run_report.final else "",
+        "meaning": describe_metrics(final.report) if final else "",
         "rows": list_stages(run_report.stages),
-        "gain": _show_gain(run_report),
-        "supervision": _show_supervision(run_report),
-        "species": _show_species(run_report),
-        "curves": _show_curves(run_report),
-        "log": _show_log(run_report.log),
-        "pseudo": _show_pseudo(run_report.pseudo),
-        "left_out": run_report.left_out[:LINES],
-        "uncounted": max(0, len(run_report.left_out) - LINES),
+        "stages": _stages_section(run_report),
+        "supervision": _supervision_section(run_report),
+        "species": _species_section(run_report),
+        "curves": _curves_section(run_report),
+        "log": _training_section(run_report.log),
+        "pseudo": _pseudo_section(run_report.pseudo),
+        "left_out": run_report.left_out[:MAX_FINDINGS],
+        "unlisted": max(0, len(run_report.left_out) - MAX_FINDINGS),
         "count": format_count,
         "nouns": count_nouns,
         "share": format_share,
     }
 
 
-def _picture(svg: bytes, alt: str) -> PageImage:
+def _image(svg: bytes, alt: str) -> PageImage:
     return PageImage(f"data:image/svg+xml;base64,{b64encode(svg).decode('ascii')}", alt)
 
 
-def _say_most(species: int, by: str) -> str:
-    """The end of a caption, where a picture cannot hold all species."""
-    return f" Of {species:,} species, the {ROWS} {by}; the table has all." if species > ROWS else ""
+def _describe_selection(species: int, criterion: str) -> str:
+    """The end of a caption, if a picture cannot hold all species."""
+    if species <= ROWS:
+        return ""
+    return (
+        f" The picture shows {ROWS} of {species:,} species, those {criterion}; the table has all."
+    )
 
 
-def _show_gain(run_report: RunReport) -> PageImage | None:
+def _stages_section(run_report: RunReport) -> PageImage | None:
     if not run_report.stages:
         return None
-    ends = [
+    metrics = [
         f"{stage.name}: LWLRAP {format_number(stage.report.lwlrap.value)}, "
         f"macro AP {format_number(stage.report.macro_ap.value)}"
         for stage in run_report.stages
     ]
-    alt = f"Dots with intervals, one row a stage. {'; '.join(ends)}."
-    return _picture(draw_gain(run_report.stages), alt)
+    alt = f"Dots with intervals, one row a stage. {'; '.join(metrics)}."
+    return _image(draw_stages(run_report.stages), alt)
 
 
-def _show_supervision(run_report: RunReport) -> dict[str, object] | None:
+def _supervision_section(run_report: RunReport) -> dict[str, object] | None:
     if run_report.supervision is None or not len(run_report.supervision.recordings):
         return None
     table = count_supervision(run_report.supervision)
     if table.empty:
         return None
     alt = (
-        f"Grid of {len(table)} species and {len(run_report.supervision.recordings):,} recordings, "
-        "coloured by whether the species was judged present, absent, both or not at all, and "
-        "bars of the shares of frames. The table below has the counts."
+        f"Grid of {len(table)} species and {len(run_report.supervision.recordings):,} recordings. "
+        "The colour shows whether the species is labelled present, absent, both or not at all. "
+        "Bars show the shares of frames. The table below has the counts."
     )
     return {
-        "picture": _picture(draw_supervision(run_report.supervision, most=ROWS), alt),
+        "picture": _image(draw_supervision(run_report.supervision, most=ROWS), alt),
         "rows": table.to_dict("records"),
-        "most": _say_most(len(table), "present in the most recordings"),
+        "selection": _describe_selection(len(table), "present in the most recordings"),
     }
 
 
-def _show_species(run_report: RunReport) -> dict[str, object] | None:
-    if run_report.final is None or run_report.final.report.per_species.empty:
+def _species_section(run_report: RunReport) -> dict[str, object] | None:
+    final = run_report.final
+    if final is None or final.report.per_species.empty:
         return None
-    rows = list_species(run_report.final)
+    rows = list_species(final)
     alt = (
         f"Horizontal bars: average precision of {count_nouns(len(rows), 'species', 'species')}, "
         f"best {rows[0].species} with {rows[0].ap}. The table below has every value."
     )
     return {
-        "picture": _picture(draw_species(run_report.final.report, most=ROWS), alt),
+        "picture": _image(draw_species(final.report, most=ROWS), alt),
         "rows": rows,
-        "most": _say_most(len(rows), "with the most present boxes"),
+        "selection": _describe_selection(len(rows), "with the most present boxes"),
     }
 
 
-def _show_curves(run_report: RunReport) -> dict[str, object] | None:
-    drawn = drawn_curves(run_report.final.report) if run_report.final else []
-    if run_report.final is None or not drawn:
+def _curves_section(run_report: RunReport) -> dict[str, object] | None:
+    final = run_report.final
+    drawn = drawn_curves(final.report) if final else []
+    if final is None or not drawn:
         return None
-    others = [str(n) for n in run_report.final.report.per_species["species"] if str(n) not in drawn]
+    names = [str(name) for name in final.report.per_species["species"]]
     alt = (
         f"Precision against recall, one panel for each of {len(drawn)} species, "
         "in the order of the bars above."
     )
-    return {"picture": _picture(draw_curves(run_report.final.report), alt), "others": others}
+    others = [name for name in names if name not in drawn]
+    return {"picture": _image(draw_curves(final.report), alt), "others": others}
 
 
 def group_example(example: Example) -> str:
-    """The example's own heading, or the one that verdict and score put it under."""
+    """The heading of an example: its own, or the one that verdict and score give it."""
     if example.group:
         return example.group
-    return GROUPS[(0 if example.score >= 0.5 else 1) if example.present else _absent(example)]
+    rejected = example.score < HIGH_SCORE
+    return GROUPS[rejected if example.present else 2 + rejected]
 
 
-def _absent(example: Example) -> int:
-    return 2 if example.score >= 0.5 else 3
+def _draw_examples(
+    examples: Iterable[Example], characters: int
+) -> tuple[dict[str, list[object]], int]:
+    """The pictures under each heading, and the number of examples that exceed ``characters``.
 
-
-def _show_examples(examples: Iterable[Example], room: int) -> tuple[dict[str, list[object]], int]:
-    """Headings with their pictures in the given order, and how many found no room.
-
-    The headings take turns, so that the last of them, the false alarms, get their share.
+    The headings take turns, so that the last of them get their share.
     """
     waiting: dict[str, list[Example]] = {}
     for example in examples:
         waiting.setdefault(group_example(example), []).append(example)
     groups: dict[str, list[object]] = {name: [] for name in (*GROUPS, *waiting) if name in waiting}
     undrawn = 0
-    turns = chain.from_iterable(zip_longest(*([(g, e) for e in waiting[g]] for g in groups)))
+    turns = chain.from_iterable(
+        zip_longest(*([(name, example) for example in waiting[name]] for name in groups))
+    )
     for name, example in filter(None, turns):
-        if room > 0:
-            picture = _picture(draw_example(example), _describe(example))
-            room -= len(picture.source) + MARKUP
-        if room > 0:
+        if characters > 0:
+            picture = _image(draw_example(example), _describe_example(example))
+            characters -= len(picture.source) + MARKUP
+        if characters > 0:
             groups[name].append({"example": example, "picture": picture})
         else:
             undrawn += 1
     return {name: shown for name, shown in groups.items() if shown}, undrawn
 
 
-def _describe(example: Example) -> str:
+def _describe_example(example: Example) -> str:
     verdict = "present" if example.present else "absent"
     return (
         f"Spectrogram of {example.recording} from {example.image_start:.1f} to "
-        f"{example.image_stop:.1f} s; {example.species} judged {verdict} from "
-        f"{example.start:.1f} to {example.stop:.1f} s, scored {example.score:.2f}."
+        f"{example.image_stop:.1f} s; {example.species} labelled {verdict} from "
+        f"{example.start:.1f} to {example.stop:.1f} s, score {example.score:.2f}."
     )
 
 
-def _show_log(log: pd.DataFrame | None) -> dict[str, object] | None:
+def _training_section(log: pd.DataFrame | None) -> dict[str, object] | None:
     if log is None or log.empty:
         return None
-    counted = tidy_log(log)
-    stages = dict.fromkeys(str(stage) for stage in counted["stage"])
-    epochs = count_nouns(len(counted), "epoch", "epochs")
-    minutes = float(np.nansum(counted["seconds"].to_numpy(float))) / 60
+    rows = tidy_log(log)
+    stages = dict.fromkeys(str(stage) for stage in rows["stage"])
+    epochs = count_nouns(len(rows), "epoch", "epochs")
+    minutes = float(np.nansum(rows["seconds"].to_numpy(float))) / 60
     alt = f"Training loss against epoch for {', '.join(stages)}; thin lines are folds."
     return {
-        "picture": _picture(draw_training(log), alt),
-        "says": f"{epochs} over all stages and folds took {minutes:,.1f} minutes.",
+        "picture": _image(draw_training(log), alt),
+        "duration": f"{epochs} over all stages and folds took {minutes:,.1f} minutes.",
     }
 
 
-def _show_pseudo(pseudo: pd.DataFrame | None) -> dict[str, object] | None:
+def _pseudo_section(pseudo: pd.DataFrame | None) -> dict[str, object] | None:
     if pseudo is None or pseudo.empty:
         return None
-    return {"table": tabulate_pseudo(pseudo), "teachers": list_teachers(pseudo)}
+    return {"table": pseudo_table(pseudo), "sources": list_sources(pseudo)}

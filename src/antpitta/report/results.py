@@ -1,7 +1,7 @@
-"""What the page and the card tell: the nouns that a run hands over once it is done.
+"""The content of the report page and the model card.
 
-A run_report holds results, never paths or models, so that it can be made by hand, in a test or
-from somebody else's scores. Whatever is missing is empty, and the page says that it is.
+A :class:`RunReport` holds results only, no paths and no models, so that a test or a script can make
+one by hand from any scores. Whatever is missing is empty, and the page states that it is missing.
 """
 
 from dataclasses import dataclass, field
@@ -15,17 +15,39 @@ from antpitta.sound.targets import Supervision
 
 @dataclass(frozen=True)
 class StageResult:
-    """One stage of training, and how well its models did."""
+    """One stage of training, and the metrics of its models.
+
+    Attributes
+    ----------
+    name : the stage's name, with its cycle after the first
+    description : what the stage does, in a line
+    report : metrics out of fold, on labelled cells
+    truth : metrics on test recordings against complete ground truth, None if there is none
+    """
 
     name: str
-    says: str  # one line: what this stage does
-    report: Report  # out of fold, over the cells that a listener judged
-    truth: Report | None = None  # against whole truth, where somebody has it
+    description: str
+    report: Report = field(repr=False)
+    truth: Report | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class Example:
-    """One judged box with the sound around it."""
+    """One labelled box with the sound around it.
+
+    Attributes
+    ----------
+    title : the first words of the caption
+    recording, species : what the box belongs to
+    start, stop : seconds in the recording
+    low, high : Hz; an infinite ``high`` is the top of the picture
+    score : the model's, out of fold
+    present : the verdict of the expert
+    image : (frames, bands), in any unit that grows with loudness
+    image_start, image_stop : seconds in the recording
+    frequencies : (bands,), Hz, rising
+    group : the heading that it is shown under; empty: derived from verdict and score
+    """
 
     title: str
     recording: str
@@ -33,42 +55,59 @@ class Example:
     start: float
     stop: float
     low: float
-    high: float  # infinite: up to the top of the picture
+    high: float
     score: float
-    present: bool  # what the listener said
-    image: np.ndarray  # (frames, bands), any unit that grows with loudness
+    present: bool
+    image: np.ndarray = field(repr=False)
     image_start: float
     image_stop: float
-    frequencies: np.ndarray  # (bands,), rising
-    group: str = ""  # the heading it is shown under; empty: from verdict and score
+    frequencies: np.ndarray = field(repr=False)
+    group: str = ""
 
     def __post_init__(self) -> None:
         if self.image.ndim != 2 or not self.image.size:
-            raise ValueError(f"{self.recording}: the image is {self.image.shape}")
+            raise ValueError(f"{self.recording}: the image has the shape {self.image.shape}")
         if self.frequencies.shape != self.image.shape[1:]:
-            bands = f"{self.frequencies.shape} frequencies for an image of {self.image.shape}"
-            raise ValueError(f"{self.recording}: {bands}")
+            shapes = f"{self.frequencies.shape} frequencies for an image of {self.image.shape}"
+            raise ValueError(f"{self.recording}: {shapes}")
         if not (self.start < self.stop and self.image_start < self.image_stop):
             raise ValueError(f"{self.recording}: empty or reversed box: {self.title}")
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run, as it is told to people."""
+    """Everything that the report page and the model card show of a run.
+
+    Attributes
+    ----------
+    title, subtitle : the head of the page
+    stages : in the order of training; the last one is the model
+    supervision : labelled frames of each recording and species
+    examples : labelled boxes to look at
+    log : one row an epoch: ``stage``, ``fold``, ``epoch``, ``loss``, ``seconds``
+    pseudo : pseudo-labels: ``cycle``, ``species``, then counts, one row a pair
+    settings, provenance : names and values of two tables
+    left_out : findings about the data
+    needs : a sentence about a file that the model needs and does not hold
+    """
 
     title: str = "An antpitta run"
     subtitle: str = ""
-    stages: tuple[StageResult, ...] = ()  # in the order of training; the last is the model
+    stages: tuple[StageResult, ...] = ()
     supervision: Supervision | None = None
     examples: tuple[Example, ...] = ()
-    log: pd.DataFrame | None = None  # stage, fold, epoch, loss, lr, seconds
-    pseudo: pd.DataFrame | None = None  # cycle, species, then counts, one row a pair
+    log: pd.DataFrame | None = None
+    pseudo: pd.DataFrame | None = None
     settings: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
-    needs: str = ""  # the file that the model needs and does not hold, in a sentence
+    needs: str = ""
 
     @property
     def final(self) -> StageResult | None:
-        """The stage whose models are the model; None before any was evaluated."""
+        """The last stage, whose models are the model; None before any was evaluated."""
         return self.stages[-1] if self.stages else None
+
+    def __repr__(self) -> str:
+        stages = ", ".join(stage.name for stage in self.stages) or "none"
+        return f"RunReport({self.title!r}; stages: {stages}; {len(self.examples)} examples)"

@@ -1,12 +1,9 @@
-"""Species in the order of every picture and table, and why one has no figure.
+"""Pictures of species: average precision as bars, and precision against recall.
 
-- A species is ranked by its average precision. One that has none keeps its row and says why:
-  a row that vanished would look like a species that nobody asked for.
-- Chance is the share of present among the judged cells: what a model that knows nothing earns.
-
-Average precision per species, as bars with their intervals, and where chance lies.
-
-Precision against recall, a panel a species; all share their axes.
+- Species are ranked by average precision. A species without one keeps its row, which gives the
+  reason: a missing row would look like a species that is not in the data.
+- Chance is the share of present cells among the labelled ones: the average precision of random
+  scores.
 """
 
 from collections.abc import Hashable
@@ -28,29 +25,40 @@ from antpitta.report.canvas import (
     RULE,
     WIDTH,
     ImageFormat,
-    bare,
-    fold,
     new_figure,
+    remove_spines,
     save,
     shorten,
     styled,
+    wrap_name,
 )
 from antpitta.scores.evaluate import Report
 from antpitta.scores.metrics import Curve
 
 
 def rank_species(per_species: pd.DataFrame) -> pd.DataFrame:
-    """Best average precision first, those without one last, with a column ``chance``."""
+    """Sort species by average precision, and add the chance level.
+
+    Parameters
+    ----------
+    per_species
+        Rows ``species``, ``present``, ``absent``, ``ap`` ... of a report.
+
+    Returns
+    -------
+    DataFrame
+        The best species first, those without average precision last; a new column ``chance``.
+    """
     table = per_species.copy()
-    judged = table["present"] + table["absent"]
-    table["chance"] = (table["present"] / judged.where(judged > 0)).astype(float)
+    labelled = table["present"] + table["absent"]
+    table["chance"] = (table["present"] / labelled.where(labelled > 0)).astype(float)
     return table.sort_values(
         ["ap", "present", "species"], ascending=[False, False, True], na_position="last"
     ).reset_index(drop=True)
 
 
 def keep_most(table: pd.DataFrame, most: int) -> pd.DataFrame:
-    """The species with the most present boxes, in the order that they came in."""
+    """Keep the species with the most present boxes, in the given order."""
     kept = table.sort_values("present", ascending=False, kind="stable").head(most).index
     return table.loc[kept.sort_values()].reset_index(drop=True)
 
@@ -58,20 +66,37 @@ def keep_most(table: pd.DataFrame, most: int) -> pd.DataFrame:
 def why_undefined(present: int, absent: int) -> str:
     """Why a species has no average precision."""
     if present == 0 and absent == 0:
-        return "nothing judged"
+        return "no labels"
     if present == 0:
-        return "nothing judged present"
-    return "nothing judged absent" if absent == 0 else "not defined"
+        return "no present labels"
+    return "no absent labels" if absent == 0 else "not defined"
 
 
 def draw_species(report: Report, form: ImageFormat = "svg", most: int = ROWS) -> bytes:
-    """Average precision per species: bar, 95 % interval, and a mark where chance lies.
+    """Draw the average precision of each species, its 95 % interval and the chance level.
 
-    Of more than ``most`` species those with the most present boxes, best first all the same.
+    Parameters
+    ----------
+    report
+        The metrics.
+    form
+        ``"svg"`` or ``"png"``.
+    most
+        Species that are drawn: of more species, those with the most present boxes.
+
+    Returns
+    -------
+    bytes
+        The picture, the best species at the top.
+
+    Raises
+    ------
+    ValueError
+        If the report has no species.
     """
     table = keep_most(rank_species(report.per_species), most)
     if table.empty:
-        raise ValueError("the report names no species: there is nothing to draw")
+        raise ValueError("the report has no species: there is nothing to draw")
     with styled():
         figure = new_figure(0.7 + 0.235 * len(table))
         axes = figure.add_subplot()
@@ -80,7 +105,7 @@ def draw_species(report: Report, form: ImageFormat = "svg", most: int = ROWS) ->
         axes.set(xlim=(0, 1), ylim=(len(table) - 0.5, -0.7), xlabel="average precision")
         axes.grid(axis="x", color=RULE, linewidth=0.6)
         axes.set_axisbelow(True)
-        bare(axes, "left")
+        remove_spines(axes, "left")
         return save(figure, form)
 
 
@@ -107,10 +132,10 @@ def _draw_bars(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _write_columns(axes: Axes, table: pd.DataFrame) -> None:
-    """Names, counts and values as columns beside the bars."""
+    """Write names, counts and values as columns beside the bars."""
     sideways = axes.get_yaxis_transform()  # x in axes, y in rows
-    for row, line in enumerate(table.to_dict("records")):
-        ap, present, absent = (line[name] for name in ("ap", "present", "absent"))
+    for row, values in enumerate(table.to_dict("records")):
+        ap, present, absent = (values[name] for name in ("ap", "present", "absent"))
         counts = f"{present:,.0f} / {absent:,.0f}"
         axes.annotate(
             counts,
@@ -143,27 +168,44 @@ def _write_columns(axes: Axes, table: pd.DataFrame) -> None:
     axes.tick_params(axis="y", pad=72)
 
 
-CURVE_POINTS = 250  # a curve of more is thinned: the eye sees no difference, the file does
+CURVE_POINTS = 250  # of a curve at most: more make the file larger, and no visible difference
 
 
 def draw_curves(report: Report, form: ImageFormat = "svg", most: int = 48) -> bytes:
-    """Precision against recall, one panel a species, in the order of the bars.
+    """Draw precision against recall, one panel a species, in the order of the bars.
 
-    Species without a curve are passed over, and of more than ``most`` those with the fewest
-    present cells: :func:`drawn_curves` names the ones that are left.
+    Parameters
+    ----------
+    report
+        The metrics.
+    form
+        ``"svg"`` or ``"png"``.
+    most
+        Panels that are drawn: of more species, those with the most present cells.
+        :func:`drawn_curves` names them.
+
+    Returns
+    -------
+    bytes
+        The picture.
+
+    Raises
+    ------
+    ValueError
+        If no species has a curve.
     """
     names = drawn_curves(report, most)
     if not names:
         raise ValueError("no species has a curve: there is nothing to draw")
     table = rank_species(report.per_species)
-    lines = {line["species"]: line for line in table.to_dict("records")}
+    rows = {row["species"]: row for row in table.to_dict("records")}
     across = min(4, len(names))
     down = -(-len(names) // across)
     with styled():
         figure = new_figure(0.5 + 1.55 * down, width=WIDTH * max(across, 2) / 4)
         panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
         for axes, name in zip(panels.flat, names, strict=False):
-            _draw_curve(axes, name, report.curves[name], lines[name])
+            _draw_curve(axes, name, report.curves[name], rows[name])
         for axes in panels.flat[len(names) :]:
             axes.set_visible(False)
         for axes in panels.flat[max(len(names) - across, 0) : len(names)]:
@@ -174,25 +216,26 @@ def draw_curves(report: Report, form: ImageFormat = "svg", most: int = 48) -> by
 
 
 def drawn_curves(report: Report, most: int = 48) -> list[str]:
-    """The species that :func:`draw_curves` has a panel for, best first."""
+    """The species for which :func:`draw_curves` has a panel, best first."""
     table = rank_species(report.per_species)
-    table = table[table["species"].isin([n for n, curve in report.curves.items() if len(curve[0])])]
+    with_curve = [name for name, curve in report.curves.items() if len(curve[0])]
+    table = table[table["species"].isin(with_curve)]
     return [str(name) for name in keep_most(table, most)["species"]]
 
 
-def _draw_curve(axes: Axes, name: str, curve: Curve, line: dict[Hashable, Any]) -> None:
+def _draw_curve(axes: Axes, name: str, curve: Curve, row: dict[Hashable, Any]) -> None:
     recall, precision = (np.asarray(part, dtype=float) for part in curve)
-    if recall[0] < recall[-1]:  # a precision holds from its own recall down to the next
+    if recall[0] < recall[-1]:  # a precision is valid from its own recall down to the next
         recall, precision = recall[::-1], precision[::-1]
     if len(recall) > CURVE_POINTS:
         kept = np.unique(np.linspace(0, len(recall) - 1, CURVE_POINTS).round().astype(int))
         recall, precision = recall[kept], precision[kept]
-    axes.axhline(line["chance"], color=ABSENT, linewidth=1, linestyle=(0, (4, 2)))
+    axes.axhline(row["chance"], color=ABSENT, linewidth=1, linestyle=(0, (4, 2)))
     axes.plot(recall, precision, drawstyle="steps-post", color=PRESENT, linewidth=1.5)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.04), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-    axes.set_title(fold(name, 23), fontsize=7.8, linespacing=1.05)
-    value = f"AP {line['ap']:.2f}" if np.isfinite(line["ap"]) else "AP not defined"
-    if line["ap"] > 0.6:  # a good curve leaves the lower left free, but for the dashed line
-        axes.text(0.05, 0.06 if line["chance"] > 0.3 else 0.4, value, fontsize=8, bbox=PLATE)
+    axes.set_title(wrap_name(name, 23), fontsize=7.8, linespacing=1.05)
+    value = f"AP {row['ap']:.2f}" if np.isfinite(row["ap"]) else "AP not defined"
+    if row["ap"] > 0.6:  # a good curve leaves the lower left free, except for the dashed line
+        axes.text(0.05, 0.06 if row["chance"] > 0.3 else 0.4, value, fontsize=8, bbox=PLATE)
     else:
         axes.text(1.0, 1.0, value, fontsize=8, bbox=PLATE, ha="right", va="top")

@@ -1,8 +1,8 @@
-"""One judged box in its sound, as a spectrogram.
+"""The picture of one labelled box: a spectrogram with the box.
 
-Grey on white, as sound has been printed since the sonagraph, which leaves colour to the box:
-blue and solid where the listener heard the species, red and dashed where it was not there.
-The picture keeps the spacing of the bands (mel, if the front end is mel) and marks the kHz on it.
+The spectrogram is grey on white, so that colour is free for the box: blue and solid where the
+species is present, red and dashed where it is absent. The picture keeps the spacing of the mel
+bands and marks the kHz on it.
 """
 
 import numpy as np
@@ -23,19 +23,32 @@ from antpitta.report.canvas import (
 )
 from antpitta.report.results import Example
 
-FRAMES = 420  # the most columns of a picture: about two a pixel on the page
+FRAMES = 420  # columns of a picture at most: about two for each pixel on the page
 ROUND_HZ = np.array([1, 2, 5]) * 10.0 ** np.arange(0, 7)[:, np.newaxis]  # (decades, 3)
 
 
 def draw_example(example: Example, form: ImageFormat = "svg") -> bytes:
-    """The sound around the box, the box, and above them what was judged and scored."""
+    """Draw the sound around a box, the box, its label and its score.
+
+    Parameters
+    ----------
+    example
+        The box and its sound.
+    form
+        ``"svg"`` or ``"png"``.
+
+    Returns
+    -------
+    bytes
+        The picture.
+    """
     with styled():
         figure = new_figure(2.25, width=3.7)
         axes = figure.add_subplot()
         _draw_sound(axes, example)
         _draw_box(axes, example)
         colour = PRESENT if example.present else ABSENT
-        verdict = "judged present" if example.present else "judged absent"
+        verdict = "labelled present" if example.present else "labelled absent"
         axes.annotate(shorten(example.species, 44), (0, 1), xycoords="axes fraction",
                       xytext=(0, 15), textcoords="offset points", fontweight="bold",
                       fontsize=8.5, color=INK)  # fmt: skip
@@ -47,8 +60,8 @@ def draw_example(example: Example, form: ImageFormat = "svg") -> bytes:
 
 def _draw_sound(axes: Axes, example: Example) -> None:
     image = thin_frames(np.asarray(example.image, dtype=float), FRAMES)
-    known = image[np.isfinite(image)]
-    floor, ceiling = np.percentile(known, (10, 99.7)) if known.size else (0.0, 1.0)
+    finite = image[np.isfinite(image)]
+    floor, ceiling = np.percentile(finite, (10, 99.7)) if finite.size else (0.0, 1.0)
     axes.imshow(
         np.nan_to_num(image, nan=floor, posinf=ceiling, neginf=floor).T,
         aspect="auto",
@@ -67,26 +80,41 @@ def _draw_sound(axes: Axes, example: Example) -> None:
 
 
 def thin_frames(image: np.ndarray, most: int) -> np.ndarray:
-    """At most so many frames, each the loudest of those it stands for: a click stays."""
+    """Reduce an image (frames, bands) to at most ``most`` frames by the maximum: a click stays."""
     size = -(-len(image) // most)
     return np.maximum.reduceat(image, np.arange(0, len(image), size), axis=0)
 
 
 def mark_frequencies(frequencies: np.ndarray, most: int = 7) -> tuple[np.ndarray, list[str]]:
-    """Where round frequencies lie among the bands, and their names in kHz, lowest first."""
-    inside = np.sort(ROUND_HZ.ravel())
+    """Find round frequencies among the bands.
+
+    Parameters
+    ----------
+    frequencies
+        (bands,), Hz, rising.
+    most
+        Marks at most.
+
+    Returns
+    -------
+    rows : (marks,)
+        Positions among the bands, the lowest first.
+    labels : list of str
+        The frequencies in kHz.
+    """
+    inside = np.sort(ROUND_HZ.ravel())  # Hz
     inside = inside[(inside >= frequencies[0]) & (inside <= frequencies[-1])]
     rows = np.interp(inside, frequencies, np.arange(len(frequencies)))
     kept: list[int] = []
-    for place in range(len(rows) - 1, -1, -1):  # from the top: the low ones crowd on a mel axis
-        if not kept or rows[kept[-1]] - rows[place] >= len(frequencies) / most:
-            kept.append(place)
+    for mark in range(len(rows) - 1, -1, -1):  # from the top: low ones are dense on a mel axis
+        if not kept or rows[kept[-1]] - rows[mark] >= len(frequencies) / most:
+            kept.append(mark)
     kept.reverse()
-    return rows[kept], [f"{inside[place] / 1000:g}" for place in kept]
+    return rows[kept], [f"{inside[mark] / 1000:g}" for mark in kept]
 
 
 def find_rows(frequencies: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """The rows of the image that a band from ``low`` to ``high`` begins and ends at."""
+    """The first and the last row of the image for a band from ``low`` to ``high`` Hz."""
     bands = len(frequencies)
     ends = np.interp([low, high], frequencies, np.arange(bands), left=-0.5, right=bands - 0.5)
     bottom, top = float(ends[0]), float(ends[1])

@@ -1,7 +1,6 @@
-"""How a model came about: the figures of each stage, and the loss while it learned.
+"""Pictures of the training: the metrics of each stage, and the loss of each epoch.
 
-- Panels of one kind are labelled on the spot instead of by a key.
-- Intervals are drawn as handed in, and nowhere made up where they are NaN.
+Intervals are drawn as they are given; where they are NaN there is none.
 """
 
 from collections.abc import Sequence
@@ -22,12 +21,12 @@ from antpitta.report.canvas import (
     RULE,
     WIDTH,
     ImageFormat,
-    bare,
-    fold,
     new_figure,
+    remove_spines,
     save,
     shorten,
     styled,
+    wrap_name,
 )
 from antpitta.report.results import StageResult
 from antpitta.scores.bootstrap import Interval
@@ -35,8 +34,26 @@ from antpitta.scores.bootstrap import Interval
 METRICS = (("lwlrap", "LWLRAP"), ("macro_ap", "macro AP"), ("macro_auc", "macro AUC"))
 
 
-def draw_gain(stages: Sequence[StageResult], form: ImageFormat = "svg") -> bytes:
-    """The three figures of every stage, with intervals, one row a stage."""
+def draw_stages(stages: Sequence[StageResult], form: ImageFormat = "svg") -> bytes:
+    """Draw the three headline metrics of every stage with their intervals, one row a stage.
+
+    Parameters
+    ----------
+    stages
+        In the order of training.
+    form
+        ``"svg"`` or ``"png"``.
+
+    Returns
+    -------
+    bytes
+        The picture.
+
+    Raises
+    ------
+    ValueError
+        If there is no stage.
+    """
     if not stages:
         raise ValueError("there is no stage to draw")
     truths = any(stage.truth is not None for stage in stages)
@@ -51,15 +68,15 @@ def draw_gain(stages: Sequence[StageResult], form: ImageFormat = "svg") -> bytes
             axes.grid(axis="x", color=RULE, linewidth=0.6)
             axes.set_axisbelow(True)
             axes.xaxis.set_major_locator(MaxNLocator(4))
-            bare(axes, "left")
-        panels[0].set_yticks(range(len(stages)), [fold(stage.name, 22) for stage in stages])
+            remove_spines(axes, "left")
+        panels[0].set_yticks(range(len(stages)), [wrap_name(stage.name, 22) for stage in stages])
         if truths:
             _write_key(panels)
         return save(figure, form)
 
 
 def _write_key(panels: Sequence[Axes]) -> None:
-    texts = ((PRESENT, "● judged cells, out of fold"), (ABSENT, "◆ whole truth"))
+    texts = ((PRESENT, "● labelled cells, out of fold"), (ABSENT, "◆ complete ground truth"))
     for axes, (colour, text) in zip(panels, texts, strict=False):
         axes.annotate(text, (0, 0), xycoords="axes fraction", xytext=(0, -30),
                       textcoords="offset points", color=colour, fontsize=8)  # fmt: skip
@@ -73,9 +90,9 @@ def _draw_metric(axes: Axes, stages: Sequence[StageResult], field: str) -> None:
         edges += _draw_interval(axes, own, row - 0.14 * both, "o", PRESENT)
         if stage.truth is not None:
             edges += _draw_interval(axes, getattr(stage.truth, field), row + 0.26, "D", ABSENT)
-    known = [edge for edge in edges if np.isfinite(edge)] or [0.0, 1.0]
-    margin = max(0.16 * (max(known) - min(known)), 0.03)  # room for the figures above the dots
-    axes.set_xlim(max(min(known) - margin, -0.03), min(max(known) + margin, 1.03))
+    finite = [edge for edge in edges if np.isfinite(edge)] or [0.0, 1.0]
+    margin = max(0.16 * (max(finite) - min(finite)), 0.03)  # for the numbers above the dots
+    axes.set_xlim(max(min(finite) - margin, -0.03), min(max(finite) + margin, 1.03))
 
 
 def _draw_interval(
@@ -107,12 +124,30 @@ def _draw_interval(
 
 
 def draw_training(log: pd.DataFrame, form: ImageFormat = "svg") -> bytes:
-    """Loss per epoch: a panel a stage, a thin line a fold, their mean in bold.
+    """Draw the loss of each epoch: one panel a stage, a thin line a fold, their mean in bold.
 
-    Losses of different stages sum over different cells, so that each panel has its own scale.
+    Losses of different stages use different cells, so that each panel has its own scale.
+
+    Parameters
+    ----------
+    log
+        One row an epoch: ``stage``, ``fold``, ``epoch``, ``loss`` and, if there are several,
+        ``cycle``.
+    form
+        ``"svg"`` or ``"png"``.
+
+    Returns
+    -------
+    bytes
+        The picture.
+
+    Raises
+    ------
+    ValueError
+        If the log is empty.
     """
     if log.empty:
-        raise ValueError("the log holds no epoch: there is nothing to draw")
+        raise ValueError("the log has no epoch: there is nothing to draw")
     log = tidy_log(log)
     stages = list(dict.fromkeys(log["stage"]))
     across = min(3, len(stages))
@@ -129,9 +164,9 @@ def draw_training(log: pd.DataFrame, form: ImageFormat = "svg") -> bytes:
 
 
 def tidy_log(log: pd.DataFrame) -> pd.DataFrame:
-    """The log with one row an epoch, and the cycle in the stage's name where there are several.
+    """The log with one row an epoch, and the cycle in the stage's name if there are several.
 
-    A resumed run may write an epoch again: the later row is the one that counts.
+    A resumed run may write an epoch again: the later row is kept.
     """
     if "cycle" in log.columns and not log.empty:
         several = log.groupby("stage")["cycle"].transform("nunique") > 1
@@ -149,26 +184,26 @@ def _save_training(figure: Figure, form: ImageFormat) -> bytes:
 def _draw_losses(axes: Axes, log: pd.DataFrame) -> None:
     table = log.pivot(index="epoch", columns="fold", values="loss").sort_index()
     epochs, folds = table.index.to_numpy(float), table.shape[1]
-    alone = "o" if len(epochs) == 1 else ""
+    single = "o" if len(epochs) == 1 else ""  # a line of one point would be invisible
     if folds > 1:
-        axes.plot(epochs, table.to_numpy(float), color=PRESENT_PALE, linewidth=0.9, marker=alone)
+        axes.plot(epochs, table.to_numpy(float), color=PRESENT_PALE, linewidth=0.9, marker=single)
     mean = table.mean(axis=1)
-    axes.plot(epochs, mean, color=PRESENT, linewidth=2, marker=alone, markersize=4)
-    axes.set_ylim(*_room(table.to_numpy(float)))
+    axes.plot(epochs, mean, color=PRESENT, linewidth=2, marker=single, markersize=4)
+    axes.set_ylim(*_loss_limits(table.to_numpy(float)))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.grid(axis="y", color=RULE, linewidth=0.6)
     last = mean.dropna()
     if not last.empty:
-        says = f"{last.iloc[-1]:.3g}" + (f", mean of {folds} folds" if folds > 1 else "")
+        text = f"{last.iloc[-1]:.3g}" + (f", mean of {folds} folds" if folds > 1 else "")
         axes.text(
-            0.98, 0.95, f"ends at {says}", transform=axes.transAxes, ha="right", va="top",
+            0.98, 0.95, f"final loss {text}", transform=axes.transAxes, ha="right", va="top",
             fontsize=8, color=PRESENT, bbox=PLATE,
         )  # fmt: skip
 
 
-def _room(losses: np.ndarray) -> tuple[float, float]:
-    """From zero, where a loss ends, to a little above the highest: room for the text."""
-    known = losses[np.isfinite(losses)]
-    top = float(known.max()) if known.size else 1.0
-    return min(0.0, float(known.min()) if known.size else 0.0), max(top, 1e-6) * 1.18
+def _loss_limits(losses: np.ndarray) -> tuple[float, float]:
+    """From zero to a little above the highest loss, where the text stands."""
+    finite = losses[np.isfinite(losses)]
+    top = float(finite.max()) if finite.size else 1.0
+    return min(0.0, float(finite.min()) if finite.size else 0.0), max(top, 1e-6) * 1.18

@@ -1,11 +1,11 @@
-"""What supervises what: in which recordings somebody listened for which species, and how long.
+"""The picture of the labels: which recordings are labelled for which species, and how much of them.
 
-- Species stand in the order of their present recordings; recordings are sorted so that those
-  judged for the same species stand together. The order in time says nothing about labels, and
-  an unsorted archive of thousands is dust.
-- A picture is at most a few hundred columns wide. Of a column that stands for several
-  recordings the commonest judgement shows, and "unknown" only if nobody listened in any: one
-  box among four thousand recordings must not fade away. The exact counts are in the table.
+- Species are sorted by their number of present recordings. Recordings are sorted so that those
+  labelled for the same species are neighbours: the order in time has no meaning for labels, and
+  an unsorted archive of thousands would look like dust.
+- A picture is a few hundred columns wide at most. A column that stands for several recordings
+  shows their most frequent label, and "unknown" only if all of them are unknown: one box among
+  four thousand recordings must stay visible. The table has the exact counts.
 """
 
 import numpy as np
@@ -25,8 +25,8 @@ from antpitta.report.canvas import (
     RULE,
     UNKNOWN,
     ImageFormat,
-    bare,
     new_figure,
+    remove_spines,
     save,
     shorten,
     styled,
@@ -35,23 +35,32 @@ from antpitta.sound.targets import Supervision
 
 STATES = ("unknown", "absent", "present", "both")  # a cell's number is its place here
 COLOURS = (UNKNOWN, ABSENT, PRESENT, BOTH)
-COLUMNS = 300  # the most columns that the picture is drawn with
-SHARP = 12  # pixels a row is high: a browser smooths the edges between cells
+COLUMNS = 300  # of the picture at most
+ROW_PIXELS = 12  # a browser smooths the edges between cells, so that rows are this high
 
 
-def judge_recordings(supervision: Supervision) -> np.ndarray:
-    """The state of each (recording, species): a place in ``STATES``."""
+def label_states(supervision: Supervision) -> np.ndarray:
+    """The state of each cell (recordings, species), as an index into ``STATES``."""
     present, absent = np.asarray(supervision.present), np.asarray(supervision.absent)
     return ((absent > 0) + 2 * (present > 0)).astype(np.int8)
 
 
 def count_supervision(supervision: Supervision) -> pd.DataFrame:
-    """Per species: recordings in each state, and the shares of frames; most present first.
+    """Count the labels of each species.
 
-    Columns ``species``, the four states (recordings), ``present_share``, ``absent_share`` and
-    ``unknown_share`` (of all frames; NaN without any frame).
+    Parameters
+    ----------
+    supervision
+        Labelled frames of each recording and species.
+
+    Returns
+    -------
+    DataFrame
+        One row a species, the one present in the most recordings first: ``species``, the number
+        of recordings in each of ``STATES``, and ``present_share``, ``absent_share`` and
+        ``unknown_share`` of all frames (NaN without any frame).
     """
-    cells = judge_recordings(supervision)
+    cells = label_states(supervision)
     table = pd.DataFrame({"species": list(supervision.classes.names)})
     for number, state in enumerate(STATES):
         table[state] = (cells == number).sum(axis=0)
@@ -70,16 +79,33 @@ def count_supervision(supervision: Supervision) -> pd.DataFrame:
 def draw_supervision(
     supervision: Supervision, form: ImageFormat = "svg", most: int = ROWS
 ) -> bytes:
-    """Species x recordings on the left, the shares of frames on the right.
+    """Draw the labels: species x recordings on the left, the shares of frames on the right.
 
-    Of more than ``most`` species those present in the most recordings.
+    Parameters
+    ----------
+    supervision
+        Labelled frames of each recording and species.
+    form
+        ``"svg"`` or ``"png"``.
+    most
+        Species that are drawn: of more species, those present in the most recordings.
+
+    Returns
+    -------
+    bytes
+        The picture.
+
+    Raises
+    ------
+    ValueError
+        If there is no species or no recording.
     """
     table = count_supervision(supervision).head(most)
     if table.empty or not len(supervision.recordings):
         raise ValueError("no species or no recordings: there is nothing to draw")
     names = list(supervision.classes.names)
     rows = [names.index(name) for name in table["species"]]
-    cells = judge_recordings(supervision)[:, rows]  # (recordings, species), as drawn
+    cells = label_states(supervision)[:, rows]  # (recordings, species), as drawn
     with styled():
         figure = new_figure(0.95 + 0.225 * len(rows))
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3.0, 1.25))
@@ -91,37 +117,61 @@ def draw_supervision(
 
 
 def sort_recordings(cells: np.ndarray) -> np.ndarray:
-    """The order that puts recordings (rows) judged for the same species side by side.
+    """The order in which recordings labelled for the same species are neighbours.
 
-    First those where something is present, by the first species that is; then those where
-    something is only absent, likewise; last those where nobody listened for anything.
+    First come recordings with a present species, by the first of them; then those with absent
+    species only, likewise; last those without labels.
+
+    Parameters
+    ----------
+    cells
+        (recordings, species), indices into ``STATES``.
+
+    Returns
+    -------
+    ndarray
+        (recordings,), the indices of the sorted recordings.
     """
     species = cells.shape[1]
-    there, judged = cells >= 2, cells > 0
-    first_there = np.where(there.any(axis=1), there.argmax(axis=1), species)
-    first_judged = np.where(judged.any(axis=1), judged.argmax(axis=1), species)
-    return np.lexsort((-judged.sum(axis=1), first_judged, first_there))
+    present, labelled = cells >= 2, cells > 0
+    first_present = np.where(present.any(axis=1), present.argmax(axis=1), species)
+    first_labelled = np.where(labelled.any(axis=1), labelled.argmax(axis=1), species)
+    return np.lexsort((-labelled.sum(axis=1), first_labelled, first_present))
 
 
-def gather_columns(cells: np.ndarray, most: int = COLUMNS) -> tuple[np.ndarray, int]:
-    """At most so many rows, and how many recordings each stands for.
+def merge_columns(cells: np.ndarray, most: int = COLUMNS) -> tuple[np.ndarray, int]:
+    """Merge neighbouring recordings into at most ``most`` columns.
 
-    The commonest judgement wins, of equals the one with more present in it.
+    The most frequent label wins; of equally frequent ones "both" before "present" before "absent".
+
+    Parameters
+    ----------
+    cells
+        (recordings, species), indices into ``STATES``.
+    most
+        Columns at most.
+
+    Returns
+    -------
+    columns : (columns, species)
+        Indices into ``STATES``.
+    size : int
+        Recordings of a column.
     """
     size = max(1, -(-len(cells) // most))
-    gathered = []
+    merged = []
     for start in range(0, len(cells), size):
         block = cells[start : start + size]
         votes = np.stack([(block == state).sum(axis=0) for state in (3, 2, 1)])
-        gathered.append(np.where(votes.any(axis=0), 3 - votes.argmax(axis=0), 0))
-    return np.array(gathered, dtype=np.int8), size
+        merged.append(np.where(votes.any(axis=0), 3 - votes.argmax(axis=0), 0))
+    return np.array(merged, dtype=np.int8), size
 
 
 def _draw_cells(axes: Axes, cells: np.ndarray) -> None:
-    columns, size = gather_columns(cells[sort_recordings(cells)])
+    columns, size = merge_columns(cells[sort_recordings(cells)])
     palette = np.array([to_rgb(colour) for colour in COLOURS])
     count, species = cells.shape
-    image = np.repeat(columns.T, SHARP, axis=0)
+    image = np.repeat(columns.T, ROW_PIXELS, axis=0)
     image = np.repeat(image, -(-2 * COLUMNS // len(columns)), axis=1)
     axes.imshow(
         palette[image],
@@ -131,15 +181,15 @@ def _draw_cells(axes: Axes, cells: np.ndarray) -> None:
     )
     for row in range(1, species):
         axes.axhline(row - 0.5, color="white", linewidth=1.4)
-    bare(axes, "left", "bottom")
+    remove_spines(axes, "left", "bottom")
     axes.set_xlabel("recordings, sorted" + ("" if size == 1 else f" (one column: {size})"))
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     shown = [(COLOURS[i], STATES[i]) for i in (2, 1, 3, 0)]
-    for place, (colour, state) in zip((0.0, 0.23, 0.43, 0.57), shown, strict=True):
+    for left, (colour, state) in zip((0.0, 0.23, 0.43, 0.57), shown, strict=True):
         axes.annotate(
             f"■ {state}",
-            (place, 1),
+            (left, 1),
             xycoords="axes fraction",
             xytext=(0, 5),
             textcoords="offset points",
@@ -162,8 +212,8 @@ def _draw_shares(axes: Axes, table: pd.DataFrame) -> None:
                   fontsize=8, color=INK)  # fmt: skip
     axes.annotate("unknown", (1.36, 1), xycoords="axes fraction", xytext=(0, 5),
                   textcoords="offset points", ha="right", fontsize=8, color=MUTED)  # fmt: skip
-    axes.set_xlabel("judged, % of frames")
+    axes.set_xlabel("labelled, % of frames")
     axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.grid(axis="x", color=RULE, linewidth=0.6)
     axes.set_axisbelow(True)
-    bare(axes, "left")
+    remove_spines(axes, "left")

@@ -1,7 +1,4 @@
-"""The rows and sentences that the page and the card both show: of stages, and of species.
-
-Pseudo labels as a table: how many a species and cycle, and who taught them.
-"""
+"""The rows and sentences that the page and the card share: stages, species, pseudo-labels."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +9,7 @@ import pandas as pd
 
 from antpitta.report.canvas import (
     NONE,
-    FormattedFigure,
+    FormattedNumber,
     count_nouns,
     format_count,
     format_interval,
@@ -23,82 +20,86 @@ from antpitta.report.results import RunReport, StageResult
 from antpitta.report.species import rank_species, why_undefined
 from antpitta.report.stages import METRICS
 from antpitta.report.supervision import count_supervision
-from antpitta.scores.bootstrap import Interval
 from antpitta.scores.evaluate import Report
 
-FEW = 10  # judged present boxes: below, a species' figures move with every single box
+FEW = 10  # present boxes: with fewer, a species' metrics change with every single box
+LABELLED, COMPLETE = "labelled cells", "complete ground truth"  # what scores are compared with
 
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage, judged one way."""
+    """The metrics of one stage on one kind of reference."""
 
     name: str
-    says: str
-    judged: str  # against what
-    figures: tuple[FormattedFigure, ...]  # in the order of METRICS
+    description: str
+    reference: str  # LABELLED or COMPLETE
+    metrics: tuple[FormattedNumber, ...]  # in the order of METRICS
     report: Report
     final: bool
 
 
 @dataclass(frozen=True)
 class SpeciesTableRow:
-    """One species of the final stage."""
+    """The metrics of one species after the last stage."""
 
     species: str
     present: str
     absent: str
     chance: str
-    ap: FormattedFigure
-    auc: FormattedFigure
+    ap: FormattedNumber
+    auc: FormattedNumber
     lwlrap: str
     truth_ap: str
     truth_auc: str
     note: str  # why there is no average precision, or that it rests on few boxes
 
 
-def write_figures(report: Report) -> tuple[FormattedFigure, ...]:
-    """The report's own three, in the order of ``METRICS``."""
-    found: list[Interval] = [getattr(report, field) for field, _ in METRICS]
-    return tuple(format_interval(one.value, one.low, one.high) for one in found)
+def format_metrics(report: Report) -> tuple[FormattedNumber, ...]:
+    """The report's three headline metrics, in the order of ``METRICS``."""
+    intervals = [getattr(report, name) for name, _ in METRICS]
+    return tuple(
+        format_interval(interval.value, interval.low, interval.high) for interval in intervals
+    )
 
 
 def list_stages(stages: Sequence[StageResult]) -> list[StageRow]:
-    """Two rows for a stage that was also judged against whole truth."""
+    """One row a stage, and a second one for a stage with complete ground truth."""
     rows = []
-    for place, stage in enumerate(stages):
-        final = place == len(stages) - 1
-        reports = [("judged cells", stage.report)]
+    for number, stage in enumerate(stages, 1):
+        final = number == len(stages)
+        rows.append(
+            StageRow(
+                *(stage.name, stage.description, LABELLED),
+                *(format_metrics(stage.report), stage.report, final),
+            )
+        )
         if stage.truth is not None:
-            reports.append(("whole truth", stage.truth))
-        for judged, report in reports:
-            says = stage.says if report is stage.report else ""
-            figures = write_figures(report)
-            rows.append(StageRow(stage.name, says, judged, figures, report, final))
+            metrics = format_metrics(stage.truth)
+            rows.append(StageRow(stage.name, "", COMPLETE, metrics, stage.truth, final))
     return rows
 
 
 def list_species(stage: StageResult) -> list[SpeciesTableRow]:
-    """Best average precision first, as in the picture."""
+    """One row a species, the best average precision first, as in the picture."""
     truth = pd.DataFrame(columns=["ap", "auc"])
     if stage.truth is not None:
         truth = stage.truth.per_species.set_index("species")[["ap", "auc"]]
     rows = []
-    for line in rank_species(stage.report.per_species).to_dict("records"):
-        known = line["species"] in truth.index
-        whole = truth.loc[line["species"]] if known else {"ap": np.nan, "auc": np.nan}
+    for row in rank_species(stage.report.per_species).to_dict("records"):
+        known = row["species"] in truth.index
+        complete = truth.loc[row["species"]] if known else {"ap": np.nan, "auc": np.nan}
         rows.append(
             SpeciesTableRow(
-                species=str(line["species"]),
-                present=format_count(line["present"]),
-                absent=format_count(line["absent"]),
-                chance=format_number(line["chance"] if np.isfinite(line["ap"]) else np.nan),
-                ap=format_interval(line["ap"], line["ap_low"], line["ap_high"]),
-                auc=format_interval(line["auc"], line["auc_low"], line["auc_high"]),
-                lwlrap=format_number(line["lwlrap"]),
-                truth_ap=format_number(float(whole["ap"])),
-                truth_auc=format_number(float(whole["auc"])),
-                note=_note(line["ap"], line["present"], line["absent"]),
+                species=str(row["species"]),
+                present=format_count(row["present"]),
+                absent=format_count(row["absent"]),
+                chance=format_number(row["chance"] if np.isfinite(row["ap"]) else np.nan),
+                ap=format_interval(row["ap"], row["ap_low"], row["ap_high"]),
+                auc=format_interval(row["auc"], row["auc_low"], row["auc_high"]),
+                lwlrap=format_number(row["lwlrap"]),
+                truth_ap=format_number(float(complete["ap"])),
+                truth_auc=format_number(float(complete["auc"])),
+                note=_note(row["ap"], row["present"], row["absent"]),
             )
         )
     return rows
@@ -110,22 +111,24 @@ def _note(ap: float, present: int, absent: int) -> str:
     return f"fewer than {FEW} present" if present < FEW else ""
 
 
-def name_weak_species(report: Report) -> list[tuple[str, list[str]]]:
-    """What the figures cannot carry, and the species it is true of; only what occurs."""
+def weak_species(report: Report) -> list[tuple[str, list[str]]]:
+    """Problems of the evaluation that occur, each with the species that have it."""
     table = report.per_species
     present, absent = table["present"], table["absent"]
     checks = (
-        ("Never judged present: whether the model hears them is not known", present == 0),
-        (f"Judged present in fewer than {FEW} boxes", (present > 0) & (present < FEW)),
-        ("Never judged absent: false alarms were not measured", absent == 0),
+        ("No present box, so it is unknown whether the model detects them", present == 0),
+        (f"Fewer than {FEW} present boxes", (present > 0) & (present < FEW)),
+        ("No absent box, so false alarms were not measured", absent == 0),
     )
     return [
-        (says, [str(name) for name in table["species"][hit]]) for says, hit in checks if hit.any()
+        (problem, [str(name) for name in table["species"][affected]])
+        for problem, affected in checks
+        if affected.any()
     ]
 
 
 def describe_training(run_report: RunReport) -> str:
-    """One sentence: what the model was trained on."""
+    """The size of the training data and the labelled share of it, in a sentence."""
     if run_report.supervision is None:
         return ""
     table = count_supervision(run_report.supervision)
@@ -134,103 +137,107 @@ def describe_training(run_report: RunReport) -> str:
         np.asarray(part, dtype=float).sum()
         for part in (run_report.supervision.present, run_report.supervision.absent)
     )
-    said = (
-        f"Trained on {count_nouns(len(run_report.supervision.recordings), 'recording', 'recordings')} "
-        f"for {len(table):,} species"
-    )
+    recordings = count_nouns(len(run_report.supervision.recordings), "recording", "recordings")
+    text = f"Trained on {recordings} with {len(table):,} species"
     if frames == 0:
-        return f"{said}."
-    return (
-        f"{said}; listeners judged {format_share((frames - unknown) / frames)} of all "
-        "species-frames, and the rest is unknown."
-    )
+        return f"{text}."
+    labelled = format_share((frames - unknown) / frames)
+    return f"{text}. {labelled} of the data (species x frames) are labelled; the rest is unknown."
 
 
-def describe_figures(report: Report) -> str:
-    """What the figures mean, in one sentence: out of fold, known cells only."""
+def describe_metrics(report: Report) -> str:
+    """What the metrics are computed from: out of fold, labelled cells only."""
     present, absent = (int(report.per_species[name].sum()) for name in ("present", "absent"))
     return (
-        "Each recording was scored by models that did not train on it, and only what a listener "
-        f"judged counts: {count_nouns(report.cells, 'cell', 'cells')} "
+        "Each recording was scored by models that were not trained on it (out of fold). The "
+        f"metrics use labelled cells only: {count_nouns(report.cells, 'cell', 'cells')} "
         f"({present:,} present, {absent:,} absent) in "
-        f"{count_nouns(report.recordings, 'recording', 'recordings')} "
-        f"(LWLRAP: {count_nouns(report.ranked, 'recording', 'recordings')} with a species present "
-        "and a rival judged absent); what nobody listened for is neither a hit nor a rival."
+        f"{count_nouns(report.recordings, 'recording', 'recordings')}. LWLRAP uses "
+        f"{count_nouns(report.ranked, 'recording', 'recordings')} with both a present and an "
+        "absent species. Unknown is never counted as absent."
     )
 
 
 NO_SUM = ("recordings",)  # one recording counts for several species
-_NOT_TEACHERS = ("cycle", "species", "recording")
+_KEYS = ("cycle", "species", "recording")  # columns that are neither counts nor sources
 
 
 @dataclass(frozen=True)
 class PseudoTable:
-    """Species x (kind of number, cycle), with a last row for all species."""
+    """Species x (quantity, cycle), with a last row for all species."""
 
-    kinds: tuple[str, ...]
-    cycles: tuple[str, ...]  # under each kind
+    quantities: tuple[str, ...]
+    cycles: tuple[str, ...]  # under each quantity
     rows: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def count_pseudo(pseudo: pd.DataFrame) -> pd.DataFrame:
-    """Rows (``kind``, ``cycle``, ``species``, ``value``, ``whole``), one a printed number.
+    """Count pseudo-labels by species and cycle.
 
-    Takes one row a label (``recording``, ``species``, ``score``, and ``cycle`` unless there was
-    only one) or rows that are counted already (``cycle``, ``species``, numbers). Whole numbers
-    are counts and add up; others are means.
+    Parameters
+    ----------
+    pseudo
+        One row a label (``recording``, ``species``, ``score``, and ``cycle`` if there are
+        several), or rows that are counted already (``cycle``, ``species``, numbers).
+
+    Returns
+    -------
+    DataFrame
+        One row a printed number: ``quantity``, ``cycle``, ``species``, ``value``, ``is_count``.
+        Whole numbers are counts, which add up; others are means.
     """
     table = pseudo if "cycle" in pseudo.columns else pseudo.assign(cycle=1)
     if "recording" in table.columns:
         table = table[["cycle", "species", "score"]].rename(columns={"score": "mean score"})
         table.insert(2, "labels", 1)
     parts = []
-    for kind in table.columns:
-        if kind in _NOT_TEACHERS or not pd.api.types.is_numeric_dtype(table[kind]):
+    for quantity in table.columns:
+        if quantity in _KEYS or not pd.api.types.is_numeric_dtype(table[quantity]):
             continue
-        whole = bool((table[kind].dropna() % 1 == 0).all())
-        groups = table.groupby(["cycle", "species"], sort=False)[kind]
-        values = (groups.sum() if whole else groups.mean()).rename("value").reset_index()
-        parts.append(values.assign(kind=str(kind), whole=whole))
-    columns = ["kind", "cycle", "species", "value", "whole"]
+        is_count = bool((table[quantity].dropna() % 1 == 0).all())
+        groups = table.groupby(["cycle", "species"], sort=False)[quantity]
+        values = (groups.sum() if is_count else groups.mean()).rename("value").reset_index()
+        parts.append(values.assign(quantity=str(quantity), is_count=is_count))
+    columns = ["quantity", "cycle", "species", "value", "is_count"]
     return pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def tabulate_pseudo(pseudo: pd.DataFrame) -> PseudoTable:
-    """What :func:`count_pseudo` counts, as it is printed; a mean has no sum over species."""
+def pseudo_table(pseudo: pd.DataFrame) -> PseudoTable:
+    """The counts of :func:`count_pseudo` as text; a mean has no sum over species."""
     counted = count_pseudo(pseudo).to_dict("records")
-    places = list(dict.fromkeys((row["kind"], row["cycle"]) for row in counted))
-    cells = {(row["species"], row["kind"], row["cycle"]): row for row in counted}
+    columns = list(dict.fromkeys((row["quantity"], row["cycle"]) for row in counted))
+    cells = {(row["species"], row["quantity"], row["cycle"]): row for row in counted}
     rows = []
     for species in dict.fromkeys(row["species"] for row in counted):
-        line = [cells.get((species, *place)) for place in places]
-        rows.append((str(species), tuple(_write_cell(cell) for cell in line)))
+        row = [cells.get((species, *column)) for column in columns]
+        rows.append((str(species), tuple(_format_cell(cell) for cell in row)))
     totals = []
-    for place in places:
-        column = [cell for (_, *at), cell in cells.items() if tuple(at) == place]
-        whole = place[0] not in NO_SUM and all(cell["whole"] for cell in column)
-        totals.append(format_count(sum(cell["value"] for cell in column)) if whole else NONE)
+    for column in columns:
+        values = [cell for (_, *key), cell in cells.items() if tuple(key) == column]
+        adds_up = column[0] not in NO_SUM and all(cell["is_count"] for cell in values)
+        totals.append(format_count(sum(cell["value"] for cell in values)) if adds_up else NONE)
     return PseudoTable(
-        kinds=tuple(dict.fromkeys(kind for kind, _ in places)),
-        cycles=tuple(dict.fromkeys(str(cycle) for _, cycle in places)),
+        quantities=tuple(dict.fromkeys(quantity for quantity, _ in columns)),
+        cycles=tuple(dict.fromkeys(str(cycle) for _, cycle in columns)),
         rows=(*rows, ("all species", tuple(totals))),
     )
 
 
-def _write_cell(cell: Mapping[Hashable, Any] | None) -> str:
+def _format_cell(cell: Mapping[Hashable, Any] | None) -> str:
     if cell is None:
         return NONE
-    return format_count(cell["value"]) if cell["whole"] else format_number(cell["value"])
+    return format_count(cell["value"]) if cell["is_count"] else format_number(cell["value"])
 
 
-def list_teachers(pseudo: pd.DataFrame) -> list[str]:
-    """What the text columns say of each cycle: ``cycle 1: teacher stage 2, folds 0 to 4``."""
+def list_sources(pseudo: pd.DataFrame) -> list[str]:
+    """The text columns of each cycle, such as ``cycle 1: source masked/fold0, masked/fold1``."""
     table = pseudo if "cycle" in pseudo.columns else pseudo.assign(cycle=1)
-    said = []
+    lines = []
     for cycle, rows in table.groupby("cycle", sort=False):
         for name in rows.columns:
-            if name in _NOT_TEACHERS or pd.api.types.is_numeric_dtype(rows[name]):
+            if name in _KEYS or pd.api.types.is_numeric_dtype(rows[name]):
                 continue
             values = ", ".join(sorted(set(rows[name].dropna().astype(str))))
             if values:
-                said.append(f"cycle {cycle}: {name} {values}")
-    return said
+                lines.append(f"cycle {cycle}: {name} {values}")
+    return lines
