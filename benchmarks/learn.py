@@ -13,10 +13,10 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from antpitta.api.data import QUIET
-from antpitta.cli.data import Absent, Audio, Data, Names, Present, Sites, Tables, opened
+from antpitta.api.data import SILENT
+from antpitta.cli.data import takes_data
 from antpitta.cli.display import console, resumable, training_progress
-from antpitta.cli.training import Device, Precision
+from antpitta.cli.training import DeviceOption, PrecisionOption
 from antpitta.core.errors import UserError
 from antpitta.core.progress import Progress
 from antpitta.files.dataset import OpenedDataset
@@ -42,7 +42,7 @@ def benchmark_learn(
     out: Path | str = "bench",
     device: str = "auto",
     precision: str = "auto",
-    progress: Progress = QUIET,
+    progress: Progress = SILENT,
 ) -> LearnResult:
     """Train every variant of a table for every seed, evaluate all, and write the tables.
 
@@ -161,7 +161,10 @@ def _evaluate_baselines(comparison: Comparison, progress: Progress) -> list[Row]
     return rows
 
 
+@takes_data
 def learn(
+    *,
+    data: OpenedDataset,
     test: Annotated[
         list[Path], typer.Option("--test", help="A folder of test recordings; may be repeated.")
     ],
@@ -169,7 +172,6 @@ def learn(
         Path,
         typer.Option("--truth", help="Their ground truth: recording_id, then 1, 0 or blank."),
     ],
-    data: Data = None,
     events: Annotated[
         Path | None, typer.Option("--events", help="A table of every call in them: adds event F1.")
     ] = None,
@@ -195,14 +197,8 @@ def learn(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of runs and tables.")] = Path(
         "bench"
     ),
-    audio: Audio = None,
-    present: Present = None,
-    absent: Absent = None,
-    annotations: Tables = None,
-    sites: Sites = None,
-    names: Names = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Train every variant for every seed; print out-of-fold and test figures in one table.
 
@@ -210,10 +206,9 @@ def learn(
 
     Example: `python -m benchmarks.learn data --test data/test --truth data/test_truth.csv`
     """
-    dataset = opened(data, audio, present, absent, annotations, sites, names)
     with resumable("the same command"), training_progress() as progress:
         result = benchmark_learn(
-            dataset,
+            data,
             test,
             truth,
             events=events,

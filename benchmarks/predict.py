@@ -28,7 +28,7 @@ import soxr
 import torch
 import typer
 
-from antpitta.api.data import QUIET
+from antpitta.api.data import SILENT
 from antpitta.cli.display import training_progress
 from antpitta.core.config import Precision, Recipe, parse_recipe
 from antpitta.core.errors import UserError
@@ -91,7 +91,7 @@ def benchmark_predict(
     recipe: str = "rfcx",
     embedding: str | None = None,
     out: Path | str | None = None,
-    progress: Progress = QUIET,
+    progress: Progress = SILENT,
 ) -> PredictBenchmark:
     """Predict the same files in every way, in turns, and time it.
 

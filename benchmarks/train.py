@@ -21,9 +21,15 @@ import pandas as pd
 import torch
 import typer
 
-from antpitta.api.data import QUIET
+from antpitta.api.data import SILENT
 from antpitta.cli.display import training_progress
-from antpitta.cli.training import Compile, Device, Lanes, Precision, Tune
+from antpitta.cli.training import (
+    CompileOption,
+    CudnnBenchmarkOption,
+    DeviceOption,
+    ParallelFoldsOption,
+    PrecisionOption,
+)
 from antpitta.core.config import Recipe
 from antpitta.core.errors import UserError
 from antpitta.core.progress import Progress
@@ -109,7 +115,7 @@ def benchmark_train(
     cudnn_benchmark: bool = False,
     parallel_folds: int = 1,
     out: Path | str | None = None,
-    progress: Progress = QUIET,
+    progress: Progress = SILENT,
 ) -> TrainBenchmark:
     """Train a recipe on spectrograms of noise with real tables of boxes, and time it.
 
@@ -414,11 +420,11 @@ def train(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="A setting, such as folds=2.")
     ] = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    compile: Compile = False,
-    cudnn_benchmark: Tune = False,
-    parallel_folds: Lanes = 1,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    compile: CompileOption = False,
+    cudnn_benchmark: CudnnBenchmarkOption = False,
+    parallel_folds: ParallelFoldsOption = 1,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Keep the run there; default: keep nothing.")
     ] = None,

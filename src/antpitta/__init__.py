@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # for editors and type checkers; _Package looks the names up
         init,
         open_data,
         predict,
+        settings,
         simulate,
         train,
     )
@@ -41,6 +42,7 @@ __all__ = [
     "init",
     "open_data",
     "predict",
+    "settings",
     "simulate",
     "train",
 ]

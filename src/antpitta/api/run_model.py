@@ -88,7 +88,7 @@ def export_stage(
     states = [load_tensors(home / name)[0] for name in _weight_files(recipe)]
     exported = export_networks(
         *(data.dataset, recipe, states, folder.folds(), scores),
-        lambda done, total: progress.update("exporting", done, total, float("nan")),
+        progress.of("exporting"),
     )
     for result in exported.results[1:]:
         kept = "" if result.accepted else "; not part of the model"

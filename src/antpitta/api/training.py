@@ -59,6 +59,7 @@ def train(
     out: Path | str = "run",
     *,
     changes: tuple[str, ...] = (),
+    baseline: bool = False,
     resume: bool = False,
     device: str = "auto",
     devices: int = 1,
@@ -81,6 +82,8 @@ def train(
         The run's folder.
     changes
         Changed settings, such as ``"stages.masked.epochs=3"``.
+    baseline
+        First train the stage ``unknown_as_absent``, a baseline that treats unknown as absent.
     resume
         Continue a run that was interrupted; data and recipe must be the same.
     device
@@ -127,7 +130,7 @@ def train(
         from antpitta.train.stages import last_cycle
         from antpitta.train.training import resolve_recipe, train_stages
 
-    resolved = resolve_recipe(read_recipe(recipe, changes), data.dataset)
+    resolved = resolve_recipe(read_recipe(recipe, changes, baseline=baseline), data.dataset)
     compute = ComputeConfig(device, devices, precision, compile, cudnn_benchmark, parallel_folds)
     build_fabric(compute)  # refuses a wrong device before the run's folder is made
     folder = RunFolder(Path(out))

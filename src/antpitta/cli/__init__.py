@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from antpitta.cli import bench, data, prediction, simulation, training
+from antpitta.cli import bench, data, prediction, settings, simulation, training
 from antpitta.core.errors import UserError, sentences
 
 MISTAKE, UNFORESEEN, INTERRUPTED = 2, 3, 130  # exit codes
@@ -29,11 +29,19 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data.register(app)
-training.register(app)
-prediction.register(app)
-simulation.register(app)
-bench.register(app)
+for command in (  # in the order of the help
+    simulation.demo,
+    data.init,
+    data.check,
+    training.train,
+    training.evaluate,
+    training.ensemble,
+    prediction.predict,
+    settings.settings,
+    bench.bench,
+    simulation.simulate,
+):
+    app.command()(command)
 
 
 def _print_version(wanted: bool) -> None:

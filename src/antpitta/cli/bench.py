@@ -13,11 +13,16 @@ from antpitta.cli.display import console, new_table, training_progress
 def bench(
     audio: Annotated[
         list[Path] | None,
-        typer.Argument(help="Recordings or folders. Without any: simulated minutes at 48 kHz."),
+        typer.Argument(
+            metavar="AUDIO",
+            help="Recordings or folders. Without any: simulated minutes at 48 kHz.",
+        ),
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option("--model", help="A model or a run. Without one: an untrained network."),
+        typer.Option(
+            "--model", metavar="MODEL", help="A model or a run. Without one: an untrained network."
+        ),
     ] = None,
     minutes: Annotated[
         float, typer.Option("--minutes", help="Minutes of sound for each precision.")
@@ -36,8 +41,3 @@ def bench(
         table.add_row(row["precision"], f"{row['speed']:.0f}", str(day), f"{row['first']:.1f} s")
     console.print(table)
     console.print(result.machine, markup=False)
-
-
-def register(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command(rich_help_panel="Tools")(bench)

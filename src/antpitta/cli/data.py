@@ -24,19 +24,25 @@ PANEL = "Data options"
 Data = Annotated[
     Path | None,
     typer.Argument(
-        help="An antpitta.toml, or a folder that holds one. The data options replace it.",
-        show_default=False,
+        metavar="DATA",
+        help="An antpitta.toml, or a folder that holds one. Leave it out with data options.",
     ),
 ]
 Audio = Annotated[
     list[Path] | None,
-    typer.Option("--audio", help="A folder of recordings.", rich_help_panel=PANEL),
+    typer.Option(
+        "--audio",
+        metavar="FOLDER",
+        help="A folder of recordings; may be repeated.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Present = Annotated[
     list[Path] | None,
     typer.Option(
         "--present",
-        help="A table of boxes in which the species is present.",
+        metavar="TABLE",
+        help="A table of boxes in which the species is present; may be repeated.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -44,7 +50,8 @@ Absent = Annotated[
     list[Path] | None,
     typer.Option(
         "--absent",
-        help="A table of boxes in which the species is absent.",
+        metavar="TABLE",
+        help="A table of boxes in which the species is absent; may be repeated.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -52,7 +59,8 @@ Annotations = Annotated[
     list[Path] | None,
     typer.Option(
         "--annotations",
-        help="A table of boxes with a column of verdicts, in any supported format.",
+        metavar="TABLE",
+        help="A table of boxes with a column of verdicts; may be repeated.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -60,6 +68,7 @@ Sites = Annotated[
     Path | None,
     typer.Option(
         "--sites",
+        metavar="TABLE",
         help="A table with the columns recording, site and began. It overrides file names.",
         rich_help_panel=PANEL,
     ),
@@ -68,6 +77,7 @@ Names = Annotated[
     Path | None,
     typer.Option(
         "--names",
+        metavar="TABLE",
         help="A table of species and their other names, such as scientific names.",
         rich_help_panel=PANEL,
     ),
@@ -97,9 +107,9 @@ def open_options(
 
 def takes_data(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command DATA and the data options; its parameter ``data`` is the opened data set."""
-    own = dict(inspect.signature(command, eval_str=True).parameters)
+    own = dict(inspect.signature(command).parameters)
     del own["data"]
-    data_options = inspect.signature(open_options, eval_str=True).parameters
+    data_options = inspect.signature(open_options).parameters
     parameters = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in (*own.values(), *data_options.values())
@@ -117,7 +127,8 @@ def takes_data(command: Callable[..., None]) -> Callable[..., None]:
 
 def init(
     folder: Annotated[
-        Path, typer.Argument(help="The folder that antpitta.toml is written to.")
+        Path,
+        typer.Argument(metavar="FOLDER", help="The folder that antpitta.toml is written to."),
     ] = Path(),
     audio: Audio = None,
     present: Present = None,
@@ -153,7 +164,10 @@ def check(
     picture: Annotated[
         Path | None,
         typer.Option(
-            "--picture", "-o", help="Draw the labelled recordings of each species (.svg or .png)."
+            "--picture",
+            "-o",
+            metavar="FILE",
+            help="Draw the labelled recordings of each species (.svg or .png).",
         ),
     ] = None,
 ) -> None:
@@ -177,9 +191,3 @@ def check(
         console.print(f"picture  {checked.picture}", markup=False)
     if serious:
         raise typer.Exit(1)
-
-
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    app.command(rich_help_panel="Data")(init)
-    app.command(rich_help_panel="Data")(check)

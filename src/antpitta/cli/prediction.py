@@ -70,7 +70,7 @@ def predict(
 
     Example: `antpitta predict run/model recordings -o found`
 
-    On a cluster: `antpitta predict run/model s3://season/2025 -o found --executor ray --address auto`
+    On a cluster: `antpitta predict run/model s3://season -o found --executor ray --address auto`
     """
     with resumable(), prediction_progress() as tick:
         found = api.predict_to(
@@ -102,8 +102,3 @@ def predict(
         )
     if counts.quarantined or unplaced:
         raise typer.Exit(1)
-
-
-def register(app: typer.Typer) -> None:
-    """Add this file's commands."""
-    app.command()(predict)

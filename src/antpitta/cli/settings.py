@@ -73,8 +73,3 @@ def _markdown(settings: "Sequence[Setting]", recipe: str | None) -> Iterator[str
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def register(app: typer.Typer) -> None:
-    """Add this file's command."""
-    app.command()(settings)

@@ -11,7 +11,10 @@ from antpitta.cli.display import console, show_reports, training_progress
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="A new folder for data, run and predictions.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FOLDER", help="A new folder for data, run and predictions."
+        ),
     ] = Path("demo"),
 ) -> None:
     """Simulate recordings, train on them, predict, evaluate and report: all steps in minutes.
@@ -29,9 +32,13 @@ def demo(
 
 
 def simulate(
-    clips: Annotated[Path, typer.Argument(help="A folder with one folder of clips a species.")],
-    backgrounds: Annotated[Path, typer.Argument(help="A folder of background sound.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the new data set.")],
+    clips: Annotated[
+        Path, typer.Argument(metavar="CLIPS", help="A folder with one folder of clips a species.")
+    ],
+    backgrounds: Annotated[
+        Path, typer.Argument(metavar="BACKGROUNDS", help="A folder of background sound.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="The new data set.")],
     train: Annotated[int, typer.Option("--train", help="Number of training recordings.")] = 160,
     test: Annotated[int, typer.Option("--test", help="Number of test recordings.")] = 80,
     seconds: Annotated[float, typer.Option("--seconds", help="Length of a recording.")] = 60.0,
@@ -62,9 +69,3 @@ def simulate(
     )
     if unusable:
         raise typer.Exit(1)
-
-
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    app.command(rich_help_panel="Start here")(demo)
-    app.command(rich_help_panel="Data")(simulate)

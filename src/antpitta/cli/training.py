@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from antpitta.files.dataset import OpenedDataset
 
 COMPUTE = "Compute options"
-Device = Annotated[
+DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu or cuda.", rich_help_panel=COMPUTE)
 ]
-Devices = Annotated[
+DevicesOption = Annotated[
     int,
     typer.Option("--devices", help="Number of GPUs, or of CPU processes.", rich_help_panel=COMPUTE),
 ]
-TrainingPrecision = Annotated[
+PrecisionOption = Annotated[
     str,
     typer.Option(
         "--precision",
@@ -35,7 +35,7 @@ TrainingPrecision = Annotated[
         rich_help_panel=COMPUTE,
     ),
 ]
-Compile = Annotated[
+CompileOption = Annotated[
     bool,
     typer.Option(
         "--compile",
@@ -43,7 +43,7 @@ Compile = Annotated[
         rich_help_panel=COMPUTE,
     ),
 ]
-CudnnBenchmark = Annotated[
+CudnnBenchmarkOption = Annotated[
     bool,
     typer.Option(
         "--cudnn-benchmark",
@@ -51,7 +51,7 @@ CudnnBenchmark = Annotated[
         rich_help_panel=COMPUTE,
     ),
 ]
-ParallelFolds = Annotated[
+ParallelFoldsOption = Annotated[
     int,
     typer.Option(
         "--parallel-folds",
@@ -65,26 +65,38 @@ ParallelFolds = Annotated[
 def train(
     *,
     data: "OpenedDataset",
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = Path("run"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="RUN", help="The run's folder.")
+    ] = Path("run"),
     recipe: Annotated[
         str,
-        typer.Option("--recipe", help="quick, rfcx, embedding, or the path of a TOML file."),
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            help="quick, rfcx, embedding, or the path of a TOML file.",
+        ),
     ] = "quick",
     changes: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Change a setting of the recipe, such as stages.masked.epochs=3."
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting, such as stages.masked.epochs=3; may be repeated.",
         ),
     ] = None,
+    baseline: Annotated[
+        bool,
+        typer.Option("--baseline", help="First train a baseline that treats unknown as absent."),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run that was interrupted.")
     ] = False,
-    device: Device = "auto",
-    devices: Devices = 1,
-    precision: TrainingPrecision = "auto",
-    compile: Compile = False,
-    cudnn_benchmark: CudnnBenchmark = False,
-    parallel_folds: ParallelFolds = 1,
+    device: DeviceOption = "auto",
+    devices: DevicesOption = 1,
+    precision: PrecisionOption = "auto",
+    compile: CompileOption = False,
+    cudnn_benchmark: CudnnBenchmarkOption = False,
+    parallel_folds: ParallelFoldsOption = 1,
 ) -> None:
     """Train a detector, and report its metrics out of fold.
 
@@ -98,6 +110,7 @@ def train(
             recipe,
             out,
             changes=tuple(changes or ()),
+            baseline=baseline,
             resume=resume,
             device=device,
             devices=devices,
@@ -122,12 +135,15 @@ def train(
 def evaluate(
     target: Annotated[
         Path,
-        typer.Argument(help="A run, a folder that predict wrote, or a table of scores."),
+        typer.Argument(
+            metavar="TARGET", help="A run, a folder that predict wrote, or a table of scores."
+        ),
     ],
     truth: Annotated[
         Path | None,
         typer.Option(
             "--truth",
+            metavar="TABLE",
             help="Ground truth: a table with the column recording_id and one column a species, "
             "with 1 (present), 0 (absent) or nothing (unknown).",
         ),
@@ -135,7 +151,9 @@ def evaluate(
     events: Annotated[
         Path | None,
         typer.Option(
-            "--events", help="A table of every call in the recordings. It adds the event F1."
+            "--events",
+            metavar="TABLE",
+            help="A table of every call in the recordings. It adds the event F1.",
         ),
     ] = None,
     species: Annotated[
@@ -162,9 +180,14 @@ def evaluate(
 def ensemble(
     members: Annotated[
         list[Path],
-        typer.Argument(help="Runs on the same data, and tables of scores of other models."),
+        typer.Argument(
+            metavar="MEMBER",
+            help="Runs on the same data, and tables of scores of other models.",
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the new model.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="MODEL", help="The folder of the new model.")
+    ],
     method: Annotated[
         api.BlendMethod,
         typer.Option(
@@ -175,7 +198,11 @@ def ensemble(
     ] = "mean",
     weights: Annotated[
         list[float] | None,
-        typer.Option("--weight", help="The weight of each member, in the order of the members."),
+        typer.Option(
+            "--weight",
+            metavar="NUMBER",
+            help="The weight of a member; repeat it for each one, in their order.",
+        ),
     ] = None,
 ) -> None:
     """Combine several runs into one model, and report its metrics out of fold.
@@ -187,9 +214,3 @@ def ensemble(
     for note in result.notes:
         console.print(note, markup=False)
     console.print(f"model   {out}", markup=False)
-
-
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    for command in (train, evaluate, ensemble):
-        app.command(rich_help_panel="Models")(command)
