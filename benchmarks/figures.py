@@ -25,7 +25,6 @@ from antpitta.scores.event_metrics import MACRO
 from antpitta.scores.metrics import average_precision
 from antpitta.scores.prevalence import rescale_odds
 from antpitta.scores.tables import numeric_scores
-from antpitta.train.stages import cycles_of
 from benchmarks.files import read_note
 from benchmarks.test_set import KEY, TestSet
 
@@ -142,7 +141,7 @@ def evaluate_pseudo_labels(
     """
     rows = []
     for stage in recipe.stages:
-        for cycle in range(1, cycles_of(stage) + 1) if stage.pseudo else ():
+        for cycle in range(1, stage.cycles + 1) if stage.pseudo else ():
             assert stage.pseudo is not None
             home = folder.stage(stage.name, cycle)
             labels = read_frame(home / "pseudo.csv").astype({"score": float})

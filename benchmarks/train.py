@@ -43,10 +43,10 @@ from antpitta.train.compute import (
     ParallelFolds,
     build_fabric,
     compiled_models,
-    warm_up,
+    configure_cuda,
 )
 from antpitta.train.out_of_fold import assign_folds
-from antpitta.train.stages import Run, build_net, cycles_of, run_stages
+from antpitta.train.stages import Run, RunCompute, RunMonitor, RunPlan, build_net, run_stages
 from benchmarks.cli import command_app, print_lines, print_table, run
 from benchmarks.profiling import (
     Sections,
@@ -191,7 +191,7 @@ def time_training(
     """
     _check(compute, recipe)
     fabric = build_fabric(compute)
-    warm_up(compute, fabric.device)
+    configure_cuda(compute, fabric.device)
     dataset = synthetic_dataset(present, absent, count, recipe.features.sample_rate, recipe.seed)
     training_data = synthetic_training_data(dataset, recipe, fabric.device)
     cells = count_cells(training_data)
@@ -203,20 +203,16 @@ def time_training(
     epochs: list[dict[str, Any]] = []
     durations: dict[tuple[str, int, str], float] = {}
 
-    def clock(stage: str, cycle: int, what: str, seconds: float) -> None:
+    def log_seconds(stage: str, cycle: int, what: str, seconds: float) -> None:
         durations[stage, cycle, what] = seconds
 
+    folds = assign_folds(dataset, recipe.folds, recipe.split_seed)
+    parallel_folds = ParallelFolds(compute.parallel_folds, fabric.device)
     training_run = Run(
-        recipe,
-        training_data,
-        assign_folds(dataset, recipe.folds, recipe.split_seed),
+        RunPlan(recipe, training_data, folds),
         folder,
-        fabric,
-        progress,
-        record=epochs.append,
-        shells=compiled_models(compute),
-        parallel_folds=ParallelFolds(compute.parallel_folds, fabric.device),
-        clock=clock,
+        RunCompute(fabric, parallel_folds, compiled_models(compute)),
+        RunMonitor(progress, epochs.append, log_seconds),
     )
     began = time.perf_counter()
     run_stages(training_run)
@@ -257,21 +253,22 @@ def _check(compute: ComputeConfig, recipe: Recipe) -> None:
 
 
 def _measure(training_run: Run) -> Measurements:
-    device = training_run.fabric.device
-    half = "bf16" in str(training_run.fabric.strategy.precision.precision)
+    plan, compute = training_run.plan, training_run.compute
+    device = compute.fabric.device
+    half = "bf16" in str(compute.fabric.strategy.precision.precision)
     sections, host_share = {}, {}
-    train = np.flatnonzero(training_run.folds != 0)
-    recipe, data = training_run.recipe, training_run.training_data
+    train = np.flatnonzero(plan.folds != 0)
+    recipe, data = plan.recipe, plan.training_data
     n_mels, classes = recipe.features.n_mels, len(data.dataset.classes)
     plain = SedNet(recipe.backbone, recipe.head, classes, bands=n_mels, load_weights=False).to(
         device
     )
     flops = window_flops(plain, recipe.windows.frames, n_mels)
-    net = build_net(training_run, empty=True).to(device)
+    net = build_net(training_run, load_weights=False).to(device)
     for stage in recipe.stages:
-        if training_run.shells:
-            net = training_run.shells[0].load(net)
-        profile = profile_stage(net, stage, data, train, training_run.fabric)
+        if compute.compiled:
+            net = compute.compiled[0].load(net)
+        profile = profile_stage(net, stage, data, train, compute.fabric)
         sections[stage.name], host_share[stage.name] = profile
     return Measurements(sections, host_share, flops, measured_peak(device, half), half)
 
@@ -298,7 +295,7 @@ def build_table(
     """
     rows = []
     for stage in recipe.stages:
-        for cycle in range(1, cycles_of(stage) + 1):
+        for cycle in range(1, stage.cycles + 1):
             chosen = epochs[(epochs["stage"] == stage.name) & (epochs["cycle"] == cycle)]
             training, steps, windows = (
                 chosen[key].sum() for key in ("seconds", "steps", "windows")
@@ -311,7 +308,7 @@ def build_table(
                 (
                     stage.name,
                     cycle,
-                    sum(durations[stage.name, cycle, what] for what in ("teach", "train", "score")),
+                    sum(durations[stage.name, cycle, what] for what in ("pseudo_labels", "train", "score")),
                     training,
                     durations[stage.name, cycle, "score"],
                     steps,
@@ -349,8 +346,8 @@ def _describe(
         f"the average is {total / seconds / measurements.peak:.1%} of it; at the peak the run "
         f"would take {total / measurements.peak:.1f} s",
     ]
-    if training_run.fabric.device.type == "cuda":
-        name = torch.cuda.get_device_name(training_run.fabric.device)
+    if training_run.compute.fabric.device.type == "cuda":
+        name = torch.cuda.get_device_name(training_run.compute.fabric.device)
         peak = data_sheet_peak(name)
         if peak is not None and measurements.half:
             best = float(table["tflops"].max() * 1e12)
@@ -369,10 +366,10 @@ def _describe(
 
 
 def _scored_windows(training_run: Run) -> int:
-    windows = training_run.recipe.windows
+    windows = training_run.plan.recipe.windows
     return sum(
         len(window_starts(int(frames), windows.frames, windows.inference_overlap))
-        for frames in training_run.training_data.features.lengths
+        for frames in training_run.plan.training_data.features.lengths
     )
 
 

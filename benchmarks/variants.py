@@ -21,7 +21,6 @@ from antpitta.core.features import FrozenConfig
 from antpitta.files.recipes import read_recipe
 from antpitta.scores.ensemble.blend import FITTED
 from antpitta.scores.tables import list_names
-from antpitta.train.stages import cycles_of
 from benchmarks.files import read_toml
 
 TABLES = Path(__file__).parent / "ablations"
@@ -99,7 +98,7 @@ def stage_folders(recipe: Recipe) -> tuple[str, ...]:
     return tuple(
         stage.name if cycle == 1 else f"{stage.name}-c{cycle}"
         for stage in recipe.stages
-        for cycle in range(1, cycles_of(stage) + 1)
+        for cycle in range(1, stage.cycles + 1)
     )
 
 

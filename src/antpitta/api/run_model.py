@@ -14,7 +14,6 @@ from antpitta.scores.cells import box_cells
 from antpitta.scores.events import training_bands
 from antpitta.scores.thresholds import choose_thresholds
 from antpitta.train.export import ExportedNetworks, export_networks
-from antpitta.train.stages import last_cycle
 
 LICENCE = "That of the recordings it was trained on; antpitta itself is Apache-2.0."
 
@@ -23,7 +22,7 @@ def bundle_stages(run: tuple[Recipe, RunFolder], data: OpenedDataset, report: Ru
     """Write a bundle beside the weights of every stage and cycle."""
     recipe, folder = run
     for stage in recipe.stages:
-        for cycle in range(1, last_cycle(recipe, stage.name) + 1):
+        for cycle in range(1, stage.cycles + 1):
             path = folder.stage(stage.name, cycle) / "model"
             bundle_stage(run, data, (stage.name, cycle), path, report)
 

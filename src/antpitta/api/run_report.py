@@ -22,7 +22,6 @@ from antpitta.scores.cells import box_cells
 from antpitta.scores.evaluate import DRAWS, evaluate_cells, report_to_json
 from antpitta.sound.mel import LogMel, band_edges, mel_features
 from antpitta.sound.targets import count_supervision_frames
-from antpitta.train.stages import last_cycle
 
 EXAMPLES = 4  # of each group
 MARGIN = 2.0  # seconds of sound shown on either side of a box
@@ -35,10 +34,10 @@ def collect_report(data: OpenedDataset, recipe: Recipe, folder: RunFolder) -> Ru
     stages = tuple(
         _stage_result(dataset, stage, cycle, folder)
         for stage in recipe.stages
-        for cycle in range(1, last_cycle(recipe, stage.name) + 1)
+        for cycle in range(1, stage.cycles + 1)
     )
     last = recipe.stages[-1].name
-    final = folder.stage(last, last_cycle(recipe, last))
+    final = folder.stage(last, recipe.stages[-1].cycles)
     scores = read_scores(final / "oof_scores.parquet")
     cells = box_cells(scores, dataset.annotations, dataset.classes)
     grid = recipe.features.time_grid(0.0, recipe.features.segment)
@@ -145,7 +144,7 @@ def _pseudo_counts(recipe: Recipe, folder: RunFolder) -> pd.DataFrame | None:
     """Pseudo-labels of each cycle: cycle, species, labels, recordings."""
     tables = []
     for stage in recipe.stages:
-        for cycle in range(1, last_cycle(recipe, stage.name) + 1 if stage.pseudo else 1):
+        for cycle in range(1, stage.cycles + 1 if stage.pseudo else 1):
             table = read_frame(folder.stage(stage.name, cycle) / "pseudo.csv")
             counts = table.groupby("species").agg(
                 labels=("species", "size"), recordings=("recording", "nunique")

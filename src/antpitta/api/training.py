@@ -127,7 +127,6 @@ def train(
         from antpitta.api.run_model import bundle_stage, bundle_stages, export_stage
         from antpitta.api.run_report import collect_report, describe_known_species, write_report
         from antpitta.train.compute import ComputeConfig, build_fabric
-        from antpitta.train.stages import last_cycle
         from antpitta.train.training import resolve_recipe, train_stages
 
     resolved = resolve_recipe(read_recipe(recipe, changes, baseline=baseline), data.dataset)
@@ -144,7 +143,7 @@ def train(
     run = resolved, folder
     bundle_stages(run, data, report)
     last = resolved.stages[-1].name
-    cycle = last_cycle(resolved, last)
+    cycle = resolved.stages[-1].cycles
     weights = folder.stage(last, cycle)
     scores = _keep_scores(weights, data.dataset, folder.path)
     exported = export_stage(run, data, weights, scores, progress) if export else None

@@ -159,6 +159,10 @@ class Recipe(FrozenConfig):
         """What the network of this recipe reads: embeddings or spectrograms."""
         return self.embedding or self.features
 
+    def stage(self, name: str) -> Stage:
+        """The stage of this name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
     @property
     def has_zero_shot(self) -> bool:
         """Whether embeddings end with the embedding model's own logits of the species."""

@@ -40,6 +40,16 @@ CODES: dict[str, str] = {
     "E_WEIGHTS_MISMATCH": "pretrained weights belong to another backbone",
     "E_EMBEDDING_NOT_FINITE": "the embedding model returns values that are not finite",
     # train
+    "E_PRECISION": "an unknown precision",
+    "E_DEVICE": "the device is not available",
+    "E_DEVICES": "a number of devices that is not available",
+    "E_ONE_DEVICE": "an option that works on one device only",
+    "E_PARALLEL_FOLDS": "fewer than one fold at a time",
+    "E_DROPOUT": "a network with dropout, which parallel folds cannot reproduce",
+    "E_FEW_RECORDINGS": "fewer recordings than folds",
+    "E_NO_BOXES": "no boxes to train on",
+    "E_SOLVER": "the L-BFGS solver needs fixed features",
+    "E_OTHER_DATA": "another run was trained on other recordings or species",
     # predict
     # report
     # api, cli

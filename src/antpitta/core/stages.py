@@ -132,6 +132,11 @@ class Stage(FrozenConfig):
     loss: LossConfig = LossConfig()
     pseudo: PseudoLabelConfig | None = None
 
+    @property
+    def cycles(self) -> int:
+        """How often the stage is trained: once, or once for each set of pseudo-labels."""
+        return self.pseudo.cycles if self.pseudo else 1
+
     @model_validator(mode="after")
     def _lbfgs_needs_boxes(self) -> Self:
         if self.optimizer == "lbfgs" and (self.loss.on != "boxes" or self.pseudo):

@@ -1,54 +1,104 @@
-"""Who keeps checkpoints while a model is trained; learn/ does not know that it is on a disk."""
+"""What is kept of a model between epochs, and how often it is written.
+
+A checkpoint holds the network and the optimizer as named tensors: with it the next epoch gives
+the same weights as in a run that was never stopped. The loop does not know that stores write to
+a disk (files/runs.py does).
+"""
 
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from antpitta.model.network import SedNet
+
 State = dict[str, Tensor]
+SECONDS_BETWEEN = 20.0  # between two checkpoints of one model: what a kill costs at most
 
 
 class CheckpointStore(Protocol):
-    """Where checkpoints go."""
+    """Where the checkpoints of one model are kept."""
 
     def load(self) -> tuple[int, State] | None:
-        """Epochs done and the state, or None where nothing is kept."""
+        """The number of finished epochs and the state, or None without a checkpoint."""
 
     def save(self, epoch: int, state: State) -> None:
-        """Keep this one instead of what was kept before."""
-
-
-PATIENCE = 20.0  # seconds between two checkpoints of one model: what a kill costs at most
+        """Replace the checkpoint by this one."""
 
 
 @dataclass
 class ThrottledStore:
-    """Keeps a checkpoint now and then only: written after each short epoch, they cost more."""
+    """Saves only now and then: after every short epoch, writing would cost more than training.
+
+    Parameters
+    ----------
+    store
+        Where checkpoints are kept.
+    saved : seconds
+        When the last one was saved, on the monotonic clock.
+    """
 
     store: CheckpointStore
     saved: float = field(default_factory=time.monotonic)
 
     def load(self) -> tuple[int, State] | None:
-        """What was kept last."""
+        """The number of finished epochs and the state, or None without a checkpoint."""
         return self.store.load()
 
     def save(self, epoch: int, state: State) -> None:
-        """Keep this one, or leave it: an epoch that is lost is run again, and ends the same."""
-        if time.monotonic() - self.saved >= PATIENCE:
+        """Save, or skip it: an epoch that is lost is run again and gives the same weights."""
+        if time.monotonic() - self.saved >= SECONDS_BETWEEN:
             self.store.save(epoch, state)
             self.saved = time.monotonic()
 
 
 @dataclass(frozen=True)
 class ReadOnlyStore:
-    """Of a checkpoint that another process keeps."""
+    """Reads a checkpoint that another process writes."""
 
     store: CheckpointStore
 
     def load(self) -> tuple[int, State] | None:
-        """What was kept last."""
+        """The number of finished epochs and the state, or None without a checkpoint."""
         return self.store.load()
 
     def save(self, epoch: int, state: State) -> None:
-        """The first process does."""
+        """Nothing: the main process saves."""
+
+
+def resume(net: SedNet, optimizer: torch.optim.Adam, store: CheckpointStore) -> int:
+    """Restore the last checkpoint, if there is one; returns its number of finished epochs."""
+    checkpoint = store.load()
+    if checkpoint is None:
+        return 0
+    epochs, state = checkpoint
+    restore(net, optimizer, state)
+    return epochs
+
+
+def capture(net: SedNet, optimizer: torch.optim.Adam) -> State:
+    """All that the next epoch needs, as named tensors; a frozen backbone is left out."""
+    fixed = ("backbone.",) if net.backbone_config.frozen else ()
+    state = {
+        f"net.{name}": value
+        for name, value in net.state_dict().items()
+        if not name.startswith(fixed)
+    }
+    for i, slots in optimizer.state_dict()["state"].items():
+        state |= {f"adam.{i}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+    return state
+
+
+def restore(net: SedNet, optimizer: torch.optim.Adam, state: State) -> None:
+    """The inverse of :func:`capture`."""
+    weights = {k[4:]: v for k, v in state.items() if k.startswith("net.")}
+    net.load_state_dict(weights, strict=not net.backbone_config.frozen)
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        if key.startswith("adam."):
+            _, i, slot = key.split(".")
+            slots.setdefault(int(i), {})[slot] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})

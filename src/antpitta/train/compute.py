@@ -1,26 +1,19 @@
-"""What a run computes on: which device and how many, in which precision, compiled or not.
+"""How training computes: devices and precision, compiled networks, parallel folds, memory.
 
-Several devices are several processes, started by spawning (Fabric's ``ddp_spawn``). Its ``ddp``
-would start the user's own command or script once more for each device: every one of them would
-read the data and claim the run's folder, and a notebook or a test cannot be started twice. So the
-command itself stays one process, which prepares and reports; only the training is done by others.
-
-Equal seeds give equal scores on one machine: cuDNN takes deterministic kernels. ``cudnn_benchmark`` lets it
-time them first, which can be faster, and two runs then differ in the last digits.
-
-Folds side by side on one device: each in a thread, on a GPU each on a stream of its own.
-
-A fold's short kernels leave a big GPU half empty, and while its scores are written the GPU would
-wait. Folds share nothing but the pictures, so each comes out as it would alone.
-
-What a process has only once (its random numbers, its compiler, the recording of graphs, the
-files of a run) is used under ``SINGLE_FILE``.
-
-Freed memory is kept for the next step, not given back to the system and asked for again.
-
-A step on a CPU takes and frees tensors of many MB each. By its defaults glibc hands every one of
-them back to the system, which fills all its pages with zeros before it lends them again: up to a
-third of a training run went into that. Elsewhere than on glibc nothing is changed.
+* Several devices are several processes, started by spawning (Fabric's ``ddp_spawn``). Its ``ddp``
+  would start the user's own command or script once more for each device: every copy would read
+  the data and claim the run's folder, and a notebook or a test cannot be started twice. Here the
+  command stays one process, which prepares and reports; the spawned processes only train.
+* Equal seeds give equal scores on one machine, because cuDNN uses deterministic kernels.
+  ``cudnn_benchmark`` lets cuDNN time all its kernels first. That can be faster, but two runs then
+  differ in the last digits.
+* Parallel folds run in threads, on a GPU each with a CUDA stream of its own. One fold's short
+  kernels leave a large GPU half empty. Folds share nothing but the features, so each gives the
+  result that it gives alone. What exists once in a process (torch's random numbers, the compiler,
+  the capture of CUDA graphs, the run's log) is used under ``PROCESS_LOCK``.
+* Freed memory is kept for the next step. A step on a CPU allocates and frees tensors of many MB.
+  By default glibc returns each of them to the system, which fills the pages with zeros before it
+  hands them out again: up to a third of the training time. Nothing changes on other C libraries.
 """
 
 import logging
@@ -46,29 +39,231 @@ from antpitta.core.progress import Progress
 from antpitta.model.network import SedNet
 
 T = TypeVar("T")
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}  # Fabric's names
 
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """What a run computes on."""
+    """What a run computes on.
+
+    Parameters
+    ----------
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    devices
+        The number of devices; each has a process.
+    precision
+        ``float32``, ``bfloat16``, or ``auto``: bfloat16 on GPUs that support it.
+    compile
+        Compile the backbone with ``torch.compile``; one device only.
+    cudnn_benchmark
+        Let cuDNN time its kernels before it chooses.
+    parallel_folds
+        The number of folds trained at a time; one device only.
+    """
 
     device: str = "auto"
     devices: int = 1
-    precision: str = "auto"  # bfloat16 on GPUs that have it, else float32
-    compile: bool = False  # the backbone, by torch.compile; one process only
-    cudnn_benchmark: bool = False  # cuDNN times its kernels before it chooses
-    parallel_folds: int = 1  # folds at a time; one process only
+    precision: str = "auto"
+    compile: bool = False
+    cudnn_benchmark: bool = False
+    parallel_folds: int = 1
+
+
+# ---- devices and precision
+
+
+def build_fabric(compute: ComputeConfig) -> Fabric:
+    """Check the configuration and set up its devices.
+
+    Raises
+    ------
+    UserError
+        ``E_PRECISION``, ``E_DEVICES``, ``E_ONE_DEVICE``, ``E_PARALLEL_FOLDS`` or ``E_DEVICE``.
+    """
+    _check_options(compute)
+    cuda = torch.cuda.is_available() and compute.device in ("auto", "cuda", "gpu")
+    if compute.device in ("cuda", "gpu") and not cuda:
+        raise UserError(
+            "E_DEVICE", f"--device {compute.device}: no such GPU is available", "use cpu or auto"
+        )
+    if cuda and compute.devices > (count := torch.cuda.device_count()):
+        raise UserError(
+            "E_DEVICES",
+            f"--devices {compute.devices}: {count} GPUs are available",
+            f"use --devices {count}",
+        )
+    try:
+        return Fabric(
+            accelerator=compute.device,
+            devices=compute.devices,
+            strategy="auto" if compute.devices == 1 else DDPStrategy(start_method="spawn"),
+            precision=PRECISIONS[resolve_precision(compute.precision, cuda=cuda)],  # type: ignore[arg-type]
+        )
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise UserError(
+            "E_DEVICE", f"--device {compute.device}: {error}", "use cpu, cuda or auto"
+        ) from None
+
+
+def _check_options(compute: ComputeConfig) -> None:
+    if compute.precision not in ("auto", *PRECISIONS):
+        known = ", ".join(("auto", *PRECISIONS))
+        raise UserError(
+            "E_PRECISION", f"--precision {compute.precision} is unknown", f"use one of {known}"
+        )
+    if compute.devices < 1:
+        raise UserError("E_DEVICES", f"--devices {compute.devices} is too few", "use 1 or more")
+    if compute.parallel_folds < 1:
+        raise UserError(
+            "E_PARALLEL_FOLDS",
+            f"--parallel-folds {compute.parallel_folds} is too few",
+            "use 1 or more",
+        )
+    if compute.devices > 1 and (compute.compile or compute.parallel_folds > 1):
+        option = "--compile" if compute.compile else "--parallel-folds"
+        raise UserError(
+            "E_ONE_DEVICE",
+            f"{option} works on one device, and --devices is {compute.devices}",
+            f"remove {option} or --devices",
+        )
+
+
+def resolve_precision(precision: str, *, cuda: bool) -> str:
+    """``float32`` or ``bfloat16``, where ``auto`` is bfloat16 on GPUs that support it."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if cuda and torch.cuda.is_bf16_supported(False) else "float32"
+
+
+def configure_cuda(compute: ComputeConfig, device: torch.device) -> None:
+    """Set this process's switches for a GPU; on a CPU nothing changes."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, where bfloat16 is not used anyway
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = compute.cudnn_benchmark
+        torch.backends.cudnn.deterministic = not compute.cudnn_benchmark
+
+
+# ---- several devices are several processes
+
+
+def run_on_devices(
+    compute: ComputeConfig,
+    fabric: Fabric,
+    progress: Progress,
+    work: Callable[..., T],
+    *arguments: Any,
+) -> T:
+    """Call ``work(fabric, progress, *arguments)`` in this process or in one for each device.
+
+    Parameters
+    ----------
+    compute, fabric
+        The configuration, and what :func:`build_fabric` made of it.
+    progress
+        Receives the progress of the main process.
+    work
+        The function; for several devices it is pickled.
+    arguments
+        Its other arguments; for several devices they are pickled too. A script that asks for
+        several devices keeps its own work below ``if __name__ == "__main__"``.
+
+    Returns
+    -------
+    T
+        What the main process returned.
+
+    Raises
+    ------
+    UserError
+        As ``work`` does, in whichever process.
+    """
+    if compute.devices == 1:
+        configure_cuda(compute, fabric.device)
+        return work(fabric, progress, *arguments)
+    with _progress_relay(progress) as (queue, relay):
+        try:
+            # As a partial: Fabric walks arguments, and cannot walk frozen dataclasses.
+            run: Callable[..., T] = _run_in_process
+            result = fabric.launch(
+                partial(run, compute=compute, queue=queue, work=work, arguments=arguments)
+            )
+        except ProcessRaisedException:
+            queue.put(None)  # the user error was put before it
+            relay.wait()
+            if relay.user_error is not None:
+                raise UserError(*relay.user_error) from None
+            raise
+    return cast(T, result)
+
+
+def _run_in_process(
+    fabric: Fabric, compute: ComputeConfig, queue: Any, work: Callable[..., T], arguments: Any
+) -> T:
+    """The work of one process; only the main process reports progress."""
+    configure_cuda(compute, fabric.device)
+    logging.getLogger("torch.nn.parallel").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="torch.nn.parallel")
+    silent = Progress(lambda text: None, lambda *progress: None)
+    progress = _queue_progress(queue) if fabric.is_global_zero else silent
+    try:
+        return work(fabric, progress, *arguments)
+    except UserError as error:
+        queue.put(("user_error", error.code, error.what, error.remedy))
+        raise
+
+
+def _queue_progress(queue: Any) -> Progress:
+    return Progress(
+        lambda text: queue.put(("message", text)),
+        lambda *progress: queue.put(("update", *progress)),
+    )
+
+
+class _ProgressRelay(Thread):
+    """Passes on the progress of other processes, until the queue gives None."""
+
+    def __init__(self, queue: Any, progress: Progress) -> None:
+        super().__init__(daemon=True)
+        self.queue, self.progress = queue, progress
+        self.user_error: tuple[str, str, str] | None = None
+
+    def run(self) -> None:
+        while (item := self.queue.get()) is not None:
+            method, *arguments = item
+            if method == "user_error":
+                self.user_error = self.user_error or tuple(arguments)
+            else:
+                getattr(self.progress, method)(*arguments)
+
+    def wait(self) -> None:
+        self.join(10)
+
+
+@contextmanager
+def _progress_relay(progress: Progress) -> Any:
+    queue = processes.get_context("spawn").SimpleQueue()
+    relay = _ProgressRelay(queue, progress)
+    relay.start()
+    try:
+        yield queue, relay
+    finally:
+        queue.put(None)
+        relay.wait()
+
+
+# ---- compiled networks
 
 
 @dataclass
 class CompiledModel:
-    """One compiled network, which every fold's weights are put into: it is compiled once."""
+    """One compiled network that every fold's weights are loaded into: it is compiled once."""
 
     net: SedNet | None = field(default=None, repr=False)
 
     def load(self, net: SedNet) -> SedNet:
-        """``net`` compiled, or the compiled one with the weights of ``net``."""
+        """The compiled network, with the weights of ``net``."""
         if self.net is None:
             net.backbone.compile(dynamic=False)
             net.prepare = torch.compile(net.prepare, dynamic=False)  # type: ignore[method-assign]
@@ -80,202 +275,90 @@ class CompiledModel:
 
 
 def compiled_models(compute: ComputeConfig) -> tuple[CompiledModel, ...]:
-    """One for each lane, where networks are compiled."""
+    """One for each fold trained at a time, or none without compilation."""
     return tuple(CompiledModel() for _ in range(compute.parallel_folds)) if compute.compile else ()
 
 
-def build_fabric(compute: ComputeConfig) -> Fabric:
-    """Raises UserError for a device, a number of them or a precision that is not there."""
-    if compute.precision not in PRECISIONS:
-        known = ", ".join(PRECISIONS)
-        raise UserError(
-            "E_TODO", f"precision {compute.precision!r}: unknown", f"take one of {known}"
-        )
-    if compute.devices < 1:
-        raise UserError(
-            "E_TODO", f"devices {compute.devices}: at least one is needed", "give 1 or more"
-        )
-    if compute.compile and compute.devices > 1:
-        raise UserError("E_TODO", "compiling goes with one device", "leave one of the two out")
-    if compute.parallel_folds < 1:
-        raise UserError(
-            "E_TODO", f"lanes {compute.parallel_folds}: at least one is needed", "give 1 or more"
-        )
-    if compute.parallel_folds > 1 and compute.devices > 1:
-        raise UserError("E_TODO", "several lanes go with one device", "leave one of the two out")
-    cuda = torch.cuda.is_available() and compute.device in ("auto", "cuda", "gpu")
-    if compute.device in ("cuda", "gpu") and not cuda:
-        raise UserError(
-            "E_TODO", f"device {compute.device}: there is no such GPU here", "take cpu or auto"
-        )
-    if cuda and compute.devices > torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise UserError(
-            "E_TODO", f"devices {compute.devices}: there are {count} GPUs here", f"take {count}"
-        )
-    precision = compute.precision
-    if precision == "auto":
-        precision = "bfloat16" if cuda and torch.cuda.is_bf16_supported(False) else "float32"
-    try:
-        return Fabric(
-            accelerator=compute.device,
-            devices=compute.devices,
-            strategy="auto" if compute.devices == 1 else DDPStrategy(start_method="spawn"),
-            precision={"float32": "32-true", "bfloat16": "bf16-mixed"}[precision],  # type: ignore[arg-type]
-        )
-    except (ValueError, RuntimeError, ImportError) as error:
-        raise UserError(
-            "E_TODO", f"device {compute.device}: {error}", "take cpu, cuda or auto"
-        ) from None
-
-
-def warm_up(compute: ComputeConfig, device: torch.device) -> None:
-    """Set this process' switches for a GPU; a CPU computes as it always did."""
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32, in what is not bf16 anyway
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = compute.cudnn_benchmark
-        torch.backends.cudnn.deterministic = not compute.cudnn_benchmark
-
-
-def run_on_devices(
-    compute: ComputeConfig,
-    fabric: Fabric,
-    progress: Progress,
-    work: Callable[..., T],
-    *given: Any,
-) -> T:
-    """Call ``work(fabric, voice, *given)`` here, or in as many processes as there are devices.
-
-    Several processes need everything ``given`` to pickle, and a script that calls this to keep
-    its own work below ``if __name__ == "__main__"``. What the first of them returns is returned.
-    A UserError comes out as such.
-    """
-    if compute.devices == 1:
-        warm_up(compute, fabric.device)
-        return work(fabric, progress, *given)
-    with _hearing(progress) as (queue, mistakes):
-        try:
-            # As a partial: fabric walks arguments, and cannot walk frozen dataclasses.
-            join: Callable[..., T] = _join
-            found = fabric.launch(
-                partial(join, compute=compute, queue=queue, work=work, given=given)
-            )
-        except ProcessRaisedException:
-            queue.put(None)  # the mistake was put before it
-            mistakes.wait()
-            if mistakes.text:
-                raise UserError("E_TODO", mistakes.text) from None
-            raise
-    return cast(T, found)
-
-
-def _join(
-    fabric: Fabric, compute: ComputeConfig, queue: Any, work: Callable[..., T], given: Any
-) -> T:
-    """What each process does; only the first has a voice."""
-    warm_up(compute, fabric.device)
-    logging.getLogger("torch.nn.parallel").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="torch.nn.parallel")
-    silent = Progress(lambda text: None, lambda what, done, total, loss: None)
-    progress = _sending(queue) if fabric.is_global_zero else silent
-    try:
-        return work(fabric, progress, *given)
-    except UserError as mistake:
-        queue.put(("mistake", str(mistake)))
-        raise
-
-
-def _sending(queue: Any) -> Progress:
-    return Progress(
-        lambda text: queue.put(("message", text)),
-        lambda *progress: queue.put(("update", *progress)),
-    )
-
-
-class _Listening(Thread):
-    """Passes on what the processes say, until None is said."""
-
-    def __init__(self, queue: Any, progress: Progress) -> None:
-        super().__init__(daemon=True)
-        self.queue, self.progress, self.text = queue, progress, ""
-
-    def run(self) -> None:
-        while (said := self.queue.get()) is not None:
-            what, *more = said
-            if what == "mistake":
-                self.text = self.text or more[0]
-            else:
-                getattr(self.progress, what)(*more)
-
-    def wait(self) -> None:
-        self.join(10)
-
-
-@contextmanager
-def _hearing(progress: Progress) -> Any:
-    queue = processes.get_context("spawn").SimpleQueue()
-    thread = _Listening(queue, progress)
-    thread.start()
-    try:
-        yield queue, thread
-    finally:
-        queue.put(None)
-        thread.wait()
-
+# ---- parallel folds
 
 PROCESS_LOCK = RLock()
 
 
-class _Stopped(Exception):
-    """Another lane failed."""
+class _OtherFoldFailed(Exception):
+    """Raised in a fold because another one failed."""
 
 
 @dataclass
 class ParallelFolds:
-    """So many folds at a time."""
+    """Runs a number of folds at a time, each in a thread.
+
+    Parameters
+    ----------
+    count
+        The number of folds at a time.
+    device
+        The device; on a GPU each thread has a CUDA stream.
+    stop_event
+        Set when a fold fails.
+    """
 
     count: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     stop_event: Event = field(default_factory=Event, repr=False)
 
     def raise_if_stopped(self) -> None:
-        """To be called now and then by what runs in a lane: it ends there if another failed."""
+        """End this fold if another one failed; folds call this regularly."""
         if self.stop_event.is_set():
-            raise _Stopped
+            raise _OtherFoldFailed
 
-    def map(self, jobs: Sequence[int], work: Callable[[int, int], T]) -> list[T]:
-        """``work(job, lane)`` of all jobs, in their order. The first mistake is raised, once all
-        that was begun has ended.
+    def map(self, work: Callable[[int, int], T], folds: Sequence[int]) -> list[T]:
+        """Call ``work(fold, worker)`` for all folds.
+
+        Parameters
+        ----------
+        work
+            Its second argument is the number of the thread, below ``count``.
+        folds
+            The folds, in the order of the results.
+
+        Returns
+        -------
+        list
+            The results, in the order of ``folds``.
+
+        Raises
+        ------
+        Exception
+            The first exception of a fold, after all running folds have ended.
         """
         if self.count == 1:
-            return [work(job, 0) for job in jobs]
+            return [work(fold, 0) for fold in folds]
         self.stop_event.clear()
         free: SimpleQueue[int] = SimpleQueue()
-        for lane in range(self.count):
-            free.put(lane)
+        for worker in range(self.count):
+            free.put(worker)
         streams = [self._stream() for _ in range(self.count)]
 
-        def run(job: int) -> T:
+        def run(fold: int) -> T:
             self.raise_if_stopped()
-            lane = free.get()
+            worker = free.get()
             try:
-                with streams[lane]:
-                    return work(job, lane)
+                with streams[worker]:
+                    return work(fold, worker)
             except BaseException:
                 self.stop_event.set()
                 raise
             finally:
-                free.put(lane)
+                free.put(worker)
 
         with ThreadPoolExecutor(self.count) as pool:
-            futures = [pool.submit(run, job) for job in jobs]
+            futures = [pool.submit(run, fold) for fold in folds]
             try:
                 return [future.result() for future in futures]
             except BaseException as error:
                 self.stop_event.set()
                 pool.shutdown(cancel_futures=True)
-                raise _first(futures, error) from None
+                raise _root_error(futures, error) from None
 
     def _stream(self) -> AbstractContextManager[None]:
         if self.device.type != "cuda":
@@ -285,43 +368,46 @@ class ParallelFolds:
         return stream
 
 
-def _first(futures: Sequence[Future[Any]], error: BaseException) -> BaseException:
-    """The mistake itself, and not that of a lane which ended because of it."""
-    if not isinstance(error, _Stopped):
+def _root_error(futures: Sequence[Future[Any]], error: BaseException) -> BaseException:
+    """The error that stopped the folds, and not that of a fold which was stopped by it."""
+    if not isinstance(error, _OtherFoldFailed):
         return error
-    told = (one.exception() for one in futures if one.done() and not one.cancelled())
-    return next((one for one in told if one and not isinstance(one, _Stopped)), error)
+    ended = (future for future in futures if future.done() and not future.cancelled())
+    errors = (future.exception() for future in ended)
+    return next((e for e in errors if e and not isinstance(e, _OtherFoldFailed)), error)
 
 
-TRIM, MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-KEPT = 2**31 - 1  # bytes, the most that mallopt takes
-USUAL = 32 << 20  # bytes: the highest that glibc's own, moving threshold comes to
+# ---- memory
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+KEEP_ALL = 2**31 - 1  # bytes, the most that mallopt takes
+GLIBC_MAX = 32 << 20  # bytes: the highest that glibc's own, dynamic threshold gets
 
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
-    """While this lasts, what is freed stays with the process; at the end it goes back."""
-    heap = _glibc()
-    if heap is None:
+    """Inside, freed memory stays with the process; at the end it goes back to the system."""
+    libc = _glibc()
+    if libc is None:
         yield
         return
-    _set_thresholds(heap, KEPT, KEPT)
+    _set_thresholds(libc, KEEP_ALL, KEEP_ALL)
     try:
         yield
     finally:
-        _set_thresholds(heap, USUAL, 2 * USUAL)
-        heap.malloc_trim(0)
+        _set_thresholds(libc, GLIBC_MAX, 2 * GLIBC_MAX)
+        libc.malloc_trim(0)
 
 
-def _set_thresholds(heap: CDLL, mapped: int, trimmed: int) -> None:
-    heap.mallopt(MAP, mapped)
-    heap.mallopt(TRIM, trimmed)
+def _set_thresholds(libc: CDLL, mmap: int, trim: int) -> None:
+    libc.mallopt(MMAP_THRESHOLD, mmap)
+    libc.mallopt(TRIM_THRESHOLD, trim)
 
 
 def _glibc() -> CDLL | None:
-    """The C library this process runs on, where it is glibc."""
+    """The C library of this process, if it is glibc."""
     try:
-        own = CDLL(None)
-    except TypeError:  # Windows has no library that is everybody's
+        libc = CDLL(None)
+    except TypeError:  # Windows has no library that all processes share
         return None
-    return own if hasattr(own, "gnu_get_libc_version") else None
+    return libc if hasattr(libc, "gnu_get_libc_version") else None

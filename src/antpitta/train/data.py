@@ -131,7 +131,7 @@ class FeatureCache:
         self.key = ""
         self.seen: Tensor | None = None
 
-    def of(self, net: SedNet, stage: Stage, training_data: TrainingData) -> Tensor | None:
+    def get(self, net: SedNet, stage: Stage, training_data: TrainingData) -> Tensor | None:
         """The features of all training windows; None where they differ from epoch to epoch."""
         changing = stage.masks.probability or stage.mixup or stage.sample == "crops"
         if not net.backbone_config.frozen or changing:

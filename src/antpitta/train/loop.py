@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from antpitta.core.stages import Stage
 from antpitta.model.network import SedNet
 from antpitta.train.batches import Batch, epoch_batches
-from antpitta.train.checkpoints import CheckpointStore, State
+from antpitta.train.checkpoints import CheckpointStore, capture, resume
 from antpitta.train.compute import PROCESS_LOCK
 from antpitta.train.data import TrainingData
 from antpitta.train.device_batch import ProcessRank, prepare_batch
@@ -165,39 +165,3 @@ def _share_statistics(net: SedNet) -> None:
     net.backbone = convert(net.backbone)
     if type(net.head.normalizer) is nn.BatchNorm1d:
         net.head.normalizer = convert(net.head.normalizer)
-
-
-def resume(net: SedNet, optimizer: torch.optim.Adam, keeper: CheckpointStore) -> int:
-    """Go on from what is kept; how many epochs that had seen."""
-    kept = keeper.load()
-    if kept is None:
-        return 0
-    done, state = kept
-    restore(net, optimizer, state)
-    return done
-
-
-def capture(net: SedNet, optimizer: torch.optim.Adam) -> State:
-    """All that the next epoch needs, as named tensors."""
-    still = ("backbone.",) if net.backbone_config.frozen else ()
-    state = {
-        f"net.{name}": value
-        for name, value in net.state_dict().items()
-        if not name.startswith(still)
-    }
-    for i, slots in optimizer.state_dict()["state"].items():
-        state |= {f"adam.{i}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
-    return state
-
-
-def restore(net: SedNet, optimizer: torch.optim.Adam, state: State) -> None:
-    """The inverse of :func:`capture`."""
-    learnt = {k[4:]: v for k, v in state.items() if k.startswith("net.")}
-    net.load_state_dict(learnt, strict=not net.backbone_config.frozen)
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in state.items():
-        if key.startswith("adam."):
-            _, i, slot = key.split(".")
-            slots.setdefault(int(i), {})[slot] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": slots, "param_groups": groups})

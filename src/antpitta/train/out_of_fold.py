@@ -138,7 +138,7 @@ def read_out_of_fold(dataset: Dataset, path: Path, folds: Ints) -> list[OutOfFol
     ]
 
 
-def folds_of(dataset: Dataset, other: RunFolder) -> Ints:
+def match_folds(dataset: Dataset, other: RunFolder) -> Ints:
     """The folds that another run dealt to these recordings."""
     dealt = other.folds()
     return np.array([dealt.get(one.id, -1) for one in dataset.recordings], dtype=np.int64)

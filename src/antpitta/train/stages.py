@@ -1,13 +1,11 @@
-"""One run: what its stages share, its networks, and where they are kept.
+"""A run: folds x stages, each stage scored by models that never saw the recording.
 
-A run: folds x stages, each stage scored by models that never saw the recording.
+A stage is data (core/stages.py). A stage with pseudo-labels runs in cycles: the first takes them
+from another stage's out-of-fold scores, each later one from those of the cycle before. Finished
+parts are found on the disk and skipped, so a run can be killed and resumed anywhere.
 
-A stage is data (core/stages.py). A stage with pseudo labels runs in cycles: the first is taught
-by another stage's out-of-fold scores, each later one by the out-of-fold scores of the cycle
-before. What is finished is found again on the disk, so a run can be killed and resumed anywhere.
-
-Several processes run this together: all train, each scores its share of the held-out recordings,
-and the first alone writes. The others wait where they would read what it writes.
+Several processes run this together: all of them train, each scores its share of the held-out
+recordings, and only the main process writes. The others wait where they need what it writes.
 """
 
 import time
@@ -38,7 +36,12 @@ from antpitta.train.compute import PROCESS_LOCK, CompiledModel, ParallelFolds
 from antpitta.train.data import FeatureCache, TrainingData
 from antpitta.train.linear_head import solve_linear_head
 from antpitta.train.loop import fit
-from antpitta.train.out_of_fold import folds_of, gather_scores, read_out_of_fold, score_recordings
+from antpitta.train.out_of_fold import (
+    gather_scores,
+    match_folds,
+    read_out_of_fold,
+    score_recordings,
+)
 from antpitta.train.pseudo import make_pseudo_labels
 from antpitta.train.task import EpochResult, TrainTask, fit_zero_shot
 
@@ -47,12 +50,12 @@ Ints = NDArray[np.int64]
 
 @dataclass
 class ModelTemplate:
-    """A network that copies are made of: quicker than to build each from nothing."""
+    """One network that all others are copied from: faster than to build each of them."""
 
     net: SedNet | None = None
 
-    def instantiate(self, build: Callable[[], SedNet]) -> SedNet:
-        """A copy; the first time it is built."""
+    def copy(self, build: Callable[[], SedNet]) -> SedNet:
+        """A copy of the network, which ``build`` makes the first time."""
         with PROCESS_LOCK:
             if self.net is None:
                 self.net = build()
@@ -60,43 +63,99 @@ class ModelTemplate:
 
 
 @dataclass(frozen=True)
-class Run:
-    """Everything that the stages of one run share."""
+class RunPlan:
+    """What is trained.
+
+    Parameters
+    ----------
+    recipe, training_data
+        The settings, and the windows and labels to train on.
+    folds : (recordings,)
+        The fold that holds each recording out.
+    members
+        Other runs on the same data, whose out-of-fold scores join in the pseudo-labels.
+    """
 
     recipe: Recipe
     training_data: TrainingData
-    folds: Ints  # (recordings,)
-    folder: RunFolder
+    folds: Ints
+    members: tuple[RunFolder, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunCompute:
+    """How a run computes, and what its folds share while they do.
+
+    Parameters
+    ----------
+    fabric
+        The devices and the precision.
+    parallel_folds
+        How many folds are trained at a time.
+    compiled
+        A compiled network for each fold trained at a time; empty without compilation.
+    feature_cache
+        The features of a frozen backbone.
+    template
+        The network that copies are made of.
+    """
+
     fabric: Fabric
-    progress: Progress
-    members: tuple[RunFolder, ...] = ()  # other runs, whose scores may join in teaching
-    record: Callable[[dict[str, Any]], None] = lambda row: None  # each epoch, for TensorBoard
-    bank: FeatureCache = field(default_factory=FeatureCache)
-    shells: tuple[CompiledModel, ...] = ()  # where networks are compiled, one a lane
     parallel_folds: ParallelFolds = field(default_factory=ParallelFolds)
-    mould: ModelTemplate = field(default_factory=ModelTemplate)
-    clock: Callable[[str, int, str, float], None] = lambda *spent: None  # stage, cycle, on, seconds
+    compiled: tuple[CompiledModel, ...] = ()
+    feature_cache: FeatureCache = field(default_factory=FeatureCache)
+    template: ModelTemplate = field(default_factory=ModelTemplate)
+
+
+@dataclass(frozen=True)
+class RunMonitor:
+    """Who follows a run.
+
+    Parameters
+    ----------
+    progress
+        Messages and progress for the user.
+    log_epoch
+        Called with each row of ``log.csv``.
+    log_seconds
+        Called with a stage's name, its cycle, the part of the work (``pseudo_labels``, ``train``
+        or ``score``) and the seconds it took.
+    """
+
+    progress: Progress
+    log_epoch: Callable[[dict[str, Any]], None] = lambda row: None
+    log_seconds: Callable[[str, int, str, float], None] = lambda *measured: None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the stages of one run share: what is trained, where it is kept, how, and for whom."""
+
+    plan: RunPlan
+    folder: RunFolder
+    compute: RunCompute
+    monitor: RunMonitor
 
     @property
-    def first(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process is the one that writes."""
-        return bool(self.fabric.is_global_zero)
+        return bool(self.compute.fabric.is_global_zero)
 
     @contextmanager
-    def timed(self, stage: Stage, cycle: int, what: str) -> Iterator[None]:
-        """Tell the clock how long something took."""
+    def timed(self, stage: Stage, cycle: int, part: str) -> Iterator[None]:
+        """Measure how long the body takes, for ``monitor.log_seconds``."""
         began = time.perf_counter()
         yield
-        self.clock(stage.name, cycle, what, time.perf_counter() - began)
+        self.monitor.log_seconds(stage.name, cycle, part, time.perf_counter() - began)
 
     @property
     def source(self) -> str:
-        """What this run's scores are signed with."""
+        """The name of this run in the ``source`` column of its scores."""
         return self.folder.path.name
 
 
 def uses_dropout(net: SedNet) -> bool:
-    """Whether the network draws random numbers as it learns."""
+    """Whether the network draws random numbers in training, for dropout or stochastic depth."""
     rates = ("p", "drop_prob", "drop_rate")
     return any(
         isinstance(rate := getattr(layer, name, 0), float) and rate > 0
@@ -106,176 +165,198 @@ def uses_dropout(net: SedNet) -> bool:
 
 
 def first_stage_number(recipe: Recipe) -> int:
-    """The number of the first stage in its seeds; the baseline is 0, so that all other stages have
-    the same seeds with and without it.
+    """The number of the first stage in its seeds: 0 for the baseline, so that all other stages
+    have the same seeds with and without it.
     """
     return 0 if recipe.stages[0].name == BASELINE_STAGE else 1
 
 
-def cycles_of(stage: Stage) -> int:
-    """How often the stage is trained: once, or as often as its labels are renewed."""
-    return stage.pseudo.cycles if stage.pseudo else 1
-
-
 def weights_path(run: Run, stage: str, cycle: int, fold: int) -> Path:
-    """Where a fold's model of a stage is kept."""
+    """The file of the weights of one fold's model."""
     return run.folder.stage(stage, cycle) / f"fold{fold}.safetensors"
 
 
-def last_cycle(recipe: Recipe, name: str) -> int:
-    """The cycle of a stage that later stages build on."""
-    return next(cycles_of(stage) for stage in recipe.stages if stage.name == name)
+def build_net(run: Run, *, load_weights: bool = True) -> SedNet:
+    """Build the network of a run.
 
+    Parameters
+    ----------
+    run
+        The run, whose recipe and classes shape the network.
+    load_weights
+        Load the backbone's pretrained weights; otherwise they are random.
 
-def build_net(run: Run, *, empty: bool = False) -> SedNet:
-    """The run's network before it learns; ``empty`` leaves the backbone's weights random."""
+    Raises
+    ------
+    UserError
+        As :func:`antpitta.model.backbones.build_backbone` does.
+    """
+    plan = run.plan
     classes, bands = (
-        len(run.training_data.dataset.classes),
-        run.training_data.features.pixels.shape[1],
+        len(plan.training_data.dataset.classes),
+        plan.training_data.features.pixels.shape[1],
     )
     net = SedNet(
-        run.recipe.backbone,
-        run.recipe.head,
+        plan.recipe.backbone,
+        plan.recipe.head,
         classes,
         bands=bands,
-        has_zero_shot=run.recipe.has_zero_shot,
-        load_weights=not empty,
+        has_zero_shot=plan.recipe.has_zero_shot,
+        load_weights=load_weights,
     )
-    on_gpu = run.fabric.device.type == "cuda"
-    return with_trainable_grey_stem(net, run.recipe.windows.frames, bands) if on_gpu else net
+    on_gpu = run.compute.fabric.device.type == "cuda"
+    return with_trainable_grey_stem(net, plan.recipe.windows.frames, bands) if on_gpu else net
 
 
 def load_net(run: Run, stage: str, cycle: int, fold: int) -> SedNet:
-    """A fold's trained model, on the run's device."""
-    net = run.mould.instantiate(lambda: build_net(run, empty=True))
+    """Load one fold's trained model onto the run's device."""
+    net = run.compute.template.copy(lambda: build_net(run, load_weights=False))
     net.load_state_dict(load_tensors(weights_path(run, stage, cycle, fold))[0])
-    device: torch.device = run.fabric.device
+    device: torch.device = run.compute.fabric.device
     return net.to(device)
 
 
 def run_stages(run: Run) -> None:
-    """Train and score every stage, cycle and fold that is not finished yet."""
-    if run.parallel_folds.count > 1 and uses_dropout(
-        run.mould.instantiate(lambda: build_net(run, empty=True))
-    ):
-        raise UserError(
-            "E_TODO",
-            f"backbone {run.recipe.backbone.name}: drops units at random, and lanes would mix their random numbers",
-            "leave --parallel-folds out",
-        )
-    for number, stage in enumerate(run.recipe.stages, start=first_stage_number(run.recipe)):
-        for cycle in range(1, cycles_of(stage) + 1):
-            with run.timed(stage, cycle, "teach"):
-                pseudo_labels = _lesson(run, stage, cycle) if stage.pseudo else None
+    """Train and score every stage, cycle and fold that is not finished yet.
+
+    Raises
+    ------
+    UserError
+        ``E_DROPOUT`` for parallel folds of a network with dropout, ``E_NO_BOXES`` for a fold
+        without boxes, ``E_OTHER_DATA`` for members that were trained on other data.
+    """
+    _check_dropout(run)
+    recipe, parallel_folds = run.plan.recipe, run.compute.parallel_folds
+    for number, stage in enumerate(recipe.stages, start=first_stage_number(recipe)):
+        for cycle in range(1, stage.cycles + 1):
+            with run.timed(stage, cycle, "pseudo_labels"):
+                pseudo_labels = _write_pseudo_labels(run, stage, cycle) if stage.pseudo else None
             with run.timed(stage, cycle, "train"):
                 train = partial(_train_fold, run, stage, (number, cycle), pseudo_labels)
-                run.parallel_folds.map(range(run.recipe.folds), train)
+                parallel_folds.map(train, range(recipe.folds))
             with run.timed(stage, cycle, "score"):
                 _score_stage(run, stage, cycle)
-                run.fabric.barrier()
+                run.compute.fabric.barrier()
+
+
+def _check_dropout(run: Run) -> None:
+    """Refuse parallel folds of a network that draws random numbers: threads share them."""
+    if run.compute.parallel_folds.count == 1:
+        return
+    if uses_dropout(run.compute.template.copy(lambda: build_net(run, load_weights=False))):
+        raise UserError(
+            "E_DROPOUT",
+            f"backbone {run.plan.recipe.backbone.name} uses dropout, which parallel folds cannot "
+            "reproduce",
+            "remove --parallel-folds",
+        )
 
 
 def _train_fold(
     run: Run,
     stage: Stage,
-    place: tuple[int, int],
+    position: tuple[int, int],
     pseudo_labels: Targets | None,
     fold: int,
-    lane: int,
+    worker: int,
 ) -> None:
-    number, cycle = place
+    """Train one fold's model; ``position`` is the number of the stage and its cycle."""
+    number, cycle = position
+    plan, compute = run.plan, run.compute
     path = weights_path(run, stage.name, cycle, fold)
     if path.is_file():
         return
     file = CheckpointFile(path.with_suffix(".checkpoint"))
-    keeper = ThrottledStore(file) if run.first else ReadOnlyStore(file)
+    store = ThrottledStore(file) if run.is_main_process else ReadOnlyStore(file)
     with PROCESS_LOCK:
-        net, origin = _begun(run, stage, fold)
-        if run.shells:
-            net = run.shells[lane].load(net)
-        seen = run.bank.of(net, stage, run.training_data)
-    train = np.flatnonzero(run.folds != fold)
+        net, origin = _initial_net(run, stage, fold)
+        if compute.compiled:
+            net = compute.compiled[worker].load(net)
+        features = compute.feature_cache.get(net, stage, plan.training_data)
+    recordings = np.flatnonzero(plan.folds != fold)
     if stage.use_overlays:
-        train = run.training_data.with_overlays(train)
-    seed = (run.recipe.seed, number, cycle, fold)
-    task = TrainTask(stage, train, pseudo_labels, seed, seen, bool(run.shells))
-    report = partial(_report, run, stage, cycle, fold)
+        recordings = plan.training_data.with_overlays(recordings)
+    seed = (plan.recipe.seed, number, cycle, fold)
+    task = TrainTask(stage, recordings, pseudo_labels, seed, features, bool(compute.compiled))
+    report = partial(_report_epoch, run, stage, cycle, fold)
     if stage.optimizer == "lbfgs":
-        solve_linear_head(net, task, run.training_data, run.fabric, report)
+        solve_linear_head(net, task, plan.training_data, compute.fabric, report)
     else:
-        fit(net, task, run.training_data, run.fabric, keeper, report)
-    fit_zero_shot(net, task, run.training_data, run.fabric.device)
-    if run.first:
+        fit(net, task, plan.training_data, compute.fabric, store, report)
+    fit_zero_shot(net, task, plan.training_data, compute.fabric.device)
+    if run.is_main_process:
         save_tensors(net.state_dict(), path, {"stage": stage.name, "from": origin})
         file.path.unlink(missing_ok=True)
-    run.fabric.barrier()
+    compute.fabric.barrier()
 
 
-def _begun(run: Run, stage: Stage, fold: int) -> tuple[SedNet, str]:
-    """The network that a fold of a stage starts from, and where it comes from."""
+def _initial_net(run: Run, stage: Stage, fold: int) -> tuple[SedNet, str]:
+    """The network that a fold of a stage starts from, and the origin of its weights."""
     if stage.init_from is None:
-        torch.manual_seed(run.recipe.seed * 1000 + fold)  # the head's first weights
+        torch.manual_seed(run.plan.recipe.seed * 1000 + fold)  # the head's first weights
         net = build_net(run)
         return net, net.origin
-    net = load_net(run, stage.init_from, last_cycle(run.recipe, stage.init_from), fold)
+    net = load_net(run, stage.init_from, run.plan.recipe.stage(stage.init_from).cycles, fold)
     return net, f"stage {stage.init_from}"
 
 
-def _report(run: Run, stage: Stage, cycle: int, fold: int, progress: EpochResult) -> None:
-    run.parallel_folds.raise_if_stopped()
-    if not run.first:
+def _report_epoch(run: Run, stage: Stage, cycle: int, fold: int, result: EpochResult) -> None:
+    run.compute.parallel_folds.raise_if_stopped()
+    if not run.is_main_process:
         return
-    row = {"stage": stage.name, "cycle": cycle, "fold": fold, **vars(progress)}
-    what = f"{stage.name}{'' if cycle == 1 else f' cycle {cycle}'} fold {fold + 1}"
+    row = {"stage": stage.name, "cycle": cycle, "fold": fold, **vars(result)}
+    name = f"{stage.name}{'' if cycle == 1 else f' cycle {cycle}'} fold {fold + 1}"
     epochs = 1 if stage.optimizer == "lbfgs" else stage.epochs
     with PROCESS_LOCK:
         run.folder.log([row])
-        run.record(row)
-        run.progress.update(what, progress.epoch, epochs, progress.loss)
+        run.monitor.log_epoch(row)
+        run.monitor.progress.update(name, result.epoch, epochs, result.loss)
 
 
 def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
-    """Each recording, scored by the one model of the stage that did not train on it."""
+    """Score each recording with the one model of the stage that did not train on it."""
+    plan, fabric = run.plan, run.compute.fabric
     path = run.folder.stage(stage.name, cycle) / "oof_scores.parquet"
     if path.is_file():
         return
 
-    def score(fold: int, lane: int) -> list[Scores]:
+    def score_fold(fold: int, worker: int) -> list[Scores]:
         net = load_net(run, stage.name, cycle, fold)
         source = f"{run.source}/{run.folder.stage(stage.name, cycle).name}/fold{fold}"
-        held_out = np.flatnonzero(run.folds == fold)
-        mine = held_out[run.fabric.global_rank :: run.fabric.world_size]
-        windows = run.recipe.windows
-        return score_recordings(net, run.training_data, windows, mine, source, run.fabric)
+        held_out = np.flatnonzero(plan.folds == fold)
+        share = held_out[fabric.global_rank :: fabric.world_size]
+        windows = plan.recipe.windows
+        return score_recordings(net, plan.training_data, windows, share, source, fabric)
 
-    every = run.parallel_folds.map(range(run.recipe.folds), score)
-    found = gather_scores(run.fabric, [scores for some in every for scores in some])
-    if run.first:
-        place = {r.id: i for i, r in enumerate(run.training_data.dataset.recordings)}
-        write_scores(sorted(found, key=lambda scores: place[scores.recording]), path)
+    by_fold = run.compute.parallel_folds.map(score_fold, range(plan.recipe.folds))
+    scores = gather_scores(fabric, [score for fold in by_fold for score in fold])
+    if run.is_main_process:
+        position = {r.id: i for i, r in enumerate(plan.training_data.dataset.recordings)}
+        write_scores(sorted(scores, key=lambda score: position[score.recording]), path)
 
 
-def _lesson(run: Run, stage: Stage, cycle: int) -> Targets:
-    """The pseudo labels of one cycle; their provenance is kept beside the weights."""
-    pseudo = stage.pseudo
+def _write_pseudo_labels(run: Run, stage: Stage, cycle: int) -> Targets:
+    """The pseudo-labels of one cycle; a table of them is kept beside the weights."""
+    pseudo, plan = stage.pseudo, run.plan
     assert pseudo is not None
     if cycle == 1:
-        teacher, taught_in = pseudo.teacher, last_cycle(run.recipe, pseudo.teacher)
+        folder = run.folder.stage(pseudo.teacher, plan.recipe.stage(pseudo.teacher).cycles)
     else:
-        teacher, taught_in = stage.name, cycle - 1
-    folder, dataset = run.folder.stage(teacher, taught_in), run.training_data.dataset
-    members = {run.source: read_out_of_fold(dataset, folder / "oof_scores.parquet", run.folds)}
-    for other in run.members:
-        path = other.path / "oof_scores.parquet"
-        members[str(other.path)] = read_out_of_fold(dataset, path, folds_of(dataset, other))
-    lesson = make_pseudo_labels(run.training_data, members, pseudo)
-    if run.first:
-        home = run.folder.stage(stage.name, cycle)
-        home.mkdir(parents=True, exist_ok=True)
-        write_csv(lesson.table, home / "pseudo.csv")
-    run.progress.message(
-        f"{stage.name} cycle {cycle}: {len(lesson.table)} labels in "
-        f"{lesson.table['recording'].nunique()} recordings, taught by {folder.name}, out of fold; "
-        f"{int(lesson.hard_negatives.sum())} hard negatives kept apart"
+        folder = run.folder.stage(stage.name, cycle - 1)
+    dataset = plan.training_data.dataset
+    members = {run.source: read_out_of_fold(dataset, folder / "oof_scores.parquet", plan.folds)}
+    for member in plan.members:
+        path = member.path / "oof_scores.parquet"
+        members[str(member.path)] = read_out_of_fold(dataset, path, match_folds(dataset, member))
+    pseudo_labels = make_pseudo_labels(plan.training_data, members, pseudo)
+    table = pseudo_labels.table
+    if run.is_main_process:
+        out = run.folder.stage(stage.name, cycle)
+        out.mkdir(parents=True, exist_ok=True)
+        write_csv(table, out / "pseudo.csv")
+    run.monitor.progress.message(
+        f"{stage.name} cycle {cycle}: {len(table)} pseudo-labels in "
+        f"{table['recording'].nunique()} recordings, from the out-of-fold scores of "
+        f"{folder.name}; {int(pseudo_labels.hard_negatives.sum())} hard negatives are left out"
     )
-    return lesson.targets
+    return pseudo_labels.targets

@@ -46,7 +46,7 @@ from antpitta.train.compute import (
 from antpitta.train.data import build_training_data
 from antpitta.train.out_of_fold import assign_folds
 from antpitta.train.overlays import OverlaidRecording, plan_overlays, read_with_overlays
-from antpitta.train.stages import Run, run_stages
+from antpitta.train.stages import Run, RunCompute, RunMonitor, RunPlan, run_stages
 
 
 def resolve_recipe(recipe: Recipe, dataset: Dataset) -> Recipe:
@@ -166,17 +166,19 @@ def train_on_features(
         for stage in recipe.stages
         for path in (stage.pseudo.members if stage.pseudo else ())
     )
+    parallel_folds = ParallelFolds(compute.parallel_folds, fabric.device)
     run = Run(
-        *(recipe, training_data, folds, folder, fabric, progress, members),
-        shells=compiled_models(compute),
-        parallel_folds=ParallelFolds(compute.parallel_folds, fabric.device),
+        RunPlan(recipe, training_data, folds, members),
+        folder,
+        RunCompute(fabric, parallel_folds, compiled_models(compute)),
+        RunMonitor(progress),
     )
     with keep_freed_memory():
-        if not run.first:
+        if not run.is_main_process:
             run_stages(run)
             return
         board = TensorBoardLogger(root_dir=folder.path, name="tensorboard", version="")
-        run_stages(replace(run, record=partial(_record, board)))
+        run_stages(replace(run, monitor=RunMonitor(progress, partial(_record, board))))
         board.finalize("success")
 
 
