@@ -17,7 +17,7 @@ from antpitta.files.runs import RunFolder
 from antpitta.predict import pipeline as listening
 from antpitta.train.data import build_training_data
 from antpitta.train.out_of_fold import assign_folds
-from antpitta.train.stages import Run, run_stages
+from antpitta.train.stages import Run, RunCompute, RunMonitor, RunPlan, run_stages
 
 SMALL = """
 name = "small"
@@ -185,7 +185,7 @@ def s3():
 
 
 @pytest.fixture(scope="session")
-def make_material():
+def make_training_data():
     """A function that makes recordings r0, r1, ... of made-up pixels, no sound behind them."""
 
     def make(recipe, durations, boxes, species=("a", "b", "c"), sites=None, seed=0):
@@ -266,34 +266,35 @@ def staged_recipe():
 
 
 @pytest.fixture(scope="session")
-def staged_material(make_material, staged_recipe):
-    return make_material(staged_recipe, DURATIONS, BOXES)
+def staged_data(make_training_data, staged_recipe):
+    return make_training_data(staged_recipe, DURATIONS, BOXES)
 
 
 @pytest.fixture(scope="session")
-def plan_run(staged_recipe, staged_material):
-    """A function that makes the run of those, at a path."""
+def make_run(staged_recipe, staged_data):
+    """A function that makes a run of those in a folder."""
     silent = Progress(lambda text: None, lambda what, done, total, loss: None)
 
-    def plan(path, progress=silent):
-        folds = assign_folds(staged_material.dataset, 2, staged_recipe.seed)
+    def make(path, progress=silent):
+        folds = assign_folds(staged_data.dataset, 2, staged_recipe.seed)
         fabric = Fabric(accelerator="cpu", devices=1)
-        return Run(staged_recipe, staged_material, folds, RunFolder(path), fabric, progress)
+        plan = RunPlan(staged_recipe, staged_data, folds)
+        return Run(plan, RunFolder(path), RunCompute(fabric), RunMonitor(progress))
 
-    return plan
+    return make
 
 
 @pytest.fixture(scope="session")
-def said():
-    """What the undisturbed run said."""
+def messages():
+    """The messages of the finished run."""
     return []
 
 
 @pytest.fixture(scope="session")
-def done(tmp_path_factory, plan_run, said):
-    """That run, undisturbed from its beginning to its end."""
-    progress = Progress(said.append, lambda *progress: None)
-    run = plan_run(tmp_path_factory.mktemp("stages") / "first", progress)
+def finished_run(tmp_path_factory, make_run, messages):
+    """That run, trained without interruption."""
+    progress = Progress(messages.append, lambda *progress: None)
+    run = make_run(tmp_path_factory.mktemp("stages") / "first", progress)
     run_stages(run)
     return run
 

@@ -39,8 +39,8 @@ EVERY = np.arange(8)
 
 
 @pytest.fixture(scope="module")
-def training_data(make_material):
-    return make_material(RECIPE, DURATIONS, BOXES)
+def training_data(make_training_data):
+    return make_training_data(RECIPE, DURATIONS, BOXES)
 
 
 def draw(training_data, stage, train=EVERY, pseudo_labels=None, seed=0):
@@ -189,8 +189,8 @@ def test_a_crops_labels_are_what_the_boxes_say_of_its_frames(training_data):
         assert batch.pseudo_labels is None
 
 
-def test_a_box_beyond_the_end_of_its_recording_is_no_trap(make_material):
-    training_data = make_material(
+def test_a_box_beyond_the_end_of_its_recording_is_no_trap(make_training_data):
+    training_data = make_training_data(
         RECIPE, [4.0, 9.0], [said("r0", 50.0, 51.0), said("r1", 8.9, 12.0)]
     )
     (batch,) = draw(

@@ -75,15 +75,15 @@ LOSSES = [
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
 def test_the_mean_gradient_of_all_parts_is_that_of_the_whole_batch(
-    staged_material, net, loss, world
+    staged_data, net, loss, world
 ):
     stage = Stage(name="one", batch_size=6, loss=loss)
     recordings = np.arange(6)
     rng = np.random.default_rng(1)
-    (batch,) = epoch_batches(stage, staged_material, recordings, lesson(staged_material), rng)
-    whole, wanted = gradients(net, batch, staged_material, stage, ALONE)
+    (batch,) = epoch_batches(stage, staged_data, recordings, lesson(staged_data), rng)
+    whole, wanted = gradients(net, batch, staged_data, stage, ALONE)
     parts = [
-        gradients(net, batch, staged_material, stage, ProcessRank(rank, world))
+        gradients(net, batch, staged_data, stage, ProcessRank(rank, world))
         for rank in range(world)
     ]
     assert sum(part[0] for part in parts) / world == pytest.approx(float(whole), rel=1e-5)
@@ -101,27 +101,27 @@ def test_parts_share_out_every_window_once_and_leave_a_small_batch_whole():
             assert len(parts) == 1 or min(p.stop - p.start for p in parts) >= 2
 
 
-def test_a_batch_too_small_to_share_counts_once(staged_material, net):
+def test_a_batch_too_small_to_share_counts_once(staged_data, net):
     stage = Stage(name="one", sample="known", batch_size=2)
-    batch = epoch_batches(stage, staged_material, np.arange(6), None, np.random.default_rng(1))[0]
-    whole = gradients(net, batch, staged_material, stage, ALONE)
+    batch = epoch_batches(stage, staged_data, np.arange(6), None, np.random.default_rng(1))[0]
+    whole = gradients(net, batch, staged_data, stage, ALONE)
     for rank in range(2):
-        found = gradients(net, batch, staged_material, stage, ProcessRank(rank, 2))
+        found = gradients(net, batch, staged_data, stage, ProcessRank(rank, 2))
         assert found[0] == whole[0]
 
 
-def test_all_parts_show_the_same_masks_and_mix_within_themselves(staged_material):
+def test_all_parts_show_the_same_masks_and_mix_within_themselves(staged_data):
     stage = Stage(name="one", batch_size=6, mixup=0.3, manifold_mixup=0.3)
-    (batch,) = epoch_batches(stage, staged_material, np.arange(6), None, np.random.default_rng(1))
+    (batch,) = epoch_batches(stage, staged_data, np.arange(6), None, np.random.default_rng(1))
     off = stage.model_copy(update={"mixup": 0.0, "manifold_mixup": 0.0})
     device = torch.device("cpu")
     parts = [
         prepare_batch(
-            batch, staged_material, stage, np.random.default_rng(5), device, None, ProcessRank(r, 2)
+            batch, staged_data, stage, np.random.default_rng(5), device, None, ProcessRank(r, 2)
         )
         for r in (0, 1)
     ]
-    whole = prepare_batch(batch, staged_material, off, np.random.default_rng(5), device)
+    whole = prepare_batch(batch, staged_data, off, np.random.default_rng(5), device)
     assert torch.equal(torch.cat([part.pixels for part in parts]), whole.pixels)
     assert (whole.pixels == 0).any()
     for part in parts:

@@ -55,8 +55,8 @@ class Memory:
 
 
 @pytest.fixture(scope="module")
-def training_data(make_material):
-    return make_material(RECIPE, [2.0] * 7, BOXES)
+def training_data(make_training_data):
+    return make_training_data(RECIPE, [2.0] * 7, BOXES)
 
 
 @pytest.fixture(scope="module")
@@ -217,8 +217,8 @@ def test_a_class_without_presents_weighs_as_the_commonest_does(training_data):
 
 
 @pytest.mark.parametrize("sample", ["known", "crops"])
-def test_a_stage_without_anything_to_learn_from_says_so(make_material, fabric, first_net, sample):
-    bare = make_material(RECIPE, [2.0] * 3, [])
+def test_a_stage_without_anything_to_learn_from_says_so(make_training_data, fabric, first_net, sample):
+    bare = make_training_data(RECIPE, [2.0] * 3, [])
     stage = Stage(name="one", sample=sample)
     task = TrainTask(stage, np.arange(3), None, (1,))
     with pytest.raises(UserError, match="stage one: its 3 training recordings have no box"):

@@ -101,8 +101,8 @@ def test_a_box_is_judged_by_its_own_steps_and_a_pseudo_label_by_the_highest():
     assert found.tolist() == pytest.approx([(2 * 16 + 4 * 8) / 24, 6.5, 1.0])
 
 
-def test_every_box_is_a_row_and_taught_windows_come_after(staged_material):
-    training_data = staged_material
+def test_every_box_is_a_row_and_taught_windows_come_after(staged_data):
+    training_data = staged_data
     rows = np.arange(len(training_data.windows))
     shape = training_data.labels.value.shape
     weight = np.zeros(shape, dtype=np.float32)
@@ -125,20 +125,20 @@ def test_mixing_and_boxes_do_not_go_together():
         parse_recipe({"name": "x", "description": "", "stages": [stage]}, "x")
 
 
-def test_what_a_frozen_body_sees_is_kept_until_another_body_comes(staged_material, staged_recipe):
+def test_what_a_frozen_body_sees_is_kept_until_another_body_comes(staged_data, staged_recipe):
     stage = staged_recipe.stages[-1].model_copy(update={"manifold_mixup": 0.0, "sample": "known"})
     stage = stage.model_copy(update={"masks": stage.masks.model_copy(update={"probability": 0.0})})
-    bank, bands = FeatureCache(), staged_material.features.pixels.shape[1]
-    classes = len(staged_material.dataset.classes)
+    bank, bands = FeatureCache(), staged_data.features.pixels.shape[1]
+    classes = len(staged_data.dataset.classes)
     nets = [SedNet(*FROZEN, classes, bands=bands) for _ in range(2)]
-    kept = bank.of(nets[0], stage, staged_material)
-    assert bank.of(nets[0], stage, staged_material) is kept
-    assert len(kept) == len(staged_material.windows)
-    assert not torch.equal(bank.of(nets[1], stage, staged_material), kept)
+    kept = bank.of(nets[0], stage, staged_data)
+    assert bank.of(nets[0], stage, staged_data) is kept
+    assert len(kept) == len(staged_data.windows)
+    assert not torch.equal(bank.of(nets[1], stage, staged_data), kept)
     warm = SedNet(BackboneConfig(**NET), HeadConfig(), classes, bands=bands)
-    assert FeatureCache().of(warm, stage, staged_material) is None
+    assert FeatureCache().of(warm, stage, staged_data) is None
     assert (
-        FeatureCache().of(nets[0], stage.model_copy(update={"mixup": 0.1}), staged_material) is None
+        FeatureCache().of(nets[0], stage.model_copy(update={"mixup": 0.1}), staged_data) is None
     )
 
 

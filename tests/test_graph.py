@@ -33,8 +33,8 @@ class Nowhere:
 
 
 @pytest.fixture(scope="module")
-def pseudo_labels(staged_material):
-    weight = (staged_material.labels.weight == 0).astype(np.float32)
+def pseudo_labels(staged_data):
+    weight = (staged_data.labels.weight == 0).astype(np.float32)
     return Targets(weight * 0.7, weight)
 
 
@@ -59,12 +59,12 @@ def stage(**more):
     )
 
 
-def test_what_a_batch_is_made_of_is_named_in_one_order(staged_material, pseudo_labels):
+def test_what_a_batch_is_made_of_is_named_in_one_order(staged_data, pseudo_labels):
     rng = np.random.default_rng(1)
     known = stage(sample="known")  # so many windows a batch
-    batches = epoch_batches(known, staged_material, np.arange(6), pseudo_labels, rng)
+    batches = epoch_batches(known, staged_data, np.arange(6), pseudo_labels, rng)
     one, two = (
-        prepare_batch(batch, staged_material, stage(), rng, torch.device("cpu"))
+        prepare_batch(batch, staged_data, stage(), rng, torch.device("cpu"))
         for batch in batches[:2]
     )
     kept = []
@@ -80,10 +80,10 @@ def test_what_a_batch_is_made_of_is_named_in_one_order(staged_material, pseudo_l
     assert not torch.equal(copy.pixels, one.pixels)
 
 
-def test_nothing_is_recorded_without_a_gpu(staged_material, pseudo_labels, first_net):
+def test_nothing_is_recorded_without_a_gpu(staged_data, pseudo_labels, first_net):
     rng = np.random.default_rng(1)
-    batch = epoch_batches(stage(), staged_material, np.arange(6), pseudo_labels, rng)[0]
-    ready = prepare_batch(batch, staged_material, stage(), rng, torch.device("cpu"))
+    batch = epoch_batches(stage(), staged_data, np.arange(6), pseudo_labels, rng)[0]
+    ready = prepare_batch(batch, staged_data, stage(), rng, torch.device("cpu"))
     fabric = Fabric(accelerator="cpu", devices=1)
     net = deepcopy(first_net)
     run = graph.TrainStep(net, fabric.setup_module(net), stage(), None, fabric)
@@ -151,13 +151,13 @@ def alike(one, two):
 
 @pytest.mark.parametrize("sample", ["known", "crops"])
 def test_making_a_recording_leaves_no_trace(
-    staged_material, pseudo_labels, first_net, sample, request
+    staged_data, pseudo_labels, first_net, sample, request
 ):
     fabric = Fabric(accelerator="cpu", devices=1)
     task = TrainTask(stage(sample=sample), np.arange(6), pseudo_labels, (1, 2, 3))
-    wanted = trained(first_net, task, staged_material, fabric)
+    wanted = trained(first_net, task, staged_data, fabric)
     played = request.getfixturevalue("played")
-    found = trained(first_net, task, staged_material, fabric)
+    found = trained(first_net, task, staged_data, fabric)
     assert alike(found, wanted)
     assert len(played) == 1
     assert len(played[0].runs) == graph.WARM + 1
@@ -167,25 +167,25 @@ def test_making_a_recording_leaves_no_trace(
 @on_gpu
 @pytest.mark.parametrize("sample", ["recordings", "known", "crops"])
 def test_recorded_batches_teach_what_batches_do_that_are_run_as_they_come(
-    staged_material, pseudo_labels, first_net, monkeypatch, sample
+    staged_data, pseudo_labels, first_net, monkeypatch, sample
 ):
     fabric = Fabric(accelerator="cuda", devices=1, precision="bf16-mixed")
     torch.backends.cudnn.deterministic = True
     task = TrainTask(stage(sample=sample), np.arange(6), pseudo_labels, (1, 2, 3))
-    one, two = (trained(first_net, task, staged_material, fabric) for _ in range(2))
+    one, two = (trained(first_net, task, staged_data, fabric) for _ in range(2))
     monkeypatch.setattr(graph.TrainStep, "_records", lambda run, ready: False)
     assert alike(one, two)
-    assert alike(one, trained(first_net, task, staged_material, fabric))
+    assert alike(one, trained(first_net, task, staged_data, fabric))
     assert not torch.equal(one[0]["head.class_conv.weight"].cpu(), first_net.head.class_conv.weight)
 
 
 @on_gpu
-def test_boxes_are_run_as_they_come(staged_material, pseudo_labels, first_net):
+def test_boxes_are_run_as_they_come(staged_data, pseudo_labels, first_net):
     fabric = Fabric(accelerator="cuda", devices=1, precision="bf16-mixed")
     one = stage(loss={"on": "boxes", "reduction": "balanced"})
     said = []
     task = TrainTask(one, np.arange(6), pseudo_labels, (1, 2, 3))
-    fit(deepcopy(first_net), task, staged_material, fabric, Nowhere(), said.append)
+    fit(deepcopy(first_net), task, staged_data, fabric, Nowhere(), said.append)
     assert len(said) == 2
     assert np.isfinite(said[-1].loss)
     assert room.TrainStep is graph.TrainStep

@@ -57,9 +57,9 @@ def test_a_mistake_in_one_lane_ends_the_others_and_is_the_one_that_is_told():
     assert ended == [0]  # and the last two never began
 
 
-def test_folds_in_two_lanes_leave_the_same_files(done, plan_run, tmp_path):
-    wanted, home = done.folder.path, tmp_path / done.folder.path.name
-    run = replace(plan_run(home), parallel_folds=ParallelFolds(2))
+def test_folds_in_two_lanes_leave_the_same_files(finished_run, make_run, tmp_path):
+    wanted, home = finished_run.folder.path, tmp_path / finished_run.folder.path.name
+    run = with_parallel_folds(make_run(home))
     run_stages(run)
     kept = sorted(path.relative_to(wanted) for path in wanted.glob("stages/*/*"))
     assert len(kept) > 8
@@ -72,17 +72,17 @@ def test_folds_in_two_lanes_leave_the_same_files(done, plan_run, tmp_path):
         else:
             assert (home / path).read_bytes() == (wanted / path).read_bytes()
     shown = ["stage", "cycle", "fold", "epoch", "loss", "rate", "windows"]
-    logs = [folder.read_log()[shown].sort_values(shown[:4]) for folder in (run.folder, done.folder)]
+    logs = [folder.read_log()[shown].sort_values(shown[:4]) for folder in (run.folder, finished_run.folder)]
     assert logs[0].reset_index(drop=True).equals(logs[1].reset_index(drop=True))
 
 
-def test_a_network_that_drops_units_is_refused(plan_run, tmp_path, staged_recipe):
+def test_a_network_that_drops_units_is_refused(make_run, tmp_path, staged_recipe):
     net = SedNet(staged_recipe.backbone, staged_recipe.head, 3, bands=32)
     assert not uses_dropout(net)
     net.backbone = torch.nn.Sequential(net.backbone, torch.nn.Dropout(0.3))
     assert uses_dropout(net)
-    run = replace(plan_run(tmp_path / "drops"), parallel_folds=ParallelFolds(2))
-    run.mould.net = net
+    run = with_parallel_folds(make_run(tmp_path / "drops"))
+    run.compute.template.net = net
     with pytest.raises(UserError, match=r"drops units at random.*leave --parallel-folds out"):
         run_stages(run)
 

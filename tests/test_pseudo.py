@@ -38,9 +38,9 @@ def said(recording, start, stop, label="a", present=True):
 
 
 @pytest.fixture(scope="module")
-def training_data(make_material):
+def training_data(make_training_data):
     boxes = [said("r0", 1.0, 1.5), said("r1", 0.2, 0.6, present=False)]
-    return make_material(RECIPE, [4.0, 4.0, 4.0], boxes, species=SPECIES.names)
+    return make_training_data(RECIPE, [4.0, 4.0, 4.0], boxes, species=SPECIES.names)
 
 
 def scores(recording, peaks=(), floor=0.2, source="run/masked/fold0", classes=SPECIES):
@@ -178,11 +178,11 @@ def test_soft_values_are_the_teachers_scores(training_data):
     assert pseudo_labels.value.sum() == pytest.approx(0.75)
 
 
-def test_rescaled_recordings_are_as_often_held_as_boxes_and_scores_tell(make_material):
+def test_rescaled_recordings_are_as_often_held_as_boxes_and_scores_tell(make_training_data):
     boxes = [said("r0", at, at + 0.3) for at in (0.2, 1.0, 3.0)]
     rows = {"me": member({1: [(0, 0, 0.6), (9, 0, 0.3)], 2: [(9, 0, 0.4)]}, floor=0.05)}
     pseudo = PseudoLabelConfig(teacher="masked", targets="soft", threshold=0.0, rescale=True)
-    training_data = make_material(RECIPE, [4.0] * 3, boxes, species=SPECIES.names)
+    training_data = make_training_data(RECIPE, [4.0] * 3, boxes, species=SPECIES.names)
     highest = np.array([[0.05, 0.05], [0.6, 0.05], [0.4, 0.05]])
     share = estimate_prevalence(highest, ["r0", "r1", "r2"], boxes, SPECIES)[0]
     pseudo_labels = (
@@ -223,8 +223,8 @@ def test_every_label_says_where_when_how_sure_and_who(training_data):
     assert two["start_time"] == pytest.approx(200 * HOP, abs=1e-3)
 
 
-def test_a_long_recording_is_taught_on_its_own_clock(make_material):
-    long = make_material(RECIPE, [10.0], [], species=SPECIES.names)
+def test_a_long_recording_is_taught_on_its_own_clock(make_training_data):
+    long = make_training_data(RECIPE, [10.0], [], species=SPECIES.names)
     rows = 32
     value = np.full((rows, 2), 0.1, dtype=np.float32)
     value[29, 0] = 0.9  # its middle is 29.5 * 32 frames: 9.42 s, in the third image

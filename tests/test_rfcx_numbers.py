@@ -246,9 +246,9 @@ def recipe():
 
 
 @pytest.fixture(scope="module")
-def training_data(make_material, recipe):
+def training_data(make_training_data, recipe):
     boxes = [Annotation(f"r{r}", a, b, f"s{k}", there) for r, k, a, b, there in SAID]
-    return make_material(recipe, [60.0] * COUNT, boxes, SPECIES.names)
+    return make_training_data(recipe, [60.0] * COUNT, boxes, SPECIES.names)
 
 
 @pytest.fixture(scope="module")
@@ -447,8 +447,8 @@ def test_stage_3_equals_the_formula_by_hand(training_data, net, recipe, mixes):
     assert found == pytest.approx(wanted, rel=1e-4)
 
 
-def test_stage_3_batches_are_8_recordings_of_8_windows(make_material, recipe):
-    training_data = make_material(
+def test_stage_3_batches_are_8_recordings_of_8_windows(make_training_data, recipe):
+    training_data = make_training_data(
         recipe.model_copy(update={"features": recipe.features.model_copy(update={"n_mels": 1})}),
         [60.0] * 18,
         [Annotation("r0", 1.0, 2.0, "s0")],

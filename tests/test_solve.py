@@ -38,8 +38,8 @@ BOXES = [
 
 
 @pytest.fixture(scope="module")
-def training_data(make_material):
-    return make_material(RECIPE, [2.0] * 6, BOXES, species=("a", "b"))
+def training_data(make_training_data):
+    return make_training_data(RECIPE, [2.0] * 6, BOXES, species=("a", "b"))
 
 
 def solved(training_data, stage=STAGE, train=range(6), found=None, **settings):
@@ -119,9 +119,9 @@ def test_equal_data_give_equal_heads(training_data):
     assert torch.equal(one.head.class_conv.weight, two.head.class_conv.weight)
 
 
-def test_without_boxes_or_kept_features_there_is_nothing_to_solve(training_data, make_material):
+def test_without_boxes_or_kept_features_there_is_nothing_to_solve(training_data, make_training_data):
     with pytest.raises(UserError, match="no box to learn from"):
-        solved(make_material(RECIPE, [2.0] * 6, [], species=("a", "b")))
+        solved(make_training_data(RECIPE, [2.0] * 6, [], species=("a", "b")))
     masked = STAGE.model_copy(update={"masks": MaskConfig(probability=0.5)})
     with pytest.raises(UserError, match="frozen backbone"):
         solved(training_data, masked)
