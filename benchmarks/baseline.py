@@ -138,7 +138,7 @@ def _embed_recording(model: EmbeddingModel, recording: Recording, starts: Starts
 
     def compute(recording: Recording) -> NDArray[np.float16]:
         waves = (read(recording, start, start + seconds, sample_rate) for start in starts)
-        return np.concatenate([model.draw(wave, 1) for wave in waves])
+        return np.concatenate([model.embed(wave, 1) for wave in waves])
 
     digest = f"{model.embedding.digest}-{key}"
     (value,) = cached_features([recording], digest, compute, workers=1)

@@ -85,7 +85,7 @@ def embed_files(name: str, folder: Path) -> Highest:
         wave, rate = sf.read(file, dtype="float32", always_2d=True)
         mono = soxr.resample(wave.mean(axis=1), rate, embedding.sample_rate)
         seconds = len(mono) / embedding.sample_rate
-        embeddings = model.draw(mono, embedding.n_frames(seconds))
+        embeddings = model.embed(mono, embedding.n_frames(seconds))
         return file.name, embeddings.max(axis=0).tolist()
 
     with ThreadPoolExecutor() as pool:

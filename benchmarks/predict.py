@@ -286,7 +286,7 @@ def time_steps(
     """
     recipe = parse_recipe(model.recipe, str(model.path))
     extractor = build_feature_extractor(recipe)
-    config = extractor.drawing
+    config = extractor.config
     backends = {kind: _backend(model, recipe, kind, extractor.width) for kind in precisions}
     milliseconds: dict[str, list[float]] = {step: [] for step in PREPARING}
     for listed in list_files(audio)[0][:count]:
@@ -301,10 +301,10 @@ def time_steps(
         else:
             timed("resample", soxr.resample, wave, recording.sample_rate, rate)
             wave = read(recording, 0, stop, rate)
-        features = timed("mel", extractor.draw, wave, config.n_frames(stop), rate)
+        features = timed("mel", extractor.compute, wave, config.n_frames(stop), rate)
         for kind, backend in backends.items():
             if backend is not None:
-                timed(kind, backend.hear, features)
+                timed(kind, backend.predict, features)
         timed.finish()
     medians = {name: float(np.median(values)) for name, values in milliseconds.items()}
     return pd.DataFrame({"step": list(medians), "ms": list(medians.values())})
@@ -384,10 +384,10 @@ def untrained_model(recipe: Recipe, audio: Sequence[Path], home: Path) -> Path:
             torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
     weights = home / "fold0.safetensors"
     save_tensors(net.state_dict(), weights)
-    config = extractor.drawing
+    config = extractor.config
     recordings = [open_file(listed) for listed in list_files(audio)[0][:TIMED_FILES]]
     features = [
-        extractor.image(recording, *config.segments(recording.duration)[0], read)
+        extractor.extract_segment(recording, *config.segments(recording.duration)[0], read)
         for recording in recordings
     ]
     frames = config.n_frames(config.segment)

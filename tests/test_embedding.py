@@ -81,7 +81,7 @@ def test_settings_that_do_not_go_together_are_refused(more, message):
 
 def test_a_recipe_with_an_embedding_survives_json_and_one_without_says_nothing_of_it():
     mine = recipe()
-    assert mine.drawing is mine.embedding
+    assert mine.config is mine.embedding
     assert Recipe.model_validate_json(mine.model_dump_json()) == mine
     plain = read_recipe("quick")
     assert plain.feature_config is plain.features
@@ -194,10 +194,10 @@ def test_an_onnx_file_gives_the_vector_it_was_made_for(tmp_path, write_network):
     embedder = EmbeddingModel(settings(), path)
     assert embedder.width == 40
     wave = noise(RATE)
-    found = embedder.draw(wave, 1)
+    found = embedder.embed(wave, 1)
     assert found.dtype == np.float16
     np.testing.assert_allclose(found[0], vector(wave), atol=2e-2)
-    inner = EmbeddingModel(settings(output="power"), path).draw(wave, 1)
+    inner = EmbeddingModel(settings(output="power"), path).embed(wave, 1)
     np.testing.assert_allclose(inner[0], np.exp(vector(wave)), rtol=1e-2)
 
 
@@ -205,7 +205,7 @@ def test_an_onnx_file_gives_the_vector_it_was_made_for(tmp_path, write_network):
 def test_sizes_that_a_network_leaves_open_are_filled_in(tmp_path, write_network, shape):
     vector = write_network(tmp_path / "a.onnx", **shape)
     wave = noise(RATE)
-    found = EmbeddingModel(settings(), tmp_path / "a.onnx").draw(wave, 1)
+    found = EmbeddingModel(settings(), tmp_path / "a.onnx").embed(wave, 1)
     np.testing.assert_allclose(found[0], vector(wave), atol=2e-2)
 
 
@@ -294,7 +294,7 @@ def write_tflite(path, samples=16_000, pieces=8, kind=0):
 def test_a_tflite_file_gives_its_output_or_a_tensor_inside(tmp_path, recwarn):
     write_tflite(tmp_path / "a.tflite")
     wave = noise(RATE)
-    found = EmbeddingModel(settings(), tmp_path / "a.tflite").draw(wave, 1)
+    found = EmbeddingModel(settings(), tmp_path / "a.tflite").embed(wave, 1)
     wanted = np.abs(wave).reshape(8, -1).mean(axis=1)
     np.testing.assert_allclose(found[0], wanted, rtol=2e-3)
     with pytest.raises(UserError, match=r"shape \(1, 8, 2000\), no vector"):
@@ -318,7 +318,7 @@ def test_birdnet_gives_its_embedding_where_somebody_brings_it():
     pen = build_feature_extractor(read_recipe("embedding").model_copy(update={"embedding": pinned}),
                    find_embedding_model(pinned))  # fmt: skip
     assert pen.width == 1024 + 6 * 108
-    found = pen.draw(noise(48_000 * 4), 8, 48_000)
+    found = pen.compute(noise(48_000 * 4), 8, 48_000)
     assert np.isfinite(found).all()
     assert len(np.unique(found, axis=0)) == 8
 
@@ -327,9 +327,9 @@ def test_threads_draw_what_one_alone_draws(tmp_path, write_network):
     write_network(tmp_path / "a.onnx")
     embedder = EmbeddingModel(settings(), tmp_path / "a.onnx")
     waves = [noise(3 * RATE, seed) for seed in range(8)]
-    alone = [embedder.draw(wave, 6) for wave in waves]
+    alone = [embedder.embed(wave, 6) for wave in waves]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda wave: embedder.draw(wave, 6), waves))
+        together = list(pool.map(lambda wave: embedder.embed(wave, 6), waves))
     np.testing.assert_array_equal(alone, together)
 
 
@@ -339,7 +339,7 @@ def test_threads_draw_what_one_alone_draws(tmp_path, write_network):
 def test_a_vector_is_of_the_sound_around_the_middle_of_its_frame(tmp_path, write_network):
     vector = write_network(tmp_path / "a.onnx")
     wave = noise(4 * RATE)
-    found = EmbeddingModel(settings(), tmp_path / "a.onnx").draw(wave, 8)
+    found = EmbeddingModel(settings(), tmp_path / "a.onnx").embed(wave, 8)
     # Frames of half a second have their middles at 0.25, 0.75, ...; a vector is of one second.
     starts = [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]
     wanted = [vector(wave[round(s * RATE) : round((s + 1) * RATE)]) for s in starts]
@@ -350,8 +350,8 @@ def test_a_frame_of_a_map_is_the_mean_of_its_own_time(tmp_path):
     write_tflite(tmp_path / "a.tflite")  # "loud" is (1, 8, 2000): eighths of a second
     wave = noise(4 * RATE)
     more = {"output": "loud", "time_axis": 1}
-    alone = EmbeddingModel(settings(step=0.25, **more), tmp_path / "a.tflite").draw(wave, 16)
-    kept = EmbeddingModel(settings(step=0.25, kept_seconds=0.5, **more), tmp_path / "a.tflite").draw(
+    alone = EmbeddingModel(settings(step=0.25, **more), tmp_path / "a.tflite").embed(wave, 16)
+    kept = EmbeddingModel(settings(step=0.25, kept_seconds=0.5, **more), tmp_path / "a.tflite").embed(
         wave, 16
     )
     pairs = np.abs(wave).reshape(16, 2, 2000).mean(axis=1)
@@ -359,7 +359,7 @@ def test_a_frame_of_a_map_is_the_mean_of_its_own_time(tmp_path):
     # A frame alone has its own stretch, whose eighths are cut where the frame's are.
     np.testing.assert_allclose(alone, pairs, rtol=2e-3, atol=1e-4)
     # Frames of 0.2 s take a part of an eighth: the first has 0.125 s and 0.075 s of the next.
-    uneven = EmbeddingModel(settings(step=0.2, kept_seconds=1.0, **more), tmp_path / "a.tflite").draw(
+    uneven = EmbeddingModel(settings(step=0.2, kept_seconds=1.0, **more), tmp_path / "a.tflite").embed(
         wave, 20
     )
     eighths = np.abs(wave).reshape(32, 2000)
@@ -380,7 +380,7 @@ def test_tensors_side_by_side_are_what_each_is_alone(tmp_path, write_network):
         draw = lambda output: EmbeddingModel(  # noqa: E731
             settings(output=output, **more),
             tmp_path / name,  # noqa: B023
-        ).draw(wave, 12)
+        ).embed(wave, 12)
         found = [draw(one) for one in tensors]
         np.testing.assert_array_equal(draw(tensors), np.concatenate(found, axis=1))
         assert (found[0][0] == found[0][1]).all()  # a vector is of both frames' stretch
@@ -395,7 +395,7 @@ def test_a_map_is_drawn_to_the_ends_of_any_image(tmp_path):
     embedder = EmbeddingModel(settings(**more), tmp_path / "a.tflite")
     for samples in (0, 1, RATE // 3, RATE, RATE + 1, 5 * RATE // 2):
         frames = embedder.embedding.n_frames(samples / RATE)
-        found = embedder.draw(noise(samples), frames)
+        found = embedder.embed(noise(samples), frames)
         assert found.shape == (frames, 2000)
         assert np.isfinite(found).all()
 
@@ -403,10 +403,10 @@ def test_a_map_is_drawn_to_the_ends_of_any_image(tmp_path):
 def test_an_image_shorter_than_the_network_takes_is_filled_up_with_silence(tmp_path, write_network):
     vector = write_network(tmp_path / "a.onnx")
     wave = noise(RATE // 2)
-    found = EmbeddingModel(settings(step=0.25), tmp_path / "a.onnx").draw(wave, 2)
+    found = EmbeddingModel(settings(step=0.25), tmp_path / "a.onnx").embed(wave, 2)
     wanted = vector(np.pad(wave, (0, RATE // 2)))
     np.testing.assert_allclose(found, [wanted, wanted], atol=2e-2)
-    assert EmbeddingModel(settings(), tmp_path / "a.onnx").draw(wave[:0], 1).shape == (1, 40)
+    assert EmbeddingModel(settings(), tmp_path / "a.onnx").embed(wave[:0], 1).shape == (1, 40)
 
 
 def test_a_pen_draws_each_image_on_its_own_clock(tmp_path, write_network):
@@ -416,9 +416,9 @@ def test_a_pen_draws_each_image_on_its_own_clock(tmp_path, write_network):
     wave = noise(round(4.5 * RATE))
     recording = Recording("r", Path("r.wav"), RATE, len(wave))
     read = lambda one, start, stop, _: wave[round(start * RATE) : round(stop * RATE)]  # noqa: E731
-    assert pen.drawing.segments(recording.duration) == [(0.0, 2.0), (2.0, 4.5)]
-    found = pen.image(recording, 2.0, 4.5, read)
-    assert len(found) == pen.drawing.time_grid(2.0, 4.5).frames == 5
+    assert pen.config.segments(recording.duration) == [(0.0, 2.0), (2.0, 4.5)]
+    found = pen.extract_segment(recording, 2.0, 4.5, read)
+    assert len(found) == pen.config.time_grid(2.0, 4.5).frames == 5
     np.testing.assert_allclose(found[2], vector(wave[round(2.75 * RATE) : round(3.75 * RATE)]),
                                atol=2e-2)  # fmt: skip
 
@@ -430,7 +430,7 @@ def test_what_is_no_number_is_told_with_file_and_time(tmp_path, write_network):
     wave[3 * RATE :] = 0
     recording = Recording("r", Path("r.wav"), RATE, len(wave))
     with pytest.raises(NoEmbeddingError, match=r"r.wav: .* no number.* at 3.5 s") as said:
-        pen.image(recording, 0.0, 6.0, lambda *asked: wave)
+        pen.extract_segment(recording, 0.0, 6.0, lambda *asked: wave)
     assert "\n" not in str(said.value)
 
 

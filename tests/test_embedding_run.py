@@ -154,7 +154,7 @@ def again(tmp_path_factory, embedded, scapes, network):
     copy = shutil.copy(network, home / "here.onnx")
     drawn = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EmbeddingModel, "draw", lambda *given: drawn.append(given))
+        patch.setattr(EmbeddingModel, "embed", lambda *given: drawn.append(given))
         run = ap.train(ap.open_data(scapes), "embedding", home / "run", changes=changes(copy))
     return run, copy, drawn
 
@@ -174,12 +174,12 @@ def test_prediction_sees_what_training_saw(embedded, scapes):
     file = next((scapes / "train").glob("*.*"))
     recording = probe(file, file.stem)
 
-    (image,) = pen.drawing.segments(recording.duration)
-    found = pen.image(recording, *image, read)
+    (image,) = pen.config.segments(recording.duration)
+    found = pen.extract_segment(recording, *image, read)
     net = choir.listeners[0].engine.nets[0]
     with torch.inference_mode():
         wanted = net(torch.from_numpy(found)[None]).framewise.sigmoid()[0]
-    labels = choir.listeners[0].engine.hear(found)[0]
+    labels = choir.listeners[0].engine.predict(found)[0]
     np.testing.assert_allclose(labels, wanted, atol=1e-6)
 
 
@@ -225,9 +225,9 @@ def test_members_on_one_network_ask_it_once(embedded, scapes, tmp_path, monkeypa
     shutil.copytree(embedded.path, second)
     ap.ensemble([embedded.path, second], tmp_path / "both")
     drawn = []
-    draw = EmbeddingModel.draw
+    draw = EmbeddingModel.embed
     monkeypatch.setenv("ANTPITTA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(EmbeddingModel, "draw", lambda *given: drawn.append(1) or draw(*given))
+    monkeypatch.setattr(EmbeddingModel, "embed", lambda *given: drawn.append(1) or draw(*given))
     both = ap.predict(tmp_path / "both", scapes / "test")
     assert len(drawn) == 4  # recordings
     pd.testing.assert_frame_equal(ap.predict(tmp_path / "both", scapes / "test"), both)
@@ -243,12 +243,12 @@ def test_a_recording_of_several_images_is_kept_whole_and_cut_again(embedded, tmp
     sf.write(tmp_path / "long.wav", rng.normal(0, 0.1, round(130.3 * 16_000)), 16_000)
     recording = probe(tmp_path / "long.wav", "long")
     [listener] = Predictor(read_bundle(embedded.model)).listeners
-    plain = FeatureExtractor(listener.pen.drawing, listener.pen.width, listener.pen.draw)
-    images = plain.drawing.segments(recording.duration)
+    plain = FeatureExtractor(listener.pen.config, listener.pen.width, listener.pen.compute)
+    images = plain.config.segments(recording.duration)
     assert len(images) > 1
     for start, stop in images:
-        kept = listener.pen.image(recording, start, stop, read)
-        np.testing.assert_array_equal(kept, plain.image(recording, start, stop, read))
+        kept = listener.pen.extract_segment(recording, start, stop, read)
+        np.testing.assert_array_equal(kept, plain.extract_segment(recording, start, stop, read))
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
 
 

@@ -8,7 +8,7 @@ import torch
 from antpitta.core.config import BackboneConfig, HeadConfig, WindowConfig
 from antpitta.model import inference as engines
 from antpitta.model.export import to_int8, to_openvino
-from antpitta.model.inference import OpenVinoBackend, fastest_float, padded_length
+from antpitta.model.inference import OpenVinoBackend, fastest_precision, padded_length
 from antpitta.model.network import SedNet
 from antpitta.model.torch_inference import TorchBackend
 
@@ -55,8 +55,8 @@ def exported(nets):
 @pytest.mark.parametrize("frames", [WHOLE, WHOLE - 70, 200, 33, 1])
 def test_an_exported_network_hears_what_its_folds_hear(nets, exported, frames):
     image = image_of(frames)
-    wanted = TorchBackend(nets, WHOLE).hear(image)
-    found = OpenVinoBackend(exported, "float32", len(nets), 1).hear(image)
+    wanted = TorchBackend(nets, WHOLE).predict(image)
+    found = OpenVinoBackend(exported, "float32", len(nets), 1).predict(image)
     assert len(found) == len(nets)
     for mine, its in zip(found, wanted, strict=True):
         assert mine.shape == its.shape == (-(-frames // nets[0].stride), CLASSES)
@@ -67,8 +67,8 @@ def test_the_file_of_a_network_hears_as_the_network_does(nets, exported, tmp_pat
     openvino.save_model(exported, tmp_path / "network.xml", compress_to_fp16=False)
     image = image_of(WHOLE)
     for mine, its in zip(
-        OpenVinoBackend(tmp_path / "network.xml", "float32", 2, 1).hear(image),
-        OpenVinoBackend(exported, "float32", 2, 1).hear(image),
+        OpenVinoBackend(tmp_path / "network.xml", "float32", 2, 1).predict(image),
+        OpenVinoBackend(exported, "float32", 2, 1).predict(image),
         strict=True,
     ):
         np.testing.assert_allclose(mine, its, atol=1e-6)
@@ -81,7 +81,7 @@ def test_int8_hears_nearly_the_same(nets, exported):
     assert "FakeQuantize" in kinds  # else it would be the same network
     plain, eight = (OpenVinoBackend(model, "float32", 2, 1) for model in (exported, small))
     for image in images[6:]:
-        a, b = np.stack(plain.hear(image)), np.stack(eight.hear(image))
+        a, b = np.stack(plain.predict(image)), np.stack(eight.predict(image))
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.95
         assert not np.array_equal(a, b)
 
@@ -90,8 +90,8 @@ def test_an_image_of_one_window_is_heard_alike_whole_and_by_windows(nets):
     window = WindowConfig(frames=512, overlap=0, inference_overlap=0)
     image = image_of(WHOLE)
     whole, cut = TorchBackend(nets, WHOLE), TorchBackend(nets, WHOLE, window)
-    assert whole.unit == cut.unit
-    for a, b in zip(whole.hear(image), cut.hear(image), strict=True):
+    assert whole.frames_per_row == cut.frames_per_row
+    for a, b in zip(whole.predict(image), cut.predict(image), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
@@ -100,9 +100,9 @@ def test_many_threads_hear_through_one_engine(exported):
 
     engine = OpenVinoBackend(exported, "float32", 2, 2)
     images = [image_of(WHOLE - 40 * (i % 4), i) for i in range(16)]
-    alone = [engine.hear(image) for image in images]
+    alone = [engine.predict(image) for image in images]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(engine.hear, images))
+        together = list(pool.map(engine.predict, images))
     for a, b in zip(alone, together, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -110,9 +110,9 @@ def test_many_threads_hear_through_one_engine(exported):
 def test_what_a_longer_image_left_behind_is_not_heard_in_a_shorter_one(exported):
     engine = OpenVinoBackend(exported, "float32", 2, 1)
     short = image_of(WHOLE - 60)
-    before = engine.hear(short)
-    engine.hear(image_of(WHOLE, 5))
-    np.testing.assert_array_equal(engine.hear(short), before)
+    before = engine.predict(short)
+    engine.predict(image_of(WHOLE, 5))
+    np.testing.assert_array_equal(engine.predict(short), before)
 
 
 def test_images_are_filled_up_to_a_few_lengths_without_a_remainder():
@@ -131,10 +131,10 @@ def test_images_are_filled_up_to_a_few_lengths_without_a_remainder():
 def test_the_faster_of_two_floats_is_found_by_trial(monkeypatch):
     capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     asked = []
-    monkeypatch.setattr(engines, "_timed", lambda ask, given: asked.append(0) or len(asked) % 2)
-    fastest_float.cache_clear()
-    found = fastest_float()  # the first, float32, takes 1 s, the second none
-    fastest_float.cache_clear()
+    monkeypatch.setattr(engines, "_seconds", lambda request, inputs: asked.append(0) or len(asked) % 2)
+    fastest_precision.cache_clear()
+    found = fastest_precision()  # the first, float32, takes 1 s, the second none
+    fastest_precision.cache_clear()
     assert found == ("bfloat16" if "BF16" in capable else "float32")
     monkeypatch.undo()
-    assert fastest_float() in ("float32", "bfloat16")
+    assert fastest_precision() in ("float32", "bfloat16")

@@ -7,7 +7,7 @@ from torch import nn
 from antpitta.core.config import BackboneConfig, HeadConfig
 from antpitta.model.inputs import FeatureStore
 from antpitta.model.network import MultiHeadNet, SedNet, share_backbone
-from antpitta.model.torch_inference import scan
+from antpitta.model.torch_inference import predict_sliding
 
 FROZEN = (
     BackboneConfig(reduction=16, frozen=True),
@@ -27,8 +27,8 @@ def test_together_they_hear_what_each_hears_alone():
     nets = nets_of(FROZEN)
     pixels = torch.randint(0, 256, (400, 128), dtype=torch.uint8)
     pictures = FeatureStore(pixels, np.array([400]))
-    alone = [scan(net, pictures, np.array([0]), 256, 128, 4)[0] for net in nets]
-    together = scan(MultiHeadNet(nets), pictures, np.array([0]), 256, 128, 4)[0]
+    alone = [predict_sliding(net, pictures, np.array([0]), 256, 128, 4)[0] for net in nets]
+    together = predict_sliding(MultiHeadNet(nets), pictures, np.array([0]), 256, 128, 4)[0]
     np.testing.assert_allclose(together, np.concatenate(alone, axis=1), atol=1e-6)
     assert np.abs(alone[0] - alone[1]).max() > 0.01  # heads that differ, or nothing was shown
 

@@ -12,7 +12,7 @@ from antpitta.core.stages import Stage
 from antpitta.core.types import Classes, Dataset, Recording
 from antpitta.model.features import build_feature_extractor, stitch_segments
 from antpitta.model.network import SedNet
-from antpitta.model.torch_inference import TorchBackend, scan, unit_of
+from antpitta.model.torch_inference import TorchBackend, predict_sliding, frames_per_row
 from antpitta.predict.predictor import ModelPredictor, predict_segments
 from antpitta.sound.mel import LogMel, mel_features
 from antpitta.train.data import build_training_data
@@ -84,7 +84,7 @@ def listener(nets):
 
 def test_a_recordings_picture_is_its_images_end_to_end(recordings):
     pen = build_feature_extractor(RECIPE)
-    found = pen.whole(recordings[1], read)
+    found = pen.extract_all(recordings[1], read)
     wave = wave_of(recordings[1])
     mel = LogMel(RECIPE.features)
     wanted = [mel_features(wave[i : i + 2 * RATE], mel) for i in range(0, len(wave), 2 * RATE)]
@@ -94,7 +94,7 @@ def test_a_recordings_picture_is_its_images_end_to_end(recordings):
 
 def test_sound_that_breaks_off_is_filled_up_with_silence(recordings):
     pen = build_feature_extractor(RECIPE)
-    found = pen.whole(recordings[1], breaks_off)
+    found = pen.extract_all(recordings[1], breaks_off)
     assert found.shape == (201 + 201 + 131, 32)
     assert found[:100].any()
     assert not found[110:].any()
@@ -102,7 +102,7 @@ def test_sound_that_breaks_off_is_filled_up_with_silence(recordings):
 
 def test_material_knows_each_image_and_its_windows(recordings):
     pen = build_feature_extractor(RECIPE)
-    drawn = [pen.whole(one, read) for one in recordings]
+    drawn = [pen.extract_all(one, read) for one in recordings]
     dataset = Dataset(recordings, (), SPECIES)
     training_data = build_training_data(dataset, RECIPE, drawn, torch.device("cpu"))
     assert training_data.recording_index.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 5]
@@ -118,14 +118,14 @@ def test_material_knows_each_image_and_its_windows(recordings):
 
 def test_listening_equals_scanning_the_training_pictures(recordings, nets, listener):
     pen = build_feature_extractor(RECIPE)
-    drawn = [pen.whole(one, read) for one in recordings]
+    drawn = [pen.extract_all(one, read) for one in recordings]
     training_data = build_training_data(
         Dataset(recordings, (), SPECIES), RECIPE, drawn, torch.device("cpu")
     )
-    unit = unit_of(32, 64, 32)
+    unit = frames_per_row(32, 64, 32)
     for i, recording in enumerate(recordings):
         images = training_data.segments_of(np.array([i]))
-        parts = [scan(net, training_data.features, images, 64, 32, 8) for net in nets]
+        parts = [predict_sliding(net, training_data.features, images, 64, 32, 8) for net in nets]
         means = [np.mean(pair, axis=0) for pair in zip(*parts, strict=True)]
         value, grid = stitch_segments(means, [training_data.grids[j] for j in images], unit)
         found = labels(listener, recording, read)

@@ -119,6 +119,6 @@ def test_an_exported_network_reaches_as_far():
     ).eval()
     nn.init.normal_(net.head.class_conv.weight)
     image = torch.randint(1, 255, (64, 128), dtype=torch.uint8).numpy()
-    (expected,) = TorchBackend([net], 64).hear(image)
-    (found,) = OpenVinoBackend(to_openvino([net], 128, 64), "float32", 1, 1).hear(image)
+    (expected,) = TorchBackend([net], 64).predict(image)
+    (found,) = OpenVinoBackend(to_openvino([net], 128, 64), "float32", 1, 1).predict(image)
     np.testing.assert_allclose(found, expected, atol=2e-3)

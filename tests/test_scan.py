@@ -10,7 +10,7 @@ from antpitta.core.timegrid import TimeGrid
 from antpitta.model.features import score_grid, stitch_segments
 from antpitta.model.inputs import FeatureStore
 from antpitta.model.network import SedNet
-from antpitta.model.torch_inference import scan, scan_batch, unit_of
+from antpitta.model.torch_inference import predict_sliding, windows_per_batch, frames_per_row
 
 LENGTHS = (251, 64, 30, 100, 1)
 
@@ -53,8 +53,8 @@ def naive(net, image, frames, overlap):
 def test_equals_a_loop_over_single_windows(net, pictures, frames, overlap, batch):
     done = []
     images = np.arange(len(LENGTHS))
-    found = scan(net, pictures, images, frames, overlap, batch, tick=done.append)
-    unit = unit_of(32, frames, overlap)
+    found = predict_sliding(net, pictures, images, frames, overlap, batch, update=done.append)
+    unit = frames_per_row(32, frames, overlap)
     assert sum(done) == len(LENGTHS)
     at = 0
     for length, rows in zip(LENGTHS, found, strict=True):
@@ -66,25 +66,25 @@ def test_equals_a_loop_over_single_windows(net, pictures, frames, overlap, batch
 
 
 def test_images_are_scanned_in_the_order_asked_for(net, pictures):
-    every = scan(net, pictures, np.arange(len(LENGTHS)), 64, 32, 8)
-    some = scan(net, pictures, np.array([3, 0]), 64, 32, 8)
+    every = predict_sliding(net, pictures, np.arange(len(LENGTHS)), 64, 32, 8)
+    some = predict_sliding(net, pictures, np.array([3, 0]), 64, 32, 8)
     np.testing.assert_allclose(some[0], every[3], atol=1e-5)
     np.testing.assert_allclose(some[1], every[0], atol=1e-5)
-    assert scan(net, pictures, np.array([], dtype=np.int64), 64, 32, 8) == []
+    assert predict_sliding(net, pictures, np.array([], dtype=np.int64), 64, 32, 8) == []
 
 
 def test_a_net_in_training_is_scanned_without_dropout_or_batch_statistics(net, pictures):
-    wanted = scan(net, pictures, np.array([0]), 64, 32, 8)[0]
+    wanted = predict_sliding(net, pictures, np.array([0]), 64, 32, 8)[0]
     before = {k: v.clone() for k, v in net.state_dict().items()}
     net.train()
-    np.testing.assert_array_equal(scan(net, pictures, np.array([0]), 64, 32, 8)[0], wanted)
+    np.testing.assert_array_equal(predict_sliding(net, pictures, np.array([0]), 64, 32, 8)[0], wanted)
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key])
 
 
 def test_the_recipes_rows_are_32_frames_and_118_a_minute():
-    assert unit_of(32, 512, 256) == 32
-    assert unit_of(32, 512, 49) == 1
+    assert frames_per_row(32, 512, 256) == 32
+    assert frames_per_row(32, 512, 49) == 1
     grid = score_grid(MelConfig().time_grid(0.0, 60.0), 32)
     assert grid.frames == 118
     assert grid.hop == pytest.approx(32 * 60 / 3751)
@@ -142,8 +142,8 @@ def test_half_precision_scores_are_not_rounded_to_three_digits(net):
     pixels = torch.from_numpy(rng.integers(0, 256, (lengths.sum(), 128), dtype=np.uint8))
     pictures = FeatureStore(pixels, lengths)
     images = np.arange(len(LENGTHS))
-    full = scan(net, pictures, images, 64, 32, 8)
-    half = scan(
+    full = predict_sliding(net, pictures, images, 64, 32, 8)
+    half = predict_sliding(
         *(net, pictures, images, 64, 32, 8),
         precision=lambda: torch.autocast("cpu", torch.bfloat16),
     )
@@ -157,10 +157,10 @@ def test_half_precision_scores_are_not_rounded_to_three_digits(net):
 
 
 def test_a_gpu_is_given_more_windows_at_once():
-    assert scan_batch(512) == 32
-    assert scan_batch(512, "cuda") == 512
-    assert scan_batch(512, "mps") == 32
-    assert scan_batch(1 << 20) == 1
+    assert windows_per_batch(512) == 32
+    assert windows_per_batch(512, "cuda") == 512
+    assert windows_per_batch(512, "mps") == 32
+    assert windows_per_batch(1 << 20) == 1
 
 
 def test_batches_hold_as_many_windows_as_asked_for_and_whole_images(net, monkeypatch):
@@ -174,8 +174,8 @@ def test_batches_hold_as_many_windows_as_asked_for_and_whole_images(net, monkeyp
     monkeypatch.setattr(type(net), "forward", watched)
     lengths = np.array([64, 160, 64, 320])  # at 64 frames, overlap 32: 1, 4, 1 and 9 windows
     pictures = FeatureStore(torch.zeros(lengths.sum(), 128, dtype=torch.uint8), lengths)
-    found = scan(net, pictures, np.arange(4), 64, 32, 5, tick=ticks.append)
+    found = predict_sliding(net, pictures, np.arange(4), 64, 32, 5, update=ticks.append)
     assert sizes == [5, 1, 9]
     assert ticks == [2, 1, 1]
     assert len(found) == 4
-    assert scan(net, pictures, np.arange(0), 64, 32, 5) == []
+    assert predict_sliding(net, pictures, np.arange(0), 64, 32, 5) == []

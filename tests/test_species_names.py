@@ -140,7 +140,7 @@ def test_its_own_logits_stand_last_in_a_vector(tmp_path, write_network):
     for output in (None, "power"):
         embedder = EmbeddingModel(settings(output=output, **known), tmp_path / "a.onnx")
         assert embedder.width == 43
-        found = embedder.draw(wave, 1)[0]
+        found = embedder.embed(wave, 1)[0]
         np.testing.assert_allclose(found[40:], [max(wanted[3], wanted[5]), 0, wanted[7]], atol=2e-2)
     with pytest.raises(UserError, match=r"shape \(1, 40\), and the labels name 39 classes"):
         EmbeddingModel(settings(known=((3,),), classes=39), tmp_path / "a.onnx")

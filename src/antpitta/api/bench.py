@@ -201,7 +201,7 @@ def _untrained_model(home: Path) -> Bundle:
     config = recipe.feature_config
     recordings = [open_file(file) for file in islice(list_files([home / "audio"])[0], SOUND.train)]
     features = [
-        extractor.image(recording, *config.segments(recording.duration)[0], read)
+        extractor.extract_segment(recording, *config.segments(recording.duration)[0], read)
         for recording in recordings
     ]
     frames = config.n_frames(config.segment)

@@ -208,7 +208,7 @@ class EmbeddingModel:
         noise = np.random.default_rng(0).random(self.samples, dtype=np.float32)
         self.width = sum(cells.shape[1] for cells in self._hear(noise))
 
-    def draw(self, wave: Wave, frames: int) -> NDArray[np.float16]:
+    def embed(self, wave: Wave, frames: int) -> NDArray[np.float16]:
         """The vectors (frames, width) of an image; only a short one is filled up with silence.
 
         Frames near an end whose stretch is moved back inside share one vector, if a vector has no

@@ -39,7 +39,7 @@ from openvino.passes import ConstantFolding, Manager
 from torch import Tensor, nn
 
 from antpitta.model.fusion import with_grey_stem
-from antpitta.model.inference import STRIDE, WHOLE, padded_length
+from antpitta.model.inference import STRIDE_INFO, SEGMENT_INFO, padded_length
 from antpitta.model.network import MultiHeadNet, SedNet, share_backbone
 
 FeatureArray = NDArray[Any]
@@ -97,7 +97,9 @@ def to_int8(model: openvino.Model, pictures: Sequence[FeatureArray]) -> openvino
     logging.getLogger("nncf").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):  # its bars would run into ours
         nncf = _silent_nncf()
-        stride, whole = (int(model.get_rt_info(way).astype(int)) for way in (STRIDE, WHOLE))
+        stride, whole = (
+            int(model.get_rt_info(way).astype(int)) for way in (STRIDE_INFO, SEGMENT_INFO)
+        )
         given = [_filled(one, padded_length(whole, whole, stride)) for one in pictures]
         fixed = model.clone()
         fixed.reshape(list(given[0].shape))
@@ -151,8 +153,8 @@ def _silent_nncf() -> Any:
 
 
 def _marked(model: openvino.Model, stride: int, whole: int) -> openvino.Model:
-    model.set_rt_info(stride, STRIDE)
-    model.set_rt_info(whole, WHOLE)
+    model.set_rt_info(stride, STRIDE_INFO)
+    model.set_rt_info(whole, SEGMENT_INFO)
     return model
 
 

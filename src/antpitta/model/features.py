@@ -1,9 +1,8 @@
-"""From a stretch of sound to the rows of numbers that a recipe's network takes.
+"""Sound to features: spectrograms, or the vectors of an embedding model.
 
-The only place that knows both ways, the spectrogram and the embedding: training and prediction
-draw with the same pen.
-
-The scores of a recording's images, joined on one grid of the recording's own clock.
+Training and prediction use the same :class:`FeatureExtractor`; this is the only module that knows
+both kinds. :func:`stitch_segments` goes the other way: it joins the scores of a recording's
+segments on one time grid.
 """
 
 from collections.abc import Callable
@@ -21,106 +20,155 @@ from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Recording
 from antpitta.model.embedding import EmbeddingModel, NoEmbeddingError
 
-Wave = NDArray[np.float32]
+Floats = NDArray[np.float32]
+Wave = NDArray[np.float32]  # (samples,)
 FeatureArray = NDArray[Any]  # (frames, width): uint8 of a spectrogram, float16 of an embedding
-Read = Callable[[Recording, float, float, int], Wave]  # from, to, in seconds; at a sample rate
+ReadAudio = Callable[[Recording, float, float, int], Wave]  # start, stop in seconds; sample rate
 
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """Draws the images of recordings; may be shared by threads."""
+    """Computes the features of recordings; threads may share one.
 
-    drawing: FeatureConfig
+    Parameters
+    ----------
+    config : settings of the spectrogram or of the embedding
+    width : values per frame: mel bands, or the size of an embedding
+    compute : from the wave of a segment, its number of frames and its sample rate to features
+        (frames, width)
+    """
+
+    config: FeatureConfig
     width: int
-    draw: Callable[
-        [Wave, int, int], FeatureArray
-    ]  # of a whole image's wave, so many frames, its rate
+    compute: Callable[[Wave, int, int], FeatureArray]
 
-    def whole(self, recording: Recording, read: Read) -> FeatureArray:
-        """The picture of a recording: its images end to end, (frames, width)."""
-        images = self.drawing.segments(recording.duration)
-        return np.concatenate([self.image(recording, *cut, read) for cut in images])
+    def extract_all(self, recording: Recording, read: ReadAudio) -> FeatureArray:
+        """Compute the features of a recording, segment by segment.
 
-    def image(self, recording: Recording, start: float, stop: float, read: Read) -> FeatureArray:
-        """One image of what ``read`` gives, at the rate that the drawing asks for.
-
-        Sound that ends before its header says it does is filled up with silence. Raises NoVector
-        where the network of an embedding gives what is no number.
+        Returns
+        -------
+        (frames, width): those of all segments, concatenated.
         """
-        rate = self.drawing.read_rate(recording.sample_rate)
-        need = round((stop - start) * rate)
-        wave = read(recording, start, stop, rate)[:need]
-        if len(wave) < need:
-            wave = np.pad(wave, (0, need - len(wave)))
-        found = self.draw(wave, self.drawing.n_frames(stop - start), rate)
-        sound = np.isfinite(found).all(axis=1)
-        if not sound.all():
-            at = start + int(sound.argmin()) * (stop - start) / len(found)
+        segments = self.config.segments(recording.duration)
+        return np.concatenate(
+            [self.extract_segment(recording, start, stop, read) for start, stop in segments]
+        )
+
+    def extract_segment(
+        self, recording: Recording, start: float, stop: float, read: ReadAudio
+    ) -> FeatureArray:
+        """Compute the features of one segment.
+
+        Parameters
+        ----------
+        start, stop : seconds in the recording
+        read : reads the sound; where it gives less than its header says, silence is appended
+
+        Returns
+        -------
+        (frames, width)
+
+        Raises
+        ------
+        NoEmbeddingError
+            E_EMBEDDING_NOT_FINITE where an embedding model returns values that are not finite.
+        """
+        rate = self.config.read_rate(recording.sample_rate)
+        samples = round((stop - start) * rate)
+        wave = read(recording, start, stop, rate)[:samples]
+        if len(wave) < samples:
+            wave = np.pad(wave, (0, samples - len(wave)))
+        features = self.compute(wave, self.config.n_frames(stop - start), rate)
+        finite = np.isfinite(features).all(axis=1)
+        if not finite.all():
+            seconds = start + int(finite.argmin()) * (stop - start) / len(features)
             raise NoEmbeddingError(
                 "E_EMBEDDING_NOT_FINITE",
                 f"{recording.path}: the embedding model returns a value that is not finite, or "
-                f"beyond 65504, at {at:.1f} s",
+                f"beyond 65504, at {seconds:.1f} s",
                 "leave the recording out, or set another embedding.output",
             )
-        return found
+        return features
 
 
-def build_feature_extractor(recipe: Recipe, network: Path | None = None) -> FeatureExtractor:
-    """The pen of a recipe; ``network`` is the file of its embedding, if it has one.
+def build_feature_extractor(recipe: Recipe, model: Path | None = None) -> FeatureExtractor:
+    """Build the feature extractor of a recipe.
 
-    Raises UserError as :class:`EmbeddingModel` does.
+    Parameters
+    ----------
+    recipe : the recipe
+    model : the file of its embedding model, for a recipe that has one
+
+    Raises
+    ------
+    UserError
+        As :class:`~antpitta.model.embedding.EmbeddingModel`.
     """
     if recipe.embedding is None:
         from antpitta.sound.mel import LogMel, mel_features
 
-        front = recipe.features
-        mel_at = cache(partial(LogMel, front))
+        config = recipe.features
+        log_mel = cache(partial(LogMel, config))  # one per sample rate
 
-        def draw(wave: Wave, frames: int, rate: int) -> FeatureArray:
-            return mel_features(wave, mel_at(rate), frames)
+        def compute(wave: Wave, frames: int, rate: int) -> FeatureArray:
+            return mel_features(wave, log_mel(rate), frames)
 
-        return FeatureExtractor(front, front.n_mels, draw)
-    if network is None:
-        raise ValueError("the file of the embedding's network was not handed in")
-    embedder = EmbeddingModel(recipe.embedding, network)
+        return FeatureExtractor(config, config.n_mels, compute)
+    if model is None:
+        raise ValueError("the recipe has an embedding, and no file of its model is given")
+    embedder = EmbeddingModel(recipe.embedding, model)
     return FeatureExtractor(
-        recipe.embedding, embedder.width, lambda wave, frames, _: embedder.draw(wave, frames)
+        recipe.embedding, embedder.width, lambda wave, frames, _: embedder.embed(wave, frames)
     )
 
 
-Floats = NDArray[np.float32]
+def score_grid(segment: TimeGrid, frames_per_row: int) -> TimeGrid:
+    """Return the time grid of a segment's scores.
 
-
-def score_grid(image: TimeGrid, unit: int) -> TimeGrid:
-    """The rows of the scores of one image: ``unit`` frames each, the last perhaps cut short."""
-    rows = -(-image.frames // unit)
-    return TimeGrid(hop=image.hop * unit, frames=rows, start=image.start)
+    Parameters
+    ----------
+    segment : the grid of its frames
+    frames_per_row : frames per row of scores; the last row may have fewer
+    """
+    rows = -(-segment.frames // frames_per_row)
+    return TimeGrid(hop=segment.hop * frames_per_row, frames=rows, start=segment.start)
 
 
 def stitch_segments(
-    parts: list[Floats], grids: list[TimeGrid], unit: int
+    parts: list[Floats], grids: list[TimeGrid], frames_per_row: int
 ) -> tuple[Floats, TimeGrid]:
-    """The scores of a recording's images, laid on one grid.
+    """Join the scores of a recording's segments on one grid.
 
-    Every row goes where its middle lies, and the higher wins where two meet at a seam; rows at
-    a seam are at most half a row away from where they were heard. An image's rows can be a
-    little longer than the grid's and leave one of them out: it takes what was heard in its own
-    middle, because a 0 there would cut an event in two.
+    Each row goes to the row of the grid in which its middle lies; where two meet at the border of
+    segments, the higher score wins. A row is at most half a row away from its time. The rows of a
+    segment can be slightly longer than those of the grid and skip one of them: that row takes the
+    scores of the segment at its middle, because a 0 there would split an event.
+
+    Parameters
+    ----------
+    parts : (rows, classes) of each segment
+    grids : the frames of each segment
+    frames_per_row : frames per row of scores
+
+    Returns
+    -------
+    scores : (rows, classes)
+    grid : the times of the rows
     """
-    hop = grids[0].hop * unit
+    hop = grids[0].hop * frames_per_row
     rows = max(-int(-(grids[-1].end - 1e-9) // hop), 1)
-    whole = np.zeros((rows, parts[0].shape[1]), dtype=np.float32)
+    scores = np.zeros((rows, parts[0].shape[1]), dtype=np.float32)
     empty = np.ones(rows, dtype=bool)
     starts = []
-    for part, image in zip(parts, grids, strict=True):
-        grid = score_grid(image, unit)
+    for part, segment in zip(parts, grids, strict=True):
+        grid = score_grid(segment, frames_per_row)
         start = grid.start + np.arange(len(part)) * grid.hop
-        middle = (start + np.minimum(start + grid.hop, image.end)) / 2
-        place = np.minimum((middle / hop + 1e-9).astype(np.int64), rows - 1)
-        np.maximum.at(whole, place, part)
-        empty[place] = False
+        middle = (start + np.minimum(start + grid.hop, segment.end)) / 2
+        row = np.minimum((middle / hop + 1e-9).astype(np.int64), rows - 1)
+        np.maximum.at(scores, row, part)
+        empty[row] = False
         starts.append(start)
     middles = (np.flatnonzero(empty) + 0.5) * hop
-    holder = np.searchsorted(np.concatenate(starts), middles, side="right") - 1
-    whole[empty] = np.concatenate(parts)[holder]
-    return whole, TimeGrid(hop=hop, frames=rows)
+    source = np.searchsorted(np.concatenate(starts), middles, side="right") - 1
+    scores[empty] = np.concatenate(parts)[source]
+    return scores, TimeGrid(hop=hop, frames=rows)

@@ -1,12 +1,15 @@
-"""What does the arithmetic of trained networks: PyTorch, or OpenVINO on a CPU.
+"""Computing the scores of trained networks: the interface, and OpenVINO on a CPU.
 
-An image goes through the network as a whole: the prediction asks for framewise probabilities only,
-and windows that overlap by half do the same work twice. ``windows`` is the exact mode: the
-recipe's overlapping windows in float32, as training scores what it holds out.
+By default a segment goes through the network as a whole ("full"): prediction uses framewise
+probabilities only, and overlapping windows would do the same work twice. "sliding" is the exact
+mode: the recipe's overlapping windows in float32, as training scores held-out recordings. It runs
+in PyTorch (model/torch_inference.py), which is not imported here, because the base install has
+OpenVINO only.
 
-OpenVINO takes what was exported with the model (model/export.py), in float32, in bfloat16 or in
-int8, one image a thread. A processor may list bfloat16 and still be slower with it than with
-float32 (matrix units are switched off on many virtual machines), so the faster is found by trial.
+OpenVINO runs the networks that were exported with the model (model/export.py), in float32,
+bfloat16 or int8, one segment per thread. A processor may list bfloat16 and still be slower with it
+than with float32 (many virtual machines switch the matrix units off), so the faster one is found
+by a trial.
 """
 
 import math
@@ -27,17 +30,17 @@ from openvino import opset13 as ops
 from antpitta.core.config import InferenceMode, Precision
 
 Floats = NDArray[np.float32]
-OPENVINO_NAMES = {"float32": "f32", "bfloat16": "bf16"}  # of the precision hint
 FeatureArray = NDArray[Any]
-STRIDE = ["antpitta", "stride"]  # where an exported network says how many frames a step has,
-WHOLE = ["antpitta", "whole"]  # and how many a whole image has
-PARTS = (1, 2, 4, 8, 16)  # of a whole image: the lengths that shorter ones are filled up to
-ALIGNED = 32  # frames; the coarsest step of a usual backbone
+PRECISION_HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names
+STRIDE_INFO = ["antpitta", "stride"]  # entry of an exported network: frames per step
+SEGMENT_INFO = ["antpitta", "whole"]  # and frames of a whole segment
+DIVISORS = (1, 2, 4, 8, 16)  # of a whole segment: shorter ones are padded to one of these lengths
+ALIGNMENT = 32  # frames: the stride of a usual backbone
 
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How to listen: in what pieces, by what arithmetic, on how many cores."""
+    """How to run a model: whole segments or sliding windows, precision, CPU cores."""
 
     mode: InferenceMode = "full"
     precision: Precision = "auto"
@@ -45,50 +48,60 @@ class InferenceConfig:
 
 
 class InferenceBackend(Protocol):
-    """The networks of one model, ready to hear images; may be shared by threads.
+    """The networks of one model, ready to score segments; threads may share one."""
 
-    ``aside`` says that it computes in threads of its own, as many as it was given.
-    """
-
-    aside: bool
+    uses_own_threads: bool  # it computes in threads of its own, as many as it was given
 
     @property
-    def unit(self) -> int:
-        """The frames of one row of what is heard."""
+    def frames_per_row(self) -> int:
+        """Frames per row of the scores."""
 
-    def hear(self, seen: FeatureArray) -> list[Floats]:
-        """Framewise probabilities of an image (frames, bands): (rows, classes) of each network."""
+    def predict(self, features: FeatureArray) -> list[Floats]:
+        """Score a segment.
 
-    def listening(self) -> AbstractContextManager[None]:
-        """To be inside of while threads hear: each of them then computes by itself."""
+        Parameters
+        ----------
+        features : (frames, width)
+
+        Returns
+        -------
+        Framewise probabilities (rows, classes) of each network.
+        """
+
+    def session(self) -> AbstractContextManager[None]:
+        """Context in which several threads call :meth:`predict`; each computes by itself."""
 
 
 class OpenVinoBackend:
-    """An exported network on a CPU, or the file of one.
+    """Exported networks on a CPU.
 
-    An image is filled up with silence to one of a few lengths, each compiled when it is first met,
-    but that of whole images when listening begins: the first sound is read then.
+    A segment is padded with silence to one of a few lengths, each of which is compiled when it is
+    first used. The length of whole segments is compiled at the start of a session, while the first
+    sound is read.
+
+    Parameters
+    ----------
+    model : the exported networks, or their file
+    precision : "float32" or "bfloat16"
+    networks : how many networks the model holds
+    threads : CPU threads
     """
 
-    aside = True
+    uses_own_threads = True
 
     def __init__(
-        self,
-        model: Path | openvino.Model,
-        precision: str,
-        nets: int,
-        threads: int,
+        self, model: Path | openvino.Model, precision: str, networks: int, threads: int
     ) -> None:
-        # Its binding of numpy sets itself up when it is first used, and two threads that use it
-        # first at once wait for each other forever.
+        # OpenVINO's binding of numpy initializes itself when it is first used. Two threads that
+        # use it first at the same time would wait for each other forever.
         _ = openvino.Tensor(np.zeros((1, 1), dtype=np.uint8)).data
         self._core = openvino.Core()
         self._model = self._core.read_model(model) if isinstance(model, Path) else model
-        self.unit = int(self._model.get_rt_info(STRIDE).astype(int))
-        self.nets = nets
-        self._whole = int(self._model.get_rt_info(WHOLE).astype(int))
+        self.frames_per_row = int(self._model.get_rt_info(STRIDE_INFO).astype(int))
+        self.networks = networks
+        self._segment_frames = int(self._model.get_rt_info(SEGMENT_INFO).astype(int))
         self._settings = {
-            "INFERENCE_PRECISION_HINT": OPENVINO_NAMES[precision],
+            "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": threads,
             "ENABLE_CPU_PINNING": False,
@@ -96,24 +109,26 @@ class OpenVinoBackend:
         self._bands = self._model.input(0).partial_shape[2].get_length()
         self._compiled: dict[int, Any] = {}
         self._lock = threading.Lock()
-        self._own = threading.local()
+        self._per_thread = threading.local()
 
-    def hear(self, seen: FeatureArray) -> list[Floats]:
-        """Framewise probabilities of an image (frames, bands): (rows, classes) of each network."""
-        frames = padded_length(len(seen), self._whole, self.unit)
-        ask = self._request(frames)
-        image = ask.get_input_tensor(0).data
-        image[0, : len(seen)] = seen
-        image[0, len(seen) :] = 0
-        ask.infer()
-        chances = _sigmoid(ask.get_output_tensor(0).data[0, : -(-len(seen) // self.unit)])
-        return np.split(chances, self.nets, axis=1)
+    def predict(self, features: FeatureArray) -> list[Floats]:
+        """Score a segment (frames, bands): probabilities (rows, classes) of each network."""
+        request = self._request(
+            padded_length(len(features), self._segment_frames, self.frames_per_row)
+        )
+        padded = request.get_input_tensor(0).data
+        padded[0, : len(features)] = features
+        padded[0, len(features) :] = 0
+        request.infer()
+        rows = -(-len(features) // self.frames_per_row)
+        probabilities = _sigmoid(request.get_output_tensor(0).data[0, :rows])
+        return np.split(probabilities, self.networks, axis=1)
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Compiles for whole images, beside those who already read; each stream has one thread."""
-        whole = padded_length(self._whole, self._whole, self.unit)
-        compiling = threading.Thread(target=self._network, args=(whole,))
+    def session(self) -> Iterator[None]:
+        """Compile for whole segments in the background; each stream has one thread."""
+        frames = padded_length(self._segment_frames, self._segment_frames, self.frames_per_row)
+        compiling = threading.Thread(target=self._compile, args=(frames,))
         compiling.start()
         try:
             yield
@@ -121,14 +136,14 @@ class OpenVinoBackend:
             compiling.join()
 
     def _request(self, frames: int) -> Any:
-        """A thread's own request for images of a length."""
-        asks: dict[int, Any] = self._own.__dict__.setdefault("asks", {})
-        if frames not in asks:
-            asks[frames] = self._network(frames).create_infer_request()
-        return asks[frames]
+        """Return this thread's own request for segments of a length."""
+        requests: dict[int, Any] = self._per_thread.__dict__.setdefault("requests", {})
+        if frames not in requests:
+            requests[frames] = self._compile(frames).create_infer_request()
+        return requests[frames]
 
-    def _network(self, frames: int) -> Any:
-        """The network for images of a length; who comes second waits for the first."""
+    def _compile(self, frames: int) -> Any:
+        """Return the network compiled for a length; a second thread waits for the first."""
         with self._lock:
             if frames not in self._compiled:
                 model = self._model.clone()
@@ -137,52 +152,66 @@ class OpenVinoBackend:
             return self._compiled[frames]
 
 
-def padded_length(frames: int, whole: int, stride: int) -> int:
-    """The length that an image is filled up to, with silence, when it is heard as a whole.
+def padded_length(frames: int, segment_frames: int, stride: int) -> int:
+    """Return the length to which a segment is padded with silence, in frames.
 
-    ``whole`` are the frames of the recipe's images; shorter ones go to one of a few lengths.
-    Backbones that pad as TensorFlow does shift their steps by the length's remainder at each
-    halving; windows of training have none, so these have none either.
+    Backbones that pad as TensorFlow does shift their steps by the remainder of the length at each
+    halving. Training windows have no remainder, so padded segments have none either.
 
-    >>> filled(1876, 1876, 8), filled(1000, 1876, 8), filled(30, 1876, 8)
+    Parameters
+    ----------
+    frames : of the segment
+    segment_frames : frames of the recipe's segments; shorter ones go to one of a few lengths
+    stride : frames per step
+
+    Examples
+    --------
+    >>> padded_length(1876, 1876, 8), padded_length(1000, 1876, 8), padded_length(30, 1876, 8)
     (1888, 1888, 128)
     """
-    step = math.lcm(stride, ALIGNED)
-    lengths = [-(-whole // (part * step)) * step for part in PARTS]
-    return min((one for one in lengths if one >= frames), default=-(-frames // step) * step)
+    step = math.lcm(stride, ALIGNMENT)
+    lengths = [-(-segment_frames // (divisor * step)) * step for divisor in DIVISORS]
+    fitting = [length for length in lengths if length >= frames]
+    return min(fitting, default=-(-frames // step) * step)
 
 
 def _sigmoid(logits: Floats) -> Floats:
-    chances: Floats = 1 / (1 + np.exp(-logits.clip(-80, 80)))
-    return chances
+    probabilities: Floats = 1 / (1 + np.exp(-logits.clip(-80, 80)))
+    return probabilities
 
 
 @cache
-def fastest_float(tries: int = 5) -> Precision:
-    """Float32 or bfloat16, whichever this CPU convolves faster with, by trial."""
+def fastest_precision(tries: int = 5) -> Precision:
+    """Return the precision, float32 or bfloat16, in which this CPU runs convolutions faster.
+
+    Parameters
+    ----------
+    tries : runs of each; the shortest counts
+    """
     core = openvino.Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return "float32"
-    taken = ops.parameter([1, 64, 64, 64], np.float32)
+    images = ops.parameter([1, 64, 64, 64], np.float32)
     weights = np.full((64, 64, 3, 3), 0.01, dtype=np.float32)
-    found = taken
+    output = images
     for _ in range(4):
-        found = ops.relu(ops.convolution(found, weights, [1, 1], [1, 1], [1, 1], [1, 1]))
-    trial = openvino.Model([found], [taken], "trial")
+        output = ops.relu(ops.convolution(output, weights, [1, 1], [1, 1], [1, 1], [1, 1]))
+    trial = openvino.Model([output], [images], "trial")
     settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-    asks = [
+    requests = [
         core.compile_model(
-            trial, "CPU", {**settings, "INFERENCE_PRECISION_HINT": OPENVINO_NAMES[kind]}
+            trial, "CPU", {**settings, "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision]}
         ).create_infer_request()
-        for kind in ("float32", "bfloat16")
+        for precision in ("float32", "bfloat16")
     ]
-    wave = [np.ones((1, 64, 64, 64), dtype=np.float32)]
-    seconds = np.array([[_timed(ask, wave) for ask in asks] for _ in range(tries)])
-    plain, half = seconds.min(axis=0)
-    return "bfloat16" if half < plain else "float32"
+    inputs = [np.ones((1, 64, 64, 64), dtype=np.float32)]
+    times = np.array([[_seconds(request, inputs) for request in requests] for _ in range(tries)])
+    float32, bfloat16 = times.min(axis=0)
+    return "bfloat16" if bfloat16 < float32 else "float32"
 
 
-def _timed(ask: Any, given: Sequence[Floats]) -> float:
+def _seconds(request: Any, inputs: Sequence[Floats]) -> float:
+    """Return how long one inference takes."""
     began = time.perf_counter()
-    ask.infer(given)
+    request.infer(inputs)
     return time.perf_counter() - began

@@ -1,21 +1,17 @@
-"""Trained networks in PyTorch: on GPUs, where nothing was exported, and as the exact mode.
+"""Computing the scores of trained networks in PyTorch: on GPUs, and as the exact mode.
 
-Apart from engines.py because PyTorch's backbones take seconds to load, which OpenVINO's users
-need not wait for.
+:func:`predict_sliding` runs a network over segments of any length, window by window. Windows
+overlap, and where several cover a frame the highest probability wins, so that a call that the edge
+of one window cuts is taken from the other.
 
-Running a network over pictures of any length, window by window.
-
-Prediction uses framewise probabilities and windows that overlap; where several windows cover a
-moment the highest wins, so that a call cut by one window's edge is taken from the other.
-
-A GPU is given window after window and asked for all scores at the end: asked after each batch,
-it would idle while the host lays the answer out. The scores are few beside the pictures.
+A GPU gets all windows before the first score is read back. Reading after each batch would leave
+it idle while the CPU sorts the scores, which are few beside the features.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import gcd
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,68 +25,73 @@ from antpitta.model.inputs import FeatureStore
 from antpitta.model.network import MultiHeadNet, SedNet, share_backbone
 from antpitta.sound.windows import WindowIndex, window_starts
 
-if TYPE_CHECKING:  # backbones take seconds to load, and who asks OpenVINO needs none
-    from antpitta.model.network import MultiHeadNet, SedNet
-
-
 Floats = NDArray[np.float32]
-Picture = NDArray[Any]
+FeatureArray = NDArray[Any]
+FRAMES_PER_BATCH = {"cpu": 1 << 14, "cuda": 1 << 18}  # enough to keep the device busy
 
 
 class TorchBackend:
-    """The networks of one model; ``windows`` is how to cut images, None for as a whole.
+    """The networks of one model in PyTorch, on a GPU if there is one.
 
-    ``whole`` are the frames of the recipe's images; ``half`` computes in bfloat16 what bears it.
+    Parameters
+    ----------
+    nets : the networks, changed in place
+    segment_frames : frames of the recipe's segments
+    windows : how to cut segments into windows; None to score segments as a whole
+    half : compute in bfloat16 where PyTorch allows it
     """
 
-    aside = False
+    uses_own_threads = False
 
     def __init__(
         self,
         nets: Sequence[SedNet],
-        whole: int,
+        segment_frames: int,
         windows: WindowConfig | None = None,
         *,
         half: bool = False,
     ) -> None:
-        self.whole, self.windows, self.half = whole, windows, half
+        self.segment_frames, self.windows, self.half = segment_frames, windows, half
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        ready = [net.eval().to(self.device) for net in nets]
-        one = share_backbone(ready)  # which then is run, and folded, once
-        self.nets = (
-            [fuse_conv_bn(ready[0]), *ready[1:]] if one else [fuse_conv_bn(net) for net in ready]
-        )
+        nets = [net.eval().to(self.device) for net in nets]
+        shared = share_backbone(nets)  # it is then run, and fused, once
+        self.nets = [net if shared and i else fuse_conv_bn(net) for i, net in enumerate(nets)]
         self._run: list[SedNet | MultiHeadNet] = (
-            [MultiHeadNet(self.nets)] if one else list(self.nets)
+            [MultiHeadNet(self.nets)] if shared else [*self.nets]
         )
-        self.unit = self.nets[0].stride
+        self.frames_per_row = self.nets[0].stride
         if windows is not None:
-            self.unit = unit_of(self.unit, windows.frames, windows.inference_overlap)
+            self.frames_per_row = frames_per_row(
+                self.frames_per_row, windows.frames, windows.inference_overlap
+            )
 
-    def hear(self, seen: Picture) -> list[Floats]:
-        """Framewise probabilities of an image (frames, bands): (rows, classes) of each network."""
-        labels = [self._heard(net, seen) for net in self._run]
-        return np.split(labels[0], len(self.nets), axis=1) if len(labels) == 1 else labels
+    def predict(self, features: FeatureArray) -> list[Floats]:
+        """Score a segment (frames, width): probabilities (rows, classes) of each network."""
+        scores = [self._predict(net, features) for net in self._run]
+        return np.split(scores[0], len(self.nets), axis=1) if len(scores) == 1 else scores
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """No sum is split: its last digits, and so the tables, would depend on how many cores."""
-        before = torch.get_num_threads()
+    def session(self) -> Iterator[None]:
+        """Use one thread per operation: the last digits of a split sum depend on the split."""
+        threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             yield
         finally:
-            torch.set_num_threads(before)
+            torch.set_num_threads(threads)
 
-    def _heard(self, net: SedNet | MultiHeadNet, seen: Picture) -> Floats:
-        pixels = torch.from_numpy(np.ascontiguousarray(seen)).to(self.device)
-        pictures = FeatureStore(pixels, np.array([len(seen)], dtype=np.int64))
-        frames, overlap = padded_length(len(seen), self.whole, net.stride), 0
+    def _predict(self, net: SedNet | MultiHeadNet, features: FeatureArray) -> Floats:
+        pixels = torch.from_numpy(np.ascontiguousarray(features)).to(self.device)
+        store = FeatureStore(pixels, np.array([len(features)], dtype=np.int64))
+        frames, overlap = padded_length(len(features), self.segment_frames, net.stride), 0
         if self.windows is not None:
             frames, overlap = self.windows.frames, self.windows.inference_overlap
-        only = np.array([0], dtype=np.int64)
-        batch = scan_batch(frames, self.device.type)
-        return scan(net, pictures, only, frames, overlap, batch, precision=self._precision)[0]
+        segments = np.array([0], dtype=np.int64)
+        batch = windows_per_batch(frames, self.device.type)
+        scores = predict_sliding(
+            net, store, segments, frames, overlap, batch, precision=self._precision
+        )
+        return scores[0]
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext()
@@ -99,9 +100,18 @@ class TorchBackend:
 def build_nets(
     recipe: Recipe, states: Sequence[dict[str, Tensor]], classes: int, width: int
 ) -> list[SedNet]:
-    """The trained networks of a recipe from their weights, ready to score.
+    """Build the trained networks of a recipe from their weights.
 
-    Raises RuntimeError for weights of another network.
+    Parameters
+    ----------
+    states : the weights of each network
+    classes : number of classes
+    width : values per frame of the features
+
+    Raises
+    ------
+    RuntimeError
+        For weights of another network.
     """
     nets = []
     for state in states:
@@ -118,78 +128,95 @@ def build_nets(
     return nets
 
 
-SCAN_FRAMES = {"cpu": 1 << 14, "cuda": 1 << 18}  # at once: enough to keep it busy, not too many
+def frames_per_row(stride: int, frames: int, overlap: int) -> int:
+    """Return the frames per row of the scores: the largest that all windows' steps fall on.
 
+    Parameters
+    ----------
+    stride : frames per step of the network
+    frames, overlap : of the windows
 
-def unit_of(stride: int, frames: int, overlap: int) -> int:
-    """The frames of one row of the scores: the coarsest that every window's steps fall on.
-
-    >>> unit_of(32, 512, 256)
+    Examples
+    --------
+    >>> frames_per_row(32, 512, 256)
     32
     """
     return gcd(stride, frames - overlap)
 
 
-def scan_batch(frames: int, device: str = "cpu") -> int:
-    """How many windows of so many frames go through the network at once, on a type of device."""
-    return max(1, SCAN_FRAMES.get(device, SCAN_FRAMES["cpu"]) // frames)
+def windows_per_batch(frames: int, device: str = "cpu") -> int:
+    """Return how many windows of ``frames`` go through the network at once on a device type."""
+    return max(1, FRAMES_PER_BATCH.get(device, FRAMES_PER_BATCH["cpu"]) // frames)
 
 
 @torch.inference_mode()
-def scan(
-    net: "SedNet | MultiHeadNet",
-    pictures: FeatureStore,
-    images: NDArray[np.int64],
+def predict_sliding(
+    net: SedNet | MultiHeadNet,
+    features: FeatureStore,
+    segments: NDArray[np.int64],
     frames: int,
     overlap: int,
     batch: int,
-    tick: Callable[[int], None] = lambda done: None,
+    update: Callable[[int], None] = lambda done: None,
     precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> list[Floats]:
-    """Framewise probabilities of these ``images``: (rows, classes) each, on seams.py's grid.
+    """Score segments with overlapping windows.
 
-    ``batch`` windows at once, each run inside ``precision()``; ``tick`` is told how many images
-    are done (on a GPU: queued) since the last call.
+    Parameters
+    ----------
+    features : the features of all segments
+    segments : the indices of those to score
+    frames, overlap : of the windows
+    batch : windows per batch, at most; a segment with more is one batch
+    update : called with the number of segments that are done (on a GPU: queued) since the last call
+    precision : each batch runs inside this context
+
+    Returns
+    -------
+    Framewise probabilities (rows, classes) of each segment; see :func:`frames_per_row`.
     """
     net.eval()
-    unit = unit_of(net.stride, frames, overlap)
-    starts = [window_starts(int(pictures.lengths[image]), frames, overlap) for image in images]
-    labels, first = [], 0
-    while first < len(images):
+    row_frames = frames_per_row(net.stride, frames, overlap)
+    starts = [window_starts(int(features.lengths[i]), frames, overlap) for i in segments]
+    batches, first = [], 0
+    while first < len(segments):
         last = first + 1
-        held = len(starts[first])
-        while last < len(images) and held + len(starts[last]) <= batch:
-            held += len(starts[last])
+        windows = len(starts[first])
+        while last < len(segments) and windows + len(starts[last]) <= batch:
+            windows += len(starts[last])
             last += 1
-        cuts = _windows(images[first:last], starts[first:last], frames)
+        index = _window_index(segments[first:last], starts[first:last], frames)
         with precision():
-            logits = net(pictures.gather(cuts).to(net.mean.device)).framewise
-        labels.append(torch.sigmoid(logits.float()))  # (windows, steps, classes)
-        tick(last - first)
+            logits = net(features.gather(index).to(net.mean.device)).framewise
+        batches.append(torch.sigmoid(logits.float()))  # (windows, steps, classes)
+        update(last - first)
         first = last
-    chances = iter(torch.cat(labels).cpu().numpy()) if labels else iter(())
+    probabilities = iter(torch.cat(batches).cpu().numpy()) if batches else iter(())
+    rows = [-(-int(features.lengths[i]) // row_frames) for i in segments]
     return [
-        _lay(chances, some, -(-int(pictures.lengths[image]) // unit), unit, net.stride)
-        for image, some in zip(images, starts, strict=True)
+        _merge_windows(probabilities, first_frames, count, row_frames, net.stride)
+        for first_frames, count in zip(starts, rows, strict=True)
     ]
 
 
-def _windows(images: NDArray[np.int64], starts: list[list[int]], frames: int) -> WindowIndex:
+def _window_index(segments: NDArray[np.int64], starts: list[list[int]], frames: int) -> WindowIndex:
     return WindowIndex(
-        np.repeat(images.astype(np.int64), [len(s) for s in starts]),
-        np.array([s for some in starts for s in some], dtype=np.int64),
+        np.repeat(segments.astype(np.int64), [len(s) for s in starts]),
+        np.array([start for s in starts for start in s], dtype=np.int64),
         frames,
     )
 
 
-def _lay(chances: Iterator[Floats], starts: list[int], rows: int, unit: int, stride: int) -> Floats:
-    """The scores of one image's windows, the next of ``chances``: (rows, classes)."""
-    whole: Floats | None = None
+def _merge_windows(
+    probabilities: Iterator[Floats], starts: list[int], rows: int, row_frames: int, stride: int
+) -> Floats:
+    """Take the next windows of ``probabilities`` as one segment's scores: (rows, classes)."""
+    scores: Floats | None = None
     for start in starts:
-        chance = np.repeat(next(chances), stride // unit, axis=0)
-        if whole is None:
-            whole = np.zeros((rows, chance.shape[1]), dtype=np.float32)
-        part = whole[start // unit : start // unit + len(chance)]
-        np.maximum(part, chance[: len(part)], out=part)
-    assert whole is not None  # an image has a window
-    return whole
+        window = np.repeat(next(probabilities), stride // row_frames, axis=0)
+        if scores is None:
+            scores = np.zeros((rows, window.shape[1]), dtype=np.float32)
+        part = scores[start // row_frames : start // row_frames + len(window)]
+        np.maximum(part, window[: len(part)], out=part)
+    assert scores is not None  # every segment has a window
+    return scores

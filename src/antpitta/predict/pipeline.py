@@ -27,7 +27,7 @@ from antpitta.files.recordings import ListedFile, open_file
 from antpitta.files.remote import Location, RemotePath
 from antpitta.files.wav_chunks import read_wav_chunks
 from antpitta.model.embedding import NoEmbeddingError
-from antpitta.model.features import Read
+from antpitta.model.features import ReadAudio
 from antpitta.predict.journal import GONE, EventRow, Journal, JournalEntry
 from antpitta.predict.predictor import Parts, Predictor, Segment
 from antpitta.scores.events import find_events
@@ -102,7 +102,7 @@ def threads_for(choir: Predictor) -> int:
     in threads of their own: who waits for them leaves a core to who still reads or draws.
     """
     workers = choir.hearing.workers
-    aside = all(one.engine.aside for one in choir.listeners)
+    aside = all(one.engine.uses_own_threads for one in choir.listeners)
     return workers + (aside and workers >= cpu_count())
 
 
@@ -175,7 +175,7 @@ def _cut_short(recording: Recording) -> list[str]:
     return [f"is cut short: {gone:.1f} s are gone from its end"] if gone > TAIL else []
 
 
-def _reader(notes: list[str]) -> Read:
+def _reader(notes: list[str]) -> ReadAudio:
     """Reads on behind a break as silence, so that what came before it is not lost."""
 
     def reading(

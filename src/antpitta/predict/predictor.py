@@ -34,7 +34,7 @@ from antpitta.files.embedding_models import find_embedding_model
 from antpitta.model.features import (
     FeatureArray,
     FeatureExtractor,
-    Read,
+    ReadAudio,
     build_feature_extractor,
     stitch_segments,
 )
@@ -42,7 +42,7 @@ from antpitta.model.inference import (
     InferenceBackend,
     InferenceConfig,
     OpenVinoBackend,
-    fastest_float,
+    fastest_precision,
 )
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def resolve_precision(precision: Precision, inference: InferenceMode, model: Bun
     parts = model.parts() or [model]
     if has_gpu() or not any(part.networks for part in parts):
         return "float32"
-    return fastest_float()
+    return fastest_precision()
 
 
 def open_backend(
@@ -172,8 +172,8 @@ class ModelPredictor:
         own = list(zip(*parts, strict=True))  # of each net, its images
         presence = np.mean([np.max([p.max(axis=0) for p in one], axis=0) for one in own], axis=0)
         means: list[Floats] = [np.mean(of_image, axis=0) for of_image in parts]
-        grids = [self.pen.drawing.time_grid(*cut) for cut in cuts]
-        value, grid = stitch_segments(means, grids, self.engine.unit)
+        grids = [self.pen.config.time_grid(*cut) for cut in cuts]
+        value, grid = stitch_segments(means, grids, self.engine.frames_per_row)
         return ModelPrediction(presence.astype(np.float32), value, grid)
 
 
@@ -181,7 +181,7 @@ def predict_segments(
     listeners: Sequence[ModelPredictor],
     recording: Recording,
     cuts: Sequence[SegmentBounds],
-    read: Read,
+    read: ReadAudio,
 ) -> list[Parts]:
     """What each of the ``listeners`` hears in some images of a recording.
 
@@ -189,9 +189,9 @@ def predict_segments(
     """
     parts: list[Parts] = [[] for _ in listeners]
     for start, stop in cuts:
-        seen = listeners[0].pen.image(recording, start, stop, read)
+        seen = listeners[0].pen.extract_segment(recording, start, stop, read)
         for listener, found in zip(listeners, parts, strict=True):
-            found.append(listener.engine.hear(seen))
+            found.append(listener.engine.predict(seen))
     return parts
 
 
@@ -205,19 +205,19 @@ class CachedFeatureExtractor(FeatureExtractor):
 
     last: Any = field(default_factory=threading.local)  # each thread's recording at hand
 
-    def image(self, recording: Recording, start: float, stop: float, read: Read) -> FeatureArray:
+    def extract_segment(self, recording: Recording, start: float, stop: float, read: ReadAudio) -> FeatureArray:
         """Cut from the whole recording's drawing, made where the cache has none."""
-        images = self.drawing.segments(recording.duration)
+        images = self.config.segments(recording.duration)
         path: Path | None = getattr(self.last, "path", None)
         if path != recording.path:
-            plain = FeatureExtractor(self.drawing, self.width, self.draw)
+            plain = FeatureExtractor(self.config, self.width, self.compute)
             [self.last.drawn] = cached_features(
-                [recording], self.drawing.digest, lambda one: plain.whole(one, read)
+                [recording], self.config.digest, lambda one: plain.extract_all(one, read)
             )
             self.last.path = recording.path
-        frames = [self.drawing.n_frames(b - a) for a, b in images]
+        frames = [self.config.n_frames(b - a) for a, b in images]
         first = sum(frames[: images.index((start, stop))])
-        return np.array(self.last.drawn[first : first + self.drawing.n_frames(stop - start)])
+        return np.array(self.last.drawn[first : first + self.config.n_frames(stop - start)])
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ class Predictor:
                 network = find_embedding_model(recipe.embedding) if recipe.embedding else None
                 pen = build_feature_extractor(recipe, network)
                 pens[key] = (
-                    CachedFeatureExtractor(pen.drawing, pen.width, pen.draw) if network else pen
+                    CachedFeatureExtractor(pen.config, pen.width, pen.compute) if network else pen
                 )
             engine = open_backend(part, recipe, self.hearing, pens[key].width)
             self.listeners.append(ModelPredictor(pens[key], engine))
@@ -259,7 +259,7 @@ class Predictor:
         found = []
         for pen in {id(one.pen): one.pen for one in self.listeners}.values():
             mine = tuple(i for i, one in enumerate(self.listeners) if one.pen is pen)
-            cuts = pen.drawing.segments(recording.duration)
+            cuts = pen.config.segments(recording.duration)
             if isinstance(
                 pen, CachedFeatureExtractor
             ):  # it draws the whole recording for any image of it
@@ -268,7 +268,7 @@ class Predictor:
                 found += [Segment(mine, (cut,)) for cut in cuts]
         return found
 
-    def hear(self, recording: Recording, piece: Segment, read: Read) -> list[Parts]:
+    def hear(self, recording: Recording, piece: Segment, read: ReadAudio) -> list[Parts]:
         """What each listener of the piece hears in it."""
         together = [self.listeners[i] for i in piece.listeners]
         return predict_segments(together, recording, piece.cuts, read)
@@ -278,7 +278,7 @@ class Predictor:
         """Inside, each thread that hears computes by itself."""
         with ExitStack() as stack:
             for one in self.listeners:
-                stack.enter_context(one.engine.listening())
+                stack.enter_context(one.engine.session())
             yield
 
     def gather(

@@ -82,9 +82,9 @@ class _Exam:
         self, compute: InferenceBackend, recording: Recording, images: list[FeatureArray]
     ) -> Scores:
         drawing, fold = self.recipe.feature_config, self.folds[recording.id]
-        parts = [compute.hear(image)[fold] for image in images]
+        parts = [compute.predict(image)[fold] for image in images]
         grids = [drawing.time_grid(*cut) for cut in drawing.segments(recording.duration)]
-        value, grid = stitch_segments(parts, grids, compute.unit)
+        value, grid = stitch_segments(parts, grids, compute.frames_per_row)
         return Scores(recording.id, grid, self.dataset.classes, value, "")
 
 
@@ -135,7 +135,7 @@ def _set_exam(dataset: Dataset, recipe: Recipe, folds: dict[str, int]) -> _Exam:
     drawn = cached_features(
         chosen,
         recipe.feature_config.digest,
-        lambda one: pen.whole(one, read),
+        lambda one: pen.extract_all(one, read),
     )
     images = [_cut(recipe, one, whole) for one, whole in zip(chosen, drawn, strict=True)]
     return _Exam(dataset, recipe, chosen, images, folds)

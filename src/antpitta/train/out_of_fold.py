@@ -23,7 +23,7 @@ from antpitta.files.runs import RunFolder, read_scores
 from antpitta.model.features import stitch_segments
 from antpitta.model.fusion import fuse_conv_bn
 from antpitta.model.network import SedNet
-from antpitta.model.torch_inference import scan, scan_batch, unit_of
+from antpitta.model.torch_inference import predict_sliding, windows_per_batch, frames_per_row
 from antpitta.train.data import TrainingData
 from antpitta.train.pseudo import OutOfFoldScores
 
@@ -80,8 +80,8 @@ def score_recordings(
 ) -> list[Scores]:
     """Framewise scores of these recordings of the data set, signed with ``source``."""
     images = training_data.segments_of(recordings)
-    batch = scan_batch(windows.frames, fabric.device.type)
-    parts = scan(
+    batch = windows_per_batch(windows.frames, fabric.device.type)
+    parts = predict_sliding(
         fuse_conv_bn(net),
         training_data.features,
         images,
@@ -90,7 +90,7 @@ def score_recordings(
         batch,
         precision=fabric.autocast,
     )
-    unit = unit_of(net.stride, windows.frames, windows.inference_overlap)
+    unit = frames_per_row(net.stride, windows.frames, windows.inference_overlap)
     found = []
     for i in recordings:
         mine = np.flatnonzero(training_data.recording_index[images] == i)

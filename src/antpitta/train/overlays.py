@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from antpitta.core.config import OverlayConfig
 from antpitta.core.types import Annotation, Dataset, Recording
-from antpitta.model.features import Read, Wave
+from antpitta.model.features import ReadAudio, Wave
 from antpitta.sound.overlay import add_call, bandpass_call, fade_call, overlay_gain, background_level
 
 Ints = NDArray[np.int64]
@@ -76,8 +76,8 @@ def plan_overlays(
 
 
 def read_with_overlays(
-    read: Read, copies: list[OverlaidRecording], dataset: Dataset, sample_rate: int
-) -> Read:
+    read: ReadAudio, copies: list[OverlaidRecording], dataset: Dataset, sample_rate: int
+) -> ReadAudio:
     """``read``, which knows the data set's recordings, taught to read the copies too.
 
     How loud recordings are is told at ``sample_rate``, calls are laid at the rate asked for.

@@ -139,7 +139,7 @@ def train_stages(
     drawn = cached_features(
         all_of_them,
         recipe.feature_config.digest,
-        lambda recording: pen.whole(recording, hear),
+        lambda recording: pen.extract_all(recording, hear),
         key_suffix=lambda recording: plans.get(recording.id, ""),
         workers=(os.cpu_count() or 1) if network else 2,
         progress=progress.of("embeddings" if network else "spectrograms"),
