@@ -65,6 +65,7 @@ from benchmarks.synthetic import (
 from benchmarks.tables import describe_machine
 
 OUTSIDE = ("batches", "windows and mixup", "loss", "optimizer")  # sections outside the network
+PARTS = ("pseudo_labels", "train", "score")  # of a stage, as a run times them
 COLUMNS = (
     "stage",
     "cycle",
@@ -308,7 +309,7 @@ def build_table(
                 (
                     stage.name,
                     cycle,
-                    sum(durations[stage.name, cycle, what] for what in ("pseudo_labels", "train", "score")),
+                    sum(durations[stage.name, cycle, part] for part in PARTS),
                     training,
                     durations[stage.name, cycle, "score"],
                     steps,
