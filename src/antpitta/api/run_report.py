@@ -13,7 +13,7 @@ from antpitta.core.stages import Stage
 from antpitta.core.types import Dataset
 from antpitta.files.audio import read
 from antpitta.files.dataset import OpenedDataset
-from antpitta.files.embedding_models import PLACES
+from antpitta.files.embedding_models import SEARCH_PATH
 from antpitta.files.runs import RunFolder, load_tensors, read_scores
 from antpitta.files.tables import read_frame
 from antpitta.report.page import render_page
@@ -182,7 +182,7 @@ def _needed_file(recipe: Recipe) -> str:
         f"This model needs a file that is not part of it: the embedding model "
         f"{Path(embedding.model).name} (tensor {tensors}, digest {embedding.model_digest}). "
         f"antpitta looks for it as {embedding.model} and in the folders of the environment "
-        f"variable {PLACES}, and refuses any other file."
+        f"variable {SEARCH_PATH}, and refuses any other file."
     )
 
 

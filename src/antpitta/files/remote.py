@@ -1,15 +1,15 @@
-"""Archives that are no folder of this machine: s3://, gs://, and whatever else fsspec knows.
+"""Archives in remote stores: s3://, gs://, and whatever else fsspec supports.
 
-- A recording is fetched whole to a temporary file under its own name, read like any other, and
-  deleted once nobody holds its path: decoders seek, and a seek over the network costs more than
-  the minute of sound it saves.
-- What says that an object is still the same is its ETag, or the time of its last change where a
-  store gives none; both come with the listing, so an unchanged archive is not asked file by file.
-- An object that is gone, or may not be read, is the recording's trouble. Anything else (no
-  network, credentials that ran out, no room) would be every later file's trouble too: it stops the
-  run, which goes on with --resume.
-- Credentials and endpoints are those of the store's own tools (AWS_*, GOOGLE_*, roles) and
-  fsspec's (FSSPEC_S3_*, FSSPEC_GS_*).
+- A recording is downloaded to a temporary file, read like any other, and deleted when nothing
+  refers to its path any more. Decoders seek, and seeking over the network costs more than the
+  minute of sound that it saves.
+- Whether an object changed is told by its ETag, or by the time of its last change where a store
+  gives none. Both come with the listing, so an unchanged archive needs no request per file.
+- An object that is gone or may not be read is a problem of that recording. Every other error (no
+  network, expired credentials, no space) would hit every later file: it stops the run, which
+  continues with --resume.
+- Credentials and endpoints are those of the store's own tools (AWS_*, GOOGLE_*, roles) and of
+  fsspec (FSSPEC_S3_*, FSSPEC_GS_*).
 """
 
 import re
@@ -27,50 +27,59 @@ from antpitta.core.errors import UserError
 from antpitta.files.audio import UnreadableAudio
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,3}(?=[^/])")  # pathlib leaves one slash
-_KEPT = ("AccessDenied", "Forbidden", "InvalidObjectState", "NoSuchKey")  # one object's trouble
-_CHANGE = ("ETag", "etag", "mtime", "LastModified", "updated", "last_modified", "created")
-_KEYS = {  # of each store, and what leads to another one in its place
+# Error codes that concern one object only.
+_OBJECT_CODES = ("AccessDenied", "Forbidden", "InvalidObjectState", "NoSuchKey")
+_CHANGE_KEYS = ("ETag", "etag", "mtime", "LastModified", "updated", "last_modified", "created")
+_CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role; FSSPEC_S3_ANON=true for a"
     " public bucket",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth application-default login;"
     " FSSPEC_GS_TOKEN=anon for a public bucket",
 }
 _ENDPOINTS = {"s3": " and AWS_ENDPOINT_URL", "gs": " and STORAGE_EMULATOR_HOST"}
-_HELD_BACK = "journal.sqlite"  # of no use elsewhere, and still open
+_NOT_UPLOADED = "journal.sqlite"  # of no use elsewhere, and still open
 
 
 @dataclass(frozen=True, order=True)
 class RemotePath:
-    """An object in a store, or a folder of them; as much of a path as others ask for."""
+    """An object in a store, or a folder of objects, with the parts of Path that are needed."""
 
     url: str
-    stamp: tuple[int, int] = field(default=(-1, -1), compare=False)  # bytes, and what tells change
+    stamp: tuple[int, int] = field(default=(-1, -1), compare=False)  # bytes, hash of the change key
 
     def __str__(self) -> str:
         return self.url
 
     @property
     def name(self) -> str:
+        """The last part of the URL."""
         return self.url.rstrip("/").rsplit("/", 1)[-1]
 
     @property
     def suffix(self) -> str:
+        """The ending of the name, with its dot."""
         return Path(self.name).suffix
 
     @property
     def parent(self) -> "RemotePath":
+        """The folder that it is in."""
         return RemotePath(self.url.rstrip("/").rsplit("/", 1)[0])
 
 
 Location = Path | RemotePath
 
 
-class _Fetched(type(Path())):  # type: ignore[misc]  # a plain Path can neither be watched nor hold
-    """The path of a copy that lives as long as it does."""
+class _TemporaryCopy(type(Path())):  # type: ignore[misc]  # weakref needs a subclass of Path
+    """The path of a downloaded file, which is deleted with this object."""
 
 
 def location_of(root: str | Location) -> Location:
-    """Where that is: a URL, or a path on this machine."""
+    """The RemotePath of a URL, or the Path of anything else.
+
+    Parameters
+    ----------
+    root : a path or a URL; a folder that exists is never read as a URL
+    """
     if isinstance(root, RemotePath):
         return root
     text = str(root)
@@ -81,22 +90,33 @@ def location_of(root: str | Location) -> Location:
 
 
 def list_objects(root: RemotePath) -> list[tuple[RemotePath, str]]:
-    """Every object under a URL with its key below it, or the one object there.
+    """List the objects below a URL, or the single object there.
 
-    Raises UserError for what is not there or may not be listed.
+    Parameters
+    ----------
+    root : a folder or an object
+
+    Returns
+    -------
+    Each object, and its key below ``root``.
+
+    Raises
+    ------
+    UserError
+        E_REMOTE_* where there is nothing or it may not be listed.
     """
-    with _explain(root.url):
-        store, path = _store(root.url)
-        found = store.find(path, detail=True)
-        if not found or set(found) == {path}:
+    with _explain_errors(root.url):
+        store, path = _open_store(root.url)
+        objects = store.find(path, detail=True)
+        if not objects or set(objects) == {path}:
             info = store.info(path)
-            found = {} if info["type"] == "directory" else {info["name"]: info}
+            objects = {} if info["type"] == "directory" else {info["name"]: info}
             home = path.rpartition("/")[0]
         else:
             home = path.rstrip("/")
     scheme = root.url.partition("://")[0]
     listed = []
-    for key, info in found.items():
+    for key, info in objects.items():
         if info.get("type") == "directory" or key.endswith("/"):
             continue
         url = key if "://" in key else f"{scheme}://{key.lstrip('/')}"
@@ -104,104 +124,144 @@ def list_objects(root: RemotePath) -> list[tuple[RemotePath, str]]:
     return listed
 
 
-def fetch(place: RemotePath) -> Path:
-    """A copy on this machine, which is deleted once the path is no longer held.
+def fetch(remote: RemotePath) -> Path:
+    """Download an object; the copy is deleted when the returned path is no longer used.
 
-    Raises UnreadableAudio for an object that is gone or may not be read, UserError where the
-    store itself cannot be reached, or breaks off.
+    Parameters
+    ----------
+    remote : the object
+
+    Raises
+    ------
+    UnreadableAudio
+        For an object that is gone or may not be read.
+    UserError
+        E_REMOTE_* where the store cannot be reached, or the download breaks off.
     """
     folder = tempfile.mkdtemp(prefix="antpitta-")
-    path: Path = _Fetched(folder, place.name)
+    path: Path = _TemporaryCopy(folder, remote.name)
     weakref.finalize(path, shutil.rmtree, folder, ignore_errors=True)
-    with _explain(place.url):
-        store, key = _store(place.url)
+    with _explain_errors(remote.url):
+        store, key = _open_store(remote.url)
         try:
             store.get_file(key, str(path))
-            held = path.stat().st_size
-            if held != place.stamp[0] and held != store.info(key)["size"]:
-                raise ConnectionError(f"broke off after {held} bytes")
-        except OSError as trouble:
-            gone = isinstance(trouble, FileNotFoundError)
-            if not gone and not (_refused(trouble) and _code(trouble) in _KEPT):
+            size = path.stat().st_size
+            if size != remote.stamp[0] and size != store.info(key)["size"]:
+                raise ConnectionError(f"the download broke off after {size} bytes")
+        except OSError as error:
+            gone = isinstance(error, FileNotFoundError)
+            if not gone and not (_is_refusal(error) and _error_code(error) in _OBJECT_CODES):
                 raise
-            said = "is gone" if gone else "may not be read"
-            raise UnreadableAudio(f"{place}: {said} ({_line(trouble)})") from None
+            reason = "is gone" if gone else "may not be read"
+            raise UnreadableAudio(f"{remote}: the file {reason} ({_one_line(error)})") from None
     return path
 
 
 def check_writable(url: RemotePath) -> None:
-    """Raises UserError where nothing can be put: better now than after days of listening."""
-    with _explain(url.url, "written"):
-        store, path = _store(url.url)
-        mark = f"{path.rstrip('/')}/.antpitta"
-        store.pipe_file(mark, b"antpitta writes here\n")
-        store.rm_file(mark)
+    """Check before a long run that files can be written to a URL.
+
+    Parameters
+    ----------
+    url : a folder
+
+    Raises
+    ------
+    UserError
+        E_REMOTE_* where they cannot.
+    """
+    with _explain_errors(url.url, "written"):
+        store, path = _open_store(url.url)
+        probe = f"{path.rstrip('/')}/.antpitta"
+        store.pipe_file(probe, b"antpitta writes here\n")
+        store.rm_file(probe)
 
 
 def upload(folder: Path, url: RemotePath) -> None:
-    """Put the finished tables there, run.json last: where it is, everything is."""
+    """Upload finished tables, run.json last: where it is, all others are.
+
+    Parameters
+    ----------
+    folder : with the tables
+    url : the folder in the store
+    """
     files = [path for path in folder.rglob("*") if path.is_file()]
-    files = [path for path in files if not path.name.startswith((".", _HELD_BACK))]
-    with _explain(url.url, "written"):
-        store, home = _store(url.url)
+    files = [path for path in files if not path.name.startswith((".", _NOT_UPLOADED))]
+    with _explain_errors(url.url, "written"):
+        store, home = _open_store(url.url)
         for path in sorted(files, key=lambda path: (path.name == "run.json", path)):
             store.put_file(str(path), f"{home.rstrip('/')}/{path.relative_to(folder).as_posix()}")
 
 
-def _store(url: str) -> tuple[Any, str]:
+def _open_store(url: str) -> tuple[Any, str]:
     import fsspec
 
-    # Listings are not kept: an archive's is read once, and is a gigabyte at a million files.
+    # Listings are not cached: an archive is listed once, and a million files take a gigabyte.
     store, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     return store, str(path)
 
 
 def _stamp(info: dict[str, Any]) -> tuple[int, int]:
-    told = next((info[key] for key in _CHANGE if info.get(key)), "")
-    digest = blake2b(str(told).encode(), digest_size=8).digest()
-    return int(info.get("size") or 0), int.from_bytes(digest) >> 1  # SQLite's numbers have a sign
+    """The size of an object and a hash of its change key."""
+    change = next((info[key] for key in _CHANGE_KEYS if info.get(key)), "")
+    digest = blake2b(str(change).encode(), digest_size=8).digest()
+    return int(info.get("size") or 0), int.from_bytes(digest) >> 1  # SQLite's integers are signed
 
 
 @contextmanager
-def _explain(url: str, done: str = "read") -> Iterator[None]:
-    """Turn what a store says into a line for the user."""
+def _explain_errors(url: str, done: str = "read") -> Iterator[None]:
+    """Turn the errors of a store into a UserError."""
     try:
         yield
     except (UserError, UnreadableAudio):
         raise
-    except Exception as trouble:  # every store has exceptions of its own
-        raise UserError("E_TODO", f"{url}: {_remedy(trouble, url, done)}") from None
+    except Exception as error:  # every store has exceptions of its own
+        raise _user_error(error, url, done) from None
 
 
-def _remedy(trouble: Exception, url: str, done: str) -> str:
-    said, kind, store = _line(trouble), type(trouble).__name__, url.partition(":")[0]
-    if isinstance(trouble, ImportError):
-        return f"needs a package that is not there ({said}); pip install 'antpitta[remote]'"
-    if isinstance(trouble, ValueError) and "rotocol" in said:
-        return f"{said}; give a folder, or s3:// or gs://"
-    if isinstance(trouble, FileNotFoundError):
-        return f"there is no such bucket, folder or object ({said}); check the address"
-    if _refused(trouble) or "redential" in kind:
-        keys = f" ({_KEYS[store]})" if store in _KEYS else ""
-        return f"may not be {done} ({said}); check the credentials{keys}"
-    return (
-        f"cannot be {done} ({said}); check the network{_ENDPOINTS.get(store, '')}, then give the "
-        "same command with --resume: what was heard so far is kept"
+def _user_error(error: Exception, url: str, done: str) -> UserError:
+    reason, kind, store = _one_line(error), type(error).__name__, url.partition(":")[0]
+    if isinstance(error, ImportError):
+        return UserError(
+            "E_REMOTE_EXTRA",
+            f"{url}: a package is missing ({reason})",
+            "install it with `pip install 'antpitta[remote]'`",
+        )
+    if isinstance(error, ValueError) and "rotocol" in reason:
+        return UserError(
+            "E_REMOTE_SCHEME", f"{url}: {reason}", "give a folder, or a URL of s3:// or gs://"
+        )
+    if isinstance(error, FileNotFoundError):
+        return UserError(
+            "E_REMOTE_MISSING",
+            f"{url}: there is no such bucket, folder or object ({reason})",
+            "check the address",
+        )
+    if _is_refusal(error) or "redential" in kind:
+        keys = f" ({_CREDENTIALS[store]})" if store in _CREDENTIALS else ""
+        return UserError(
+            "E_REMOTE_CREDENTIALS",
+            f"{url}: it may not be {done} ({reason})",
+            f"check the credentials{keys}",
+        )
+    return UserError(
+        "E_REMOTE_UNREACHABLE",
+        f"{url}: it cannot be {done} ({reason})",
+        f"check the network{_ENDPOINTS.get(store, '')}, then run the same command with --resume",
     )
 
 
-def _refused(trouble: BaseException) -> bool:
-    """Whether the store does not know us, or does not let us: gcsfs has plain errors for it."""
-    told = str(trouble).startswith("Forbidden:") or getattr(trouble, "code", None) in (401, 403)
-    return isinstance(trouble, PermissionError) or told
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the store denies access; gcsfs raises plain errors for that."""
+    forbidden = str(error).startswith("Forbidden:") or getattr(error, "code", None) in (401, 403)
+    return isinstance(error, PermissionError) or forbidden
 
 
-def _code(trouble: BaseException) -> str:
-    """The store's own word for it."""
-    response = getattr(trouble.__cause__, "response", None) or {}
+def _error_code(error: BaseException) -> str:
+    """The store's own code of an error."""
+    response = getattr(error.__cause__, "response", None) or {}
     return str(response.get("Error", {}).get("Code", "AccessDenied"))
 
 
-def _line(trouble: BaseException) -> str:
-    said = " ".join(str(trouble).split()) or type(trouble).__name__
-    return said if len(said) < 200 else f"{said[:197]}..."
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) < 200 else f"{text[:197]}..."

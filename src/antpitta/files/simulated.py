@@ -1,18 +1,20 @@
-"""What soundscapes are made of: a folder of clips per species, and backgrounds.
+"""Files of simulations: the clips and backgrounds they are made of, and the data sets they give.
 
-- Clips are short and come whole; of a long one only the beginning is read, and that is said.
-- Backgrounds may be hours long, so they are probed first and read a stretch at a time.
-- Neither individuals nor backgrounds may serve both sides of a simulation. Here backgrounds
-  are split; clips are split where they become singers, because one clip may have to be cut.
-- A file that cannot be used is a Finding, never left out in silence.
+Input:
 
-Simulated soundscapes on disk: the sound, the boxes, and the whole truth.
+- Clips are short and are read completely; of a long one only the beginning is used, with a Finding.
+- Backgrounds may be hours long, so they are probed first and read in parts.
+- Training and test recordings share neither individuals nor backgrounds. Backgrounds are divided
+  here; clips are divided in sound/species_sources.py, because a single clip may have to be cut.
+- A file that cannot be used gives a Finding.
 
-- A data set appears whole or not at all: it grows in a hidden folder beside its place and is
-  renamed once the last file is written. Only an older simulation is ever replaced, on request.
-- One recording is in memory at a time; what was simulated comes in as an iterator of plain
-  values, and the boxes, which need all of the training side, through a call made after it.
-- The same values give the same bytes: no date and no path is written.
+Output:
+
+- A data set is written to a hidden folder and renamed when it is complete. Only an older simulation
+  is ever replaced, and only on request.
+- One recording is in memory at a time: recordings come from an iterator, and the boxes, which need
+  all training recordings, from a call made after it.
+- Equal simulations give equal bytes: no date and no path is written.
 """
 
 import shutil
@@ -35,116 +37,151 @@ from antpitta.files.texts import write_text
 
 Floats = NDArray[np.float32]
 
-LONGEST = 600.0  # seconds of a clip that are read
-SHORTEST = 0.5  # seconds of a background
+LONGEST_CLIP = 600.0  # seconds; the rest is not read
+SHORTEST_BACKGROUND = 0.5  # seconds
 
 
 def read_clips(folder: Path, sample_rate: int) -> tuple[dict[str, list[Floats]], list[Finding]]:
-    """The clips of every species, a folder each, mixed to mono; and what could not be used.
+    """Read the clips of every species, mixed to mono.
 
-    Raises UserError where no species has a clip.
+    Parameters
+    ----------
+    folder : with one folder of clips per species
+    sample_rate : of the result, Hz
+
+    Returns
+    -------
+    The waves of each species, and a Finding for every file that is not, or not all, used.
+
+    Raises
+    ------
+    UserError
+        E_NO_CLIPS.
     """
     clips: dict[str, list[Floats]] = {}
     findings = []
-    for inside in _folders(folder):
+    for species in _folders(folder):
         waves = []
-        for path in _sounds(inside):
+        for path in _sound_files(species):
             try:
                 wave, cut = _read_clip(path, sample_rate)
-            except (sf.SoundFileError, OSError) as trouble:
-                findings.append(_unusable(path, str(trouble)))
+            except (sf.SoundFileError, OSError) as error:
+                findings.append(_unusable(path, str(error)))
                 continue
             waves.append(wave)
             if cut:
-                what = f"longer than {LONGEST:g} s: only its beginning is used"
-                findings.append(
-                    Finding("E_TODO", str(path), None, what, "cut it to its calls", False)
-                )
+                what = f"only the first {LONGEST_CLIP:g} s of this clip are used"
+                findings.append(_finding("W_LONG_CLIP", path, what, "cut it to its calls"))
         if waves:
-            clips[inside.name] = waves
+            clips[species.name] = waves
         else:
-            remedy = "add a clip or remove the folder"
-            findings.append(
-                Finding("E_TODO", str(inside), None, "holds no usable clip", remedy, True)
-            )
-    for path in _sounds(folder):
-        remedy = "move it into a folder named after its species"
-        findings.append(
-            Finding("E_TODO", str(path), None, "a clip of no species, left out", remedy, True)
-        )
+            what, remedy = "the folder has no usable clip", "add a clip or remove the folder"
+            findings.append(_finding("W_SPECIES_WITHOUT_CLIPS", species, what, remedy))
+    for path in _sound_files(folder):
+        what, remedy = "the clip has no species", "move it into a folder named after its species"
+        findings.append(_finding("W_CLIP_WITHOUT_SPECIES", path, what, remedy))
     if not clips:
         raise UserError(
-            "E_TODO", f"{folder}: no clips found", "give a folder with one folder per species"
+            "E_NO_CLIPS",
+            f"{folder}: there are no clips",
+            "give a folder with one folder of clips per species",
         )
     return clips, findings
 
 
 @dataclass(frozen=True)
 class BackgroundFile:
-    """A part of a sound file, read a stretch at a time: call it with a generator and a length."""
+    """A part of a sound file from which random excerpts are read."""
 
     path: Path
     begin: int  # samples of the file
-    end: int
-    file_rate: int
-    sample_rate: int
+    end: int  # samples of the file
+    file_rate: int  # Hz
+    sample_rate: int  # of the excerpts, Hz
 
     def __call__(self, rng: np.random.Generator, samples: int) -> Floats:
-        """``samples`` from a random place, or all there is where the part is shorter."""
-        wanted = int(samples * self.file_rate / self.sample_rate) + self.file_rate // 10
-        wanted = min(wanted, self.end - self.begin)
-        at = self.begin + int(rng.integers(self.end - self.begin - wanted + 1))
-        with sf.SoundFile(self.path) as sound:
-            sound.seek(min(at, sound.frames))
-            raw = sound.read(wanted, dtype="float32", always_2d=True)
-            if len(raw) < min(wanted, SHORTEST * self.file_rate):
-                sound.seek(self.begin)  # the length an MP3 states is an estimate: past its end
-                raw = sound.read(wanted, dtype="float32", always_2d=True)
+        """Read an excerpt from a random position.
+
+        Parameters
+        ----------
+        rng : of the position
+        samples : length of the excerpt, at ``sample_rate``
+
+        Returns
+        -------
+        (samples,), or fewer where the part is shorter.
+        """
+        length = int(samples * self.file_rate / self.sample_rate) + self.file_rate // 10
+        length = min(length, self.end - self.begin)
+        position = self.begin + int(rng.integers(self.end - self.begin - length + 1))
+        with sf.SoundFile(self.path) as file:
+            file.seek(min(position, file.frames))
+            raw = file.read(length, dtype="float32", always_2d=True)
+            if len(raw) < min(length, SHORTEST_BACKGROUND * self.file_rate):
+                file.seek(self.begin)  # an MP3's length is an estimate: this was past its end
+                raw = file.read(length, dtype="float32", always_2d=True)
         return _mono(raw, self.file_rate, self.sample_rate)[:samples]
 
 
 def read_backgrounds(
     folders: Sequence[Path], sample_rate: int
 ) -> tuple[dict[str, list[BackgroundFile]], list[Finding]]:
-    """Backgrounds for "train" and "test", none on both sides; and what could not be used.
+    """Find the backgrounds of training and test recordings, which share none.
 
-    Every third file is for the test side; an only file gives its last third.
-    Raises UserError where nothing can be used.
+    Every third file is for the test recordings; of a single file, its last third.
+
+    Parameters
+    ----------
+    folders : searched with their subfolders
+    sample_rate : of the excerpts, Hz
+
+    Returns
+    -------
+    The backgrounds for "train" and "test", and a Finding for every file that cannot be used.
+
+    Raises
+    ------
+    UserError
+        E_NO_BACKGROUNDS.
     """
-    found: list[BackgroundFile] = []
+    backgrounds: list[BackgroundFile] = []
     findings = []
     for path in (p for folder in folders for p in sorted(folder.rglob("*")) if _is_sound(p)):
         try:
             info = sf.info(path)
-        except (sf.SoundFileError, OSError) as trouble:
-            findings.append(_unusable(path, str(trouble)))
+        except (sf.SoundFileError, OSError) as error:
+            findings.append(_unusable(path, str(error)))
             continue
-        if info.frames < SHORTEST * info.samplerate:
-            findings.append(_unusable(path, f"shorter than {SHORTEST:g} s"))
+        if info.frames < SHORTEST_BACKGROUND * info.samplerate:
+            findings.append(_unusable(path, f"shorter than {SHORTEST_BACKGROUND:g} s"))
             continue
-        found.append(BackgroundFile(path, 0, info.frames, info.samplerate, sample_rate))
-    if not found:
+        backgrounds.append(BackgroundFile(path, 0, info.frames, info.samplerate, sample_rate))
+    if not backgrounds:
         names = ", ".join(str(folder) for folder in folders)
-        raise UserError("E_TODO", f"{names}: no backgrounds found", "give a folder of sound files")
-    if len(found) == 1:
-        whole = found[0]
+        raise UserError(
+            "E_NO_BACKGROUNDS", f"{names}: there are no backgrounds", "give a folder of sound files"
+        )
+    if len(backgrounds) == 1:
+        whole = backgrounds[0]
         cut = whole.end * 2 // 3
         first = BackgroundFile(whole.path, 0, cut, whole.file_rate, sample_rate)
         last = BackgroundFile(whole.path, cut, whole.end, whole.file_rate, sample_rate)
         return {"train": [first], "test": [last]}, findings
-    tested = found[1::3]
-    return {"train": [b for b in found if b not in tested], "test": tested}, findings
+    test = backgrounds[1::3]
+    return {"train": [b for b in backgrounds if b not in test], "test": test}, findings
 
 
 def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(
-            "E_TODO", f"{folder}: no such folder", "give one with a folder of clips per species"
+            "E_NO_CLIPS",
+            f"{folder}: there is no such folder",
+            "give a folder with one folder of clips per species",
         )
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _sounds(folder: Path) -> list[Path]:
+def _sound_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _is_sound(path))
 
 
@@ -153,14 +190,14 @@ def _is_sound(path: Path) -> bool:
 
 
 def _read_clip(path: Path, sample_rate: int) -> tuple[Floats, bool]:
-    """The clip's sound, and whether it goes on past what is read."""
-    with sf.SoundFile(path) as sound:
-        most = int(LONGEST * sound.samplerate)
-        raw = sound.read(most, dtype="float32", always_2d=True)
-        cut = sound.frames > most == len(raw)  # what an MP3 states is an estimate
+    """The wave of a clip, and whether it is longer than what is read."""
+    with sf.SoundFile(path) as file:
+        longest = int(LONGEST_CLIP * file.samplerate)
+        raw = file.read(longest, dtype="float32", always_2d=True)
+        cut = file.frames > longest == len(raw)  # an MP3's length is an estimate
         if not len(raw):
-            raise sf.SoundFileError("holds no sound")
-        return _mono(raw, sound.samplerate, sample_rate), cut
+            raise sf.SoundFileError("the file has no samples")
+        return _mono(raw, file.samplerate, sample_rate), cut
 
 
 def _mono(raw: Floats, file_rate: int, sample_rate: int) -> Floats:
@@ -171,35 +208,38 @@ def _mono(raw: Floats, file_rate: int, sample_rate: int) -> Floats:
 
 
 def _unusable(path: Path, reason: str) -> Finding:
-    return Finding(
-        "E_TODO", str(path), None, f"cannot be used ({reason})", "replace or remove it", True
-    )
+    what = f"the file cannot be used ({reason})"
+    return _finding("W_CLIP_UNUSABLE", path, what, "replace or remove it")
+
+
+def _finding(code: str, path: Path, what: str, remedy: str) -> Finding:
+    return Finding(code, str(path), None, what, remedy, serious=code != "W_LONG_CLIP")
 
 
 SimulatedRecording = tuple[str, Floats, Sequence[Annotation]]  # (recording, wave, every call in it)
 
-SETTINGS = 'audio = "train"\npresent = "train_tp.csv"\nabsent = "train_fp.csv"\n'
+_TOML = 'audio = "train"\npresent = "train_tp.csv"\nabsent = "train_fp.csv"\n'
 
 _BOX = ["recording_id", "species_id", "songtype_id", "t_min", "f_min", "t_max", "f_max"]
 _EVENT = ["recording_id", "species_id", "t_min", "f_min", "t_max", "f_max"]
 _SPECIES = ["species_id", "name", "f_min", "f_max", "duration", "prevalence"]
-_OURS = ("species.csv", "train_tp.csv", "train_events.csv")  # what tells an older simulation
+_MARKS = ("species.csv", "train_tp.csv", "train_events.csv")  # an older simulation has them
 
 
 @dataclass(frozen=True)
 class SimulatedSpecies:
-    """One line of species.csv; its place in the list is the species' id."""
+    """One row of species.csv; its index is the species' id."""
 
     name: str
-    low: float
-    high: float
-    duration: float
-    prevalence: float  # share of the recordings that hold it
+    low: float  # Hz
+    high: float  # Hz
+    duration: float  # seconds
+    prevalence: float  # share of the recordings that contain it
 
 
 @dataclass(frozen=True)
 class SimulatedData:
-    """What was written, for whoever reports it."""
+    """What was written."""
 
     data: Path
     train: int  # recordings
@@ -218,43 +258,56 @@ def write_simulation(
     *,
     replace: bool = False,
 ) -> SimulatedData:
-    """Writes a whole data set to ``out``; ``validated`` is called once ``train`` is used up.
+    """Write a simulated data set.
 
-    Raises UserError, before anything is simulated, where ``out`` holds something already;
-    with ``replace`` an older simulation there gives way.
+    Parameters
+    ----------
+    out : its folder
+    sample_rate : of the recordings, Hz
+    species : in the order of their ids
+    train, test : recordings, each with its wave (samples,) and every call in it
+    validated : gives the boxes; called after the last training recording
+    replace : whether an older simulation in ``out`` is replaced
+
+    Raises
+    ------
+    UserError
+        E_OUT_NOT_EMPTY, before anything is simulated.
     """
     _check_free(out, replace)
-    growing = out.with_name(f".{out.name}.{uuid.uuid4().hex[:12]}")
+    unfinished = out.with_name(f".{out.name}.{uuid.uuid4().hex[:12]}")
     try:
-        trained = _write_side(growing, "train", sample_rate, species, train)
+        n_train = _write_side(unfinished, "train", sample_rate, species, train)
         boxes = list(validated())
         for name, present in (("train_tp.csv", True), ("train_fp.csv", False)):
             chosen = [box for box in boxes if box.present == present]
-            write_csv(_boxes(chosen, species), growing / name)
-        tested = _write_side(growing, "test", sample_rate, species, test)
-        write_csv(_species(species), growing / "species.csv")
-        write_text(SETTINGS, growing / "antpitta.toml")
+            write_csv(_box_table(chosen, species), unfinished / name)
+        n_test = _write_side(unfinished, "test", sample_rate, species, test)
+        write_csv(_species_table(species), unfinished / "species.csv")
+        write_text(_TOML, unfinished / "antpitta.toml")
         if out.exists():
             shutil.rmtree(out)
-        growing.replace(out)
+        unfinished.replace(out)
     finally:
-        shutil.rmtree(growing, ignore_errors=True)
-    present_boxes = sum(box.present for box in boxes)
-    return SimulatedData(out, trained, tested, present_boxes, len(boxes) - present_boxes)
+        shutil.rmtree(unfinished, ignore_errors=True)
+    n_present = sum(box.present for box in boxes)
+    return SimulatedData(out, n_train, n_test, n_present, len(boxes) - n_present)
 
 
 def _check_free(out: Path, replace: bool) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise UserError("E_TODO", f"{out}: a file stands here", "choose another folder")
+        raise UserError("E_OUT_NOT_EMPTY", f"{out}: this is a file", "choose another folder")
     if not any(out.iterdir()):
         return
     if not replace:
-        raise UserError("E_TODO", f"{out}: the folder is not empty", "choose another or remove it")
-    if not all((out / name).exists() for name in _OURS):
         raise UserError(
-            "E_TODO", f"{out}: holds something other than a simulation", "choose another folder"
+            "E_OUT_NOT_EMPTY", f"{out}: the folder is not empty", "choose another or remove it"
+        )
+    if not all((out / name).exists() for name in _MARKS):
+        raise UserError(
+            "E_OUT_NOT_EMPTY", f"{out}: the folder is no simulation", "choose another folder"
         )
 
 
@@ -263,33 +316,33 @@ def _write_side(
     side: str,
     sample_rate: int,
     species: Sequence[SimulatedSpecies],
-    scapes: Iterable[SimulatedRecording],
+    recordings: Iterable[SimulatedRecording],
 ) -> int:
-    """The recordings of one side and their truth; how many they were."""
+    """Write the training or the test recordings and their truth; returns their number."""
     ids = _ids(species)
     truth: list[list[object]] = []
     events: list[Annotation] = []
     (data / side).mkdir(parents=True)
-    for recording, wave, calls in scapes:
+    for recording, wave, calls in recordings:
         path = data / side / f"{recording}.flac"
         sf.write(path, wave, sample_rate, format="FLAC", subtype="PCM_16")
-        here = {ids[call.label] for call in calls}
-        truth.append([recording, *(int(number in here) for number in range(len(species)))])
+        present = {ids[call.label] for call in calls}
+        truth.append([recording, *(int(number in present) for number in range(len(species)))])
         events += calls
     columns = ["recording_id", *(f"s{number}" for number in range(len(species)))]
     write_csv(pd.DataFrame(truth, columns=columns), data / f"{side}_truth.csv")
-    write_csv(_boxes(events, species)[_EVENT], data / f"{side}_events.csv")
+    write_csv(_box_table(events, species)[_EVENT], data / f"{side}_events.csv")
     return len(truth)
 
 
 def _ids(species: Sequence[SimulatedSpecies]) -> Mapping[str, int]:
     ids = {row.name: number for number, row in enumerate(species)}
     if len(ids) != len(species):
-        raise ValueError(f"a species is named twice: {[row.name for row in species]}")
+        raise ValueError(f"two species have one name: {[row.name for row in species]}")
     return ids
 
 
-def _boxes(boxes: Iterable[Annotation], species: Sequence[SimulatedSpecies]) -> pd.DataFrame:
+def _box_table(boxes: Iterable[Annotation], species: Sequence[SimulatedSpecies]) -> pd.DataFrame:
     ids = _ids(species)
     rows = [
         (
@@ -306,7 +359,7 @@ def _boxes(boxes: Iterable[Annotation], species: Sequence[SimulatedSpecies]) -> 
     return pd.DataFrame(rows, columns=_BOX)
 
 
-def _species(species: Sequence[SimulatedSpecies]) -> pd.DataFrame:
+def _species_table(species: Sequence[SimulatedSpecies]) -> pd.DataFrame:
     rows = [
         (number, row.name, row.low, row.high, row.duration, round(row.prevalence, 4))
         for number, row in enumerate(species)

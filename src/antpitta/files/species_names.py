@@ -1,18 +1,17 @@
-"""What else our species are called, and which of a network's own classes they are by name.
+"""Other names of the species, and the classes of an embedding model that have these names.
 
-A table of names has a species column, and every other column is a name: scientific, common, a
-code. A species may have several rows, and so be several classes of a network, as two treefrogs are
-that nobody tells apart by ear.
+A table of names has a species column; every other column is a name: scientific, common, a code. A
+species may have several rows, and so match several classes of a model, such as two treefrogs that
+sound alike.
 
-A network's labels are lines, one a class in the order of its first output. BirdNET's lines are
+A model's labels are lines, one per class in the order of its first output. BirdNET's lines are
 ``Acris crepitans_Northern Cricket Frog``; a .csv has a header, and each of its cells is a name.
-Names are equal whatever their case, hyphens and apostrophes: ``fowlers-toad`` is Fowler's Toad.
+Names are compared without case, hyphens and apostrophes: ``fowlers-toad`` is Fowler's Toad.
 """
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from antpitta.core.errors import UserError
 from antpitta.core.features import LABELS_BESIDE_MODEL, EmbeddingConfig
@@ -25,9 +24,16 @@ _SPECIES = ("species", "species_id", "label", "class")
 
 
 def read_species_names(table: Path) -> dict[str, tuple[str, ...]]:
-    """What else each species of the table is called.
+    """The other names of each species of a table.
 
-    Raises UserError where it has no column of species, or no other one.
+    Parameters
+    ----------
+    table : path of a table with a species column and columns of names
+
+    Raises
+    ------
+    UserError
+        E_MISSING_COLUMN where one of these columns is missing, or a code of `read_frame`.
     """
     frame = read_frame(table)
     columns = {str(name).strip().lower(): name for name in frame.columns}
@@ -35,43 +41,56 @@ def read_species_names(table: Path) -> dict[str, tuple[str, ...]]:
     others = [name for name in frame.columns if name != species]
     if species is None or not others:
         raise UserError(
-            "E_TODO",
-            f"{table}: needs a column 'species' and one of names",
-            f"it has {', '.join(map(str, frame.columns))}",
+            "E_MISSING_COLUMN",
+            f"{table}: the columns are {', '.join(map(str, frame.columns))}",
+            "give a column 'species' and at least one column of names",
         )
-    found: dict[str, tuple[str, ...]] = {}
+    names: dict[str, tuple[str, ...]] = {}
     for row in frame.to_dict("records"):
-        names = tuple(row[name] for name in others if row[name])
-        found[row[species]] = (*found.get(row[species], ()), *names)
-    return found
+        label = row[species]
+        names[label] = (*names.get(label, ()), *(row[name] for name in others if row[name]))
+    return names
 
 
 def match_embedding_classes(embedding: EmbeddingConfig, dataset: Dataset) -> EmbeddingConfig:
-    """The embedding with those of the network's classes written into it that are species of ours.
+    """Fill in ``class_map`` and ``n_model_classes`` where the model classifies our species.
 
-    Nothing is written where none is. Raises UserError where labels were asked for by path and
-    cannot be read, or name none of our species.
+    Parameters
+    ----------
+    embedding : names the model and its labels
+    dataset : its classes and their other names
+
+    Returns
+    -------
+    The embedding, unchanged where the model has no labels or none of the species.
+
+    Raises
+    ------
+    UserError
+        E_LABELS_WITHOUT_SPECIES or a code of `read_labels`, where the recipe gives a label file.
     """
-    labels = _labels_of(embedding)
+    labels = _label_file(embedding)
     if labels is None:
         return embedding
-    classes = read_labels(labels)
+    model_classes = read_labels(labels)
     names = dataset.classes.names
-    known = match_species(classes, [(name, *dataset.aliases.get(name, ())) for name in names])
-    if any(known):
-        told: dict[str, Any] = {"class_map": known, "n_model_classes": len(classes)}
-        return embedding.model_copy(update=told)
+    class_map = match_species(
+        model_classes, [(name, *dataset.aliases.get(name, ())) for name in names]
+    )
+    if any(class_map):
+        matched = {"class_map": class_map, "n_model_classes": len(model_classes)}
+        return embedding.model_copy(update=matched)
     if embedding.labels == LABELS_BESIDE_MODEL:
         return embedding
     raise UserError(
-        "E_TODO",
-        f"{labels}: names none of the species {', '.join(names[:4])} ...",
-        "tell what else they are called by --names TABLE, or set embedding.labels=null",
+        "E_LABELS_WITHOUT_SPECIES",
+        f"{labels}: the labels name none of the species {', '.join(names[:4])} ...",
+        "give their other names with --names TABLE, or set embedding.labels=null",
     )
 
 
 def read_labels(path: Path) -> tuple[tuple[str, ...], ...]:
-    """The names of each class of a network. Raises UserError where there are none."""
+    """The names of each class of a model; UserError (E_NO_LABELS) where there are none."""
     if path.suffix.lower() == ".csv":
         frame = read_frame(path)
         classes = tuple(tuple(cell for cell in row if cell) for row in frame.to_numpy().tolist())
@@ -80,28 +99,40 @@ def read_labels(path: Path) -> tuple[tuple[str, ...], ...]:
         classes = tuple((line.strip(), *line.strip().split("_")) for line in lines)
     if not any(map(any, classes)):
         raise UserError(
-            "E_TODO", f"{path}: names no classes", "give a line for each class of the network"
+            "E_NO_LABELS",
+            f"{path}: the file names no classes",
+            "give one line for each class of the model",
         )
     return classes
 
 
 def match_species(
-    classes: Iterable[tuple[str, ...]], species: Iterable[tuple[str, ...]]
+    model_classes: Iterable[tuple[str, ...]], species: Iterable[tuple[str, ...]]
 ) -> tuple[tuple[int, ...], ...]:
-    """For each species, by all its names, the places of its classes; none where it has none."""
-    places: dict[str, set[int]] = {}
-    for place, names in enumerate(classes):
+    """The indices of the model's classes that share a name with each species.
+
+    Parameters
+    ----------
+    model_classes : the names of each class of the model
+    species : the names of each species
+
+    Returns
+    -------
+    (species,) tuples of indices, empty for a species that the model does not classify.
+    """
+    indices: dict[str, set[int]] = {}
+    for index, names in enumerate(model_classes):
         for name in names:
-            places.setdefault(_plain(name), set()).add(place)
-    places.pop("", None)
+            indices.setdefault(_normalized(name), set()).add(index)
+    indices.pop("", None)
     return tuple(
-        tuple(sorted(set().union(*(places.get(_plain(name), set()) for name in names))))
+        tuple(sorted(set().union(*(indices.get(_normalized(name), set()) for name in names))))
         for names in species
     )
 
 
-def _labels_of(embedding: EmbeddingConfig) -> Path | None:
-    """The file of labels; None where none are wanted, and none lie beside."""
+def _label_file(embedding: EmbeddingConfig) -> Path | None:
+    """The file of labels; None where they are not wanted, or a known model has none beside it."""
     if embedding.labels != LABELS_BESIDE_MODEL:
         return None if embedding.labels is None else Path(embedding.labels)
     known = KNOWN.get(embedding.model)
@@ -109,6 +140,6 @@ def _labels_of(embedding: EmbeddingConfig) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def _plain(name: str) -> str:
-    """Small letters and digits; what parts words is a blank, an apostrophe nothing."""
+def _normalized(name: str) -> str:
+    """Lower-case letters and digits, one blank between words; apostrophes are dropped."""
     return re.sub(r"[\W_]+", " ", re.sub("['\u2019`]", "", name.casefold())).strip()

@@ -1,13 +1,11 @@
-"""Tables, in and out, however a table was saved.
+"""Tables in text files, and the table of prevalences.
 
-- Every cell is read as text. An id such as ``00204008`` or a label ``NA`` must not turn into a
-  number or a gap; whoever knows the column turns it into what it means.
-- The index of a frame is the line of the file (header: 1), so that a finding can name it even
-  where blank lines or line breaks inside quotes come before.
-- A row with too few or too many cells is an error, not a guess: cells moved by one column read
-  as nonsense that looks right. Empty cells past the last column are a spreadsheet's, and go.
-
-How often each species is there, as a table: species, prevalence.
+- Every cell is read as text: an id such as ``00204008`` or a label ``NA`` must not become a number
+  or a gap. The caller converts the columns it knows.
+- The index of a table is the line in the file (header: 1), so that a message can name it, also
+  after blank lines and line breaks inside quotes.
+- A row with too few or too many cells is an error: cells that moved by one column would be read
+  wrongly without notice. Empty cells after the last column come from spreadsheets and are ignored.
 """
 
 import csv
@@ -23,32 +21,51 @@ from antpitta.core.errors import UserError
 from antpitta.files.texts import read_text, write_text
 
 _SEPARATORS = ("\t", ";", ",")
-_LONGEST_CELL = 10_000_000  # characters; the csv module's own limit refuses long comments
+_LONGEST_CELL = 10_000_000  # characters; the csv module's default refuses long comments
 
 
 def read_frame(path: Path) -> pd.DataFrame:
-    """The table at ``path``, every cell a string ("" where empty), indexed by line number.
+    """Read a table.
 
-    Comma, semicolon or tab, as the header tells; header and cells come without surrounding
-    blanks. A header without rows is a table of no rows. Raises UserError where the file
-    is missing, empty, ragged, no text, or names a column twice.
+    The separator (comma, semicolon or tab) is taken from the header. Blanks around cells are
+    removed. A header without rows is an empty table.
+
+    Parameters
+    ----------
+    path : of the table
+
+    Returns
+    -------
+    Strings ("" for empty cells), indexed by the line in the file.
+
+    Raises
+    ------
+    UserError
+        E_CANNOT_READ, E_NOT_TEXT, E_TABLE_EMPTY, E_DUPLICATE_COLUMN for a column named twice,
+        E_TABLE_ROW for a row with the wrong number of cells or wrong quotes.
     """
     text = read_text(path)
     rows = _rows(text, path)
     first, header = next(rows, (0, []))
     if not header:
-        raise UserError("E_TODO", f"{path}: the table is empty", "give one with a header line")
+        raise UserError(
+            "E_TABLE_EMPTY", f"{path}: the table is empty", "give a table with a header line"
+        )
     while header and not header[-1]:
         header.pop()
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
-        raise UserError("E_TODO", f"{path}:{first}: column {twice[0]!r} stands twice", "rename one")
+        raise UserError(
+            "E_DUPLICATE_COLUMN",
+            f"{path}:{first}: two columns are named {twice[0]!r}",
+            "rename one of them",
+        )
     width, lines, cells = len(header), [], []
     for line, row in rows:
         if len(row) < width or any(row[width:]):
             raise UserError(
-                "E_TODO",
-                f"{path}:{line}: {len(row)} cells under {width} columns",
-                "mend the row (a separator or a quote too many or too few)",
+                "E_TABLE_ROW",
+                f"{path}:{line}: {len(row)} cells for {width} columns",
+                "correct the row (a missing or extra separator or quote)",
             )
         lines.append(line)
         cells.append(row[:width])
@@ -58,15 +75,15 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """The frame without its index, UTF-8, comma-separated, in one step."""
+    """Write a table without its index, comma-separated, as UTF-8."""
     write_text(frame.to_csv(index=False, lineterminator="\n"), path)
 
 
 def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Rows that hold anything, each with the line it begins on."""
-    told = text[:6].splitlines()[0].lower() if text else ""
-    spreadsheet = len(told) == 5 and told.startswith("sep=")  # Excel's own first line
-    separator = told[-1] if spreadsheet else _separator(text)
+    """The rows that are not empty, each with the line it begins on."""
+    beginning = text[:6].splitlines()[0].lower() if text else ""
+    spreadsheet = len(beginning) == 5 and beginning.startswith("sep=")  # Excel's first line
+    separator = beginning[-1] if spreadsheet else _separator(text)
     csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     line = 1
@@ -76,46 +93,73 @@ def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
             if any(cells) and not (line == 1 and spreadsheet):
                 yield line, cells
             line = reader.line_num + 1
-    except csv.Error as trouble:
+    except csv.Error as error:
         raise UserError(
-            "E_TODO", f"{path}:{line}: {trouble}", "mend the quotes of this row"
-        ) from trouble
+            "E_TABLE_ROW", f"{path}:{line}: {error}", "correct the quotes of this row"
+        ) from error
 
 
 def _separator(text: str) -> str:
-    """The one that the first line with any text holds most of, outside quotes."""
+    """The most frequent separator of the first line with text, outside quotes."""
     header = next((line for line in text.splitlines() if line.strip()), "")
-    bare = "".join(header.split('"')[::2])
-    return max(_SEPARATORS, key=lambda mark: (bare.count(mark), mark == ","))
+    unquoted = "".join(header.split('"')[::2])
+    return max(_SEPARATORS, key=lambda mark: (unquoted.count(mark), mark == ","))
 
 
-def write_prevalence(species: tuple[str, ...], share: NDArray[np.floating], path: Path) -> None:
-    """The share of recordings (species,) that each is in. Estimated out of fold, it is what
-    `predict --prevalence` takes for more sound of the same place and season.
+def write_prevalence(
+    species: tuple[str, ...], prevalence: NDArray[np.floating], path: Path
+) -> None:
+    """Write the table that `predict --prevalence` takes: species, prevalence.
+
+    Parameters
+    ----------
+    species : names
+    prevalence : (species,), share of the recordings that contain each
+    path : of the table
     """
-    shares = share.astype(float).round(6)
-    write_csv(pd.DataFrame({"species": species, "prevalence": shares}), path)
+    rounded = prevalence.astype(float).round(6)
+    write_csv(pd.DataFrame({"species": species, "prevalence": rounded}), path)
 
 
 def read_prevalence(path: Path, species: tuple[str, ...]) -> NDArray[np.float64]:
-    """The expected shares in the order of ``species``; NaN for those the table leaves out.
+    """Read a table of prevalences.
 
-    Raises UserError for missing columns, a share outside 0..1, or no known species.
+    Parameters
+    ----------
+    path : of the table
+    species : names of the model's species
+
+    Returns
+    -------
+    (species,), NaN for species that the table leaves out.
+
+    Raises
+    ------
+    UserError
+        E_MISSING_COLUMN, E_PREVALENCE_VALUE outside 0 to 1, E_PREVALENCE_SPECIES without a species
+        of the model.
     """
     table = read_frame(path)
     if missing := {"species", "prevalence"} - set(table.columns):
         raise UserError(
-            "E_TODO", f"{path}: no column {sorted(missing)[0]!r}", "give species,prevalence"
+            "E_MISSING_COLUMN",
+            f"{path}: there is no column {sorted(missing)[0]!r}",
+            "give the columns species and prevalence",
         )
-    shares = pd.to_numeric(table["prevalence"], errors="coerce")
-    wrong = ~shares.between(0, 1)
+    prevalence = pd.to_numeric(table["prevalence"], errors="coerce")
+    wrong = ~prevalence.between(0, 1)
     if wrong.any():
+        line, text = wrong.idxmax(), table["prevalence"][wrong].iloc[0]
         raise UserError(
-            "E_TODO", f"{path}:{wrong.idxmax()}: prevalence is no share", "write 0 to 1"
+            "E_PREVALENCE_VALUE",
+            f"{path}:{line}: prevalence {text!r} is not between 0 and 1",
+            "write the share of recordings that contain the species",
         )
-    given = dict(zip(table["species"], shares, strict=True))
-    if not set(given) & set(species):
+    by_name = dict(zip(table["species"], prevalence, strict=True))
+    if not set(by_name) & set(species):
         raise UserError(
-            "E_TODO", f"{path}: none of the model's species, such as {species[0]}", "name those"
+            "E_PREVALENCE_SPECIES",
+            f"{path}: the table names none of the model's species, such as {species[0]}",
+            "name the species as the model does",
         )
-    return np.array([given.get(name, np.nan) for name in species], dtype=np.float64)
+    return np.array([by_name.get(name, np.nan) for name in species], dtype=np.float64)

@@ -1,7 +1,7 @@
-"""Texts and other small files, in and out: whatever encoding they have, and never half written.
+"""Text and JSON files: read in any encoding, written completely or not at all.
 
-Writing goes through a temporary sibling and ``os.replace``: a reader, or a run that was killed,
-never meets half a file.
+Every file is written under a temporary name in its folder and then renamed, so that neither a
+reader nor a resumed run finds half a file.
 """
 
 import codecs
@@ -29,25 +29,36 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")  # the siblings that `replacing` hands out
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")  # temporary names of atomic_replace
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in whatever encoding it was saved; raises UserError if it is none.
+    """The text of a file.
 
-    UTF-8 with or without a mark, UTF-16 with or without, else the Windows code page, else
-    Latin-1, which can read any byte.
+    Tries UTF-8 and UTF-16 with and without a byte order mark, then the Windows code page, then
+    Latin-1, which can decode any byte.
+
+    Parameters
+    ----------
+    path : of the file
+
+    Raises
+    ------
+    UserError
+        E_CANNOT_READ for a file that is missing or unreadable, E_NOT_TEXT for one that is no text.
     """
     try:
         raw = path.read_bytes()
-    except OSError as trouble:
-        reason = trouble.strerror or str(trouble)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise UserError(
-            "E_TODO", f"{path}: cannot be read ({reason})", "check the path"
-        ) from trouble
+            "E_CANNOT_READ", f"{path}: the file cannot be read ({reason})", "check the path"
+        ) from error
     if raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UserError(
-            "E_TODO", f"{path}: a spreadsheet or archive, not text", "save the table as CSV"
+            "E_NOT_TEXT",
+            f"{path}: this is a spreadsheet or an archive, not a text file",
+            "save the table as CSV",
         )
     for encoding in _encodings(raw):
         try:
@@ -55,63 +66,69 @@ def read_text(path: Path) -> str:
         except UnicodeError:
             continue
         if "\0" in text:
-            raise UserError("E_TODO", f"{path}: not a text file", "give the table as CSV")
+            raise UserError(
+                "E_NOT_TEXT", f"{path}: this is not a text file", "save the table as CSV"
+            )
         return text
-    raise UserError("E_TODO", f"{path}: its characters cannot be read", "save the table as UTF-8")
+    raise UserError(
+        "E_NOT_TEXT", f"{path}: the characters cannot be decoded", "save the table as UTF-8"
+    )
 
 
 def write_json(value: object, path: Path) -> None:
-    """Plain JSON; numpy, paths, dates and dataclasses included, NaN and infinity as null."""
+    """Write JSON, from numpy values, paths, dates and dataclasses too; NaN becomes null."""
     write_text(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n", path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a file of JSON holds, {} where there is none; raises UserError if it is no object."""
+    """The object of a JSON file, {} without the file; UserError (E_NOT_JSON) if there is none."""
     if not path.exists():
         return {}
     try:
-        found = json.loads(read_text(path))
-    except json.JSONDecodeError as trouble:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
         raise UserError(
-            "E_TODO", f"{path}:{trouble.lineno}: {trouble.msg}", "mend or delete it"
+            "E_NOT_JSON", f"{path}:{error.lineno}: {error.msg}", "correct or delete the file"
         ) from None
-    if not isinstance(found, dict):
-        raise UserError("E_TODO", f"{path}: holds no JSON object", "mend or delete it")
-    return found
+    if not isinstance(content, dict):
+        raise UserError(
+            "E_NOT_JSON", f"{path}: the file is no JSON object", "correct or delete the file"
+        )
+    return content
 
 
 def write_text(text: str, path: Path) -> None:
-    """UTF-8 with plain line ends, in one step."""
+    """Write text as UTF-8, with the line ends that it has."""
     with atomic_replace(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="")
 
 
 def write_picture(value: bytes, path: Path) -> None:
-    """A picture that was drawn, in one step."""
+    """Write the bytes of a picture."""
     with atomic_replace(path) as unfinished:
         unfinished.write_bytes(value)
 
 
 @contextmanager
 def atomic_replace(path: Path) -> Iterator[Path]:
-    """Hands out a temporary sibling that takes the place of ``path`` once the block is done.
+    """Give a temporary path that replaces ``path`` at the end of the block.
 
-    For any writer (parquet, safetensors, pictures); the sibling keeps the suffix. After an
-    error inside the block ``path`` is as it was. Folders on the way are made.
+    The temporary path has the suffix of ``path``. After an error in the block ``path`` is
+    unchanged. Missing folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
     try:
         yield unfinished
-        with unfinished.open("rb+") as written:
-            os.fsync(written.fileno())  # else a power cut can leave the new name on no bytes
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())  # else a power cut can leave an empty file of the new name
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Clear away what writers that were killed inside :func:`atomic_replace` left in a folder."""
+    """Delete the temporary files of :func:`atomic_replace` calls that were killed."""
     for path in folder.glob(".*"):
         if _UNFINISHED.fullmatch(path.name):
             path.unlink(missing_ok=True)
@@ -128,7 +145,7 @@ def _encodings(raw: bytes) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """The same value in what JSON knows."""
+    """The same value in types that JSON has."""
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
