@@ -1,3 +1,5 @@
+"""Recordings in folders: ids, sites, the table of sites, matching by name, short names."""
+
 from datetime import datetime
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import soundfile as sf
 from antpitta.core.errors import UserError
 from antpitta.core.types import Recording
 from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
-from antpitta.files.recordings import find_recordings
+from antpitta.files.recordings import find_recordings, short_names, short_path_names
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def ids(*roots):
     return [recording.id for recording in find_recordings(roots).recordings]
 
 
-def test_every_recording_is_found_and_what_is_hidden_or_no_sound_is_not(sounds):
+def test_every_recording_is_found_and_hidden_or_other_files_are_not(sounds):
     home = sounds("b.wav", "deep/er/a.FLAC", "c.ogg", "d.au")
     for name in ("._b.wav", ".Trash/d.wav", "notes.txt"):
         (home / name).parent.mkdir(exist_ok=True)
@@ -38,150 +40,188 @@ def test_every_recording_is_found_and_what_is_hidden_or_no_sound_is_not(sounds):
     assert found.findings == ()
 
 
-def test_an_id_is_the_stem_unless_two_have_it(sounds):
+def test_id_is_the_stem_unless_two_files_share_it(sounds):
     home = sounds("north/x.wav", "south/x.wav", "south/y.wav", "x.wav")
     assert ids(home) == ["north/x", "south/x", "x", "y"]
 
 
-def test_roots_and_suffixes_come_in_where_paths_do_not_tell_ids_apart(sounds):
+def test_roots_and_suffixes_join_the_id_where_paths_are_equal(sounds):
     home = sounds("a/x.wav", "b/x.wav", "b/x.flac", "b/c/x.wav")
     assert ids(home / "a", home / "b") == ["a/x", "b/x.flac", "b/x.wav", "c/x"]
 
 
-def test_roots_of_one_name_still_give_different_ids(sounds):
+def test_roots_of_one_name_give_different_ids(sounds):
     home = sounds("1/audio/x.wav", "2/audio/x.wav")
-    told = ids(home / "1" / "audio", home / "2" / "audio")
-    assert told == [(home / n / "audio" / "x.wav").as_posix() for n in "12"]
+    assert ids(home / "1" / "audio", home / "2" / "audio") == [
+        (home / n / "audio" / "x.wav").as_posix() for n in "12"
+    ]
 
 
-def test_a_file_counts_once_however_it_is_reached(sounds):
+def test_file_that_is_reached_twice_counts_once(sounds):
     home = sounds("a/x.wav")
     for name in ("again", "and again"):  # without a memory two loops are 2**40 folders
         (home / "a" / name).symlink_to(home / "a", target_is_directory=True)
     assert ids(home, home / "a", home / "a" / "x.wav") == ["x"]
 
 
-def test_a_linked_folder_is_followed(sounds):
+def test_linked_folder_is_followed(sounds):
     home = sounds("store/x.wav")
     (home / "data").mkdir()
     (home / "data" / "link").symlink_to(home / "store", target_is_directory=True)
     assert ids(home / "data") == ["x"]
 
 
-def test_a_root_may_be_one_file(sounds):
+def test_root_may_be_one_file(sounds):
     assert ids(sounds("a/x.wav") / "a" / "x.wav") == ["x"]
 
 
-def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(sounds):
+def test_unreadable_files_are_reported_and_the_others_found(sounds):
     home = sounds("x.wav")
     (home / "empty.wav").touch()
     (home / "letter.flac").write_bytes(b"dear sir or madam, " * 9)
     (home / "phone.M4A").write_bytes(b"whatever")
     found = find_recordings([home])
     assert [recording.id for recording in found.recordings] == ["x"]
-    told = {Path(finding.file).name: finding.what for finding in found.findings}
-    assert told == {
-        "empty.wav": "is empty (0 bytes)",
-        "letter.flac": "is not FLAC, whatever its name says",
-        "phone.M4A": "M4A cannot be read",
+    assert {Path(finding.file).name for finding in found.findings} == {
+        *("empty.wav", "letter.flac", "phone.M4A")
     }
+    assert {finding.code for finding in found.findings} == {"W_AUDIO_UNREADABLE"}
+    assert all(finding.serious for finding in found.findings)
 
 
-def test_a_root_that_is_not_there_or_holds_nothing_is_the_users_mistake(sounds, tmp_path):
+def test_root_without_recordings_is_refused(sounds, tmp_path):
     sounds("x.wav")
-    with pytest.raises(UserError, match="there is no such file or folder"):
+    with pytest.raises(UserError) as missing:
         find_recordings([tmp_path, tmp_path / "none"])
+    assert missing.value.code == "E_NO_FILE"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty: holds no recordings"):
+    with pytest.raises(UserError) as empty:
         find_recordings([tmp_path, tmp_path / "empty"])
+    assert empty.value.code == "E_NO_RECORDINGS"
+    assert empty.value.what.startswith(str(tmp_path / "empty"))
     (tmp_path / "empty" / "a.wav").touch()
-    with pytest.raises(UserError, match="no recording can be read; the first: is empty"):
+    with pytest.raises(UserError) as unreadable:
         find_recordings([tmp_path / "empty"])
+    assert unreadable.value.code == "E_NO_RECORDINGS"
+    assert "0 bytes" in unreadable.value.what
 
 
-def test_sites_come_from_names_else_from_folders_that_differ(sounds):
+def test_site_comes_from_the_name_else_from_folders_that_differ(sounds):
     home = sounds("POND/Data/a.wav", "HILL/b.wav", "HILL/LAKE_20200607_051500.wav")
-    told = {r.id: (r.site, r.recorded_at) for r in find_recordings([home]).recordings}
-    assert told == {
+    places = {r.id: (r.site, r.recorded_at) for r in find_recordings([home]).recordings}
+    assert places == {
         "a": ("POND", None),
         "b": ("HILL", None),
         "LAKE_20200607_051500": ("LAKE", datetime(2020, 6, 7, 5, 15)),
     }
 
 
-def test_the_only_folder_names_no_site(sounds):
+def test_only_folder_names_no_site(sounds):
     home = sounds("POND/a.wav", "POND/b.wav")
     assert [r.site for r in find_recordings([home]).recordings] == [None, None]
 
 
-def test_a_table_of_sites_overrides_what_names_tell(sounds):
+def test_table_of_sites_overrides_names(sounds):
     home = sounds("LAKE_20200607_051500.wav", "b.wav", "c.wav")
     table = home / "sites.csv"
     table.write_text(
-        "Site,Start,File\nPOND,2021-01-02 03:04:05,LAKE_20200607_051500.wav\n"
+        "Site,Recorded at,File\nPOND,2021-01-02 03:04:05,LAKE_20200607_051500.wav\n"
         "HILL,,b\n,2021-13-45,c.wav\nX,,gone.wav\nX,,lost.wav\n"
     )
     found = find_recordings([home], table)
-    told = {r.id: (r.site, r.recorded_at) for r in found.recordings}
-    assert told["LAKE_20200607_051500"] == ("POND", datetime(2021, 1, 2, 3, 4, 5))
-    assert told["b"] == ("HILL", None)
-    assert told["c"] == (None, None)
-    assert [(f.row, f.what, f.serious) for f in found.findings] == [
-        (4, "'2021-13-45' is no time", True),
-        (5, "2 rows name recordings that are not here, the first 'gone.wav'", False),
+    places = {r.id: (r.site, r.recorded_at) for r in found.recordings}
+    assert places["LAKE_20200607_051500"] == ("POND", datetime(2021, 1, 2, 3, 4, 5))
+    assert places["b"] == ("HILL", None)
+    assert places["c"] == (None, None)
+    assert [(f.code, f.row, f.serious) for f in found.findings] == [
+        ("W_SITE_TABLE", 4, True),
+        ("W_NO_AUDIO", 5, False),
     ]
+    assert "'2021-13-45'" in found.findings[0].what
+    assert "2 rows" in found.findings[1].what
+    assert "'gone.wav'" in found.findings[1].what
 
 
-def test_a_table_of_sites_needs_its_columns(sounds):
+def test_table_of_sites_without_its_columns_is_refused(sounds):
     home = sounds("b.wav")
     (home / "sites.csv").write_text("recording,habitat\nb,bog\n")
-    with pytest.raises(UserError, match="one of 'site' and 'began'; it has recording, habitat"):
+    with pytest.raises(UserError) as error:
         find_recordings([home], home / "sites.csv")
+    assert error.value.code == "E_MISSING_COLUMN"
+    assert "recording, habitat" in error.value.what
+    assert "'recorded_at'" in error.value.remedy
 
 
-def heard(*paths):
+def matcher_of(*paths):
     return RecordingMatcher(
         [Recording(path.rsplit(".", 1)[0], Path("/data") / path, 8000, 8000) for path in paths]
     )
 
 
-def met(matcher, name, table=None):
-    found = matcher.find(name, table)
-    return found.id if isinstance(found, Recording) else found
+def find_id(matcher, name, table=None):
+    match = matcher.find(name, table)
+    return match.id if isinstance(match, Recording) else match
 
 
 @pytest.mark.parametrize(
     "name",
     ["north/x", "north/x.wav", "/mnt/old/north/x.wav", r"C:\old\North\X.WAV", "north/x.flac"],
 )
-def test_a_name_finds_its_recording_by_the_folders_that_agree(name):
-    assert met(heard("north/x.wav", "south/x.wav", "y.wav"), name) == "north/x"
+def test_name_matches_the_recording_whose_folders_agree(name):
+    assert find_id(matcher_of("north/x.wav", "south/x.wav", "y.wav"), name) == "north/x"
 
 
 @pytest.mark.parametrize("name", ["y", "y.wav", "y.mp3", "Y.WAV", r"D:\anywhere\y.wav"])
-def test_a_name_that_only_one_recording_has_needs_no_folder(name):
-    assert met(heard("north/x.wav", "far/y.wav"), name) == "far/y"
+def test_unique_name_needs_no_folder(name):
+    assert find_id(matcher_of("north/x.wav", "far/y.wav"), name) == "far/y"
 
 
-def test_a_name_with_dots_is_not_cut(tmp_path):
-    assert met(heard("a.2020.wav"), "a.2020") == "a.2020"
-    assert met(heard("a.2020.wav"), "a") is None
-    assert met(heard("a.wav"), "") is None
+def test_name_with_dots_keeps_them(tmp_path):
+    assert find_id(matcher_of("a.2020.wav"), "a.2020") == "a.2020"
+    assert find_id(matcher_of("a.2020.wav"), "a") is None
+    assert find_id(matcher_of("a.wav"), "") is None
 
 
-def test_a_table_beside_the_sound_means_the_sound_beside_it():
-    matcher = heard("north/x.wav", "south/x.wav")
-    assert met(matcher, "x.wav", Path("/data/south/x.txt")) == "south/x"
-    unclear = met(matcher, "x.wav", Path("/elsewhere/x.txt"))
+def test_table_beside_a_recording_means_that_recording():
+    matcher = matcher_of("north/x.wav", "south/x.wav")
+    assert find_id(matcher, "x.wav", Path("/data/south/x.txt")) == "south/x"
+    unclear = find_id(matcher, "x.wav", Path("/elsewhere/x.txt"))
     assert unclear == AmbiguousMatch("2 recordings are called 'x.wav' (north/x, south/x)")
 
 
-def test_two_files_of_a_table_never_fall_upon_one_recording():
-    matcher = heard("north/x.wav", "y.wav")
+def test_two_files_of_a_table_never_match_one_recording():
+    matcher = matcher_of("north/x.wav", "y.wav")
     table = Path("/t.csv")
-    found = matcher.find_all(["north/x.wav", "south/x.wav", "x.wav"], table)
-    assert found["north/x.wav"].id == found["x.wav"].id == "north/x"
-    assert found["south/x.wav"] is None
-    found = matcher.find_all(["a/y.wav", "b/y.wav"], table)
-    assert all(isinstance(one, AmbiguousMatch) for one in found.values())
+    matches = matcher.find_all(["north/x.wav", "south/x.wav", "x.wav"], table)
+    assert matches["north/x.wav"].id == matches["x.wav"].id == "north/x"
+    assert matches["south/x.wav"] is None
+    matches = matcher.find_all(["a/y.wav", "b/y.wav"], table)
+    assert all(isinstance(match, AmbiguousMatch) for match in matches.values())
     assert matcher.find_all(["a/y.wav"], table)["a/y.wav"].id == "y"
+
+
+def test_short_path_names_have_as_few_folders_as_make_them_unique(tmp_path):
+    names = ["seed1/quick", "seed2/quick", "seed1/best", "old/seed1/quick"]
+    paths = [tmp_path / name for name in names]
+    for path in paths:
+        path.mkdir(parents=True)
+    home = tmp_path.name
+    assert short_path_names(paths[:3]) == ["seed1-quick", "seed2-quick", "best"]
+    assert short_path_names(paths) == [
+        f"{home}-seed1-quick",
+        "seed2-quick",
+        "best",
+        "old-seed1-quick",
+    ]
+
+
+def test_short_path_name_of_a_file_loses_its_suffix_and_of_a_folder_does_not(tmp_path):
+    (tmp_path / "v1.2").mkdir()
+    assert short_path_names([tmp_path / "theirs.csv", tmp_path / "v1.2"]) == ["theirs", "v1.2"]
+
+
+def test_short_names_that_stay_equal_are_the_last_ones():
+    assert short_names([["a", "b/a"], ["a", "b/a"], ["a", "c/a"]]) == ["b/a", "b/a", "c/a"]
+    assert short_names([]) == []
+    twice = short_path_names([Path("/x/run"), Path("/x/run")])
+    assert twice == ["x-run", "x-run"]

@@ -69,7 +69,7 @@ Sites = Annotated[
     typer.Option(
         "--sites",
         metavar="TABLE",
-        help="A table with the columns recording, site and began. It overrides file names.",
+        help="A table with the columns recording, site and recorded_at. It overrides file names.",
         rich_help_panel=PANEL,
     ),
 ]

@@ -1,8 +1,8 @@
-"""Is the sound itself sound: clipped, silent, damaged or cut short?
+"""Checks of the sound itself: clipped, silent, damaged or cut short?
 
-Recordings are decoded a minute at a time through the ``read`` that is handed in, at whatever
-rate it gives: nothing here depends on the rate. A WAV that was cut short is known by its
-header alone, because the library that decodes it takes its true length for the whole.
+Recordings are decoded a minute at a time by the ``read`` that the caller gives, at any sample
+rate. A WAV that is cut short is known by its header alone, because libsndfile takes what there is
+for the whole.
 """
 
 import os
@@ -20,93 +20,105 @@ from antpitta.files.wav_chunks import read_wav_chunks
 
 Read = Callable[[Recording, float, float], NDArray[np.float32]]
 BLOCK = 60.0  # seconds
-_FULL = 0.99  # of full scale: a clipped plateau, after resampling
-_OFTEN = 1e-3  # of the samples: more at full scale is not one loud bang
-_QUIET = 1e-4  # of full scale, three steps of 16 bits
-_DEAD = 1e-6  # of full scale: no microphone is that quiet
-_DEAD_SECONDS = 2
-_RIM = 0.05  # seconds: at the ends of a file the resampler rings, were it all one value
+_FULL_SCALE = 0.99  # a clipped plateau, after resampling
+_CLIPPED_SHARE = 1e-3  # of the samples: more is not one loud bang
+_SILENT_RANGE = 1e-4  # of full scale, three steps of 16 bits
+_CONSTANT_RANGE = 1e-6  # of full scale: no microphone is that quiet
+_CONSTANT_SECONDS = 2
+_MARGIN = 0.05  # seconds at the ends of a file where the resampler rings
 
 
 @dataclass
-class _Heard:
-    """What one recording was like."""
+class _SoundStatistics:
+    """What decoding a recording has found."""
 
     samples: int = 0
-    full: int = 0
-    range: float = 0.0  # the widest span of any second
-    dead: float = 0.0  # seconds
-    broken: float | None = None  # where a minute begins that does not decode
+    clipped_samples: int = 0
+    range: float = 0.0  # the widest of any second
+    constant_seconds: float = 0.0
+    damaged_at: float | None = None  # start of the first minute that does not decode
 
 
 def check_audio(
-    recordings: Sequence[Recording], judged: Collection[str], read: Read
+    recordings: Sequence[Recording], annotated: Collection[str], read: Read
 ) -> Iterator[Finding]:
-    """The findings of each recording in order; ``judged`` are the ids that carry boxes.
+    """Decode recordings and report damaged, silent and clipped sound.
 
-    Silence, damage and a cut weigh more where boxes lie in them.
+    Parameters
+    ----------
+    recordings : in the order of the findings
+    annotated : ids of recordings with boxes, in which silence, damage and a cut are serious
+    read : (recording, start, stop) -> samples
     """
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for found in pool.map(lambda one: _examine(one, one.id in judged, read), recordings):
-            yield from found
+        for findings in pool.map(
+            lambda r: _check_recording(r, r.id in annotated, read), recordings
+        ):
+            yield from findings
 
 
-def _examine(recording: Recording, judged: bool, read: Read) -> list[Finding]:
-    file, anew = str(recording.path), "copy it anew from the card, or leave it out"
-    promised = recording.duration + read_wav_chunks(recording.path).missing_seconds(recording.duration)
-    holds = recording.duration if _decodes(recording, recording.duration, read) else None
-    heard = _listen(recording, read)
-    if holds is None:
-        holds = _end_of_sound(recording, read)
-    if not heard.samples:
-        return [Finding("E_TODO", file, None, "nothing in it decodes", anew, True)]
-    findings = []
-    if promised - holds > TAIL:
-        what = f"cut short: its header promises {promised:.1f} s, it holds {holds:.1f} s"
-        findings.append(Finding("E_TODO", file, None, what, anew, judged))
-    elif heard.broken is not None:
-        what = f"damaged: the minute from {heard.broken:g} s on does not decode"
-        findings.append(Finding("E_TODO", file, None, what, anew, judged))
-    if heard.range < _QUIET:
-        what = "silent: no second of it has any sound"
-        findings.append(
-            Finding("E_TODO", file, None, what, "check the microphone; leave it out", judged)
-        )
-    elif heard.dead >= _DEAD_SECONDS:
-        what = f"{heard.dead:.0f} s of it are dead (one constant value)"
-        findings.append(
-            Finding("E_TODO", file, None, what, "leave out boxes that lie there", False)
-        )
-    if heard.full > _OFTEN * heard.samples:
-        what = f"clipped: {heard.full / heard.samples:.1%} of the samples are at full scale"
-        findings.append(Finding("E_TODO", file, None, what, "record with less gain", False))
+def _check_recording(recording: Recording, annotated: bool, read: Read) -> list[Finding]:
+    findings: list[Finding] = []
+
+    def add(code: str, what: str, remedy: str, serious: bool = False) -> None:
+        findings.append(Finding(code, str(recording.path), None, what, remedy, serious))
+
+    copy_again = "copy it again from the card, or leave it out"
+    missing = read_wav_chunks(recording.path).missing_seconds(recording.duration)
+    promised = recording.duration + missing
+    held = recording.duration if _decodes(recording, recording.duration, read) else None
+    statistics = _measure(recording, read)
+    if held is None:
+        held = _end_of_sound(recording, read)
+    if not statistics.samples:
+        add("W_AUDIO_DAMAGED", "nothing in it decodes", copy_again, serious=True)
+        return findings
+    if promised - held > TAIL:
+        what = f"cut short: its header promises {promised:.1f} s, it has {held:.1f} s"
+        add("W_AUDIO_CUT_SHORT", what, copy_again, annotated)
+    elif statistics.damaged_at is not None:
+        what = f"damaged: the minute from {statistics.damaged_at:g} s does not decode"
+        add("W_AUDIO_DAMAGED", what, copy_again, annotated)
+    if statistics.range < _SILENT_RANGE:
+        remedy = "check the microphone, and leave the recording out"
+        add("W_AUDIO_SILENT", "silent: no second of it has any sound", remedy, annotated)
+    elif statistics.constant_seconds >= _CONSTANT_SECONDS:
+        what = f"{statistics.constant_seconds:.0f} s of it have one constant value"
+        add("W_AUDIO_CONSTANT", what, "leave out boxes that lie there")
+    if statistics.clipped_samples > _CLIPPED_SHARE * statistics.samples:
+        share = statistics.clipped_samples / statistics.samples
+        what = f"clipped: {share:.1%} of the samples are at full scale"
+        add("W_AUDIO_CLIPPED", what, "record with less gain")
     return findings
 
 
-def _listen(recording: Recording, read: Read) -> _Heard:
-    heard = _Heard()
+def _measure(recording: Recording, read: Read) -> _SoundStatistics:
+    """Decode a recording minute by minute."""
+    statistics = _SoundStatistics()
     for start in np.arange(0.0, recording.duration, BLOCK).tolist():
         stop = min(start + BLOCK, recording.duration)
         try:
             sound = read(recording, start, stop)
         except UnreadableAudio:
-            heard.broken = start if heard.broken is None else heard.broken
+            if statistics.damaged_at is None:
+                statistics.damaged_at = start
             continue
         if not len(sound):
             continue
-        heard.samples += len(sound)
-        heard.full += int(np.count_nonzero(np.abs(sound) >= _FULL))
-        rim = round(_RIM * len(sound) / (stop - start))
-        inner = sound[rim : len(sound) - rim] if len(sound) > 4 * rim else sound
+        statistics.samples += len(sound)
+        statistics.clipped_samples += int(np.count_nonzero(np.abs(sound) >= _FULL_SCALE))
+        margin = round(_MARGIN * len(sound) / (stop - start))
+        inner = sound[margin : len(sound) - margin] if len(sound) > 4 * margin else sound
         seconds = np.array_split(inner, max(1, round(stop - start)))
-        spans = np.array([np.ptp(second) for second in seconds if len(second)])
-        heard.range = max(heard.range, float(spans.max()))
-        heard.dead += float(np.count_nonzero(spans < _DEAD)) * (stop - start) / len(spans)
-    return heard
+        ranges = np.array([np.ptp(second) for second in seconds if len(second)])
+        statistics.range = max(statistics.range, float(ranges.max()))
+        constant = float(np.count_nonzero(ranges < _CONSTANT_RANGE))
+        statistics.constant_seconds += constant * (stop - start) / len(ranges)
+    return statistics
 
 
 def _decodes(recording: Recording, end: float, read: Read) -> bool:
-    """Whether the last moment before ``end`` holds any sound."""
+    """Whether the last moment before ``end`` gives any sound."""
     try:
         return len(read(recording, max(0.0, end - TAIL), end)) > 0
     except UnreadableAudio:

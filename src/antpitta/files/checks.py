@@ -1,177 +1,195 @@
-"""The data doctor: what in a data set would teach a model, or a reader, something wrong.
+"""Checks of a data set: what would teach a model, or a reader, something wrong.
 
-- What the tables' readers and the matching found comes first, then boxes, species and sound.
-- Of one kind of trouble in one table the first few are told one by one and the rest counted:
-  ten thousand lines are not read.
-- A present box inside a stretch where "no species" was said is no contradiction: whoever marked
-  it heard it. The same species, and the same song type where both name one, must be meant.
+- Findings of the readers and of the matching come first, then boxes, species and sound.
+- Of one kind of problem in one table the first few are listed and the rest counted: nobody reads
+  ten thousand lines.
+- A present box inside a region where no species is said to call is no contradiction: whoever drew
+  the box heard the call. Two boxes contradict each other if they mean the same species, and the
+  same song type where both name one.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from antpitta.core.errors import Finding
-from antpitta.core.types import EVERY_CLASS, Annotation, Recording
-from antpitta.files.audio_checks import check_audio
+from antpitta.core.types import EVERY_CLASS, Annotation, Dataset, Recording
+from antpitta.files.audio_checks import Read, check_audio
 from antpitta.files.dataset import OpenedDataset
 
-Read = Callable[[Recording, float, float], NDArray[np.float32]]
-SHOWN = 5  # findings of one kind and table that are told one by one
-NAMED = 8  # species that are named in one finding
-_LATE = 1.0  # seconds that a box may end beyond its file before it is on the wrong file
+MAX_LISTED = 5  # findings of one kind and table
+MAX_SPECIES = 8  # names in one finding
+_LATE = 1.0  # seconds beyond the end of the file: the box probably belongs to another file
 _ROUNDING = 0.01  # seconds by which tables round
-_SAME = 0.5  # of the time two boxes cover together: from here they are one sound
+_SAME_SOUND = 0.5  # share of the time that two boxes cover together
 
 
 def check_dataset(opened: OpenedDataset, read: Read | None = None) -> list[Finding]:
-    """Every problem of a data set, those of ``opened.findings`` included.
+    """Find every problem of a data set.
 
-    With ``read`` (recording, start, stop -> samples) every recording is decoded too.
+    Parameters
+    ----------
+    opened : the data set; its own findings come first in the result
+    read : (recording, start, stop) -> samples; if given, every recording is decoded too
     """
     findings = [*opened.findings]
-    for kind in (_beyond_the_end, _beyond_nyquist, _contradictions, _duplicates):
-        findings += _few(kind(opened))
-    findings += _species(opened)
+    for check in (_check_ends, _check_frequencies, _check_contradictions, _check_duplicates):
+        findings += _first_few(check(opened))
+    findings += _check_species(opened)
     if read is not None:
-        said = {annotation.recording for annotation in opened.dataset.annotations}
-        findings += check_audio(opened.dataset.recordings, said, read)
+        annotated = {annotation.recording for annotation in opened.dataset.annotations}
+        findings += check_audio(opened.dataset.recordings, annotated, read)
     return findings
 
 
-def _few(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """The first of each file and weight, and how many more there are."""
-    more: dict[tuple[str, bool], list[Finding]] = defaultdict(list)
+def _first_few(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The first findings of each file and weight, and the number of the others."""
+    groups: dict[tuple[str, bool], list[Finding]] = defaultdict(list)
     for finding in findings:
-        alike = more[finding.file, finding.serious]
-        alike.append(finding)
-        if len(alike) <= SHOWN:
+        group = groups[finding.file, finding.serious]
+        group.append(finding)
+        if len(group) <= MAX_LISTED:
             yield finding
-    for (file, serious), alike in more.items():
-        for example in alike[SHOWN : SHOWN + 1]:
-            what = f"{len(alike) - SHOWN} more rows like this: {example.what}"
-            yield Finding("E_TODO", file, example.row, what, example.remedy, serious)
+    for (file, serious), group in groups.items():
+        for example in group[MAX_LISTED : MAX_LISTED + 1]:
+            what = f"{len(group) - MAX_LISTED} more rows like this: {example.what}"
+            yield Finding(example.code, file, example.row, what, example.remedy, serious)
 
 
-def _statements(opened: OpenedDataset) -> Iterator[tuple[Annotation, Recording, str, int]]:
+def _iter_boxes(opened: OpenedDataset) -> Iterator[tuple[Annotation, Recording, str, int]]:
     """Every annotation with its recording, file and row."""
     recordings = {recording.id: recording for recording in opened.dataset.recordings}
-    for said, (file, row) in zip(opened.dataset.annotations, opened.origins, strict=True):
-        yield said, recordings[said.recording], file, row
+    for box, (file, row) in zip(opened.dataset.annotations, opened.origins, strict=True):
+        yield box, recordings[box.recording], file, row
 
 
-def _beyond_the_end(opened: OpenedDataset) -> Iterator[Finding]:
-    remedy = "check that the row names the right recording, and the times' unit"
-    for said, recording, file, row in _statements(opened):
+def _check_ends(opened: OpenedDataset) -> Iterator[Finding]:
+    code = "W_BOX_BEYOND_END"
+    remedy = "check the recording that the row names, and the unit of the times"
+    for box, recording, file, row in _iter_boxes(opened):
         end = recording.duration
-        if said.start >= end:
-            what = f"the box begins at {said.start:g} s, {recording.id} ends at {end:.2f} s"
-            yield Finding("E_TODO", file, row, what, remedy, True)
-        elif said.stop > end + _ROUNDING:
-            what = f"the box ends at {said.stop:g} s, {recording.id} at {end:.2f} s"
-            yield Finding("E_TODO", file, row, what, remedy, said.stop > end + _LATE)
+        if box.start >= end:
+            what = f"the box begins at {box.start:g} s, {recording.id} ends at {end:.2f} s"
+            yield Finding(code, file, row, what, remedy, True)
+        elif box.stop > end + _ROUNDING:
+            what = f"the box ends at {box.stop:g} s, {recording.id} at {end:.2f} s"
+            yield Finding(code, file, row, what, remedy, box.stop > end + _LATE)
 
 
-def _beyond_nyquist(opened: OpenedDataset) -> Iterator[Finding]:
-    for said, recording, file, row in _statements(opened):
-        top = recording.sample_rate / 2
-        holds = f"{recording.id} holds nothing above {top:g} Hz"
-        remedy = "check the frequencies' unit, and that this is the original recording"
-        if said.low >= top:
-            what = f"the box lies from {said.low:g} Hz up, {holds}"
-            yield Finding("E_TODO", file, row, what, remedy, True)
-        elif math.isfinite(said.high) and said.high > top + 1:
-            yield Finding(
-                "E_TODO", file, row, f"the box reaches {said.high:g} Hz, {holds}", remedy, False
-            )
+def _check_frequencies(opened: OpenedDataset) -> Iterator[Finding]:
+    code = "W_BOX_ABOVE_NYQUIST"
+    remedy = "check the unit of the frequencies, and that this is the original recording"
+    for box, recording, file, row in _iter_boxes(opened):
+        nyquist = recording.sample_rate / 2
+        limit = f"{recording.id} has nothing above {nyquist:g} Hz"
+        if box.low >= nyquist:
+            what = f"the box begins at {box.low:g} Hz, {limit}"
+            yield Finding(code, file, row, what, remedy, True)
+        elif math.isfinite(box.high) and box.high > nyquist + 1:
+            what = f"the box ends at {box.high:g} Hz, {limit}"
+            yield Finding(code, file, row, what, remedy, False)
 
 
-def _contradictions(opened: OpenedDataset) -> Iterator[Finding]:
+def _check_contradictions(opened: OpenedDataset) -> Iterator[Finding]:
+    remedy = "listen again and remove one of them; until then present wins"
+    boxes = list(_iter_boxes(opened))
     groups: dict[tuple[str, str], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-    statements = list(_statements(opened))
-    for i, (said, *_) in enumerate(statements):
-        if said.label != EVERY_CLASS:
-            groups[said.recording, said.label][said.present].append(i)
+    for i, (box, *_) in enumerate(boxes):
+        if box.label != EVERY_CLASS:
+            groups[box.recording, box.label][box.present].append(i)
     for absents, presents in groups.values():
         if not (absents and presents):
             continue
-        starts = np.array([statements[i][0].start for i in absents])
-        stops = np.array([statements[i][0].stop for i in absents])
+        starts = np.array([boxes[i][0].start for i in absents])
+        stops = np.array([boxes[i][0].stop for i in absents])
         for i in presents:
-            present, _, file, row = statements[i]
+            present, _, present_file, present_row = boxes[i]
             for j in np.flatnonzero((starts < present.stop) & (stops > present.start)):
-                absent, recording, other, line = statements[absents[j]]
-                if not _one_sound(present, absent):
+                absent, recording, file, row = boxes[absents[j]]
+                if not _may_be_one_sound(present, absent):
                     continue
                 what = (
                     f"{absent.label} is absent from {absent.start:g} to {absent.stop:g} s of"
                     f" {recording.id}, and present from {present.start:g} to {present.stop:g} s"
-                    f" by {file}:{row}"
+                    f" in {present_file}:{present_row}"
                 )
-                remedy = "listen again and remove one of them; until then present wins"
-                yield Finding("E_TODO", other, line, what, remedy, _share(present, absent) >= _SAME)
+                serious = _common_share(present, absent) >= _SAME_SOUND
+                yield Finding("W_BOX_CONTRADICTION", file, row, what, remedy, serious)
 
 
-def _one_sound(one: Annotation, other: Annotation) -> bool:
-    """Whether two overlapping boxes can speak of one sound: its band, its song type."""
-    same_type = not one.songtype or not other.songtype or one.songtype == other.songtype
-    return same_type and one.low < other.high and other.low < one.high
+def _may_be_one_sound(box: Annotation, other: Annotation) -> bool:
+    """Whether two boxes share frequencies, and have no different song types."""
+    same_type = not box.songtype or not other.songtype or box.songtype == other.songtype
+    return same_type and box.low < other.high and other.low < box.high
 
 
-def _share(one: Annotation, other: Annotation) -> float:
-    """The time both cover, of the time that one of them does."""
-    both = min(one.stop, other.stop) - max(one.start, other.start)
-    return both / (max(one.stop, other.stop) - min(one.start, other.start))
+def _common_share(box: Annotation, other: Annotation) -> float:
+    """The time that both boxes cover, as a share of the time that one of them does."""
+    both = min(box.stop, other.stop) - max(box.start, other.start)
+    return both / (max(box.stop, other.stop) - min(box.start, other.start))
 
 
-def _duplicates(opened: OpenedDataset) -> Iterator[Finding]:
+def _check_duplicates(opened: OpenedDataset) -> Iterator[Finding]:
     first: dict[tuple[object, ...], tuple[str, int]] = {}
-    for said, _, file, row in _statements(opened):
-        box = (said.recording, said.label, said.songtype, said.present)
-        place = first.setdefault((*box, said.start, said.stop, said.low, said.high), (file, row))
+    for box, _, file, row in _iter_boxes(opened):
+        sound = (box.recording, box.label, box.songtype, box.present)
+        key = (*sound, box.start, box.stop, box.low, box.high)
+        place = first.setdefault(key, (file, row))
         if place != (file, row):
             what = f"the same box as {place[0]}:{place[1]}"
-            yield Finding("E_TODO", file, row, what, "remove one of them", False)
+            yield Finding("W_BOX_DUPLICATE", file, row, what, "remove one of them", False)
 
 
-def _species(opened: OpenedDataset) -> Iterator[Finding]:
-    """What the boxes whose audio is here cannot teach, or nobody could check."""
-    dataset = opened.dataset
-    sites = {recording.id: recording.site for recording in dataset.recordings}
-    there: dict[str, set[str]] = {name: set() for name in dataset.classes.names}
+def _check_species(opened: OpenedDataset) -> Iterator[Finding]:
+    """Species that the boxes cannot teach, or that no fold could check."""
+    names = opened.dataset.classes.names
+    recordings, absent = _recordings_by_species(opened.dataset)
+    site_of = {recording.id: recording.site for recording in opened.dataset.recordings}
+    several_sites = len({site for site in site_of.values() if site}) > 1
+
+    def at_one_site(name: str) -> bool:
+        sites = {site_of[id] for id in recordings[name]}
+        return len(recordings[name]) > 1 and len(sites) == 1 and None not in sites
+
+    problems = [
+        (
+            *("W_NO_PRESENT_BOX", "no present box"),
+            [name for name in names if not recordings[name]],
+            "add boxes or audio: a model cannot learn these",
+        ),
+        (
+            *("W_NO_ABSENT_BOX", "no absent box"),
+            [name for name in names if name not in absent],
+            "validate some boxes as absent",
+        ),
+        (
+            *("W_ONE_RECORDING", "present boxes in one recording only"),
+            [name for name in names if len(recordings[name]) == 1],
+            "add recordings: no fold can learn and check these",
+        ),
+        (
+            *("W_ONE_SITE", "present boxes at one site only"),
+            [name for name in names if several_sites and at_one_site(name)],
+            "add another site: no fold by site can check these",
+        ),
+    ]
+    for code, problem, species, remedy in problems:
+        if species:
+            listed = ", ".join(species[:MAX_SPECIES]) + (", ..." * (len(species) > MAX_SPECIES))
+            count = f"{len(species)} of {len(names)} species"
+            what = f"{count} have {problem}, of the boxes whose audio is here: {listed}"
+            yield Finding(code, ", ".join(opened.tables), None, what, remedy, False)
+
+
+def _recordings_by_species(dataset: Dataset) -> tuple[dict[str, set[str]], set[str]]:
+    """The recordings with a present box of each species; the species with an absent box."""
+    recordings: dict[str, set[str]] = {name: set() for name in dataset.classes.names}
     absent = set()
-    for said in dataset.annotations:
-        if said.present:
-            there[said.label].add(said.recording)
+    for box in dataset.annotations:
+        if box.present:
+            recordings[box.label].add(box.recording)
         else:
-            absent |= {dataset.classes.names[i] for i in dataset.classes.columns(said.label)}
-    placed = {name: {sites[recording] for recording in ids} for name, ids in there.items()}
-    several = len({site for site in sites.values() if site}) > 1
-    troubles = {
-        "no present box": [name for name in there if not there[name]],
-        "no absent box": [name for name in there if name not in absent],
-        "present boxes in one recording only": [n for n in there if len(there[n]) == 1],
-        "present boxes at one site only": [
-            name
-            for name in there
-            if several
-            and len(there[name]) > 1
-            and len(placed[name]) == 1
-            and None not in placed[name]
-        ],
-    }
-    remedies = {
-        "no present box": "nothing teaches these; add boxes or audio, or expect nothing",
-        "no absent box": "nothing was judged against these; validate some that are not there",
-        "present boxes in one recording only": "no fold can learn and check these; add recordings",
-        "present boxes at one site only": "no fold by site can check these; add another site's",
-    }
-    for trouble, names in troubles.items():
-        if names:
-            few = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-            count = f"{len(names)} of {len(there)} species"
-            what = f"of the boxes whose audio is here, {count} have {trouble}: {few}"
-            yield Finding("E_TODO", ", ".join(opened.tables), None, what, remedies[trouble], False)
+            absent |= {dataset.classes.names[i] for i in dataset.classes.columns(box.label)}
+    return recordings, absent

@@ -1,10 +1,11 @@
-"""The table of places: where each site lies, and the zone that its recorder's clock was set to.
+"""The table of deployments: where each site lies, and the time zone of its recorder's clock.
 
 Columns by name, in any order: ``site``, ``latitude``, ``longitude`` (degrees, WGS84), and where
 they are known ``timezone`` and ``uncertainty`` (metres, for positions rounded to protect a nest).
-A zone is an offset or a name: most recorders keep one offset all year, whatever the people around
-them do, so ``-04:00`` is right for them and ``Europe/Brussels`` for a clock that was put forward.
-A wrong row is a mistake, not a finding: a package with a site in the wrong sea is worse than none.
+A zone is an offset or a name: most recorders keep one offset all year, so ``-04:00`` is right for
+them, and ``Europe/Brussels`` for a clock that is put forward in summer.
+A row with a mistake is an error, not a finding: a package with a site in the wrong sea is worse
+than none.
 """
 
 import re
@@ -18,7 +19,7 @@ from zoneinfo import ZoneInfo
 from antpitta.core.errors import UserError
 from antpitta.files.tables import read_frame
 
-_NAMES = {
+_COLUMNS = {
     "site": ("site", "site_name", "location", "locationid", "station"),
     "latitude": ("latitude", "lat", "decimallatitude"),
     "longitude": ("longitude", "lon", "long", "lng", "decimallongitude"),
@@ -27,120 +28,138 @@ _NAMES = {
 }
 _OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d{1,2})(?::?(\d{2}))?", re.IGNORECASE)
 _POSITION = re.compile(r"(-?\d{1,2}\.\d{3}) (-?\d{1,3}\.\d{3})")
-_ROUNDED = 100  # metres: what names.py rounds a position to
+_POSITION_UNCERTAINTY = 100  # metres: recording_metadata.py rounds positions to this
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """Where a site lies."""
+    """Where a site lies, and the clock of its recorder."""
 
     site: str
     latitude: float  # degrees, WGS84
     longitude: float
-    zone: tzinfo | None = None  # None where nobody says
+    zone: tzinfo | None = None  # None: not known
     uncertainty: int | None = None  # metres
 
 
 @dataclass(frozen=True)
 class Deployments:
-    """Every site whose place is known."""
+    """The deployments of all sites that have one."""
 
     by_site: dict[str, Deployment]
 
     def find(self, site: str | None, folders: Sequence[str]) -> Deployment | None:
-        """The place of a site; else of the innermost of the ``folders`` that is one.
+        """The deployment of a recording.
 
-        A site that is a position (names.py) is its own place. A recording that tells no site, in
-        no folder that is one, is at the only place if there is but one.
+        Parameters
+        ----------
+        site : of the recording; a site that is a position is its own deployment
+        folders : in which the recording lies; the innermost that is a site counts next
+
+        Returns
+        -------
+        deployment : the only one, where there is but one and the recording has no site; None
+            where there is no answer
         """
         for name in (site, *reversed(folders)):
             if name is not None and name in self.by_site:
                 return self.by_site[name]
         if site is None:
             return next(iter(self.by_site.values())) if len(self.by_site) == 1 else None
-        if not (told := _POSITION.fullmatch(site)):
+        if not (position := _POSITION.fullmatch(site)):
             return None
-        latitude, longitude = float(told[1]), float(told[2])
+        latitude, longitude = float(position[1]), float(position[2])
         if abs(latitude) > 90 or abs(longitude) > 180:
             return None
-        return Deployment(site, latitude, longitude, uncertainty=_ROUNDED)
+        return Deployment(site, latitude, longitude, uncertainty=_POSITION_UNCERTAINTY)
 
 
 def read_deployments(table: Path) -> Deployments:
-    """The places that the table names.
+    """Read the table of deployments.
 
-    Raises UserError where it lacks columns, names a site twice, or holds what is no position,
-    no time zone or no distance.
+    Raises
+    ------
+    UserError
+        E_MISSING_COLUMN: no site, latitude or longitude. E_BAD_DEPLOYMENT: a site without a
+        name or in two rows, or a cell that is no position, time zone or distance.
     """
     frame = read_frame(table)
-    columns = {str(name).lower().replace(" ", "_"): name for name in frame.columns}
-    named = {
-        what: next((columns[one] for one in known if one in columns), None)
-        for what, known in _NAMES.items()
+    header = {str(name).lower().replace(" ", "_"): name for name in frame.columns}
+    columns = {
+        field: next((header[name] for name in names if name in header), None)
+        for field, names in _COLUMNS.items()
     }
-    if lacking := [what for what in ("site", "latitude", "longitude") if named[what] is None]:
-        raise UserError(
-            "E_TODO",
-            f"{table}: needs a column {lacking[0]!r}",
-            f"it has {', '.join(map(str, frame.columns))}",
-        )
-    places: dict[str, Deployment] = {}
+    for field in ("site", "latitude", "longitude"):
+        if columns[field] is None:
+            what = f"{table}: has the columns {', '.join(map(str, frame.columns))}"
+            raise UserError("E_MISSING_COLUMN", what, f"add a column {field!r}")
+    by_site: dict[str, Deployment] = {}
     for line, row in zip(frame.index.tolist(), frame.to_dict("records"), strict=True):
-        cells = {what: row.get(name, "") for what, name in named.items()}
+        cells = {field: row.get(name, "") for field, name in columns.items()}
         try:
-            place = _place(**cells)
-        except ValueError as trouble:
-            raise UserError("E_TODO", f"{table}:{line}: {trouble}") from None
-        if place.site in places:
-            raise UserError(
-                "E_TODO", f"{table}:{line}: site {place.site!r} stands twice", "keep one row"
-            )
-        places[place.site] = place
-    return Deployments(places)
+            deployment = _parse_row(**cells)
+        except _CellError as error:
+            what = f"{table}:{line}: {error.what}"
+            raise UserError("E_BAD_DEPLOYMENT", what, error.remedy) from None
+        if deployment.site in by_site:
+            what = f"{table}:{line}: site {deployment.site!r} has two rows"
+            raise UserError("E_BAD_DEPLOYMENT", what, "keep one row")
+        by_site[deployment.site] = deployment
+    return Deployments(by_site)
 
 
-def _place(site: str, latitude: str, longitude: str, timezone: str, uncertainty: str) -> Deployment:
+class _CellError(Exception):
+    """A cell with a mistake, and what to write instead."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what, remedy)
+        self.what, self.remedy = what, remedy
+
+
+def _parse_row(
+    site: str, latitude: str, longitude: str, timezone: str, uncertainty: str
+) -> Deployment:
     if not site:
-        raise ValueError("names no site; write one, as in the file's or the folder's name")
+        raise _CellError("no site", "write the site, as in the name of the file or folder")
     return Deployment(
         site,
-        _degrees(latitude, "latitude", 90),
-        _degrees(longitude, "longitude", 180),
-        _zone(timezone) if timezone else None,
-        _metres(uncertainty) if uncertainty else None,
+        _parse_degrees(latitude, "latitude", 90),
+        _parse_degrees(longitude, "longitude", 180),
+        _parse_zone(timezone) if timezone else None,
+        _parse_metres(uncertainty) if uncertainty else None,
     )
 
 
-def _degrees(text: str, what: str, most: float) -> float:
+def _parse_degrees(text: str, field: str, limit: float) -> float:
     try:
-        value = float(text)
+        degrees = float(text)
     except ValueError:
-        value = float("nan")
-    if not (isfinite(value) and abs(value) <= most):
-        raise ValueError(f"{text!r} is no {what}; write decimal degrees such as -18.3256")
-    return value
+        degrees = float("nan")
+    if not (isfinite(degrees) and abs(degrees) <= limit):
+        raise _CellError(f"{text!r} is no {field}", "write decimal degrees such as -18.3256")
+    return degrees
 
 
-def _metres(text: str) -> int:
+def _parse_metres(text: str) -> int:
     try:
-        value = round(float(text))
+        metres = round(float(text))
     except (ValueError, OverflowError):
-        value = 0
-    if value < 1:
-        raise ValueError(f"{text!r} is no uncertainty; write whole metres, 1 at least")
-    return value
+        metres = 0
+    if metres < 1:
+        raise _CellError(f"{text!r} is no uncertainty", "write whole metres, 1 at least")
+    return metres
 
 
-def _zone(text: str) -> tzinfo:
+def _parse_zone(text: str) -> tzinfo:
     if text.upper() in ("Z", "UTC", "GMT"):
         return UTC
-    if found := _OFFSET.fullmatch(text):
-        offset = timedelta(hours=int(found[2]), minutes=int(found[3] or 0))
+    if match := _OFFSET.fullmatch(text):
+        offset = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))
         if offset <= timedelta(hours=14):
-            return timezone(-offset if found[1] == "-" else offset)
+            return timezone(-offset if match[1] == "-" else offset)
     else:
         try:
             return ZoneInfo(text)
         except (KeyError, ValueError, OSError):  # OSError: America is a folder
             pass
-    raise ValueError(f"{text!r} is no time zone; write -04:00, UTC or America/Puerto_Rico")
+    raise _CellError(f"{text!r} is no time zone", "write -04:00, UTC or America/Puerto_Rico")

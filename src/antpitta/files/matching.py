@@ -1,9 +1,9 @@
-"""Which recording does a table mean? It writes an id, a file's name, or a path of years ago.
+"""Which recording does a name in a table mean? Tables write ids, file names, and old paths.
 
-A name is an id, else a file's stem, else a file's name; of several files of one name the one
-whose folders agree furthest from the right, then the one that lies nearest to the table. What is
-still open is ambiguous: a guess would put labels on the wrong sound. Suffixes may differ (tables
-outlive a conversion to FLAC), and so may the case of letters.
+A name is an id, else a file's stem, else a file's name. Of several files of one name the one
+whose folders agree furthest from the right is taken, then the one that lies nearest to the table.
+If that leaves several, the match is ambiguous: a guess could put labels on the wrong sound.
+Suffixes may differ (tables outlive a conversion to FLAC), and so may the case of letters.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,13 +16,18 @@ from antpitta.files.audio import SUFFIXES
 
 @dataclass(frozen=True)
 class AmbiguousMatch:
-    """A name that several recordings answer to, or that answers for several."""
+    """A name that fits several recordings, or a recording that several names fit."""
 
-    why: str
+    reason: str
 
 
 class RecordingMatcher:
-    """Finds recordings by whatever a table calls them."""
+    """Finds recordings by the names that tables write.
+
+    Parameters
+    ----------
+    recordings : those to choose from
+    """
 
     def __init__(self, recordings: Sequence[Recording]) -> None:
         self._by_id = {recording.id: recording for recording in recordings}
@@ -34,65 +39,91 @@ class RecordingMatcher:
                     self._by_name.setdefault(key, []).append(recording)
 
     def find(self, name: str, table: Path | None = None) -> Recording | AmbiguousMatch | None:
-        """The recording that ``name`` means; ``table`` is where the name was read."""
+        """The recording that a name means.
+
+        Parameters
+        ----------
+        name : as the table writes it
+        table : where the name was read
+
+        Returns
+        -------
+        match : None where no recording fits
+        """
         if name in self._by_id:
             return self._by_id[name]
-        parts = _parts(name)
+        parts = _path_parts(name)
         if not parts:
             return None
-        found = next(filter(None, map(self._by_name.get, _keys(parts[-1]))), [])
-        if len(found) > 1:
-            found = _best(found, [_agreement(parts, one) for one in found])
-        if len(found) > 1 and table is not None:
-            found = _best(found, [_nearness(table, one.path) for one in found])
-        if len(found) > 1:
-            also = ", ".join(one.id for one in found[:3])
-            return AmbiguousMatch(f"{len(found)} recordings are called {name!r} ({also})")
-        return found[0] if found else None
+        matches = next(filter(None, map(self._by_name.get, _possible_names(parts[-1]))), [])
+        if len(matches) > 1:
+            matches = _best(matches, [_count_common_folders(parts, r) for r in matches])
+        if len(matches) > 1 and table is not None:
+            matches = _best(matches, [_count_common_roots(table, r.path) for r in matches])
+        if len(matches) > 1:
+            ids = ", ".join(recording.id for recording in matches[:3])
+            return AmbiguousMatch(f"{len(matches)} recordings are called {name!r} ({ids})")
+        return matches[0] if matches else None
 
     def find_all(
         self, names: Iterable[str], table: Path
     ) -> dict[str, Recording | AmbiguousMatch | None]:
         """The recording of each name of one table.
 
-        Where a table names files of two folders and the folder of only one is here (or of
-        neither), the other's rows must not fall upon it for having the same file name:
-        AudioMoths at different sites write the same names.
+        A table may name files of two folders of which only one (or neither) is here. The rows of
+        the other must not fall upon it because the file names are equal: AudioMoths at different
+        sites write the same names.
+
+        Parameters
+        ----------
+        names : as the table writes them
+        table : where the names were read
+
+        Returns
+        -------
+        matches : a match for each name, as from :meth:`find`
         """
-        found = {name: self.find(name, table) for name in dict.fromkeys(names)}
-        claims: dict[str, list[str]] = {}
-        for name, recording in found.items():
-            if isinstance(recording, Recording) and len(_parts(name)) > 1 and name != recording.id:
-                claims.setdefault(recording.id, []).append(name)
-        for rivals in claims.values():
-            if len({tuple(_parts(name)[:-1]) for name in rivals}) < 2:
-                continue
-            recording = found[rivals[0]]
-            assert isinstance(recording, Recording)
-            agreeing = [_agreement(_parts(name), recording) for name in rivals]
-            best = max(agreeing)
-            for name, agreement in zip(rivals, agreeing, strict=True):
-                if agreement < best:
-                    found[name] = None
-                elif agreeing.count(best) > 1:
-                    why = f"{agreeing.count(best)} different files of the table fit {recording.id}"
-                    found[name] = AmbiguousMatch(why)
-        return found
+        matches = {name: self.find(name, table) for name in dict.fromkeys(names)}
+        names_of: dict[str, list[str]] = {}
+        for name, match in matches.items():
+            if isinstance(match, Recording) and len(_path_parts(name)) > 1 and name != match.id:
+                names_of.setdefault(match.id, []).append(name)
+        for rivals in names_of.values():
+            if len({_path_parts(name)[:-1] for name in rivals}) > 1:
+                _resolve_rivals(rivals, matches)
+        return matches
 
 
-def _parts(name: str) -> tuple[str, ...]:
+def _resolve_rivals(
+    rivals: Sequence[str], matches: dict[str, Recording | AmbiguousMatch | None]
+) -> None:
+    """Leave the recording to the one of these paths that agrees with it best."""
+    recording = matches[rivals[0]]
+    assert isinstance(recording, Recording)
+    agreements = [_count_common_folders(_path_parts(name), recording) for name in rivals]
+    best = max(agreements)
+    for name, agreement in zip(rivals, agreements, strict=True):
+        if agreement < best:
+            matches[name] = None
+        elif agreements.count(best) > 1:
+            count = agreements.count(best)
+            reason = f"{count} different files of the table fit {recording.id}"
+            matches[name] = AmbiguousMatch(reason)
+
+
+def _path_parts(name: str) -> tuple[str, ...]:
     """A path's parts, whichever system wrote it."""
     return PurePosixPath(name.strip().replace("\\", "/")).parts
 
 
-def _keys(last: str) -> tuple[str, ...]:
+def _possible_names(last: str) -> tuple[str, ...]:
     """What a file may be called, the likeliest first."""
     path = PurePosixPath(last)
-    bare = path.stem if path.suffix.lower() in SUFFIXES else last
-    return (last, last.casefold(), bare, bare.casefold())
+    stem = path.stem if path.suffix.lower() in SUFFIXES else last
+    return (last, last.casefold(), stem, stem.casefold())
 
 
-def _agreement(parts: Sequence[str], recording: Recording) -> int:
+def _count_common_folders(parts: Sequence[str], recording: Recording) -> int:
     """How many folders agree, from the file's upwards."""
     count = 0
     for ours, theirs in zip(recording.path.parts[-2::-1], parts[-2::-1], strict=False):
@@ -102,16 +133,16 @@ def _agreement(parts: Sequence[str], recording: Recording) -> int:
     return count
 
 
-def _nearness(table: Path, path: Path) -> int:
-    """How many folders two files share, from the root."""
-    ours, theirs = table.absolute().parts[:-1], path.absolute().parts[:-1]
-    if table.is_dir():
-        ours = table.absolute().parts
+def _count_common_roots(table: Path, path: Path) -> int:
+    """How many folders a table and a file share, from the root downwards."""
+    folders = table.absolute().parts if table.is_dir() else table.absolute().parts[:-1]
+    others = path.absolute().parts[:-1]
     return next(
-        (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b),
-        min(len(ours), len(theirs)),
+        (i for i, (a, b) in enumerate(zip(folders, others, strict=False)) if a != b),
+        min(len(folders), len(others)),
     )
 
 
-def _best(found: list[Recording], worth: list[int]) -> list[Recording]:
-    return [one for one, value in zip(found, worth, strict=True) if value == max(worth)]
+def _best(recordings: list[Recording], agreements: list[int]) -> list[Recording]:
+    best = max(agreements)
+    return [r for r, agreement in zip(recordings, agreements, strict=True) if agreement == best]

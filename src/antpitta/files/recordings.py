@@ -1,13 +1,14 @@
-"""Recordings found in folders: probed, named, and placed.
+"""Recordings in folders: found, probed, named, and given a site and a time.
 
-- An id is the file's stem where no other file has it, else the path below its folder, else
-  that with the folder's name before it. Two recordings never share one.
-- The folder names the site only where there are several to tell apart.
-- What looks like sound and cannot be read is a Finding, never passed over. Hidden files are
-  passed over: ``._*`` are what a Mac leaves on a foreign disk, with sound's suffix and no sound.
+- An id is the file's stem if no other file has it, else the path below its folder, else that
+  with the folder's name before it. Two recordings never share an id.
+- The folder names the site only where there are several folders to tell apart.
+- A file that looks like sound and cannot be read is a Finding, never skipped in silence. Hidden
+  files are skipped: a Mac leaves ``._*`` on foreign disks, with the suffix of sound and no sound.
 - A root may be a URL (files/remote.py): its files are listed like others, and fetched when opened.
-
-Short names for paths: each as short as tells it from all others.
+- The table of sites overrides what names and metadata give. Its columns, in any order, are
+  ``recording`` and ``site`` or ``recorded_at`` or both. An empty cell changes nothing.
+- Short names for any paths are made by the same rule as ids.
 """
 
 import os
@@ -15,22 +16,27 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path, PurePath, PurePosixPath
 
 from antpitta.core.errors import Finding, UserError
 from antpitta.core.types import Recording
 from antpitta.files.audio import SUFFIXES, UnreadableAudio, probe
+from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
 from antpitta.files.recording_metadata import read_metadata, site_from_folder
 from antpitta.files.remote import Location, RemotePath, fetch, list_objects
-from antpitta.files.sites import apply_site_table
+from antpitta.files.tables import read_frame
 
-_FOREIGN = frozenset((".m4a", ".aac", ".wma", ".wac", ".wv", ".ape", ".amr", ".mp4"))
-_PROBERS = 8  # threads: probing waits for the disk
+_UNSUPPORTED = frozenset((".m4a", ".aac", ".wma", ".wac", ".wv", ".ape", ".amr", ".mp4"))
+_PROBE_THREADS = 8  # probing waits for the disk
+_RECORDING_COLUMNS = ("recording", "recording_id", "file", "filename", "file_name")
+_SITE_COLUMNS = ("site", "site_name", "location")
+_TIME_COLUMNS = ("recorded_at", "start", "start_time", "datetime")
 
 
 @dataclass(frozen=True)
 class FoundRecordings:
-    """What there is to listen to, and the files and rows that had to be left out."""
+    """The recordings that can be read, and findings about files and rows that cannot."""
 
     recordings: tuple[Recording, ...]
     findings: tuple[Finding, ...]
@@ -38,109 +44,199 @@ class FoundRecordings:
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file with sound's suffix that nobody has opened yet."""
+    """A file with the suffix of sound that has not been opened yet."""
 
     id: str
     path: Location
-    folder: str | None = None  # the site, if the file itself tells of none
+    folder: str | None = None  # the site, if the file itself has none
 
 
 @dataclass(frozen=True)
 class _File:
     path: Location
-    root: Location  # the folder it was found under
-    below: PurePath  # its path from there
+    root: Location  # the folder that was searched
+    below: PurePath  # the path from there
 
-    def ids(self) -> tuple[str, ...]:
+    def possible_ids(self) -> tuple[str, ...]:
         """The ids it could have, the most preferred first."""
         below = self.below.with_suffix("").as_posix()
         if isinstance(self.root, Path) and isinstance(self.path, Path):
-            home, whole = self.root.resolve().name, self.path.absolute().as_posix()
+            root, path = self.root.resolve().name, self.path.absolute().as_posix()
         else:
-            home, whole = self.root.name, str(self.path)
+            root, path = self.root.name, str(self.path)
         stem = self.below.stem
-        return (stem, below, f"{home}/{below}", f"{home}/{self.below.as_posix()}", whole)
+        return (stem, below, f"{root}/{below}", f"{root}/{self.below.as_posix()}", path)
 
 
 def list_files(roots: Sequence[Location]) -> tuple[tuple[ListedFile, ...], tuple[Finding, ...]]:
-    """Every file in these folders (or files) that should be sound, by id, and what cannot be.
+    """List the files of sound in folders, without opening them.
 
-    None is opened, so a million cost seconds. Raises UserError for a root that is not there or
-    holds no sound.
+    Parameters
+    ----------
+    roots : folders, files, or URLs
+
+    Returns
+    -------
+    files : sorted by id
+    findings : files of sound in formats that cannot be read
+
+    Raises
+    ------
+    UserError
+        E_NO_FILE: a root does not exist. E_NO_RECORDINGS: a root has no sound.
     """
     files, findings = _collect(roots)
-    homes: dict[Location, set[str | None]] = {}
+    folders: dict[Location, set[str | None]] = {}
     for file in files:
-        homes.setdefault(file.root, set()).add(site_from_folder(file.below.parent))
+        folders.setdefault(file.root, set()).add(site_from_folder(file.below.parent))
+    ids = short_names([file.possible_ids() for file in files])
     listed = []
-    for file, id in zip(files, short_names([file.ids() for file in files]), strict=True):
-        several = len(homes[file.root]) > 1
-        listed.append(
-            ListedFile(id, file.path, site_from_folder(file.below.parent) if several else None)
-        )
-    return tuple(sorted(listed, key=lambda one: one.id)), tuple(findings)
+    for file, id in zip(files, ids, strict=True):
+        several = len(folders[file.root]) > 1
+        site = site_from_folder(file.below.parent) if several else None
+        listed.append(ListedFile(id, file.path, site))
+    return tuple(sorted(listed, key=lambda file: file.id)), tuple(findings)
 
 
-def open_file(listed: ListedFile) -> Recording:
-    """The recording, with its site and time; see names.py for what goes before what.
+def open_file(file: ListedFile) -> Recording:
+    """Probe a listed file, and add its site and time (files/recording_metadata.py).
 
-    A remote one is fetched, and its copy is there as long as the recording's path is held.
-    Raises UnreadableAudio where it is none, UserError where its store cannot be reached.
+    A remote file is fetched. Its copy stays as long as the recording's path is in use.
+
+    Raises
+    ------
+    UnreadableAudio
+        The file is no sound that can be read.
+    UserError
+        The store of a remote file cannot be reached.
     """
-    path = listed.path if isinstance(listed.path, Path) else fetch(listed.path)
+    path = file.path if isinstance(file.path, Path) else fetch(file.path)
     try:
-        recording, origin = probe(path, listed.id), read_metadata(path)
-    except UnreadableAudio as trouble:
-        raise UnreadableAudio(str(trouble).replace(str(path), str(listed.path))) from None
-    site = origin.site or listed.folder or origin.recorder
-    return replace(recording, site=site, recorded_at=origin.recorded_at)
+        recording, metadata = probe(path, file.id), read_metadata(path)
+    except UnreadableAudio as error:
+        raise UnreadableAudio(str(error).replace(str(path), str(file.path))) from None
+    site = metadata.site or file.folder or metadata.recorder
+    return replace(recording, site=site, recorded_at=metadata.recorded_at)
 
 
 def find_recordings(roots: Sequence[Path], sites: Path | None = None) -> FoundRecordings:
-    """Every recording in these folders (or files), sorted by id.
+    """Find and probe every recording in folders.
 
-    ``sites`` is a table that knows better where and when (files/sites.py). Raises UserError
-    for a root that is not there or holds no sound, and where no file at all can be read.
+    Parameters
+    ----------
+    roots : folders or files
+    sites : table of sites and times, which overrides what the files have
+
+    Returns
+    -------
+    found : recordings sorted by id, and findings
+
+    Raises
+    ------
+    UserError
+        E_NO_FILE, E_NO_RECORDINGS; E_MISSING_COLUMN: the table of sites lacks one.
     """
-    files, strangers = list_files(roots)
-    with ThreadPoolExecutor(_PROBERS) as pool:
-        opened = list(pool.map(_open, files))
-    recordings = tuple(one for one in opened if isinstance(one, Recording))
-    findings = [*strangers, *(one for one in opened if isinstance(one, Finding))]
+    files, unsupported = list_files(roots)
+    with ThreadPoolExecutor(_PROBE_THREADS) as pool:
+        opened = list(pool.map(_open_or_report, files))
+    recordings = tuple(result for result in opened if isinstance(result, Recording))
+    findings = [*unsupported, *(result for result in opened if isinstance(result, Finding))]
     if not recordings:
         first = f"; the first: {findings[0].what}" if findings else ""
         raise UserError(
-            "E_TODO",
+            "E_NO_RECORDINGS",
             f"{', '.join(map(str, roots))}: no recording can be read{first}",
             "give WAV, FLAC, OGG or MP3 files",
         )
     if sites is not None:
-        recordings, strange = apply_site_table(recordings, sites)
-        findings += strange
+        recordings, site_findings = apply_site_table(recordings, sites)
+        findings += site_findings
     return FoundRecordings(recordings, tuple(findings))
 
 
+def apply_site_table(
+    recordings: Sequence[Recording], table: Path
+) -> tuple[tuple[Recording, ...], list[Finding]]:
+    """Give recordings the sites and times of a table.
+
+    Returns
+    -------
+    recordings : in the same order
+    findings : rows of the table that cannot be used
+
+    Raises
+    ------
+    UserError
+        E_MISSING_COLUMN: the table lacks a column.
+    """
+    frame = read_frame(table)
+    columns = {str(name).strip().lower().replace(" ", "_"): name for name in frame.columns}
+    name, site, time = (
+        next((columns[known] for known in names if known in columns), None)
+        for names in (_RECORDING_COLUMNS, _SITE_COLUMNS, _TIME_COLUMNS)
+    )
+    if name is None or (site is None and time is None):
+        header = ", ".join(map(str, frame.columns))
+        raise UserError(
+            "E_MISSING_COLUMN",
+            f"{table}: has the columns {header}",
+            "give 'recording' and 'site' or 'recorded_at'",
+        )
+    by_id = {recording.id: recording for recording in recordings}
+    matches = RecordingMatcher(recordings).find_all(frame[name], table)
+    findings, unknown = [], []
+    remedy = "write a recording's id, and times as 2020-06-07 05:15:00"
+    for line, row in zip(frame.index.tolist(), frame.to_dict("records"), strict=True):
+        match, problem = matches[row[name]], ""
+        if isinstance(match, Recording):
+            changed, problem = _with_cells(by_id[match.id], row.get(site), row.get(time))
+            by_id[match.id] = changed
+        elif isinstance(match, AmbiguousMatch):
+            problem = match.reason
+        else:
+            unknown.append((line, row[name]))
+        if problem:
+            findings.append(Finding("W_SITE_TABLE", str(table), line, problem, remedy, True))
+    if unknown:
+        line, example = unknown[0]
+        what = f"{len(unknown)} rows name recordings that are not here, the first {example!r}"
+        remedy = "add the audio, or ignore this if that is intended"
+        findings.append(Finding("W_NO_AUDIO", str(table), line, what, remedy, False))
+    return tuple(by_id[recording.id] for recording in recordings), findings
+
+
+def _with_cells(recording: Recording, site: str | None, time: str | None) -> tuple[Recording, str]:
+    """The recording with the cells of its row, and what is wrong with them."""
+    if site:
+        recording = replace(recording, site=site)
+    if time:
+        try:
+            return replace(recording, recorded_at=datetime.fromisoformat(time)), ""
+        except ValueError:
+            return recording, f"{time!r} is not a time"
+    return recording, ""
+
+
 def _collect(roots: Sequence[Location]) -> tuple[list[_File], list[Finding]]:
-    """The files with sound's suffixes, each once though roots may overlap, in order."""
+    """The files with suffixes of sound, each once though roots may overlap, in order."""
     files: dict[str, _File] = {}
     findings = []
     for root in roots:
-        met = 0
+        count = 0
         for key, file in _walk(root):
             suffix = file.path.suffix.lower()
             if suffix in SUFFIXES:
-                met += 1
+                count += 1
                 files.setdefault(key, file)
-            elif suffix in _FOREIGN:
-                met += 1
-                what = f"{suffix[1:].upper()} cannot be read"
-                findings.append(
-                    Finding("E_TODO", str(file.path), None, what, "convert it to FLAC", True)
-                )
-        if not met:
+            elif suffix in _UNSUPPORTED:
+                count += 1
+                what, remedy = f"{suffix[1:].upper()} cannot be read", "convert it to FLAC"
+                path = str(file.path)
+                findings.append(Finding("W_AUDIO_UNREADABLE", path, None, what, remedy, True))
+        if not count:
             raise UserError(
-                "E_TODO",
-                f"{root}: holds no recordings",
+                "E_NO_RECORDINGS",
+                f"{root}: there are no recordings",
                 "give a folder with WAV, FLAC, OGG or MP3 files",
             )
     order = lambda file: (isinstance(file.path, RemotePath), file.path)  # noqa: E731
@@ -148,50 +244,49 @@ def _collect(roots: Sequence[Location]) -> tuple[list[_File], list[Finding]]:
 
 
 def _walk(root: Location) -> Iterator[tuple[str, _File]]:
-    """Every visible file under a root, each after what it is known again by."""
+    """Every visible file under a root, each with a key that is the same on every way to it."""
     if isinstance(root, RemotePath):
-        for place, under in list_objects(root):
-            if not any(part.startswith(".") for part in under.split("/")):
-                above = root if place != root else root.parent
-                yield place.url, _File(place, above, PurePosixPath(under))
+        for remote, below in list_objects(root):
+            if not any(part.startswith(".") for part in below.split("/")):
+                above = root if remote != root else root.parent
+                yield remote.url, _File(remote, above, PurePosixPath(below))
         return
     if not root.exists():
-        raise UserError("E_TODO", f"{root}: there is no such file or folder", "check the path")
+        raise UserError("E_NO_FILE", f"{root}: there is no such file or folder", "check the path")
     for path, home in _walk_folder(root):
         real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
         yield real, _File(path, home, PurePath(path.relative_to(home)))
 
 
 def _walk_folder(root: Path) -> Iterator[tuple[Path, Path]]:
-    """Every visible file under a root with the folder it counts from; links are followed once."""
+    """Every visible file under a root, and the folder that its path begins at."""
     if root.is_file():
         yield root, root.parent
         return
-    seen = set()
-    for folder, inside, names in os.walk(root, followlinks=True):
+    visited = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link back up
-            inside.clear()
+        if real in visited:  # a link back up
+            folders.clear()
             continue
-        seen.add(real)
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith("."):
                 yield Path(folder) / name, root
 
 
-def _open(listed: ListedFile) -> Recording | Finding:
+def _open_or_report(file: ListedFile) -> Recording | Finding:
     try:
-        return open_file(listed)
-    except UnreadableAudio as trouble:
-        what = str(trouble).removeprefix(f"{listed.path}: ")
-        return Finding(
-            "E_TODO", str(listed.path), None, what, "record, copy or convert it anew", True
-        )
+        return open_file(file)
+    except UnreadableAudio as error:
+        what = str(error).removeprefix(f"{file.path}: ")
+        remedy = "copy or convert it again, or leave it out"
+        return Finding("W_AUDIO_UNREADABLE", str(file.path), None, what, remedy, True)
 
 
 def short_names(choices: Sequence[Sequence[str]]) -> list[str]:
-    """For each item the first of its names that no other has; its last where there is none."""
+    """For each item the first of its names that no other item has, else its last."""
     level = [0] * len(choices)
     while True:
         names = [choice[at] for choice, at in zip(choices, level, strict=True)]
@@ -206,13 +301,14 @@ def short_names(choices: Sequence[Sequence[str]]) -> list[str]:
 
 
 def short_path_names(paths: Sequence[Path]) -> list[str]:
-    """Each path's last name, without a table's suffix, after as many of its folders as it takes.
+    """Each path's last name, with as many folders before it as make it unique.
 
-    ``seed1/quick`` beside ``seed2/quick`` is ``seed1-quick``. The same path twice is named alike.
+    ``seed1/quick`` beside ``seed2/quick`` is ``seed1-quick``. A file loses its suffix. The same
+    path twice has the same name twice.
     """
-    return short_names([_endings(path.absolute()) for path in paths])
+    return short_names([_possible_path_names(path.absolute()) for path in paths])
 
 
-def _endings(path: Path) -> list[str]:
+def _possible_path_names(path: Path) -> list[str]:
     parts = [*path.parts[1:-1], path.name if path.is_dir() else path.stem]
     return ["-".join(parts[at:]) for at in range(len(parts) - 1, -1, -1)]
