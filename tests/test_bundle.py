@@ -1,4 +1,4 @@
-"""The bundle: what was put in comes out, whole or not at all, and nothing in it can run."""
+"""The bundle: written completely or not at all, read back equal, and free of pickle."""
 
 import json
 import shutil
@@ -8,7 +8,14 @@ import torch
 from safetensors.torch import save_file
 
 from antpitta.core.errors import UserError
-from antpitta.files.bundle import LAYOUT, Bundle, read_bundle, write_bundle
+from antpitta.files.bundle import (
+    LAYOUT,
+    Bundle,
+    bundle_from_bytes,
+    bundle_to_bytes,
+    read_bundle,
+    write_bundle,
+)
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import save_tensors
 
@@ -39,20 +46,20 @@ def bundle(path, **more):
     )
 
 
-def test_what_was_put_in_comes_out(tmp_path):
-    given = bundle(tmp_path / "run" / "model")
-    written = write_bundle(given, weights(tmp_path / "w"), "# card\né")
-    for found in (written, read_bundle(tmp_path / "run" / "model"), read_bundle(tmp_path / "run")):
-        assert found.path == tmp_path / "run" / "model"
+def test_written_bundle_reads_back_from_its_folder_and_from_the_run(tmp_path):
+    made = bundle(tmp_path / "run" / "model")
+    written = write_bundle(made, weights(tmp_path / "w"), "# card\né")
+    for read in (written, read_bundle(tmp_path / "run" / "model"), read_bundle(tmp_path / "run")):
+        assert read.path == tmp_path / "run" / "model"
         for key in ("name", "species", "weights", "thresholds", "bands", "members", "provenance"):
-            assert getattr(found, key) == getattr(given, key)
-        assert found.classes.names == given.species
-        assert found.digest
-        assert [float(state["a"][0]) for state in found.states()] == [0, 1]
-    assert (given.path / "MODEL_CARD.md").read_text(encoding="utf-8") == "# card\né"
+            assert getattr(read, key) == getattr(made, key)
+        assert read.classes.names == made.species
+        assert read.digest
+        assert [float(state["a"][0]) for state in read.states()] == [0, 1]
+    assert (made.path / "MODEL_CARD.md").read_text(encoding="utf-8") == "# card\né"
 
 
-def test_a_bundle_holds_no_file_that_could_run(tmp_path):
+def test_bundle_has_no_executable_file(tmp_path):
     write_bundle(bundle(tmp_path / "model"), weights(tmp_path / "w"), "card")
     names = sorted(path.name for path in (tmp_path / "model").rglob("*") if path.is_file())
     assert names == [
@@ -63,36 +70,37 @@ def test_a_bundle_holds_no_file_that_could_run(tmp_path):
     ]
 
 
-def test_the_digest_changes_with_the_weights_and_with_what_is_said(tmp_path):
+def test_digest_changes_with_the_weights_and_with_the_content(tmp_path):
     def digest(fill=0.0, **more):
         made = bundle(tmp_path / "model", **more)
         return write_bundle(made, weights(tmp_path / "w", fill=fill), "card").digest
 
-    one = digest()
-    assert digest() == one
-    assert digest(fill=0.25) != one
-    assert digest(thresholds={"coqui": 0.4}) != one
-    assert digest(species=("coqui", "owl")) != one
+    first = digest()
+    assert digest() == first
+    assert digest(fill=0.25) != first
+    assert digest(thresholds={"coqui": 0.4}) != first
+    assert digest(species=("coqui", "owl")) != first
 
 
-def test_a_newer_bundle_replaces_the_older_one_whole(tmp_path):
+def test_newer_bundle_replaces_all_of_the_older_one(tmp_path):
     write_bundle(bundle(tmp_path / "model"), weights(tmp_path / "w"), "old")
-    one = bundle(tmp_path / "model", weights=("only.safetensors",))
-    write_bundle(one, weights(tmp_path / "w", 1), "new")
+    newer = bundle(tmp_path / "model", weights=("only.safetensors",))
+    write_bundle(newer, weights(tmp_path / "w", 1), "new")
     names = {path.name for path in (tmp_path / "model").iterdir()}
     assert names == {"MODEL_CARD.md", "bundle.json", "only.safetensors"}
     assert {path.name for path in tmp_path.iterdir()} == {"model", "w"}
 
 
-def test_a_folder_that_holds_something_else_is_never_replaced(tmp_path):
+def test_folder_with_other_files_is_never_replaced(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.jpg").write_bytes(b"x")
-    with pytest.raises(UserError, match="no model"):
+    with pytest.raises(UserError) as error:
         write_bundle(bundle(tmp_path / "photos"), weights(tmp_path / "w"), "card")
+    assert error.value.code == "E_NOT_A_BUNDLE"
     assert (tmp_path / "photos" / "one.jpg").exists()
 
 
-def test_a_write_that_fails_leaves_the_bundle_that_was_there(tmp_path):
+def test_failed_write_leaves_the_old_bundle(tmp_path):
     write_bundle(bundle(tmp_path / "model"), weights(tmp_path / "w"), "old")
     with pytest.raises(OSError):
         write_bundle(bundle(tmp_path / "model"), [tmp_path / "gone"] * 2, "new")
@@ -100,12 +108,12 @@ def test_a_write_that_fails_leaves_the_bundle_that_was_there(tmp_path):
     assert len(read_bundle(tmp_path / "model").states()) == 2
 
 
-def test_weights_that_are_not_all_given_are_a_mistake_of_ours(tmp_path):
+def test_number_of_weight_files_must_fit(tmp_path):
     with pytest.raises(ValueError):
         write_bundle(bundle(tmp_path / "model"), weights(tmp_path / "w", 1), "card")
 
 
-def test_an_ensemble_carries_its_members(tmp_path):
+def test_ensemble_contains_its_members(tmp_path):
     for name in ("one", "two"):
         made = bundle(tmp_path / name, name=name)
         write_bundle(made, weights(tmp_path / f"w{name}", fill=len(name)), "card")
@@ -113,61 +121,74 @@ def test_an_ensemble_carries_its_members(tmp_path):
     both = bundle(
         tmp_path / "both", name="both", recipe={}, weights=(), members=("one", "two"), blend=blend
     )
-    found = write_bundle(both, [tmp_path / "one", tmp_path / "two"], "card")
+    written = write_bundle(both, [tmp_path / "one", tmp_path / "two"], "card")
     shutil.rmtree(tmp_path / "one")
-    assert found.blend == blend
-    assert [part.name for part in found.parts()] == ["one", "two"]
-    assert all(len(part.states()) == 2 for part in found.parts())
-    assert found.states() == []
+    assert written.blend == blend
+    assert [part.name for part in written.parts()] == ["one", "two"]
+    assert all(len(part.states()) == 2 for part in written.parts())
+    assert written.states() == []
+    sent = bundle_from_bytes(bundle_to_bytes(written), tmp_path / "there")
+    assert sent.digest == written.digest
+    assert [part.digest for part in sent.parts()] == [part.digest for part in written.parts()]
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "code"),
     [
-        ("", "is damaged"),
-        ("[]", "is damaged"),
-        ('"text"', "is damaged"),
-        ("{}", "is damaged"),
-        ('{"layout": 1, "species": []}', "is damaged"),
-        ('{"layout": "one"}', "is damaged"),
-        (f'{{"layout": {LAYOUT + 1}, "new": 1}}', "a later antpitta wrote this model"),
+        ("", "E_MODEL_DAMAGED"),
+        ("[]", "E_MODEL_DAMAGED"),
+        ('"text"', "E_MODEL_DAMAGED"),
+        ("{}", "E_MODEL_DAMAGED"),
+        ('{"layout": 1, "species": []}', "E_MODEL_DAMAGED"),
+        ('{"layout": "one"}', "E_MODEL_DAMAGED"),
+        (f'{{"layout": {LAYOUT + 1}, "new": 1}}', "E_MODEL_TOO_NEW"),
     ],
 )
-def test_a_bundle_that_cannot_be_read_is_the_users_mistake(tmp_path, text, message):
+def test_damaged_or_newer_bundle_is_an_error(tmp_path, text, code):
     (tmp_path / "bundle.json").write_text(text)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError) as error:
         read_bundle(tmp_path)
+    assert error.value.code == code
 
 
-def test_a_key_that_nobody_knows_is_damage(tmp_path):
+def test_unknown_key_in_a_bundle_is_damage(tmp_path):
     write_bundle(bundle(tmp_path / "model"), weights(tmp_path / "w"), "card")
     file = tmp_path / "model" / "bundle.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"extra": 1}))
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError) as error:
         read_bundle(tmp_path / "model")
+    assert error.value.code == "E_MODEL_DAMAGED"
 
 
-def test_no_bundle_is_the_users_mistake(tmp_path):
-    for place in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UserError, match="is no model"):
-            read_bundle(place)
+def test_folder_without_a_bundle_is_an_error(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError) as error:
+            read_bundle(folder)
+        assert error.value.code == "E_NO_MODEL"
+        assert str(folder) in error.value.what
 
 
 @pytest.mark.parametrize("content", [None, b"", b"garbage", b"\x08\0\0\0\0\0\0\0{}      "[:12]])
-def test_missing_or_damaged_weights_are_the_users_mistake(tmp_path, content):
-    found = write_bundle(bundle(tmp_path / "model"), weights(tmp_path / "w"), "card")
+def test_missing_or_damaged_weights_are_an_error(tmp_path, content):
+    written = write_bundle(bundle(tmp_path / "model"), weights(tmp_path / "w"), "card")
     file = tmp_path / "model" / "fold1.safetensors"
     file.unlink()
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(UserError, match="weights cannot be read"):
-        found.states()
+    with pytest.raises(UserError) as error:
+        written.states()
+    assert error.value.code == "E_MODEL_DAMAGED"
 
 
 def test_pickled_weights_are_refused(tmp_path):
-    found = write_bundle(bundle(tmp_path / "model"), weights(tmp_path / "w"), "card")
+    written = write_bundle(bundle(tmp_path / "model"), weights(tmp_path / "w"), "card")
     torch.save({"a": torch.ones(3)}, tmp_path / "model" / "fold0.safetensors")
-    with pytest.raises(UserError, match="weights cannot be read"):
-        found.states()
+    with pytest.raises(UserError) as error:
+        written.states()
+    assert error.value.code == "E_MODEL_DAMAGED"
     save_file({"a": torch.ones(3)}, tmp_path / "model" / "fold0.safetensors")
-    assert len(found.states()) == 2
+    assert len(written.states()) == 2
+
+
+def test_repr_of_a_bundle_is_one_short_line(tmp_path):
+    assert repr(bundle(tmp_path)) == "Bundle('mine': 2 species, 2 folds)"

@@ -1,4 +1,4 @@
-"""The cache of spectrograms: keyed by what is heard, whatever the file is called."""
+"""The cache of features: keyed by the content of the audio, not by its name."""
 
 import threading
 from pathlib import Path
@@ -16,20 +16,20 @@ def recording(path, content=None):
     return Recording(path.stem, path, 8000, 8000)
 
 
-class Pen:
-    """Draws a picture of a file's bytes, and remembers for whom."""
+class Extractor:
+    """Computes features from a file's bytes, and keeps the ids of the recordings."""
 
     def __init__(self):
-        self.drawn = []
+        self.computed = []
 
     def __call__(self, recording):
-        self.drawn.append(recording.id)
+        self.computed.append(recording.id)
         raw = np.frombuffer(recording.path.read_bytes(), dtype=np.uint8)
         return np.repeat(raw[:, None], 4, axis=1)
 
 
-def fetch(recordings, pen, home, digest="front", **more):
-    return cached_features(recordings, digest, pen, folder=home, **more)
+def fetch(recordings, extractor, home, digest="mel", **more):
+    return cached_features(recordings, digest, extractor, folder=home, **more)
 
 
 @pytest.fixture
@@ -37,49 +37,50 @@ def home(tmp_path):
     return tmp_path / "cache"
 
 
-def test_a_picture_is_drawn_once_and_mapped_from_disk(tmp_path, home):
-    pen, one = Pen(), recording(tmp_path / "a.wav", b"abc")
-    (first,) = fetch([one], pen, home)
-    (again,) = fetch([one], pen, home)
-    assert pen.drawn == ["a"]
+def test_features_are_computed_once_and_mapped_from_disk(tmp_path, home):
+    extractor, audio = Extractor(), recording(tmp_path / "a.wav", b"abc")
+    (first,) = fetch([audio], extractor, home)
+    (again,) = fetch([audio], extractor, home)
+    assert extractor.computed == ["a"]
     assert isinstance(again, np.memmap)
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(again[:, 0], list(b"abc"))
 
 
-def test_pictures_come_in_the_recordings_order(tmp_path, home):
+def test_features_come_in_the_order_of_the_recordings_with_progress(tmp_path, home):
     several = [recording(tmp_path / f"{i}.wav", bytes([i]) * 3) for i in range(20)]
-    ticks = []
+    done = []
     for _ in range(2):
-        found = fetch(several, Pen(), home, tick=ticks.append, workers=4)
-        assert [int(picture[0, 0]) for picture in found] == list(range(20))
-    assert sum(ticks) == 40
+        report = lambda count, total, extra: done.append((count, total))  # noqa: E731
+        features = fetch(several, Extractor(), home, progress=report, workers=4)
+        assert [int(array[0, 0]) for array in features] == list(range(20))
+    assert done == 2 * [(count, 20) for count in range(1, 21)]
 
 
-def test_a_file_with_other_content_is_drawn_again(tmp_path, home):
-    pen, one = Pen(), recording(tmp_path / "a.wav", b"abc")
-    fetch([one], pen, home)
-    recording(one.path, b"abd")
-    (found,) = fetch([one], pen, home)
-    assert pen.drawn == ["a", "a"]
-    np.testing.assert_array_equal(found[:, 0], list(b"abd"))
+def test_file_with_other_content_is_computed_anew(tmp_path, home):
+    extractor, audio = Extractor(), recording(tmp_path / "a.wav", b"abc")
+    fetch([audio], extractor, home)
+    recording(audio.path, b"abd")
+    (features,) = fetch([audio], extractor, home)
+    assert extractor.computed == ["a", "a"]
+    np.testing.assert_array_equal(features[:, 0], list(b"abd"))
 
 
-def test_a_renamed_file_is_found_again(tmp_path, home):
-    pen, one = Pen(), recording(tmp_path / "a.wav", b"abc")
-    fetch([one], pen, home)
+def test_renamed_file_is_found_again(tmp_path, home):
+    extractor, audio = Extractor(), recording(tmp_path / "a.wav", b"abc")
+    fetch([audio], extractor, home)
     (tmp_path / "far").mkdir()
-    moved = one.path.rename(tmp_path / "far" / "b.wav")
-    fetch([recording(moved)], pen, home)
-    assert pen.drawn == ["a"]
+    moved = audio.path.rename(tmp_path / "far" / "b.wav")
+    fetch([recording(moved)], extractor, home)
+    assert extractor.computed == ["a"]
 
 
-def test_another_front_end_draws_its_own(tmp_path, home):
-    pen, one = Pen(), recording(tmp_path / "a.wav", b"abc")
-    fetch([one], pen, home, digest="one")
-    fetch([one], pen, home, digest="two")
-    fetch([one], pen, home, digest="one")
-    assert pen.drawn == ["a", "a"]
+def test_other_settings_have_features_of_their_own(tmp_path, home):
+    extractor, audio = Extractor(), recording(tmp_path / "a.wav", b"abc")
+    fetch([audio], extractor, home, digest="one")
+    fetch([audio], extractor, home, digest="two")
+    fetch([audio], extractor, home, digest="one")
+    assert extractor.computed == ["a", "a"]
 
 
 def damaged(raw):
@@ -90,36 +91,36 @@ def damaged(raw):
         "only its mark": raw[:6],
         "cut in the header": raw[:40],
         "header alone": raw[:header_end],
-        "no picture at all": b"hello",
+        "no array at all": b"hello",
         "a broken header": raw[:12] + b"(" * 20 + raw[32:],
         "code": b"\x80\x04\x95.",
     }
 
 
 @pytest.mark.parametrize("how", list(damaged(b"\n")))
-def test_a_broken_cache_file_is_drawn_again(tmp_path, home, how):
-    pen, one = Pen(), recording(tmp_path / "a.wav", b"abc")
-    fetch([one], pen, home)
+def test_damaged_cache_file_is_computed_anew(tmp_path, home, how):
+    extractor, audio = Extractor(), recording(tmp_path / "a.wav", b"abc")
+    fetch([audio], extractor, home)
     (file,) = home.rglob("*.npy")
     file.write_bytes(damaged(file.read_bytes())[how])
-    (found,) = fetch([one], pen, home)
-    assert pen.drawn == ["a", "a"]
-    np.testing.assert_array_equal(found[:, 0], list(b"abc"))
-    fetch([one], pen, home)
-    assert pen.drawn == ["a", "a"]
+    (features,) = fetch([audio], extractor, home)
+    assert extractor.computed == ["a", "a"]
+    np.testing.assert_array_equal(features[:, 0], list(b"abc"))
+    fetch([audio], extractor, home)
+    assert extractor.computed == ["a", "a"]
 
 
 @pytest.mark.parametrize("other", [np.zeros(3, np.uint8), np.zeros((3, 4)), np.array(5)])
-def test_what_is_no_picture_is_drawn_again(tmp_path, home, other):
-    pen, one = Pen(), recording(tmp_path / "a.wav", b"abc")
-    fetch([one], pen, home)
+def test_array_of_another_shape_or_type_is_computed_anew(tmp_path, home, other):
+    extractor, audio = Extractor(), recording(tmp_path / "a.wav", b"abc")
+    fetch([audio], extractor, home)
     (file,) = home.rglob("*.npy")
     np.save(file, other)
-    (found,) = fetch([one], pen, home)
-    np.testing.assert_array_equal(found[:, 0], list(b"abc"))
+    (features,) = fetch([audio], extractor, home)
+    np.testing.assert_array_equal(features[:, 0], list(b"abc"))
 
 
-def test_a_drawing_that_fails_leaves_nothing_behind(tmp_path, home):
+def test_failed_computation_leaves_no_file(tmp_path, home):
     def fail(recording):
         raise OSError("no sound")
 
@@ -128,20 +129,20 @@ def test_a_drawing_that_fails_leaves_nothing_behind(tmp_path, home):
     assert not [path for path in home.rglob("*") if path.is_file()]
 
 
-def test_two_files_of_one_content_drawn_at_once_do_not_collide(tmp_path, home):
+def test_two_files_of_equal_content_can_be_computed_at_once(tmp_path, home):
     barrier = threading.Barrier(2, timeout=5)
 
-    def draw(recording):
+    def compute(recording):
         barrier.wait()
         return np.full((3, 4), 7, dtype=np.uint8)
 
     twins = [recording(tmp_path / f"{name}.wav", b"abc") for name in "ab"]
-    one, two = fetch(twins, draw, home)
-    np.testing.assert_array_equal(one, two)
+    first, second = fetch(twins, compute, home)
+    np.testing.assert_array_equal(first, second)
     assert len([path for path in home.rglob("*") if path.is_file()]) == 1
 
 
-def test_the_folder_is_the_users_choice_or_their_cache(monkeypatch):
+def test_cache_folder_is_that_of_the_environment_or_the_users(monkeypatch):
     monkeypatch.setenv("ANTPITTA_CACHE", "/somewhere")
     assert cache_folder() == Path("/somewhere")
     monkeypatch.delenv("ANTPITTA_CACHE")
