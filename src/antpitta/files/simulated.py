@@ -277,12 +277,12 @@ def write_simulation(
     _check_free(out, replace)
     unfinished = out.with_name(f".{out.name}.{uuid.uuid4().hex[:12]}")
     try:
-        n_train = _write_side(unfinished, "train", sample_rate, species, train)
+        n_train = _write_split(unfinished, "train", sample_rate, species, train)
         boxes = list(validated())
         for name, present in (("train_tp.csv", True), ("train_fp.csv", False)):
             chosen = [box for box in boxes if box.present == present]
             write_csv(_box_table(chosen, species), unfinished / name)
-        n_test = _write_side(unfinished, "test", sample_rate, species, test)
+        n_test = _write_split(unfinished, "test", sample_rate, species, test)
         write_csv(_species_table(species), unfinished / "species.csv")
         write_text(_TOML, unfinished / "antpitta.toml")
         if out.exists():
@@ -311,9 +311,9 @@ def _check_free(out: Path, replace: bool) -> None:
         )
 
 
-def _write_side(
+def _write_split(
     data: Path,
-    side: str,
+    split: str,
     sample_rate: int,
     species: Sequence[SimulatedSpecies],
     recordings: Iterable[SimulatedRecording],
@@ -322,16 +322,16 @@ def _write_side(
     ids = _ids(species)
     truth: list[list[object]] = []
     events: list[Annotation] = []
-    (data / side).mkdir(parents=True)
+    (data / split).mkdir(parents=True)
     for recording, wave, calls in recordings:
-        path = data / side / f"{recording}.flac"
+        path = data / split / f"{recording}.flac"
         sf.write(path, wave, sample_rate, format="FLAC", subtype="PCM_16")
         present = {ids[call.label] for call in calls}
         truth.append([recording, *(int(number in present) for number in range(len(species)))])
         events += calls
     columns = ["recording_id", *(f"s{number}" for number in range(len(species)))]
-    write_csv(pd.DataFrame(truth, columns=columns), data / f"{side}_truth.csv")
-    write_csv(_box_table(events, species)[_EVENT], data / f"{side}_events.csv")
+    write_csv(pd.DataFrame(truth, columns=columns), data / f"{split}_truth.csv")
+    write_csv(_box_table(events, species)[_EVENT], data / f"{split}_events.csv")
     return len(truth)
 
 
