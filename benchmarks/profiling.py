@@ -19,12 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from antpitta.core.stages import Stage
 from antpitta.core.types import Targets
 from antpitta.model.network import SedNet
-from antpitta.train.batches import Batch, epoch_batches
-from antpitta.train.data import TrainingData
-from antpitta.train.device_batch import batch_loss, prepare_batch
-from antpitta.train.loop import set_up
-from antpitta.train.step import TrainStep
-from antpitta.train.task import TrainTask, class_weights
+from antpitta.train.batches import Batch, epoch_batches, prepare_batch
+from antpitta.train.data import TrainingData, TrainTask, compute_class_weights
+from antpitta.train.loop import TrainStep, batch_loss, set_up
 
 # Dense bfloat16 matrix peaks in FLOP/s by data sheet; the first name that fits counts.
 GPUS = {
@@ -206,7 +203,7 @@ def profile_stage(
         pseudo_labels = Targets(zeros, zeros)
     weights = None
     if stage.loss.class_weights:
-        weights = class_weights(training_data, TrainTask(stage, train, pseudo_labels, (0,))).to(
+        weights = compute_class_weights(training_data, TrainTask(stage, train, pseudo_labels, (0,))).to(
             fabric.device
         )
     rng, timed_model = np.random.default_rng(0), _TimedModel(model, sections)

@@ -22,7 +22,13 @@ from antpitta.files.runs import load_tensors, read_scores
 from antpitta.model.network import SedNet
 from antpitta.train import checkpoints as keepers
 from antpitta.train import training as room
-from antpitta.train.batches import epoch_batches
+from antpitta.train.batches import (
+    SINGLE_PROCESS,
+    ProcessRank,
+    epoch_batches,
+    prepare_batch,
+    split_windows,
+)
 from antpitta.train.checkpoints import ReadOnlyStore, ThrottledStore
 from antpitta.train.compute import (
     CompiledModel,
@@ -31,7 +37,7 @@ from antpitta.train.compute import (
     build_fabric,
     run_on_devices,
 )
-from antpitta.train.device_batch import ALONE, ProcessRank, batch_loss, part_of, prepare_batch
+from antpitta.train.loop import batch_loss
 
 # ---- the loss of the parts is the loss of the whole
 
@@ -81,7 +87,7 @@ def test_the_mean_gradient_of_all_parts_is_that_of_the_whole_batch(
     recordings = np.arange(6)
     rng = np.random.default_rng(1)
     (batch,) = epoch_batches(stage, staged_data, recordings, lesson(staged_data), rng)
-    whole, wanted = gradients(net, batch, staged_data, stage, ALONE)
+    whole, wanted = gradients(net, batch, staged_data, stage, SINGLE_PROCESS)
     parts = [
         gradients(net, batch, staged_data, stage, ProcessRank(rank, world))
         for rank in range(world)
@@ -95,7 +101,7 @@ def test_the_mean_gradient_of_all_parts_is_that_of_the_whole_batch(
 def test_parts_share_out_every_window_once_and_leave_a_small_batch_whole():
     for size in range(1, 30):
         for world in (1, 2, 3, 8):
-            parts = part_of(size, ProcessRank(0, world))
+            parts = split_windows(size, ProcessRank(0, world))
             assert np.concatenate([np.arange(size)[p] for p in parts]).tolist() == list(range(size))
             assert len(parts) == (world if size >= 2 * world else 1)
             assert len(parts) == 1 or min(p.stop - p.start for p in parts) >= 2
@@ -104,7 +110,7 @@ def test_parts_share_out_every_window_once_and_leave_a_small_batch_whole():
 def test_a_batch_too_small_to_share_counts_once(staged_data, net):
     stage = Stage(name="one", sample="known", batch_size=2)
     batch = epoch_batches(stage, staged_data, np.arange(6), None, np.random.default_rng(1))[0]
-    whole = gradients(net, batch, staged_data, stage, ALONE)
+    whole = gradients(net, batch, staged_data, stage, SINGLE_PROCESS)
     for rank in range(2):
         found = gradients(net, batch, staged_data, stage, ProcessRank(rank, 2))
         assert found[0] == whole[0]

@@ -19,9 +19,8 @@ from antpitta.files.runs import CheckpointFile
 from antpitta.model.network import SedNet
 from antpitta.train import loop as room
 from antpitta.train.batches import epoch_batches
-from antpitta.train.device_batch import batch_loss
-from antpitta.train.loop import fit, lr_at
-from antpitta.train.task import TrainTask, class_weights
+from antpitta.train.data import TrainTask, compute_class_weights
+from antpitta.train.loop import batch_loss, fit, lr_at
 
 FRONT = MelConfig(
     sample_rate=8000, n_fft=256, hop_length=80, n_mels=32, fmin=50, fmax=4000, segment=2.0
@@ -205,15 +204,15 @@ def test_the_rate_equals_pytorchs_cosine_stepped_by_batch():
 def test_a_class_weighs_the_greatest_count_by_its_own(training_data):
     task = TrainTask(everything_on(), np.array([0, 1, 2, 3, 4]), None, (1,))
     # presents among r0 to r4: "a" by r0 twice, r1, r2; "b" by r4; "c" by r2
-    np.testing.assert_allclose(class_weights(training_data, task), [1, 4, 4])
+    np.testing.assert_allclose(compute_class_weights(training_data, task), [1, 4, 4])
 
 
 def test_a_class_without_presents_weighs_as_the_commonest_does(training_data):
     # among r1, r4 and r6: "a" by r1 and r6, "b" by r4, "c" by nobody
     task = TrainTask(everything_on(), np.array([1, 4, 6]), None, (1,))
-    np.testing.assert_allclose(class_weights(training_data, task), [1, 2, 1])
+    np.testing.assert_allclose(compute_class_weights(training_data, task), [1, 2, 1])
     nobody = TrainTask(everything_on(), np.array([3]), None, (1,))
-    np.testing.assert_allclose(class_weights(training_data, nobody), [1, 1, 1])
+    np.testing.assert_allclose(compute_class_weights(training_data, nobody), [1, 1, 1])
 
 
 @pytest.mark.parametrize("sample", ["known", "crops"])
@@ -247,7 +246,7 @@ def test_accumulated_batches_step_as_one_along_their_mean_gradient(
     rng = np.random.default_rng([1, 2, 3, 0])
     torch.manual_seed(int(rng.integers(2**31)))
     batches = epoch_batches(stage, training_data, task.recordings, task.pseudo_labels, rng)
-    weights = class_weights(training_data, task)
+    weights = compute_class_weights(training_data, task)
     gradients = []
     for batch in batches:
         ready = room.prepare_batch(batch, training_data, stage, rng, fabric.device)

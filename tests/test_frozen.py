@@ -136,9 +136,9 @@ def test_what_a_frozen_body_sees_is_kept_until_another_body_comes(staged_data, s
     assert len(kept) == len(staged_data.windows)
     assert not torch.equal(bank.of(nets[1], stage, staged_data), kept)
     warm = SedNet(BackboneConfig(**NET), HeadConfig(), classes, bands=bands)
-    assert FeatureCache().of(warm, stage, staged_data) is None
+    assert FeatureCache().get(warm, stage, staged_data) is None
     assert (
-        FeatureCache().of(nets[0], stage.model_copy(update={"mixup": 0.1}), staged_data) is None
+        FeatureCache().get(nets[0], stage.model_copy(update={"mixup": 0.1}), staged_data) is None
     )
 
 

@@ -12,12 +12,11 @@ from lightning_fabric import Fabric
 from antpitta.core.stages import Stage
 from antpitta.core.types import Targets
 from antpitta.model.network import SedNet
+from antpitta.train import loop as graph
 from antpitta.train import loop as room
-from antpitta.train import step as graph
-from antpitta.train.batches import epoch_batches
-from antpitta.train.device_batch import prepare_batch
+from antpitta.train.batches import epoch_batches, prepare_batch
+from antpitta.train.data import TrainTask
 from antpitta.train.loop import fit
-from antpitta.train.task import TrainTask
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -160,7 +159,7 @@ def test_making_a_recording_leaves_no_trace(
     found = trained(first_net, task, staged_data, fabric)
     assert alike(found, wanted)
     assert len(played) == 1
-    assert len(played[0].runs) == graph.WARM + 1
+    assert len(played[0].runs) == graph.WARM_UP_RUNS + 1
     assert not torch.equal(found[0]["head.class_conv.weight"], first_net.head.class_conv.weight)
 
 

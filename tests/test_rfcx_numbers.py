@@ -18,10 +18,11 @@ from antpitta.files.recipes import read_recipe
 from antpitta.model.network import SedNet
 from antpitta.sound.targets import BoxFrames
 from antpitta.sound.windows import index_windows, window_starts
-from antpitta.train import device_batch as room
+from antpitta.train import batches as room
 from antpitta.train.batches import epoch_batches
+from antpitta.train.data import TrainTask, compute_class_weights
+from antpitta.train.loop import batch_loss
 from antpitta.train.pseudo import OutOfFoldScores, make_pseudo_labels
-from antpitta.train.task import TrainTask, class_weights
 
 TABLES = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx"
 lay_out = partial(room.prepare_batch, device=torch.device("cpu"))
@@ -340,10 +341,10 @@ def test_stage_1_equals_the_formula_by_hand(training_data, net, recipe, mixes):
     train = np.arange(COUNT)
     (batch,) = epoch_batches(stage, training_data, train, None, rng)
     assert sorted(image for image, _ in places(batch)) == [0, 1, 2, 3, 4]  # 3 TP, 2 FP recordings
-    weights = class_weights(training_data, TrainTask(stage, train, None, (1,)))
+    weights = compute_class_weights(training_data, TrainTask(stage, train, None, (1,)))
     with torch.inference_mode():
         found = float(
-            room.batch_loss(net, lay_out(batch, training_data, stage, rng), stage, weights)
+            batch_loss(net, lay_out(batch, training_data, stage, rng), stage, weights)
         )
 
     ((share, partner),) = [shares(mix) for mix in mixes]
@@ -384,7 +385,7 @@ def test_stage_2_equals_the_formula_by_hand(training_data, net, recipe):
     (batch,) = epoch_batches(stage, training_data, np.arange(COUNT), None, rng)
     assert len(batch.windows) == 8 * COUNT
     with torch.inference_mode():
-        found = float(room.batch_loss(net, lay_out(batch, training_data, stage, rng), stage, None))
+        found = float(batch_loss(net, lay_out(batch, training_data, stage, rng), stage, None))
 
     low = {start: w for w, (start, _) in enumerate(WINDOWS)}
     cells = np.stack([cells_by_hand()[r, low[first]] for r, first in places(batch)])
@@ -422,7 +423,7 @@ def test_stage_3_equals_the_formula_by_hand(training_data, net, recipe, mixes):
 
     (batch,) = epoch_batches(stage, training_data, np.arange(COUNT), lesson.targets, rng)
     with torch.inference_mode():
-        found = float(room.batch_loss(net, lay_out(batch, training_data, stage, rng), stage, None))
+        found = float(batch_loss(net, lay_out(batch, training_data, stage, rng), stage, None))
 
     ((share, partner),) = [shares(mix) for mix in mixes]
     assert len(share) == 8 * COUNT  # a draw for each window of the batch

@@ -13,9 +13,8 @@ from antpitta.core.stages import LossConfig, MaskConfig, Stage
 from antpitta.core.types import Annotation
 from antpitta.model.head import box_step_shares
 from antpitta.model.network import SedNet
-from antpitta.train.data import FeatureCache
+from antpitta.train.data import FeatureCache, TrainTask
 from antpitta.train.linear_head import solve_linear_head
-from antpitta.train.task import TrainTask
 
 FABRIC = Fabric(accelerator="cpu", devices=1)
 STAGE = Stage(
@@ -45,7 +44,7 @@ def training_data(make_training_data):
 def solved(training_data, stage=STAGE, train=range(6), found=None, **settings):
     torch.manual_seed(1)
     net = SedNet(RECIPE.backbone, RECIPE.head.model_copy(update=settings), 2, bands=32)
-    seen = FeatureCache().of(net, stage, training_data)
+    seen = FeatureCache().get(net, stage, training_data)
     task = TrainTask(stage, np.array(train), None, (1,), seen)
     solve_linear_head(net, task, training_data, FABRIC, (found if found is not None else []).append)
     return net, seen

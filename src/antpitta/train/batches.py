@@ -1,99 +1,167 @@
-"""Which windows an epoch shows, and in what order: a function of the stage and a generator."""
+"""From training data to what the network gets: the batches of an epoch, and their way to a device.
+
+* Which windows an epoch shows, and in which order, depends only on the stage and a generator.
+* On the device a batch is gathered, masked and mixed.
+* Several processes make the same batches from the same seed, and each takes its part of the
+  windows. The loss is divided by counts over the whole batch, whose targets every process knows,
+  so only gradients are exchanged. Mixup stays within a part, because the feature maps of other
+  parts are in other processes: which windows are mixed differs from training in one process, how
+  often and how much does not.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from antpitta.core.stages import Stage
 from antpitta.core.types import Targets
+from antpitta.model.inputs import Mixup, draw_mixup, draw_spec_mask, join_mixups, to_device
+from antpitta.model.losses import CellTargets, LossTargets, treat_unknown_as_absent
 from antpitta.sound.windows import WindowIndex
 from antpitta.train.data import TrainingData
 
 Ints = NDArray[np.int64]
 
+MIN_WINDOWS = 2  # of a process: batch norm needs two
+
+
+# ---- the batches of an epoch
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows, and what is known of them; targets are (windows, classes)."""
+    """Windows with their targets.
+
+    Parameters
+    ----------
+    windows
+        The windows.
+    labels : (windows, classes), or (boxes, classes) with ``box_spans``
+        What the boxes say.
+    pseudo_labels : the shape of ``labels``
+        Pseudo-labels, with weight 0 where a box is known.
+    indices : (windows,)
+        The indices of the windows among the training windows; None for crops.
+    box_spans : (boxes, 3)
+        The window, first frame and end frame of each row of the targets, where the loss is on
+        boxes.
+    """
 
     windows: WindowIndex
     labels: Targets
-    pseudo_labels: Targets | None = None  # pseudo labels, with weight 0 where a listener spoke
-    indices: Ints | None = None  # (windows,), which of the material's windows these are
-    box_spans: Ints | None = (
-        None  # (rows, 3): window, first and last frame; targets are by row then
-    )
+    pseudo_labels: Targets | None = None
+    indices: Ints | None = None
+    box_spans: Ints | None = None
 
 
 def epoch_batches(
     stage: Stage,
     training_data: TrainingData,
-    train: Ints,
+    recordings: Ints,
     pseudo_labels: Targets | None,
     rng: np.random.Generator,
 ) -> list[Batch]:
-    """One epoch over the recordings ``train``; ``pseudo_labels`` covers all training windows."""
+    """The batches of one epoch.
+
+    Parameters
+    ----------
+    stage
+        Settings: what is sampled, and the batch size.
+    training_data
+        The windows and their labels.
+    recordings : indices
+        The recordings to train on.
+    pseudo_labels : (windows, classes)
+        Pseudo-labels of all training windows.
+    rng
+        The order of the windows, and the places of crops.
+    """
     if stage.sample == "crops":
-        return _crop_batches(stage, training_data, train, rng)
-    rows = training_data.windows_of(train)
+        return _crop_batches(stage, training_data, recordings, rng)
+    windows = training_data.windows_of(recordings)
     if stage.sample == "known":
-        known = training_data.labels.weight[rows].any(axis=1)
+        known = training_data.labels.weight[windows].any(axis=1)
         if pseudo_labels is not None:
-            known |= pseudo_labels.weight[rows].any(axis=1)
-        groups = _deal(rng.permutation(rows[known]), stage.batch_size)
+            known |= pseudo_labels.weight[windows].any(axis=1)
+        groups = _split_batches(rng.permutation(windows[known]), stage.batch_size)
     else:
-        owner = training_data.recording_index[training_data.windows.segment[rows]]
-        by_owner = np.argsort(owner, kind="stable")
-        windows, sorted_owner = rows[by_owner], owner[by_owner]
-        first, end = (np.searchsorted(sorted_owner, train, side) for side in ("left", "right"))
-        place = rng.permutation(len(train))
-        order = _deal(place, stage.batch_size)
-        groups = [np.concatenate([windows[first[i] : end[i]] for i in some]) for some in order]
-    make = box_batch if stage.loss.on == "boxes" else _windows
-    return [make(training_data, group, pseudo_labels) for group in groups if len(group)]
+        owner = training_data.recording_index[training_data.windows.segment[windows]]
+        order = np.argsort(owner, kind="stable")
+        windows, owner = windows[order], owner[order]
+        first, end = (np.searchsorted(owner, recordings, side) for side in ("left", "right"))
+        batches = _split_batches(rng.permutation(len(recordings)), stage.batch_size)
+        groups = [np.concatenate([windows[first[i] : end[i]] for i in batch]) for batch in batches]
+    make_batch = box_batch if stage.loss.on == "boxes" else _window_batch
+    return [make_batch(training_data, group, pseudo_labels) for group in groups if len(group)]
 
 
-def _deal(order: Ints, size: int) -> list[Ints]:
-    """In groups of ``size``; a last group of one joins the one before: batch norm needs two."""
+def _split_batches(order: Ints, size: int) -> list[Ints]:
+    """Groups of ``size``; a last group of one joins the one before, as batch norm needs two."""
     groups = [order[i : i + size] for i in range(0, len(order), size)]
     if len(groups) > 1 and len(groups[-1]) == 1:
         groups[-2:] = [np.concatenate(groups[-2:])]
     return groups
 
 
-def _windows(training_data: TrainingData, rows: Ints, pseudo_labels: Targets | None) -> Batch:
-    pick: Callable[[Targets], Targets] = lambda t: Targets(t.value[rows], t.weight[rows])  # noqa: E731
+def _window_batch(training_data: TrainingData, indices: Ints, pseudo: Targets | None) -> Batch:
     return Batch(
-        training_data.windows.take(rows),
-        pick(training_data.labels),
-        None if pseudo_labels is None else pick(pseudo_labels),
-        rows,
+        training_data.windows.take(indices),
+        _take(training_data.labels, indices),
+        None if pseudo is None else _take(pseudo, indices),
+        indices,
     )
 
 
-def box_batch(training_data: TrainingData, rows: Ints, pseudo_labels: Targets | None) -> Batch:
-    """Windows with one target for each box that overlaps one.
+def box_batch(training_data: TrainingData, indices: Ints, pseudo_labels: Targets | None) -> Batch:
+    """Windows with one row of targets for each box that overlaps one.
 
-    A pseudo-label has no time of its own: its row has the empty range 0, 0, and its score is the
+    A pseudo-label has no time of its own: its row has the empty span 0, 0, and its score is the
     highest logit of its window.
+
+    Parameters
+    ----------
+    training_data
+        The windows and their boxes.
+    indices : (windows,)
+        The windows of the batch.
+    pseudo_labels : (windows, classes)
+        Pseudo-labels of all training windows.
     """
-    cuts = training_data.windows.take(rows)
-    frames, labels = training_data.box_frames.box_targets(cuts)
+    windows = training_data.windows.take(indices)
+    spans, labels = training_data.box_frames.box_targets(windows)
     if pseudo_labels is None:
-        return Batch(cuts, labels, None, rows, frames)
-    labelled = np.flatnonzero(pseudo_labels.weight[rows].any(axis=1))
+        return Batch(windows, labels, None, indices, spans)
+    labelled = np.flatnonzero(pseudo_labels.weight[indices].any(axis=1))
     empty = np.zeros((len(labelled), labels.value.shape[1]), dtype=np.float32)
-    pseudo = Targets(pseudo_labels.value[rows[labelled]], pseudo_labels.weight[rows[labelled]])
     no_pseudo = np.zeros_like(labels.value)
     return Batch(
-        cuts,
+        windows,
         _concatenate(labels, Targets(empty, empty)),
-        _concatenate(Targets(no_pseudo, no_pseudo), pseudo),
-        rows,
-        np.concatenate([frames, np.stack([labelled, 0 * labelled, 0 * labelled], axis=1)]),
+        _concatenate(Targets(no_pseudo, no_pseudo), _take(pseudo_labels, indices[labelled])),
+        indices,
+        np.concatenate([spans, np.stack([labelled, 0 * labelled, 0 * labelled], axis=1)]),
     )
+
+
+def _crop_batches(
+    stage: Stage, training_data: TrainingData, recordings: Ints, rng: np.random.Generator
+) -> list[Batch]:
+    frames, lengths = training_data.windows.frames, training_data.features.lengths
+    crops = training_data.crop_centers.draw_crops(stage, recordings, frames, lengths, rng)
+    labels = training_data.box_frames.window_targets(crops)
+    return [
+        Batch(crops.take(group), _take(labels, group))
+        for group in _split_batches(np.arange(len(crops)), stage.batch_size)
+    ]
+
+
+def _take(targets: Targets, rows: Ints) -> Targets:
+    return Targets(targets.value[rows], targets.weight[rows])
 
 
 def _concatenate(first: Targets, second: Targets) -> Targets:
@@ -102,13 +170,203 @@ def _concatenate(first: Targets, second: Targets) -> Targets:
     )
 
 
-def _crop_batches(
-    stage: Stage, training_data: TrainingData, train: Ints, rng: np.random.Generator
-) -> list[Batch]:
-    frames, lengths = training_data.windows.frames, training_data.features.lengths
-    crops = training_data.crop_centers.draw_crops(stage, train, frames, lengths, rng)
-    labels = training_data.box_frames.window_targets(crops)
-    return [
-        Batch(crops.take(rows), Targets(labels.value[rows], labels.weight[rows]))
-        for rows in _deal(np.arange(len(crops)), stage.batch_size)
-    ]
+# ---- a batch on a device
+
+
+@dataclass(frozen=True)
+class ProcessRank:
+    """Which of several processes this is."""
+
+    rank: int = 0
+    world_size: int = 1
+
+
+SINGLE_PROCESS = ProcessRank()
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """One process's part of a batch, on its device.
+
+    Parameters
+    ----------
+    pixels : (windows, frames, bands)
+        The features from files, masked; None where ``backbone_features`` are known.
+    backbone_features : (windows, inputs, steps)
+        The features of a frozen backbone.
+    mixup, manifold_mixup
+        How the input and the feature maps are mixed.
+    targets : (windows, classes), or (boxes, classes) with ``box_spans``
+        The labels and pseudo-labels of this part.
+    global_targets
+        Those of the whole batch, where this is a part of one.
+    box_spans : (boxes, 3)
+        As in :class:`Batch`, with the windows of this part.
+    loss_scale
+        Multiplies the loss, so that the mean over all processes is the loss of the whole batch.
+    """
+
+    pixels: Tensor | None
+    backbone_features: Tensor | None
+    mixup: Mixup | None
+    manifold_mixup: Mixup | None
+    targets: LossTargets
+    global_targets: LossTargets | None
+    box_spans: Tensor | None
+    loss_scale: float
+
+    @property
+    def n_windows(self) -> int:
+        """The number of windows."""
+        inputs = self.pixels if self.pixels is not None else self.backbone_features
+        return 0 if inputs is None else len(inputs)
+
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> "DeviceBatch":
+        """A copy with ``change`` applied to all tensors, always in the same order."""
+
+        def apply(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
+        return replace(
+            self,
+            pixels=apply(self.pixels),
+            backbone_features=apply(self.backbone_features),
+            mixup=self.mixup and Mixup(*map(change, self.mixup)),
+            manifold_mixup=self.manifold_mixup and Mixup(*map(change, self.manifold_mixup)),
+            targets=_map_targets(self.targets, change),
+            global_targets=self.global_targets and _map_targets(self.global_targets, change),
+            box_spans=apply(self.box_spans),
+        )
+
+
+def _map_targets(targets: LossTargets, change: Callable[[Tensor], Tensor]) -> LossTargets:
+    labels, pseudo_labels = targets
+    changed = CellTargets(change(labels.value), change(labels.weight))
+    return changed, pseudo_labels and CellTargets(
+        change(pseudo_labels.value), change(pseudo_labels.weight)
+    )
+
+
+def split_windows(count: int, process: ProcessRank) -> list[slice]:
+    """Split ``count`` windows among the processes.
+
+    Returns
+    -------
+    slices
+        One for each process, or a single one where there are too few windows to split.
+    """
+    if count < MIN_WINDOWS * process.world_size:
+        return [slice(0, count)]
+    edges = [count * i // process.world_size for i in range(process.world_size + 1)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
+
+
+def prepare_batch(
+    batch: Batch,
+    training_data: TrainingData,
+    stage: Stage,
+    rng: np.random.Generator,
+    device: torch.device,
+    backbone_features: Tensor | None = None,
+    process: ProcessRank = SINGLE_PROCESS,
+) -> DeviceBatch:
+    """Gather, mask and mix this process's part of a batch.
+
+    Parameters
+    ----------
+    batch, training_data, stage
+        The windows, their features and the settings of masks and mixup.
+    rng
+        All processes draw the same numbers from it.
+    device
+        Where the network is.
+    backbone_features : (windows, inputs, steps)
+        The features of all training windows, where they are kept.
+    process
+        A batch with too few windows to be split is run by every process, and counts once.
+    """
+    parts = split_windows(len(batch.windows), process)
+    own = process.rank if len(parts) > 1 else 0
+    rows = parts[own]
+    pixels = features = None
+    if backbone_features is not None and batch.indices is not None:
+        indices = to_device(batch.indices[rows], backbone_features.device)
+        features = backbone_features[indices].to(device).float()
+    else:
+        pixels = _masked_pixels(batch, rows, training_data, stage, rng)
+        pixels = pixels.to(device, non_blocking=True)
+    mixups = _draw_mixups(parts, stage.mixup, rng, device)
+    manifold_mixups = _draw_mixups(parts, stage.manifold_mixup, rng, device)
+    targets = _mixed_targets(batch, stage, mixups, manifold_mixups, device)
+    box_spans, target_rows = _own_spans(batch, rows, device)
+    global_targets = None
+    if len(parts) > 1:
+        labels, pseudo = global_targets = targets
+        targets = labels.take(target_rows), pseudo and pseudo.take(target_rows)
+    return DeviceBatch(
+        pixels=pixels,
+        backbone_features=features,
+        mixup=mixups[own] if mixups else None,
+        manifold_mixup=manifold_mixups[own] if manifold_mixups else None,
+        targets=targets,
+        global_targets=global_targets,
+        box_spans=box_spans,
+        loss_scale=float(len(parts)),
+    )
+
+
+def _masked_pixels(
+    batch: Batch, rows: slice, training_data: TrainingData, stage: Stage, rng: np.random.Generator
+) -> Tensor:
+    features = training_data.features
+    bands = features.pixels.shape[1]
+    spec_mask = draw_spec_mask(batch.windows, features.lengths, bands, stage.masks, rng)
+    windows = batch.windows.take(np.arange(rows.start, rows.stop))
+    pixels = features.gather(windows)
+    return pixels if spec_mask is None else spec_mask.take(rows).apply(pixels, windows)
+
+
+def _draw_mixups(
+    parts: list[slice], alpha: float, rng: np.random.Generator, device: torch.device
+) -> list[Mixup]:
+    """A mixup for each part, or none at all."""
+    if not alpha:
+        return []
+    return [draw_mixup(part.stop - part.start, alpha, rng, device) for part in parts]
+
+
+def _mixed_targets(
+    batch: Batch,
+    stage: Stage,
+    mixups: list[Mixup],
+    manifold_mixups: list[Mixup],
+    device: torch.device,
+) -> LossTargets:
+    """The targets of the whole batch, mixed as its windows are."""
+    labels = _on_device(batch.labels, device)
+    pseudo = None if batch.pseudo_labels is None else _on_device(batch.pseudo_labels, device)
+    if stage.loss.unknown == "absent":  # before mixing, so that an unknown cell is wholly absent
+        labels = treat_unknown_as_absent(labels, pseudo)
+    if mixups:
+        mixup = join_mixups(mixups)
+        labels, pseudo = labels.mixed(mixup), pseudo and pseudo.mixed(mixup)
+    if manifold_mixups:
+        mixup = join_mixups(manifold_mixups)
+        labels, pseudo = labels.mixed_late(mixup), pseudo and pseudo.mixed_late(mixup)
+    return labels, pseudo
+
+
+def _own_spans(
+    batch: Batch, rows: slice, device: torch.device
+) -> tuple[Tensor | None, slice | Tensor]:
+    """The box spans in some windows, counted from the first of these; and their target rows."""
+    if batch.box_spans is None:
+        return None, rows
+    window = batch.box_spans[:, 0]
+    own = np.flatnonzero((window >= rows.start) & (window < rows.stop))
+    spans = batch.box_spans[own] - np.array([rows.start, 0, 0])
+    return to_device(spans, device), to_device(own, device)
+
+
+def _on_device(targets: Targets, device: torch.device) -> CellTargets:
+    return CellTargets(to_device(targets.value, device), to_device(targets.weight, device))

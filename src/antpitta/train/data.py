@@ -1,14 +1,16 @@
-"""What a run learns from, ready to be cut into batches: pictures, windows, and what was heard.
+"""What models are trained on: the windows of a data set with their labels, and one model's task.
 
-What a frozen body sees of the training windows, kept, so that an epoch takes a moment.
-
-A body that does not learn sees the same in every epoch, fold and stage. Whoever asks is known by
-the body's own weights, so that another body never gets these features.
+* A recording is split into segments of up to a minute, and segments into overlapping windows.
+  Recordings with overlaid calls (train/overlays.py) come after all others, and count as copies of
+  their host: they are in the same fold, and never scored or pseudo-labelled.
+* A frozen backbone gives the same features of a window in every epoch, fold and stage. They are
+  computed once and kept, so that an epoch takes a moment. The key is the backbone's own weights,
+  so that another backbone never gets these features.
 """
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from antpitta.core.config import Recipe
+from antpitta.core.errors import UserError
 from antpitta.core.features import FeatureConfig
 from antpitta.core.stages import Stage
 from antpitta.core.timegrid import TimeGrid
@@ -32,117 +35,252 @@ from antpitta.train.overlays import OverlaidRecording
 
 Ints = NDArray[np.int64]
 
+MAX_FEATURE_BYTES = 4 << 30  # with more, the features of a frozen backbone are not kept
+BACKBONE_FRAMES = 8192  # frames in one pass through a frozen backbone
+HEAD_WINDOWS = 16  # windows in one block when a normalizer or a zero-shot blend is fitted
+
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A data set as a network sees it. An image is up to a minute of one recording."""
+    """The windows of a data set, with their features and labels.
+
+    "Recordings" below are those of the data set, followed by those with overlaid calls.
+
+    Parameters
+    ----------
+    dataset
+        The data set.
+    features
+        The features of all segments.
+    recording_index : (segments,)
+        The recording that each segment belongs to.
+    grids : (segments,)
+        The frames of each segment, on its recording's clock.
+    boxes : (recordings,)
+        The boxes of each recording.
+    windows
+        The training windows of all segments.
+    box_frames
+        The boxes as frames of the segments.
+    labels : (windows, classes)
+        What the boxes say about each window.
+    overlay_hosts : (recordings,)
+        The recording that each one is a copy of; recordings of the data set are their own.
+    """
 
     dataset: Dataset
     features: FeatureStore
-    recording_index: Ints  # (images,), the recording each is of; copies come after all recordings
-    grids: tuple[TimeGrid, ...]  # of each image, on its recording's clock
-    boxes: tuple[tuple[Annotation, ...], ...]  # of each recording and copy
-    windows: WindowIndex  # the training windows of all images
-    box_frames: BoxFrames  # of all segments
-    labels: Targets  # (windows, classes)
-    overlay_hosts: Ints  # of each recording and copy: the recording, itself or the host
-
-    def windows_of(self, recordings: Ints) -> Ints:
-        """The windows of these recordings."""
-        return np.flatnonzero(np.isin(self.recording_index[self.windows.segment], recordings))
+    recording_index: Ints
+    grids: tuple[TimeGrid, ...]
+    boxes: tuple[tuple[Annotation, ...], ...]
+    windows: WindowIndex
+    box_frames: BoxFrames
+    labels: Targets
+    overlay_hosts: Ints
 
     @property
     def original_windows(self) -> NDArray[np.bool_]:
-        """(windows,), which are of recordings and not of copies."""
+        """Which windows belong to recordings without overlaid calls, (windows,)."""
         return self.recording_index[self.windows.segment] < len(self.dataset.recordings)
-
-    def with_overlays(self, recordings: Ints) -> Ints:
-        """These recordings, and all copies of them."""
-        return np.flatnonzero(np.isin(self.overlay_hosts, recordings))
-
-    def segments_of(self, recordings: Ints) -> Ints:
-        """The images of these recordings."""
-        return np.flatnonzero(np.isin(self.recording_index, recordings))
 
     @cached_property
     def crop_centers(self) -> CropCenters:
         """The middles of the boxes that crops lie around."""
         return CropCenters.from_boxes(self.boxes, self.recording_index, self.grids)
 
+    def windows_of(self, recordings: Ints) -> Ints:
+        """The indices of the windows of these recordings."""
+        return np.flatnonzero(np.isin(self.recording_index[self.windows.segment], recordings))
+
+    def segments_of(self, recordings: Ints) -> Ints:
+        """The indices of the segments of these recordings."""
+        return np.flatnonzero(np.isin(self.recording_index, recordings))
+
+    def with_overlays(self, recordings: Ints) -> Ints:
+        """These recordings, and all copies of them with overlaid calls."""
+        return np.flatnonzero(np.isin(self.overlay_hosts, recordings))
+
 
 def build_training_data(
     dataset: Dataset,
     recipe: Recipe,
-    drawn: Sequence[FeatureArray],
+    features: Sequence[FeatureArray],
     device: torch.device,
-    copies: Sequence[OverlaidRecording] = (),
+    overlays: Sequence[OverlaidRecording] = (),
 ) -> TrainingData:
-    """Lay the pictures end to end, the copies' last, and draw what was heard on their windows."""
-    said = defaultdict(list)
+    """Split recordings into segments and windows, and derive the windows' labels from the boxes.
+
+    Parameters
+    ----------
+    dataset, recipe
+        The recordings with their boxes, and the settings.
+    features : one array (frames, features per frame) for each recording
+        Those of the data set, then those with overlaid calls.
+    device
+        Where the features are kept, if they fit.
+    overlays
+        The recordings with overlaid calls.
+    """
+    boxes_by_id = defaultdict(list)
     for annotation in dataset.annotations:
-        said[annotation.recording].append(annotation)
-    boxes = tuple(tuple(said[recording.id]) for recording in dataset.recordings)
-    boxes += tuple(copy.boxes for copy in copies)
-    hosts = [*range(len(dataset.recordings)), *(copy.host for copy in copies)]
-    owner, grids = _images([dataset.recordings[host] for host in hosts], recipe.feature_config)
+        boxes_by_id[annotation.recording].append(annotation)
+    boxes = tuple(tuple(boxes_by_id[recording.id]) for recording in dataset.recordings)
+    boxes += tuple(overlay.boxes for overlay in overlays)
+    hosts = [*range(len(dataset.recordings)), *(overlay.host for overlay in overlays)]
+    recordings = [dataset.recordings[host] for host in hosts]
+    recording_index, grids = _split_segments(recordings, recipe.feature_config)
     lengths = np.array([grid.frames for grid in grids], dtype=np.int64)
-    pixels = torch.from_numpy(np.concatenate(drawn))
+    pixels = torch.from_numpy(np.concatenate(features))
     if len(pixels) != lengths.sum():
-        raise ValueError(f"{len(pixels)} frames were drawn, {lengths.sum()} were expected")
-    frames = recipe.windows.frames
-    cuts = index_windows(lengths, frames, recipe.windows.overlap)
-    box_frames = BoxFrames.from_boxes([boxes[i] for i in owner], grids, dataset.classes)
-    labels = box_frames.window_targets(cuts)
-    pictures = FeatureStore(_move(pixels, device), lengths)
-    places = np.array(owner, dtype=np.int64), np.array(hosts, dtype=np.int64)
+        raise ValueError(f"features have {len(pixels)} frames instead of {lengths.sum()}")
+    windows = index_windows(lengths, recipe.windows.frames, recipe.windows.overlap)
+    box_frames = BoxFrames.from_boxes([boxes[i] for i in recording_index], grids, dataset.classes)
     return TrainingData(
-        dataset, pictures, places[0], tuple(grids), boxes, cuts, box_frames, labels, places[1]
+        dataset=dataset,
+        features=FeatureStore(_move_if_it_fits(pixels, device), lengths),
+        recording_index=np.array(recording_index, dtype=np.int64),
+        grids=tuple(grids),
+        boxes=boxes,
+        windows=windows,
+        box_frames=box_frames,
+        labels=box_frames.window_targets(windows),
+        overlay_hosts=np.array(hosts, dtype=np.int64),
     )
 
 
-def _images(
-    recordings: Sequence[Recording], drawing: FeatureConfig
+def _split_segments(
+    recordings: Sequence[Recording], config: FeatureConfig
 ) -> tuple[list[int], list[TimeGrid]]:
-    """Of each image, the recording's place and the grid."""
-    owner, grids = [], []
+    """For each segment, the index of its recording and its grid."""
+    recording_index, grids = [], []
     for i, recording in enumerate(recordings):
-        for start, stop in drawing.segments(recording.duration):
-            owner.append(i)
-            grids.append(drawing.time_grid(start, stop))
-    return owner, grids
+        for start, stop in config.segments(recording.duration):
+            recording_index.append(i)
+            grids.append(config.time_grid(start, stop))
+    return recording_index, grids
 
 
-def _move(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """To the GPU whole where it fits in half of what is free there; else it stays here."""
+def _move_if_it_fits(pixels: Tensor, device: torch.device) -> Tensor:
+    """Move features to the GPU if they fit into half of its free memory."""
     if device.type != "cuda":
         return pixels
     free, _ = torch.cuda.mem_get_info(device)
     return pixels.to(device) if pixels.nbytes < free / 2 else pixels.pin_memory()
 
 
-LIMIT = 4 << 30  # bytes; beyond it features are worked out anew each time
-BATCH_FRAMES = 8192  # at once through the body
+# ---- one model's task
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """One model to train.
+
+    Parameters
+    ----------
+    stage
+        The settings of its stage.
+    recordings : indices
+        The recordings to train on.
+    pseudo_labels : (windows, classes)
+        Pseudo-labels of all training windows, if the stage has them.
+    seed
+        Different for each stage, cycle and fold.
+    backbone_features : (windows, inputs, steps)
+        The features of all training windows, where they are kept.
+    compiled
+        The network is compiled, for the size of an epoch's first batch.
+    """
+
+    stage: Stage
+    recordings: Ints
+    pseudo_labels: Targets | None
+    seed: tuple[int, ...]
+    backbone_features: Tensor | None = None
+    compiled: bool = False
+
+    @property
+    def no_boxes_error(self) -> UserError:
+        """The error where no training recording has a box."""
+        return UserError(
+            "E_NO_BOXES",
+            f"stage {self.stage.name}: none of its {len(self.recordings)} training recordings has "
+            "a box",
+            "add boxes in more recordings, or use fewer folds (--set folds=2)",
+        )
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """A row of ``log.csv``, without the stage, cycle and fold.
+
+    Parameters
+    ----------
+    epoch
+        Counted from 1.
+    loss
+        The mean over the batches.
+    lr
+        The learning rate at the end of the epoch.
+    windows, seconds, steps
+        The number of windows shown, the duration, and the steps of the optimizer.
+    """
+
+    epoch: int
+    loss: float
+    lr: float
+    windows: int
+    seconds: float
+    steps: int = 0
+
+
+def compute_class_weights(training_data: TrainingData, task: TrainTask) -> Tensor:
+    """Weight classes by max_count / count of their present boxes in the training recordings.
+
+    A class without a present box has weight 1, like the most frequent class: nothing is known
+    that would justify more.
+
+    Returns
+    -------
+    weights : (classes,)
+    """
+    classes = training_data.dataset.classes
+    count = np.zeros(len(classes), dtype=np.float32)
+    for recording in task.recordings:
+        for box in training_data.boxes[recording]:
+            if box.present:
+                count[classes.columns(box.label)] += 1
+    return torch.from_numpy(np.where(count > 0, count.max() / np.maximum(count, 1), np.float32(1)))
+
+
+# ---- features of a frozen backbone
 
 
 class FeatureCache:
-    """The features of one body at a time: (windows, inputs, steps), float16."""
+    """The features of all training windows by one frozen backbone at a time, in float16."""
 
     def __init__(self) -> None:
         self.key = ""
-        self.seen: Tensor | None = None
+        self.features: Tensor | None = None
 
     def get(self, net: SedNet, stage: Stage, training_data: TrainingData) -> Tensor | None:
-        """The features of all training windows; None where they differ from epoch to epoch."""
+        """Compute or return the features of all training windows.
+
+        Returns
+        -------
+        features : (windows, inputs, steps)
+            None where they differ between epochs (a trained backbone, masks, mixup, crops), or
+            are too large to be kept.
+        """
         changing = stage.masks.probability or stage.mixup or stage.sample == "crops"
         if not net.backbone_config.frozen or changing:
             return None
-        key = _digest(net)
+        key = _backbone_digest(net)
         if key != self.key:
-            self.key, self.seen = key, _see(net, training_data)
-        return self.seen
+            self.key, self.features = key, _compute_features(net, training_data)
+        return self.features
 
 
-def _digest(net: SedNet) -> str:
+def _backbone_digest(net: SedNet) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for value in net.backbone.state_dict().values():
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -150,17 +288,50 @@ def _digest(net: SedNet) -> str:
 
 
 @torch.inference_mode()
-def _see(net: SedNet, training_data: TrainingData) -> Tensor | None:
+def _compute_features(net: SedNet, training_data: TrainingData) -> Tensor | None:
+    """The features of all training windows, or None if they are too large."""
     net = fuse_conv_bn(net.eval())
-    cuts, found = training_data.windows, []
-    size = max(1, BATCH_FRAMES // cuts.frames)
+    windows, blocks = training_data.windows, []
+    size = max(1, BACKBONE_FRAMES // windows.frames)
     device = next(net.parameters()).device
-    for first in range(0, len(cuts), size):
-        rows = torch.arange(first, min(first + size, len(cuts))).numpy()
-        seen = net.extract_features(
-            training_data.features.gather(cuts.take(rows)).to(device)
-        ).half()
-        if seen[0].nbytes * len(cuts) > LIMIT:
+    for block in _blocks(np.arange(len(windows)), size):
+        pixels = training_data.features.gather(windows.take(block)).to(device)
+        features = net.extract_features(pixels).half()
+        if features[0].nbytes * len(windows) > MAX_FEATURE_BYTES:
             return None
-        found.append(seen)
-    return torch.cat(found).clone()
+        blocks.append(features)
+    return torch.cat(blocks).clone()
+
+
+def fit_normalizer(net: SedNet, features: Tensor, windows: Ints, device: torch.device) -> None:
+    """Fit the head's normalizer to the features of these windows.
+
+    Parameters
+    ----------
+    net
+        The network, with a frozen backbone.
+    features : (windows, inputs, steps)
+        Those of all training windows.
+    windows : indices
+        The windows to fit to.
+    device
+        Where to compute.
+    """
+    blocks = (torch.from_numpy(block) for block in _blocks(windows, HEAD_WINDOWS))
+    net.head.fit_normalizer(features[block.to(features.device)].to(device) for block in blocks)
+
+
+def fit_zero_shot(
+    net: SedNet, task: TrainTask, training_data: TrainingData, device: torch.device
+) -> None:
+    """Fit the zero-shot blend of a trained head to the logits of the training recordings."""
+    own = training_data.windows_of(task.recordings)
+    own = own[training_data.original_windows[own]]
+    blocks = (training_data.windows.take(block) for block in _blocks(own, HEAD_WINDOWS))
+    net.head.fit_zero_shot(
+        net.extract_features(training_data.features.gather(block).to(device)) for block in blocks
+    )
+
+
+def _blocks(windows: Ints, size: int) -> Iterator[Ints]:
+    return (windows[i : i + size] for i in range(0, len(windows), size))

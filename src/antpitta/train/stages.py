@@ -33,7 +33,13 @@ from antpitta.model.fusion import with_trainable_grey_stem
 from antpitta.model.network import SedNet
 from antpitta.train.checkpoints import ReadOnlyStore, ThrottledStore
 from antpitta.train.compute import PROCESS_LOCK, CompiledModel, ParallelFolds
-from antpitta.train.data import FeatureCache, TrainingData
+from antpitta.train.data import (
+    EpochResult,
+    FeatureCache,
+    TrainingData,
+    TrainTask,
+    fit_zero_shot,
+)
 from antpitta.train.linear_head import solve_linear_head
 from antpitta.train.loop import fit
 from antpitta.train.out_of_fold import (
@@ -43,7 +49,6 @@ from antpitta.train.out_of_fold import (
     score_recordings,
 )
 from antpitta.train.pseudo import make_pseudo_labels
-from antpitta.train.task import EpochResult, TrainTask, fit_zero_shot
 
 Ints = NDArray[np.int64]
 
