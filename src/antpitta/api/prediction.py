@@ -281,7 +281,7 @@ def predict(
     How to compute is as for :func:`predict_to`. For an archive larger than memory take
     :func:`predict_each`.
     """
-    how: Any = {"scan": inference, "precision": precision, "workers": workers}
+    how: Any = {"inference": inference, "precision": precision, "workers": workers}
     frames = list(predict_each(model, *audio, **how))
     table = pd.concat(frames)
     table.attrs["quarantine"] = [lost for one in frames for lost in one.attrs["quarantine"]]
