@@ -97,10 +97,10 @@ def _examples(dataset: Dataset, recipe: Recipe, cells: pd.DataFrame) -> tuple[Ex
     """The boxes with the highest and the lowest scores, of present and of absent ones."""
     present, absent = cells[cells["present"]], cells[~cells["present"]]
     groups = [
-        ("present, high score", present.sort_values("score", ascending=False)),
-        ("present, low score (missed)", present.sort_values("score")),
-        ("absent, high score (false alarm)", absent.sort_values("score", ascending=False)),
-        ("absent, low score", absent.sort_values("score")),
+        ("Present, high score", present.sort_values("score", ascending=False)),
+        ("Present, low score (missed)", present.sort_values("score")),
+        ("Absent, high score (false alarms)", absent.sort_values("score", ascending=False)),
+        ("Absent, low score", absent.sort_values("score")),
     ]
     mel = LogMel(recipe.features)
     examples = []
@@ -123,7 +123,7 @@ def _example(
     rate = recipe.features.sample_rate
     wave = read(recording, first, last, rate)
     return Example(
-        title=group,
+        title="",
         recording=recording.id,
         species=str(row["species"]),
         start=start,

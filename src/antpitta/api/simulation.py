@@ -34,7 +34,9 @@ from antpitta.sound.species_sources import SPLITS, SpeciesSource, species_source
 from antpitta.sound.synthetic_species import demo_species
 
 SPECIES_STREAM, VALIDATION_STREAM = 1, 5  # independent random streams of one seed
-DEMO_PLAN = SimulationConfig(train=60, test=40, seconds=30.0, sample_rate=16_000, present=16, absent=48)
+DEMO_PLAN = SimulationConfig(
+    train=60, test=40, seconds=30.0, sample_rate=16_000, present=16, absent=48
+)
 
 
 def simulate(

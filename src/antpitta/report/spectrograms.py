@@ -1,7 +1,7 @@
 """The picture of one labelled box: a spectrogram with the box.
 
 The spectrogram is grey on white, so that colour is free for the box: blue and solid where the
-species is present, red and dashed where it is absent. The picture keeps the spacing of the mel
+species is present, orange and dashed where it is absent. The picture keeps the spacing of the mel
 bands and marks the kHz on it.
 """
 

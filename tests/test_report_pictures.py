@@ -1,4 +1,4 @@
-"""The pictures, by the texts that they hold and by the numbers behind them."""
+"""The pictures of the report: their texts, and the numbers behind them."""
 
 from html import unescape
 from xml.etree import ElementTree
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from antpitta.core.types import Classes
-from antpitta.report.canvas import fold, shorten, styled
+from antpitta.report.canvas import shorten, styled, wrap_name
 from antpitta.report.results import Example, StageResult
 from antpitta.report.species import (
     draw_curves,
@@ -19,12 +19,12 @@ from antpitta.report.species import (
     why_undefined,
 )
 from antpitta.report.spectrograms import draw_example, find_rows, mark_frequencies, thin_frames
-from antpitta.report.stages import draw_gain, draw_training, tidy_log
+from antpitta.report.stages import draw_stages, draw_training, tidy_log
 from antpitta.report.supervision import (
     count_supervision,
     draw_supervision,
-    gather_columns,
-    judge_recordings,
+    label_states,
+    merge_columns,
     sort_recordings,
 )
 from antpitta.scores.bootstrap import Interval
@@ -76,7 +76,7 @@ def example(**changed):
 
 
 def texts(svg):
-    """What matplotlib wrote: with each text drawn as outlines it leaves a comment."""
+    """The texts of a picture: matplotlib writes each one as a comment beside its outlines."""
     builder = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
     root = ElementTree.fromstring(svg, builder)  # raises if a browser could not read it
     return [unescape(n.text.strip()) for n in root.iter() if n.tag is ElementTree.Comment]
@@ -87,41 +87,41 @@ def log(stage="one", fold=0, losses=(1.0, 0.5)):
     return pd.DataFrame(rows, columns=["stage", "fold", "epoch", "loss", "lr", "seconds"])
 
 
-def test_species_are_ranked_with_the_undefined_last_and_chance_is_the_share_of_present():
+def test_rank_species_puts_undefined_last_and_adds_the_share_of_present():
     table = rank_species(report().per_species)
     assert list(table["species"]) == ["wren", "coqui", "owl"]
     np.testing.assert_allclose(table["chance"], [0.75, 0.25, 0])
 
 
-def test_bars_name_every_species_with_counts_and_say_why_one_has_none():
-    said = texts(draw_species(report()))
-    assert {"wren", "coqui", "owl", "10 / 30", "0 / 40", "0.50", "0.90", "chance"} <= set(said)
-    assert "nothing judged present" in said
+def test_bars_show_every_species_with_counts_and_reasons():
+    drawn = texts(draw_species(report()))
+    assert {"wren", "coqui", "owl", "10 / 30", "0 / 40", "0.50", "0.90", "chance"} <= set(drawn)
+    assert "no present labels" in drawn
 
 
 @pytest.mark.parametrize(
-    ("present", "absent", "says"),
-    [(0, 0, "nothing judged"), (0, 1, "nothing judged present"),
-     (1, 0, "nothing judged absent"), (1, 1, "not defined")],
+    ("present", "absent", "reason"),
+    [(0, 0, "no labels"), (0, 1, "no present labels"),
+     (1, 0, "no absent labels"), (1, 1, "not defined")],
 )  # fmt: skip
-def test_a_missing_figure_has_a_reason(present, absent, says):
-    assert why_undefined(present, absent) == says
+def test_undefined_metric_has_a_reason(present, absent, reason):
+    assert why_undefined(present, absent) == reason
 
 
 @pytest.mark.parametrize("form", ["svg", "png"])
-def test_every_picture_comes_in_both_forms_and_twice_the_same(form):
+def test_picture_in_both_formats_is_reproducible(form):
     start = {"svg": b"<?xml", "png": b"\x89PNG"}[form]
-    for draw, what in (
+    for draw, content in (
         (draw_species, report()),
         (draw_curves, report()),
-        (draw_gain, [StageResult("one", "", report())]),
+        (draw_stages, [StageResult("one", "", report())]),
         (draw_training, log()),
         (draw_supervision, supervision()),
         (draw_example, example()),
     ):
-        picture = draw(what, form)
+        picture = draw(content, form)
         assert picture.startswith(start)
-        assert picture == draw(what, form)
+        assert picture == draw(content, form)
 
 
 @pytest.mark.parametrize(
@@ -129,61 +129,61 @@ def test_every_picture_comes_in_both_forms_and_twice_the_same(form):
     [
         (draw_species, report([])),
         (draw_curves, report(curves={})),
-        (draw_gain, []),
+        (draw_stages, []),
         (draw_training, log(losses=())),
         (draw_supervision, Supervision(Classes(()), (), *[np.zeros((0, 0), int)] * 3)),
     ],
 )
-def test_nothing_to_draw_is_refused(draw, nothing):
+def test_empty_content_is_refused(draw, nothing):
     with pytest.raises(ValueError, match="to draw"):
         draw(nothing)
 
 
-def test_of_too_many_curves_the_species_with_most_present_stay_in_the_order_of_the_bars():
+def test_of_many_curves_those_with_most_present_boxes_are_drawn():
     assert drawn_curves(report()) == ["wren", "coqui"]
     assert drawn_curves(report(), most=1) == ["coqui"]
     assert "wren" not in texts(draw_curves(report(), most=1))
 
 
-def test_of_too_many_bars_the_species_with_most_present_stay():
-    said = texts(draw_species(report(), most=2))
-    assert {"coqui", "wren"} <= set(said)
-    assert "owl" not in said
+def test_of_many_bars_those_with_most_present_boxes_are_drawn():
+    drawn = texts(draw_species(report(), most=2))
+    assert {"coqui", "wren"} <= set(drawn)
+    assert "owl" not in drawn
     assert "owl" not in texts(draw_supervision(supervision(), most=1))
 
 
-def test_a_curve_of_ten_thousand_corners_stays_small():
+def test_curve_of_ten_thousand_points_is_thinned():
     recall = np.linspace(0, 1, 10_000)
     svg = draw_curves(report(curves={"coqui": (recall, 1 - recall / 2)}))
     assert len(svg) < 60_000
     assert "AP 0.50" in texts(svg)
 
 
-def test_gain_writes_the_value_of_every_stage_and_of_whole_truth():
+def test_stages_show_the_value_of_every_stage_and_of_ground_truth():
     stages = [
         StageResult("crops", "", report(lwlrap=Interval(NAN, NAN, NAN))),
         StageResult("masked", "", report(), report(lwlrap=Interval(0.623, 0.6, 0.65))),
     ]
-    said = texts(draw_gain(stages))
-    assert {"crops", "masked", "0.812", "0.623", "0.825", "not defined"} <= set(said)
-    assert any("whole truth" in text for text in said)
-    assert not any("whole truth" in text for text in texts(draw_gain(stages[:1])))
+    drawn = texts(draw_stages(stages))
+    assert {"crops", "masked", "0.812", "0.623", "0.825", "not defined"} <= set(drawn)
+    assert any("ground truth" in text for text in drawn)
+    assert not any("ground truth" in text for text in texts(draw_stages(stages[:1])))
 
 
-def test_of_an_epoch_that_was_run_again_the_later_row_counts():
+def test_of_an_epoch_that_was_run_twice_the_later_row_is_kept():
     again = pd.concat([log(losses=(1.0, 0.9)), log(losses=(1.0, 0.3)), log(fold=1)])
-    assert "ends at 0.4, mean of 2 folds" in texts(draw_training(again))
+    assert "final loss 0.4, mean of 2 folds" in texts(draw_training(again))
 
 
-def test_cycles_of_one_stage_get_a_panel_each():
+def test_cycles_of_one_stage_have_a_panel_each():
     cycles = pd.concat([log().assign(cycle=1), log("two").assign(cycle=1), log().assign(cycle=2)])
     assert list(tidy_log(cycles)["stage"].unique()) == ["one, cycle 1", "two", "one, cycle 2"]
     assert {"one, cycle 1", "one, cycle 2", "two"} <= set(texts(draw_training(cycles)))
 
 
-def test_a_stage_of_one_epoch_and_losses_that_are_nan_are_drawn():
-    said = texts(draw_training(pd.concat([log(losses=(2.0,)), log("two", losses=(NAN, NAN))])))
-    assert {"one", "two", "ends at 2"} <= set(said)
+def test_single_epoch_and_nan_losses_are_drawn():
+    drawn = texts(draw_training(pd.concat([log(losses=(2.0,)), log("two", losses=(NAN, NAN))])))
+    assert {"one", "two", "final loss 2"} <= set(drawn)
 
 
 def test_supervision_counts_recordings_in_each_state_and_shares_of_frames():
@@ -194,25 +194,25 @@ def test_supervision_counts_recordings_in_each_state_and_shares_of_frames():
     np.testing.assert_allclose(table.loc["coqui", shares].astype(float), [5 / 40, 6 / 40, 29 / 40])
 
 
-def test_recordings_are_sorted_by_what_is_present_then_by_what_was_judged():
-    cells = judge_recordings(supervision())
+def test_recordings_are_sorted_by_present_then_by_labelled_species():
+    cells = label_states(supervision())
     assert cells.tolist() == [[2, 0], [1, 1], [3, 0], [0, 0]]
     assert sort_recordings(cells).tolist() == [0, 2, 1, 3]
 
 
-def test_one_judged_recording_among_thousands_keeps_its_column():
+def test_one_labelled_recording_among_thousands_keeps_its_column():
     cells = np.zeros((4000, 1), np.int8)
     cells[3999] = 2
-    columns, size = gather_columns(cells, most=300)
+    columns, size = merge_columns(cells, most=300)
     assert (len(columns), size) == (286, 14)
     assert columns[-1, 0] == 2
     assert columns.sum() == 2
 
 
-def test_the_commonest_judgement_of_a_column_shows():
+def test_most_frequent_label_of_a_column_is_shown():
     column = np.array([[0], [0], [0], [1], [1], [2]], np.int8)
-    assert gather_columns(column, most=1)[0].tolist() == [[1]]
-    assert gather_columns(column[4:], most=1)[0].tolist() == [[2]]  # a draw: present shows
+    assert merge_columns(column, most=1)[0].tolist() == [[1]]
+    assert merge_columns(column[4:], most=1)[0].tolist() == [[2]]  # equally frequent: present
 
 
 def test_supervision_of_a_large_archive_is_a_small_picture():
@@ -227,14 +227,14 @@ def test_supervision_of_a_large_archive_is_a_small_picture():
     assert "recordings, sorted (one column: 14)" in texts(svg)
 
 
-def test_a_box_becomes_rows_of_the_image_and_infinity_is_its_top():
+def test_box_with_an_infinite_top_ends_at_the_top_of_the_image():
     frequencies = np.array([100.0, 200.0, 400.0, 800.0])
     assert find_rows(frequencies, 200, 600) == (1.0, 2.5)
     assert find_rows(frequencies, 0, float("inf")) == (-0.5, 3.5)
     assert find_rows(frequencies, 900, 950) == (3.0, 4.0)  # above the picture: a line at the top
 
 
-def test_round_frequencies_are_marked_where_they_lie():
+def test_round_frequencies_are_marked_at_their_rows():
     rows, labels = mark_frequencies(np.array([500.0, 1500.0, 2500.0]), most=3)
     assert labels == ["1", "2"]  # 0.5 kHz lies too close to 1
     np.testing.assert_allclose(rows, [0.5, 1.5])
@@ -249,9 +249,9 @@ def test_thinning_keeps_a_click():
 
 
 @pytest.mark.parametrize("image", [np.full((5, 16), 7.0), np.full((5, 16), NAN)])
-def test_an_example_without_contrast_is_drawn(image):
-    said = texts(draw_example(example(image=image, present=False)))
-    assert "score 0.93, judged absent" in said
+def test_example_without_contrast_is_drawn(image):
+    drawn = texts(draw_example(example(image=image, present=False)))
+    assert "score 0.93, labelled absent" in drawn
 
 
 @pytest.mark.parametrize(
@@ -263,28 +263,28 @@ def test_an_example_without_contrast_is_drawn(image):
         ({"image_stop": -1.0}, "reversed"),
     ],
 )
-def test_an_example_refuses_what_cannot_be_drawn(changed, message):
+def test_example_that_cannot_be_drawn_is_refused(changed, message):
     with pytest.raises(ValueError, match=message):
         example(**changed)
 
 
-def test_odd_names_neither_become_formulas_nor_break_the_file():
+def test_names_with_markup_are_neither_formulas_nor_broken_files():
     rows = [(name, 1, 1, 0.5, *[NAN] * 6) for name in ("$\\frac{x$ & <b>", "a\x00b", "--")]
     svg = draw_species(report(rows, curves={}))
     assert "$\\frac{x$ & <b>" in texts(svg)
     assert shorten("a\x00b\udcff\tc") == "a\ufffdb\ufffd c"
 
 
-def test_long_names_lose_their_middle_and_wrap():
+def test_long_names_are_shortened_in_the_middle_and_wrapped():
     name = "Eleutherodactylus portoricensis, advertisement call"
     assert len(shorten(name, 20)) <= 20
     assert shorten(name, 20).startswith("Eleuthero")
     assert shorten(name, 20).endswith("call")
-    assert fold(name, 23) == "Eleutherodactylus\nportoricensis,…ent call"
-    assert shorten("short") == fold("short", 9) == "short"
+    assert wrap_name(name, 23) == "Eleutherodactylus\nportoricensis,…ent call"
+    assert shorten("short") == wrap_name("short", 9) == "short"
 
 
-def test_the_users_own_matplotlib_settings_are_put_back():
+def test_matplotlib_settings_of_the_user_are_restored():
     with matplotlib.rc_context({"font.size": 31}):
         with styled():
             assert matplotlib.rcParams["font.size"] == 8.5
