@@ -8,13 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; the names come from __getattr__
-    from antpitta.api.speed import SpeedTest, bench
     from antpitta.api.data import CheckResult, check, init, open_data
     from antpitta.api.ensembles import EnsembleResult, ensemble
     from antpitta.api.evaluation import Evaluation, evaluate, evaluate_events
     from antpitta.api.prediction import Prediction, predict, predict_each, predict_to
     from antpitta.api.recipes import settings
     from antpitta.api.simulation import DemoResult, demo, simulate, simulate_callers
+    from antpitta.api.speed import SpeedTest, bench
     from antpitta.api.training import TrainResult, train
     from antpitta.core.config import BlendMethod, InferenceMode, Precision
     from antpitta.core.progress import Progress
