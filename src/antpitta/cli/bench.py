@@ -35,7 +35,8 @@ def bench(
     with training_progress() as progress:
         result = api.bench(audio or (), model=model, minutes=minutes, progress=progress)
     columns = ("precision", "x real time", "time for a day of sound", "first result after")
-    table = new_table(f"predict with {result.model}, {result.minutes:.0f} minutes", columns)
+    title = f"predict with {result.model}: {result.minutes:.0f} minutes of sound"
+    table = new_table(title, columns)
     for row in result.table.to_dict("records"):
         day = timedelta(seconds=round(row["day"]))
         table.add_row(row["precision"], f"{row['speed']:.0f}", str(day), f"{row['first']:.1f} s")
