@@ -68,6 +68,11 @@ CODES: dict[str, str] = {
     "E_BACKBONE_REDUCTION": "the backbone has no such feature map",
     "E_WEIGHTS_FILE": "a file of pretrained weights cannot be read",
     "E_WEIGHTS_MISMATCH": "pretrained weights belong to another backbone",
+    "E_EMBEDDING_FILE": "the file is not a model that can be run",
+    "E_EMBEDDING_RUNTIME": "the package that runs the embedding model is missing",
+    "E_EMBEDDING_INPUT": "the embedding model has another input than the recipe says",
+    "E_EMBEDDING_OUTPUT": "the embedding model has no such tensor, or not as a vector",
+    "E_EMBEDDING_CLASSES": "the labels do not fit the embedding model's classes",
     "E_EMBEDDING_NOT_FINITE": "the embedding model returns values that are not finite",
     # train
     "E_PRECISION": "an unknown precision",

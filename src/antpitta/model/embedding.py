@@ -1,18 +1,15 @@
-"""Networks in files that somebody brings, ready to be asked: TFLite and ONNX.
+"""Embedding models that the user brings: TFLite and ONNX files, from sound to vectors.
 
-TFLite files are run by LiteRT (the extra ``embedding``; OpenVINO cannot read those that hold an
-FFT, as BirdNET does), ONNX files by OpenVINO, which is here anyway. Either runs one stretch at a
-time: many files have a batch of one, and on a CPU a larger one gains nothing. What is asked for
-may be any tensor inside the network. Arithmetic is float32, so that a cached vector equals one
-drawn again.
+TFLite files run in LiteRT (the extra ``embedding``; OpenVINO cannot read those with an FFT, such
+as BirdNET), ONNX files in OpenVINO. Either runs one input window at a time: many files have a
+fixed batch size of 1, and on a CPU a larger one is no faster. Arithmetic is float32, so that a
+cached vector equals one that is computed again.
 
-A trained network that somebody brings, asked for its vectors of a recording.
+Any tensor inside the model can be its embedding, because many models end in their own species.
+Where the tensor is a feature map with a time axis, each frame takes the mean over its own time.
 
-What is asked for may be any tensor inside the network (networks.py), because many networks end in
-their own species (which are worth having where they are ours too); where it is a map, the bands
-apart that a network's last layers give up, its time becomes the frames'.
-
-A network that was opened is for one thread; :class:`EmbeddingModel` keeps one for each that comes.
+A model that was opened belongs to one thread; :class:`EmbeddingModel` keeps one for each thread
+that calls it.
 """
 
 import threading
@@ -29,30 +26,41 @@ from numpy.typing import NDArray
 from antpitta.core.errors import UserError
 from antpitta.core.features import EmbeddingConfig
 
-Wave = NDArray[np.float32]
-RunModel = Callable[
-    [Wave], list[NDArray[np.float32]]
-]  # (samples,) to the tensors asked for, any shape
-_opening = threading.Lock()  # warnings are silenced for the whole process, so one at a time
+Wave = NDArray[np.float32]  # (samples,)
+Floats = NDArray[np.float32]
+RunModel = Callable[[Wave], list[Floats]]  # one input window to the selected tensors
+_open_lock = threading.Lock()  # warnings are silenced for the whole process, so one at a time
 
 
 def open_embedding_model(
     path: Path, samples: int, outputs: tuple[str | None, ...], threads: int
 ) -> RunModel:
-    """A network that takes ``samples`` of sound, to be asked for its ``outputs`` by one thread.
+    """Open a model file, for use by one thread.
 
-    None is its first output. Raises UserError for a file that is no such network, one that
-    takes another length of sound, or a tensor that it does not have.
+    Parameters
+    ----------
+    path : a .tflite or .onnx file
+    samples : length of the input window
+    outputs : names of the tensors to return; None is the model's first output
+    threads : CPU threads
+
+    Raises
+    ------
+    UserError
+        E_EMBEDDING_FILE for a file that is no such model, E_EMBEDDING_RUNTIME without LiteRT,
+        E_EMBEDDING_INPUT for a model with another input, E_EMBEDDING_OUTPUT for a tensor that the
+        model does not have.
     """
-    kinds: dict[str, Callable[[Path, int, tuple[str | None, ...], int], RunModel]] = {
-        ".tflite": _open_tflite,
-        ".onnx": _open_onnx,
-    }
-    kind = kinds.get(path.suffix.lower())
-    if kind is None:
-        raise UserError("E_TODO", f"{path}: is neither .tflite nor .onnx", "give one of these")
-    with _opening:
-        return kind(path, samples, outputs, threads)
+    openers = {".tflite": _open_tflite, ".onnx": _open_onnx}
+    opener = openers.get(path.suffix.lower())
+    if opener is None:
+        raise UserError(
+            "E_EMBEDDING_FILE",
+            f"embedding.model: {path} is neither a .tflite nor an .onnx file",
+            "convert the model to one of the two formats",
+        )
+    with _open_lock:
+        return opener(path, samples, outputs, threads)
 
 
 def _open_tflite(
@@ -62,141 +70,156 @@ def _open_tflite(
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         raise UserError(
-            "E_TODO",
-            f"{path}: a .tflite file needs the package ai-edge-litert",
-            "pip install 'antpitta[embedding]'",
+            "E_EMBEDDING_RUNTIME",
+            f"embedding.model: {path} needs the package ai-edge-litert",
+            "run pip install 'antpitta[embedding]'",
         ) from None
 
-    def open_net(inner: bool) -> Any:
+    def load(*, keep_all: bool) -> Any:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that keeping all tensors is an experiment
+            warnings.simplefilter("ignore")  # that keeping all tensors is experimental
             return Interpreter(
-                str(path), num_threads=threads, experimental_preserve_all_tensors=inner
+                str(path), num_threads=threads, experimental_preserve_all_tensors=keep_all
             )
 
     try:
-        net = open_net(inner=False)
-        ends = {None, *(end["name"] for end in net.get_output_details())}
+        model = load(keep_all=False)
+        ends = {None, *(tensor["name"] for tensor in model.get_output_details())}
         if set(outputs) - ends:
-            net = open_net(inner=True)  # else tensors inside are lost; keeping them costs time
-        _feed_tflite(net, path, samples)
+            model = load(keep_all=True)  # else inner tensors are lost; keeping them costs time
+        _resize_tflite(model, path, samples)
     except (ValueError, RuntimeError) as error:
-        raise _no_network(path, error) from None
-    first = net.get_output_details()[0]["name"]
-    told = [*net.get_tensor_details(), *net.get_output_details()]
-    every = {one["name"]: one["index"] for one in told}
-    places = [every[_choose(path, name, first, every)] for name in outputs]
-    taken = net.get_input_details()[0]
+        raise _unreadable(path, error) from None
+    first = model.get_output_details()[0]["name"]
+    tensors = [*model.get_tensor_details(), *model.get_output_details()]
+    index_of = {tensor["name"]: tensor["index"] for tensor in tensors}
+    indices = [index_of[_check_tensor_name(path, name, first, index_of)] for name in outputs]
+    source = model.get_input_details()[0]
 
-    def ask(wave: Wave) -> list[NDArray[np.float32]]:
-        net.set_tensor(taken["index"], wave.reshape(taken["shape"]))
-        net.invoke()
-        return [net.get_tensor(place) for place in places]
+    def run(wave: Wave) -> list[Floats]:
+        model.set_tensor(source["index"], wave.reshape(source["shape"]))
+        model.invoke()
+        return [model.get_tensor(index) for index in indices]
 
-    return ask
+    return run
 
 
-def _feed_tflite(net: Any, path: Path, samples: int) -> None:
-    (*others, taken) = net.get_input_details()
-    signature = taken.get("shape_signature", taken["shape"])
+def _resize_tflite(model: Any, path: Path, samples: int) -> None:
+    """Fill in the sizes that the model leaves open."""
+    (*others, source) = model.get_input_details()
+    signature = source.get("shape_signature", source["shape"])
     shape = [None if size < 0 else int(size) for size in signature]
-    fitting = _fit(path, shape, samples, len(others) + 1, str(np.dtype(taken["dtype"])))
-    if fitting != tuple(taken["shape"]):
-        net.resize_tensor_input(taken["index"], fitting)
-    net.allocate_tensors()
+    fixed = _input_shape(path, shape, samples, len(others) + 1, str(np.dtype(source["dtype"])))
+    if fixed != tuple(source["shape"]):
+        model.resize_tensor_input(source["index"], fixed)
+    model.allocate_tensors()
 
 
 def _open_onnx(path: Path, samples: int, outputs: tuple[str | None, ...], threads: int) -> RunModel:
     core = openvino.Core()
     try:
         model = core.read_model(path)
-        taken, ending = model.inputs[0], model.outputs[0]
+        source, first_output = model.inputs[0], model.outputs[0]
     except (RuntimeError, IndexError) as error:
-        raise _no_network(path, error) from None
-    rank = taken.partial_shape.rank
-    dims = [] if rank.is_dynamic else list(taken.partial_shape)
-    shape = [None if size.is_dynamic else size.get_length() for size in dims]
-    kind = taken.element_type.get_type_name().replace("f32", "float32")
-    fitting = _fit(path, shape, samples, len(model.inputs), kind)
-    first = next(iter(sorted(ending.names)), "")
-    places = [_place_onnx(path, model, name, first) for name in outputs]
+        raise _unreadable(path, error) from None
+    rank = source.partial_shape.rank
+    sizes = [] if rank.is_dynamic else list(source.partial_shape)
+    shape = [None if size.is_dynamic else size.get_length() for size in sizes]
+    dtype = source.element_type.get_type_name().replace("f32", "float32")
+    fixed = _input_shape(path, shape, samples, len(model.inputs), dtype)
+    first = next(iter(sorted(first_output.names)), "")
+    indices = [_onnx_output(path, model, name, first) for name in outputs]
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+    }
     try:
-        model.reshape({taken: fitting})
-        asked = core.compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "f32",
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": threads,
-            },
-        ).create_infer_request()
+        model.reshape({source: fixed})
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
     except RuntimeError as error:
-        raise _no_network(path, error) from None
+        raise _unreadable(path, error) from None
 
-    def ask(wave: Wave) -> list[NDArray[np.float32]]:
-        asked.infer([wave.reshape(fitting)])
-        return [asked.get_output_tensor(place).data.copy() for place in places]
+    def run(wave: Wave) -> list[Floats]:
+        request.infer([wave.reshape(fixed)])
+        return [request.get_output_tensor(index).data.copy() for index in indices]
 
-    return ask
+    return run
 
 
-def _place_onnx(path: Path, model: Any, output: str | None, first: str) -> int:
-    if output is None:
+def _onnx_output(path: Path, model: Any, name: str | None, first: str) -> int:
+    """Return the index of an output, after making an inner tensor one."""
+    if name is None:
         return 0
-    every = (end for one in model.get_ops() for end in one.outputs())
-    _choose(path, output, first, [name for end in every for name in end.get_names()])
-    model.add_outputs(output)  # which a tensor inside the network is not yet
-    return next(i for i, end in enumerate(model.outputs) if output in end.get_names())
+    tensors = (output for op in model.get_ops() for output in op.outputs())
+    _check_tensor_name(path, name, first, [n for tensor in tensors for n in tensor.get_names()])
+    model.add_outputs(name)
+    return next(i for i, output in enumerate(model.outputs) if name in output.get_names())
 
 
-def _fit(
-    path: Path, shape: Sequence[int | None], samples: int, inputs: int, kind: str
+def _input_shape(
+    path: Path, shape: Sequence[int | None], samples: int, inputs: int, dtype: str
 ) -> tuple[int, ...]:
-    """The shape in which one stretch goes in; None is a size that the network leaves open."""
-    told = " x ".join("any" if size is None else str(size) for size in shape) or "of any shape"
-    places = [i for i, size in enumerate(shape) if size == samples]
-    if not places and shape and shape[-1] is None:
-        places = [len(shape) - 1]
-    rest = [size for i, size in enumerate(shape) if i != (places or [-1])[-1]]
-    if inputs != 1 or kind != "float32" or not places or any(n not in (1, None) for n in rest):
-        more = "" if inputs == 1 else f" and {inputs - 1} more"
+    """Return the input's shape for one window; None is a size that the model leaves open."""
+    axes = [axis for axis, size in enumerate(shape) if size == samples]
+    if not axes and shape and shape[-1] is None:
+        axes = [len(shape) - 1]
+    others = [size for axis, size in enumerate(shape) if axis != (axes or [-1])[-1]]
+    if inputs != 1 or dtype != "float32" or not axes or any(n not in (1, None) for n in others):
+        sizes = " x ".join("any" if size is None else str(size) for size in shape) or "any shape"
+        more = "" if inputs == 1 else f" and {inputs - 1} other inputs"
         raise UserError(
-            "E_TODO",
-            f"{path}: takes {told} {kind}{more}, not {samples} float32 samples of sound",
-            "set embedding.sample_rate and embedding.seconds to what it takes",
+            "E_EMBEDDING_INPUT",
+            f"embedding.model: {path} takes {sizes} {dtype}{more}, not {samples} float32 samples",
+            "set embedding.sample_rate and embedding.seconds to the model's input",
         )
-    return tuple(samples if i == places[-1] else 1 for i in range(len(shape)))
+    return tuple(samples if axis == axes[-1] else 1 for axis in range(len(shape)))
 
 
-def _choose(path: Path, output: str | None, first: str, names: Iterable[str]) -> str:
-    known = [name for name in names if name]
-    if output is None or output in known:
-        return output or first
-    near = get_close_matches(output, known, n=4, cutoff=0.3)
+def _check_tensor_name(path: Path, name: str | None, first: str, names: Iterable[str]) -> str:
+    """Return ``name`` if the model has such a tensor, and ``first`` for None."""
+    known = [tensor for tensor in names if tensor]
+    if name is None or name in known:
+        return name or first
+    similar = dict.fromkeys([*get_close_matches(name, known, n=4, cutoff=0.3), first])
     raise UserError(
-        "E_TODO",
-        f"{path}: has no tensor {output!r}",
-        f"set embedding.output to one of its own, such as {', '.join(dict.fromkeys([*near, first]))}",
+        "E_EMBEDDING_OUTPUT",
+        f"embedding.output: {path} has no tensor {name!r}",
+        f"set embedding.output to one of its tensors, such as {', '.join(similar)}",
     )
 
 
-def _no_network(path: Path, error: Exception) -> UserError:
-    said = " ".join(str(error).split())[:200]
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
     return UserError(
-        "E_TODO", f"{path}: is no network that can be run ({said})", "give another file"
+        "E_EMBEDDING_FILE",
+        f"embedding.model: {path} is not a model that can be run ({reason})",
+        "give another file",
     )
 
 
 class NoEmbeddingError(UserError):
-    """The network gave something that is no number."""
+    """The embedding model returned a value that is not finite."""
 
 
 class EmbeddingModel:
-    """Waves of an image to its vectors; may be called from several threads.
+    """A trained model that turns sound into vectors; threads may share one.
 
-    Raises UserError for a file that is no such network, one that takes another length of
-    sound, a tensor that it does not have, or one that is no vector.
+    Parameters
+    ----------
+    embedding : settings ``[embedding]`` of the recipe
+    path : the model file
+    threads : CPU threads per calling thread
+
+    Attributes
+    ----------
+    width : values per vector
+
+    Raises
+    ------
+    UserError
+        E_EMBEDDING_OUTPUT for a tensor that is no vector, E_EMBEDDING_CLASSES for labels that do
+        not fit the model, and as :func:`open_embedding_model`.
     """
 
     def __init__(self, embedding: EmbeddingConfig, path: Path, threads: int = 1) -> None:
@@ -204,94 +227,102 @@ class EmbeddingModel:
         self.path = path
         self.threads = threads
         self.samples = round(embedding.seconds * embedding.sample_rate)
-        self._own = threading.local()
+        self._per_thread = threading.local()
         noise = np.random.default_rng(0).random(self.samples, dtype=np.float32)
-        self.width = sum(cells.shape[1] for cells in self._hear(noise))
+        self.width = sum(values.shape[1] for values in self._embed_window(noise))
 
     def embed(self, wave: Wave, frames: int) -> NDArray[np.float16]:
-        """The vectors (frames, width) of an image; only a short one is filled up with silence.
+        """Compute the vectors of a segment.
 
-        Frames near an end whose stretch is moved back inside share one vector, if a vector has no
-        time. What is no number, or none of half precision, comes as it is, infinite or NaN.
+        A frame's input window is centred on the frame and moved inside the segment at its ends, so
+        frames near an end can share a window. A segment shorter than a window is padded with
+        silence. Values beyond half precision become infinite.
+
+        Parameters
+        ----------
+        wave : (samples,), at ``embedding.sample_rate``
+        frames : number of vectors
+
+        Returns
+        -------
+        (frames, width)
         """
-        edges = np.arange(frames + 1) * (len(wave) / frames)
+        edges = np.arange(frames + 1) * (len(wave) / frames)  # of the frames, in samples
         wave = np.pad(wave, (0, max(0, self.samples - len(wave))))
         first = np.arange(0, frames, self.embedding.frames_per_window)
         middle = (edges[first] + edges[[*first[1:], frames]]) / 2
         start = np.rint(middle - self.samples / 2).astype(np.int64)
         start = start.clip(0, len(wave) - self.samples)
-        distinct, which = np.unique(start, return_inverse=True)
-        found = [self._hear(wave[at : at + self.samples]) for at in distinct]
-        run = which.repeat(self.embedding.frames_per_window)[:frames]
-        spans = np.stack([edges[:-1], edges[1:]], axis=1) - distinct[run, None]
+        starts, index = np.unique(start, return_inverse=True)
+        windows = [self._embed_window(wave[i : i + self.samples]) for i in starts]
+        window_of = index.repeat(self.embedding.frames_per_window)[:frames]
+        spans = np.stack([edges[:-1], edges[1:]], axis=1) - starts[window_of, None]
         vectors = [
-            np.concatenate([_mean(cells, span / self.samples) for cells in found[i]])
-            for i, span in zip(run, spans, strict=True)
+            np.concatenate([_mean_over(values, span / self.samples) for values in windows[i]])
+            for i, span in zip(window_of, spans, strict=True)
         ]
         with np.errstate(over="ignore"):
             half: NDArray[np.float16] = np.stack(vectors).astype(np.float16)
         return half
 
-    def _hear(self, wave: Wave) -> list[NDArray[np.float32]]:
-        """What the network gives of a stretch: each tensor as (cells, width)."""
-        names, tensors = self.embedding.outputs, self._ask(wave)
-        cells = [self._cells(*one) for one in zip(names, tensors, strict=False)]
-        if (
-            known := self.embedding.class_map
-        ) is not None:  # their tensor is the last one asked for
-            cells.append(self._logits(tensors[-1], known))
-        return cells
+    def _embed_window(self, wave: Wave) -> list[Floats]:
+        """Run the model on one window: (time steps, width) of each tensor, its own logits last."""
+        names, tensors = self.embedding.outputs, self._run(wave)
+        values = [self._by_time(*pair) for pair in zip(names, tensors, strict=False)]
+        if self.embedding.class_map is not None:  # the first output is then the last tensor
+            values.append(self._class_logits(tensors[-1], self.embedding.class_map))
+        return values
 
-    def _logits(
-        self, tensor: NDArray[np.float32], known: tuple[tuple[int, ...], ...]
-    ) -> NDArray[np.float32]:
-        """The network's own logit of each species, the highest of its classes: (1, species)."""
+    def _class_logits(self, tensor: Floats, class_map: tuple[tuple[int, ...], ...]) -> Floats:
+        """Return the model's own logit of each species, its highest class: (1, species)."""
         if tensor.size != self.embedding.n_model_classes:
             raise UserError(
-                "E_TODO",
-                f"{self.path}: its first output is of the shape {tensor.shape}, and the labels name {self.embedding.n_model_classes} classes",
-                "give its own labels as embedding.labels, or null",
+                "E_EMBEDDING_CLASSES",
+                f"embedding.labels: {self.path} has a first output of shape {tensor.shape}, but"
+                f" its labels name {self.embedding.n_model_classes} classes",
+                "give the model's own labels, or set embedding.labels to null",
             )
         logits = tensor.reshape(-1)
-        own = [max((logits[place] for place in places), default=0.0) for places in known]
-        return np.array([own], dtype=np.float32)
+        species = [max((logits[i] for i in indices), default=0.0) for indices in class_map]
+        return np.array([species], dtype=np.float32)
 
-    def _cells(self, name: str | None, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _by_time(self, name: str | None, tensor: Floats) -> Floats:
+        """Return a tensor as (time steps, width); a vector has one time step."""
         axis, shape = self.embedding.time_axis, tensor.shape
-        if sum(size != 1 for size in shape) == 1:  # a vector is one cell, whatever its axes
+        if sum(size != 1 for size in shape) == 1:
             return tensor.reshape(1, -1)
-        said = f"{self.path}: its output {name or 'the first'} is of the shape"
+        what = f"embedding.output: {name or 'the first output'} of {self.path} has shape {shape}"
         if axis is None:
             raise UserError(
-                "E_TODO",
-                f"{said} {shape}, no vector",
-                "name another tensor as embedding.output, or the axis along which its time goes as embedding.time_axis",
+                "E_EMBEDDING_OUTPUT",
+                f"{what}, which is no vector",
+                "set embedding.output to another tensor, or embedding.time_axis to its time axis",
             )
         if axis >= tensor.ndim or shape[0] != 1:
             raise UserError(
-                "E_TODO",
-                f"{said} {shape}, not one stretch with an axis {axis} for time",
+                "E_EMBEDDING_OUTPUT",
+                f"{what}, which is not one window with time along axis {axis}",
                 "set another embedding.time_axis or embedding.output",
             )
-        cells: NDArray[np.float32] = np.moveaxis(tensor, axis, 0).reshape(shape[axis], -1)
-        return cells
+        by_time: Floats = np.moveaxis(tensor, axis, 0).reshape(shape[axis], -1)
+        return by_time
 
-    def _ask(self, wave: Wave) -> list[NDArray[np.float32]]:
-        ask: RunModel | None = getattr(self._own, "ask", None)
-        if ask is None:
-            own = () if self.embedding.class_map is None else (None,)
-            outputs = (*self.embedding.outputs, *own)
-            ask = self._own.ask = open_embedding_model(
-                self.path, self.samples, outputs, self.threads
-            )
-        return ask(wave)
+    def _run(self, wave: Wave) -> list[Floats]:
+        """Run this thread's own copy of the model."""
+        run: RunModel | None = getattr(self._per_thread, "run", None)
+        if run is None:
+            logits = () if self.embedding.class_map is None else (None,)
+            outputs = (*self.embedding.outputs, *logits)
+            run = open_embedding_model(self.path, self.samples, outputs, self.threads)
+            self._per_thread.run = run
+        return run(wave)
 
 
-def _mean(cells: NDArray[np.float32], span: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The mean over a span (start, stop), in shares of the stretch that the cells part evenly."""
-    share = np.diff((np.arange(len(cells) + 1) / len(cells)).clip(*span))
-    if len(cells) == 1 or not share.any():  # a vector, or a recording of no length
-        mean: NDArray[np.float32] = cells[0]
+def _mean_over(values: Floats, span: NDArray[np.float64]) -> Floats:
+    """Average time steps (steps, width) over a span (start, stop), in shares of the window."""
+    share = np.diff((np.arange(len(values) + 1) / len(values)).clip(*span))
+    if len(values) == 1 or not share.any():  # a vector, or a recording of no length
+        mean: Floats = values[0]
     else:
-        mean = share @ cells / share.sum()
+        mean = share @ values / share.sum()
     return mean

@@ -39,7 +39,7 @@ from openvino.passes import ConstantFolding, Manager
 from torch import Tensor, nn
 
 from antpitta.model.fusion import with_grey_stem
-from antpitta.model.inference import STRIDE_INFO, SEGMENT_INFO, padded_length
+from antpitta.model.inference import SEGMENT_INFO, STRIDE_INFO, padded_length
 from antpitta.model.network import MultiHeadNet, SedNet, share_backbone
 
 FeatureArray = NDArray[Any]

@@ -349,10 +349,13 @@ def _mixed_targets(
         labels = treat_unknown_as_absent(labels, pseudo)
     if mixups:
         mixup = join_mixups(mixups)
-        labels, pseudo = labels.apply_mixup(mixup), pseudo and pseudo.mixed(mixup)
+        labels, pseudo = labels.apply_mixup(mixup), pseudo and pseudo.apply_mixup(mixup)
     if manifold_mixups:
         mixup = join_mixups(manifold_mixups)
-        labels, pseudo = labels.apply_manifold_mixup(mixup), pseudo and pseudo.mixed_late(mixup)
+        labels, pseudo = (
+            labels.apply_manifold_mixup(mixup),
+            pseudo and pseudo.apply_manifold_mixup(mixup),
+        )
     return labels, pseudo
 
 
