@@ -87,7 +87,7 @@ def evaluate_model(
     note = out / "benchmark.json"
     if read_note(note) != key:
         shutil.rmtree(out, ignore_errors=True)
-        api.predict_to(model, test_set.audio, out, tick=progress.of("test recordings"))
+        api.predict_to(model, test_set.audio, out, progress=progress.of("test recordings"))
         write_json(key, note)
     report = test_set.evaluate(read_frame(out / "presence.csv"), out.name)
     f1 = NAN

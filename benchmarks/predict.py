@@ -44,7 +44,7 @@ from antpitta.model.features import build_feature_extractor
 from antpitta.model.inference import InferenceConfig
 from antpitta.model.network import SedNet
 from antpitta.predict.pipeline import cpu_count
-from antpitta.predict.predictor import KINDS, open_backend
+from antpitta.predict.predictor import EXPORTED_KIND, open_backend
 from benchmarks.cli import command_app, print_lines, print_table, run
 from benchmarks.tables import describe_machine
 from benchmarks.train import without_weights
@@ -193,7 +193,7 @@ def time_ways(
 
 def _ways(bundle: Bundle, files: int, embedding: str | None) -> list[Way]:
     few = max(1, files // SLOWDOWN)
-    kinds = [kind for kind in PRECISIONS if KINDS[kind] in bundle.networks]
+    kinds = [kind for kind in PRECISIONS if EXPORTED_KIND[kind] in bundle.networks]
     ways = [
         Way(f"antpitta, {kind}", partial(_predict, bundle.path, ("--precision", kind)), files)
         for kind in kinds
@@ -330,7 +330,7 @@ class _StepTimer:
 
 
 def _backend(model: Bundle, recipe: Recipe, kind: Precision, width: int) -> Any:
-    if KINDS[kind] not in model.networks:
+    if EXPORTED_KIND[kind] not in model.networks:
         return None
     try:
         return open_backend(model, recipe, InferenceConfig(precision=kind), width)

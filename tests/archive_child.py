@@ -1,7 +1,7 @@
-"""What the processes of tests/test_journal.py do; they import it by name.
+"""What the processes of tests/test_journal.py run; they import it by name.
 
 The server that they are forked from has loaded the model already, so that fifty of them take
-seconds. Everything after that, the journal, the hearing and the tables, is each one's own.
+seconds. Everything after that, journal, prediction and tables, each process does itself.
 """
 
 import os
@@ -11,45 +11,40 @@ from pathlib import Path
 
 import torch
 
-from antpitta.api import predict_to
-from antpitta.api import prediction as means
+from antpitta.api import prediction, predict_to
 from antpitta.files.bundle import read_bundle
 from antpitta.model.inference import InferenceConfig
-from antpitta.predict import pipeline as archive_predict
+from antpitta.predict import pipeline
 from antpitta.predict.predictor import Predictor, resolve_precision
 
 MODEL = "ANTPITTA_TEST_MODEL"
-PACE = 0.02  # seconds a file: else all are heard before anybody can strike
+PAUSE = 0.02  # seconds per file: without it a run ends before it can be killed
 
 
 @cache
-def choir():
+def loaded_predictor():
     bundle = read_bundle(Path(os.environ[MODEL]))
-    return Predictor(
-        bundle, InferenceConfig(precision=resolve_precision("auto", "full", bundle), workers=2)
-    )
+    precision = resolve_precision("auto", "full", bundle)
+    return Predictor(bundle, InferenceConfig(precision=precision, workers=2))
 
 
 if MODEL in os.environ:
-    torch.set_num_threads(1)  # a second thread would not live through the fork
-    choir()
+    torch.set_num_threads(1)  # a second thread would not survive the fork
+    loaded_predictor()
 
 
-def listen(model, archive, out, log):
-    """One run that notes every file it begins to hear."""
-    plain = archive_predict.predict_files
+def predict_and_log(model, archive, out, log):
+    """One run that logs the id of every file it begins with."""
+    predict_files = pipeline.predict_files
 
-    def noted(files):
+    def logged(files):
         for file in files:
-            with Path(log).open("a") as note:
-                note.write(f"{file.id}\n")
-            time.sleep(PACE)
+            with Path(log).open("a") as lines:
+                lines.write(f"{file.id}\n")
+            time.sleep(PAUSE)
             yield file
 
-    def noting(choir, files):
-        return plain(choir, noted(files))
-
-    archive_predict.predict_files = noting
+    pipeline.predict_files = lambda predictor, files: predict_files(predictor, logged(files))
     if MODEL in os.environ:
-        means.Predictor = lambda bundle, hearing: choir()
+        prediction.Predictor = lambda bundle, inference: loaded_predictor()
     predict_to(model, [archive], out, formats=("csv", "parquet"), resume=True)

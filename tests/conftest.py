@@ -14,7 +14,7 @@ from antpitta.core.config import parse_recipe
 from antpitta.core.progress import Progress
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
 from antpitta.files.runs import RunFolder
-from antpitta.predict import pipeline as listening
+from antpitta.predict import pipeline
 from antpitta.train.data import build_training_data
 from antpitta.train.out_of_fold import assign_folds
 from antpitta.train.stages import Run, RunCompute, RunMonitor, RunPlan, run_stages
@@ -152,10 +152,10 @@ def differing():
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The ids of the recordings that were opened to be heard, as it happens."""
+    """The ids of the recordings that were opened for prediction, as it happens."""
     ids = []
-    plain = listening.open_file
-    monkeypatch.setattr(listening, "open_file", lambda one: ids.append(one.id) or plain(one))
+    plain = pipeline.open_file
+    monkeypatch.setattr(pipeline, "open_file", lambda one: ids.append(one.id) or plain(one))
     return ids
 
 

@@ -1,4 +1,4 @@
-"""Workers of tests/test_cluster.py that do more than they should; Ray imports them by name."""
+"""Workers of tests/test_cluster.py that misbehave; Ray imports them by name."""
 
 import os
 import signal
@@ -10,21 +10,21 @@ from antpitta.predict.cluster import PredictionWorker
 LOG = "ANTPITTA_TEST_LOG"
 
 
-class Slow(PredictionWorker):
-    """Takes its time, and notes what it begins."""
+class SlowWorker(PredictionWorker):
+    """Takes its time, and logs the files that it begins with."""
 
-    def _hear(self, rows):
+    def _predict(self, rows):
         for row in rows:
-            with Path(os.environ[LOG]).open("a") as note:
-                note.write(f"{os.getpid()} {row['id']}\n")
+            with Path(os.environ[LOG]).open("a") as lines:
+                lines.write(f"{os.getpid()} {row['id']}\n")
             time.sleep(0.25)
-        return super()._hear(rows)
+        return super()._predict(rows)
 
 
-class Poisoned(PredictionWorker):
-    """Is killed by one file, as a decoder with a hole in it would be."""
+class KilledWorker(PredictionWorker):
+    """Is killed by one file, as by a fault in a decoder."""
 
-    def _hear(self, rows):
+    def _predict(self, rows):
         if any(row["id"].startswith("r05") for row in rows):
             os.kill(os.getpid(), signal.SIGKILL)
-        return super()._hear(rows)
+        return super()._predict(rows)

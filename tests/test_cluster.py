@@ -1,4 +1,4 @@
-"""An archive on a Ray cluster of two nodes on this machine, one of which dies half-way."""
+"""An archive on a Ray cluster of two nodes on this machine, one of which is killed halfway."""
 
 import os
 import shutil
@@ -15,8 +15,7 @@ from antpitta.api import predict_to
 from antpitta.core.errors import UserError
 from antpitta.files.bundle import bundle_from_bytes, bundle_to_bytes, read_bundle
 from antpitta.files.recordings import ListedFile, list_files
-from antpitta.predict import cluster as actors
-from antpitta.predict import cluster as archive_cluster
+from antpitta.predict import cluster
 from antpitta.predict.journal import GONE, Journal, JournalEntry
 from antpitta.predict.pipeline import file_stamp
 from antpitta.predict.predictor import Predictor
@@ -38,17 +37,17 @@ def nodes(tmp_path_factory, s3):
         patch.setenv("ANTPITTA_TEST_LOG", str(tmp_path_factory.mktemp("log") / "log"))
         patch.syspath_prepend(home)
         patch.delenv("RAY_ADDRESS", raising=False)
-        own = Cluster()
+        two_nodes = Cluster()
         try:
             size = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
             quick = {"health_check_period_ms": 300, "health_check_failure_threshold": 3}
-            own.add_node(**size, include_dashboard=False, _system_config=quick)
-            own.second = own.add_node(**size)
-            own.size = size
-            yield own
+            two_nodes.add_node(**size, include_dashboard=False, _system_config=quick)
+            two_nodes.second = two_nodes.add_node(**size)
+            two_nodes.size = size
+            yield two_nodes
         finally:
             ray.shutdown()
-            own.shutdown()
+            two_nodes.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -57,57 +56,57 @@ def archive(fill_archive, tmp_path_factory):
     return fill_archive(tmp_path_factory.mktemp("archive"), 24, 3, cut=True)
 
 
-def worker(monkeypatch, name):
+def use_worker(monkeypatch, name):
     import ray_child
 
-    monkeypatch.setattr(archive_cluster, "PredictionWorker", getattr(ray_child, name))
+    monkeypatch.setattr(cluster, "PredictionWorker", getattr(ray_child, name))
 
 
-def test_a_node_that_dies_half_way_costs_nothing_but_what_it_had_in_hand(
+def test_node_that_dies_halfway_loses_only_the_blocks_in_progress(
     run, archive, whole, differing, tmp_path, nodes, monkeypatch
 ):
-    worker(monkeypatch, "Slow")
+    use_worker(monkeypatch, "SlowWorker")
     log = Path(os.environ["ANTPITTA_TEST_LOG"])
-    kept = []
+    reported = []
 
-    def tick(done, total, speed):
-        kept.append(done)
+    def progress(done, total, speed):
+        reported.append(done)
         pids = {line.split()[0] for line in log.read_text().splitlines()}
         if nodes.second is not None and done >= 6 and len(pids) == 2:
             nodes.remove_node(nodes.second, allow_graceful=False)
             nodes.second = None
 
     try:
-        found = predict_to(
+        prediction = predict_to(
             *(run.model, [archive], tmp_path / "out"),
             formats=BOTH,
             executor="ray",
             address=nodes.address,
-            tick=tick,
+            progress=progress,
         )
         assert nodes.second is None, "no node was killed"
     finally:
         if nodes.second is None:
             nodes.second = nodes.add_node(**nodes.size)
     assert not differing(tmp_path / "out", whole)
-    assert kept == list(range(1, 25))  # nothing lost, nothing twice
-    assert found.counts.recordings == 23
-    begun = [line.split()[1] for line in log.read_text().splitlines()]
-    assert len(set(begun)) == 24
-    assert len(begun) <= 24 + 2 * 3  # two blocks of three files were with the dead worker
+    assert reported == list(range(1, 25))  # nothing lost, nothing twice
+    assert prediction.counts.recordings == 23
+    started = [line.split()[1] for line in log.read_text().splitlines()]
+    assert len(set(started)) == 24
+    assert len(started) <= 24 + 2 * 3  # two blocks of three files were with the dead worker
 
 
-def test_a_file_that_kills_its_reader_is_quarantined_alone(
+def test_file_that_kills_its_reader_is_quarantined_alone(
     run, archive, whole, differing, tmp_path, nodes, monkeypatch
 ):
-    worker(monkeypatch, "Poisoned")
-    found = predict_to(
+    use_worker(monkeypatch, "KilledWorker")
+    prediction = predict_to(
         run.model, [archive], tmp_path / "out", executor="ray", address=nodes.address, workers=2
     )
-    named = found.quarantine.set_index("file")["reason"]
-    assert len(named) == 3
-    assert "killed its reader" in named[str(next(archive.rglob("r05*")))]
-    assert found.counts.recordings == 22
+    files = prediction.quarantine["file"].tolist()
+    assert len(files) == 3
+    assert str(next(archive.rglob("r05*"))) in files
+    assert prediction.counts.recordings == 22
     monkeypatch.undo()
     again = predict_to(
         *(run.model, [archive], tmp_path / "out"),
@@ -118,115 +117,114 @@ def test_a_file_that_kills_its_reader_is_quarantined_alone(
     assert not differing(tmp_path / "out", whole)
 
 
-class Told:
-    """A register that others write in as well."""
+class SharedRegister:
+    """A register with the starts of earlier workers."""
 
-    def __init__(self, before):
-        self.own, self.before = actors.AttemptRegister(), before
+    def __init__(self, earlier):
+        self.register, self.earlier = cluster.AttemptRegister(), earlier
 
-    def __call__(self, verb, what):
-        return (getattr(self.own, verb)(what) or 0) + self.before.get(what, 0)
+    def __call__(self, method, name):
+        return (getattr(self.register, method)(name) or 0) + self.earlier.get(name, 0)
 
 
 def batch(files):
-    rows = [actors.file_to_row(i, file, file_stamp(file.path)) for i, file in enumerate(files)]
+    rows = [cluster.file_to_row(i, file, file_stamp(file.path)) for i, file in enumerate(files)]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
-def hearer(run, before, monkeypatch):
-    own = actors.PredictionWorker(
+def make_worker(run, earlier, monkeypatch):
+    worker = cluster.PredictionWorker(
         bundle_to_bytes(read_bundle(run.model)), None, Predictor, version("antpitta")
     )
-    monkeypatch.setattr(ray, "get", lambda parcel: parcel)
-    own._tell = Told(before)
-    return own
+    monkeypatch.setattr(ray, "get", lambda content: content)
+    worker._ask_register = SharedRegister(earlier)
+    return worker
 
 
-def test_a_block_done_again_leaves_out_only_the_file_that_killed_thrice(run, archive, monkeypatch):
-    own = hearer(run, {"block 0": 3, "file 1": 2, "file 2": 1}, monkeypatch)
+def test_repeated_block_leaves_out_only_the_file_that_killed_three_workers(
+    run, archive, monkeypatch
+):
+    worker = make_worker(run, {"block 0": 3, "file 1": 2, "file 2": 1}, monkeypatch)
     files = list_files([archive])[0][3:6]
-    came = [actors.unpack_entry(one) for one in own(batch(files))["entry"]]
-    assert [bool(one.reason) for one in came] == [False, True, False]
-    assert came[1].stamp == GONE  # --resume tries it again
-    assert came[0].stamp == file_stamp(files[0].path)
-    assert own._tell.own.begun == {"file 1": 1}
+    entries = [cluster.unpack_entry(packed) for packed in worker(batch(files))["entry"]]
+    assert [bool(entry.reason) for entry in entries] == [False, True, False]
+    assert entries[1].stamp == GONE  # --resume tries it again
+    assert entries[0].stamp == file_stamp(files[0].path)
+    assert worker._ask_register.register.started == {"file 1": 1}
 
 
 @pytest.mark.parametrize(
-    ("trouble", "error", "said"),
+    ("raised", "returned", "text"),
     [
-        (
-            UserError("E_TODO", "s3://b/x: no network", "wait"),
-            UserError,
-            "s3://b/x: no network; wait",
-        ),
+        (UserError("E_CLUSTER_FAILED", "s3://b/x: no network", "wait"), UserError, "s3://b/x"),
         (ZeroDivisionError("x"), RuntimeError, "Traceback.*ZeroDivisionError"),
     ],
 )
-def test_what_would_be_every_files_trouble_comes_back_as_an_answer(
-    run, archive, monkeypatch, trouble, error, said
+def test_error_that_ends_the_run_comes_back_from_a_worker(
+    run, archive, monkeypatch, raised, returned, text
 ):
     def fails(rows):
-        raise trouble
+        raise raised
 
-    own = hearer(run, {}, monkeypatch)
-    own._hear = fails
-    [answer] = own(batch(list_files([archive])[0][:1]))["entry"]
-    with pytest.raises(error, match=f"(?s){said}"):
-        actors.unpack_entry(answer)
-
-
-def test_workers_of_another_version_are_refused(run, archive, monkeypatch):
-    own = hearer(run, {}, monkeypatch)
-    own.wrote = "0.0.1"
-    [answer] = own(batch(list_files([archive])[0][:1]))["entry"]
-    with pytest.raises(UserError, match=r"not 0.0.1; install one version everywhere"):
-        actors.unpack_entry(answer)
+    worker = make_worker(run, {}, monkeypatch)
+    worker._predict = fails
+    [answer] = worker(batch(list_files([archive])[0][:1]))["entry"]
+    with pytest.raises(returned, match=f"(?s){text}") as error:
+        cluster.unpack_entry(answer)
+    assert getattr(error.value, "code", "") == getattr(raised, "code", "")
 
 
-def test_a_node_without_the_archive_is_told_from_a_file_that_is_gone(archive, tmp_path):
+def test_worker_of_another_version_is_refused(run, archive, monkeypatch):
+    worker = make_worker(run, {}, monkeypatch)
+    worker.driver_version = "0.0.1"
+    [answer] = worker(batch(list_files([archive])[0][:1]))["entry"]
+    with pytest.raises(UserError, match=r"0\.0\.1") as error:
+        cluster.unpack_entry(answer)
+    assert error.value.code == "E_CLUSTER_VERSION"
+
+
+def test_node_without_the_archive_is_distinguished_from_a_missing_file(archive, tmp_path):
     file = list_files([archive])[0][3]
     lost = JournalEntry(file.path, file_stamp(file.path), f"{file.path}: No such file or directory")
     with Journal(tmp_path, {}, resume=False) as journal:
-        with pytest.raises(UserError, match="is there, but a worker does not see it; mount"):
-            archive_cluster._keep(file, lost, journal, lambda *told: None)
+        with pytest.raises(UserError) as error:
+            cluster._store(file, lost, journal, lambda files, seconds: None)
+        assert error.value.code == "E_ARCHIVE_NOT_SHARED"
         gone = ListedFile("x", tmp_path / "x.wav")
         lost = replace(lost, path=gone.path)
-        archive_cluster._keep(gone, lost, journal, lambda *told: None)
-        assert [one.path for one in journal.read(iter([file.path, gone.path]))] == [gone.path]
+        cluster._store(gone, lost, journal, lambda files, seconds: None)
+        assert [entry.path for entry in journal.read(iter([file.path, gone.path]))] == [gone.path]
 
 
-def test_a_run_begun_on_one_machine_goes_on_on_many(
+def test_run_started_on_one_machine_continues_on_a_cluster(
     run, archive, differing, tmp_path, nodes, monkeypatch
 ):
-    monkeypatch.chdir(tmp_path)  # paths that workers do not share are named as they were given
+    monkeypatch.chdir(tmp_path)  # relative paths are reported as they were given
     shutil.copytree(archive, "archive")
     last = Path("archive") / "site2" / "r23_20250101_230000.wav"
     last.rename("r23")
     predict_to(run.model, ["archive"], "out", formats=BOTH)
     Path("r23").rename(last)
     (tmp_path / last).with_name("text.wav").write_text("no sound")
-    asked = []
+    requested = []
 
-    def noting(ray, rows, *more):
-        asked.extend(Path(row["path"]).name for row in rows)
-        return heard(ray, rows, *more)
+    def logged(ray, rows, *options):
+        requested.extend(Path(row["path"]).name for row in rows)
+        return predict_rows(ray, rows, *options)
 
-    heard = archive_cluster._heard
-    monkeypatch.setattr(archive_cluster, "_heard", noting)
+    predict_rows = cluster._predict_rows
+    monkeypatch.setattr(cluster, "_predict_rows", logged)
     predict_to(run.model, ["archive"], "out", formats=BOTH, executor="ray", resume=True,
                address=nodes.address)  # fmt: skip
-    assert sorted(asked) == [last.name, "text.wav"]
+    assert sorted(requested) == [last.name, "text.wav"]
     predict_to(run.model, ["archive"], "local", formats=BOTH)
     assert not differing(Path("out"), Path("local"))
-    told = Path("out/quarantine.csv").read_text()
-    assert "archive/site2/text.wav" in told
-    assert str(tmp_path) not in told
+    quarantine = Path("out/quarantine.csv").read_text()
+    assert "archive/site2/text.wav" in quarantine
+    assert str(tmp_path) not in quarantine
 
 
-def test_workers_fetch_from_s3_what_the_driver_lists_there(
-    run, archive, whole, differing, nodes, s3, tmp_path
-):
+def test_workers_fetch_recordings_from_s3(run, archive, whole, differing, nodes, s3, tmp_path):
     s3.mkdir("meadow")
     s3.put(str(archive), "meadow/2025", recursive=True)
     predict_to(
@@ -240,13 +238,13 @@ def test_workers_fetch_from_s3_what_the_driver_lists_there(
     assert not differing(tmp_path, whole, here=archive, there="s3://meadow/2025")
 
 
-def test_a_finished_archive_starts_no_cluster(run, archive, tmp_path, monkeypatch):
+def test_finished_archive_starts_no_cluster(run, archive, tmp_path, monkeypatch):
     predict_to(run.model, [archive], tmp_path)
-    monkeypatch.setattr(archive_cluster, "ray_session", None)
+    monkeypatch.setattr(cluster, "ray_session", None)
     predict_to(run.model, [archive], tmp_path, executor="ray", resume=True)
 
 
-def test_a_parcel_is_the_same_model(run, tmp_path):
+def test_bundle_from_bytes_is_the_same_model(run, tmp_path):
     bundle = read_bundle(run.model)
     there = bundle_from_bytes(bundle_to_bytes(bundle), tmp_path)
     assert there.digest == bundle.digest
@@ -254,39 +252,42 @@ def test_a_parcel_is_the_same_model(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("options", "value"),
     [
-        ({"engine": "spark"}, "choose from local, ray"),
-        ({"address": "auto"}, "add --executor ray"),
-        ({"engine": "ray", "workers": 0}, "give 1 or more"),
+        ({"executor": "spark"}, "spark"),
+        ({"address": "auto"}, "auto"),
+        ({"executor": "ray", "workers": 0}, "0"),
     ],
 )
-def test_what_cannot_be_asked_for_is_the_users_mistake(run, archive, tmp_path, asked, said):
-    with pytest.raises(UserError, match=said):
-        predict_to(run.model, [archive], tmp_path, **asked)
+def test_option_that_is_unknown_or_excluded_is_a_user_error(run, archive, tmp_path, options, value):
+    with pytest.raises(UserError, match=value) as error:
+        predict_to(run.model, [archive], tmp_path, **options)
+    assert error.value.code == "E_OPTION"
 
 
-def test_without_ray_the_remedy_is_named(run, archive, tmp_path, monkeypatch):
+def test_executor_ray_without_ray_names_the_extra(run, archive, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install 'antpitta\[ray\]'"):
+    with pytest.raises(UserError, match=r"'antpitta\[ray\]'") as error:
         predict_to(run.model, [archive], tmp_path, executor="ray")
+    assert error.value.code == "E_NEEDS_RAY_EXTRA"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:1", "auto"])
-def test_a_cluster_that_is_not_there_is_one_line_at_once(
+def test_cluster_that_does_not_answer_is_one_line_at_once(
     run, archive, tmp_path, monkeypatch, address
 ):
-    def fails(**asked):
-        assert asked["address"] == "auto"  # Ray itself would take minutes over the others
-        raise ConnectionError("nobody\nthere")
+    def fails(**options):
+        assert options["address"] == "auto"  # Ray itself would take minutes for the others
+        raise ConnectionError("no\nanswer")
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", fails)
-    with pytest.raises(UserError, match="no Ray cluster can be reached") as said:
+    with pytest.raises(UserError, match=address) as error:
         predict_to(run.model, [archive], tmp_path, executor="ray", address=address)
-    assert "\n" not in str(said.value)
+    assert error.value.code == "E_CLUSTER_UNREACHABLE"
+    assert "\n" not in str(error.value)
 
 
-def test_importing_antpitta_imports_no_ray():
+def test_import_of_antpitta_does_not_import_ray():
     code = "import sys, antpitta, antpitta.cli; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

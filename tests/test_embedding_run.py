@@ -169,17 +169,17 @@ def test_vectors_of_a_second_run_come_from_the_cache(embedded, again):
 
 
 def test_prediction_sees_what_training_saw(embedded, scapes):
-    choir = Predictor(read_bundle(embedded.model))
-    pen = choir.listeners[0].pen
+    [model] = Predictor(read_bundle(embedded.model)).models
+    pen = model.extractor
     file = next((scapes / "train").glob("*.*"))
     recording = probe(file, file.stem)
 
     (image,) = pen.config.segments(recording.duration)
     found = pen.extract_segment(recording, *image, read)
-    net = choir.listeners[0].engine.nets[0]
+    net = model.backend.nets[0]
     with torch.inference_mode():
         wanted = net(torch.from_numpy(found)[None]).framewise.sigmoid()[0]
-    labels = choir.listeners[0].engine.predict(found)[0]
+    labels = model.backend.predict(found)[0]
     np.testing.assert_allclose(labels, wanted, atol=1e-6)
 
 
@@ -242,12 +242,12 @@ def test_a_recording_of_several_images_is_kept_whole_and_cut_again(embedded, tmp
     rng = np.random.default_rng(1)
     sf.write(tmp_path / "long.wav", rng.normal(0, 0.1, round(130.3 * 16_000)), 16_000)
     recording = probe(tmp_path / "long.wav", "long")
-    [listener] = Predictor(read_bundle(embedded.model)).listeners
-    plain = FeatureExtractor(listener.pen.config, listener.pen.width, listener.pen.compute)
+    [model] = Predictor(read_bundle(embedded.model)).models
+    plain = FeatureExtractor(model.extractor.config, model.extractor.width, model.extractor.compute)
     images = plain.config.segments(recording.duration)
     assert len(images) > 1
     for start, stop in images:
-        kept = listener.pen.extract_segment(recording, start, stop, read)
+        kept = model.extractor.extract_segment(recording, start, stop, read)
         np.testing.assert_array_equal(kept, plain.extract_segment(recording, start, stop, read))
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
 

@@ -1,4 +1,4 @@
-"""Whole archives: killed anywhere and gone on with, locked, full, changed under way."""
+"""Archives whose run is killed and resumed, locked, out of disk space, or changed meanwhile."""
 
 import json
 import multiprocessing
@@ -21,14 +21,15 @@ import soundfile as sf
 
 from antpitta.api import predict_each, predict_to
 from antpitta.core.errors import UserError
-from antpitta.predict import pipeline as archive_predict
+from antpitta.predict import pipeline
 from antpitta.predict.journal import NAME, Journal
-from antpitta.predict.pipeline import AHEAD, cpu_count
+from antpitta.predict.pipeline import QUEUED_SEGMENTS, cpu_count, predict_archive
+from antpitta.predict.predictor import Predictor
 
 BOTH = ("csv", "parquet")
-KILLS, A_RUN = 50, 10  # in all, and of one run at most
-THREADS = 2 + (cpu_count() <= 2)  # as two workers have (predict/pipeline.py)
-IN_FLIGHT = AHEAD * THREADS + THREADS + 1  # pieces, and files being opened
+KILLS, KILLS_PER_RUN = 50, 10
+THREADS = 2 + (cpu_count() <= 2)  # of two workers, see pipeline.thread_count
+IN_PROGRESS = QUEUED_SEGMENTS * THREADS + THREADS + 1  # segments, and files being opened
 
 
 @pytest.fixture(scope="module")
@@ -37,75 +38,75 @@ def archive(fill_archive, tmp_path_factory):
     return fill_archive(tmp_path_factory.mktemp("archive"), 24, 3)
 
 
-def test_killed_at_random_and_gone_on_with_the_tables_are_those_of_one_run(
+def test_tables_of_a_run_killed_at_random_and_resumed_are_those_of_one_run(
     run, archive, whole, differing, tmp_path, monkeypatch
 ):
     home = Path(__file__).parent
     monkeypatch.syspath_prepend(home)
-    from archive_child import MODEL, listen
+    from archive_child import MODEL, predict_and_log
 
     monkeypatch.setenv(MODEL, str(run.model))
-    # a server knows no other path
+    # the fork server knows no other path
     monkeypatch.setenv("PYTHONPATH", f"{home.parent / 'src'}:{home}")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["archive_child"])
 
     def start(out, log):
-        own = context.Process(target=listen, args=(run.model, archive, out, log))
-        own.start()
-        return own
+        process = context.Process(target=predict_and_log, args=(run.model, archive, out, log))
+        process.start()
+        return process
 
     start(tmp_path / "warm", tmp_path / "warm.log").join()
-    began = time.monotonic()
+    started = time.monotonic()
     start(tmp_path / "timed", tmp_path / "timed.log").join()
-    lasting = time.monotonic() - began
-    dice, kills, resumed, rounds = random.Random(0), 0, 0, 0
+    duration = time.monotonic() - started
+    rng, kills, resumed, rounds = random.Random(0), 0, 0, 0
     while kills < KILLS:
         rounds += 1
-        most, before = min(kills + A_RUN, KILLS), kills
+        limit, before = min(kills + KILLS_PER_RUN, KILLS), kills
         out, log = tmp_path / f"out{rounds}", tmp_path / f"log{rounds}"
         while True:
-            own = start(out, log)
-            own.join(dice.uniform(0.05, 0.9) * lasting if kills < most else None)
-            if not own.is_alive():
+            process = start(out, log)
+            process.join(rng.uniform(0.05, 0.9) * duration if kills < limit else None)
+            if not process.is_alive():
                 break
-            os.kill(own.pid, signal.SIGKILL)
-            own.join()
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
             kills += 1
-            resumed += 0 < heard(out) < 24
-        assert own.exitcode == 0
+            resumed += 0 < stored_files(out) < 24
+        assert process.exitcode == 0
         assert not differing(out, whole)
-        begun = len(log.read_text().splitlines())
-        assert 24 <= begun <= 24 + IN_FLIGHT * (kills - before)
+        started_files = len(log.read_text().splitlines())
+        assert 24 <= started_files <= 24 + IN_PROGRESS * (kills - before)
         assert not list(out.glob(".*"))
-    assert resumed > KILLS / 10  # were killed with a part of the archive heard
+    assert resumed > KILLS / 10  # were killed with a part of the archive done
 
 
-def heard(out):
+def stored_files(out):
     """How many files the journal of ``out`` has."""
     if not (out / NAME).exists():
         return 0
     with closing(sqlite3.connect(out / NAME)) as journal:
-        tables = journal.execute("SELECT name FROM sqlite_master WHERE name = 'heard'").fetchall()
-        return journal.execute("SELECT COUNT(*) FROM heard").fetchone()[0] if tables else 0
+        query = "SELECT name FROM sqlite_master WHERE name = 'recordings'"
+        if not journal.execute(query).fetchall():
+            return 0
+        return journal.execute("SELECT COUNT(*) FROM recordings").fetchone()[0]
 
 
-def test_nothing_is_heard_twice_and_what_changed_is_heard_again(
-    run, archive, tmp_path, monkeypatch
-):
-    mine, out, log = tmp_path / "archive", tmp_path / "out", tmp_path / "log"
-    shutil.copytree(archive, mine)
-    predict_to(run.model, [mine], out)
-    changed = mine / "site1" / "r04_20250101_040000.wav"
+def test_resumed_run_computes_only_new_and_changed_files(run, archive, tmp_path, monkeypatch):
+    season, out, log = tmp_path / "archive", tmp_path / "out", tmp_path / "log"
+    shutil.copytree(archive, season)
+    predict_to(run.model, [season], out)
+    changed = season / "site1" / "r04_20250101_040000.wav"
     wave, rate = sf.read(changed)
     sf.write(changed, -wave[::-1], rate)
-    (mine / "site0" / "r00_20250101_000000.wav").unlink()
-    shutil.copy(changed, mine / "new.wav")
+    (season / "site0" / "r00_20250101_000000.wav").unlink()
+    shutil.copy(changed, season / "new.wav")
     monkeypatch.syspath_prepend(Path(__file__).parent)
-    from archive_child import listen
+    from archive_child import predict_and_log
 
-    monkeypatch.setattr(archive_predict, "predict_files", archive_predict.predict_files)
-    listen(run.model, mine, out, log)
+    monkeypatch.setattr(pipeline, "predict_files", pipeline.predict_files)
+    predict_and_log(run.model, season, out, log)
     assert log.read_text().split() == ["new", "r04_20250101_040000"]
     table = pd.read_csv(out / "presence.csv").set_index("recording_id")
     assert len(table) == 24
@@ -113,22 +114,20 @@ def test_nothing_is_heard_twice_and_what_changed_is_heard_again(
     assert not len(pd.read_csv(out / "quarantine.csv"))
 
 
-def test_a_stopped_run_is_not_begun_anew_unasked(run, archive, tmp_path):
+def test_stopped_run_is_not_overwritten_without_being_asked(run, archive, tmp_path):
     digest = json.loads((run.model / "bundle.json").read_text())["digest"]
     key = {"digest": digest, "inference": "full", "precision": "auto"}
     with Journal(tmp_path, key, resume=False) as journal:
-        archive_predict.predict_archive(
-            *(
-                archive_predict.Predictor(_bundle(run)),
-                _files(archive)[:3],
-                journal,
-                lambda *told: None,
-            )
-        )
-    with pytest.raises(UserError, match="stopped here after 3 recordings; add --resume"):
+        predict_archive(Predictor(_bundle(run)), _files(archive)[:3], journal, ignore_count)
+    with pytest.raises(UserError, match="3 recordings") as error:
         predict_to(run.model, [archive], tmp_path)
+    assert error.value.code == "E_UNFINISHED_RUN"
     assert predict_to(run.model, [archive], tmp_path, resume=True).counts.recordings == 23
     assert predict_to(run.model, [archive], tmp_path).counts.recordings == 23  # was finished
+
+
+def ignore_count(files, seconds):
+    """A callback of predict_archive that does nothing."""
 
 
 def _bundle(run):
@@ -143,74 +142,78 @@ def _files(archive):
     return list_files([archive])[0]
 
 
-def test_a_second_run_into_one_folder_is_refused(run, archive, tmp_path):
+def test_second_run_into_one_folder_is_refused(run, archive, tmp_path):
     with (
         Journal(tmp_path / "out", {"digest": "x"}, resume=False),
-        pytest.raises(UserError, match="another run is writing here"),
+        pytest.raises(UserError) as error,
     ):
         predict_to(run.model, [archive], tmp_path / "out")
+    assert error.value.code == "E_OUTPUT_LOCKED"
 
 
-def test_another_models_journal_is_not_gone_on_with(run, archive, tmp_path):
+def test_journal_of_another_model_is_not_resumed(run, archive, tmp_path):
     with Journal(tmp_path, {"digest": "another"}, resume=False):
         pass
-    with pytest.raises(UserError, match="another model was at work here"):
+    with pytest.raises(UserError) as error:
         predict_to(run.model, [archive], tmp_path, resume=True)
+    assert error.value.code == "E_RESUME_MISMATCH"
 
 
-def test_what_is_no_journal_is_the_users_mistake(run, archive, tmp_path):
+def test_file_that_is_no_journal_is_a_user_error(run, archive, tmp_path):
     (tmp_path / NAME).write_bytes(b"something else" * 99)
-    with pytest.raises(UserError, match="not a database") as said:
+    with pytest.raises(UserError, match=NAME) as error:
         predict_to(run.model, [archive], tmp_path)
-    assert "\n" not in str(said.value)
+    assert error.value.code == "E_OUTPUT_NOT_WRITABLE"
+    assert "\n" not in str(error.value)
 
 
-def test_a_folder_that_cannot_be_made_is_the_users_mistake(run, archive, tmp_path):
+def test_folder_that_cannot_be_made_is_a_user_error(run, archive, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/out/.*cannot be written \(Not a directory\)"):
+    with pytest.raises(UserError, match=r"file/out/.*\(Not a directory\)") as error:
         predict_to(run.model, [archive], tmp_path / "file" / "out")
+    assert error.value.code == "E_OUTPUT_NOT_WRITABLE"
 
 
 @pytest.mark.parametrize("limit", [30_000, 60_000])
-def test_a_full_disk_stops_with_a_line_and_the_journal_intact(
+def test_full_disk_stops_with_one_line_and_the_journal_intact(
     run, archive, whole, differing, tmp_path, limit
 ):
     script = "import sys; sys.argv[0] = 'antpitta'; from antpitta.cli import main; main()"
-    asked = [sys.executable, "-c", script, "predict", str(run.model), str(archive), "--format",
-             "csv,parquet", "--resume", "-o", str(tmp_path / "out")]  # fmt: skip
+    command = [sys.executable, "-c", script, "predict", str(run.model), str(archive), "--format",
+               "csv,parquet", "--resume", "-o", str(tmp_path / "out")]  # fmt: skip
     full = subprocess.run(
-        asked,
+        command,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         capture_output=True,
         text=True,
         check=False,
     )
     assert full.returncode == 2, full.stdout + full.stderr
-    assert "cannot be written" in full.stderr + full.stdout
-    assert "Traceback" not in full.stderr
+    assert full.stderr.startswith("antpitta: ")
+    assert full.stderr.count("\n") == 1
     predict_to(run.model, [archive], tmp_path / "out", formats=BOTH, resume=True)
     assert not differing(tmp_path / "out", whole)
 
 
-def test_files_that_vanish_or_break_under_way_go_to_quarantine(run, archive, tmp_path):
-    mine = tmp_path / "archive"
-    shutil.copytree(archive, mine)
-    files = _files(mine)
+def test_files_that_vanish_or_break_during_a_run_are_quarantined(run, archive, tmp_path):
+    season = tmp_path / "archive"
+    shutil.copytree(archive, season)
+    files = _files(season)
     files[5].path.unlink()
     files[6].path.write_bytes(b"")
-    heard = list(predict_each(run.model, mine))
-    assert sum(len(one) == 0 for one in heard) == 2
+    tables = list(predict_each(run.model, season))
+    assert sum(len(table) == 0 for table in tables) == 2
     with Journal(tmp_path / "out", {}, resume=False) as journal:
-        choir = archive_predict.Predictor(_bundle(run))
-        archive_predict.predict_archive(choir, files, journal, lambda *told: None)
-        reasons = {one.path: one.reason for one in journal.read(file.path for file in files)}
+        predict_archive(Predictor(_bundle(run)), files, journal, ignore_count)
+        entries = journal.read(file.path for file in files)
+        reasons = {entry.path: entry.reason for entry in entries}
     assert "No such file" in reasons[files[5].path]
     assert "empty" in reasons[files[6].path]
     assert sum(map(bool, reasons.values())) == 3
 
 
 def damaged(home, wave, rate):
-    """40 files of which none is whole, by what is wrong with them."""
+    """40 damaged files of ten kinds."""
     home.mkdir()
     good, flac = home.parents[1] / "good.wav", home.parents[1] / "good.flac"
     sf.write(good, wave, rate)
@@ -218,10 +221,10 @@ def damaged(home, wave, rate):
     whole, packed = good.read_bytes(), flac.read_bytes()
     header = bytearray(whole[:44])
 
-    def claims(place, value, size=2):
-        own = bytearray(header)
-        own[place : place + size] = value.to_bytes(size, "little")
-        return bytes(own) + whole[44:]
+    def with_header_value(offset, value, size=2):
+        changed = bytearray(header)
+        changed[offset : offset + size] = value.to_bytes(size, "little")
+        return bytes(changed) + whole[44:]
 
     kinds = {
         "empty.wav": b"",
@@ -231,9 +234,9 @@ def damaged(home, wave, rate):
         "cut.flac": packed[: len(packed) // 2],
         "text.flac": b"this is a letter, not a sound\n" * 30,
         "noise.mp3": np.random.default_rng(0).bytes(20_000),
-        "no-channels.wav": claims(22, 0),
-        "rate.wav": claims(24, 3_000_000_000, 4),
-        "slow.wav": claims(24, 3, 4),
+        "no-channels.wav": with_header_value(22, 0),
+        "rate.wav": with_header_value(24, 3_000_000_000, 4),
+        "slow.wav": with_header_value(24, 3, 4),
     }
     for i in range(4):
         for name, value in kinds.items():
@@ -245,38 +248,40 @@ def damaged(home, wave, rate):
     return sorted(home.iterdir())
 
 
-def test_what_is_wrong_with_every_minute_is_said_once(run, archive, tmp_path):
+def test_reason_that_every_segment_has_is_given_once(run, archive, tmp_path):
     wave, rate = sf.read(next(archive.rglob("r01*.wav")))
     long = np.resize(wave, 150 * rate).astype(np.float32)
-    long[:: 30 * rate] = np.nan  # in each of its three images
+    long[:: 30 * rate] = np.nan  # in each of its three segments
     sf.write(tmp_path / "long.wav", long, rate, subtype="FLOAT")
-    found = predict_to(run.model, [tmp_path], tmp_path / "out")
-    assert len(found.presence) == 1
-    assert found.quarantine["reason"].item().count("not finite") == 1
+    prediction = predict_to(run.model, [tmp_path], tmp_path / "out")
+    assert len(prediction.presence) == 1
+    assert prediction.quarantine["reason"].item().count("not finite") == 1
 
 
-def test_forty_damaged_files_are_each_named_and_cost_nothing_else(run, archive, whole, tmp_path):
-    mine = tmp_path / "archive"
-    shutil.copytree(archive, mine)
+def test_forty_damaged_files_are_quarantined_and_affect_no_other(run, archive, whole, tmp_path):
+    season = tmp_path / "archive"
+    shutil.copytree(archive, season)
     wave, rate = sf.read(next(archive.rglob("r01*.wav")))
-    files = damaged(mine / "broken", wave, rate)
+    files = damaged(season / "broken", wave, rate)
     assert len(files) == 40
-    found = predict_to(run.model, [mine], tmp_path / "out")
-    named = found.quarantine.set_index("file")["reason"]
-    assert len(named) == 41  # and the one of the archive itself
-    assert {str(path) for path in files} <= set(named.index)
-    for name, said in {
-        "0-empty.wav": "is empty",
-        "0-cut.wav": "is cut short: 1.0 s are gone",
-        "0-cut.flac": "heard as far as it goes",
-        "0-text.flac": "is not FLAC",
+    prediction = predict_to(run.model, [season], tmp_path / "out")
+    reasons = prediction.quarantine.set_index("file")["reason"]
+    assert len(reasons) == 41  # and the one of the archive itself
+    assert {str(path) for path in files} <= set(reasons.index)
+    for name, value in {
+        "0-empty.wav": "",
+        "0-cut.wav": " 1.0 s ",  # missing at its end
+        "0-cut.flac": "",
+        "0-text.flac": "FLAC",
         "0-no-channels.wav": "not finite",
-        "0-slow.wav": "sample rate of 3 Hz",
+        "0-slow.wav": " 3 ",  # samples per second
     }.items():
-        assert said in named[str(mine / "broken" / name)], name
-    table = found.presence.set_index("recording_id")
+        path = str(season / "broken" / name)
+        assert reasons[path].startswith(f"{path}: "), name
+        assert value in reasons[path], name
+    table = prediction.presence.set_index("recording_id")
     before = pd.read_csv(whole / "presence.csv").set_index("recording_id")
     pd.testing.assert_frame_equal(table.loc[before.index], before)
-    heard = {Path(id).name for id in set(table.index) - set(before.index)}
+    scored = {Path(id).name for id in set(table.index) - set(before.index)}
     cut = {f"{i}-cut.{kind}" for i in range(4) for kind in ("wav", "flac")}
-    assert heard == cut | {"0-no-channels", "1-no-channels"}
+    assert scored == cut | {"0-no-channels", "1-no-channels"}

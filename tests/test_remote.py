@@ -224,7 +224,7 @@ def test_tables_are_put_into_the_store_and_gone_on_with(
     predict_to(
         *(run.model, [bucket], "s3://season/found/"),
         resume=True,
-        tick=lambda done, total, speed: asked.append(speed),
+        progress=lambda done, total, speed: asked.append(speed),
     )
     assert asked == [0] * 8  # nothing was heard again
 

@@ -64,7 +64,7 @@ def test_an_archive_gives_the_tables_of_the_same_archive_here(
     predict_to(
         *(run.model, [bucket], "gs://season/found"),
         resume=True,
-        tick=lambda done, total, speed: asked.append(speed),
+        progress=lambda done, total, speed: asked.append(speed),
     )
     assert asked == [0] * 8  # nothing was heard again
 

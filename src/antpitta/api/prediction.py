@@ -1,16 +1,12 @@
-"""By what means an archive is heard: on this machine or on a cluster, and in which arithmetic.
+"""predict: a model over recordings, to framewise scores in memory or to tables in a folder.
 
-predict_to: a model over an archive, to tables in a folder.
-
-What reads and writes tables is loaded where it is asked for, and while the first sounds are heard:
-it takes a third of a second that nothing is heard in.
-
-predict, predict_each: a model over recordings, to framewise scores in memory.
+What reads and writes tables (pandas, pyarrow) takes a third of a second to import. It is imported
+where it is used, and for ``predict_to`` in a thread while the first recordings are computed.
 """
 
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import blake2b
@@ -19,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, cast, get_args
+
+import numpy as np
 
 from antpitta.core.config import EventFormat, Executor, InferenceMode, Precision
 from antpitta.core.errors import UserError
@@ -31,105 +29,163 @@ from antpitta.files.texts import remove_unfinished
 from antpitta.model.inference import InferenceConfig
 from antpitta.predict.cluster import predict_on_ray
 from antpitta.predict.journal import Journal
-from antpitta.predict.pipeline import cpu_count, predict_archive
+from antpitta.predict.pipeline import (
+    FileResult,
+    cpu_count,
+    failure_reason,
+    predict_archive,
+    predict_files,
+)
 from antpitta.predict.predictor import Predictor, resolve_precision
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
     from antpitta.predict.camtrapdp import DeploymentInfo
     from antpitta.predict.tables import TableCounts
-from collections.abc import Iterator
 
-import numpy as np
-import pandas as pd
-
-from antpitta.predict.pipeline import FileResult, failure_reason, predict_files
+INDEX = ["file", "start_time", "end_time"]
 
 
-@dataclass(frozen=True)
-class PredictionJob:
-    """What was asked for; raises UserError for what does not go together."""
+def predict(
+    model: Path | str,
+    *audio: Path | str,
+    inference: InferenceMode = "full",
+    precision: Precision = "auto",
+    workers: int | None = None,
+) -> "pd.DataFrame":
+    """Compute the framewise scores of recordings, in memory.
 
-    executor: Executor
-    inference: InferenceMode
-    precision: Precision
-    workers: int | None  # threads or actors; None: one a core
-    address: str | None  # of a Ray cluster
+    Parameters
+    ----------
+    model : a model (bundle), or the folder of the run that holds it
+    audio : files, or folders that are searched for recordings
+    inference : ``full`` runs the network on whole segments of a minute; ``sliding`` on overlapping
+        windows as in training, which is several times slower and always float32
+    precision : ``float32``, ``bfloat16`` or ``int8``; ``auto`` is float32 or bfloat16, whichever
+        is faster on this machine
+    workers : threads; None for one per core
 
-    def __post_init__(self) -> None:
-        known = get_args(Executor)
-        if self.executor not in known:
-            raise UserError(
-                "E_TODO", f"--executor {self.executor}: unknown", f"choose from {', '.join(known)}"
-            )
-        if self.executor != "ray" and self.address:
-            raise UserError("E_TODO", "--address: is of a Ray cluster", "add --executor ray")
-        if self.workers is not None and self.workers < 1:
-            raise UserError("E_TODO", f"--workers {self.workers}: give 1 or more, or leave it out")
+    Returns
+    -------
+    DataFrame of shape (frames of all recordings, species), float32
+        Indexed by file, start_time and end_time (seconds), with one column per species. A score
+        orders the detections of one species; it is not a probability.
+        ``attrs["quarantine"]`` lists (file, reason) for files without scores.
 
-    def key(self, bundle: Bundle) -> dict[str, str]:
-        """What an earlier run must have in common with this one to be gone on with."""
-        return {"digest": bundle.digest, "scan": self.inference, "precision": self.precision}
+    Raises
+    ------
+    UserError
+        ``E_...`` of :func:`predict_to`, as far as they concern the model and the audio.
 
-    def hear(
-        self, bundle: Bundle, files: Sequence[ListedFile], journal: Journal, tick: ProgressCallback
-    ) -> Precision:
-        """Hear all that the journal does not have; the arithmetic that it was done in.
+    See Also
+    --------
+    predict_each : recording by recording, for archives larger than memory
+    predict_to : presence, events and more as tables in a folder
 
-        "auto" is settled once and kept in the journal: a run that goes on, goes on in the same.
-        """
-        chosen = journal.settled(
-            "arithmetic", lambda: resolve_precision(self.precision, self.inference, bundle)
-        )
-        settled = cast(Precision, chosen)
-        count = _counting(tick, len(files))
-        if self.executor == "ray":
-            make = partial(Predictor, hearing=InferenceConfig(self.inference, settled))
-            predict_on_ray(
-                *(bundle, files, journal, count),
-                workers=self.workers,
-                address=self.address,
-                make=make,
-            )
+    Examples
+    --------
+    >>> scores = predict("runs/first/model", "recordings")  # doctest: +SKIP
+    >>> scores["wren"].groupby("file").max()  # doctest: +SKIP
+    """
+    import pandas as pd
+
+    tables = list(
+        predict_each(model, *audio, inference=inference, precision=precision, workers=workers)
+    )
+    scores = pd.concat(tables)
+    scores.attrs["quarantine"] = [row for table in tables for row in table.attrs["quarantine"]]
+    return scores
+
+
+def predict_each(
+    model: Path | str,
+    *audio: Path | str,
+    inference: InferenceMode = "full",
+    precision: Precision = "auto",
+    workers: int | None = None,
+) -> "Iterator[pd.DataFrame]":
+    """Compute the framewise scores of recordings, one recording after the other.
+
+    Parameters
+    ----------
+    model, audio, inference, precision, workers : as for :func:`predict`
+
+    Yields
+    ------
+    DataFrame of shape (frames, species), float32
+        Of one recording, as :func:`predict` returns it. A file that cannot be read has no rows,
+        and its reason in ``attrs["quarantine"]``.
+
+    Examples
+    --------
+    >>> for scores in predict_each("runs/first/model", "season"):  # doctest: +SKIP
+    ...     print(scores.index.get_level_values("file")[:1], scores.max())
+    """
+    bundle = read_bundle(Path(model))
+    files, unreadable = list_files([location_of(root) for root in audio])
+    for finding in unreadable:
+        yield _empty_frame(bundle.species, finding.file, finding.what)
+    resolved = resolve_precision(precision, inference, bundle)
+    config = InferenceConfig(inference, resolved, workers or cpu_count())
+    for result in predict_files(Predictor(bundle, config), files):
+        if result.scores is None:
+            yield _empty_frame(bundle.species, str(result.file.path), failure_reason(result))
         else:
-            choir = Predictor(
-                bundle, InferenceConfig(self.inference, settled, self.workers or cpu_count())
-            )
-            predict_archive(choir, files, journal, count)
-        return settled
+            yield _frame(result, bundle.species)
 
 
-def _counting(tick: ProgressCallback, total: int) -> Callable[[int, float], None]:
-    began, done, sound = time.monotonic(), 0, 0.0
+def _empty_frame(species: tuple[str, ...], file: str, reason: str) -> "pd.DataFrame":
+    import pandas as pd
 
-    def count(files: int, seconds: float) -> None:
-        nonlocal done, sound
-        done, sound = done + files, sound + seconds
-        tick(done, total, sound / max(time.monotonic() - began, 1e-9))
+    index = pd.MultiIndex.from_arrays([[], [], []], names=INDEX)
+    empty = pd.DataFrame(index=index, columns=list(species), dtype=np.float32)
+    empty.attrs["quarantine"] = [(file, reason)]
+    return empty
 
-    return count
+
+def _frame(result: FileResult, species: tuple[str, ...]) -> "pd.DataFrame":
+    import pandas as pd
+
+    assert result.scores is not None
+    grid = result.scores.grid
+    start = grid.start + np.arange(grid.frames) * grid.hop
+    index = pd.MultiIndex.from_arrays(
+        [[str(result.file.path)] * grid.frames, start, start + grid.hop], names=INDEX
+    )
+    table = pd.DataFrame(result.scores.value, index, list(species))
+    table.attrs["quarantine"] = []
+    return table
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in an archive; the tables are read from the folder where they lie."""
+    """What ``predict_to`` wrote; the tables are read from the folder when asked for.
+
+    Parameters
+    ----------
+    path : the output folder, or its local copy where the output is a URL
+    counts : recordings with scores, events, and quarantined files
+    """
 
     path: Path
     counts: "TableCounts"
 
     @cached_property
     def presence(self) -> "pd.DataFrame":
-        """recording_id, then a column a species."""
+        """One row per recording: recording_id, then one score per species."""
         return _read(self.path / "presence.csv", {"recording_id": str})
 
     @cached_property
     def events(self) -> "pd.DataFrame":
-        """A row an event: file, start_time, end_time, low_freq, high_freq, species, score, model.
+        """One row per event: file, start_time, end_time, low_freq, high_freq, species, score,
+        model.
 
-        Raises UserError where no format that can be read was asked for.
+        Raises
+        ------
+        UserError
+            ``E_NO_EVENT_TABLE`` if events were written neither as csv nor as parquet.
         """
         from antpitta.predict.exports import read_events
 
@@ -137,12 +193,12 @@ class Prediction:
 
     @cached_property
     def quarantine(self) -> "pd.DataFrame":
-        """Rows file, reason."""
+        """Rows file, reason: files without scores, or with scores of a part."""
         return _read(self.path / "quarantine.csv", str)
 
     @cached_property
     def unplaced(self) -> "pd.DataFrame":
-        """Rows file, reason of what is not in the Camtrap DP; none where there is no such thing."""
+        """Rows file, reason: recordings that are not in the Camtrap DP; no rows without one."""
         from antpitta.predict.camtrapdp import UNPLACED
 
         path = self.path / UNPLACED
@@ -169,61 +225,193 @@ def predict_to(
     precision: Precision = "auto",
     workers: int | None = None,
     address: str | None = None,
-    tick: ProgressCallback = no_progress,
+    progress: ProgressCallback = no_progress,
 ) -> Prediction:
-    """Write presence.csv, events, quarantine.csv and run.json for every recording in ``audio``.
+    """Write presence.csv, events, quarantine.csv and run.json for an archive of any size.
 
-    ``prevalence`` is a table (species, prevalence) to which the odds in presence.csv are
-    rescaled. ``deployments`` is the table (site, latitude, longitude, timezone) that the format
-    camtrapdp needs. With ``resume`` what an earlier run heard there is not heard again, unless its
-    file has changed. ``audio`` and ``out`` may be URLs (s3://, gs://). ``inference`` and ``precision``
-    are told of in model/inference.py. The ``executor`` local has ``workers`` threads, ray (at
-    ``address``) as many actors; None is one a core. Raises UserError for a model, table or folder
-    that is not there, an unknown format, arithmetic that the model has no network for, a folder
-    that another run is writing to, or one that cannot be written.
+    Parameters
+    ----------
+    model : a model (bundle), or the folder of the run that holds it
+    audio : files, folders, or URLs (s3://, gs://)
+    out : the output folder, or a URL
+    formats : of the events: csv, parquet, raven, audacity, kaleidoscope, camtrapdp
+    prevalence : a table species,prevalence (share of recordings); the odds in presence.csv are
+        rescaled to it
+    deployments : a table site,latitude,longitude,timezone, which camtrapdp requires
+    resume : continue a stopped run; only new and changed files are computed
+    executor : ``local``, or ``ray`` for a cluster
+    inference, precision : as for :func:`predict`
+    workers : threads, or actors of a cluster; None for one per core
+    address : of a running Ray cluster, or ``auto``
+    progress : called with (files done, files in total, seconds of sound per second)
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    UserError
+        ``E_OPTION`` for options that are unknown or exclude each other, ``E_NO_DEPLOYMENTS`` and
+        ``E_NOTHING_PLACED`` for camtrapdp, ``E_PRECISION_UNAVAILABLE`` and
+        ``E_NEEDS_TRAIN_EXTRA`` if the model cannot run as asked, ``E_OUTPUT_LOCKED``,
+        ``E_OUTPUT_NOT_WRITABLE``, ``E_UNFINISHED_RUN`` and ``E_RESUME_MISMATCH`` for the output
+        folder, ``E_CLUSTER_...`` for the cluster, and the errors of reading model and tables.
+
+    Examples
+    --------
+    >>> found = predict_to("runs/first/model", ["season"], "out")  # doctest: +SKIP
+    >>> found.counts.recordings, found.events["species"].value_counts()  # doctest: +SKIP
     """
     _check_formats(formats)
-    means = PredictionJob(executor, inference, precision, workers, address)
-    survey = _survey(audio, deployments) if "camtrapdp" in formats else None
+    job = PredictionJob(executor, inference, precision, workers, address)
+    info = _deployment_info(audio, deployments) if "camtrapdp" in formats else None
     bundle = read_bundle(Path(model))
-    files, broken = list_files([location_of(root) for root in audio])
-    home = _home(place := location_of(out))
-    expected = None if prevalence is None else _expected(Path(prevalence), bundle)
-    with Journal(home, means.key(bundle), resume=resume) as journal:
-        remove_unfinished(home)
-        # Loaded meanwhile; a process that ends early waits for it.
-        Thread(target=import_module, args=("antpitta.predict.tables",)).start()
-        settled = means.hear(bundle, files, journal, tick)
-        note = _note(bundle, prevalence, f"{inference}, {settled}")
-        from antpitta.predict.tables import Archive, write_tables
+    files, unreadable = list_files([location_of(root) for root in audio])
+    folder = _local_folder(target := location_of(out))
+    expected = None if prevalence is None else _read_prevalence(Path(prevalence), bundle)
+    with Journal(folder, job.key(bundle), resume=resume) as journal:
+        remove_unfinished(folder)
+        # Imported meanwhile; a process that ends early waits for it.
+        Thread(target=import_module, args=("antpitta.predict.exports",)).start()
+        resolved = job.run(bundle, files, journal, progress)
+        note = _note(bundle, prevalence, inference, resolved)
+        from antpitta.predict.exports import write_outputs
+        from antpitta.predict.tables import Archive
 
-        archive = Archive(journal, files, broken, bundle.species)
-        counts = write_tables(archive, home, formats, expected, note, survey)
-        if isinstance(place, RemotePath):
-            upload(home, place)
-    return Prediction(home, counts)
+        archive = Archive(journal, files, unreadable, bundle.species)
+        counts = write_outputs(archive, folder, formats, expected, note, info)
+        if isinstance(target, RemotePath):
+            upload(folder, target)
+    return Prediction(folder, counts)
 
 
-def _check_formats(formats: tuple[str, ...]) -> None:
-    known = get_args(EventFormat)
-    if strange := [name for name in formats if name not in known]:
+@dataclass(frozen=True)
+class PredictionJob:
+    """How an archive is computed: where, in which mode and precision, with how many workers.
+
+    Parameters
+    ----------
+    executor : ``local`` or ``ray``
+    inference : ``full`` or ``sliding``
+    precision : may be ``auto``
+    workers : threads, or actors of a cluster; None for one per core
+    address : of a Ray cluster
+
+    Raises
+    ------
+    UserError
+        ``E_OPTION`` for unknown values, and for options that exclude each other.
+    """
+
+    executor: Executor
+    inference: InferenceMode
+    precision: Precision
+    workers: int | None
+    address: str | None
+
+    def __post_init__(self) -> None:
+        _check_choice("--executor", self.executor, get_args(Executor))
+        _check_choice("--inference", self.inference, get_args(InferenceMode))
+        _check_choice("--precision", self.precision, get_args(Precision))
+        if self.executor != "ray" and self.address:
+            raise UserError(
+                "E_OPTION",
+                f"--address {self.address}: names a Ray cluster",
+                "add --executor ray, or leave --address out",
+            )
+        if self.workers is not None and self.workers < 1:
+            raise UserError("E_OPTION", f"--workers {self.workers}: is too few", "give 1 or more")
+
+    def key(self, bundle: Bundle) -> dict[str, str]:
+        """What an earlier run must have in common with this one to be resumed."""
+        return {
+            "digest": bundle.digest,
+            "inference": self.inference,
+            "precision": self.precision,
+        }
+
+    def run(
+        self,
+        bundle: Bundle,
+        files: Sequence[ListedFile],
+        journal: Journal,
+        progress: ProgressCallback,
+    ) -> Precision:
+        """Compute every file that the journal does not have.
+
+        Parameters
+        ----------
+        bundle : the model
+        files : the archive
+        journal : open
+        progress : called with (files done, files in total, seconds of sound per second)
+
+        Returns
+        -------
+        The precision that was used. ``auto`` is resolved once and stored in the journal: a resumed
+        run continues with the same one.
+        """
+        resolved = cast(
+            Precision,
+            journal.get_or_set(
+                "resolved_precision",
+                lambda: resolve_precision(self.precision, self.inference, bundle),
+            ),
+        )
+        count = _counter(progress, len(files))
+        if self.executor == "ray":
+            make = partial(Predictor, inference=InferenceConfig(self.inference, resolved))
+            predict_on_ray(
+                *(bundle, files, journal, count),
+                workers=self.workers,
+                address=self.address,
+                make=make,
+            )
+        else:
+            config = InferenceConfig(self.inference, resolved, self.workers or cpu_count())
+            predict_archive(Predictor(bundle, config), files, journal, count)
+        return resolved
+
+
+def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
         raise UserError(
-            "E_TODO", f"--format {strange[0]}: unknown", f"choose from {', '.join(known)}"
+            "E_OPTION", f"{option} {value}: is unknown", f"choose from {', '.join(choices)}"
         )
 
 
-def _expected(table: Path, bundle: Bundle) -> "NDArray[np.float64]":
+def _check_formats(formats: tuple[str, ...]) -> None:
+    for name in formats:
+        _check_choice("--format", name, get_args(EventFormat))
+
+
+def _counter(progress: ProgressCallback, total: int) -> Callable[[int, float], None]:
+    """A function that adds up (files, seconds of sound) and reports the sums."""
+    start, done, sound = time.monotonic(), 0, 0.0
+
+    def count(files: int, seconds: float) -> None:
+        nonlocal done, sound
+        done, sound = done + files, sound + seconds
+        progress(done, total, sound / max(time.monotonic() - start, 1e-9))
+
+    return count
+
+
+def _read_prevalence(table: Path, bundle: Bundle) -> "NDArray[np.float64]":
     from antpitta.files.tables import read_prevalence
 
     return read_prevalence(table, bundle.species)
 
 
-def _survey(audio: Sequence[Location | str], deployments: Path | str | None) -> "DeploymentInfo":
+def _deployment_info(
+    audio: Sequence[Location | str], deployments: Path | str | None
+) -> "DeploymentInfo":
     if deployments is None:
         raise UserError(
-            "E_TODO",
-            "--format camtrapdp: the standard wants to know where each site lies",
-            "give --deployments, a table with columns site, latitude, longitude and timezone",
+            "E_NO_DEPLOYMENTS",
+            "--format camtrapdp: the standard requires the position of each site",
+            "add --deployments, a table with the columns site, latitude, longitude and timezone",
         )
     from antpitta.files.deployments import read_deployments
     from antpitta.predict.camtrapdp import DeploymentInfo, common_root
@@ -233,8 +421,8 @@ def _survey(audio: Sequence[Location | str], deployments: Path | str | None) -> 
     )
 
 
-def _home(out: Location) -> Path:
-    """Where the journal lies: in the folder itself, or in the cache where that is a URL."""
+def _local_folder(out: Location) -> Path:
+    """The folder of the journal: the output itself, or a folder in the cache for a URL."""
     if isinstance(out, Path):
         return out
     check_writable(out)
@@ -242,15 +430,21 @@ def _home(out: Location) -> Path:
     return cache_folder() / "remote" / digest
 
 
-def _note(bundle: Bundle, prevalence: Path | str | None, arithmetic: str) -> dict[str, Any]:
-    """What run.json tells of a run, before anything is counted."""
+def _note(
+    bundle: Bundle,
+    prevalence: Path | str | None,
+    inference: InferenceMode,
+    precision: Precision,
+) -> dict[str, Any]:
+    """What run.json holds besides the counts."""
     return {
         "model": bundle.name,
         "digest": bundle.digest,
         "thresholds": bundle.thresholds,
         "prevalence": None if prevalence is None else str(prevalence),
         "versions": _versions("antpitta", "openvino", "torch"),
-        "arithmetic": arithmetic,
+        "inference": inference,
+        "precision": precision,
     }
 
 
@@ -263,71 +457,3 @@ def _versions(*packages: str) -> dict[str, str | None]:
         except PackageNotFoundError:
             found[package] = None
     return found
-
-
-INDEX = ["file", "start_time", "end_time"]
-
-
-def predict(
-    model: Path | str,
-    *audio: Path | str,
-    inference: InferenceMode = "full",
-    precision: Precision = "auto",
-    workers: int | None = None,
-) -> pd.DataFrame:
-    """Framewise scores of every recording: index (file, start_time, end_time), one column a
-    species. Recordings that cannot be read are left out, and named in ``attrs["quarantine"]``.
-
-    How to compute is as for :func:`predict_to`. For an archive larger than memory take
-    :func:`predict_each`.
-    """
-    how: Any = {"inference": inference, "precision": precision, "workers": workers}
-    frames = list(predict_each(model, *audio, **how))
-    table = pd.concat(frames)
-    table.attrs["quarantine"] = [lost for one in frames for lost in one.attrs["quarantine"]]
-    return table
-
-
-def predict_each(
-    model: Path | str,
-    *audio: Path | str,
-    inference: InferenceMode = "full",
-    precision: Precision = "auto",
-    workers: int | None = None,
-) -> Iterator[pd.DataFrame]:
-    """What :func:`predict` gives, one recording after the other.
-
-    A file that cannot be read comes as a table of no rows.
-    """
-    bundle = read_bundle(Path(model))
-    files, broken = list_files([location_of(root) for root in audio])
-    for finding in broken:
-        yield _lost(bundle.species, finding.file, finding.what)
-    hearing = InferenceConfig(
-        inference, resolve_precision(precision, inference, bundle), workers or cpu_count()
-    )
-    for one in predict_files(Predictor(bundle, hearing), files):
-        if one.scores is None:
-            yield _lost(bundle.species, str(one.file.path), failure_reason(one))
-        else:
-            yield _frame(one, bundle.species)
-
-
-def _lost(species: tuple[str, ...], file: str, reason: str) -> pd.DataFrame:
-    index = pd.MultiIndex.from_arrays([[], [], []], names=INDEX)
-    empty = pd.DataFrame(index=index, columns=list(species), dtype=np.float32)
-    empty.attrs["quarantine"] = [(file, reason)]
-    return empty
-
-
-def _frame(one: FileResult, species: tuple[str, ...]) -> pd.DataFrame:
-    assert one.scores is not None
-    grid = one.scores.grid
-    start = grid.start + np.arange(grid.frames) * grid.hop
-    index = pd.MultiIndex.from_arrays(
-        [[str(one.file.path)] * grid.frames, start, start + grid.hop],
-        names=INDEX,
-    )
-    table = pd.DataFrame(one.scores.value, index, list(species))
-    table.attrs["quarantine"] = []
-    return table

@@ -213,7 +213,7 @@ def _evaluate_stage(stage: str, run: Path, home: Path, progress: Progress) -> Re
         progress.update(f"{stage} on the test recordings", done, total, float("nan"))
 
     model = RunFolder(run).stage(stage) / "model"
-    predict_to(model, [home / "data" / "test"], out, tick=update)
+    predict_to(model, [home / "data" / "test"], out, progress=update)
     evaluation = evaluate(out, home / "data" / "test_truth.csv")
     return replace(evaluation.reports[0], source=stage)
 

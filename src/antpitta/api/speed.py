@@ -148,7 +148,7 @@ def _offered(bundle: Bundle) -> list[Precision]:
     """The precisions that this machine and the model have a network for."""
     import openvino
 
-    from antpitta.predict.predictor import KINDS, has_gpu
+    from antpitta.predict.predictor import EXPORTED_KIND, has_gpu
 
     parts = bundle.parts() or [bundle]
     networks = set.intersection(*(set(part.networks) for part in parts))
@@ -158,7 +158,8 @@ def _offered(bundle: Bundle) -> list[Precision]:
     return [
         precision
         for precision in PRECISIONS
-        if KINDS[precision] in networks and (precision != "bfloat16" or "BF16" in capabilities)
+        if EXPORTED_KIND[precision] in networks
+        and (precision != "bfloat16" or "BF16" in capabilities)
     ]
 
 
@@ -174,7 +175,9 @@ def _time(
         first = first or time.perf_counter() - start
         progress.update(precision, done, total, float("nan"))
 
-    predict_to(bundle.path, [home / "audio"], home / precision, precision=precision, tick=update)
+    predict_to(
+        bundle.path, [home / "audio"], home / precision, precision=precision, progress=update
+    )
     return first, time.perf_counter() - start - first
 
 

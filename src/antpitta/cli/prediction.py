@@ -1,4 +1,4 @@
-"""The command that listens: predict."""
+"""The command ``predict``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,73 +11,88 @@ from antpitta.core.config import Executor, InferenceMode, Precision
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model, or the run that holds it.")],
+    model: Annotated[
+        Path, typer.Argument(help="A model (RUN/model), or the folder of a run or an ensemble.")
+    ],
     audio: Annotated[
-        list[str], typer.Argument(help="Folders or files of sound; s3:// and gs:// too.")
+        list[str], typer.Argument(help="Files and folders of recordings, or s3:// and gs:// URLs.")
     ],
     out: Annotated[
-        str, typer.Option("--out", "-o", help="Where the tables are written; s3:// and gs:// too.")
+        str, typer.Option("--out", "-o", help="Output folder, or an s3:// or gs:// URL.")
     ],
-    form: Annotated[
+    formats: Annotated[
         str,
         typer.Option(
             "--format",
-            help="Of the events, parted by commas: csv, parquet, raven, audacity, kaleidoscope,"
-            " camtrapdp.",
+            help="Formats of the events, separated by commas: csv, parquet, raven, audacity,"
+            " kaleidoscope, camtrapdp.",
         ),
     ] = "csv",
     prevalence: Annotated[
         Path | None,
-        typer.Option("--prevalence", help="A table species,prevalence to rescale presence.csv to."),
+        typer.Option(
+            "--prevalence",
+            help="Table species,prevalence (share of recordings); presence.csv is rescaled to it.",
+        ),
     ] = None,
     deployments: Annotated[
         Path | None,
         typer.Option(
-            "--deployments", help="A table site,latitude,longitude,timezone for camtrapdp."
+            "--deployments",
+            help="Table site,latitude,longitude,timezone; required by --format camtrapdp.",
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run that was stopped there.")
+        bool,
+        typer.Option("--resume", help="Continue a stopped run; only new or changed files are run."),
     ] = False,
     inference: Annotated[
         InferenceMode,
         typer.Option(
             "--inference",
-            help="whole images; or overlapping windows: exact as in training, and slow.",
+            help="full: whole segments of up to a minute. sliding: overlapping windows as in"
+            " training; several times slower, float32 only.",
         ),
     ] = "full",
     precision: Annotated[
         Precision,
         typer.Option(
             "--precision",
-            help="auto: f32 or bf16, the faster here. int8: faster still, where the model has it.",
+            help="auto: float32 or bfloat16, whichever is faster on this machine. int8: fastest,"
+            " if the model offers it.",
         ),
     ] = "auto",
     executor: Annotated[
         Executor,
-        typer.Option("--executor", help="local, or ray: on as many machines as a cluster has."),
+        typer.Option("--executor", help="local: this machine. ray: all machines of a Ray cluster."),
     ] = "local",
     workers: Annotated[
         int | None,
-        typer.Option("--workers", help="Threads, or actors with ray; one a core unless given."),
+        typer.Option(
+            "--workers",
+            help="Number of threads (with ray: of actors).",
+            show_default="one per core",
+        ),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", help="With ray: a cluster that runs, or auto to find it."),
+        typer.Option("--address", help="With ray: address of a running cluster, or auto."),
     ] = None,
 ) -> None:
-    """Listen to recordings: presence.csv, events.csv, quarantine.csv and run.json.
+    """Apply a model to recordings.
 
-    Example: `antpitta predict run/model recordings -o found`
+    Writes presence.csv, events.csv, quarantine.csv and run.json.
 
-    On a cluster: `antpitta predict run/model s3://season -o found --executor ray --address auto`
+    Example: `antpitta predict run/model recordings -o out`
+
+    On a cluster: `antpitta predict run/model s3://season -o out --executor ray --address auto`
     """
-    with resumable(), prediction_progress() as tick:
-        found = api.predict_to(
+    with resumable(), prediction_progress() as progress:
+        prediction = api.predict_to(
             model,
             audio,
             out,
-            formats=tuple(name.strip() for name in form.split(",") if name.strip()),
+            formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
             prevalence=prevalence,
             deployments=deployments,
             resume=resume,
@@ -86,19 +101,18 @@ def predict(
             executor=executor,
             workers=workers,
             address=address,
-            tick=tick,
+            progress=progress,
         )
-    counts = found.counts
-    console.print(f"{counts.recordings} recordings, {counts.events} events -> {out}", markup=False)
+    counts, unplaced = prediction.counts, len(prediction.unplaced)
+    _print(f"{counts.recordings} recordings, {counts.events} events -> {out}")
+    folder = out.rstrip("/")
     if counts.quarantined:
-        console.print(
-            f"{counts.quarantined} files could not be read: {out.rstrip('/')}/quarantine.csv",
-            markup=False,
-        )
-    if unplaced := len(found.unplaced):
-        console.print(
-            f"{unplaced} recordings are not in camtrapdp: {out.rstrip('/')}/unplaced.csv",
-            markup=False,
-        )
+        _print(f"{counts.quarantined} files could not be read completely: {folder}/quarantine.csv")
+    if unplaced:
+        _print(f"{unplaced} recordings are not in camtrapdp: {folder}/unplaced.csv")
     if counts.quarantined or unplaced:
         raise typer.Exit(1)
+
+
+def _print(line: str) -> None:
+    console.print(line, markup=False)

@@ -86,8 +86,23 @@ CODES: dict[str, str] = {
     "E_SOLVER": "the L-BFGS solver needs fixed features",
     "E_OTHER_DATA": "another run was trained on other recordings or species",
     # predict
+    "E_ARCHIVE_NOT_SHARED": "a worker of the cluster does not see the archive",
+    "E_CLUSTER_FAILED": "the Ray cluster stopped before the archive was complete",
+    "E_CLUSTER_UNREACHABLE": "no Ray cluster answers at the address",
+    "E_CLUSTER_VERSION": "a node of the cluster has another version of antpitta",
+    "E_MODEL_INCOMPATIBLE": "the weights of a model do not fit its network",
+    "E_NEEDS_RAY_EXTRA": "the package of the extra `ray` is not installed",
+    "E_NOTHING_PLACED": "no recording has what a Camtrap DP requires",
+    "E_NO_DEPLOYMENTS": "camtrapdp without a table of deployments",
+    "E_NO_EVENT_TABLE": "an output folder has no table of events",
+    "E_OUTPUT_LOCKED": "another run is writing to the output folder",
+    "E_OUTPUT_NOT_WRITABLE": "the output folder cannot be written",
+    "E_PRECISION_UNAVAILABLE": "the model cannot compute in this precision",
+    "E_RESUME_MISMATCH": "the run to resume used another model, mode or precision",
+    "E_UNFINISHED_RUN": "the output folder holds an unfinished run",
     # report
     # api, cli
+    "E_OPTION": "an option has an unknown value, or excludes another one",
     "E_NEEDS_TRAIN_EXTRA": "a package of the extra `train` is not installed",
     # benchmarks
     "E_BASELINE_NAME": "a baseline has the name of a variant",

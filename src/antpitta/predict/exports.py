@@ -1,119 +1,157 @@
-"""The events of an archive in the formats of the programs that people look at sound with.
+"""Everything that ``predict`` writes into its output folder, by format.
 
-All are written from the journal (predict/tables.py), so they too are the same bytes however often
-a run was stopped. A format is a function in ``FORMATS``: a new one is one function more.
+A format of events is a function in :data:`FORMATS`, so a new one is one more function. All are
+written from the journal: they are the same bytes however often a run was stopped.
 
-- **raven**: one selection table of everything. Raven opens many files as one long sound, so a
-  selection begins at the sum of the lengths of all files before its own, the silent ones too.
-- **audacity**: a label track a recording; silent recordings have an empty one.
-- **kaleidoscope**: one table, a folder and file a row, offsets from the file's beginning.
+- **raven**: one selection table for all recordings. Raven opens many files as one long sound, so
+  the time of a selection includes the durations of all files before its own, also of those
+  without events.
+- **audacity**: a label track per recording; empty where there are no events.
+- **kaleidoscope**: one table with folder and file in each row, offsets from the start of the file.
+- **camtrapdp**: a Camera Trap Data Package (predict/camtrapdp.py).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from antpitta.core.errors import UserError
 from antpitta.files.formats.audacity import write_track
-from antpitta.files.recordings import ListedFile
 from antpitta.files.remote import Location
-from antpitta.files.texts import atomic_replace
-from antpitta.predict.journal import EVENT_COLUMNS, JournalEntry
+from antpitta.files.tables import write_csv
+from antpitta.files.texts import write_json
+from antpitta.predict.camtrapdp import NAME, UNPLACED, DeploymentInfo, write_package
+from antpitta.predict.journal import EventRow, JournalEntry, explain_database_errors
+from antpitta.predict.tables import (
+    COLUMNS,
+    TEXT_COLUMNS,
+    Archive,
+    Parts,
+    TableCounts,
+    write_csv_events,
+    write_event_rows,
+    write_parquet_events,
+    write_presence,
+)
 
-Part = list[tuple[ListedFile, JournalEntry]]
-Parts = Callable[[], Iterator[Part]]  # all that was heard, some recordings at a time
-COLUMNS = ("file", *EVENT_COLUMNS)  # of events.csv and events.parquet
-TEXTS = ("file", "species", "model")
-SCHEMA = pa.schema([(name, pa.string() if name in TEXTS else pa.float64()) for name in COLUMNS])
-
-
-def write_csv_events(parts: Parts, path: Path) -> None:
-    """COLUMNS, a row an event."""
-    _write_rows(parts, path, COLUMNS, lambda one, row: (str(one.path), *row))
-
-
-def write_parquet_events(parts: Parts, path: Path) -> None:
-    """The same, a row group for some recordings."""
-    with (
-        atomic_replace(path) as unfinished,
-        pq.ParquetWriter(unfinished, SCHEMA) as writer,
-    ):
-        for part in or_empty_table(parts()):
-            rows = [(str(one.path), *row) for _, one in part for row in one.events]
-            table = pd.DataFrame(rows, columns=list(COLUMNS))
-            writer.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False))
-
-
-RAVEN = (
+RAVEN_COLUMNS = (
     *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)"),
     *("High Freq (Hz)", "Begin File", "Begin Path", "File Offset (s)", "Begin Date Time"),
     *("Site", "Species", "Score"),
 )
-
-
-def write_raven_events(parts: Parts, path: Path) -> None:
-    """One table for all files opened together in the order of the archive."""
-    before: dict[Location, float] = {}
-    length = 0.0
-    for part in parts():
-        for _, one in part:
-            before[one.path] = length
-            length += one.seconds
-    count = 0
-
-    def row(one: JournalEntry, event: Any) -> tuple[Any, ...]:
-        nonlocal count
-        count += 1
-        start, stop, low, high, species, score, _ = event
-        began = round(before[one.path] + start, 3)
-        return (
-            *(count, "Spectrogram 1", 1, began, round(began + stop - start, 3), low, high),
-            *(one.path.name, str(one.path), start, clock_time(one, start), one.site or ""),
-            *(species, score),
-        )
-
-    _write_rows(parts, path, RAVEN, row, separator="\t")
-
-
-def write_audacity_events(parts: Parts, folder: Path) -> None:
-    """ID.txt for each recording: start, end, label; then the band."""
-    for part in parts():
-        for file, one in part:
-            track = folder / f"{file.id.lstrip('/')}.txt"
-            write_track((event[:5] for event in one.events), track)
-
-
-KALEIDOSCOPE = (
+KALEIDOSCOPE_COLUMNS = (
     *("INDIR", "FOLDER", "IN FILE", "CHANNEL", "OFFSET", "DURATION", "Fmin", "Fmax", "DATE"),
     *("TIME", "SITE", "AUTO ID", "SCORE", "MANUAL ID"),
 )
 
 
-def write_kaleidoscope_events(parts: Parts, path: Path) -> None:
-    """DATE and TIME are those at which the event begins."""
+def write_outputs(
+    archive: Archive,
+    out: Path,
+    formats: Iterable[str],
+    prevalence: NDArray[np.float64] | None,
+    note: dict[str, Any],
+    deployments: DeploymentInfo | None = None,
+) -> TableCounts:
+    """Write presence.csv, the events in each format, quarantine.csv and run.json.
 
-    def row(one: JournalEntry, event: Any) -> tuple[Any, ...]:
+    Parameters
+    ----------
+    archive : completely processed
+    out : the output folder
+    formats : keys of :data:`FORMATS`
+    prevalence : (classes,), the share of recordings that presence.csv is rescaled to, NaN where
+        unknown; events stay as they are
+    note : what run.json holds besides counts
+    deployments : if given, camtrapdp/ and unplaced.csv are written, too
+
+    Raises
+    ------
+    UserError
+        ``E_OUTPUT_NOT_WRITABLE``; ``E_NOTHING_PLACED`` if no recording fits into the Camtrap DP,
+        after everything else is written.
+    """
+    with explain_database_errors(out):
+        recordings, events = write_presence(archive, out / "presence.csv", prevalence)
+        write_events(archive.parts, out, formats)
+        quarantine = archive.quarantine()
+        write_csv(quarantine, out / "quarantine.csv")
+        package = None if deployments is None else write_package(archive.parts, out, deployments)
+        if package is None:
+            (out / UNPLACED).unlink(missing_ok=True)
+        else:
+            note = {**note, NAME: package.counts()}
+        counts = TableCounts(recordings, events, len(quarantine))
+        write_json({**note, "counts": asdict(counts)}, out / "run.json")
+        archive.journal.finish()
+    if package and package.left_out and not package.media:
+        reasons = ", ".join(sorted(package.left_out))
+        raise UserError(
+            "E_NOTHING_PLACED",
+            f"{out / UNPLACED}: no recording fits into {NAME} ({reasons})",
+            "complete the table of deployments, then repeat with --resume, which keeps all scores",
+        )
+    return counts
+
+
+def write_raven_events(parts: Parts, path: Path) -> None:
+    """Write one selection table for all files, opened together in the order of the archive."""
+    offsets: dict[Location, float] = {}
+    duration = 0.0
+    for part in parts():
+        for _, entry in part:
+            offsets[entry.path] = duration
+            duration += entry.duration
+    count = 0
+
+    def row(entry: JournalEntry, event: EventRow) -> tuple[Any, ...]:
+        nonlocal count
+        count += 1
         start, stop, low, high, species, score, _ = event
-        date, _, hour = clock_time(one, start).partition(" ")
-        folder = one.path.parent
+        begin = round(offsets[entry.path] + start, 3)
         return (
-            *(str(folder.parent), folder.name, one.path.name, 0, start, round(stop - start, 3)),
-            *(low, high, date.replace("/", "-"), hour, one.site or "", species, score, ""),
+            *(count, "Spectrogram 1", 1, begin, round(begin + stop - start, 3), low, high),
+            *(entry.path.name, str(entry.path), start, clock_time(entry, start)),
+            *(entry.site or "", species, score),
         )
 
-    _write_rows(parts, path, KALEIDOSCOPE, row)
+    write_event_rows(parts, path, RAVEN_COLUMNS, row, separator="\t")
+
+
+def write_audacity_events(parts: Parts, folder: Path) -> None:
+    """Write ID.txt for each recording: start, end and label, then the frequency band."""
+    for part in parts():
+        for file, entry in part:
+            track = folder / f"{file.id.lstrip('/')}.txt"
+            write_track((event[:5] for event in entry.events), track)
+
+
+def write_kaleidoscope_events(parts: Parts, path: Path) -> None:
+    """Write one table for Kaleidoscope; DATE and TIME are those of the start of the event."""
+
+    def row(entry: JournalEntry, event: EventRow) -> tuple[Any, ...]:
+        start, stop, low, high, species, score, _ = event
+        date, _, time = clock_time(entry, start).partition(" ")
+        folder = entry.path.parent
+        return (
+            *(str(folder.parent), folder.name, entry.path.name, 0, start, round(stop - start, 3)),
+            *(low, high, date.replace("/", "-"), time, entry.site or "", species, score, ""),
+        )
+
+    write_event_rows(parts, path, KALEIDOSCOPE_COLUMNS, row)
 
 
 class EventWriter(NamedTuple):
-    """One way to write events: the file or folder in the output, and who writes it."""
+    """A format of events: the file or folder in the output, and the function that writes it."""
 
     name: str
-    write: Callable[[Parts, Path], None]  # to that place
+    write: Callable[[Parts, Path], None]
 
 
 FORMATS = {
@@ -125,61 +163,52 @@ FORMATS = {
 }
 
 
-def read_events(folder: Path) -> pd.DataFrame:
-    """A row an event: COLUMNS, of whichever table there is; raises UserError for none."""
-    if (folder / FORMATS["parquet"].name).is_file():
-        return pd.read_parquet(folder / FORMATS["parquet"].name)
-    table = folder / FORMATS["csv"].name
-    if not table.is_file():
-        raise UserError(
-            "E_TODO", f"{folder}: holds no table of events", "predict with --format csv"
-        )
-    return pd.read_csv(table, dtype=dict.fromkeys(TEXTS, str))[list(COLUMNS)]
-
-
 def write_events(parts: Parts, out: Path, formats: Iterable[str]) -> None:
-    """The events in each of the formats; files of others, of an earlier run, are taken away."""
+    """Write the events in each of the formats; delete tables that an earlier run left in others."""
     chosen = list(formats)
     for name, form in FORMATS.items():
-        place = out / form.name
+        path = out / form.name
         if name in chosen:
-            form.write(parts, place)
-        elif place.is_file():
-            place.unlink()
+            form.write(parts, path)
+        elif path.is_file():
+            path.unlink()
 
 
-def clock_time(one: JournalEntry, start: float) -> str:
-    """When an event begins, by the recorder's own clock; "" where nobody knows.
+def read_events(folder: Path) -> pd.DataFrame:
+    """Read events.parquet or events.csv of an output folder.
 
-    >>> clock(Entry(Path("a.wav"), (1, 1), began="2025-01-01T23:59:59"), 1.5)
+    Parameters
+    ----------
+    folder : that predict wrote
+
+    Returns
+    -------
+    One row per event, with the columns :data:`~antpitta.predict.tables.COLUMNS`.
+
+    Raises
+    ------
+    UserError
+        ``E_NO_EVENT_TABLE`` if there is neither.
+    """
+    parquet, table = folder / FORMATS["parquet"].name, folder / FORMATS["csv"].name
+    if parquet.is_file():
+        return pd.read_parquet(parquet)
+    if not table.is_file():
+        raise UserError(
+            "E_NO_EVENT_TABLE",
+            f"{folder}: holds neither {table.name} nor {parquet.name}",
+            "predict with --format csv",
+        )
+    return pd.read_csv(table, dtype=dict.fromkeys(TEXT_COLUMNS, str))[list(COLUMNS)]
+
+
+def clock_time(entry: JournalEntry, start: float) -> str:
+    """The time of an event by the recorder's clock; "" if unknown.
+
+    >>> clock_time(JournalEntry(Path("a.wav"), (1, 1), recorded_at="2025-01-01T23:59:59"), 1.5)
     '2025/01/02 00:00:00.500'
     """
-    if one.recorded_at is None:
+    if entry.recorded_at is None:
         return ""
-    moment = datetime.fromisoformat(one.recorded_at) + timedelta(seconds=start)
+    moment = datetime.fromisoformat(entry.recorded_at) + timedelta(seconds=start)
     return moment.strftime("%Y/%m/%d %H:%M:%S.") + f"{moment.microsecond // 1000:03}"
-
-
-def or_empty_table(parts: Iterator[list[Any]]) -> Iterator[list[Any]]:
-    """The parts, or a single empty one: a table of no rows has a header, too."""
-    yield next(parts, [])
-    yield from parts
-
-
-def append(table: pd.DataFrame, path: Path, *, first: bool, separator: str = ",") -> None:
-    """Rows at the end of a text table; the ``first`` ones come below a header."""
-    table.to_csv(path, mode="a", header=first, index=False, sep=separator, lineterminator="\n")
-
-
-def _write_rows(
-    parts: Parts,
-    path: Path,
-    columns: tuple[str, ...],
-    row: Callable[[JournalEntry, Any], tuple[Any, ...]],
-    separator: str = ",",
-) -> None:
-    with atomic_replace(path) as unfinished:
-        for i, part in enumerate(or_empty_table(parts())):
-            rows = [row(one, event) for _, one in part for event in one.events]
-            table = pd.DataFrame(rows, columns=list(columns))
-            append(table, unfinished, first=not i, separator=separator)

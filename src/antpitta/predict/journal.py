@@ -1,13 +1,12 @@
-"""What was heard so far, kept so that nothing is lost and nothing is heard twice.
+"""The journal of one output folder: every file that was processed, and what came of it.
 
-One SQLite file in the folder of the output. Each recording is a transaction of its own, so a run
-that is killed anywhere leaves every recording either whole or not there at all. The tables are
-written from the journal, in the order of the archive: however often a run was stopped, they
-come out the same.
-
-A recording is known again by its path, size and time of change; one that has changed is heard
-anew. The file is locked for as long as a run has it open, and the system takes the lock off a run
-that was killed.
+- The journal is one SQLite file. Each recording is a transaction of its own: a run that is killed
+  at any moment leaves every recording either complete or absent.
+- The tables are written from the journal, in the order of the archive. They come out the same
+  however often a run was stopped.
+- A file is identified by path, size and time of change. A file that has changed is processed again.
+- The database stays locked while a run has it open. The operating system releases the lock of a
+  run that was killed.
 """
 
 import json
@@ -27,152 +26,179 @@ from antpitta.files.remote import Location
 NAME = "journal.sqlite"
 TABLES = """
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS heard (
-    path TEXT PRIMARY KEY, size INTEGER, changed INTEGER,
-    reason TEXT NOT NULL, seconds REAL, site TEXT, recorded_at TEXT, presence BLOB, events TEXT
+CREATE TABLE IF NOT EXISTS recordings (
+    path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, reason TEXT NOT NULL,
+    duration REAL, site TEXT, recorded_at TEXT, presence BLOB, events TEXT
 );
 """
-EventRow = tuple[float, float, float, float, str, float, str]
+EventRow = tuple[float, float, float, float, str, float, str]  # by EVENT_COLUMNS
 EVENT_COLUMNS = ("start_time", "end_time", "low_freq", "high_freq", "species", "score", "model")
-GONE = (-1, -1)  # the stamp of a file that is not there; it is looked for again
+Stamp = tuple[int, int]  # size in bytes, time of the last change in nanoseconds
+GONE: Stamp = (-1, -1)  # of a file that does not exist; every run looks for it again
 
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """One file of the archive: heard or not, and what is wrong with it."""
+    """One file of the archive after processing.
+
+    Parameters
+    ----------
+    path : as the user named the file
+    stamp : size in bytes and time of the last change in nanoseconds, or :data:`GONE`
+    reason : why the file has no scores, or only scores of a part; "" if nothing is wrong
+    duration : seconds
+    site : None if unknown
+    recorded_at : ISO 8601; None if unknown
+    presence : (classes,), None if the file could not be read
+    events : one tuple per event, ordered as :data:`EVENT_COLUMNS`
+    """
 
     path: Location
-    stamp: tuple[int, int]  # bytes, and nanoseconds of its last change
-    reason: str = ""  # why it was not heard, or not wholly
-    seconds: float = 0.0
+    stamp: Stamp
+    reason: str = ""
+    duration: float = 0.0
     site: str | None = None
-    recorded_at: str | None = None  # ISO 8601
-    presence: NDArray[np.float32] | None = None  # (classes,); None where it was not heard
+    recorded_at: str | None = None
+    presence: NDArray[np.float32] | None = None
     events: tuple[EventRow, ...] = ()
 
 
 class Journal:
-    """The journal of one output folder; use it as a context.
+    """The journal of an output folder, locked while it is open; a context manager.
 
-    ``key`` says what hears (the model's digest): another one's journal is not gone on with.
-    Raises UserError where another run has it open, or holds what ``resume`` does not allow.
+    Parameters
+    ----------
+    out : folder, created if missing
+    key : what makes two runs comparable: the model's digest and how scores are computed
+    resume : continue with the entries of an earlier run that has the same ``key``
+
+    Raises
+    ------
+    UserError
+        ``E_OUTPUT_LOCKED``, ``E_OUTPUT_NOT_WRITABLE``; ``E_RESUME_MISMATCH`` if the earlier run
+        has another key, ``E_UNFINISHED_RUN`` if one was stopped here and ``resume`` is false.
     """
 
     def __init__(self, out: Path, key: dict[str, Any], *, resume: bool) -> None:
         self.path = out / NAME
         with explain_database_errors(self.path):
             out.mkdir(parents=True, exist_ok=True)
-            self._base = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+            self._database = sqlite3.connect(self.path, timeout=0, isolation_level=None)
             try:
                 self._begin(key, resume=resume)
             except BaseException:
-                self._base.close()
+                self._database.close()
                 raise
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *what: object) -> None:
-        self._base.close()
+    def __exit__(self, *exception: object) -> None:
+        self._database.close()
 
-    def settled(self, name: str, choose: Callable[[], str]) -> str:
-        """A choice of this archive: what an earlier run chose, or else what ``choose`` gives."""
-        ask = "SELECT value FROM run WHERE key = ?"
-        if found := self._base.execute(ask, (name,)).fetchone():
-            return str(found[0])
-        chosen = choose()
+    def get_or_set(self, name: str, choose: Callable[[], str]) -> str:
+        """The value an earlier run stored under a name, or else the stored result of ``choose``."""
+        query = "SELECT value FROM run WHERE key = ?"
+        if row := self._database.execute(query, (name,)).fetchone():
+            return str(row[0])
+        value = choose()
         with explain_database_errors(self.path):
-            self._base.execute("INSERT INTO run VALUES (?, ?)", (name, chosen))
-        return chosen
+            self._database.execute("INSERT INTO run VALUES (?, ?)", (name, value))
+        return value
 
-    def has(self, path: Location, stamp: tuple[int, int]) -> bool:
-        """Whether this very file was heard, or found to be unreadable."""
-        ask = "SELECT 1 FROM heard WHERE path = ? AND size = ? AND changed = ?"
-        return stamp != GONE and self._base.execute(ask, (str(path), *stamp)).fetchone() is not None
+    def has(self, path: Location, stamp: Stamp) -> bool:
+        """Whether this version of a file was processed, successfully or not."""
+        if stamp == GONE:
+            return False
+        query = "SELECT 1 FROM recordings WHERE path = ? AND size = ? AND changed = ?"
+        return self._database.execute(query, (str(path), *stamp)).fetchone() is not None
 
-    def keep(self, entry: JournalEntry) -> None:
-        """From here on the recording is heard, whatever happens."""
+    def add(self, entry: JournalEntry) -> None:
+        """Store an entry; it replaces an earlier one of the same path."""
         presence = None if entry.presence is None else entry.presence.astype("<f4").tobytes()
-        events = json.dumps(entry.events)
         row = (
-            str(entry.path),
-            *entry.stamp,
-            entry.reason,
-            entry.seconds,
-            entry.site,
-            entry.recorded_at,
+            *(str(entry.path), *entry.stamp, entry.reason, entry.duration, entry.site),
+            *(entry.recorded_at, presence, json.dumps(entry.events)),
         )
         with explain_database_errors(self.path):
-            self._base.execute(
-                f"REPLACE INTO heard VALUES ({','.join('?' * 9)})",
-                (*row, presence, events),
+            self._database.execute(
+                f"REPLACE INTO recordings VALUES ({','.join('?' * len(row))})", row
             )
 
     def read(self, paths: Iterator[Location]) -> Iterator[JournalEntry]:
-        """The entries of these files, in their order; those that are not there are passed over."""
+        """The entries of these files, in their order; files without an entry are skipped."""
+        query = "SELECT * FROM recordings WHERE path = ?"
         for path in paths:
-            found = self._base.execute(
-                "SELECT * FROM heard WHERE path = ?", (str(path),)
-            ).fetchone()
-            if found is not None:
-                _, size, changed, reason, seconds, site, began, presence, events = found
-                heard = None if presence is None else np.frombuffer(presence, dtype="<f4")
-                rows = tuple(tuple(row) for row in json.loads(events))
-                yield JournalEntry(path, (size, changed), reason, seconds, site, began, heard, rows)
+            if row := self._database.execute(query, (str(path),)).fetchone():
+                _, size, changed, reason, duration, site, recorded_at, presence, events = row
+                yield JournalEntry(
+                    *(path, (size, changed), reason, duration, site, recorded_at),
+                    presence=None if presence is None else np.frombuffer(presence, dtype="<f4"),
+                    events=tuple(tuple(event) for event in json.loads(events)),
+                )
 
     def finish(self) -> None:
-        """All tables are written."""
+        """Note that all tables are written."""
         with explain_database_errors(self.path):
-            self._base.execute("REPLACE INTO run VALUES ('finished', 'yes')")
+            self._database.execute("REPLACE INTO run VALUES ('finished', 'yes')")
 
     def _begin(self, key: dict[str, Any], *, resume: bool) -> None:
         # Exclusive: no second run, and no shared memory, which network drives do not have.
-        self._base.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self._base.execute("PRAGMA journal_mode = WAL")
-        # A power cut may take the last recordings back, never a part of one; a kill takes nothing.
-        self._base.execute("PRAGMA synchronous = NORMAL")
-        self._base.executescript(TABLES)
-        told = dict(self._base.execute("SELECT key, value FROM run"))
-        key = {name: json.dumps(value) for name, value in key.items()}
-        count = self._base.execute("SELECT count(*) FROM heard").fetchone()[0]
-        if resume and told and any(told.get(name) != value for name, value in key.items()):
-            raise UserError(
-                "E_TODO",
-                f"{self.path}: another model was at work here, or one with another --inference or --precision",
-                "choose another --out, or leave --resume out to begin anew",
-            )
-        if not resume and count and "finished" not in told:
-            raise UserError(
-                "E_TODO",
-                f"{self.path}: a run was stopped here after {count} recordings",
-                "add --resume to go on with it, or delete the folder to begin anew",
-            )
-        with closing(self._base.cursor()) as doing:
-            doing.execute("BEGIN IMMEDIATE")
+        self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._database.execute("PRAGMA journal_mode = WAL")
+        # A power cut may lose the last recordings, never a part of one; a kill loses nothing.
+        self._database.execute("PRAGMA synchronous = NORMAL")
+        self._database.executescript(TABLES)
+        values = {name: json.dumps(value) for name, value in key.items()}
+        self._check_earlier_run(values, resume=resume)
+        with closing(self._database.cursor()) as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
             if resume:
-                doing.execute("DELETE FROM run WHERE key = 'finished'")
+                cursor.execute("DELETE FROM run WHERE key = 'finished'")
             else:
-                doing.execute("DELETE FROM run")
-                doing.execute("DELETE FROM heard")
-            doing.executemany("REPLACE INTO run VALUES (?, ?)", key.items())
-            doing.execute("COMMIT")
+                cursor.execute("DELETE FROM run")
+                cursor.execute("DELETE FROM recordings")
+            cursor.executemany("REPLACE INTO run VALUES (?, ?)", values.items())
+            cursor.execute("COMMIT")
+
+    def _check_earlier_run(self, key: dict[str, str], *, resume: bool) -> None:
+        earlier = dict(self._database.execute("SELECT key, value FROM run"))
+        count = self._database.execute("SELECT count(*) FROM recordings").fetchone()[0]
+        if resume and earlier and any(earlier.get(name) != value for name, value in key.items()):
+            raise UserError(
+                "E_RESUME_MISMATCH",
+                f"{self.path}: the earlier run used another model, --inference or --precision",
+                "choose another --out, or leave --resume out to start again",
+            )
+        if not resume and count and "finished" not in earlier:
+            raise UserError(
+                "E_UNFINISHED_RUN",
+                f"{self.path}: a run was stopped here after {count} recordings",
+                "add --resume to continue it, or delete the folder to start again",
+            )
 
 
 @contextmanager
 def explain_database_errors(path: Path) -> Iterator[None]:
-    """Turn what a disk or a lock does into a line for the user."""
+    """Turn errors of the disk and the database into a UserError.
+
+    Raises
+    ------
+    UserError
+        ``E_OUTPUT_LOCKED`` if another run has the journal open, else ``E_OUTPUT_NOT_WRITABLE``.
+    """
     try:
         yield
-    except (sqlite3.Error, OSError) as trouble:
-        said = trouble.strerror if isinstance(trouble, OSError) else str(trouble)
-        if "locked" in str(said):
+    except (sqlite3.Error, OSError) as error:
+        cause = error.strerror if isinstance(error, OSError) else str(error)
+        if "locked" in str(cause):
             raise UserError(
-                "E_TODO",
-                f"{path}: another run is writing here",
-                "wait for it, or choose another --out",
+                "E_OUTPUT_LOCKED",
+                f"{path}: another run is writing to this folder",
+                "wait until it ends, or choose another --out",
             ) from None
         raise UserError(
-            "E_TODO",
-            f"{path}: cannot be written ({said})",
-            "what was heard so far is kept: make room or give leave to write, then go on with --resume",
+            "E_OUTPUT_NOT_WRITABLE",
+            f"{path}: cannot be written ({cause})",
+            "free disk space or fix the permissions, then continue with --resume",
         ) from None

@@ -1,13 +1,26 @@
-"""Files heard one after the other, by about as many threads as there are cores.
+"""An archive on one machine: every sound file once, from the disk to its row in the tables.
 
-A thread hears one piece of a recording at a time, from the disk to the scores: while one waits
-for the disk or decodes, another computes. Pieces are begun a little ahead of the file that is
-told next, and told in the order of the files, so what comes out does not depend on the threads.
+The path of a file, in the order in which it is read:
 
-An archive on one machine: every recording heard once, and none lost without a word.
+1. ``files/recordings.py`` lists the files and opens one: its header, site and time.
+2. ``predict/pipeline.py`` (here) hands its segments to threads and collects their scores.
+3. ``predict/predictor.py`` computes a segment by all models and merges segments and models.
+4. ``files/audio.py`` decodes the segment, mono and at the sample rate of the features.
+5. ``model/features.py`` turns sound into features, ...
+6. ``sound/mel.py`` ... which are log-mel spectrograms unless an embedding model computes them.
+7. ``model/inference.py`` runs the networks of all folds on the features.
+8. ``scores/events.py`` finds events in the framewise scores.
+9. ``predict/journal.py`` stores presence and events of the file.
+10. ``predict/tables.py`` writes the file's row in presence.csv, and its events in events.csv.
 
-What is heard goes into the journal, recording by recording, and the tables are written from there
-(predict/tables.py). A file that cannot be read is kept with its reason, and the rest goes on.
+On its way a file is wrapped four times: ``ListedFile`` (found in a folder), ``Segment`` (what one
+thread computes), ``FileResult`` (opened, then scored), ``JournalEntry`` (stored).
+
+- One thread computes one segment at a time, from decoding to scores. While one thread waits for
+  the disk, another computes.
+- Segments start a little ahead of the file that is returned next, and files are returned in their
+  order. So the results do not depend on the number of threads.
+- A file that cannot be read is stored with the reason, and the run continues.
 """
 
 import os
@@ -28,138 +41,148 @@ from antpitta.files.remote import Location, RemotePath
 from antpitta.files.wav_chunks import read_wav_chunks
 from antpitta.model.embedding import NoEmbeddingError
 from antpitta.model.features import ReadAudio
-from antpitta.predict.journal import GONE, EventRow, Journal, JournalEntry
-from antpitta.predict.predictor import Parts, Predictor, Segment
+from antpitta.predict.journal import GONE, EventRow, Journal, JournalEntry, Stamp
+from antpitta.predict.predictor import FoldScores, Predictor, Segment
 from antpitta.scores.events import find_events
 
-Given = TypeVar("Given")
-Found = TypeVar("Found")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-AHEAD = 3  # pieces under way, for each thread
-BROKEN = (UnreadableAudio, OSError, NoEmbeddingError)
-ENDS = ("is cut short", "does not decode")  # notes of which the first of a file is enough
+QUEUED_SEGMENTS = 3  # per thread
+FILE_ERRORS = (UnreadableAudio, OSError, NoEmbeddingError)  # of one file; others end the run
+END_NOTES = ("is cut short", "does not decode")  # only the first such note of a file is kept
+MIN_EVENT, MAX_GAP = 0.3, 0.6  # seconds: the shortest event, the longest pause inside one
 
 
-@dataclass(frozen=True)
+@dataclass
 class FileResult:
-    """One file: heard or not, and what is wrong with it."""
+    """One file: opened, then computed segment by segment, then complete.
+
+    Parameters
+    ----------
+    file : as listed
+    recording : None if the file cannot be opened
+    segments : of the recording; each thread fills the same index of the three lists below
+    segment_scores, segment_notes, segment_errors : of each segment; "" for no error
+    notes : what is wrong with a file that can be read in part
+    presence : (classes,), None if the file could not be read
+    scores : framewise, None if the file could not be read
+    reason : why there are no scores, or only scores of a part; "" if nothing is wrong
+    """
 
     file: ListedFile
     recording: Recording | None = None
-    presence: NDArray[np.float32] | None = None  # (classes,)
+    segments: tuple[Segment, ...] = ()
+    segment_scores: list[list[FoldScores]] = field(default_factory=list)
+    segment_notes: list[list[str]] = field(default_factory=list)
+    segment_errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    presence: NDArray[np.float32] | None = None
     scores: Scores | None = None
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A file whose header was read, and what its pieces gave so far."""
-
-    file: ListedFile
-    recording: Recording | None = None
-    pieces: tuple[Segment, ...] = ()
-    notes: list[str] = field(default_factory=list)
-    found: list[list[Parts]] = field(default_factory=list)
-    troubles: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Task:
-    opened: _Opened
-    piece: Segment | None  # None: the file cannot be opened
-    last: bool = True
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    parts: list[Parts] | None = None
-    notes: tuple[str, ...] = ()
-    trouble: str = ""
-
-
 def cpu_count() -> int:
-    """How many this process may use."""
+    """How many CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def predict_files(choir: Predictor, files: Iterable[ListedFile]) -> Iterator[FileResult]:
-    """Hear each file, in their order; what cannot be read comes back with its reason."""
-    threads = threads_for(choir)
-    with choir.listening(), ThreadPoolExecutor(threads) as pool:
+def predict_files(predictor: Predictor, files: Iterable[ListedFile]) -> Iterator[FileResult]:
+    """Compute the scores of files, several segments at a time.
+
+    Parameters
+    ----------
+    predictor : its ``inference.workers`` is the number of threads
+    files : read lazily, a little ahead
+
+    Yields
+    ------
+    The files in their order. Files that cannot be read have no scores, but a reason.
+    """
+    threads = thread_count(predictor)
+    with predictor.session(), ThreadPoolExecutor(threads) as pool:
         try:
-            opened_ahead = _ahead(pool, partial(_open, choir), files, threads + 1)
-            tasks = (task for _, opened in opened_ahead for task in _tasks(opened))
-            for task, outcome in _ahead(pool, partial(_hear, choir), tasks, AHEAD * threads):
-                _note(task.opened, outcome)
-                if task.last:
-                    yield _told(choir, task.opened)
+            opened = _map_ahead(pool, partial(_open, predictor), files, threads + 1)
+            tasks = ((result, i) for _, result in opened for i in range(len(result.segments) or 1))
+            work = partial(_predict_segment, predictor)
+            queued = QUEUED_SEGMENTS * threads
+            for (result, i), _ in _map_ahead(pool, work, tasks, queued):
+                if i + 1 >= len(result.segments):
+                    yield _complete(predictor, result)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def threads_for(choir: Predictor) -> int:
-    """As many as were asked for; and one more where all cores are at work for networks that compute
-    in threads of their own: who waits for them leaves a core to who still reads or draws.
+def thread_count(predictor: Predictor) -> int:
+    """The number of threads for a predictor's ``inference.workers``.
+
+    Where networks compute in threads of their own and use all cores, one more thread reads files
+    and computes features while the others wait for the networks.
     """
-    workers = choir.hearing.workers
-    aside = all(one.engine.uses_own_threads for one in choir.listeners)
-    return workers + (aside and workers >= cpu_count())
+    workers = predictor.inference.workers
+    own_threads = all(model.backend.uses_own_threads for model in predictor.models)
+    return workers + (own_threads and workers >= cpu_count())
 
 
-def _open(choir: Predictor, file: ListedFile) -> _Opened:
+def _open(predictor: Predictor, file: ListedFile) -> FileResult:
     try:
         recording = open_file(file)
-        return _Opened(file, recording, tuple(choir.pieces(recording)), _cut_short(recording))
-    except BROKEN as trouble:
-        return _Opened(file, troubles=[str(trouble)])
+        segments = tuple(predictor.segments(recording))
+        notes = _truncation_notes(recording)
+    except FILE_ERRORS as error:
+        return FileResult(file, reason=str(error))
+    result = FileResult(file, recording, segments, notes=notes)
+    result.segment_scores = [[] for _ in segments]
+    result.segment_notes = [[] for _ in segments]
+    result.segment_errors = ["" for _ in segments]
+    return result
 
 
-def _tasks(opened: _Opened) -> Iterator[_Task]:
-    for piece in opened.pieces:
-        yield _Task(opened, piece, piece is opened.pieces[-1])
-    if not opened.pieces:
-        yield _Task(opened, None)
-
-
-def _hear(choir: Predictor, task: _Task) -> _Outcome:
-    opened, notes = task.opened, list[str]()
-    if task.piece is None or opened.recording is None or opened.troubles:
-        return _Outcome()
+def _predict_segment(predictor: Predictor, task: tuple[FileResult, int]) -> None:
+    """Fill in one segment, unless an earlier one has failed: the first failure is reported."""
+    result, i = task
+    if result.recording is None or any(result.segment_errors[:i]):
+        return
     try:
-        parts = choir.hear(opened.recording, task.piece, _reader(notes))
-        return _Outcome(parts, tuple(notes))
-    except BROKEN as trouble:
-        return _Outcome(trouble=str(trouble))
+        read_segment = _tolerant_reader(result.segment_notes[i])
+        result.segment_scores[i] = predictor.predict(
+            result.recording, result.segments[i], read_segment
+        )
+    except FILE_ERRORS as error:
+        result.segment_errors[i] = str(error)
 
 
-def _note(opened: _Opened, outcome: _Outcome) -> None:
-    if outcome.trouble:
-        opened.troubles.append(outcome.trouble)
-    if outcome.parts is not None:
-        opened.found.append(outcome.parts)
-    for note in outcome.notes:
-        ended = note.startswith(ENDS) and any(one.startswith(ENDS) for one in opened.notes)
-        if not ended and note not in opened.notes:
-            opened.notes.append(note)
+def _complete(predictor: Predictor, result: FileResult) -> FileResult:
+    """Merge the segments of a file and release their scores."""
+    if result.recording is None:
+        return result
+    if errors := [error for error in result.segment_errors if error]:
+        return FileResult(result.file, result.recording, reason=errors[0])
+    presence, scores = predictor.merge(result.recording, result.segments, result.segment_scores)
+    notes = "; ".join(_distinct_notes(result))
+    reason = f"{result.file.path}: {notes}; scored as far as it can be read" if notes else ""
+    return FileResult(
+        result.file, result.recording, presence=presence, scores=scores, reason=reason
+    )
 
 
-def _told(choir: Predictor, opened: _Opened) -> FileResult:
-    if opened.recording is None or opened.troubles:
-        return FileResult(opened.file, opened.recording, reason=opened.troubles[0])
-    presence, scores = choir.gather(opened.recording, opened.pieces, opened.found)
-    notes = "; ".join(opened.notes)
-    reason = f"{opened.file.path}: {notes}; heard as far as it goes" if notes else ""
-    return FileResult(opened.file, opened.recording, presence, scores, reason)
+def _distinct_notes(result: FileResult) -> list[str]:
+    notes = list(result.notes)
+    for note in (note for segment in result.segment_notes for note in segment):
+        repeated_end = note.startswith(END_NOTES) and any(n.startswith(END_NOTES) for n in notes)
+        if not repeated_end and note not in notes:
+            notes.append(note)
+    return notes
 
 
-def _ahead(
+def _map_ahead(
     pool: ThreadPoolExecutor,
-    work: Callable[[Given], Found],
-    items: Iterable[Given],
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
     depth: int,
-) -> Iterator[tuple[Given, Found]]:
-    """Each item with what ``work`` gives of it, in order; at most ``depth`` are under way."""
-    waiting: deque[tuple[Given, Future[Found]]] = deque()
+) -> Iterator[tuple[Item, Result]]:
+    """Each item with the result of ``work``, in order; at most ``depth`` are in progress."""
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
     for item in items:
         waiting.append((item, pool.submit(work, item)))
         if len(waiting) >= depth:
@@ -169,96 +192,104 @@ def _ahead(
         yield first, future.result()
 
 
-def _cut_short(recording: Recording) -> list[str]:
-    """What a WAV's header promises and the file does not hold: the decoder does not tell."""
-    gone = read_wav_chunks(recording.path).missing_seconds(recording.duration)
-    return [f"is cut short: {gone:.1f} s are gone from its end"] if gone > TAIL else []
+def _truncation_notes(recording: Recording) -> list[str]:
+    """What a WAV's header promises and the file does not hold; decoders do not report it."""
+    lost = read_wav_chunks(recording.path).missing_seconds(recording.duration)
+    return [f"is cut short: {lost:.1f} s are missing at the end"] if lost > TAIL else []
 
 
-def _reader(notes: list[str]) -> ReadAudio:
-    """Reads on behind a break as silence, so that what came before it is not lost."""
+def _tolerant_reader(notes: list[str]) -> ReadAudio:
+    """A reader that returns no sound behind damage, so that what came before it is not lost."""
 
-    def reading(
+    def read_segment(
         recording: Recording, start: float, stop: float, sample_rate: int
     ) -> NDArray[np.float32]:
         try:
             return read(recording, start, stop, sample_rate, notes)
         except UnreadableAudio:
-            if not start:  # nothing of it was heard
+            if not start:  # nothing of the file can be read
                 raise
             notes.append(f"does not decode from {start:.2f} s on")
             return np.zeros(0, dtype=np.float32)
 
-    return reading
-
-
-LEAST, GAP = 0.3, 0.6  # seconds: the shortest event, the longest pause inside one
-Tick = Callable[[int, float], None]  # files done, and seconds of sound in them
+    return read_segment
 
 
 def predict_archive(
-    choir: Predictor, files: Iterable[ListedFile], journal: Journal, tick: Tick
+    predictor: Predictor,
+    files: Iterable[ListedFile],
+    journal: Journal,
+    count: Callable[[int, float], None],
 ) -> None:
-    """Hear all that the journal does not have, and keep each recording there at once."""
-    stamps: dict[Location, tuple[int, int]] = {}
+    """Compute every file that the journal does not have, and store each as soon as it is done.
+
+    Parameters
+    ----------
+    predictor : its digest belongs to the journal's key
+    files : the archive
+    journal : open
+    count : called with (files done, seconds of sound in them) since the last call
+    """
+    stamps: dict[Location, Stamp] = {}
 
     def missing() -> Iterator[ListedFile]:
         for file in files:
-            stamp = file_stamp(
-                file.path
-            )  # before it is read: a later change is heard the next time
+            # Taken before the file is read: the next run notices a later change.
+            stamp = file_stamp(file.path)
             if journal.has(file.path, stamp):
-                tick(1, 0.0)
+                count(1, 0.0)
             else:
                 stamps[file.path] = stamp
                 yield file
 
-    for one in predict_files(choir, missing()):
-        entry = journal_entry(choir, one, stamps.pop(one.file.path))
-        journal.keep(entry)
-        tick(1, entry.seconds)
+    for result in predict_files(predictor, missing()):
+        entry = journal_entry(predictor, result, stamps.pop(result.file.path))
+        journal.add(entry)
+        count(1, entry.duration)
 
 
-def file_stamp(path: Location) -> tuple[int, int]:
-    """By what a file is known to be the same: its size, and when it was last changed."""
+def file_stamp(path: Location) -> Stamp:
+    """Size and time of the last change of a file, :data:`GONE` if it does not exist."""
     if isinstance(path, RemotePath):
-        return path.stamp  # the listing told
+        return path.stamp  # known from the listing
     try:
-        told = path.stat()
+        status = path.stat()
     except OSError:
         return GONE
-    return told.st_size, told.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
-def journal_entry(choir: Predictor, one: FileResult, stamp: tuple[int, int]) -> JournalEntry:
-    """What the journal keeps of it."""
-    if one.recording is None or one.scores is None:
-        never_came = one.recording is None and isinstance(one.file.path, RemotePath)
-        return JournalEntry(one.file.path, GONE if never_came else stamp, failure_reason(one))
-    recording, began = one.recording, one.recording.recorded_at
-    events = tuple(_event_row(recording, event) for event in _events(choir, one.scores))
-    when = None if began is None else began.isoformat()
+def journal_entry(predictor: Predictor, result: FileResult, stamp: Stamp) -> JournalEntry:
+    """What the journal stores of a file: presence and events, no framewise scores."""
+    path, recording = result.file.path, result.recording
+    if recording is None or result.scores is None:
+        not_fetched = recording is None and isinstance(path, RemotePath)
+        return JournalEntry(path, GONE if not_fetched else stamp, failure_reason(result))
+    recorded_at = None if recording.recorded_at is None else recording.recorded_at.isoformat()
     return JournalEntry(
-        *(one.file.path, stamp, failure_reason(one), recording.duration, recording.site, when),
-        *(one.presence, events),
+        *(path, stamp, failure_reason(result), recording.duration, recording.site, recorded_at),
+        presence=result.presence,
+        events=tuple(_event_row(recording, event) for event in _events(predictor, result.scores)),
     )
 
 
-def failure_reason(one: FileResult) -> str:
-    """What is wrong with it, under the name that it was asked for by: a copy has another."""
-    if one.recording is None:
-        return one.reason
-    return one.reason.replace(str(one.recording.path), str(one.file.path))
+def failure_reason(result: FileResult) -> str:
+    """The reason under the name that the user gave the file; a fetched copy has another name."""
+    if result.recording is None:
+        return result.reason
+    return result.reason.replace(str(result.recording.path), str(result.file.path))
 
 
-def _events(choir: Predictor, scores: Scores) -> list[Event]:
-    bundle = choir.bundle
+def _events(predictor: Predictor, scores: Scores) -> list[Event]:
+    bundle = predictor.bundle
     thresholds = {name: bundle.thresholds.get(name, 0.5) for name in bundle.species}
-    return find_events(scores, thresholds, bands=bundle.bands, least=LEAST, gap=GAP, smooth=1)
+    return find_events(
+        scores, thresholds, bands=bundle.bands, least=MIN_EVENT, gap=MAX_GAP, smooth=1
+    )
 
 
 def _event_row(recording: Recording, event: Event) -> EventRow:
-    top = min(event.high, recording.sample_rate / 2)
+    high = min(event.high, recording.sample_rate / 2)
     stop = min(event.stop, recording.duration)
-    span = (round(event.start, 3), round(stop, 3), round(event.low, 1), round(top, 1))
-    return (*span, event.label, round(event.score, 6), event.source)
+    box = (round(event.start, 3), round(stop, 3), round(event.low, 1), round(high, 1))
+    return (*box, event.label, round(event.score, 6), event.source)

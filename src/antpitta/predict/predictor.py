@@ -1,15 +1,12 @@
-"""Whether PyTorch finds a GPU, asked without loading PyTorch where there can be none.
+"""A trained model, or an ensemble of models, ready to compute scores of recordings.
 
-PyTorch takes over a second to load, as long as OpenVINO needs to hear twenty minutes of sound.
-
-Which engine hears for a model: by what the machine has, what was exported, and what is asked.
-
-Listening to one recording, image by image, whatever engine does the arithmetic.
-
-One model or many that listen together: a bundle's folds, or an ensemble's members, blended.
-
-A recording is heard in pieces, an image each, which threads may hear at the same time: so a
-recorder's whole day keeps all cores busy as a thousand short files do.
+- A recording is computed segment by segment, and threads may compute segments at the same time. A
+  recording of a whole day then keeps all cores busy, as a thousand short files do.
+- The models of an ensemble that share their feature settings share one feature extractor, so the
+  features of a segment are computed once.
+- OpenVINO computes on CPUs with the exported networks. PyTorch computes on GPUs, for
+  ``--inference sliding``, and for models without exported networks. It takes over a second to
+  load, so it is imported only where it is used.
 """
 
 import threading
@@ -27,7 +24,7 @@ from numpy.typing import NDArray
 from antpitta.core.config import EMBEDDING_BACKBONE, InferenceMode, Precision, Recipe, parse_recipe
 from antpitta.core.errors import UserError, requires_train_extra
 from antpitta.core.timegrid import TimeGrid
-from antpitta.core.types import Recording, Scores
+from antpitta.core.types import Classes, Recording, Scores
 from antpitta.files.bundle import Bundle
 from antpitta.files.cache import cached_features
 from antpitta.files.embedding_models import find_embedding_model
@@ -46,17 +43,22 @@ from antpitta.model.inference import (
 )
 
 if TYPE_CHECKING:
+    from antpitta.model.network import SedNet
     from antpitta.scores.ensemble.blend import Blend
 
+Floats = NDArray[np.float32]
+Bounds = tuple[float, float]  # start and stop of a segment, in seconds of the recording
+FoldScores = list[list[Floats]]  # [segment][fold]: (rows, classes)
 
-DRIVERS = ("libcuda.so.1", "nvcuda.dll")  # Nvidia's, by the system; its libraries need it
-AMD = Path("/dev/kfd")  # there with AMD's driver; PyTorch brings its libraries itself
+NVIDIA_LIBRARIES = ("libcuda.so.1", "nvcuda.dll")  # of the driver, on Linux and on Windows
+AMD_DEVICE = Path("/dev/kfd")  # exists with AMD's driver; PyTorch brings the libraries itself
+EXPORTED_KIND = {"float32": "float", "bfloat16": "float", "int8": "int8"}  # keys of Bundle.networks
 
 
 @cache
 def has_gpu() -> bool:
-    """Whether models are heard on a GPU here."""
-    if not (AMD.exists() or any(_loads(name) for name in DRIVERS)):
+    """Whether PyTorch is installed and finds a GPU; it is imported only if there is a driver."""
+    if not (AMD_DEVICE.exists() or any(_is_loadable(name) for name in NVIDIA_LIBRARIES)):
         return False
     try:
         import torch
@@ -65,19 +67,27 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _loads(name: str) -> bool:
+def _is_loadable(library: str) -> bool:
     try:
-        CDLL(name)
+        CDLL(library)
     except OSError:
         return False
     return True
 
 
-KINDS = {"float32": "float", "bfloat16": "float", "int8": "int8"}  # which exported network serves
-
-
 def resolve_precision(precision: Precision, inference: InferenceMode, model: Bundle) -> Precision:
-    """The precision that "auto" comes to on this machine, for this model."""
+    """The precision that ``auto`` stands for on this machine and for this model.
+
+    Parameters
+    ----------
+    precision : returned unchanged unless it is ``auto``
+    inference : ``sliding`` always computes in float32
+    model : without exported networks it computes in float32
+
+    Returns
+    -------
+    ``float32`` or ``bfloat16`` for ``auto``, by a short trial of OpenVINO on the CPU.
+    """
     if precision != "auto":
         return precision
     if inference == "sliding":
@@ -89,228 +99,267 @@ def resolve_precision(precision: Precision, inference: InferenceMode, model: Bun
 
 
 def open_backend(
-    model: Bundle, recipe: Recipe, hearing: InferenceConfig, width: int
+    model: Bundle, recipe: Recipe, inference: InferenceConfig, width: int
 ) -> InferenceBackend:
-    """The engine of one model; ``width`` is that of its pictures.
+    """Load the networks of one model into the backend that fits the machine and the options.
 
-    Raises UserError where there is none for the precision asked for, and for the weights of
-    another version's network.
+    Parameters
+    ----------
+    model : no ensemble
+    recipe : of the model
+    inference : mode, precision and number of threads
+    width : features per frame
+
+    Raises
+    ------
+    UserError
+        ``E_PRECISION_UNAVAILABLE`` if the model or the mode does not support the precision,
+        ``E_NEEDS_TRAIN_EXTRA`` if PyTorch is needed and missing, ``E_MODEL_INCOMPATIBLE`` if the
+        weights do not fit the network that this version builds.
     """
-    windows = hearing.mode == "sliding" or recipe.backbone.name == EMBEDDING_BACKBONE
-    if hearing.mode == "sliding" and hearing.precision not in ("auto", "float32"):
+    sliding = inference.mode == "sliding"
+    if sliding and inference.precision not in ("auto", "float32"):
         raise UserError(
-            "E_TODO",
-            f"--precision {hearing.precision}: --inference sliding is the exact mode and computes in float32",
-            "leave one of the two out",
+            "E_PRECISION_UNAVAILABLE",
+            f"--precision {inference.precision}: --inference sliding computes in float32 only",
+            "leave one of the two options out",
         )
+    windowed = sliding or recipe.backbone.name == EMBEDDING_BACKBONE
     gpu = has_gpu()
-    precision = resolve_precision(hearing.precision, hearing.mode, model)
-    exported = None if windows or gpu else model.networks.get(KINDS[precision])
+    precision = resolve_precision(inference.precision, inference.mode, model)
+    exported = None if windowed or gpu else model.networks.get(EXPORTED_KIND[precision])
     if exported is not None:
         kind = "float32" if precision == "int8" else precision
-        return OpenVinoBackend(model.path / exported, kind, len(model.weights), hearing.workers)
-    if precision == "int8" and not windows:
+        return OpenVinoBackend(model.path / exported, kind, len(model.weights), inference.workers)
+    if precision == "int8" and not windowed:
         raise UserError(
-            "E_TODO", f"--precision int8: {model.path} {_why_not(model, gpu)}", "take auto"
+            "E_PRECISION_UNAVAILABLE",
+            f"--precision int8: {model.path} {_why_no_int8(model, gpu)}",
+            "use --precision auto",
         )
-    with requires_train_extra(f"{model.path}: {_why_torch(model, hearing)}, which"):
-        from antpitta.model.torch_inference import TorchBackend, build_nets
+    task = "--inference sliding" if sliding else f"{model.path}: without exported networks it"
+    with requires_train_extra(task):
+        from antpitta.model.torch_inference import TorchBackend
+    frames = recipe.feature_config.n_frames(recipe.feature_config.segment)
+    nets = _build_networks(model, recipe, width)
+    half = precision == "bfloat16"
+    return TorchBackend(nets, frames, recipe.windows if windowed else None, half=half)
+
+
+def _why_no_int8(model: Bundle, gpu: bool) -> str:
+    if gpu:
+        return "runs on the GPU of this machine, which has no int8"
+    if not model.networks:
+        return "holds no networks for OpenVINO"
+    return "holds no int8 network, because int8 lost too much accuracy (see MODEL_CARD.md)"
+
+
+def _build_networks(model: Bundle, recipe: Recipe, width: int) -> "list[SedNet]":
+    from antpitta.model.torch_inference import build_nets
 
     try:
-        nets = build_nets(recipe, model.states(), len(model.species), width)
+        return build_nets(recipe, model.states(), len(model.species), width)
     except RuntimeError:
         raise UserError(
-            "E_TODO",
-            f"{model.path}: its weights do not fit the network of its recipe as this version of antpitta builds it",
-            "train the model again",
+            "E_MODEL_INCOMPATIBLE",
+            f"{model.path}: the weights do not fit the network that this version builds",
+            "train the model again, or install the version of antpitta that trained it",
         ) from None
-    whole = recipe.feature_config.n_frames(recipe.feature_config.segment)
-    return TorchBackend(
-        nets, whole, recipe.windows if windows else None, half=precision == "bfloat16"
-    )
-
-
-def _why_torch(model: Bundle, inference: InferenceConfig) -> str:
-    if inference.mode == "sliding":
-        return "--inference sliding uses PyTorch"
-    if not model.networks:
-        return "the model holds no networks for OpenVINO"
-    return "this model runs in PyTorch"
-
-
-def _why_not(model: Bundle, gpu: bool) -> str:
-    if gpu:
-        return "is heard by PyTorch on this machine's GPU, which has no int8"
-    if not model.networks:
-        return "was written without networks for OpenVINO; train it again"
-    return "has no int8 network: it lost too much accuracy when it was tried (see MODEL_CARD.md)"
-
-
-Floats = NDArray[np.float32]
-SegmentBounds = tuple[float, float]  # seconds in the recording
-Parts = list[list[Floats]]  # of each image, of each network: (rows, classes)
-
-
-@dataclass(frozen=True)
-class ModelPrediction:
-    """What the folds of one model heard in a recording."""
-
-    presence: Floats  # (classes,), the mean over folds of each fold's highest score
-    value: Floats  # (rows, classes), the mean over folds, framewise
-    grid: TimeGrid
 
 
 @dataclass(frozen=True)
 class ModelPredictor:
-    """The folds of one model, ready to listen: image by image, so a day fits in memory."""
+    """The networks of all folds of one model, with their feature extractor.
 
-    pen: FeatureExtractor
-    engine: InferenceBackend
+    Parameters
+    ----------
+    extractor : computes features of a segment
+    backend : computes scores of the features
+    classes : columns of the scores
+    name : the source that the scores carry
+    """
 
-    def gather(self, parts: Parts, cuts: Sequence[SegmentBounds]) -> ModelPrediction:
-        """One recording of what was heard in its images."""
-        own = list(zip(*parts, strict=True))  # of each net, its images
-        presence = np.mean([np.max([p.max(axis=0) for p in one], axis=0) for one in own], axis=0)
-        means: list[Floats] = [np.mean(of_image, axis=0) for of_image in parts]
-        grids = [self.pen.config.time_grid(*cut) for cut in cuts]
-        value, grid = stitch_segments(means, grids, self.engine.frames_per_row)
-        return ModelPrediction(presence.astype(np.float32), value, grid)
+    extractor: FeatureExtractor
+    backend: InferenceBackend
+    classes: Classes
+    name: str
+
+    def merge(
+        self, recording: str, segments: FoldScores, bounds: Sequence[Bounds]
+    ) -> tuple[Floats, Scores]:
+        """Presence (classes,) and framewise scores of a recording from those of its segments.
+
+        Presence is the mean over folds of the highest score of each fold.
+        """
+        folds = list(zip(*segments, strict=True))
+        highest = [np.max([part.max(axis=0) for part in fold], axis=0) for fold in folds]
+        means: list[Floats] = [np.mean(segment, axis=0) for segment in segments]
+        grids = [self.extractor.config.time_grid(*bound) for bound in bounds]
+        value, grid = stitch_segments(means, grids, self.backend.frames_per_row)
+        presence = np.mean(highest, axis=0).astype(np.float32)
+        return presence, Scores(recording, grid, self.classes, value, self.name)
 
 
 def predict_segments(
-    listeners: Sequence[ModelPredictor],
+    models: Sequence[ModelPredictor],
     recording: Recording,
-    cuts: Sequence[SegmentBounds],
+    bounds: Sequence[Bounds],
     read: ReadAudio,
-) -> list[Parts]:
-    """What each of the ``listeners`` hears in some images of a recording.
-
-    They share a pen, so the sound is drawn once.
-    """
-    parts: list[Parts] = [[] for _ in listeners]
-    for start, stop in cuts:
-        seen = listeners[0].pen.extract_segment(recording, start, stop, read)
-        for listener, found in zip(listeners, parts, strict=True):
-            found.append(listener.engine.predict(seen))
-    return parts
+) -> list[FoldScores]:
+    """Scores of some segments by models that share their feature extractor; one item per model."""
+    scores: list[FoldScores] = [[] for _ in models]
+    for start, stop in bounds:
+        features = models[0].extractor.extract_segment(recording, start, stop, read)
+        for model, segments in zip(models, scores, strict=True):
+            segments.append(model.backend.predict(features))
+    return scores
 
 
 @dataclass(frozen=True)
 class CachedFeatureExtractor(FeatureExtractor):
-    """A pen whose drawings are kept on the disk, as training keeps them.
+    """A feature extractor that keeps features on disk, in the cache that training uses.
 
-    For embeddings: they take a hundred times longer than what comes after them, and the next
-    round's model asks for the same ones.
+    It serves embedding models, which take a hundred times longer than the head after them. The
+    next round of training asks for the same embeddings.
     """
 
-    last: Any = field(default_factory=threading.local)  # each thread's recording at hand
+    current: Any = field(default_factory=threading.local)  # each thread's last recording
 
-    def extract_segment(self, recording: Recording, start: float, stop: float, read: ReadAudio) -> FeatureArray:
-        """Cut from the whole recording's drawing, made where the cache has none."""
-        images = self.config.segments(recording.duration)
-        path: Path | None = getattr(self.last, "path", None)
-        if path != recording.path:
+    def extract_segment(
+        self, recording: Recording, start: float, stop: float, read: ReadAudio
+    ) -> FeatureArray:
+        """Features of one segment, cut from those of the whole recording."""
+        segments = self.config.segments(recording.duration)
+        if getattr(self.current, "path", None) != recording.path:
             plain = FeatureExtractor(self.config, self.width, self.compute)
-            [self.last.drawn] = cached_features(
-                [recording], self.config.digest, lambda one: plain.extract_all(one, read)
+            [self.current.features] = cached_features(
+                [recording], self.config.digest, lambda missing: plain.extract_all(missing, read)
             )
-            self.last.path = recording.path
-        frames = [self.config.n_frames(b - a) for a, b in images]
-        first = sum(frames[: images.index((start, stop))])
-        return np.array(self.last.drawn[first : first + self.config.n_frames(stop - start)])
+            self.current.path = recording.path
+        frames = [self.config.n_frames(high - low) for low, high in segments]
+        first = sum(frames[: segments.index((start, stop))])
+        return np.array(self.current.features[first : first + self.config.n_frames(stop - start)])
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What one thread hears at once: some images of a recording, by the listeners of one pen."""
+    """What a thread computes at once: stretches of a recording, by models with equal features.
 
-    listeners: tuple[int, ...]
-    cuts: tuple[SegmentBounds, ...]
+    Parameters
+    ----------
+    models : indices into ``Predictor.models``
+    bounds : start and stop of each stretch, in seconds; more than one only where the features of
+        the whole recording are cached
+    """
+
+    models: tuple[int, ...]
+    bounds: tuple[Bounds, ...]
 
 
 class Predictor:
-    """All listeners of a bundle, ready; every score is signed with the bundle's name.
+    """All models of a bundle, loaded; scores carry the bundle's name as their source.
 
-    Members that draw alike share a pen, and with it the work of drawing. Raises UserError
-    where the model has no network for the ``hearing`` asked for.
+    Parameters
+    ----------
+    bundle : a model or an ensemble
+    inference : mode, precision and number of threads
+
+    Raises
+    ------
+    UserError
+        As :func:`open_backend`, and ``E_EMBEDDING_...`` if an embedding model cannot be loaded.
     """
 
-    def __init__(self, bundle: Bundle, hearing: InferenceConfig | None = None) -> None:
-        self.hearing = hearing or InferenceConfig()
+    def __init__(self, bundle: Bundle, inference: InferenceConfig | None = None) -> None:
+        self.inference = inference or InferenceConfig()
         self.bundle = bundle
         self.classes = bundle.classes
-        self.blend = _blend_of(bundle)
-        pens: dict[str, FeatureExtractor] = {}
-        self.listeners = []
+        self.blend = _read_blend(bundle)
+        extractors: dict[str, FeatureExtractor] = {}
+        self.models: list[ModelPredictor] = []
         for part in bundle.parts() or [bundle]:
             recipe = parse_recipe(part.recipe, str(part.path))
             key = recipe.feature_config.digest
-            if key not in pens:
-                network = find_embedding_model(recipe.embedding) if recipe.embedding else None
-                pen = build_feature_extractor(recipe, network)
-                pens[key] = (
-                    CachedFeatureExtractor(pen.config, pen.width, pen.compute) if network else pen
-                )
-            engine = open_backend(part, recipe, self.hearing, pens[key].width)
-            self.listeners.append(ModelPredictor(pens[key], engine))
+            if key not in extractors:
+                extractors[key] = _build_extractor(recipe)
+            backend = open_backend(part, recipe, self.inference, extractors[key].width)
+            self.models.append(ModelPredictor(extractors[key], backend, part.classes, part.name))
 
-    def pieces(self, recording: Recording) -> list[Segment]:
-        """What there is to hear in a recording, in parts that may be heard at the same time."""
+    def segments(self, recording: Recording) -> list[Segment]:
+        """The segments of a recording, which threads may compute at the same time."""
         found = []
-        for pen in {id(one.pen): one.pen for one in self.listeners}.values():
-            mine = tuple(i for i, one in enumerate(self.listeners) if one.pen is pen)
-            cuts = pen.config.segments(recording.duration)
-            if isinstance(
-                pen, CachedFeatureExtractor
-            ):  # it draws the whole recording for any image of it
-                found.append(Segment(mine, tuple(cuts)))
+        for extractor in {id(model.extractor): model.extractor for model in self.models}.values():
+            models = tuple(i for i, m in enumerate(self.models) if m.extractor is extractor)
+            bounds = extractor.config.segments(recording.duration)
+            if isinstance(extractor, CachedFeatureExtractor):  # it needs the whole recording
+                found.append(Segment(models, tuple(bounds)))
             else:
-                found += [Segment(mine, (cut,)) for cut in cuts]
+                found += [Segment(models, (bound,)) for bound in bounds]
         return found
 
-    def hear(self, recording: Recording, piece: Segment, read: ReadAudio) -> list[Parts]:
-        """What each listener of the piece hears in it."""
-        together = [self.listeners[i] for i in piece.listeners]
-        return predict_segments(together, recording, piece.cuts, read)
+    def predict(self, recording: Recording, segment: Segment, read: ReadAudio) -> list[FoldScores]:
+        """Scores of one segment by each of its models."""
+        models = [self.models[i] for i in segment.models]
+        return predict_segments(models, recording, segment.bounds, read)
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Inside, each thread that hears computes by itself."""
+    def session(self) -> Iterator[None]:
+        """While it is open, several threads may call :meth:`predict`."""
         with ExitStack() as stack:
-            for one in self.listeners:
-                stack.enter_context(one.engine.session())
+            for model in self.models:
+                stack.enter_context(model.backend.session())
             yield
 
-    def gather(
-        self, recording: Recording, pieces: Sequence[Segment], found: Sequence[list[Parts]]
+    def merge(
+        self, recording: Recording, segments: Sequence[Segment], scores: Sequence[list[FoldScores]]
     ) -> tuple[Floats, Scores]:
-        """The recording's presence (classes,), and its framewise scores.
+        """Put the scores of all segments of a recording together.
 
-        Members may differ in their grids; the finest is the ensemble's.
+        Parameters
+        ----------
+        recording : which one
+        segments : all of :meth:`segments`
+        scores : what :meth:`predict` returned for each of them
+
+        Returns
+        -------
+        presence : (classes,)
+        scores : framewise; on the finest grid of all models of an ensemble
         """
-        parts: list[Parts] = [[] for _ in self.listeners]
-        cuts: list[list[SegmentBounds]] = [[] for _ in self.listeners]
-        for piece, of_piece in zip(pieces, found, strict=True):
-            for i, mine in zip(piece.listeners, of_piece, strict=True):
-                parts[i] += mine
-                cuts[i] += piece.cuts
-        told = zip(self.listeners, parts, cuts, strict=True)
-        heard = [one.gather(mine, of_mine) for one, mine, of_mine in told]
-        grid = min((one.grid for one in heard), key=lambda grid: grid.hop)
-        presence = self._blend([one.presence[None] for one in heard])[0]
-        value = self._blend([_on_grid(one, grid) for one in heard])
+        by_model: list[FoldScores] = [[] for _ in self.models]
+        bounds: list[list[Bounds]] = [[] for _ in self.models]
+        for segment, fold_scores in zip(segments, scores, strict=True):
+            for i, parts in zip(segment.models, fold_scores, strict=True):
+                by_model[i] += parts
+                bounds[i] += segment.bounds
+        merged = [
+            model.merge(recording.id, parts, cuts)
+            for model, parts, cuts in zip(self.models, by_model, bounds, strict=True)
+        ]
+        grid = min((scores.grid for _, scores in merged), key=lambda grid: grid.hop)
+        presence = self._blend([presence[None] for presence, _ in merged])[0]
+        value = self._blend([_on_grid(scores, grid) for _, scores in merged])
         return presence, Scores(recording.id, grid, self.classes, value, self.bundle.name)
 
     def _blend(self, values: list[Floats]) -> Floats:
+        """Blend the arrays (rows, classes) of all models; the only one of a single model."""
         if self.blend is None:
             return values[0]
         from antpitta.scores.ensemble.members import Member
 
         named = zip(self.bundle.members, values, strict=True)
-        return self.blend.apply([Member(name, value) for name, value in named]).astype(np.float32)
+        members = [Member(name, value) for name, value in named]
+        return self.blend.apply(members).astype(np.float32)
 
 
-def _blend_of(bundle: Bundle) -> "Blend | None":
+def _build_extractor(recipe: Recipe) -> FeatureExtractor:
+    if not recipe.embedding:
+        return build_feature_extractor(recipe, None)
+    plain = build_feature_extractor(recipe, find_embedding_model(recipe.embedding))
+    return CachedFeatureExtractor(plain.config, plain.width, plain.compute)
+
+
+def _read_blend(bundle: Bundle) -> "Blend | None":
     if not bundle.members:
         return None
     from antpitta.scores.ensemble.blend import Blend
@@ -318,9 +367,9 @@ def _blend_of(bundle: Bundle) -> "Blend | None":
     return Blend.from_json(bundle.blend)
 
 
-def _on_grid(heard: ModelPrediction, grid: TimeGrid) -> Floats:
-    """The member's rows at the middles of the ``grid``'s rows."""
-    middle = (np.arange(grid.frames) + 0.5) * grid.hop
-    row = np.clip((middle / heard.grid.hop).astype(np.int64), 0, len(heard.value) - 1)
-    taken: Floats = heard.value[row]
-    return taken
+def _on_grid(scores: Scores, grid: TimeGrid) -> Floats:
+    """Scores (rows, classes) at the centres of the rows of a grid."""
+    centre = (np.arange(grid.frames) + 0.5) * grid.hop
+    row = np.clip((centre / scores.grid.hop).astype(np.int64), 0, len(scores.value) - 1)
+    value: Floats = scores.value[row]
+    return value

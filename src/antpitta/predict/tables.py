@@ -1,127 +1,169 @@
-"""The tables of an archive, written from its journal, some recordings at a time.
+"""The tables of an archive: presence.csv, events.csv or events.parquet, and quarantine.csv.
 
-A season of recorders does not fit in memory as one table; the largest thing held here is one
-number a recording and species, and that only where prevalences are given.
+All are written from the journal, some recordings at a time: a season of recorders does not fit in
+memory as one table. The largest thing in memory is one number per recording and species, and that
+only where presence is rescaled to prevalences.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from antpitta.core.errors import Finding, UserError
+from antpitta.core.errors import Finding
 from antpitta.files.recordings import ListedFile
-from antpitta.files.tables import write_csv
-from antpitta.files.texts import atomic_replace, write_json
-from antpitta.predict.camtrapdp import NAME, UNPLACED, DeploymentInfo, write_package
-from antpitta.predict.exports import Part, append, or_empty_table, write_events
-from antpitta.predict.journal import Journal, JournalEntry, explain_database_errors
+from antpitta.files.texts import atomic_replace
+from antpitta.predict.journal import EVENT_COLUMNS, EventRow, Journal, JournalEntry
 from antpitta.scores.cells import clip_score_table
 
-PART = 1000  # recordings at a time
+PART_SIZE = 1000  # recordings
+Part = list[tuple[ListedFile, JournalEntry]]
+Parts = Callable[[], Iterator[Part]]  # all recordings with scores, some at a time
+
+COLUMNS = ("file", *EVENT_COLUMNS)  # of events.csv and events.parquet
+TEXT_COLUMNS = ("file", "species", "model")
+SCHEMA = pa.schema(
+    [(name, pa.string() if name in TEXT_COLUMNS else pa.float64()) for name in COLUMNS]
+)
 
 
 @dataclass(frozen=True)
 class TableCounts:
-    """What an archive came to."""
+    """How many rows the tables have."""
 
-    recordings: int
+    recordings: int  # with scores
     events: int
-    quarantined: int
+    quarantined: int  # files without scores, or with scores of a part
 
 
 @dataclass(frozen=True)
 class Archive:
-    """The files in question, in their order, and the journal that tells of them."""
+    """The files of an archive in their order, with their journal.
+
+    Parameters
+    ----------
+    journal : open
+    files : as listed
+    unreadable : files of formats that cannot be read
+    species : columns of the scores
+    """
 
     journal: Journal
     files: Sequence[ListedFile]
-    broken: Sequence[Finding]  # files that are no sound by their name
+    unreadable: Sequence[Finding]
     species: tuple[str, ...]
 
     def parts(self) -> Iterator[Part]:
-        """All that was heard, some recordings at a time."""
-        heard = ((file, one) for file, one in self._entries() if one.presence is not None)
-        while part := list(islice(heard, PART)):
+        """All recordings with scores, :data:`PART_SIZE` at a time."""
+        scored = ((file, entry) for file, entry in self._entries() if entry.presence is not None)
+        while part := list(islice(scored, PART_SIZE)):
             yield part
 
     def quarantine(self) -> pd.DataFrame:
-        """Rows file, reason of all that was not heard, or not wholly."""
-        rows = [(finding.file, finding.what) for finding in self.broken]
-        rows += [(str(one.path), one.reason) for _, one in self._entries() if one.reason]
+        """Rows file, reason: what has no scores, or only scores of a part."""
+        rows = [(finding.file, finding.what) for finding in self.unreadable]
+        rows += [(str(entry.path), entry.reason) for _, entry in self._entries() if entry.reason]
         return pd.DataFrame(rows, columns=["file", "reason"])
 
     def _entries(self) -> Iterator[tuple[ListedFile, JournalEntry]]:
         by_path = {file.path: file for file in self.files}
-        for one in self.journal.read(file.path for file in self.files):
-            yield by_path[one.path], one
+        for entry in self.journal.read(file.path for file in self.files):
+            yield by_path[entry.path], entry
 
 
-def write_tables(
-    archive: Archive,
-    out: Path,
-    formats: Iterable[str],
-    prevalence: NDArray[np.float64] | None,
-    note: dict[str, Any],
-    survey: DeploymentInfo | None = None,
-) -> TableCounts:
-    """presence.csv, the events in each of the ``formats``, quarantine.csv and run.json.
-
-    With ``survey`` also camtrapdp/ and unplaced.csv; UserError where no recording is fit for
-    it, but only when all the rest is written.
-
-    ``prevalence`` (classes,) is the share of recordings that each species is expected in, NaN
-    where nobody knows: the odds in presence.csv are rescaled to it. Events are left alone.
-    """
-    with explain_database_errors(out):
-        recordings, events = _write_presence(archive, out / "presence.csv", prevalence)
-        write_events(archive.parts, out, formats)
-        quarantine = archive.quarantine()
-        write_csv(quarantine, out / "quarantine.csv")
-        packed = None if survey is None else write_package(archive.parts, out, survey)
-        if packed is None:
-            (out / UNPLACED).unlink(missing_ok=True)
-        else:
-            note = {**note, NAME: packed.counts()}
-        counts = TableCounts(recordings, events, len(quarantine))
-        write_json({**note, "counts": asdict(counts)}, out / "run.json")
-        archive.journal.finish()
-    if packed and packed.lacking and not packed.media:
-        raise UserError(
-            "E_TODO",
-            f"{out / UNPLACED}: no recording is fit for {NAME}, all lack {' or '.join(packed.counts()['left_out'])}",
-            "complete the table of places, then add --resume: nothing is heard again",
-        )
-    return counts
-
-
-def _write_presence(
+def write_presence(
     archive: Archive, path: Path, prevalence: NDArray[np.float64] | None
 ) -> tuple[int, int]:
-    """How many recordings were written, and how many events were found in them."""
+    """Write presence.csv: one row per recording, one column per species.
+
+    Parameters
+    ----------
+    archive : with at least an empty journal
+    path : replaced atomically
+    prevalence : (classes,), the share of recordings that the odds are rescaled to; NaN leaves a
+        species unchanged, None all
+
+    Returns
+    -------
+    The number of recordings, and of the events in them.
+    """
     rescaled = None
     if prevalence is not None:
         from antpitta.scores.prevalence import rescale_odds
 
-        whole = np.concatenate([np.zeros((0, len(archive.species)), np.float32),
-                                *(_values(part) for part in archive.parts())])  # fmt: skip
-        rescaled = rescale_odds(whole, prevalence).astype(np.float32)
-    written = events = 0
+        presence = np.concatenate([np.zeros((0, len(archive.species)), np.float32),
+                                   *(_presence(part) for part in archive.parts())])  # fmt: skip
+        rescaled = rescale_odds(presence, prevalence).astype(np.float32)
+    rows = events = 0
     with atomic_replace(path) as unfinished:
         for part in or_empty_table(archive.parts()):
-            until = written + len(part)
-            value = _values(part) if rescaled is None else rescaled[written:until]
+            stop = rows + len(part)
+            value = _presence(part) if rescaled is None else rescaled[rows:stop]
             table = clip_score_table([file.id for file, _ in part], value, archive.species)
-            append(table, unfinished, first=not written)
-            events += sum(len(one.events) for _, one in part)
-            written = until
-    return written, events
+            append(table, unfinished, first=not rows)
+            events += sum(len(entry.events) for _, entry in part)
+            rows = stop
+    return rows, events
 
 
-def _values(part: Part) -> NDArray[np.float32]:
-    return np.array([one.presence for _, one in part], dtype=np.float32)
+def _presence(part: Part) -> NDArray[np.float32]:
+    return np.array([entry.presence for _, entry in part], dtype=np.float32)
+
+
+def write_csv_events(parts: Parts, path: Path) -> None:
+    """Write events.csv: :data:`COLUMNS`, one row per event."""
+    write_event_rows(parts, path, COLUMNS, lambda entry, event: (str(entry.path), *event))
+
+
+def write_parquet_events(parts: Parts, path: Path) -> None:
+    """Write events.parquet: the same rows, a row group for each part."""
+    with (
+        atomic_replace(path) as unfinished,
+        pq.ParquetWriter(unfinished, SCHEMA) as writer,
+    ):
+        for part in or_empty_table(parts()):
+            rows = [(str(entry.path), *event) for _, entry in part for event in entry.events]
+            table = pd.DataFrame(rows, columns=list(COLUMNS))
+            writer.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False))
+
+
+def write_event_rows(
+    parts: Parts,
+    path: Path,
+    columns: Sequence[str],
+    row: Callable[[JournalEntry, EventRow], tuple[Any, ...]],
+    separator: str = ",",
+) -> None:
+    """Write a text table with one row per event.
+
+    Parameters
+    ----------
+    parts : the recordings
+    path : replaced atomically
+    columns : the header
+    row : the cells of an event of a recording
+    separator : between cells
+    """
+    with atomic_replace(path) as unfinished:
+        for i, part in enumerate(or_empty_table(parts())):
+            rows = [row(entry, event) for _, entry in part for event in entry.events]
+            table = pd.DataFrame(rows, columns=list(columns))
+            append(table, unfinished, first=not i, separator=separator)
+
+
+def or_empty_table(parts: Iterator[Part]) -> Iterator[Part]:
+    """The parts, or a single empty one: a table without rows still has a header."""
+    yield next(parts, [])
+    yield from parts
+
+
+def append(table: pd.DataFrame, path: Path, *, first: bool, separator: str = ",") -> None:
+    """Append rows to a text table; the ``first`` rows follow a header."""
+    table.to_csv(path, mode="a", header=first, index=False, sep=separator, lineterminator="\n")

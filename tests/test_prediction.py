@@ -1,0 +1,241 @@
+"""predict: precisions and inference modes agree, threads change nothing, runs resume."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+import torch
+
+import antpitta as ap
+from antpitta.api import predict_to
+from antpitta.core.config import parse_recipe
+from antpitta.core.errors import UserError
+from antpitta.files.bundle import read_bundle
+from antpitta.files.recordings import list_files
+from antpitta.files.runs import RunFolder, read_scores
+from antpitta.model.inference import InferenceConfig, OpenVinoBackend
+from antpitta.model.torch_inference import TorchBackend
+from antpitta.predict import pipeline, predictor
+from antpitta.predict.predictor import Predictor, open_backend, resolve_precision
+from antpitta.train import export as exporting
+
+
+@pytest.fixture(scope="module")
+def sounds(scapes):
+    return sorted((scapes / "test").iterdir())[:3]
+
+
+@pytest.fixture
+def not_exported(run, tmp_path):
+    """The same model in the older layout that had no exported networks."""
+    shutil.copytree(run.model, tmp_path / "not_exported")
+    file = tmp_path / "not_exported" / "bundle.json"
+    content = json.loads(file.read_text())
+    del content["networks"]
+    file.write_text(json.dumps({**content, "layout": 1}))
+    return tmp_path / "not_exported"
+
+
+def test_exported_networks_give_the_scores_of_the_weights(run, not_exported, sounds):
+    exported = ap.predict(run.model, *sounds, precision="float32")
+    weights = ap.predict(not_exported, *sounds)
+    pd.testing.assert_frame_equal(exported, weights, atol=2e-3, rtol=0)
+    assert isinstance(Predictor(read_bundle(run.model)).models[0].backend, OpenVinoBackend)
+    assert isinstance(Predictor(read_bundle(not_exported)).models[0].backend, TorchBackend)
+
+
+def test_sliding_inference_gives_the_out_of_fold_scores_of_training(run, scapes):
+    folds = pd.read_csv(run.path / "folds.csv").set_index("recording")["fold"]
+    out_of_fold = pd.read_parquet(run.path / "oof_scores.parquet")
+    name = folds.index[0]
+    bundle = read_bundle(run.model)
+    file = next(path for path in (scapes / "train").iterdir() if path.stem == name)
+    weights = (bundle.weights[folds[name]],)
+    one_fold = replace(bundle, weights=weights, networks={})
+    sliding = Predictor(one_fold, InferenceConfig("sliding", "float32"))
+    [result] = pipeline.predict_files(sliding, list_files([file])[0])
+    expected = out_of_fold[out_of_fold["recording"] == name][list(bundle.species)]
+    np.testing.assert_allclose(result.scores.value, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_number_of_threads_changes_no_table(run, sounds, tmp_path, workers):
+    predict_to(run.model, sounds, tmp_path / "two", workers=2, precision="float32")
+    predict_to(run.model, sounds, tmp_path / "other", workers=workers, precision="float32")
+    for name in ("presence.csv", "events.csv"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_pytorch_uses_one_thread_per_worker(run, sounds, monkeypatch, workers):
+    """A sum that PyTorch splits would change the last digits, and so the tables."""
+    threads, plain = set(), Predictor.predict
+
+    def predict(self, *arguments):
+        threads.add(torch.get_num_threads())
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Predictor, "predict", predict)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        ap.predict(run.model, sounds[0], inference="sliding", workers=workers)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert threads == {1}
+
+
+def test_prediction_with_openvino_does_not_import_pytorch(run, sounds, tmp_path):
+    """PyTorch takes as long to import as OpenVINO for twenty minutes of sound."""
+    code = """if True:
+        import sys
+        from antpitta.cli import app
+        app(sys.argv[1:], standalone_mode=False)
+        heavy = {"torch", "timm", "sklearn", "nncf", "matplotlib", "lightning_fabric", "ray"}
+        sys.exit(" ".join(heavy & set(sys.modules)) or 0)
+    """
+    words = ["predict", run.model, sounds[0], "-o", tmp_path, "--precision", "float32"]
+    command = [sys.executable, "-c", code, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+
+
+def test_import_of_predict_to_does_not_import_pandas():
+    """It is imported while the first recordings are computed (api/prediction.py)."""
+    code = """if True:
+        import sys, antpitta.cli
+        from antpitta.api import predict_to
+        sys.exit(" ".join({"pandas", "pyarrow", "scipy"} & set(sys.modules)) or 0)
+    """
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+
+
+def test_one_more_thread_reads_where_networks_have_their_own_threads(run, monkeypatch):
+    monkeypatch.setattr(pipeline, "cpu_count", lambda: 2)
+    bundle = read_bundle(run.model)
+    for precision, inference, workers, threads in (
+        *(("float32", "full", 2, 3), ("float32", "full", 3, 4)),
+        ("float32", "full", 1, 1),  # one core stays one core
+        ("float32", "sliding", 2, 2),  # PyTorch computes in the calling thread
+    ):
+        loaded = Predictor(bundle, InferenceConfig(inference, precision, workers))
+        assert pipeline.thread_count(loaded) == threads
+
+
+def test_pytorch_looks_for_a_gpu_only_where_there_is_a_driver(monkeypatch):
+    calls = []
+    monkeypatch.setattr(predictor, "AMD_DEVICE", Path("/nowhere"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: not calls.append("torch"))
+    for libraries, gpu in (((), False), ((None,), True)):  # None is this process itself
+        monkeypatch.setattr(predictor, "NVIDIA_LIBRARIES", libraries)
+        assert predictor.has_gpu.__wrapped__() is gpu
+        assert bool(calls) is gpu
+
+
+def test_long_file_has_the_scores_of_its_minutes_away_from_their_edges(run, sounds, tmp_path):
+    rate = sf.info(sounds[0]).samplerate
+    minutes = [np.tile(sf.read(path)[0], 20)[: 60 * rate] for path in sounds]
+    for i, wave in enumerate(minutes):
+        sf.write(tmp_path / f"m{i}.wav", wave, rate, subtype="FLOAT")
+    sf.write(tmp_path / "long.wav", np.concatenate(minutes), rate, subtype="FLOAT")
+    for inference in ("full", "sliding"):
+        scores = ap.predict(run.model, tmp_path, inference=inference)
+        long = scores.xs(str(tmp_path / "long.wav"), level="file").reset_index()
+        for i in range(len(minutes)):
+            minute = scores.xs(str(tmp_path / f"m{i}.wav"), level="file").reset_index()
+            middle = minute[(minute["start_time"] > 2) & (minute["end_time"] < 58)]
+            centres = (middle["start_time"] + middle["end_time"]).to_numpy() / 2 + 60 * i
+            rows = np.searchsorted(long["start_time"], centres, side="right") - 1
+            columns = list(scores.columns)
+            difference = long.loc[rows, columns].to_numpy() - middle[columns].to_numpy()
+            # rows of the long file are up to half a row beside those of the minute
+            assert np.median(np.abs(difference)) < 1e-3
+
+
+def test_precision_that_a_model_cannot_compute_is_a_user_error(run, not_exported, sounds, tmp_path):
+    with pytest.raises(UserError, match="sliding") as sliding:
+        predict_to(run.model, sounds, tmp_path / "a", inference="sliding", precision="int8")
+    with pytest.raises(UserError, match=str(not_exported)) as no_network:
+        predict_to(not_exported, sounds, tmp_path / "b", precision="int8")
+    bundle = read_bundle(run.model)
+    no_int8 = replace(bundle, networks={"float": bundle.networks["float"]})
+    recipe = parse_recipe(no_int8.recipe, "here")
+    with pytest.raises(UserError, match=r"MODEL_CARD\.md") as inaccurate:
+        open_backend(no_int8, recipe, InferenceConfig(precision="int8"), 32)
+    for error in (sliding, no_network, inaccurate):
+        assert error.value.code == "E_PRECISION_UNAVAILABLE"
+
+
+def test_resumed_run_keeps_the_precision_that_it_started_with(run, sounds, tmp_path, monkeypatch):
+    predict_to(run.model, sounds[:2], tmp_path)
+    before = noted(tmp_path)["precision"]
+    other = "bfloat16" if before == "float32" else "float32"
+    monkeypatch.setattr("antpitta.api.prediction.resolve_precision", lambda *options: other)
+    predict_to(run.model, sounds, tmp_path, resume=True)
+    assert noted(tmp_path)["precision"] == before
+    predict_to(run.model, sounds, tmp_path)  # a new run resolves it again
+    assert noted(tmp_path)["precision"] == other
+    assert noted(tmp_path)["inference"] == "full"
+    with pytest.raises(UserError) as error:
+        predict_to(run.model, sounds, tmp_path, resume=True, inference="sliding")
+    assert error.value.code == "E_RESUME_MISMATCH"
+
+
+def noted(out):
+    """The content of run.json."""
+    return json.loads((out / "run.json").read_text())
+
+
+def test_precision_auto_is_float32_or_bfloat16(run, not_exported):
+    assert resolve_precision("auto", "full", read_bundle(run.model)) in ("float32", "bfloat16")
+    assert resolve_precision("auto", "full", read_bundle(not_exported)) == "float32"
+    assert resolve_precision("int8", "full", read_bundle(run.model)) == "int8"
+
+
+def test_sliding_inference_is_float32_where_bfloat16_is_faster(run, sounds, monkeypatch):
+    monkeypatch.setattr(predictor, "fastest_float", lambda: "bfloat16")
+    assert resolve_precision("auto", "full", read_bundle(run.model)) == "bfloat16"
+    exact = ap.predict(run.model, sounds[0], inference="sliding")
+    pd.testing.assert_frame_equal(
+        exact, ap.predict(run.model, sounds[0], inference="sliding", precision="float32")
+    )
+
+
+def test_card_lists_the_loss_of_each_precision(run):
+    card = (run.model / "MODEL_CARD.md").read_text()
+    table = card.split("## Arithmetic")[1].split("##")[0]
+    assert "| overlapping windows, float32 |" in table
+    assert "| whole images, float32 |" in table
+    int8 = next(line for line in table.splitlines() if "int8" in line)
+    offered = "int8" in read_bundle(run.model).networks
+    assert int8.endswith("| yes |" if offered else "| no |")
+    lost = float(int8.split("|")[3])
+    assert offered == (lost < exporting.ALLOWED)
+
+
+def test_int8_that_loses_too_much_is_left_out(run, scapes, monkeypatch):
+    monkeypatch.setattr(exporting, "ALLOWED", -1.0)
+    bundle = read_bundle(run.model)
+    exported = exporting.export_networks(
+        ap.open_data(scapes).dataset,
+        parse_recipe(bundle.recipe, "here"),
+        bundle.states(),
+        RunFolder(run.path).folds(),
+        read_scores(run.path / "oof_scores.parquet"),
+    )
+    assert set(exported.networks) == {"float"}
+    assert exported.results[-1].accepted is False
+    exact, plain = exported.results[:2]
+    assert exact.loss == 0
+    assert plain.macro_ap == pytest.approx(exact.macro_ap, abs=0.1)
+    assert plain.loss == pytest.approx(exact.macro_ap - plain.macro_ap)
