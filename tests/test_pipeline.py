@@ -1,4 +1,4 @@
-"""From sound to scores: the same pictures in training and in prediction, whatever the length."""
+"""From sound to scores: training and prediction agree, whatever the length of the recording."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from antpitta.core.stages import Stage
 from antpitta.core.types import Classes, Dataset, Recording
 from antpitta.model.features import build_feature_extractor, stitch_segments
 from antpitta.model.network import SedNet
-from antpitta.model.torch_inference import TorchBackend, predict_sliding, frames_per_row
+from antpitta.model.torch_inference import TorchBackend, frames_per_row, predict_sliding
 from antpitta.predict.predictor import ModelPredictor, predict_segments
 from antpitta.sound.mel import LogMel, mel_features
 from antpitta.train.data import build_training_data
@@ -43,17 +43,20 @@ def read(recording, start, stop, rate):
     return wave_of(recording)[round(start * RATE) : round(stop * RATE)]
 
 
-def listening(nets, windows=RECIPE.windows):
-    return ModelPredictor(build_feature_extractor(RECIPE), TorchBackend(nets, 201, windows))
+def make_predictor(nets, windows=RECIPE.windows):
+    backend = TorchBackend(nets, 201, windows)
+    return ModelPredictor(build_feature_extractor(RECIPE), backend, SPECIES, "tiny")
 
 
-def labels(listener, recording, read):
-    cuts = RECIPE.feature_config.segments(recording.duration)
-    return listener.gather(predict_segments([listener], recording, cuts, read)[0], cuts)
+def predict(model, recording, read):
+    """Presence (classes,) and framewise scores of a whole recording."""
+    bounds = RECIPE.feature_config.segments(recording.duration)
+    [segments] = predict_segments([model], recording, bounds, read)
+    return model.merge(recording.id, segments, bounds)
 
 
-def breaks_off(recording, start, stop, rate):
-    """The header promises more than there is: nothing is left after 1 s."""
+def read_truncated(recording, start, stop, rate):
+    """Like a file whose header promises more than it holds: nothing after 1 s."""
     return read(recording, start, stop, rate)[: max(0, round((1.0 - start) * RATE))]
 
 
@@ -67,84 +70,87 @@ def recordings():
 
 @pytest.fixture(scope="module")
 def nets():
-    made = []
+    networks = []
     for seed in (0, 1):
         torch.manual_seed(seed)
         net = SedNet(RECIPE.backbone, RECIPE.head, 3, bands=32).eval()
         with torch.no_grad():
             net.head.class_conv.weight *= 200
-        made.append(net)
-    return made
+        networks.append(net)
+    return networks
 
 
 @pytest.fixture(scope="module")
-def listener(nets):
-    return listening(nets)
+def model(nets):
+    return make_predictor(nets)
 
 
-def test_a_recordings_picture_is_its_images_end_to_end(recordings):
-    pen = build_feature_extractor(RECIPE)
-    found = pen.extract_all(recordings[1], read)
+def test_features_of_a_recording_are_those_of_its_segments_end_to_end(recordings):
+    extractor = build_feature_extractor(RECIPE)
+    features = extractor.extract_all(recordings[1], read)
     wave = wave_of(recordings[1])
     mel = LogMel(RECIPE.features)
-    wanted = [mel_features(wave[i : i + 2 * RATE], mel) for i in range(0, len(wave), 2 * RATE)]
-    assert [len(part) for part in wanted] == [201, 201, 131]
-    np.testing.assert_array_equal(found, np.concatenate(wanted))
+    expected = [mel_features(wave[i : i + 2 * RATE], mel) for i in range(0, len(wave), 2 * RATE)]
+    assert [len(part) for part in expected] == [201, 201, 131]
+    np.testing.assert_array_equal(features, np.concatenate(expected))
 
 
-def test_sound_that_breaks_off_is_filled_up_with_silence(recordings):
-    pen = build_feature_extractor(RECIPE)
-    found = pen.extract_all(recordings[1], breaks_off)
-    assert found.shape == (201 + 201 + 131, 32)
-    assert found[:100].any()
-    assert not found[110:].any()
+def test_truncated_sound_is_padded_with_silence(recordings):
+    extractor = build_feature_extractor(RECIPE)
+    features = extractor.extract_all(recordings[1], read_truncated)
+    assert features.shape == (201 + 201 + 131, 32)
+    assert features[:100].any()
+    assert not features[110:].any()
 
 
-def test_material_knows_each_image_and_its_windows(recordings):
-    pen = build_feature_extractor(RECIPE)
-    drawn = [pen.extract_all(one, read) for one in recordings]
+def test_training_data_maps_segments_and_windows_to_recordings(recordings):
+    extractor = build_feature_extractor(RECIPE)
+    features = [extractor.extract_all(recording, read) for recording in recordings]
     dataset = Dataset(recordings, (), SPECIES)
-    training_data = build_training_data(dataset, RECIPE, drawn, torch.device("cpu"))
-    assert training_data.recording_index.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 5]
-    assert [grid.start for grid in training_data.grids] == [0, 0, 2, 4, 0, 0, 0, 0, 2]
-    assert training_data.segments_of(np.array([1, 5])).tolist() == [1, 2, 3, 7, 8]
+    data = build_training_data(dataset, RECIPE, features, torch.device("cpu"))
+    assert data.recording_index.tolist() == [0, 1, 1, 1, 2, 3, 4, 5, 5]
+    assert [grid.start for grid in data.grids] == [0, 0, 2, 4, 0, 0, 0, 0, 2]
+    assert data.segments_of(np.array([1, 5])).tolist() == [1, 2, 3, 7, 8]
     for i in range(len(recordings)):
-        rows = training_data.windows_of(np.array([i]))
-        assert set(training_data.recording_index[training_data.windows.segment[rows]]) == {i}
-    assert not training_data.labels.weight.any()
+        rows = data.windows_of(np.array([i]))
+        assert set(data.recording_index[data.windows.segment[rows]]) == {i}
+    assert not data.labels.weight.any()
     with pytest.raises(ValueError, match="frames were drawn"):
-        build_training_data(dataset, RECIPE, drawn[:-1], torch.device("cpu"))
+        build_training_data(dataset, RECIPE, features[:-1], torch.device("cpu"))
 
 
-def test_listening_equals_scanning_the_training_pictures(recordings, nets, listener):
-    pen = build_feature_extractor(RECIPE)
-    drawn = [pen.extract_all(one, read) for one in recordings]
-    training_data = build_training_data(
-        Dataset(recordings, (), SPECIES), RECIPE, drawn, torch.device("cpu")
+def test_prediction_equals_inference_on_training_features(recordings, nets, model):
+    extractor = build_feature_extractor(RECIPE)
+    features = [extractor.extract_all(recording, read) for recording in recordings]
+    data = build_training_data(
+        Dataset(recordings, (), SPECIES), RECIPE, features, torch.device("cpu")
     )
     unit = frames_per_row(32, 64, 32)
     for i, recording in enumerate(recordings):
-        images = training_data.segments_of(np.array([i]))
-        parts = [predict_sliding(net, training_data.features, images, 64, 32, 8) for net in nets]
+        segments = data.segments_of(np.array([i]))
+        parts = [predict_sliding(net, data.features, segments, 64, 32, 8) for net in nets]
         means = [np.mean(pair, axis=0) for pair in zip(*parts, strict=True)]
-        value, grid = stitch_segments(means, [training_data.grids[j] for j in images], unit)
-        found = labels(listener, recording, read)
-        assert found.grid == grid
-        np.testing.assert_allclose(found.value, value, atol=1e-5)
-        presence = np.mean([np.concatenate(part).max(axis=0) for part in parts], axis=0)
-        np.testing.assert_allclose(found.presence, presence, atol=1e-5)
-        assert found.grid.end >= min(recording.duration, 2.0)
+        value, grid = stitch_segments(means, [data.grids[j] for j in segments], unit)
+        presence, scores = predict(model, recording, read)
+        assert scores.grid == grid
+        np.testing.assert_allclose(scores.value, value, atol=1e-5)
+        expected = np.mean([np.concatenate(part).max(axis=0) for part in parts], axis=0)
+        np.testing.assert_allclose(presence, expected, atol=1e-5)
+        assert scores.grid.end >= min(recording.duration, 2.0)
 
 
-def test_presence_is_the_mean_over_folds_of_each_ones_best(recordings, nets, listener):
-    one, two = (labels(listening([net]), recordings[0], read) for net in nets)
-    both = labels(listener, recordings[0], read)
-    np.testing.assert_allclose(both.presence, (one.presence + two.presence) / 2, atol=1e-6)
-    np.testing.assert_allclose(both.value, (one.value + two.value) / 2, atol=1e-6)
-    np.testing.assert_allclose(one.presence, one.value.max(axis=0), atol=1e-6)
+def test_presence_is_the_mean_over_folds_of_the_highest_score_of_each(recordings, nets, model):
+    folds = [predict(make_predictor([net]), recordings[0], read) for net in nets]
+    presence, scores = predict(model, recordings[0], read)
+    np.testing.assert_allclose(presence, np.mean([p for p, _ in folds], axis=0), atol=1e-6)
+    np.testing.assert_allclose(
+        scores.value, np.mean([s.value for _, s in folds], axis=0), atol=1e-6
+    )
+    for fold_presence, fold_scores in folds:
+        np.testing.assert_allclose(fold_presence, fold_scores.value.max(axis=0), atol=1e-6)
 
 
-def test_a_broken_recording_is_listened_to_as_far_as_it_goes(recordings, listener):
-    found = labels(listener, recordings[1], breaks_off)
-    assert found.grid == labels(listener, recordings[1], read).grid
-    assert np.isfinite(found.value).all()
+def test_truncated_recording_has_scores_on_the_grid_of_the_whole(recordings, model):
+    _, scores = predict(model, recordings[1], read_truncated)
+    assert scores.grid == predict(model, recordings[1], read)[1].grid
+    assert np.isfinite(scores.value).all()
