@@ -203,7 +203,7 @@ def test_precision_auto_is_float32_or_bfloat16(run, not_exported):
 
 
 def test_sliding_inference_is_float32_where_bfloat16_is_faster(run, sounds, monkeypatch):
-    monkeypatch.setattr(predictor, "fastest_float", lambda: "bfloat16")
+    monkeypatch.setattr(predictor, "fastest_precision", lambda: "bfloat16")
     assert resolve_precision("auto", "full", read_bundle(run.model)) == "bfloat16"
     exact = ap.predict(run.model, sounds[0], inference="sliding")
     pd.testing.assert_frame_equal(
@@ -213,7 +213,7 @@ def test_sliding_inference_is_float32_where_bfloat16_is_faster(run, sounds, monk
 
 def test_card_lists_the_loss_of_each_precision(run):
     card = (run.model / "MODEL_CARD.md").read_text()
-    table = card.split("## Arithmetic")[1].split("##")[0]
+    table = card.split("## Precision of predict")[1].split("##")[0]
     assert "| overlapping windows, float32 |" in table
     assert "| whole images, float32 |" in table
     int8 = next(line for line in table.splitlines() if "int8" in line)

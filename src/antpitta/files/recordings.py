@@ -25,7 +25,6 @@ from antpitta.files.audio import SUFFIXES, UnreadableAudio, probe
 from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
 from antpitta.files.recording_metadata import read_metadata, site_from_folder
 from antpitta.files.remote import Location, RemotePath, fetch, list_objects
-from antpitta.files.tables import read_frame
 
 _UNSUPPORTED = frozenset((".m4a", ".aac", ".wma", ".wac", ".wv", ".ape", ".amr", ".mp4"))
 _PROBE_THREADS = 8  # probing waits for the disk
@@ -169,6 +168,8 @@ def apply_site_table(
     UserError
         E_MISSING_COLUMN: the table lacks a column.
     """
+    from antpitta.files.tables import read_frame  # pandas, which prediction does not wait for
+
     frame = read_frame(table)
     columns = {str(name).strip().lower().replace(" ", "_"): name for name in frame.columns}
     name, site, time = (
