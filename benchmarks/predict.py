@@ -398,7 +398,7 @@ def untrained_model(recipe: Recipe, audio: Sequence[Path], home: Path) -> Path:
         recipe=recipe.model_dump(mode="json"),
         weights=(weights.name,),
     )
-    without_edges = to_openvino([net], extractor.width, frames, edges=False)
+    without_edges = to_openvino([net], extractor.width, frames, exact_edges=False)
     networks = {
         "float": to_openvino([net], extractor.width, frames),
         "int8": to_int8(without_edges, features),

@@ -44,10 +44,10 @@ def test_the_folded_convolution_is_the_one_of_three_channels(size, padding, bias
     channels = (seen[:, None] / 255 - mean.view(3, 1, 1)) / STD.view(3, 1, 1)
     stem = GreyStem(first, mean, STD.double())
     with torch.inference_mode():
-        wanted, found = first(channels.float()), stem(stem.fold(seen))
+        wanted, found = first(channels.float()), stem(stem.prepare(seen))
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)  # edges and all
     alike = bool((mean == mean[0]).all())
-    assert stem.fold(seen).shape == (2, 4 if alike else 5, 25, 16)
+    assert stem.prepare(seen).shape == (2, 4 if alike else 5, 25, 16)
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "tf_efficientnet_lite0", "resnet18d"])
@@ -112,14 +112,14 @@ def test_without_edges_nothing_but_the_edges_changes():
     stem = GreyStem(first, MEAN, STD.double())
     seen = pixels()
     with torch.inference_mode():
-        wanted = stem(stem.fold(seen))
-        stem.forget_edges()
-        found = stem(stem.fold(seen))
-    assert stem.fold(seen).shape == (2, 4, 25, 16)
+        wanted = stem(stem.prepare(seen))
+        stem.drop_constant_channel()
+        found = stem(stem.prepare(seen))
+    assert stem.prepare(seen).shape == (2, 4, 25, 16)
     apart = (found - wanted).abs()
     assert apart[:, :, 2:-2, 2:-2].max() < 1e-4
     assert 1e-3 < apart.max() < 0.5
-    grey = torch.full((3, 1, 1), stem.level / 255)  # a picture in a frame of grey is what it sees
+    grey = torch.full((3, 1, 1), stem.offset / 255)  # a picture in a frame of grey is what it sees
     channels = torch.nn.functional.pad((seen[:, None] / 255).expand(-1, 3, -1, -1) - grey, [3] * 4)
     normal = ((channels + grey - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)).float()
     with torch.inference_mode():
@@ -129,12 +129,12 @@ def test_without_edges_nothing_but_the_edges_changes():
 
 def test_a_network_is_exported_without_edges_where_that_saves_a_channel():
     net = net_of("resnet18")
-    rough = with_grey_stem(net, 64, BANDS, edges=False)
+    rough = with_grey_stem(net, 64, BANDS, exact_edges=False)
     assert 1e-6 < differ(net, rough, pixels(64)) < 0.1
     [stem] = [one for one in rough.modules() if isinstance(one, GreyStem)]
     assert stem.conv.weight.shape[1] == 4
     alike = net_of("tf_efficientnet_lite0")  # all channels have one mean: there is none to save
-    assert differ(alike, with_grey_stem(alike, 64, BANDS, edges=False), pixels(64)) < 1e-4
+    assert differ(alike, with_grey_stem(alike, 64, BANDS, exact_edges=False), pixels(64)) < 1e-4
 
 
 def test_networks_that_share_their_input_compute_in_int8_from_the_first_layer_on():
@@ -142,7 +142,7 @@ def test_networks_that_share_their_input_compute_in_int8_from_the_first_layer_on
     with torch.no_grad():
         next(iter(nets[1].backbone.parameters())).mul_(0.5)
     plain = to_openvino(nets, BANDS, 128)
-    rough = to_openvino(nets, BANDS, 128, edges=False)
+    rough = to_openvino(nets, BANDS, 128, exact_edges=False)
     images = [one.numpy() for one in pixels(128)]
     for model in (plain, rough, to_int8(plain, images), to_int8(rough, images)):
         layers = [op for op in model.get_ops() if op.get_type_name() == "Convolution"]

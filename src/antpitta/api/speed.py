@@ -210,7 +210,7 @@ def _untrained_model(home: Path) -> Bundle:
     frames = config.n_frames(config.segment)
     networks: dict[str, Any] = {
         "float": to_openvino([net], extractor.width, frames),
-        "int8": to_int8(to_openvino([net], extractor.width, frames, edges=False), features),
+        "int8": to_int8(to_openvino([net], extractor.width, frames, exact_edges=False), features),
     }
     bundle = Bundle(
         path=home / "model",

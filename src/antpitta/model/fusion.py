@@ -1,15 +1,20 @@
-"""The first layer of a network for grey pictures: as it is exported, and as a GPU trains it.
+"""Faster networks with the same output: a first layer for grey images, and fused batch norms.
 
-A picture is one channel of bytes; a backbone takes three of numbers, each the same picture with a
-mean taken off and divided by a deviation. Here the deviations are part of the weights: one channel
-is left, and a constant for what the mean that was taken off leaves of the others. Outside of the
-picture that constant is 0, so edges come out right; int8 can do without (:func:`with_grey_stem`).
+A spectrogram has one channel; a pretrained backbone takes three, each the same image standardized
+with its own mean and deviation. The first layer can take the one channel instead: the deviations
+become part of its weights, and what is left of the means becomes a constant. Outside the image
+that constant is 0, which keeps its edges exact; int8 can do without (:func:`with_grey_stem`).
 
-An export folds the picture, two by two cells becoming four channels: a convolution of stride 2
-then takes a third of the work. A GPU multiplies patches of it with the weights: its libraries have
-no fast convolution of so few channels, and backwards none at all that gives equal digits twice.
+There are two such layers. For an export, :class:`GreyStem` turns 2 x 2 pixels into four channels
+before it convolves, which takes a third of the time. For training on a GPU, :class:`GreyConv`
+multiplies patches of the image by the weights: the GPU's libraries have no fast convolution of so
+few channels, and none at all whose backward pass always gives the same digits.
 
-Whatever does not come out as before is left as it was: another stride, an odd number of bands.
+:func:`fuse_conv_bn` makes batch norms part of the convolutions before them. Each norm would read
+and write its whole feature map once more.
+
+Every changed copy is compared with the original on an example. Where the outputs differ, or the
+layer is of another kind, the original network is returned.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,224 +29,263 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from antpitta.model.network import SedNet
 
-FRAMES = 64  # of the example
-EXTRA = 16.0  # bytes, of an export's constant channel: int8 multiplies its mistake by it
-WIDTH = 8  # numbers that a GPU's matrix units take at once
+EXAMPLE_FRAMES = 64
+TOLERANCE = 1e-4  # of the largest value in the feature maps
+CONSTANT_VALUE = 16.0  # of an export's constant channel; int8 multiplies its rounding error by it
+ALIGNMENT = 8  # numbers that a GPU's matrix units take at once
 
 
-class _Grey(nn.Module):
-    """What a convolution's weights (out, 3, size, size) become for bytes of which ``level`` was
-    taken off.
-    """
+class _GreyWeights(nn.Module):
+    """Weights (out, 3, size, size) for standardized channels, as weights for one grey channel."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, first: nn.Conv2d, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, conv: nn.Conv2d, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        self.same = bool((mean == mean[0]).all())
-        self.level = float(255 * mean[0] if self.same else (255 * mean).mean().round())  # a byte
+        self.equal_means = bool((mean == mean[0]).all())
+        # subtracted from the pixels; a whole number where the means differ
+        self.offset = float(255 * mean[0] if self.equal_means else (255 * mean).mean().round())
         self.register_buffer("mean", mean[:, None, None], persistent=False)
         self.register_buffer("std", std[:, None, None], persistent=False)
-        # timm's layers that pad as TensorFlow does say nothing of it
-        size = first.kernel_size[0]
-        self.before = int(first.padding[0]) if any(first.padding) else max(0, (size - 2) // 2)
+        # timm's layers that pad as TensorFlow does have a padding of 0
+        size = conv.kernel_size[0]
+        self.padding = int(conv.padding[0]) if any(conv.padding) else max(0, (size - 2) // 2)
 
     def forward(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of the one channel, and of the constant 1: (out, 1, size, size) each."""
+        """Return the weights of the grey channel and of the constant 1: (out, 1, size, size)."""
         mean, std = self.mean.to(weight), self.std.to(weight)
         grey = (weight / std).sum(1, keepdim=True) / 255
-        left = (weight * ((self.level / 255 - mean) / std)).sum(1, keepdim=True)
-        return grey, left
+        constant = (weight * ((self.offset / 255 - mean) / std)).sum(1, keepdim=True)
+        return grey, constant
 
 
 class GreyStem(nn.Module):
-    """A convolution of stride 2, for what :meth:`fold` makes of pictures."""
+    """The first convolution of an exported network, for what :meth:`prepare` makes of pixels.
 
-    def __init__(self, first: nn.Conv2d, mean: Tensor, std: Tensor) -> None:
+    Parameters
+    ----------
+    conv : a convolution of three channels with stride 2
+    mean, std : (3,), of the backbone's input
+    """
+
+    def __init__(self, conv: nn.Conv2d, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        grey = _Grey(first, mean, std)
-        self.level, self.extra = grey.level, not grey.same
-        size, lead = first.kernel_size[0], grey.before % 2
-        rim = [lead, (size + lead) % 2] * 2
-        own, left = (
-            pixel_unshuffle(pad(one, rim), 2) for one in grey(first.weight.detach().double())
+        grey_weights = _GreyWeights(conv, mean, std)
+        self.offset, self.has_constant = grey_weights.offset, not grey_weights.equal_means
+        size, lead = conv.kernel_size[0], grey_weights.padding % 2
+        margin = [lead, (size + lead) % 2] * 2
+        grey, constant = (
+            pixel_unshuffle(pad(weight, margin), 2)
+            for weight in grey_weights(conv.weight.detach().double())
         )
-        parts = [own, left.sum(1, True) / EXTRA] if self.extra else [own]
-        folded = torch.cat(parts, dim=1)
-        ahead = (grey.before + lead) // 2
-        self.around = [ahead, folded.shape[2] - 1 - ahead] * 2
-        self.conv = nn.Conv2d(folded.shape[1], first.out_channels, folded.shape[2])
-        self.conv.weight.data = folded.float()
-        bias = torch.zeros(first.out_channels) if first.bias is None else first.bias.detach()
+        parts = [grey, constant.sum(1, True) / CONSTANT_VALUE] if self.has_constant else [grey]
+        weight = torch.cat(parts, dim=1)
+        before = (grey_weights.padding + lead) // 2
+        self.padding = [before, weight.shape[2] - 1 - before] * 2
+        self.conv = nn.Conv2d(weight.shape[1], conv.out_channels, weight.shape[2])
+        self.conv.weight.data = weight.float()
+        bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
         self.conv.bias = nn.Parameter(bias.clone())
 
-    def forget_edges(self) -> None:
-        """Take the constant to be there outside of the picture, too: a channel less."""
-        if self.extra and self.conv.bias is not None:
-            own, left = self.conv.weight.data[:, :-1], self.conv.weight.data[:, -1]
-            self.conv.bias.data += EXTRA * left.sum((1, 2))
-            self.conv.weight.data, self.conv.in_channels = own.contiguous(), own.shape[1]
-            self.extra = False
+    def drop_constant_channel(self) -> None:
+        """Move the constant into the bias, as if it were there outside the image, too."""
+        if self.has_constant and self.conv.bias is not None:
+            grey, constant = self.conv.weight.data[:, :-1], self.conv.weight.data[:, -1]
+            self.conv.bias.data += CONSTANT_VALUE * constant.sum((1, 2))
+            self.conv.weight.data, self.conv.in_channels = grey.contiguous(), grey.shape[1]
+            self.has_constant = False
 
-    def fold(self, pixels: Tensor) -> Tensor:
-        """Bytes (batch, frames, bands) to (batch, 4 or 5, frames / 2, bands / 2)."""
-        folded = pixel_unshuffle(pixels[:, None], 2)
-        if self.extra:
-            more = torch.full_like(folded[:, :1], int(self.level + EXTRA))
-            folded = torch.cat([folded, more], dim=1)
-        return folded.float() - self.level
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Turn bytes (batch, frames, bands) into (batch, 4 or 5, frames / 2, bands / 2)."""
+        unshuffled = pixel_unshuffle(pixels[:, None], 2)
+        if self.has_constant:
+            constant = torch.full_like(unshuffled[:, :1], int(self.offset + CONSTANT_VALUE))
+            unshuffled = torch.cat([unshuffled, constant], dim=1)
+        return unshuffled.float() - self.offset
 
-    def forward(self, folded: Tensor) -> Tensor:
-        found: Tensor = self.conv(pad(folded, self.around))
-        return found
+    def forward(self, unshuffled: Tensor) -> Tensor:
+        """Convolve what :meth:`prepare` returned."""
+        maps: Tensor = self.conv(pad(unshuffled, self.padding))
+        return maps
 
 
 class GreyConv(nn.Conv2d):
-    """The first convolution itself, for what :meth:`fold` makes of pictures.
+    """The first convolution in training, for what :meth:`prepare` makes of pixels.
 
-    Its weights are the ones of three channels, under their own name: they are learnt and kept as
-    if nothing were done to them.
+    Its weights are those of the three channels under their own name, so they are trained and
+    saved as those of the original layer.
+
+    Parameters
+    ----------
+    conv : a convolution of three channels with stride 2
+    mean, std : (3,), of the backbone's input
     """
 
-    def __init__(self, first: nn.Conv2d, mean: Tensor, std: Tensor) -> None:
-        shape = first.in_channels, first.out_channels, first.kernel_size[0]
-        super().__init__(*shape, stride=2, bias=first.bias is not None, device="meta")
-        self.weight, self.bias = first.weight, first.bias
-        self.grey = _Grey(first, mean, std)
+    def __init__(self, conv: nn.Conv2d, mean: Tensor, std: Tensor) -> None:
+        shape = conv.in_channels, conv.out_channels, conv.kernel_size[0]
+        super().__init__(*shape, stride=2, bias=conv.bias is not None, device="meta")
+        self.weight, self.bias = conv.weight, conv.bias
+        self.grey_weights = _GreyWeights(conv, mean, std)
 
-    def fold(self, pixels: Tensor) -> Tensor:
-        """Bytes (batch, frames, bands) less the level; bfloat16 holds them as they are."""
-        return pixels.float() - self.grey.level
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Subtract the offset from bytes (batch, frames, bands); bfloat16 holds them exactly."""
+        return pixels.float() - self.grey_weights.offset
 
     def forward(self, image: Tensor) -> Tensor:
+        """Convolve what :meth:`prepare` returned."""
         size, (frames, bands) = self.kernel_size[0], image.shape[1:]
-        wide = -(-size // WIDTH) * WIDTH
-        grey, left = self.grey(self.weight)
-        before = self.grey.before
-        around = [before, wide - 2 - before, before, size - 2 - before]
-        patches = pad(_low(image), around).unfold(1, size, 2).unfold(2, wide, 2)
-        rows = patches.reshape(-1, size * wide)
-        found = rows @ pad(grey, [0, wide - size]).flatten(1).T
+        width = -(-size // ALIGNMENT) * ALIGNMENT
+        grey, constant = self.grey_weights(self.weight)
+        before = self.grey_weights.padding
+        padding = [before, width - 2 - before, before, size - 2 - before]
+        patches = pad(_to_autocast(image), padding).unfold(1, size, 2).unfold(2, width, 2)
+        rows = patches.reshape(-1, size * width)
+        products = rows @ pad(grey, [0, width - size]).flatten(1).T
         ones = pad(torch.ones_like(image[:1]), [before, size - 2 - before] * 2)
-        edges = conv2d(ones[:, None].to(left), left, self.bias, stride=2).permute(0, 2, 3, 1)
-        found = found.view(len(image), frames // 2, bands // 2, -1) + edges.to(found)
-        return found.permute(0, 3, 1, 2)
+        edges = conv2d(ones[:, None].to(constant), constant, self.bias, stride=2)
+        edges = edges.permute(0, 2, 3, 1)
+        maps = products.view(len(image), frames // 2, bands // 2, -1) + edges.to(products)
+        return maps.permute(0, 3, 1, 2)
 
 
-def _low(image: Tensor) -> Tensor:
-    """In the precision that is multiplied in."""
-    kind = image.device.type
-    return image.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else image
+def _to_autocast(image: Tensor) -> Tensor:
+    """Convert to the precision in which autocast multiplies."""
+    device = image.device.type
+    enabled = torch.is_autocast_enabled(device)
+    return image.to(torch.get_autocast_dtype(device)) if enabled else image
 
 
 @torch.inference_mode()
-def with_grey_stem(net: SedNet, frames: int, bands: int, *, edges: bool = True) -> SedNet:
-    """A copy of the net that takes pictures as they are; ``net`` itself where there is none.
+def with_grey_stem(net: SedNet, frames: int, bands: int, *, exact_edges: bool = True) -> SedNet:
+    """Return a copy for export whose first layer takes grey images.
 
-    ``frames`` and ``bands`` are those of the pictures it will be given. Without ``edges`` they are
-    surrounded by grey instead of each channel's mean, which is grey but for a tint.
+    Parameters
+    ----------
+    net : the network
+    frames, bands : size of its input
+    exact_edges : surround the image by each channel's mean, as the original does; False surrounds
+        it by grey, which saves a channel
+
+    Returns
+    -------
+    ``net`` itself where the first layer cannot be replaced.
     """
-    copy = _swapped(net, frames, bands, GreyStem)
-    for one in copy.modules() if not edges else ():
-        if isinstance(one, GreyStem):
-            one.forget_edges()
+    copy = _replace_stem(net, frames, bands, GreyStem)
+    for module in copy.modules() if not exact_edges else ():
+        if isinstance(module, GreyStem):
+            module.drop_constant_channel()
     return copy
 
 
 @torch.no_grad()
 def with_trainable_grey_stem(net: SedNet, frames: int, bands: int) -> SedNet:
-    """The same, which learns as ``net`` does, and with the same weights under the same names."""
-    return _swapped(net, frames, bands, GreyConv)
+    """Return a copy for training whose first layer takes grey images; weights keep their names.
+
+    Parameters
+    ----------
+    net : the network
+    frames, bands : size of its input
+
+    Returns
+    -------
+    ``net`` itself where the first layer cannot be replaced.
+    """
+    return _replace_stem(net, frames, bands, GreyConv)
 
 
-def _swapped(
+def _replace_stem(
     net: SedNet,
     frames: int,
     bands: int,
-    make: Callable[[nn.Conv2d, Tensor, Tensor], GreyStem | GreyConv],
+    build: Callable[[nn.Conv2d, Tensor, Tensor], GreyStem | GreyConv],
 ) -> SedNet:
-    """A copy with another first layer, if it says what ``net`` says; else ``net``."""
-    named = [
-        (name, one) for name, one in net.backbone.named_modules() if isinstance(one, nn.Conv2d)
-    ]
-    if not named or frames % 2 or bands % 2 or not _folds(named[0][1]):
+    """Return a copy with another first layer if its outputs match, else ``net``."""
+    modules = net.backbone.named_modules()
+    convs = [(name, module) for name, module in modules if isinstance(module, nn.Conv2d)]
+    if not convs or frames % 2 or bands % 2 or not _is_replaceable(convs[0][1]):
         return net
-    copy, (name, _) = deepcopy(net), named[0]
-    owner, _, last = name.rpartition(".")
-    home = copy.backbone.get_submodule(owner)
-    stem = make(getattr(home, last), net.mean.view(3).double(), net.std.view(3).double())
-    setattr(home, last, stem)
-    copy.prepare = stem.fold  # type: ignore[method-assign]
+    copy, (name, _) = deepcopy(net), convs[0]
+    parent_name, _, attribute = name.rpartition(".")
+    parent = copy.backbone.get_submodule(parent_name)
+    mean, std = net.mean.view(3).double(), net.std.view(3).double()
+    stem = build(getattr(parent, attribute), mean, std)
+    setattr(parent, attribute, stem)
+    copy.prepare = stem.prepare  # type: ignore[method-assign]
     try:
         same = outputs_match(net, copy, example_input(frames, bands))
-    except RuntimeError:  # the first layer that is told of is not the first that is run
+    except RuntimeError:  # the first layer in the list is not the first that runs
         return net
     return copy if same else net
 
 
-def _folds(first: nn.Conv2d) -> bool:
-    square = first.kernel_size[0] == first.kernel_size[1]
+def _is_replaceable(conv: nn.Conv2d) -> bool:
+    """Return whether it is a plain square convolution of three channels with stride 2."""
     return (
-        square
-        and first.in_channels == 3
-        and first.groups == 1
-        and first.stride == (2, 2)
-        and first.dilation == (1, 1)
-        and first.padding_mode == "zeros"
-        and not isinstance(first.padding, str)
-        and first.padding[0] == first.padding[1]
+        conv.kernel_size[0] == conv.kernel_size[1]
+        and conv.in_channels == 3
+        and conv.groups == 1
+        and conv.stride == (2, 2)
+        and conv.dilation == (1, 1)
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+        and conv.padding[0] == conv.padding[1]
     )
 
 
 @torch.no_grad()
 def fuse_conv_bn(net: SedNet) -> SedNet:
-    """A copy of the net without the norms that can be folded away; ``net`` where there is none.
+    """Return a copy for inference whose batch norms are fused into the convolutions before them.
 
-    The copy must not learn: its norms would not move.
+    Which convolution stands before which norm is found by running an example, so this works for
+    any backbone. The copy must not be trained: its norms would not follow.
+
+    Returns
+    -------
+    ``net`` itself where nothing can be fused.
     """
     if net.is_embedding:
         return net
-    example = example_input(FRAMES, net.bands).to(net.mean.device)
+    example = example_input(EXAMPLE_FRAMES, net.bands).to(net.mean.device)
     copy = deepcopy(net).eval()
-    pairs = _pairs(copy, example)
+    pairs = _conv_norm_pairs(copy, example)
     if not pairs:
         return net
     for conv, norm in pairs:
-        _fold(copy.backbone, conv, norm)
+        _fuse(copy.backbone, conv, norm)
     return copy if outputs_match(net, copy, example) else net
 
 
-def _pairs(net: SedNet, example: Tensor) -> list[tuple[str, str]]:
-    """Names of each convolution and the norm that takes what it made, and nobody else does."""
-    made: dict[int, tuple[str, Tensor]] = {}  # by the identity of what was made, which is kept
-    takers: dict[str, list[str]] = {}
+def _conv_norm_pairs(net: SedNet, example: Tensor) -> list[tuple[str, str]]:
+    """Return the names of convolutions and of the norms that alone take their outputs."""
+    outputs: dict[int, tuple[str, Tensor]] = {}  # by identity; kept alive, so that ids stay unique
+    consumers: dict[str, list[str]] = {}
 
-    def seen(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, given: tuple[Any, ...], found: Any) -> None:
-            for one in given:
-                if id(one) in made:
-                    takers[made[id(one)][0]].append(name)
+    def record(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            for tensor in inputs:
+                if id(tensor) in outputs:
+                    consumers[outputs[id(tensor)][0]].append(name)
             if isinstance(module, nn.Conv2d):
-                made[id(found)] = (name, found)
-                takers.setdefault(name, [])
+                outputs[id(output)] = (name, output)
+                consumers.setdefault(name, [])
 
         return hook
 
     kinds = (nn.Conv2d, nn.BatchNorm2d)
-    parts = net.backbone.named_modules()
-    leaves = [(n, m) for n, m in parts if isinstance(m, kinds) or not any(m.children())]
-    with _hooked(leaves, seen):
+    modules = net.backbone.named_modules()
+    leaves = [(n, m) for n, m in modules if isinstance(m, kinds) or not any(m.children())]
+    with _forward_hooks(leaves, record):
         net.feature_maps(net.prepare(example))
     return [
-        (conv, taken[0])
-        for conv, taken in takers.items()
-        if len(taken) == 1 and _norm(net.backbone.get_submodule(taken[0]))
+        (conv, names[0])
+        for conv, names in consumers.items()
+        if len(names) == 1 and _is_fixed_norm(net.backbone.get_submodule(names[0]))
     ]
 
 
 @contextmanager
-def _hooked(
+def _forward_hooks(
     modules: list[tuple[str, nn.Module]], hook: Callable[[str], Callable[..., None]]
 ) -> Iterator[None]:
     handles = [module.register_forward_hook(hook(name)) for name, module in modules]
@@ -252,38 +296,39 @@ def _hooked(
             handle.remove()
 
 
-def _norm(module: nn.Module) -> bool:
-    """Whether it is a settled batch norm; timm's own have an activation inside."""
+def _is_fixed_norm(module: nn.Module) -> bool:
+    """Return whether it is a batch norm with running statistics."""
     return isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
 
 
-def _fold(body: nn.Module, conv: str, norm: str) -> None:
-    layer: Any = body.get_submodule(conv)
-    one: Any = body.get_submodule(norm)
-    settled = one.running_mean, one.running_var, one.eps, one.weight, one.bias
-    layer.weight, layer.bias = fuse_conv_bn_weights(layer.weight, layer.bias, *settled)
-    owner, _, last = norm.rpartition(".")
-    rest = nn.Sequential(one.drop, one.act) if hasattr(one, "act") else nn.Identity()
-    setattr(body.get_submodule(owner), last, rest)
-
-
-NEAR = 1e-4  # of the largest value in the feature maps
+def _fuse(backbone: nn.Module, conv_name: str, norm_name: str) -> None:
+    """Fuse a norm into a convolution; timm's own norms leave their activation behind."""
+    conv: Any = backbone.get_submodule(conv_name)
+    norm: Any = backbone.get_submodule(norm_name)
+    statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics)
+    parent, _, attribute = norm_name.rpartition(".")
+    rest = nn.Sequential(norm.drop, norm.act) if hasattr(norm, "act") else nn.Identity()
+    setattr(backbone.get_submodule(parent), attribute, rest)
 
 
 def example_input(frames: int, bands: int) -> Tensor:
-    """A picture (1, frames, bands) whose neighbouring bytes differ and of which none is padding."""
-    cells = torch.arange(frames * bands) * 7919 % 255 + 1
-    return cells.view(1, frames, bands).to(torch.uint8)
+    """Return an image (1, frames, bands) of bytes without padding, whose neighbours differ."""
+    pixels = torch.arange(frames * bands) * 7919 % 255 + 1
+    return pixels.view(1, frames, bands).to(torch.uint8)
 
 
 def outputs_match(net: SedNet, copy: SedNet, example: Tensor) -> bool:
-    """Whether both see the same in the example; each is left in the mode that it was in."""
+    """Return whether both networks give the same feature maps for the example, up to rounding.
+
+    Both are evaluated in eval mode, and put back into their own mode.
+    """
     modes = net.training, copy.training
     try:
-        wanted, found = (one.eval().feature_maps(one.prepare(example)) for one in (net, copy))
+        expected, maps = (n.eval().feature_maps(n.prepare(example)) for n in (net, copy))
     finally:
         net.train(modes[0])
         copy.train(modes[1])
-    return wanted.shape == found.shape and torch.allclose(
-        found, wanted, rtol=0, atol=NEAR * float(wanted.abs().max())
+    return expected.shape == maps.shape and torch.allclose(
+        maps, expected, rtol=0, atol=TOLERANCE * float(expected.abs().max())
     )

@@ -108,7 +108,7 @@ def export_networks(
     width = exam.images[0][0].shape[1]
     nets = build_nets(recipe, states, len(dataset.classes), width)
     plain = to_openvino(nets, width, frames)
-    rough = to_openvino(nets, width, frames, edges=False)
+    rough = to_openvino(nets, width, frames, exact_edges=False)
     small = to_int8(rough, _spread([one for some in exam.images for one in some], RANGES))
     capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     ways = [(WAYS[kind], plain, kind) for kind in WAYS if kind == "float32" or "BF16" in capable]
