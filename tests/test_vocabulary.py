@@ -45,7 +45,7 @@ MODULES = {
     "files/riff": "files/wav_chunks",
     "files/scapes": "files/simulated",
     "files/soundness": "files/audio_checks",
-    "files/stems": "files/filenames and files/recording_metadata",
+    "files/stems": "files/recording_metadata",
     "model/drawing": "model/features",
     "model/engines": "model/inference",
     "model/folding": "model/fusion",

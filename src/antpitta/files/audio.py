@@ -55,6 +55,10 @@ def probe(
     path : file of sound
     id, site, recorded_at : of the recording
 
+    Returns
+    -------
+    recording : with its sample rate, length and channels
+
     Raises
     ------
     UnreadableAudio
@@ -134,7 +138,16 @@ def read(
 
 
 def content_key(path: Path) -> str:
-    """A digest of the file's bytes, whatever the file is called."""
+    """A digest of the file's bytes, whatever the file is called.
+
+    Parameters
+    ----------
+    path : any file
+
+    Returns
+    -------
+    key : 40 hexadecimal digits
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
 
@@ -197,6 +210,10 @@ def _plain_reason(path: Path, error: Exception) -> str:
 
 def read_whole(recording: Recording) -> Floats | None:
     """Decode all of a FLAC file.
+
+    Parameters
+    ----------
+    recording : as from :func:`probe`
 
     Returns
     -------

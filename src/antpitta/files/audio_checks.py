@@ -49,6 +49,10 @@ def check_audio(
     recordings : in the order of the findings
     annotated : ids of recordings with boxes, in which silence, damage and a cut are serious
     read : (recording, start, stop) -> samples
+
+    Returns
+    -------
+    findings : those of each recording, in order
     """
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for findings in pool.map(

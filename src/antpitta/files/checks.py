@@ -33,6 +33,10 @@ def check_dataset(opened: OpenedDataset, read: Read | None = None) -> list[Findi
     ----------
     opened : the data set; its own findings come first in the result
     read : (recording, start, stop) -> samples; if given, every recording is decoded too
+
+    Returns
+    -------
+    findings : with code, file, row and remedy
     """
     findings = [*opened.findings]
     for check in (_check_ends, _check_frequencies, _check_contradictions, _check_duplicates):

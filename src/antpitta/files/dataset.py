@@ -64,6 +64,14 @@ class OpenedDataset:
 def read_source(path: Path) -> DataSource:
     """Read an ``antpitta.toml``, or the one in a folder.
 
+    Parameters
+    ----------
+    path : the file, or the folder that has it
+
+    Returns
+    -------
+    source : paths, seen from the working directory
+
     Raises
     ------
     UserError
@@ -96,7 +104,13 @@ def read_source(path: Path) -> DataSource:
 
 
 def write_source(source: DataSource, path: Path) -> None:
-    """Write the source as TOML; paths below the file's folder become relative to it."""
+    """Write the source as TOML; paths below the file's folder become relative to it.
+
+    Parameters
+    ----------
+    source : what to write
+    path : file to write
+    """
     home = path.absolute().parent.resolve()
     lines = []
     for field in fields(DataSource):
@@ -112,6 +126,14 @@ def write_source(source: DataSource, path: Path) -> None:
 def open_dataset(source: DataSource) -> OpenedDataset:
     """Find the recordings, read the tables, and match one to the other.
 
+    Parameters
+    ----------
+    source : folders and tables
+
+    Returns
+    -------
+    opened : the data set, its findings, and where each annotation comes from
+
     Raises
     ------
     UserError
@@ -123,13 +145,17 @@ def open_dataset(source: DataSource) -> OpenedDataset:
     return _with_aliases(opened, source.names) if source.names else opened
 
 
-def match_tables(found: FoundRecordings, tables: Sequence[AnnotationTable]) -> OpenedDataset:
+def match_tables(audio: FoundRecordings, tables: Sequence[AnnotationTable]) -> OpenedDataset:
     """Give every row of the tables its recording.
 
     Parameters
     ----------
-    found : the recordings that are here
+    audio : the recordings that are here
     tables : as from :func:`read_table`
+
+    Returns
+    -------
+    opened : the data set, its findings, and where each annotation comes from
 
     Raises
     ------
@@ -138,8 +164,8 @@ def match_tables(found: FoundRecordings, tables: Sequence[AnnotationTable]) -> O
     """
     names = {box.label.strip() for table in tables for box in table.annotations}
     labels = class_names(names - {EVERY_CLASS})
-    matcher = RecordingMatcher(found.recordings)
-    findings = list(found.findings)
+    matcher = RecordingMatcher(audio.recordings)
+    findings = list(audio.findings)
     annotations: list[Annotation] = []
     origins: list[tuple[str, int]] = []
     missing = 0
@@ -156,10 +182,10 @@ def match_tables(found: FoundRecordings, tables: Sequence[AnnotationTable]) -> O
         findings += _report_unmatched(table, matches)
     _require_annotations(tables, labels)
     if not annotations:
-        raise _no_audio_error(tables, found)
+        raise _no_audio_error(tables, audio)
     classes = Classes(tuple(dict.fromkeys(labels.values())))
     return OpenedDataset(
-        Dataset(found.recordings, tuple(annotations), classes),
+        Dataset(audio.recordings, tuple(annotations), classes),
         tuple(findings),
         missing,
         sum(len(table.annotations) for table in tables),
@@ -170,14 +196,32 @@ def match_tables(found: FoundRecordings, tables: Sequence[AnnotationTable]) -> O
 
 
 def class_names(labels: set[str]) -> dict[str, str]:
-    """The class of each label, in the order of the columns."""
+    """The class of each label, in the order of the columns.
+
+    Parameters
+    ----------
+    labels : as the tables write them
+
+    Returns
+    -------
+    names : label -> class, in the order of the columns
+    """
     if labels and all(label.isascii() and label.isdigit() for label in labels):
         return {label: f"s{int(label)}" for label in sorted(labels, key=int)}
     return {label: label for label in sorted(labels)}
 
 
 def dataset_digest(dataset: Dataset) -> str:
-    """A digest of the sound's bytes, the boxes, the classes and the ids; not of file names."""
+    """A digest of the sound's bytes, the boxes, the classes and the ids; not of file names.
+
+    Parameters
+    ----------
+    dataset : whose recordings are read
+
+    Returns
+    -------
+    digest : 32 hexadecimal digits
+    """
     digest = hashlib.blake2b(digest_size=16)
     for name in dataset.classes.names:
         digest.update(f"{name}\0".encode())
@@ -257,13 +301,13 @@ def _require_annotations(tables: Sequence[AnnotationTable], labels: dict[str, st
         raise UserError("E_NO_ANNOTATIONS", what, "give a table that names them")
 
 
-def _no_audio_error(tables: Sequence[AnnotationTable], found: FoundRecordings) -> UserError:
+def _no_audio_error(tables: Sequence[AnnotationTable], audio: FoundRecordings) -> UserError:
     paths = ", ".join(str(table.path) for table in tables)
     boxes = [box for table in tables for box in table.annotations]
     return UserError(
         "E_NO_MATCHING_AUDIO",
         f"{paths}: none of {len(boxes)} rows has its recording here; the tables have names such"
-        f" as {boxes[0].recording!r}, the recordings such as {found.recordings[0].id!r}",
+        f" as {boxes[0].recording!r}, the recordings such as {audio.recordings[0].id!r}",
         "check --audio",
     )
 

@@ -77,6 +77,14 @@ class Deployments:
 def read_deployments(table: Path) -> Deployments:
     """Read the table of deployments.
 
+    Parameters
+    ----------
+    table : file with a row per site
+
+    Returns
+    -------
+    deployments : by site
+
     Raises
     ------
     UserError

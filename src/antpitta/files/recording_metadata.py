@@ -55,6 +55,14 @@ def read_metadata(path: Path) -> RecordingMetadata:
     """Read site and time from a file's metadata and name; its folder is not used.
 
     A file that cannot be opened, or that has broken metadata, is judged by its name.
+
+    Parameters
+    ----------
+    path : file of sound
+
+    Returns
+    -------
+    metadata : None for each field that is not known
     """
     from_name = metadata_from_name(path.name)
     if path.suffix.lower() != ".wav":
@@ -79,6 +87,16 @@ def metadata_from_name(name: str) -> RecordingMetadata:
     (``2019-05-22T05-30``), a time zone behind the time, and the hexadecimal seconds of early
     AudioMoths.
 
+    Parameters
+    ----------
+    name : file name or path
+
+    Returns
+    -------
+    metadata : site and time; all None where the name has no time
+
+    Examples
+    --------
     >>> metadata_from_name("S4A03895_20190522$053000.wav").site
     'S4A03895'
     >>> metadata_from_name("69C0F3A0.WAV").recorded_at.isoformat()
@@ -98,6 +116,16 @@ def metadata_from_name(name: str) -> RecordingMetadata:
 def metadata_from_comment(comment: str) -> RecordingMetadata:
     """Time and recorder from an AudioMoth's comment (ICMT); nothing from any other comment.
 
+    Parameters
+    ----------
+    comment : of a WAV file
+
+    Returns
+    -------
+    metadata : time with its zone, and recorder
+
+    Examples
+    --------
     >>> comment = "Recorded at 05:15:00 07/06/2020 (UTC-5) by AudioMoth 24F319055FDF"
     >>> metadata_from_comment(comment).recorded_at.isoformat()
     '2020-06-07T05:15:00-05:00'
@@ -118,12 +146,29 @@ def site_from_folder(folder: PurePath) -> str | None:
     """The innermost folder of a relative path that may name a site.
 
     Dates and names such as ``Data`` are passed over: many recorders create them.
+
+    Parameters
+    ----------
+    folder : a path below the folder of all recordings
+
+    Returns
+    -------
+    site : None where no folder may name one
     """
     return next((part for part in folder.parts[::-1] if not _GENERIC_FOLDER.fullmatch(part)), None)
 
 
 def base_name(name: str) -> str:
-    """The last part of a path, whichever system wrote it."""
+    """The last part of a path, whichever system wrote it.
+
+    Parameters
+    ----------
+    name : file name or path
+
+    Returns
+    -------
+    name : without folders
+    """
     return PurePosixPath(name.replace("\\", "/")).name
 
 

@@ -102,6 +102,14 @@ def open_file(file: ListedFile) -> Recording:
 
     A remote file is fetched. Its copy stays as long as the recording's path is in use.
 
+    Parameters
+    ----------
+    file : as from :func:`list_files`
+
+    Returns
+    -------
+    recording : with site and time
+
     Raises
     ------
     UnreadableAudio
@@ -157,6 +165,11 @@ def apply_site_table(
     recordings: Sequence[Recording], table: Path
 ) -> tuple[tuple[Recording, ...], list[Finding]]:
     """Give recordings the sites and times of a table.
+
+    Parameters
+    ----------
+    recordings : all that the table may name
+    table : file with columns ``recording``, ``site``, ``recorded_at``
 
     Returns
     -------
@@ -287,7 +300,16 @@ def _open_or_report(file: ListedFile) -> Recording | Finding:
 
 
 def short_names(choices: Sequence[Sequence[str]]) -> list[str]:
-    """For each item the first of its names that no other item has, else its last."""
+    """For each item the first of its names that no other item has, else its last.
+
+    Parameters
+    ----------
+    choices : for each item its possible names, the most preferred first
+
+    Returns
+    -------
+    names : one for each item
+    """
     level = [0] * len(choices)
     while True:
         names = [choice[at] for choice, at in zip(choices, level, strict=True)]
@@ -306,6 +328,14 @@ def short_path_names(paths: Sequence[Path]) -> list[str]:
 
     ``seed1/quick`` beside ``seed2/quick`` is ``seed1-quick``. A file loses its suffix. The same
     path twice has the same name twice.
+
+    Parameters
+    ----------
+    paths : files or folders
+
+    Returns
+    -------
+    names : one for each path
     """
     return short_names([_possible_path_names(path.absolute()) for path in paths])
 

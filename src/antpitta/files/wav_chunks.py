@@ -25,7 +25,16 @@ class WavChunks:
 
 
 def read_wav_chunks(path: Path) -> WavChunks:
-    """Read the chunks of a WAV file; an empty WavChunks for any other or broken file."""
+    """Read the chunks of a WAV file; an empty WavChunks for any other or broken file.
+
+    Parameters
+    ----------
+    path : any file
+
+    Returns
+    -------
+    chunks : of metadata, and the share of sound that is missing
+    """
     guano, comment, missing_share = b"", "", 0.0
     with path.open("rb") as file:
         head = file.read(12)

@@ -57,7 +57,17 @@ _HALF_DAY, _DAY, _HOUR = 43_200.0, 86_400.0, 3_600.0
 
 
 def read_export(path: Path, verdict: bool | None = None) -> AnnotationTable:
-    """Read the export of a pattern matching."""
+    """Read the export of a pattern matching.
+
+    Parameters
+    ----------
+    path : file of the table
+    verdict : of the whole table, or None where the user gave none
+
+    Returns
+    -------
+    table : annotations, their lines, and findings
+    """
     sheet = Sheet("arbimon", path, read_frame(path))
     recording = _add_site(sheet.text("recording"), sheet.text("site", "site_id", empty=""))
     return _to_table(
@@ -71,13 +81,31 @@ def read_export(path: Path, verdict: bool | None = None) -> AnnotationTable:
 
 
 def is_jobs_folder(folder: Path) -> bool:
-    """Whether the folder holds the tables of the zip of jobs."""
+    """Whether the folder holds the tables of the zip of jobs.
+
+    Parameters
+    ----------
+    folder : to look into
+
+    Returns
+    -------
+    answer : True or False
+    """
     files = _list_tables(folder)
     return any(_JOB_FILE.fullmatch(file.name) or file.name == JOBS for file in files)
 
 
 def read_jobs(path: Path, verdict: bool | None = None) -> AnnotationTable:
     """Read the unpacked zip of jobs, or the table of one job.
+
+    Parameters
+    ----------
+    path : folder of the unpacked zip, or the table of one job
+    verdict : of the whole table, or None where the user gave none
+
+    Returns
+    -------
+    table : annotations, their lines, and findings
 
     Raises
     ------
@@ -138,12 +166,31 @@ def _read_job(
 
 
 def is_backup_folder(folder: Path) -> bool:
-    """Whether the folder holds the matches of a project's backup."""
+    """Whether the folder holds the matches of a project's backup.
+
+    Parameters
+    ----------
+    folder : to look into
+
+    Returns
+    -------
+    answer : True or False
+    """
     return bool(_list_backup(folder)["pattern_matching_rois"])
 
 
 def read_backup(path: Path, verdict: bool | None = None) -> AnnotationTable:
-    """Read the backup's folder, or one part of its matches with the other tables beside it."""
+    """Read the backup's folder, or one part of its matches with the other tables beside it.
+
+    Parameters
+    ----------
+    path : folder of the backup, or one part of its matches
+    verdict : of the whole table, or None where the user gave none
+
+    Returns
+    -------
+    table : annotations, their lines, and findings
+    """
     files = _list_backup(path if path.is_dir() else path.parent)
     species, songtypes = _read_species(files["species"])
     recordings = _read_recordings(files["recordings"])
@@ -206,10 +253,12 @@ def _add_site(recording: np.ndarray, site: np.ndarray) -> np.ndarray:
     return np.array([f"{s}/{r}" if n > 1 and s else r for r, s, n in rows], dtype=object)
 
 
-def _reject_unknown_ids(sheet: Sheet, ids: np.ndarray, known: Container[str], table: str) -> None:
+def _reject_unknown_ids(
+    sheet: Sheet, ids: np.ndarray, table_ids: Container[str], table: str
+) -> None:
     sheet.reject_rows(
         "W_UNKNOWN_ID",
-        np.array([id not in known for id in ids], dtype=bool),
+        np.array([id not in table_ids for id in ids], dtype=bool),
         lambda i: f"{table} {ids[i]} is not in the backup's tables",
         f"add the {table} table of the same backup",
     )
@@ -226,7 +275,16 @@ def _export_times(sheet: Sheet, recording: np.ndarray) -> pd.Series:
 
 
 def file_starts(recording: np.ndarray) -> pd.Series:
-    """When each file began, by the clock of its name; NaT where the name has no time."""
+    """When each file began, by the clock of its name; NaT where the name has no time.
+
+    Parameters
+    ----------
+    recording : (rows,), names of files
+
+    Returns
+    -------
+    starts : (rows,), times without a zone
+    """
     starts = {}
     for name in set(recording):
         recorded_at = metadata_from_name(name).recorded_at

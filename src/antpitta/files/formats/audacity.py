@@ -29,13 +29,32 @@ _TIMES = re.compile(r"\s*-?\d+([.,]\d+)?\t-?\d+([.,]\d+)?(\t.*)?\s*")
 
 
 def is_label_track(text: str) -> bool:
-    """Whether the first line that is not blank has two times, and maybe a label."""
+    """Whether the first line that is not blank has two times, and maybe a label.
+
+    Parameters
+    ----------
+    text : content of a file
+
+    Returns
+    -------
+    answer : True or False
+    """
     first = next((line for line in text.splitlines() if line.strip()), "")
     return _TIMES.fullmatch(first) is not None
 
 
 def read_audacity(path: Path, verdict: bool | None = None) -> AnnotationTable:
-    """Read a label track."""
+    """Read a label track.
+
+    Parameters
+    ----------
+    path : file of the table
+    verdict : of the whole table, or None where the user gave none
+
+    Returns
+    -------
+    table : annotations, their lines, and findings
+    """
     frame = _parse_track(read_text(path))
     sheet = Sheet("audacity", path, frame)
     by_model = bool(len(frame)) and bool((frame["confidence"] != "").all())

@@ -42,13 +42,32 @@ _VERDICT_OF_FOLDER = {"positive": True, "negative": False}
 
 
 def is_birdnet(header: Sequence[str]) -> bool:
-    """Whether the columns are those of one of the three kinds of table."""
+    """Whether the columns are those of one of the three kinds of table.
+
+    Parameters
+    ----------
+    header : names of the columns
+
+    Returns
+    -------
+    answer : True or False
+    """
     kinds = (CSV_COLUMNS, RAVEN_COLUMNS, KALEIDOSCOPE_COLUMNS)
     return any(has_columns(header, columns) for columns in kinds)
 
 
 def read_birdnet(path: Path, verdict: bool | None = None) -> AnnotationTable:
-    """Read a table of detections."""
+    """Read a table of detections.
+
+    Parameters
+    ----------
+    path : file of the table
+    verdict : of the whole table, or None where the user gave none
+
+    Returns
+    -------
+    table : annotations, their lines, and findings
+    """
     sheet = Sheet("birdnet", path, read_frame(path))
     if sheet.find_column(RAVEN_COLUMNS[0]):
         recording = recordings_of_selections(sheet)
@@ -75,7 +94,16 @@ def read_birdnet(path: Path, verdict: bool | None = None) -> AnnotationTable:
 
 
 def is_review_folder(folder: Path) -> bool:
-    """Whether Positive/ or Negative/ lies in this folder or in one below."""
+    """Whether Positive/ or Negative/ lies in this folder or in one below.
+
+    Parameters
+    ----------
+    folder : to look into
+
+    Returns
+    -------
+    answer : True or False
+    """
     inside = [*folder.iterdir(), *folder.glob("*/*")]
     return any(path.is_dir() and path.name.lower() in _VERDICT_OF_FOLDER for path in inside)
 
@@ -85,6 +113,15 @@ def read_review_folder(folder: Path, verdict: bool | None = None) -> AnnotationT
 
     A row is the clip's number in the order of the names. A clip whose name cannot be parsed is
     reported; one that is neither below Positive/ nor Negative/ takes ``verdict``.
+
+    Parameters
+    ----------
+    folder : of one species, or of several
+    verdict : of the whole table, or None where the user gave none
+
+    Returns
+    -------
+    table : annotations, their lines, and findings
     """
     annotations, rows, findings, unvalidated = [], [], [], 0
     clips = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))

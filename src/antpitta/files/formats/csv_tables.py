@@ -30,7 +30,17 @@ HOPLITE_COLUMNS = ("recording", "start_offset_s", "end_offset_s", "label")
 
 
 def read_own(path: Path, verdict: bool | None = None) -> AnnotationTable:
-    """Read antpitta's own table; without a column ``verdict`` it needs one from the user."""
+    """Read antpitta's own table; without a column ``verdict`` it needs one from the user.
+
+    Parameters
+    ----------
+    path : file of the table
+    verdict : of the whole table, or None where the user gave none
+
+    Returns
+    -------
+    table : annotations, their lines, and findings
+    """
     sheet = Sheet("antpitta", path, read_frame(path))
     source = sheet.text("source", empty="human")
     return sheet.to_table(
@@ -48,7 +58,17 @@ def read_own(path: Path, verdict: bool | None = None) -> AnnotationTable:
 
 
 def read_rfcx(path: Path, verdict: bool | None = None) -> AnnotationTable:
-    """Read a table of the competition; without ``f_min, f_max`` a box spans every frequency."""
+    """Read a table of the competition; without ``f_min, f_max`` a box spans every frequency.
+
+    Parameters
+    ----------
+    path : file of the table
+    verdict : of the whole table, or None where the user gave none
+
+    Returns
+    -------
+    table : annotations, their lines, and findings
+    """
     sheet = Sheet("rfcx", path, read_frame(path))
     return sheet.to_table(
         recording=sheet.text("recording_id"),
@@ -63,7 +83,17 @@ def read_rfcx(path: Path, verdict: bool | None = None) -> AnnotationTable:
 
 
 def read_hoplite(path: Path, verdict: bool | None = None) -> AnnotationTable:
-    """Read the annotations of perch-hoplite."""
+    """Read the annotations of perch-hoplite.
+
+    Parameters
+    ----------
+    path : file of the table
+    verdict : of the whole table, or None where the user gave none
+
+    Returns
+    -------
+    table : annotations, their lines, and findings
+    """
     sheet = Sheet("hoplite", path, read_frame(path))
     return sheet.to_table(
         recording=sheet.text("recording"),

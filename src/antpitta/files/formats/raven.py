@@ -38,6 +38,15 @@ LABEL_COLUMNS = (
 def read_raven(path: Path, verdict: bool | None = None) -> AnnotationTable:
     """Read a selection table.
 
+    Parameters
+    ----------
+    path : file of the table
+    verdict : of the whole table, or None where the user gave none
+
+    Returns
+    -------
+    table : annotations, their lines, and findings
+
     Raises
     ------
     UserError
@@ -67,7 +76,16 @@ def read_raven(path: Path, verdict: bool | None = None) -> AnnotationTable:
 
 
 def recordings_of_selections(sheet: Sheet) -> np.ndarray:
-    """The recording of each row (rows,), as the table writes it."""
+    """The recording of each row (rows,), as the table writes it.
+
+    Parameters
+    ----------
+    sheet : a selection table
+
+    Returns
+    -------
+    recording : (rows,), strings
+    """
     names, paths = sheet.text("Begin File", empty=""), sheet.text("Begin Path", empty="")
     folders = pd.Series(paths).groupby(names).transform("nunique").to_numpy()
     by_path = (names == "") | ((folders > 1) & (paths != ""))
@@ -77,7 +95,17 @@ def recordings_of_selections(sheet: Sheet) -> np.ndarray:
 
 
 def times_of_selections(sheet: Sheet, recording: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Start and stop (rows,) in seconds from the start of each row's own recording."""
+    """Start and stop (rows,) in seconds from the start of each row's own recording.
+
+    Parameters
+    ----------
+    sheet : a selection table
+    recording : (rows,), the recording of each row
+
+    Returns
+    -------
+    start, stop : (rows,), seconds
+    """
     begin, end = sheet.numbers("Begin Time (s)"), sheet.numbers("End Time (s)")
     offset = sheet.numbers("File Offset (s)", empty=math.nan)
     if sheet.find_column("File Offset (s)") is None and len(set(recording)) > 1:

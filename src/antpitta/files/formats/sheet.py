@@ -75,7 +75,18 @@ class TableFormat:
 
 
 def join_tables(tables: Sequence[AnnotationTable], path: Path, format: str) -> AnnotationTable:
-    """Several tables as one, in their order; each row keeps the line of its own file."""
+    """Several tables as one, in their order; each row keeps the line of its own file.
+
+    Parameters
+    ----------
+    tables : in the order of the result
+    path : of the folder that has them
+    format : name of the result's format
+
+    Returns
+    -------
+    table : all annotations, rows and findings
+    """
     return AnnotationTable(
         format=format,
         path=path,
@@ -90,6 +101,14 @@ def recording_from_table_name(path: Path) -> str:
     """The recording of a table that has no column for it, from the table's file name.
 
     ``dawn.Table.1.selections.txt`` and ``dawn.BirdNET.results.csv`` both belong to ``dawn``.
+
+    Parameters
+    ----------
+    path : file of the table
+
+    Returns
+    -------
+    name : of the recording
     """
     name = re.sub(r"\.(txt|csv|tsv)$", "", path.name, flags=re.IGNORECASE)
     while (shorter := _TABLE_SUFFIXES.sub("", name)) and shorter != name:
@@ -98,17 +117,46 @@ def recording_from_table_name(path: Path) -> str:
 
 
 def normalize_column(name: str) -> str:
-    """A column's name in lower case, its words joined by one space: ``begin time s``."""
+    """A column's name in lower case, its words joined by one space: ``begin time s``.
+
+    Parameters
+    ----------
+    name : of a column, as a table writes it
+
+    Returns
+    -------
+    name : for comparisons
+    """
     return " ".join(re.findall(r"[a-z0-9]+", name.lower()))
 
 
 def has_columns(header: Sequence[str], names: Iterable[str]) -> bool:
-    """Whether every one of ``names`` is among the columns."""
+    """Whether every one of ``names`` is among the columns.
+
+    Parameters
+    ----------
+    header : names of the columns
+    names : to look for
+
+    Returns
+    -------
+    answer : True or False
+    """
     return {normalize_column(name) for name in names} <= set(map(normalize_column, header))
 
 
 def nearest_column(name: str, header: Sequence[str]) -> str:
-    """``(nearest: 'tmin')``, or the columns there are: for messages about a missing column."""
+    """``(nearest: 'tmin')``, or the columns there are: for messages about a missing column.
+
+    Parameters
+    ----------
+    name : of the missing column
+    header : names of the columns
+
+    Returns
+    -------
+    text : in brackets
+    """
     by_letters = {normalize_column(column).replace(" ", ""): column for column in header}
     close = get_close_matches(normalize_column(name).replace(" ", ""), by_letters, n=1)
     if close:
