@@ -250,7 +250,7 @@ def test_the_bundle_holds_no_pickle_and_a_card(run):
     assert suffixes == {".json", ".safetensors", ".xml", ".bin", ".md"}
     card = (run.model / "MODEL_CARD.md").read_text()
     assert "antpitta predict" in card
-    assert "whole images, int8" in card
+    assert "full inference, int8" in card
 
 
 def test_check_draws_what_supervises_what(scapes, tmp_path):

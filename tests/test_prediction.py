@@ -214,17 +214,17 @@ def test_sliding_inference_is_float32_where_bfloat16_is_faster(run, sounds, monk
 def test_card_lists_the_loss_of_each_precision(run):
     card = (run.model / "MODEL_CARD.md").read_text()
     table = card.split("## Precision of predict")[1].split("##")[0]
-    assert "| overlapping windows, float32 |" in table
-    assert "| whole images, float32 |" in table
+    assert "| sliding windows, float32 |" in table
+    assert "| full inference, float32 |" in table
     int8 = next(line for line in table.splitlines() if "int8" in line)
     offered = "int8" in read_bundle(run.model).networks
     assert int8.endswith("| yes |" if offered else "| no |")
     lost = float(int8.split("|")[3])
-    assert offered == (lost < exporting.ALLOWED)
+    assert offered == (lost < exporting.MAX_INT8_LOSS)
 
 
 def test_int8_that_loses_too_much_is_left_out(run, scapes, monkeypatch):
-    monkeypatch.setattr(exporting, "ALLOWED", -1.0)
+    monkeypatch.setattr(exporting, "MAX_INT8_LOSS", -1.0)
     bundle = read_bundle(run.model)
     exported = exporting.export_networks(
         ap.open_data(scapes).dataset,

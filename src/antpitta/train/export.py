@@ -1,8 +1,8 @@
-"""The networks of a run for OpenVINO, and what each way of computing costs in accuracy.
+"""The networks of a run for OpenVINO, and what each precision costs in accuracy.
 
-The cost is measured out of fold on validated boxes: of each recording only what the fold's
-network that never saw it hears counts. It is held against the run's own out-of-fold scores, which
-come from overlapping windows in float32. Int8 goes into the model only where it costs little.
+The cost is measured on validated boxes, out of fold: each recording is scored by the one network
+that never trained on it. It is compared with the run's own out-of-fold scores, which come from
+overlapping windows in float32. Int8 goes into the model only where it costs little.
 """
 
 import os
@@ -10,11 +10,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import openvino
-from numpy.typing import NDArray
 from torch import Tensor
 
 from antpitta.core.config import EMBEDDING_BACKBONE, Recipe
@@ -29,17 +28,34 @@ from antpitta.model.torch_inference import build_nets
 from antpitta.scores.cells import box_cells
 from antpitta.scores.evaluate import evaluate_cells
 
-MOST = 200  # recordings that accuracy is measured on
-RANGES = 48  # images that int8 takes its ranges from
-ALLOWED = 0.005  # macro AP that int8 may cost
-EXACT = "overlapping windows, float32"
-WAYS = {"float32": "whole images, float32", "bfloat16": "whole images, bfloat16"}
-INT8 = "whole images, int8"
+T = TypeVar("T")
+
+MAX_RECORDINGS = 200  # that accuracy is measured on
+CALIBRATION_SEGMENTS = 48  # that int8 takes its ranges from
+MAX_INT8_LOSS = 0.005  # of macro AP
+REFERENCE = "sliding windows, float32"
+FULL_INFERENCE = {
+    "float32": "full inference, float32",
+    "bfloat16": "full inference, bfloat16",
+    "int8": "full inference, int8",
+}
 
 
 @dataclass(frozen=True)
 class PrecisionResult:
-    """One way of computing: its macro AP on boxes out of fold, and what that is less than exact."""
+    """The accuracy of one inference mode and precision.
+
+    Parameters
+    ----------
+    name
+        The mode and the precision.
+    macro_ap
+        Out of fold, on validated boxes.
+    loss
+        The macro AP of the reference minus this one.
+    accepted
+        Whether the model gets a network of this precision.
+    """
 
     name: str
     macro_ap: float
@@ -49,20 +65,20 @@ class PrecisionResult:
 
 @dataclass(frozen=True)
 class ExportedNetworks:
-    """Networks for OpenVINO by their kinds, and what was measured of them."""
+    """Networks for OpenVINO, ``float`` and ``int8``, and what was measured of them."""
 
     networks: dict[str, openvino.Model]
     results: tuple[PrecisionResult, ...] = ()
 
 
 @dataclass(frozen=True)
-class _Exam:
-    """The recordings that accuracy is measured on, drawn, and who may score them."""
+class _AccuracyTest:
+    """The recordings that accuracy is measured on, with their features and folds."""
 
     dataset: Dataset
     recipe: Recipe
     recordings: list[Recording]
-    images: list[list[FeatureArray]]  # of each recording
+    segments: list[list[FeatureArray]]  # of each recording
     folds: dict[str, int]
 
     def macro_ap(self, scores: Iterable[Scores]) -> float:
@@ -72,19 +88,19 @@ class _Exam:
         report = evaluate_cells(cells, classes, "", draws=0, rng=np.random.default_rng(0))
         return report.macro_ap.value
 
-    def scores(self, compute: InferenceBackend) -> list[Scores]:
-        """What the fold that never saw it hears of each recording."""
+    def score(self, backend: InferenceBackend) -> list[Scores]:
+        """Score each recording with the network that never trained on it."""
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            hear = partial(self._score, compute)
-            return list(pool.map(hear, self.recordings, self.images))
+            score = partial(self._score_recording, backend)
+            return list(pool.map(score, self.recordings, self.segments))
 
-    def _score(
-        self, compute: InferenceBackend, recording: Recording, images: list[FeatureArray]
+    def _score_recording(
+        self, backend: InferenceBackend, recording: Recording, segments: list[FeatureArray]
     ) -> Scores:
-        drawing, fold = self.recipe.feature_config, self.folds[recording.id]
-        parts = [compute.predict(image)[fold] for image in images]
-        grids = [drawing.time_grid(*cut) for cut in drawing.segments(recording.duration)]
-        value, grid = stitch_segments(parts, grids, compute.frames_per_row)
+        config, fold = self.recipe.feature_config, self.folds[recording.id]
+        parts = [backend.predict(segment)[fold] for segment in segments]
+        grids = [config.time_grid(*times) for times in config.segments(recording.duration)]
+        value, grid = stitch_segments(parts, grids, backend.frames_per_row)
         return Scores(recording.id, grid, self.dataset.classes, value, "")
 
 
@@ -93,62 +109,105 @@ def export_networks(
     recipe: Recipe,
     states: Sequence[dict[str, Tensor]],
     folds: dict[str, int],
-    exact: Sequence[Scores],
+    reference: Sequence[Scores],
     progress: ProgressCallback = no_progress,
 ) -> ExportedNetworks:
-    """Export the networks of all folds (``states``), and measure them.
+    """Export the networks of all folds, and measure their accuracy.
 
-    ``folds`` are by recording: the one that never saw it. ``exact`` are the run's out-of-fold
-    scores. A head on embeddings takes no time worth exporting for.
+    Parameters
+    ----------
+    dataset, recipe
+        The data and the settings of the run.
+    states
+        The weights of each fold's network.
+    folds
+        The fold of each recording, by its id.
+    reference
+        The run's out-of-fold scores.
+    progress
+        Called after each measurement.
+
+    Returns
+    -------
+    exported
+        No networks for a head on embeddings: it takes no time worth exporting for.
     """
     if recipe.backbone.name == EMBEDDING_BACKBONE:
         return ExportedNetworks({})
-    frames = recipe.feature_config.n_frames(recipe.feature_config.segment)
-    exam = _set_exam(dataset, recipe, folds)
-    width = exam.images[0][0].shape[1]
-    nets = build_nets(recipe, states, len(dataset.classes), width)
-    plain = to_openvino(nets, width, frames)
-    rough = to_openvino(nets, width, frames, exact_edges=False)
-    small = to_int8(rough, _spread([one for some in exam.images for one in some], RANGES))
-    capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    ways = [(WAYS[kind], plain, kind) for kind in WAYS if kind == "float32" or "BF16" in capable]
-    ways.append((INT8, small, "float32"))
-    labels = {recording.id for recording in exam.recordings}
-    base = exam.macro_ap(one for one in exact if one.recording in labels)
-    figures = [PrecisionResult(EXACT, base, 0.0)]
-    for done, (name, model, kind) in enumerate(ways):
-        progress(done, len(ways), float("nan"))
-        found = exam.macro_ap(
-            exam.scores(OpenVinoBackend(model, kind, len(nets), os.cpu_count() or 1))
+    test = _build_test(dataset, recipe, folds)
+    candidates = _export_candidates(test, states)
+    ids = {recording.id for recording in test.recordings}
+    base = test.macro_ap(scores for scores in reference if scores.recording in ids)
+    results = [PrecisionResult(REFERENCE, base, 0.0)]
+    for done, candidate in enumerate(candidates):
+        progress(done, len(candidates), float("nan"))
+        backend = OpenVinoBackend(
+            candidate.network, candidate.arithmetic, len(states), os.cpu_count() or 1
         )
-        kept = name != INT8 or base - found < ALLOWED
-        figures.append(PrecisionResult(name, found, base - found, kept))
-    progress(len(ways), len(ways), float("nan"))
-    networks = {"float": plain, "int8": small} if figures[-1].accepted else {"float": plain}
-    return ExportedNetworks(networks, tuple(figures))
+        macro_ap = test.macro_ap(test.score(backend))
+        accepted = candidate.kind != "int8" or base - macro_ap < MAX_INT8_LOSS
+        results.append(PrecisionResult(candidate.name, macro_ap, base - macro_ap, accepted))
+    progress(len(candidates), len(candidates), float("nan"))
+    networks = {candidate.kind: candidate.network for candidate in candidates}
+    if not results[-1].accepted:
+        del networks["int8"]
+    return ExportedNetworks(networks, tuple(results))
 
 
-def _set_exam(dataset: Dataset, recipe: Recipe, folds: dict[str, int]) -> _Exam:
-    judged = {said.recording for said in dataset.annotations}
-    chosen = _spread([one for one in dataset.recordings if one.id in judged], MOST)
-    pen = build_feature_extractor(recipe)
-    drawn = cached_features(
-        chosen,
+@dataclass(frozen=True)
+class _Candidate:
+    """A network to measure, and the arithmetic it is run with."""
+
+    name: str
+    network: openvino.Model
+    kind: str  # float or int8
+    arithmetic: str  # of what the network leaves open
+
+
+def _export_candidates(
+    test: _AccuracyTest, states: Sequence[dict[str, Tensor]]
+) -> list[_Candidate]:
+    """The networks of all folds in float32, in bfloat16 where the CPU has it, and in int8."""
+    config, width = test.recipe.feature_config, test.segments[0][0].shape[1]
+    frames = config.n_frames(config.segment)
+    nets = build_nets(test.recipe, states, len(test.dataset.classes), width)
+    network = to_openvino(nets, width, frames)
+    approximate = to_openvino(nets, width, frames, exact_edges=False)
+    all_segments = [segment for segments in test.segments for segment in segments]
+    int8 = to_int8(approximate, _spread(all_segments, CALIBRATION_SEGMENTS))
+    candidates = [_Candidate(FULL_INFERENCE["float32"], network, "float", "float32")]
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        candidates.append(_Candidate(FULL_INFERENCE["bfloat16"], network, "float", "bfloat16"))
+    return [*candidates, _Candidate(FULL_INFERENCE["int8"], int8, "int8", "float32")]
+
+
+def _build_test(dataset: Dataset, recipe: Recipe, folds: dict[str, int]) -> _AccuracyTest:
+    labelled = {box.recording for box in dataset.annotations}
+    candidates = [recording for recording in dataset.recordings if recording.id in labelled]
+    recordings = _spread(candidates, MAX_RECORDINGS)
+    extractor = build_feature_extractor(recipe)
+    features = cached_features(
+        recordings,
         recipe.feature_config.digest,
-        lambda one: pen.extract_all(one, read),
+        lambda recording: extractor.extract_all(recording, read),
     )
-    images = [_cut(recipe, one, whole) for one, whole in zip(chosen, drawn, strict=True)]
-    return _Exam(dataset, recipe, chosen, images, folds)
+    segments = [
+        _split_segments(recipe, recording, array)
+        for recording, array in zip(recordings, features, strict=True)
+    ]
+    return _AccuracyTest(dataset, recipe, recordings, segments, folds)
 
 
-def _cut(recipe: Recipe, recording: Recording, whole: FeatureArray) -> list[FeatureArray]:
-    """A recording's images, of its picture."""
-    cuts = recipe.feature_config.segments(recording.duration)
-    lengths = [recipe.feature_config.n_frames(stop - start) for start, stop in cuts]
-    return np.split(whole, np.cumsum(lengths)[:-1])
+def _split_segments(
+    recipe: Recipe, recording: Recording, features: FeatureArray
+) -> list[FeatureArray]:
+    """The features of each segment of a recording."""
+    config = recipe.feature_config
+    lengths = [config.n_frames(stop - start) for start, stop in config.segments(recording.duration)]
+    return np.split(features, np.cumsum(lengths)[:-1])
 
 
-def _spread(things: list[Any], count: int) -> list[Any]:
-    """So many of them, evenly from the first to the last."""
-    places: NDArray[np.int64] = np.linspace(0, len(things) - 1, min(count, len(things))).astype(int)
-    return [things[i] for i in places]
+def _spread(items: list[T], count: int) -> list[T]:
+    """At most ``count`` items, evenly from the first to the last."""
+    indices = np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)
+    return [items[i] for i in indices]

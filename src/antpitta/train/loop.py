@@ -200,7 +200,7 @@ def lr_at(stage: Stage, position: float) -> float:
 
 
 def accumulation_group(i: int, batches: int, accumulate: int) -> tuple[int, bool]:
-    """The size of the group of accumulated batches that batch ``i`` is in, and if it is its last."""
+    """The size of the group of accumulated batches with batch ``i``, and if it is its last one."""
     first = i - i % accumulate
     count = min(accumulate, batches - first)
     return count, i + 1 == first + count

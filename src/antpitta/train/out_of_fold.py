@@ -1,10 +1,9 @@
-"""Folds that keep together what belongs together.
+"""Folds, and scores of recordings by models that never trained on them.
 
-A site is never split, nor a recording where no site is known; a recording's present and absent
-boxes stay on one side with it. Groups are dealt so that every fold gets its share of each
-species' presents and absents (iterative stratification, Sechidis et al. 2011).
-
-Scores by models that never saw the recording: made, gathered, and read again for a lesson.
+Folds keep together what belongs together. A site is never split; where sites are unknown, a
+recording is not. A recording's present and absent boxes are always in its fold. Groups are
+distributed so that every fold gets its share of each species' present and absent boxes (iterative
+stratification: Sechidis, Tsoumakas and Vlahavas, On the stratification of multi-label data, 2011).
 """
 
 from pathlib import Path
@@ -23,41 +22,60 @@ from antpitta.files.runs import RunFolder, read_scores
 from antpitta.model.features import stitch_segments
 from antpitta.model.fusion import fuse_conv_bn
 from antpitta.model.network import SedNet
-from antpitta.model.torch_inference import predict_sliding, windows_per_batch, frames_per_row
+from antpitta.model.torch_inference import frames_per_row, predict_sliding, windows_per_batch
 from antpitta.train.data import TrainingData
 from antpitta.train.pseudo import OutOfFoldScores
 
+Ints = NDArray[np.int64]
 
-def assign_folds(dataset: Dataset, folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold of each recording: (recordings,).
 
-    Where there are fewer sites than folds, recordings are dealt instead. Raises UserError
-    where even those are too few.
+# ---- folds
+
+
+def assign_folds(dataset: Dataset, folds: int, seed: int) -> Ints:
+    """Assign each recording to a fold.
+
+    Parameters
+    ----------
+    dataset
+        The recordings, their sites and boxes.
+    folds
+        The number of folds. With fewer sites than folds, recordings are distributed instead.
+    seed
+        Equal seeds give equal folds.
+
+    Returns
+    -------
+    folds : (recordings,)
+
+    Raises
+    ------
+    UserError
+        ``E_FEW_RECORDINGS`` with fewer recordings than folds.
     """
-    groups = group_recordings(dataset, folds)
-    names, of = np.unique(groups, return_inverse=True)
+    names, group = np.unique(group_recordings(dataset, folds), return_inverse=True)
     if len(names) < folds:
         raise UserError(
-            "E_TODO",
-            f"{len(names)} recordings cannot be dealt to {folds} folds",
-            f"give more recordings, or --set folds={max(2, len(names))}",
+            "E_FEW_RECORDINGS",
+            f"{len(names)} recordings are too few for {folds} folds",
+            f"add recordings, or use --set folds={max(2, len(names))}",
         )
-    flags = np.zeros((len(names), 2 * len(dataset.classes)), dtype=np.int64)
-    place = {recording.id: i for i, recording in enumerate(dataset.recordings)}
-    for said in dataset.annotations:
-        for column in dataset.classes.columns(said.label):
-            flags[of[place[said.recording]], 2 * column + said.present] = 1
-    dealt = np.zeros(len(names), dtype=np.int64)
-    dealer = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
-    for fold, (_, held_out) in enumerate(dealer.split(np.zeros(len(names)), flags)):
-        dealt[held_out] = fold
-    if len(np.unique(dealt)) < folds:  # too few labels to steer by: deal in turn
-        dealt = np.random.default_rng(seed).permutation(np.arange(len(names)) % folds)
-    return dealt[of]
+    labels = np.zeros((len(names), 2 * len(dataset.classes)), dtype=np.int64)
+    index = {recording.id: i for i, recording in enumerate(dataset.recordings)}
+    for box in dataset.annotations:
+        for column in dataset.classes.columns(box.label):
+            labels[group[index[box.recording]], 2 * column + box.present] = 1
+    assigned = np.zeros(len(names), dtype=np.int64)
+    splitter = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(names)), labels)):
+        assigned[held_out] = fold
+    if len(np.unique(assigned)) < folds:  # too few labels to stratify by
+        assigned = np.random.default_rng(seed).permutation(np.arange(len(names)) % folds)
+    return assigned[group]
 
 
 def group_recordings(dataset: Dataset, folds: int) -> list[str]:
-    """What a fold must not split, for each recording: its site, or itself."""
+    """The group of each recording, which no fold may split: its site, or itself."""
     sites = {recording.site for recording in dataset.recordings if recording.site}
     if len(sites) < folds:
         return [recording.id for recording in dataset.recordings]
@@ -67,7 +85,13 @@ def group_recordings(dataset: Dataset, folds: int) -> list[str]:
     ]
 
 
-Ints = NDArray[np.int64]
+def match_folds(dataset: Dataset, run: RunFolder) -> Ints:
+    """The fold of each recording (recordings,) in another run, or -1 where it has none."""
+    folds = run.folds()
+    return np.array([folds.get(r.id, -1) for r in dataset.recordings], dtype=np.int64)
+
+
+# ---- scores
 
 
 def score_recordings(
@@ -78,67 +102,90 @@ def score_recordings(
     source: str,
     fabric: Fabric,
 ) -> list[Scores]:
-    """Framewise scores of these recordings of the data set, signed with ``source``."""
-    images = training_data.segments_of(recordings)
-    batch = windows_per_batch(windows.frames, fabric.device.type)
+    """Score recordings of the data set, frame by frame.
+
+    Parameters
+    ----------
+    net
+        The network, on the device of ``fabric``.
+    training_data
+        The features of the recordings.
+    windows
+        The length of the windows and their overlap.
+    recordings : indices
+        The recordings to score.
+    source
+        The model's name in the scores.
+    fabric
+        The device and the precision.
+    """
+    segments = training_data.segments_of(recordings)
     parts = predict_sliding(
         fuse_conv_bn(net),
         training_data.features,
-        images,
+        segments,
         windows.frames,
         windows.inference_overlap,
-        batch,
+        windows_per_batch(windows.frames, fabric.device.type),
         precision=fabric.autocast,
     )
-    unit = frames_per_row(net.stride, windows.frames, windows.inference_overlap)
-    found = []
+    row_frames = frames_per_row(net.stride, windows.frames, windows.inference_overlap)
+    dataset, scores = training_data.dataset, []
     for i in recordings:
-        mine = np.flatnonzero(training_data.recording_index[images] == i)
-        grids = [training_data.grids[images[j]] for j in mine]
-        value, grid = stitch_segments([parts[j] for j in mine], grids, unit)
-        recording = training_data.dataset.recordings[i].id
-        found.append(Scores(recording, grid, training_data.dataset.classes, value, source))
-    return found
+        own = np.flatnonzero(training_data.recording_index[segments] == i)
+        grids = [training_data.grids[segments[j]] for j in own]
+        value, grid = stitch_segments([parts[j] for j in own], grids, row_frames)
+        scores.append(Scores(dataset.recordings[i].id, grid, dataset.classes, value, source))
+    return scores
 
 
-def gather_scores(fabric: Fabric, found: list[Scores]) -> list[Scores]:
-    """What all processes found, in the first; nothing in the others."""
+def gather_scores(fabric: Fabric, scores: list[Scores]) -> list[Scores]:
+    """Collect the scores of all processes in the main process; the others get none."""
     if fabric.world_size == 1:
-        return found
+        return scores
     parts: list[Any] | None = [None] * fabric.world_size if fabric.is_global_zero else None
-    torch.distributed.gather_object(found, parts)
-    return [] if parts is None else [one for part in parts for one in part]
+    torch.distributed.gather_object(scores, parts)
+    return [] if parts is None else [score for part in parts for score in part]
 
 
 def read_out_of_fold(dataset: Dataset, path: Path, folds: Ints) -> list[OutOfFoldScores]:
-    """Scores, each with the recordings that the fold's model behind it trained on.
+    """Read scores, each with the recordings that its model was trained on.
 
-    The fold is read off the scores' own signature, never assumed. Raises UserError where
-    another run's scores are of other recordings or species than those of ``dataset``.
+    The fold of each model is taken from the scores' own source, never assumed.
+
+    Parameters
+    ----------
+    dataset
+        The recordings and classes of this run.
+    path
+        The ``oof_scores.parquet`` of this run or of another one.
+    folds : (recordings,)
+        The folds of the run that made the scores.
+
+    Raises
+    ------
+    UserError
+        ``E_OTHER_DATA`` where the scores are of other recordings or species.
     """
     ids = [recording.id for recording in dataset.recordings]
-    found = read_scores(path)
-    if missing := sorted(set(ids) - {scores.recording for scores in found}):
+    scores = read_scores(path)
+    if missing := sorted(set(ids) - {score.recording for score in scores}):
         raise UserError(
-            "E_TODO",
-            f"{path}: has no scores of {len(missing)} recordings of this run, such as {missing[0]}",
-            "take members that were trained on the same data",
+            "E_OTHER_DATA",
+            f"{path} has no scores of {len(missing)} recordings of this run, such as {missing[0]}",
+            "use members that were trained on the same data",
         )
-    if found[0].classes != dataset.classes:
+    if scores[0].classes != dataset.classes:
         raise UserError(
-            "E_TODO", f"{path}: has other species", "take members trained on the same data"
+            "E_OTHER_DATA",
+            f"{path} has other species than this run",
+            "use members that were trained on the same data",
         )
-    trained = {
-        fold: frozenset(one for one, its in zip(ids, folds, strict=True) if its != fold)
+    trained_on = {
+        fold: frozenset(id for id, own in zip(ids, folds, strict=True) if own != fold)
         for fold in np.unique(folds)
     }
     return [
-        OutOfFoldScores(scores, trained[int(scores.source.rpartition("fold")[2])])
-        for scores in found
+        OutOfFoldScores(score, trained_on[int(score.source.rpartition("fold")[2])])
+        for score in scores
     ]
-
-
-def match_folds(dataset: Dataset, other: RunFolder) -> Ints:
-    """The folds that another run dealt to these recordings."""
-    dealt = other.folds()
-    return np.array([dealt.get(one.id, -1) for one in dataset.recordings], dtype=np.int64)

@@ -1,10 +1,10 @@
-"""Copies of recordings with calls laid over them, where the species is known to be absent.
+"""Copies of recordings with calls added where their species is known to be absent.
 
-An absent box is background for its species, and known to be so: a validated call from elsewhere,
-laid over it, makes a present box in new surroundings beside the absent box it was before. What
-the head learns from the two is the call and not the place. A copy keeps all other boxes of its
-host. Calls and hosts are of one fold, so that whoever may learn from the host may learn from
-all that was laid over it.
+An absent box is background for its species, and known to be so. A validated call from elsewhere,
+added to it, makes a present box in new surroundings, beside the absent box of the recording
+itself: what separates the two is the call and not the site. A copy keeps all other boxes of its
+host. Calls and hosts are of one fold, so that whatever model may be trained on the host may be
+trained on all that was added to it.
 """
 
 import hashlib
@@ -18,159 +18,236 @@ from numpy.typing import NDArray
 from antpitta.core.config import OverlayConfig
 from antpitta.core.types import Annotation, Dataset, Recording
 from antpitta.model.features import ReadAudio, Wave
-from antpitta.sound.overlay import add_call, bandpass_call, fade_call, overlay_gain, background_level
+from antpitta.sound.overlay import (
+    add_call,
+    background_level,
+    bandpass_call,
+    fade_call,
+    overlay_gain,
+)
 
 Ints = NDArray[np.int64]
 
-LEVELS = 4096  # of recordings' bands, kept
+CACHED_LEVELS = 4096  # background levels of recordings and bands
+MARGIN = 0.25  # seconds around a call, for the filter's transients
+LEVEL_SECONDS = 60.0  # at the start of a recording, that its background level is measured on
 
 
 @dataclass(frozen=True)
 class OverlaidCall:
-    """One call, laid over a copy."""
+    """One call that is added to a copy.
 
-    call: Annotation  # a present box of another recording
-    start: float  # seconds on the copy's clock
-    gain: float  # dB
+    Parameters
+    ----------
+    call
+        A present box of another recording.
+    start : seconds
+        Where it begins in the copy.
+    gain : dB
+        How much louder it is made, relative to the background.
+    """
+
+    call: Annotation
+    start: float
+    gain: float
+
+    @property
+    def stop(self) -> float:
+        """Where it ends in the copy, in seconds."""
+        return self.start + self.call.stop - self.call.start
 
 
 @dataclass(frozen=True)
 class OverlaidRecording:
-    """A recording that is heard as its host, with calls laid over it."""
+    """A copy of a recording, with calls added.
 
-    recording: Recording  # the host's file, under a name of its own
-    host: int  # the host's place among the data set's recordings
+    Parameters
+    ----------
+    recording
+        The host's file, with an id of its own.
+    host
+        The index of the host among the data set's recordings.
+    calls
+        The added calls.
+    boxes
+        All boxes of the copy.
+    """
+
+    recording: Recording
+    host: int
     calls: tuple[OverlaidCall, ...]
     boxes: tuple[Annotation, ...]
 
     @property
     def digest(self) -> str:
-        """What a cached picture is keyed by, besides the host's sound: equal for equal plans."""
-        said = [
-            (call.recording, call.start, call.stop, call.low, call.high, at, gain)
-            for call, at, gain in ((one.call, one.start, one.gain) for one in self.calls)
+        """The cache key of its features, besides the host's sound: equal for equal calls."""
+        boxes = [(overlaid.call, overlaid.start, overlaid.gain) for overlaid in self.calls]
+        values = [
+            (call.recording, call.start, call.stop, call.low, call.high, start, gain)
+            for call, start, gain in boxes
         ]
-        return hashlib.blake2b(repr(said).encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(repr(values).encode(), digest_size=8).hexdigest()
+
+
+# ---- which calls go where
 
 
 def plan_overlays(
-    dataset: Dataset, folds: Ints, paste: OverlayConfig, seed: int
+    dataset: Dataset, folds: Ints, overlay: OverlayConfig, seed: int
 ) -> list[OverlaidRecording]:
-    """``paste.copies`` of every recording that has an absent box to lay a call over."""
+    """Choose the calls of ``overlay.copies`` copies of every recording with absent boxes.
+
+    Parameters
+    ----------
+    dataset
+        The recordings and their boxes.
+    folds : (recordings,)
+        The fold of each recording.
+    overlay
+        The settings.
+    seed
+        Equal seeds give equal plans.
+    """
     calls = _calls_by_fold(dataset, folds)
-    known = {recording.id: recording for recording in dataset.recordings}
-    said = defaultdict(list)
+    recordings = {recording.id: recording for recording in dataset.recordings}
+    boxes_by_id = defaultdict(list)
     for box in dataset.annotations:
-        said[box.recording].append(box)
-    found = []
-    for number in range(paste.copies):
+        boxes_by_id[box.recording].append(box)
+    overlays = []
+    for number in range(overlay.copies):
         for i, host in enumerate(dataset.recordings):
             rng = np.random.default_rng([seed, number, i])
-            fits = _Fits(host, calls[int(folds[i])], known)
-            laid, boxes = _lay_plan(said[host.id], fits, paste, rng)
-            if laid:
-                name = replace(host, id=f"{host.id}+{number + 1}")
-                boxes = [replace(box, recording=name.id) for box in boxes]
-                found.append(OverlaidRecording(name, i, tuple(laid), tuple(boxes)))
-    return found
-
-
-def read_with_overlays(
-    read: ReadAudio, copies: list[OverlaidRecording], dataset: Dataset, sample_rate: int
-) -> ReadAudio:
-    """``read``, which knows the data set's recordings, taught to read the copies too.
-
-    How loud recordings are is told at ``sample_rate``, calls are laid at the rate asked for.
-    """
-    by_id = {copy.recording.id: copy for copy in copies}
-    known = {recording.id: recording for recording in dataset.recordings}
-
-    @lru_cache(maxsize=LEVELS)
-    def level(recording: str, low: float, high: float) -> float:
-        one = known[recording]
-        wave = read(one, 0.0, min(one.duration, 60.0), sample_rate)
-        return background_level(bandpass_call(wave, sample_rate, low, high), sample_rate)
-
-    def call_of(host: Recording, one: OverlaidCall, rate: int) -> Wave:
-        box, source = one.call, known[one.call.recording]
-        lead = min(box.start, 0.25)  # room for the filter to settle in
-        wave = read(source, box.start - lead, min(box.stop + 0.25, source.duration), rate)
-        wave = bandpass_call(wave, rate, box.low, box.high)
-        first = round(lead * rate)
-        call = wave[first : first + round((box.stop - box.start) * rate)]
-        here = level(host.id, box.low, box.high)
-        return fade_call(call, rate) * overlay_gain(
-            here, level(source.id, box.low, box.high), one.gain
-        )
-
-    def hear(recording: Recording, start: float, stop: float, rate: int) -> Wave:
-        copy = by_id.get(recording.id)
-        if copy is None:
-            return read(recording, start, stop, rate)
-        host = dataset.recordings[copy.host]
-        wave = read(host, start, stop, rate).copy()
-        for one in copy.calls:
-            if one.start < stop and one.start + one.call.stop - one.call.start > start:
-                add_call(wave, call_of(host, one, rate), round((one.start - start) * rate))
-        return wave
-
-    return hear
+            candidates = _CallCandidates(host, calls[int(folds[i])], recordings)
+            chosen, boxes = _choose_calls(boxes_by_id[host.id], candidates, overlay, rng)
+            if chosen:
+                copy = replace(host, id=f"{host.id}+{number + 1}")
+                boxes = [replace(box, recording=copy.id) for box in boxes]
+                overlays.append(OverlaidRecording(copy, i, tuple(chosen), tuple(boxes)))
+    return overlays
 
 
 @dataclass(frozen=True)
-class _Fits:
-    """Which calls may be laid over a host."""
+class _CallCandidates:
+    """The calls that may be added to a host."""
 
     host: Recording
-    calls: dict[str, list[Annotation]]
-    known: dict[str, Recording]
+    calls: dict[str, list[Annotation]]  # by class
+    recordings: dict[str, Recording]  # by id
 
-    def of(self, box: Annotation) -> list[Annotation]:
-        """Calls of the box's species from other recordings, that end before the host does."""
+    def for_box(self, box: Annotation) -> list[Annotation]:
+        """Calls of the box's class from other recordings that end before the host does."""
         return [
             call
             for call in self.calls.get(box.label, ())
             if call.recording != self.host.id
             and box.start + call.stop - call.start <= self.host.duration
-            and call.stop <= self.known[call.recording].duration
+            and call.stop <= self.recordings[call.recording].duration
         ]
 
 
 def _calls_by_fold(dataset: Dataset, folds: Ints) -> dict[int, dict[str, list[Annotation]]]:
+    """The present boxes of each fold and class."""
     fold = {r.id: int(k) for r, k in zip(dataset.recordings, folds, strict=True)}
-    found: dict[int, dict[str, list[Annotation]]] = {
+    calls: dict[int, dict[str, list[Annotation]]] = {
         int(k): defaultdict(list) for k in np.unique(folds)
     }
     for box in dataset.annotations:
         if box.present:
-            found[fold[box.recording]][box.label].append(box)
-    return found
+            calls[fold[box.recording]][box.label].append(box)
+    return calls
 
 
-def _lay_plan(
-    boxes: list[Annotation], fits: _Fits, paste: OverlayConfig, rng: np.random.Generator
+def _choose_calls(
+    boxes: list[Annotation],
+    candidates: _CallCandidates,
+    overlay: OverlayConfig,
+    rng: np.random.Generator,
 ) -> tuple[list[OverlaidCall], list[Annotation]]:
-    """The calls of one copy, and its boxes: an absent box of a species that a call of it touches
-    is no longer true."""
-    laid: list[OverlaidCall] = []
-    new: list[Annotation] = []
+    """The calls of one copy, and its boxes: an absent box that a call of its class overlaps is
+    no longer true.
+    """
+    chosen: list[OverlaidCall] = []
+    added: list[Annotation] = []
     for box in boxes:
-        if box.present or rng.random() >= paste.probability:
+        if box.present or rng.random() >= overlay.probability:
             continue
-        choice = fits.of(box)
-        if not choice:
+        calls = candidates.for_box(box)
+        if not calls:
             continue
-        call = choice[int(rng.integers(len(choice)))]
-        gain = float(rng.uniform(-paste.max_gain, paste.max_gain))
-        laid.append(OverlaidCall(call, box.start, gain))
-        stop = box.start + call.stop - call.start
-        new.append(replace(call, start=box.start, stop=stop, source="paste"))
-    kept = [
-        box
-        for box in boxes
-        if box.present
-        or not any(
-            one.label == box.label and one.start < box.stop and box.start < one.stop for one in new
+        call = calls[int(rng.integers(len(calls)))]
+        gain = float(rng.uniform(-overlay.max_gain, overlay.max_gain))
+        overlaid = OverlaidCall(call, box.start, gain)
+        chosen.append(overlaid)
+        added.append(replace(call, start=box.start, stop=overlaid.stop, source="overlay"))
+    kept = [box for box in boxes if box.present or not any(_overlap(box, new) for new in added)]
+    return chosen, [*kept, *added]
+
+
+def _overlap(box: Annotation, other: Annotation) -> bool:
+    """Whether two boxes of one class overlap in time."""
+    return other.label == box.label and other.start < box.stop and box.start < other.stop
+
+
+# ---- the sound of copies
+
+
+def read_with_overlays(
+    read: ReadAudio, overlays: list[OverlaidRecording], dataset: Dataset, sample_rate: int
+) -> ReadAudio:
+    """Extend a function that reads the data set's recordings, so that it reads copies too.
+
+    Parameters
+    ----------
+    read
+        Reads the recordings of ``dataset``.
+    overlays
+        The copies.
+    dataset
+        The recordings.
+    sample_rate : Hz
+        The rate at which background levels are measured; calls are added at the rate asked for.
+    """
+    by_id = {overlay.recording.id: overlay for overlay in overlays}
+    sounds = _CallSounds(read, {r.id: r for r in dataset.recordings}, sample_rate)
+
+    def read_any(recording: Recording, start: float, stop: float, rate: int) -> Wave:
+        overlay = by_id.get(recording.id)
+        if overlay is None:
+            return read(recording, start, stop, rate)
+        host = dataset.recordings[overlay.host]
+        wave = read(host, start, stop, rate).copy()
+        for overlaid in overlay.calls:
+            if overlaid.start < stop and overlaid.stop > start:
+                call = sounds.extract_call(host, overlaid, rate)
+                add_call(wave, call, round((overlaid.start - start) * rate))
+        return wave
+
+    return read_any
+
+
+class _CallSounds:
+    """Calls as they are added to a host: filtered, faded, and at the host's level."""
+
+    def __init__(self, read: ReadAudio, recordings: dict[str, Recording], sample_rate: int) -> None:
+        self.read, self.recordings, self.sample_rate = read, recordings, sample_rate
+        self.level = lru_cache(maxsize=CACHED_LEVELS)(self._measure_level)
+
+    def extract_call(self, host: Recording, overlaid: OverlaidCall, rate: int) -> Wave:
+        """The wave of a call, at a sample rate."""
+        box, source = overlaid.call, self.recordings[overlaid.call.recording]
+        lead = min(box.start, MARGIN)
+        stop = min(box.stop + MARGIN, source.duration)
+        wave = bandpass_call(
+            self.read(source, box.start - lead, stop, rate), rate, box.low, box.high
         )
-    ]
-    return laid, [*kept, *new]
+        first = round(lead * rate)
+        call = wave[first : first + round((box.stop - box.start) * rate)]
+        host_level = self.level(host.id, box.low, box.high)
+        source_level = self.level(source.id, box.low, box.high)
+        return fade_call(call, rate) * overlay_gain(host_level, source_level, overlaid.gain)
+
+    def _measure_level(self, recording_id: str, low: float, high: float) -> float:
+        """The background level of a recording in a band."""
+        recording, rate = self.recordings[recording_id], self.sample_rate
+        wave = self.read(recording, 0.0, min(recording.duration, LEVEL_SECONDS), rate)
+        return background_level(bandpass_call(wave, rate, low, high), rate)

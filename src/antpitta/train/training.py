@@ -1,14 +1,12 @@
-"""How long each class's boxes are and which bands they lie in: what "boxes" stands for in a recipe.
+"""From a data set and a recipe to trained stages: the part of `train` before the report.
 
-A head that is taught by the mean over a box is asked, at every moment of a recording, for the mean
-over as much sound as a box of that class holds (`head.smoothing_frames`). And it is shown no more than the
-bands that its boxes lie in (`head.class_band_limits`): a dozen boxes cannot tell it that what calls
-above or below them does not matter.
-
-From a data set and a recipe to trained stages: the part of `train` before the report.
-
-This process draws and deals; where several devices are asked for, others train, and find what was
-drawn in the cache.
+* Values that depend on the data are filled into the recipe first, so that a run's configuration
+  says all of it. "boxes" stands for two of them. ``head.smoothing_frames``: a head that is trained
+  on the mean over a box is asked, at every moment of a recording, for the mean over a box of that
+  class's usual length. ``head.class_band_limits``: a head sees only the bands that its class's
+  boxes lie in, as a dozen boxes cannot show that what calls above or below them does not matter.
+* This process computes features and assigns folds. Where several devices are asked for, other
+  processes train, and find the features in the cache.
 """
 
 import os
@@ -33,7 +31,7 @@ from antpitta.files.embedding_models import find_embedding_model, resolve_embedd
 from antpitta.files.runs import RunFolder
 from antpitta.files.species_names import match_embedding_classes
 from antpitta.files.tables import write_csv
-from antpitta.model.features import build_feature_extractor
+from antpitta.model.features import FeatureArray, build_feature_extractor
 from antpitta.sound.mel import band_edges
 from antpitta.train.compute import (
     ComputeConfig,
@@ -48,70 +46,106 @@ from antpitta.train.out_of_fold import assign_folds
 from antpitta.train.overlays import OverlaidRecording, plan_overlays, read_with_overlays
 from antpitta.train.stages import Run, RunCompute, RunMonitor, RunPlan, run_stages
 
+DEFAULT_COMPUTE = ComputeConfig()
+
+
+# ---- the recipe
+
 
 def resolve_recipe(recipe: Recipe, dataset: Dataset) -> Recipe:
-    """The recipe with all that only the data and the disk tell written in: what a run is of."""
+    """Fill in all values that depend on the data set or on files.
+
+    Parameters
+    ----------
+    recipe
+        The recipe as the user wrote it.
+    dataset
+        The recordings, boxes and classes.
+
+    Raises
+    ------
+    UserError
+        ``E_NO_BOXES`` where "boxes" stands for values and there are none, and as
+        :func:`~antpitta.files.embedding_models.resolve_embedding` does.
+    """
     recipe = resolve_embedding(recipe)
     if recipe.embedding is not None:
-        known = match_embedding_classes(recipe.embedding, dataset)
-        recipe = recipe.model_copy(update={"embedding": known})
+        embedding = match_embedding_classes(recipe.embedding, dataset)
+        recipe = recipe.model_copy(update={"embedding": embedding})
     return fill_class_band_limits(fill_smoothing_frames(recipe, dataset), dataset)
 
 
 def fill_smoothing_frames(recipe: Recipe, dataset: Dataset) -> Recipe:
-    """The recipe, with each class's median box length (frames) written where "boxes" stood.
+    """Replace ``smoothing_frames = "boxes"`` by each class's median box length, in frames.
 
-    Present boxes count where a class has any, else its absent ones; a class without boxes gets
-    the median of all. Raises UserError where no box speaks of one class.
+    Present boxes count where a class has any, else its absent ones, else those of all classes.
+
+    Raises
+    ------
+    UserError
+        ``E_NO_BOXES`` where no box is about a single class.
     """
     if recipe.head.smoothing_frames != "boxes":
         return recipe
     lengths = [
-        float(np.median([box.stop - box.start for box in mine]))
-        for mine in _boxes_by_class(dataset, "head.smoothing_frames")
+        float(np.median([box.stop - box.start for box in boxes]))
+        for boxes in _boxes_by_class(dataset, "head.smoothing_frames")
     ]
-    drawing = recipe.feature_config
-    per_second = drawing.n_frames(drawing.segment) / drawing.segment
-    spans = tuple(max(1, round(length * per_second)) for length in lengths)
-    head = recipe.head.model_copy(update={"smoothing_frames": spans})
+    config = recipe.feature_config
+    frames_per_second = config.n_frames(config.segment) / config.segment
+    frames = tuple(max(1, round(length * frames_per_second)) for length in lengths)
+    head = recipe.head.model_copy(update={"smoothing_frames": frames})
     return recipe.model_copy(update={"head": head})
 
 
 def fill_class_band_limits(recipe: Recipe, dataset: Dataset) -> Recipe:
-    """The recipe, with the bands that each class's boxes touch (from, to) where "boxes" stood.
+    """Replace ``class_band_limits = "boxes"`` by the mel bands (first, end) of each class's boxes.
 
-    They go from the lowest to the highest band of any of the class's boxes, chosen as in
-    :func:`fill_smoothing_frames`; a box without frequencies touches all. Raises UserError as it does.
+    The bands go from the lowest to the highest one that any of the boxes overlaps. Boxes are chosen
+    as in :func:`fill_smoothing_frames`; a box without frequencies overlaps all bands.
+
+    Raises
+    ------
+    UserError
+        ``E_NO_BOXES`` where no box is about a single class.
     """
     if recipe.head.class_band_limits != "boxes":
         return recipe
     edges = band_edges(recipe.features)  # band i reaches from edge i to edge i + 2
-    found = []
-    for mine in _boxes_by_class(dataset, "head.class_band_limits"):
-        low, high = min(box.low for box in mine), max(box.high for box in mine)
-        touched = np.flatnonzero((edges[2:] > low) & (edges[:-2] < high))
-        whole = not len(touched)  # boxes beyond the picture
-        bands = (0, recipe.features.n_mels) if whole else (int(touched[0]), int(touched[-1]) + 1)
-        found.append(bands)
-    head = recipe.head.model_copy(update={"class_band_limits": tuple(found)})
+    limits = []
+    for boxes in _boxes_by_class(dataset, "head.class_band_limits"):
+        low, high = min(box.low for box in boxes), max(box.high for box in boxes)
+        bands = np.flatnonzero((edges[2:] > low) & (edges[:-2] < high))
+        is_outside = not len(bands)  # boxes above or below all bands
+        all_bands = (0, recipe.features.n_mels)
+        limits.append(all_bands if is_outside else (int(bands[0]), int(bands[-1]) + 1))
+    head = recipe.head.model_copy(update={"class_band_limits": tuple(limits)})
     return recipe.model_copy(update={"head": head})
 
 
-def _boxes_by_class(dataset: Dataset, what: str) -> list[list[Annotation]]:
-    """Present boxes where a class has any, else its absent ones; else those of all."""
-    own = [box for box in dataset.annotations if len(dataset.classes.columns(box.label)) == 1]
-    if not own:
+def _boxes_by_class(dataset: Dataset, setting: str) -> list[list[Annotation]]:
+    """For each class its present boxes, or its absent ones, or those of all classes."""
+    columns = [dataset.classes.columns(box.label) for box in dataset.annotations]
+    single = [
+        (box, own[0])
+        for box, own in zip(dataset.annotations, columns, strict=True)
+        if len(own) == 1
+    ]
+    if not single:
         raise UserError(
-            "E_TODO", f'{what} "boxes": there are no boxes of single species', "leave it out"
+            "E_NO_BOXES",
+            f'{setting} = "boxes" needs boxes of single species, and there are none',
+            f"add boxes, or leave {setting} out",
         )
-    found = []
+    boxes_by_class = []
     for column in range(len(dataset.classes)):
-        mine = [box for box in own if dataset.classes.columns(box.label) == [column]]
-        found.append([box for box in mine if box.present] or mine or own)
-    return found
+        boxes = [box for box, own in single if own == column]
+        present = [box for box in boxes if box.present]
+        boxes_by_class.append(present or boxes or [box for box, _ in single])
+    return boxes_by_class
 
 
-ONE = ComputeConfig()
+# ---- training
 
 
 def train_stages(
@@ -119,48 +153,100 @@ def train_stages(
     recipe: Recipe,
     folder: RunFolder,
     progress: Progress,
-    compute: ComputeConfig = ONE,
+    compute: ComputeConfig = DEFAULT_COMPUTE,
 ) -> None:
-    """Draw what is not cached, deal folds, train and score every stage that is not done yet."""
+    """Compute features, assign folds, and train and score every stage that is not finished yet.
+
+    Parameters
+    ----------
+    dataset
+        The recordings, boxes and classes.
+    recipe
+        The settings, resolved by :func:`resolve_recipe`.
+    folder
+        Where the run is kept.
+    progress
+        Messages and progress for the user.
+    compute
+        The devices and the precision.
+
+    Raises
+    ------
+    UserError
+        As :func:`build_fabric`, :func:`assign_folds` and :func:`run_stages` do.
+    """
     fabric = build_fabric(compute)
     folds = assign_folds(dataset, recipe.folds, recipe.split_seed)
     sites = {recording.site for recording in dataset.recordings if recording.site}
     if 0 < len(sites) < recipe.folds:
         progress.message(
-            f"{len(sites)} sites for {recipe.folds} folds: recordings are dealt, sites split"
+            f"{len(sites)} sites are too few for {recipe.folds} folds: a site's recordings can be "
+            "in several folds"
         )
     _write_folds(dataset, folds, folder.path / "folds.csv")
-    network = find_embedding_model(recipe.embedding) if recipe.embedding else None
-    pen = build_feature_extractor(recipe, network)
-    copies = plan_overlays(dataset, folds, recipe.overlay, recipe.split_seed)
-    hear = read_with_overlays(read, copies, dataset, recipe.feature_config.sample_rate)
-    plans = {copy.recording.id: copy.digest for copy in copies}
-    all_of_them = [*dataset.recordings, *(copy.recording for copy in copies)]
-    drawn = cached_features(
-        all_of_them,
-        recipe.feature_config.digest,
-        lambda recording: pen.extract_all(recording, hear),
-        key_suffix=lambda recording: plans.get(recording.id, ""),
-        workers=(os.cpu_count() or 1) if network else 2,
-        progress=progress.of("embeddings" if network else "spectrograms"),
+    overlays = plan_overlays(dataset, folds, recipe.overlay, recipe.split_seed)
+    features = _compute_features(dataset, recipe, overlays, progress)
+    sendable = cached_files(features) if compute.devices > 1 else features
+    run_on_devices(
+        compute,
+        fabric,
+        progress,
+        train_on_features,
+        *(dataset, recipe, folds, overlays, sendable, folder, compute),
     )
-    given = cached_files(drawn) if compute.devices > 1 else drawn
-    learnt = (dataset, recipe, folds, copies)
-    run_on_devices(compute, fabric, progress, train_on_features, learnt, folder, given, compute)
+
+
+def _compute_features(
+    dataset: Dataset, recipe: Recipe, overlays: list[OverlaidRecording], progress: Progress
+) -> list[FeatureArray]:
+    """The features of all recordings, from the cache where it has them."""
+    model = find_embedding_model(recipe.embedding) if recipe.embedding else None
+    extractor = build_feature_extractor(recipe, model)
+    config = recipe.feature_config
+    read_any = read_with_overlays(read, overlays, dataset, config.sample_rate)
+    digests = {overlay.recording.id: overlay.digest for overlay in overlays}
+    return cached_features(
+        [*dataset.recordings, *(overlay.recording for overlay in overlays)],
+        config.digest,
+        lambda recording: extractor.extract_all(recording, read_any),
+        key_suffix=lambda recording: digests.get(recording.id, ""),
+        workers=(os.cpu_count() or 1) if model else 2,
+        progress=progress.of("embeddings" if model else "spectrograms"),
+    )
 
 
 def train_on_features(
     fabric: Fabric,
     progress: Progress,
-    learnt: tuple[Dataset, Recipe, NDArray[np.int64], list[OverlaidRecording]],
+    dataset: Dataset,
+    recipe: Recipe,
+    folds: NDArray[np.int64],
+    overlays: list[OverlaidRecording],
+    features: list[Any],
     folder: RunFolder,
-    drawn: list[Any],
     compute: ComputeConfig,
 ) -> None:
-    """The part of training that every device has a process for; what is drawn is handed in."""
-    dataset, recipe, folds, copies = learnt
-    pictures = load_features(drawn) if compute.devices > 1 else drawn
-    training_data = build_training_data(dataset, recipe, pictures, fabric.device, copies)
+    """Train and score all stages: the part of training that every device has a process for.
+
+    Parameters
+    ----------
+    fabric, compute
+        The device of this process, and the configuration.
+    progress
+        Messages and progress for the user.
+    dataset, recipe
+        The data and the settings.
+    folds : (recordings,)
+        The fold of each recording of the data set.
+    overlays
+        The recordings with overlaid calls.
+    features : one array, or the path of its file with several devices, for each recording
+        Those of the data set, then those with overlaid calls.
+    folder
+        Where the run is kept.
+    """
+    arrays = load_features(features) if compute.devices > 1 else features
+    training_data = build_training_data(dataset, recipe, arrays, fabric.device, overlays)
     members = tuple(
         RunFolder(Path(path))
         for stage in recipe.stages
@@ -178,15 +264,15 @@ def train_on_features(
             run_stages(run)
             return
         board = TensorBoardLogger(root_dir=folder.path, name="tensorboard", version="")
-        run_stages(replace(run, monitor=RunMonitor(progress, partial(_record, board))))
+        run_stages(replace(run, monitor=RunMonitor(progress, partial(_log_to_board, board))))
         board.finalize("success")
 
 
-def _write_folds(dataset: Dataset, folds: np.ndarray, path: Path) -> None:
+def _write_folds(dataset: Dataset, folds: NDArray[np.int64], path: Path) -> None:
     rows = [(r.id, r.site or "", int(k)) for r, k in zip(dataset.recordings, folds, strict=True)]
     write_csv(pd.DataFrame(rows, columns=["recording", "site", "fold"]), path)
 
 
-def _record(board: TensorBoardLogger, row: dict[str, Any]) -> None:
-    place = f"{row['stage']}-c{row['cycle']}/fold{row['fold']}"
-    board.log_metrics({f"{place}/loss": row["loss"], f"{place}/lr": row["lr"]}, step=row["epoch"])
+def _log_to_board(board: TensorBoardLogger, row: dict[str, Any]) -> None:
+    name = f"{row['stage']}-c{row['cycle']}/fold{row['fold']}"
+    board.log_metrics({f"{name}/loss": row["loss"], f"{name}/lr": row["lr"]}, step=row["epoch"])
