@@ -98,7 +98,7 @@ def build_fabric(compute: ComputeConfig) -> Fabric:
             accelerator=compute.device,
             devices=compute.devices,
             strategy="auto" if compute.devices == 1 else DDPStrategy(start_method="spawn"),
-            precision=PRECISIONS[resolve_precision(compute.precision, cuda=cuda)],  # type: ignore[arg-type]
+            precision=PRECISIONS[_resolve_precision(compute.precision, cuda=cuda)],  # type: ignore[arg-type]
         )
     except (ValueError, RuntimeError, ImportError) as error:
         raise UserError(
@@ -129,7 +129,7 @@ def _check_options(compute: ComputeConfig) -> None:
         )
 
 
-def resolve_precision(precision: str, *, cuda: bool) -> str:
+def _resolve_precision(precision: str, *, cuda: bool) -> str:
     """``float32`` or ``bfloat16``, where ``auto`` is bfloat16 on GPUs that support it."""
     if precision != "auto":
         return precision
