@@ -1,4 +1,4 @@
-"""Archives behind URLs: S3 played by moto on loopback, and fsspec's own memory."""
+"""Remote archives: S3, emulated by moto on this machine, and fsspec's memory store."""
 
 import gc
 import sys
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(90)
 
 @pytest.fixture(scope="module")
 def archive(fill_archive, tmp_path_factory):
-    """Eight recordings at two sites, one of them broken, one cut short; and what is none."""
+    """Eight recordings at two sites, one damaged, one cut short; and files of other kinds."""
     home = fill_archive(tmp_path_factory.mktemp("archive") / "2025", 8, 2, cut=True)
     (home / "site0" / "odd.m4a").write_bytes(b"x")
     (home / "site0" / "._r2.wav").write_bytes(b"x")
@@ -39,73 +39,73 @@ def archive(fill_archive, tmp_path_factory):
 def bucket(s3, archive):
     s3.mkdir("season")
     s3.put(str(archive), "season/2025", recursive=True)
-    s3.pipe_file("season/20251/stranger.wav", b"x")  # begins alike, and is another folder
+    s3.pipe_file("season/20251/stranger.wav", b"x")  # a folder whose name begins the same
     return "s3://season/2025"
 
 
-def answering(monkeypatch, get):
-    """Lets the store answer like that when a file is asked for."""
-    store, _ = remote._store("s3://season")
-    plain = store.get_file
-    monkeypatch.setattr(store, "get_file", lambda key, path: get(plain, key, path))
+def replace_download(monkeypatch, download):
+    """Make the store download with ``download(original, key, path)``."""
+    store, _ = remote._open_store("s3://season")
+    original = store.get_file
+    monkeypatch.setattr(store, "get_file", lambda key, path: download(original, key, path))
 
 
-def copies():
+def temporary_copies():
     return {path.name for path in Path(tempfile.gettempdir()).glob("antpitta-*")}
 
 
-def test_an_archive_on_s3_gives_the_tables_of_the_same_archive_here(
+def test_archive_on_s3_gives_the_tables_of_the_same_local_archive(
     run, archive, bucket, whole, differing, tmp_path
 ):
-    before = copies()
+    before = temporary_copies()
     predict_to(run.model, [bucket], tmp_path)
     assert not differing(tmp_path, whole, here=archive, there=bucket)
     gc.collect()
-    assert copies() == before
+    assert temporary_copies() == before
 
 
-def test_ids_and_sites_are_those_of_the_same_folder_here(archive, bucket):
-    here, odd = list_files([archive])
-    there, odd_there = list_files([location_of(bucket)])
-    assert [(one.id, one.folder) for one in there] == [(one.id, one.folder) for one in here]
-    assert len(odd) == len(odd_there) == 1
-    assert odd_there[0].file == f"{bucket}/site0/odd.m4a"
-    one = location_of(f"{bucket}/site1/r3_20250101_030000.wav")
-    [single] = list_files([one])[0]
-    assert (single.id, single.path) == ("r3_20250101_030000", one)
-    assert len(list_files([location_of(bucket), one])[0]) == len(there)  # each once
+def test_ids_and_sites_are_those_of_the_same_local_folder(archive, bucket):
+    local, local_findings = list_files([archive])
+    remotes, findings = list_files([location_of(bucket)])
+    assert [(file.id, file.folder) for file in remotes] == [
+        (file.id, file.folder) for file in local
+    ]
+    assert len(local_findings) == len(findings) == 1
+    assert findings[0].file == f"{bucket}/site0/odd.m4a"
+    location = location_of(f"{bucket}/site1/r3_20250101_030000.wav")
+    [single] = list_files([location])[0]
+    assert (single.id, single.path) == ("r3_20250101_030000", location)
+    assert len(list_files([location_of(bucket), location])[0]) == len(remotes)  # each once
 
 
-def test_a_recording_is_fetched_when_opened_and_gone_with_it(archive, bucket):
-    before = copies()
-    listed = next(one for one in list_files([location_of(bucket)])[0] if one.id.startswith("r3"))
+def test_recording_is_downloaded_when_opened_and_deleted_with_it(archive, bucket):
+    before = temporary_copies()
+    listed = next(file for file in list_files([location_of(bucket)])[0] if file.id.startswith("r3"))
     recording = open_file(listed)
     assert recording.recorded_at.hour == 3
     assert recording.path.read_bytes() == next(archive.rglob("r3*")).read_bytes()
-    assert len(copies() - before) == 1
+    assert len(temporary_copies() - before) == 1
     del recording
     gc.collect()
-    assert copies() == before
+    assert temporary_copies() == before
 
 
-def test_what_changed_there_is_heard_again_and_nothing_else(
-    run, archive, bucket, s3, tmp_path, opened
-):
+def test_changed_object_is_predicted_anew_and_no_other(run, archive, bucket, s3, tmp_path, opened):
     s3.put(str(archive), "season/mine", recursive=True)
     predict_to(run.model, ["s3://season/mine"], tmp_path)
     first = list_files([location_of("s3://season/mine")])[0]
-    assert all(-1 < part < 2**63 for one in first for part in one.path.stamp)
+    assert all(-1 < part < 2**63 for file in first for part in file.path.stamp)
     s3.put(str(next(archive.rglob("r4*"))), "season/mine/site1/r3_20250101_030000.wav")
     opened.clear()
     predict_to(run.model, ["s3://season/mine"], tmp_path, resume=True)
-    # what could not be opened there is looked for again: it may have been the way
+    # a file that could not be opened is tried again: the network may have failed
     assert sorted(opened) == ["r0_20250101_000000", "r3_20250101_030000"]
     table = pd.read_csv(tmp_path / "presence.csv").set_index("recording_id")
-    again, other = (next(id for id in table.index if id.startswith(name)) for name in ("r3", "r4"))
-    assert (table.loc[again] == table.loc[other]).all()
+    changed, other = (next(id for id in table.index if id.startswith(r)) for r in ("r3", "r4"))
+    assert (table.loc[changed] == table.loc[other]).all()
 
 
-def test_what_vanishes_or_is_closed_under_way_is_quarantined(
+def test_object_that_vanishes_or_is_forbidden_is_quarantined(
     run, bucket, s3, tmp_path, monkeypatch
 ):
     from antpitta.files.bundle import read_bundle
@@ -117,124 +117,133 @@ def test_what_vanishes_or_is_closed_under_way_is_quarantined(
     files = list_files([location_of("s3://season/shrinking")])[0]
     s3.rm(files[3].path.url)
 
-    def guarded(plain, key, path):
+    def forbid_r5(original, key, path):
         if "r5" in key:
             error = {"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}
             raise PermissionError("Access Denied") from ClientError(error, "GetObject")
-        plain(key, path)
+        original(key, path)
 
-    answering(monkeypatch, guarded)
+    replace_download(monkeypatch, forbid_r5)
     with Journal(tmp_path, {}, resume=False) as journal:
-        predict_archive(Predictor(read_bundle(run.model)), files, journal, lambda *told: None)
-        kept = {one.path.name[:2]: one for one in journal.read(file.path for file in files)}
-    assert len(kept) == 8
-    assert f"{files[3].path}: is gone" in kept["r3"].reason
-    assert "may not be read (Access Denied)" in kept["r5"].reason
-    assert kept["r3"].stamp == kept["r5"].stamp == GONE  # --resume looks again
+        predict_archive(Predictor(read_bundle(run.model)), files, journal, lambda *done: None)
+        entries = {entry.path.name[:2]: entry for entry in journal.read(f.path for f in files)}
+    assert len(entries) == 8
+    assert entries["r3"].reason.startswith(f"{files[3].path}: ")
+    assert "Access Denied" in entries["r5"].reason
+    assert entries["r3"].stamp == entries["r5"].stamp == GONE  # --resume tries them again
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "cause",
     [
         ConnectionError("Connection refused"),
         NoCredentialsError(),
         OSError(28, "No space left on device"),
     ],
 )
-def test_what_every_later_file_would_meet_stops_the_run(
-    run, bucket, s3, tmp_path, monkeypatch, trouble
+def test_error_that_concerns_every_file_stops_the_run(
+    run, bucket, s3, tmp_path, monkeypatch, cause
 ):
-    def fails(plain, key, path):
-        raise trouble
+    def fail(original, key, path):
+        raise cause
 
-    answering(monkeypatch, fails)
-    with pytest.raises(UserError, match="s3://season/2025") as said:
+    replace_download(monkeypatch, fail)
+    with pytest.raises(UserError) as error:
         predict_to(run.model, [bucket], tmp_path)
-    assert "\n" not in str(said.value)
+    assert error.value.code in ("E_REMOTE_UNREACHABLE", "E_REMOTE_CREDENTIALS")
+    assert error.value.what.startswith("s3://season/2025")
+    assert "\n" not in str(error.value)
 
 
-def test_a_session_that_ran_out_stops_the_run_and_a_closed_object_does_not(bucket, s3, monkeypatch):
-    def fails(code):
-        def get(plain, key, path):
+def test_expired_session_stops_the_run_and_an_archived_object_does_not(bucket, s3, monkeypatch):
+    def fail_with(code):
+        def download(original, key, path):
             raise PermissionError("no") from ClientError({"Error": {"Code": code}}, "GetObject")
 
-        answering(monkeypatch, get)
+        replace_download(monkeypatch, download)
 
-    place = list_files([location_of(bucket)])[0][2].path
-    fails("ExpiredToken")
-    with pytest.raises(UserError, match="check the credentials"):
-        fetch(place)
-    fails("InvalidObjectState")  # deep frozen
-    with pytest.raises(UnreadableAudio, match="may not be read"):
-        fetch(place)
+    remote_path = list_files([location_of(bucket)])[0][2].path
+    fail_with("ExpiredToken")
+    with pytest.raises(UserError) as error:
+        fetch(remote_path)
+    assert error.value.code == "E_REMOTE_CREDENTIALS"
+    fail_with("InvalidObjectState")  # in cold storage
+    with pytest.raises(UnreadableAudio, match=str(remote_path)):
+        fetch(remote_path)
 
 
-def test_half_an_object_is_never_taken_for_a_short_recording(bucket, s3, monkeypatch):
-    place = list_files([location_of(bucket)])[0][2].path
-    answering(monkeypatch, lambda plain, key, path: Path(path).write_bytes(b"RIFF"))
-    with pytest.raises(UserError, match="broke off after 4 bytes"):
-        fetch(place)
+def test_incomplete_download_is_never_taken_for_a_short_recording(bucket, s3, monkeypatch):
+    remote_path = list_files([location_of(bucket)])[0][2].path
+    half = lambda original, key, path: Path(path).write_bytes(b"RIFF")  # noqa: E731
+    replace_download(monkeypatch, half)
+    with pytest.raises(UserError, match="4 bytes") as error:
+        fetch(remote_path)
+    assert error.value.code == "E_REMOTE_UNREACHABLE"
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "code"),
     [
-        ("s3://nobucket/x", "no such bucket"),
-        ("s3://season/nothing", "no such bucket, folder or object"),
-        ("s3://season/2025/site9", "no such bucket, folder or object"),
-        ("nonsense://x/y", "give a folder, or s3:// or gs://"),
+        ("s3://nobucket/x", "E_REMOTE_MISSING"),
+        ("s3://season/nothing", "E_REMOTE_MISSING"),
+        ("s3://season/2025/site9", "E_REMOTE_MISSING"),
+        ("nonsense://x/y", "E_REMOTE_SCHEME"),
     ],
 )
-def test_an_address_that_is_wrong_is_the_users_mistake(bucket, url, said):
-    with pytest.raises(UserError, match=said) as mistake:
+def test_wrong_address_is_an_error(bucket, url, code):
+    with pytest.raises(UserError) as error:
         list_files([location_of(url)])
-    assert str(mistake.value).startswith(url)
-    assert "\n" not in str(mistake.value)
+    assert error.value.code == code
+    assert error.value.what.startswith(url)
+    assert "\n" not in str(error.value)
 
 
-def test_a_folder_without_sound_is_the_users_mistake(bucket, s3):
+def test_folder_without_recordings_is_an_error(bucket, s3):
     s3.pipe_file("season/texts/a.txt", b"x")
-    with pytest.raises(UserError, match="holds no recordings"):
+    with pytest.raises(UserError) as error:
         list_files([location_of("s3://season/texts")])
+    assert error.value.code == "E_NO_RECORDINGS"
 
 
-def test_nobody_listening_there_is_one_line(bucket, s3, monkeypatch, tmp_path):
+def test_unreachable_store_is_an_error_of_one_line(bucket, s3, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(type(s3), "retries", 1)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     try:
-        with pytest.raises(UserError, match=r"cannot be read .*check the network") as said:
+        with pytest.raises(UserError) as error:
             list_files([location_of(bucket)])
-        assert "\n" not in str(said.value)
+        assert error.value.code == "E_REMOTE_UNREACHABLE"
+        assert "\n" not in str(error.value)
     finally:
         fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
-def test_tables_are_put_into_the_store_and_gone_on_with(
+def test_tables_are_uploaded_and_resumed_from_the_store(
     run, archive, bucket, s3, whole, differing, tmp_path
 ):
-    found = predict_to(run.model, [bucket], "s3://season/found")
-    there = sorted(key.rsplit("/", 1)[1] for key in s3.find("season/found"))
-    assert there == ["events.csv", "presence.csv", "quarantine.csv", "run.json"]
+    prediction = predict_to(run.model, [bucket], "s3://season/found")
+    uploaded = sorted(key.rsplit("/", 1)[1] for key in s3.find("season/found"))
+    assert uploaded == ["events.csv", "presence.csv", "quarantine.csv", "run.json"]
     s3.get("season/found", str(tmp_path / "found"), recursive=True)
     assert not differing(tmp_path / "found", whole, here=archive, there=bucket)
-    assert found.counts.recordings == len(found.presence) == 7
-    asked = []
+    assert prediction.counts.recordings == len(prediction.presence) == 7
+    speeds = []
     predict_to(
         *(run.model, [bucket], "s3://season/found/"),
         resume=True,
-        progress=lambda done, total, speed: asked.append(speed),
+        progress=lambda done, total, speed: speeds.append(speed),
     )
-    assert asked == [0] * 8  # nothing was heard again
+    assert speeds == [0] * 8  # nothing was predicted again
 
 
-def test_where_nothing_can_be_put_is_said_before_anything_is_heard(run, bucket):
-    with pytest.raises(UserError, match="s3://nobucket/out"):
+def test_output_that_cannot_be_written_is_an_error_before_prediction(run, bucket):
+    with pytest.raises(UserError) as error:
         predict_to(run.model, [bucket], "s3://nobucket/out")
+    assert error.value.what.startswith("s3://nobucket/out")
 
 
-def test_any_store_of_fsspec_will_do(run, archive, whole, differing, tmp_path):
+def test_every_store_of_fsspec_can_be_read(run, archive, whole, differing, tmp_path):
     memory = fsspec.filesystem("memory")
     memory.put(str(archive), "/2025", recursive=True)
     predict_to(run.model, ["memory://2025"], tmp_path)
@@ -248,17 +257,17 @@ def test_any_store_of_fsspec_will_do(run, archive, whole, differing, tmp_path):
     assert "memory://2025/site0/r0" in scores.attrs["quarantine"][1][1]
 
 
-def test_keys_are_taken_as_they_are():
+def test_keys_with_special_characters_are_read():
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/odd/a b/ä#1%20?.wav", b"RIFF")
-    [(place, below)] = list_objects(RemotePath("memory://odd"))
-    assert below == "a b/ä#1%20?.wav"
-    assert place.name == "ä#1%20?.wav"
-    assert fetch(place).read_bytes() == b"RIFF"
+    [(remote_path, key)] = list_objects(RemotePath("memory://odd"))
+    assert key == "a b/ä#1%20?.wav"
+    assert remote_path.name == "ä#1%20?.wav"
+    assert fetch(remote_path).read_bytes() == b"RIFF"
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
+    ("root", "location"),
     [
         ("s3://b/x", RemotePath("s3://b/x")),
         (Path("s3://b/x"), RemotePath("s3://b/x")),  # pathlib makes it s3:/b/x
@@ -270,30 +279,32 @@ def test_keys_are_taken_as_they_are():
         (RemotePath("s3://b"), RemotePath("s3://b")),
     ],
 )
-def test_urls_are_told_from_paths(given, meant):
-    assert location_of(given) == meant
+def test_urls_and_paths_are_distinguished(root, location):
+    assert location_of(root) == location
 
 
-def test_a_folder_that_is_called_like_a_url_is_a_folder(tmp_path, monkeypatch):
+def test_existing_folder_named_like_a_url_is_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s3:" / "b").mkdir(parents=True)
     assert location_of(Path("s3:/b")) == Path("s3:/b")
 
 
-def test_without_the_extra_the_remedy_is_named(monkeypatch):
+def test_missing_extra_is_an_error_that_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(UserError, match=r"pip install 'antpitta\[remote\]'"):
+    with pytest.raises(UserError) as error:
         list_files([location_of("gs://bucket/x")])
+    assert error.value.code == "E_REMOTE_EXTRA"
+    assert "antpitta[remote]" in error.value.remedy
 
 
-def test_a_remote_path_is_as_much_of_a_path_as_tables_need():
-    place = RemotePath("s3://b/site1/x.WAV", (3, 4))
-    assert (place.name, place.suffix, str(place)) == ("x.WAV", ".WAV", "s3://b/site1/x.WAV")
-    assert (place.parent.name, str(place.parent.parent)) == ("site1", "s3://b")
-    assert place == RemotePath("s3://b/site1/x.WAV", (5, 6))
+def test_remote_path_has_name_suffix_and_parent_and_ignores_its_stamp():
+    path = RemotePath("s3://b/site1/x.WAV", (3, 4))
+    assert (path.name, path.suffix, str(path)) == ("x.WAV", ".WAV", "s3://b/site1/x.WAV")
+    assert (path.parent.name, str(path.parent.parent)) == ("site1", "s3://b")
+    assert path == RemotePath("s3://b/site1/x.WAV", (5, 6))
 
 
-def test_what_is_wrong_with_a_copy_is_said_of_the_object(run, scapes, tmp_path):
+def test_reason_of_a_damaged_copy_names_the_object(run, scapes, tmp_path):
     wave, rate = sf.read(next((scapes / "test").iterdir()))
     whole = tmp_path / "torn.flac"
     sf.write(whole, wave, rate)
@@ -301,8 +312,8 @@ def test_what_is_wrong_with_a_copy_is_said_of_the_object(run, scapes, tmp_path):
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/torn/torn.flac", torn[:9000] + bytes(len(torn) - 9000))
     memory.pipe_file("/torn/head.flac", torn[:90])
-    found = predict_to(run.model, ["memory://torn"], tmp_path / "out")
-    reasons = dict(found.quarantine.values)
+    prediction = predict_to(run.model, ["memory://torn"], tmp_path / "out")
+    reasons = dict(prediction.quarantine.values)
     assert set(reasons) == {"memory://torn/torn.flac", "memory://torn/head.flac"}
     for file, reason in reasons.items():
         assert file in reason
