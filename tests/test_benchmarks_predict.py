@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+from benchmarks.steps import PREPARING, say_limit
 
 from antpitta import api
 from antpitta.core.errors import UserError
 from benchmarks import plain
 from benchmarks.predict import OURS
-from benchmarks.steps import PREPARING, say_limit
 
 RATE = 16_000
 

@@ -7,6 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from benchmarks.peaks import data_sheet_peak, flops_of
+from benchmarks.sections import Sections
+from benchmarks.train_table import COLUMNS, Measures, limit_of
 from typer.testing import CliRunner
 
 from antpitta import api
@@ -18,11 +21,8 @@ from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder
 from antpitta.model.network import SedNet
 from antpitta.train.compute import ComputeConfig
-from benchmarks.peaks import data_sheet_peak, flops_of
-from benchmarks.sections import Sections
 from benchmarks.synthetic import count_cells, synthetic_dataset, synthetic_material
 from benchmarks.train import run_train_bench
-from benchmarks.train_table import COLUMNS, Measures, limit_of
 
 TABLES = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx"
 HEAD = "recording_id,species_id,songtype_id,t_min,f_min,t_max,f_max\n"
