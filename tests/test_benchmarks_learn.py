@@ -95,7 +95,7 @@ rescaled = "all"
 def _no_pages():
     """The page of a run takes longer to draw than these runs take to train."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("antpitta.api.training.render_page", lambda report: "<html></html>")
+        patch.setattr("antpitta.api.run_report.render_page", lambda report: "<html></html>")
         yield
 
 
