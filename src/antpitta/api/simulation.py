@@ -7,6 +7,7 @@ eight invented species over coloured noise. ``demo`` trains on the latter.
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -174,8 +175,10 @@ def demo(
     --------
     >>> antpitta.demo("demo").reports[-1].macro_ap.value  # doctest: +SKIP
     """
-    with requires_train_extra("demo"):
-        from antpitta.api.run_report import write_report
+    with requires_train_extra("demo"):  # before anything is simulated
+        import_module("antpitta.train.training")
+    from antpitta.api.run_report import write_report
+
     home = Path(out)
     if home.exists() and any(home.iterdir()):
         raise UserError(
