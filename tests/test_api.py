@@ -1,7 +1,8 @@
-"""The verbs, on a small simulated data set and a tiny network."""
+"""The functions of the library, on a small simulated data set and a tiny network."""
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 import soundfile as sf
 
 import antpitta as ap
-from antpitta.api import predict_to
+from antpitta.api import Progress, predict_to
 from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
 from antpitta.files.bundle import read_bundle
@@ -17,7 +18,7 @@ from antpitta.files.runs import load_tensors, read_scores
 from antpitta.scores.prevalence import prevalence_per_member
 
 
-def test_a_run_leaves_what_the_house_promises(run):
+def test_run_folder_holds_the_promised_files(run):
     names = {path.name for path in run.path.iterdir()}
     promised = {"config.json", "folds.csv", "log.csv", "oof_scores.parquet", "report.json"}
     assert promised | {"report.html", "stages", "model"} <= names
@@ -25,12 +26,11 @@ def test_a_run_leaves_what_the_house_promises(run):
     assert stages == {"crops", "masked", "pseudo", "pseudo-c2"}
     log = pd.read_csv(run.path / "log.csv")
     assert len(log) == 2 * (2 + 2 + 1 + 1)  # folds x epochs of the stages
-    assert not [
-        p for p in run.path.rglob("*") if p.suffix in (".pt", ".pth", ".pkl", ".checkpoint")
-    ]
+    suffixes = {path.suffix for path in run.path.rglob("*")}
+    assert not suffixes & {".pt", ".pth", ".pkl", ".checkpoint"}
 
 
-def test_no_recording_is_scored_by_a_model_that_trained_on_it(run):
+def test_no_recording_is_scored_by_a_model_that_was_trained_on_it(run):
     folds = pd.read_csv(run.path / "folds.csv").set_index("recording")["fold"]
     for path in run.path.glob("stages/*/oof_scores.parquet"):
         scored = pd.read_parquet(path)[["recording", "source"]].drop_duplicates()
@@ -39,7 +39,7 @@ def test_no_recording_is_scored_by_a_model_that_trained_on_it(run):
             assert source.endswith(f"fold{folds[recording]}")
 
 
-def test_pseudo_labels_name_the_fold_that_never_saw_the_recording(run):
+def test_pseudo_labels_come_from_the_fold_that_held_the_recording_out(run):
     folds = pd.read_csv(run.path / "folds.csv").set_index("recording")["fold"]
     for stage, teacher in (("pseudo", "masked"), ("pseudo-c2", "pseudo")):
         table = pd.read_csv(run.path / "stages" / stage / "pseudo.csv")
@@ -47,63 +47,62 @@ def test_pseudo_labels_name_the_fold_that_never_saw_the_recording(run):
             assert source == f"first/{teacher}/fold{folds[recording]}"
 
 
-def test_the_report_tells_each_stage_and_cycle(run):
-    report = ap.evaluate(run.path)
-    assert [one.source for one in report.reports] == ["crops", "masked", "pseudo", "pseudo-c2"]
-    assert len(report.per_species) == 8
+def test_report_has_each_stage_and_cycle(run):
+    evaluation = ap.evaluate(run.path)
+    assert sources(evaluation) == ["crops", "masked", "pseudo", "pseudo-c2"]
+    assert len(evaluation.per_species) == 8
     page = (run.path / "report.html").read_text()
     assert "pseudo-c2" in page
-    assert f"{report.reports[-1].macro_auc.value:.3f}" in page
+    assert f"{evaluation.macro_auc:.3f}" in page
 
 
-def test_evaluate_holds_a_run_against_whole_truth(run, scapes):
-    found = ap.evaluate(run.path, scapes / "train_truth.csv")
-    assert [one.source for one in found.reports] == ["crops", "masked", "pseudo", "pseudo-c2"]
-    assert all(one.recordings == 12 for one in found.reports)
+def test_run_is_evaluated_against_ground_truth(run, scapes):
+    evaluation = ap.evaluate(run.path, scapes / "train_truth.csv")
+    assert sources(evaluation) == ["crops", "masked", "pseudo", "pseudo-c2"]
+    assert all(report.recordings == 12 for report in evaluation.reports)
 
 
-def test_resume_goes_on_after_a_kill_and_ends_with_the_same_weights(run, scapes, recipe, tmp_path):
+def test_resumed_run_ends_with_the_same_weights(run, scapes, recipe, tmp_path):
     class Killed(Exception):
         pass
 
-    ticks = 0
+    epochs = 0
 
-    def tick(what, done, total, loss):
-        nonlocal ticks
-        ticks += "fold" in what
-        if ticks == 6:  # in the middle of the second stage
+    def update(task, done, total, loss):
+        nonlocal epochs
+        epochs += "fold" in task
+        if epochs == 6:  # in the middle of the second stage
             raise Killed
-
-    from antpitta.api import Progress
 
     data, out = ap.open_data(scapes), tmp_path / "first"
     with pytest.raises(Killed):
-        ap.train(data, recipe=str(recipe), out=out, progress=Progress(lambda text: None, tick))
-    with pytest.raises(UserError, match="--resume"):
+        ap.train(data, recipe=str(recipe), out=out, progress=Progress(lambda text: None, update))
+    with pytest.raises(UserError) as error:
         ap.train(data, recipe=str(recipe), out=out)
-    again = ap.train(data, recipe=str(recipe), out=out, resume=True)
+    assert "--resume" in error.value.remedy
+    resumed = ap.train(data, recipe=str(recipe), out=out, resume=True)
     for path in sorted(run.path.glob("stages/*/fold*.safetensors")):
-        ours = load_tensors(again.path / path.relative_to(run.path))[0]
-        for name, value in load_tensors(path)[0].items():
-            assert np.array_equal(value.numpy(), ours[name].numpy()), (path, name)
+        state = load_tensors(resumed.path / path.relative_to(run.path))[0]
+        for name, tensor in load_tensors(path)[0].items():
+            assert np.array_equal(tensor.numpy(), state[name].numpy()), (path, name)
 
 
-def test_resume_refuses_another_recipe(run, scapes, recipe):
-    with pytest.raises(UserError, match="another recipe"):
+def test_resume_with_another_recipe_is_refused(run, scapes, recipe):
+    with pytest.raises(UserError, match="recipe"):
         ap.train(ap.open_data(scapes), str(recipe), run.path, changes=("seed=9",), resume=True)
 
 
-def test_predict_writes_the_competition_layout_and_quarantines_the_rest(run, scapes, tmp_path):
+def test_predict_writes_tables_and_quarantines_unreadable_files(run, scapes, tmp_path):
     from antpitta.api import predict_to
 
     archive = tmp_path / "archive"
     shutil.copytree(scapes / "test", archive)
     (archive / "broken.wav").write_bytes(b"RIFF....WAVE")
     (archive / "empty.flac").touch()
-    found = predict_to(run.model, [archive], tmp_path / "out", formats=("csv", "parquet"))
+    prediction = predict_to(run.model, [archive], tmp_path / "out", formats=("csv", "parquet"))
     table = pd.read_csv(tmp_path / "out" / "presence.csv")
     assert list(table.columns) == ["recording_id", *(f"s{i}" for i in range(8))]
-    assert list(table["recording_id"]) == [f"test{i:04d}" for i in range(4)]
+    assert list(table["recording_id"]) == [f"test{number:04d}" for number in range(4)]
     assert table.drop(columns="recording_id").to_numpy().min() > 0
     events = pd.read_csv(tmp_path / "out" / "events.csv")
     expected = [
@@ -118,134 +117,142 @@ def test_predict_writes_the_competition_layout_and_quarantines_the_rest(run, sca
     ]
     assert list(events.columns) == expected
     assert len(pd.read_parquet(tmp_path / "out" / "events.parquet")) == len(events)
-    assert sorted(
-        pd.read_csv(tmp_path / "out" / "quarantine.csv")["file"].map(
-            lambda name: name.rpartition("/")[2]
-        )
-    ) == ["broken.wav", "empty.flac"]
-    note = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert note["counts"] == {"recordings": 4, "events": len(found.events), "quarantined": 2}
-    assert note["digest"] == read_bundle(run.model).digest
+    quarantined = pd.read_csv(tmp_path / "out" / "quarantine.csv")["file"]
+    assert sorted(Path(file).name for file in quarantined) == ["broken.wav", "empty.flac"]
+    summary = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert summary["counts"] == {
+        "recordings": 4,
+        "events": len(prediction.events),
+        "quarantined": 2,
+    }
+    assert summary["digest"] == read_bundle(run.model).digest
 
 
-def test_predict_returns_framewise_scores_whose_maximum_folds_agree_on(run, scapes):
+def test_predict_returns_framewise_scores(run, scapes):
     table = ap.predict(run.model, scapes / "test")
     assert table.index.names == ["file", "start_time", "end_time"]
     assert table.shape[1] == 8
-    spans = table.index.to_frame()
-    assert np.allclose(spans["end_time"] - spans["start_time"], 32 * 8.0 / 401)
+    frames = table.index.to_frame()
+    assert np.allclose(frames["end_time"] - frames["start_time"], 32 * 8.0 / 401)
 
 
-def test_a_long_recording_scores_as_its_minutes_do(run, scapes, tmp_path):
+def test_long_recording_scores_like_its_segments(run, scapes, tmp_path):
     waves = [sf.read(path)[0] for path in sorted((scapes / "test").glob("*.flac"))]
     minute = np.tile(np.concatenate(waves), 2)[: 60 * 16_000]
-    for name, wave in (("one", minute), ("two", np.concatenate([minute, minute[::-1]]))):
+    for name, wave in (("short", minute), ("long", np.concatenate([minute, minute[::-1]]))):
         (tmp_path / name).mkdir()
         sf.write(tmp_path / name / f"{name}.wav", wave, 16_000)
-    one, two = (ap.predict(run.model, tmp_path / name).to_numpy() for name in ("one", "two"))
-    assert np.allclose(one[:90], two[:90], atol=1e-5)
+    short, long = (ap.predict(run.model, tmp_path / name).to_numpy() for name in ("short", "long"))
+    assert np.allclose(short[:90], long[:90], atol=1e-5)
 
 
-def test_prevalences_move_the_odds(run, scapes, tmp_path):
+def test_prevalence_rescales_presence(run, scapes, tmp_path):
     (tmp_path / "p.csv").write_text("species,prevalence\ns0,0.9\n")
     plain = predict_to(run.model, [scapes / "test"], tmp_path / "a").presence
-    moved = predict_to(
+    rescaled = predict_to(
         run.model, [scapes / "test"], tmp_path / "b", prevalence=tmp_path / "p.csv"
     ).presence
-    assert moved["s0"].mean() == pytest.approx(0.9, abs=1e-3)
-    assert np.array_equal(moved["s1"], plain["s1"])
+    assert rescaled["s0"].mean() == pytest.approx(0.9, abs=1e-3)
+    assert np.array_equal(rescaled["s1"], plain["s1"])
 
 
-def test_a_run_says_how_often_it_believes_each_species_is_there(run, scapes, tmp_path):
+def test_run_estimates_the_prevalence_of_each_species(run, scapes, tmp_path):
     table = pd.read_csv(run.path / "prevalence.csv")
     scores = read_scores(run.path / "oof_scores.parquet")
-    highest = np.array([one.value.max(axis=0) for one in scores])
-    said = ap.open_data(scapes).dataset.annotations
-    share = prevalence_per_member(
-        highest, [one.recording for one in scores], said, scores[0].classes
-    )
+    clipwise = np.array([score.value.max(axis=0) for score in scores])
+    boxes = ap.open_data(scapes).dataset.annotations
+    recordings = [score.recording for score in scores]
+    prevalence = prevalence_per_member(clipwise, recordings, boxes, scores[0].classes)
     assert tuple(table["species"]) == scores[0].classes.names
-    np.testing.assert_allclose(table["prevalence"], share, atol=1e-6)
-    assert not np.allclose(share, highest.mean(axis=0), atol=0.01)
+    np.testing.assert_allclose(table["prevalence"], prevalence, atol=1e-6)
+    assert not np.allclose(prevalence, clipwise.mean(axis=0), atol=0.01)
     predict_to(run.model, [scapes / "test"], tmp_path, prevalence=run.path / "prevalence.csv")
-    found = pd.read_csv(tmp_path / "presence.csv").drop(columns="recording_id")
-    np.testing.assert_allclose(found.mean(), share, atol=1e-4)
+    presence = pd.read_csv(tmp_path / "presence.csv").drop(columns="recording_id")
+    np.testing.assert_allclose(presence.mean(), prevalence, atol=1e-4)
 
 
-def test_an_ensemble_of_two_runs_listens(run, scapes, recipe, tmp_path):
+def test_ensemble_of_two_runs_predicts(run, scapes, recipe, tmp_path):
     other = ap.train(ap.open_data(scapes), str(recipe), tmp_path / "second", changes=("seed=2",))
     for method in ("mean", "extremized", "rank", "auc", "fit"):
         blended = ap.ensemble([run.path, other.path], tmp_path / method, method=method)
-        assert [one.source for one in blended.reports] == ["first", "second", method]
-        heard = ap.predict(tmp_path / method, scapes / "test")
-        assert heard.shape[1] == 8
-        assert np.isfinite(heard.to_numpy()).all()
+        assert sources(blended) == ["first", "second", method]
+        scores = ap.predict(tmp_path / method, scapes / "test")
+        assert scores.shape[1] == 8
+        assert np.isfinite(scores.to_numpy()).all()
         oof = pd.read_csv(tmp_path / method / "oof_blended.csv").set_index("recording_id")
         assert set(oof.index) == set(pd.read_csv(run.path / "folds.csv")["recording"])
-        share = pd.read_csv(tmp_path / method / "prevalence.csv").set_index("species")["prevalence"]
-        own = [
-            pd.read_csv(one / "prevalence.csv").set_index("species")["prevalence"]
-            for one in (run.path, other.path)
-        ]
-        odds = (own[0] / (1 - own[0]) * own[1] / (1 - own[1])) ** 0.5  # the geometric mean
-        np.testing.assert_allclose(share, (odds / (1 + odds))[share.index], atol=1e-5)
+        blend, first, second = (
+            pd.read_csv(folder / "prevalence.csv").set_index("species")["prevalence"]
+            for folder in (tmp_path / method, run.path, other.path)
+        )
+        odds = (first / (1 - first) * second / (1 - second)) ** 0.5  # the geometric mean
+        np.testing.assert_allclose(blend, (odds / (1 + odds))[blend.index], atol=1e-5)
         if method == "mean":
-            members = [read_scores(one / "oof_scores.parquet") for one in (run.path, other.path)]
-            highest = [{one.recording: one.value.max(axis=0) for one in own} for own in members]
-            wanted = [np.mean([own[name] for own in highest], axis=0) for name in oof.index]
-            np.testing.assert_allclose(oof.to_numpy(), wanted, atol=1e-5)
+            members = [
+                {score.recording: score.value.max(axis=0) for score in read_scores(path)}
+                for path in (run.path / "oof_scores.parquet", other.path / "oof_scores.parquet")
+            ]
+            means = [np.mean([member[name] for member in members], axis=0) for name in oof.index]
+            np.testing.assert_allclose(oof.to_numpy(), means, atol=1e-5)
 
 
-def test_an_ensemble_with_a_run_that_believes_nothing_asks_its_own_scores(run, scapes, tmp_path):
+def test_ensemble_with_a_run_without_prevalence_estimates_its_own(run, scapes, tmp_path):
     for name in ("a", "b"):
         shutil.copytree(run.path, tmp_path / name)
     (tmp_path / "b" / "prevalence.csv").unlink()
     ap.ensemble([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     oof = pd.read_csv(tmp_path / "out" / "oof_blended.csv").set_index("recording_id")
-    said = ap.open_data(scapes).dataset.annotations
-    wanted = prevalence_per_member(
-        oof.to_numpy(), list(oof.index), said, Classes(tuple(oof.columns))
+    boxes = ap.open_data(scapes).dataset.annotations
+    expected = prevalence_per_member(
+        oof.to_numpy(), list(oof.index), boxes, Classes(tuple(oof.columns))
     )
-    share = pd.read_csv(tmp_path / "out" / "prevalence.csv")["prevalence"]
-    np.testing.assert_allclose(share, wanted, atol=1e-4)
+    prevalence = pd.read_csv(tmp_path / "out" / "prevalence.csv")["prevalence"]
+    np.testing.assert_allclose(prevalence, expected, atol=1e-4)
 
 
-def test_the_same_run_twice_is_no_ensemble(run, tmp_path):
-    with pytest.raises(UserError, match=r"first: is named twice; name each member once"):
+def test_ensemble_with_one_run_twice_is_refused(run, tmp_path):
+    with pytest.raises(UserError) as error:
         ap.ensemble([run.path, run.path / "." / "model" / ".."], tmp_path / "out")
+    assert error.value.code == "E_ENSEMBLE_MEMBERS"
 
 
-def test_a_table_of_scores_can_be_a_member(run, scapes, tmp_path):
+def test_ensemble_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UserError) as error:
+        ap.ensemble([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out")
+    assert error.value.code == "E_ENSEMBLE_MEMBERS"
+
+
+def test_table_of_scores_can_be_a_member(run, scapes, tmp_path):
     folds = pd.read_csv(run.path / "folds.csv")
     rng = np.random.default_rng(1)
-    table = pd.DataFrame(rng.random((len(folds), 7)), columns=[f"s{i}" for i in range(7)])
+    table = pd.DataFrame(rng.random((len(folds), 7)), columns=[f"s{number}" for number in range(7)])
     table.insert(0, "recording_id", folds["recording"])
     table.to_csv(tmp_path / "theirs.csv", index=False)
     blended = ap.ensemble([run.path, tmp_path / "theirs.csv"], tmp_path / "out", method="auc")
-    assert not blended.listens
-    assert any("does not know s7" in note for note in blended.notes)
+    assert not blended.can_predict
+    assert any("s7" in note for note in blended.notes)
     oof = pd.read_csv(tmp_path / "out" / "oof_blended.csv").set_index("recording_id")
-    said = ap.open_data(scapes).dataset.annotations
-    wanted = prevalence_per_member(
-        oof.to_numpy(), list(oof.index), said, Classes(tuple(oof.columns))
+    boxes = ap.open_data(scapes).dataset.annotations
+    expected = prevalence_per_member(
+        oof.to_numpy(), list(oof.index), boxes, Classes(tuple(oof.columns))
     )
-    share = pd.read_csv(tmp_path / "out" / "prevalence.csv")["prevalence"]
-    np.testing.assert_allclose(share, wanted, atol=1e-4)
-    members = [tmp_path / "theirs.csv", run.path]  # a table before a run: weights go along
+    prevalence = pd.read_csv(tmp_path / "out" / "prevalence.csv")["prevalence"]
+    np.testing.assert_allclose(prevalence, expected, atol=1e-4)
+    members = [tmp_path / "theirs.csv", run.path]  # the table first: weights follow the members
     blended = ap.ensemble(members, tmp_path / "weighted", weights=[1, 3])
     weight = dict(zip(blended.blend.members, blended.blend.weights[:, 0], strict=True))
     assert weight == {"theirs": 0.25, run.path.name: 0.75}
-    with pytest.raises(UserError, match="3 weights for 2 members"):
+    with pytest.raises(UserError) as error:
         ap.ensemble(members, tmp_path / "out", weights=[1, 2, 3])
-    with pytest.raises(UserError, match="not negative"):
-        ap.ensemble(members, tmp_path / "out", weights=[1, -2])
-    with pytest.raises(UserError, match="finite"):
-        ap.ensemble(members, tmp_path / "out", weights=[1, float("inf")])
+    assert error.value.code == "E_ENSEMBLE_WEIGHTS"
+    for wrong in (-2, float("inf")):
+        with pytest.raises(UserError):
+            ap.ensemble(members, tmp_path / "out", weights=[1, wrong])
 
 
-def test_the_bundle_holds_no_pickle_and_a_card(run):
+def test_model_holds_no_pickle_and_a_card(run):
     bundle = read_bundle(run.model)
-    assert bundle.species == tuple(f"s{i}" for i in range(8))
+    assert bundle.species == tuple(f"s{number}" for number in range(8))
     suffixes = {path.suffix for path in run.model.rglob("*") if path.is_file()}
     assert suffixes == {".json", ".safetensors", ".xml", ".bin", ".md"}
     card = (run.model / "MODEL_CARD.md").read_text()
@@ -253,13 +260,17 @@ def test_the_bundle_holds_no_pickle_and_a_card(run):
     assert "full inference, int8" in card
 
 
-def test_check_draws_what_supervises_what(scapes, tmp_path):
-    found = ap.check(ap.open_data(scapes), picture=tmp_path / "sup.png")
-    assert (tmp_path / "sup.png").read_bytes()[:4] == b"\x89PNG"
-    assert found.supervision.present.sum() > 0
+def test_check_draws_the_labels(scapes, tmp_path):
+    data = ap.open_data(scapes)
+    checked = ap.check(data, picture=tmp_path / "labels.png")
+    assert (tmp_path / "labels.png").read_bytes()[:4] == b"\x89PNG"
+    assert checked.supervision.present.sum() > 0
+    with pytest.raises(UserError) as error:
+        ap.check(data, picture=tmp_path / "labels.gif")
+    assert error.value.code == "E_PICTURE_FORMAT"
 
 
-def test_init_writes_a_data_set_that_opens(scapes, tmp_path):
+def test_initialized_data_set_can_be_opened(scapes, tmp_path):
     path = ap.init(
         tmp_path,
         audio=scapes / "train",
@@ -267,5 +278,45 @@ def test_init_writes_a_data_set_that_opens(scapes, tmp_path):
         absent=scapes / "train_fp.csv",
     )
     assert len(ap.open_data(path).dataset.recordings) == 12
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError) as error:
         ap.init(tmp_path, audio=scapes / "train")
+    assert error.value.code == "E_DATA_EXISTS"
+
+
+def test_data_set_that_is_given_twice_or_not_at_all_is_refused(scapes):
+    with pytest.raises(UserError) as error:
+        ap.open_data(scapes, audio=scapes / "train")
+    assert error.value.code == "E_DATA_TWICE"
+    with pytest.raises(UserError) as error:
+        ap.open_data(present=scapes / "train_tp.csv")
+    assert error.value.code == "E_DATA_MISSING"
+
+
+def test_results_have_short_representations(run, scapes, tmp_path):
+    data = ap.open_data(scapes)
+    results = (
+        run,
+        run.run_report,
+        run.run_report.stages[0],
+        run.reports[0],
+        ap.check(data, sound=False),
+        ap.evaluate(run),
+        predict_to(run.model, [scapes / "test"], tmp_path / "out"),
+        ap.evaluate(tmp_path / "out", scapes / "test_truth.csv"),
+    )
+    for result in results:
+        assert len(repr(result)) < 500, type(result)
+        assert "\n" not in repr(result), type(result)
+
+
+def test_speed_is_measured_in_every_precision_of_the_model(run, scapes):
+    result = ap.bench([scapes / "test"], model=run.model, minutes=1)
+    assert result.minutes == pytest.approx(8 * 8.0 / 60, abs=0.01)  # 8 recordings of 8 s
+    assert result.table["precision"].iloc[0] == "float32"
+    assert set(result.table["precision"]) <= {"float32", "bfloat16", "int8"}
+    assert (result.table[["speed", "day", "first"]] > 0).all(axis=None)
+    np.testing.assert_allclose(result.table["speed"] * result.table["day"], 24 * 3600)
+
+
+def sources(result):
+    return [report.source for report in result.reports]
