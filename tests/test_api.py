@@ -93,8 +93,6 @@ def test_resume_with_another_recipe_is_refused(run, scapes, recipe):
 
 
 def test_predict_writes_tables_and_quarantines_unreadable_files(run, scapes, tmp_path):
-    from antpitta.api import predict_to
-
     archive = tmp_path / "archive"
     shutil.copytree(scapes / "test", archive)
     (archive / "broken.wav").write_bytes(b"RIFF....WAVE")

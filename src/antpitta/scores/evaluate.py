@@ -66,6 +66,13 @@ class Report:
     cells: int
     ranked: int  # recordings that LWLRAP counts
 
+    def __repr__(self) -> str:
+        return (
+            f"Report({self.source!r}: LWLRAP {self.lwlrap.value:.3f}, "
+            f"macro AP {self.macro_ap.value:.3f}, macro AUC {self.macro_auc.value:.3f}; "
+            f"{len(self.per_species)} species, {self.recordings} recordings)"
+        )
+
 
 def evaluate_cells(
     cells: pd.DataFrame, classes: Classes, source: str, *, draws: int, rng: np.random.Generator
