@@ -23,15 +23,10 @@ from antpitta.files.tables import read_frame, read_prevalence, write_csv, write_
 from antpitta.files.texts import write_json
 from antpitta.scores.cells import CellMatrices, clip_score_table
 from antpitta.scores.ensemble.blend import Blend, fit_blend, nested_cells
-from antpitta.scores.ensemble.members import (
-    Member,
-    as_logits,
-    member_from_table,
-    members_from_cells,
-)
+from antpitta.scores.ensemble.members import Member, member_from_table, members_from_cells
 from antpitta.scores.evaluate import DRAWS, Report, evaluate_cells, report_to_json
-from antpitta.scores.metrics import Floats
-from antpitta.scores.prevalence import prevalence_per_member
+from antpitta.scores.metrics import Floats, clipped_logit
+from antpitta.scores.prevalence import prevalence_or_mean
 from antpitta.scores.thresholds import choose_thresholds
 
 BOX = ("recording", "start", "stop", "species", "present")  # columns of labelled cells
@@ -132,7 +127,7 @@ def ensemble(
     prevalence = None if tables else _mean_prevalence(runs, classes)
     if prevalence is None:
         boxes = _boxes(runs[0].cells())
-        prevalence = prevalence_per_member(blended, recordings, boxes, classes)
+        prevalence = prevalence_or_mean(blended, recordings, boxes, classes)
     write_prevalence(classes.names, prevalence, out / "prevalence.csv")
     write_json({"reports": [report_to_json(report) for report in reports]}, out / "report.json")
     return EnsembleResult(out, fitted, reports, tuple(notes), not tables)
@@ -205,7 +200,7 @@ def _mean_prevalence(runs: Sequence[RunFolder], classes: Classes) -> Floats | No
     paths = [run.path / "prevalence.csv" for run in runs]
     if not all(path.is_file() for path in paths):
         return None
-    logits = [as_logits(read_prevalence(path, classes.names)) for path in paths]
+    logits = [clipped_logit(read_prevalence(path, classes.names)) for path in paths]
     return np.asarray(expit(np.mean(logits, axis=0)))
 
 
@@ -218,7 +213,7 @@ def _boxes(cells: pd.DataFrame) -> list[Annotation]:
 
 
 def _evaluate_member(member: Member, cells: CellMatrices, classes: Classes) -> Report:
-    row, column = np.nonzero(cells.known & member.knows)
+    row, column = np.nonzero(cells.known & member.scored)
     table = pd.DataFrame(
         {
             "recording": np.array(cells.recordings, dtype=object)[row],
@@ -248,7 +243,7 @@ def _write_model(
         path=out,
         name=out.name,
         species=classes.names,
-        thresholds=choose_thresholds(nested, classes, aim="f1"),
+        thresholds=choose_thresholds(nested, classes, target="f1"),
         bands=bundles[0].bands,
         members=names,
         blend=fitted.to_json(),

@@ -15,13 +15,13 @@ from antpitta.files.dataset import class_names
 from antpitta.files.formats import read_table
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame
-from antpitta.scores.cells import clip_scores, truth_cells, unmatched
+from antpitta.scores.cells import clip_scores, truth_cells, count_unmatched
 from antpitta.scores.evaluate import DRAWS, Report, evaluate_cells, report_from_json
 from antpitta.scores.event_metrics import event_f1
 
 SCORES = "presence.csv"  # of a folder that predict wrote
 EVENTS = "events.csv"
-OVERLAP = 0.2  # intersection over union; scores have half-second frames, and some calls are shorter
+MIN_IOU = 0.2  # intersection over union; scores have half-second frames, and some calls are shorter
 NUMBERS = ("start_time", "end_time", "low_freq", "high_freq", "score")
 
 
@@ -159,7 +159,7 @@ def evaluate_events(target: Path | str, truth: Path | str) -> pd.DataFrame:
             f"{truth}: names none of the recordings in {folder}",
             "give the calls of these recordings",
         )
-    return event_f1(events, calls, overlap=OVERLAP, recordings=predicted)
+    return event_f1(events, calls, min_iou=MIN_IOU, recordings=predicted)
 
 
 def _read_reports(run: RunFolder) -> Evaluation:
@@ -190,7 +190,7 @@ def _evaluate_table(scores: pd.DataFrame, truth: pd.DataFrame, source: str) -> E
     classes = Classes(tuple(name for name in truth.columns if name != "recording_id"))
     rng = np.random.default_rng(0)
     report = evaluate_cells(cells, classes, source, draws=DRAWS, rng=rng)
-    rest = unmatched(truth, scores)
+    rest = count_unmatched(truth, scores)
     notes = []
     if rest.recordings:
         notes.append(f"{len(rest.recordings)} scored recordings are not in the ground truth")

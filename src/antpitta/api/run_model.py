@@ -59,7 +59,7 @@ def bundle_stage(
         species=dataset.classes.names,
         recipe=recipe.model_dump(mode="json"),
         weights=weights,
-        thresholds=choose_thresholds(cells, dataset.classes, aim="f1"),
+        thresholds=choose_thresholds(cells, dataset.classes, target="f1"),
         bands=training_bands(dataset.annotations, dataset.classes),
         provenance={"stage": stage, "cycle": cycle, **report.provenance},
     )

@@ -24,7 +24,7 @@ from antpitta.files.texts import atomic_replace
 from antpitta.report.results import RunReport
 from antpitta.scores.cells import box_cells
 from antpitta.scores.evaluate import Report
-from antpitta.scores.prevalence import prevalence_per_member
+from antpitta.scores.prevalence import prevalence_or_mean
 
 PACKAGES = ("antpitta", "torch", "timm", "numpy", "openvino", "soundfile", "soxr")
 
@@ -166,7 +166,7 @@ def _keep_scores(stage: Path, dataset: Dataset, out: Path) -> list[Scores]:
     write_scores(scores, out / "oof_scores.parquet")
     recordings = [score.recording for score in scores]
     clipwise = np.array([score.value.max(axis=0) for score in scores])  # (recordings, classes)
-    prevalence = prevalence_per_member(clipwise, recordings, dataset.annotations, dataset.classes)
+    prevalence = prevalence_or_mean(clipwise, recordings, dataset.annotations, dataset.classes)
     write_prevalence(dataset.classes.names, prevalence, out / "prevalence.csv")
     cells = box_cells(scores, dataset.annotations, dataset.classes)
     with atomic_replace(out / "oof_cells.parquet") as part:

@@ -62,6 +62,14 @@ CODES: dict[str, str] = {
     "E_SIMULATION_RATE": "a sample rate too low for the calls of a simulation",
     "E_SIMULATION_SETTING": "settings of a simulation that contradict each other",
     # scores
+    "E_ENSEMBLE_CELLS": "runs with different labelled cells in one ensemble",
+    "E_ENSEMBLE_FOLDS": "an ensemble of runs with one fold only",
+    "E_ENSEMBLE_METHOD": "an unknown ensemble method",
+    "E_PREVALENCE_VALUE": "a prevalence outside 0 to 1",
+    "E_SCORES_MISSING": "a table or an ensemble without scores of a recording or species",
+    "E_SCORE_TABLE": "a table of scores whose ids or columns are missing or doubled",
+    "E_SCORE_VALUE": "a score that is not a number or not a probability",
+    "E_TRUTH_VALUE": "a ground truth other than 0, 1 or blank",
     # model
     "E_BACKBONE_UNKNOWN": "timm does not know the backbone",
     "E_BACKBONE_UNSUITABLE": "the backbone gives no feature maps",

@@ -284,7 +284,7 @@ def _events(predictor: Predictor, scores: Scores) -> list[Event]:
     bundle = predictor.bundle
     thresholds = {name: bundle.thresholds.get(name, 0.5) for name in bundle.species}
     return find_events(
-        scores, thresholds, bands=bundle.bands, least=MIN_EVENT, gap=MAX_GAP, smooth=1
+        scores, thresholds, bands=bundle.bands, min_duration=MIN_EVENT, max_gap=MAX_GAP
     )
 
 

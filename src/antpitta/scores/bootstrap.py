@@ -1,10 +1,9 @@
-"""How far a figure might have come out otherwise: resampling whole recordings.
+"""Confidence intervals of metrics, by resampling whole recordings.
 
-The boxes of one recording share its weather, its callers and its noise, so recordings are
-drawn, with replacement, and all their cells come along. A draw is then a weight for each
-recording, and every draw's figure follows from one sorting of the rows: average precision and
-AUC with weights, in arrays (draws, rows). Draws come in blocks, so that an archive's worth of
-recordings does not fill the memory.
+The boxes of one recording share its weather, its individuals and its noise. So recordings are
+drawn with replacement, with all their cells. A draw is then a weight for each recording, and the
+metrics of all draws follow from sorting the rows once: average precision and AUC with weights, as
+arrays (draws, rows). Draws come in blocks, so many recordings do not fill the memory.
 """
 
 from collections.abc import Iterator
@@ -16,12 +15,12 @@ from numpy.typing import NDArray
 from antpitta.scores.metrics import Flags, Floats
 
 BLOCK = 2_000_000  # weights at a time
-LEVELS = (2.5, 97.5)  # percentiles: 95 in 100 draws lie between
+PERCENTILES = (2.5, 97.5)  # 95 % of the draws lie between
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure, and where 95 % of the draws lie; NaN where there is none."""
+    """The value of a metric and its 95 % interval; NaN where there is none."""
 
     value: float
     low: float
@@ -30,22 +29,34 @@ class Interval:
 
 @dataclass(frozen=True)
 class RankedRows:
-    """One species' rows from the highest score down."""
+    """The rows of one species from the highest score down.
 
-    recording: NDArray[np.intp]  # (rows,), the column of each row in the draws' weights
-    present: Floats  # (rows,), 1 or 0
-    starts: NDArray[np.intp]  # where each run of equal scores begins
+    Parameters
+    ----------
+    recording : (rows,), the column of each row's recording in the weights of the draws
+    present : (rows,), 1 or 0
+    starts : where each run of equal scores begins
+    """
+
+    recording: NDArray[np.intp]
+    present: Floats
+    starts: NDArray[np.intp]
 
 
 def rank_rows(present: Flags, scores: Floats, recording: NDArray[np.intp]) -> RankedRows:
-    """Sort the rows once, for every draw to come."""
+    """Sort the rows of one species, once for all draws.
+
+    Parameters
+    ----------
+    present, scores, recording : (rows,)
+    """
     order = np.argsort(-scores, kind="stable")
     falls = np.diff(scores[order], prepend=np.inf) != 0
     return RankedRows(recording[order], present[order].astype(float), np.flatnonzero(falls))
 
 
 def draw_weights(recordings: int, draws: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """Blocks (draws, recordings) of how often each draw takes each recording; of none, none."""
+    """Blocks (draws, recordings) of how often each draw takes each recording."""
     if not recordings:
         return
     step = max(1, BLOCK // recordings)
@@ -55,52 +66,55 @@ def draw_weights(recordings: int, draws: int, rng: np.random.Generator) -> Itera
         yield rng.multinomial(recordings, share, size=size).astype(float)
 
 
-def weighted_figures(ranking: RankedRows, weights: Floats) -> tuple[Floats, Floats]:
-    """Average precision and AUC (draws,) under ``weights`` (draws, recordings).
+def weighted_metrics(ranking: RankedRows, weights: Floats) -> tuple[Floats, Floats]:
+    """Average precision and AUC of each draw, equal to scikit-learn's with ``sample_weight``.
 
-    NaN for a draw without a present or without an absent row. Equal to scikit-learn's with
-    ``sample_weight``, ties included.
+    Parameters
+    ----------
+    weights : (draws, recordings)
+
+    Returns
+    -------
+    ap, auc : (draws,), NaN for a draw without a present or without an absent row
     """
     weight = weights[:, ranking.recording]
     hits = np.add.reduceat(weight * ranking.present, ranking.starts, axis=1)
-    found = np.add.reduceat(weight, ranking.starts, axis=1)
-    alarms = found - hits
+    rows = np.add.reduceat(weight, ranking.starts, axis=1)
+    alarms = rows - hits
     hits_so_far = np.cumsum(hits, axis=1)
-    found_so_far = np.cumsum(found, axis=1)
-    precision = np.divide(
-        hits_so_far, found_so_far, out=np.zeros_like(found), where=found_so_far > 0
-    )
+    rows_so_far = np.cumsum(rows, axis=1)
+    precision = np.divide(hits_so_far, rows_so_far, out=np.zeros_like(rows), where=rows_so_far > 0)
     present = hits_so_far[:, -1]
-    absent = found_so_far[:, -1] - present
+    absent = rows_so_far[:, -1] - present
     both = (present > 0) & (absent > 0)
-    nothing = np.full(len(weights), np.nan)
+    neither = np.full(len(weights), np.nan)
     won: Floats = (alarms * (hits_so_far - hits / 2)).sum(axis=1)
     earned: Floats = (hits * precision).sum(axis=1)
     return (
-        np.divide(earned, present, out=nothing.copy(), where=both),
-        np.divide(won, present * absent, out=nothing, where=both),
+        np.divide(earned, present, out=neither.copy(), where=both),
+        np.divide(won, present * absent, out=neither, where=both),
     )
 
 
-def interval(value: float, drawn: Floats) -> Interval:
-    """The percentiles of the draws that have a figure; NaN if none has, or the value is NaN."""
-    drawn = drawn[np.isfinite(drawn)]
-    if not len(drawn) or np.isnan(value):
+def percentile_interval(value: float, draws: Floats) -> Interval:
+    """The interval of a metric from its draws (draws,), of which NaN are left out."""
+    draws = draws[np.isfinite(draws)]
+    if not len(draws) or np.isnan(value):
         return Interval(value, float("nan"), float("nan"))
-    low, high = np.percentile(drawn, LEVELS)
+    low, high = np.percentile(draws, PERCENTILES)
     return Interval(value, float(low), float(high))
 
 
-def mean_known(values: Floats) -> Floats:
-    """The mean over the last axis of what is not NaN; NaN where everything is."""
-    known = ~np.isnan(values)
-    count: Floats = known.sum(axis=-1).astype(float)
-    total: Floats = np.where(known, values, 0.0).sum(axis=-1)
+def nan_mean(values: Floats) -> Floats:
+    """The mean over the last axis without NaN; NaN where everything is."""
+    finite = ~np.isnan(values)
+    count: Floats = finite.sum(axis=-1).astype(float)
+    total: Floats = np.where(finite, values, 0.0).sum(axis=-1)
     return divide(total, count)
 
 
-def divide(above: Floats, below: Floats) -> Floats:
-    """The quotient, NaN where ``below`` is not above 0."""
-    quotient: Floats = np.full(np.shape(above), np.nan)
-    np.divide(above, below, out=quotient, where=np.asarray(below) > 0)
+def divide(numerator: Floats, denominator: Floats) -> Floats:
+    """The quotient, NaN where the denominator is not positive."""
+    quotient: Floats = np.full(np.shape(numerator), np.nan)
+    np.divide(numerator, denominator, out=quotient, where=np.asarray(denominator) > 0)
     return quotient

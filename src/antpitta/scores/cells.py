@@ -1,16 +1,14 @@
-"""The judged cells: what every metric here works on.
+"""Labelled cells: the rows that every metric here works on.
 
-A cell is one statement that can be held against a score: a DataFrame row with ``recording``,
-``species``, ``present`` (bool) and ``score``, and maybe a ``site``. There are two sources:
+A cell is one label that can be compared with a score: a row of a DataFrame with ``recording``,
+``species``, ``present`` (bool) and ``score``. There are two sources of cells:
 
-- Validated boxes: one row a box, scored by the highest framewise score inside it, by a model
+- Validated boxes: one row per box, with the highest framewise score inside it, from a model
   that did not train on its recording.
-- Whole truth: one row for each recording and species, scored by the recording's score.
+- Complete ground truth: one row per recording and species, with the score of the recording.
 
-What has no row is unknown. It is no rival in a ranking and no absence in a curve, and the
-matrices carry it as ``known=False``.
-
-From framewise scores to the judged cells of validated boxes.
+What has no row is unknown. It is no rival in a ranking and no absence in a curve; the matrices
+hold it as ``known=False``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,27 +28,41 @@ COLUMNS = ("recording", "species", "present", "score")
 
 
 class CellMatrices(NamedTuple):
-    """Cells as arrays (rows, classes); a row is a recording, or a cell where nothing merged."""
+    """Cells as arrays (rows, classes); a row is a recording, or a single cell if not merged.
+
+    Parameters
+    ----------
+    truth : whether the class is present
+    known : whether the cell is labelled
+    scores : 0 where unknown
+    recordings : (rows,)
+    """
 
     truth: Flags
     known: Flags
-    scores: Floats  # 0 where unknown
-    recordings: list[str]  # (rows,), the recording of each row
+    scores: Floats
+    recordings: list[str]
 
 
 @dataclass(frozen=True)
 class UnmatchedScores:
-    """What a score table holds beyond the truth, and the truth's blanks: none was judged."""
+    """What :func:`truth_cells` leaves out.
+
+    Parameters
+    ----------
+    recordings, species : scores without ground truth
+    unknown : blank cells of the ground truth
+    """
 
     recordings: tuple[str, ...]
     species: tuple[str, ...]
-    unknown: int  # blank cells of the truth
+    unknown: int
 
 
 def check_cells(cells: pd.DataFrame, classes: Classes) -> None:
-    """Refuse a table that is no table of judged cells, with a ValueError that says why."""
-    if gone := [name for name in COLUMNS if name not in cells.columns]:
-        raise ValueError(f"cells lack the columns {gone}, they have {list(cells.columns)}")
+    """Raise ValueError for a table that is not one of labelled cells."""
+    if missing := [name for name in COLUMNS if name not in cells.columns]:
+        raise ValueError(f"cells lack the columns {missing}, they have {list(cells.columns)}")
     if cells.empty:
         return
     for name in COLUMNS:
@@ -62,19 +74,21 @@ def check_cells(cells: pd.DataFrame, classes: Classes) -> None:
         raise ValueError(f"cells: score must be a number, not {cells['score'].dtype}")
     if not np.isfinite(cells["score"].to_numpy(float)).all():
         raise ValueError("cells: a score is infinite")
-    if strangers := set(cells["species"].astype(str)) - set(classes.names):
-        raise ValueError(
-            f"cells speak of species that are not among the classes: {list_names(strangers)}"
-        )
+    if unknown := set(cells["species"].astype(str)) - set(classes.names):
+        raise ValueError(f"cells: species that are not among the classes: {list_names(unknown)}")
 
 
 def cell_matrices(cells: pd.DataFrame, classes: Classes, *, merge: bool = True) -> CellMatrices:
-    """The cells as arrays, recordings sorted by name.
+    """The cells as arrays.
 
-    A species is present in a recording if any of its rows says so. Its score is then the
-    highest of its present rows: a loud absent box elsewhere is no reason to believe that the
-    call was found. Where every row says absent, it is the highest of them all.
-    ``merge=False`` keeps one array row for each cell, in the table's order.
+    A species is present in a recording if one of its rows is. Its score is then the highest of
+    its present rows: a loud absent box elsewhere does not mean that the call was detected. If
+    all rows are absent, the score is the highest of them all.
+
+    Parameters
+    ----------
+    merge : one row per recording, sorted by name; otherwise one row per cell, in the order of the
+        table
     """
     check_cells(cells, classes)
     ids = cells["recording"].astype(str).to_numpy(object)
@@ -91,111 +105,122 @@ def cell_matrices(cells: pd.DataFrame, classes: Classes, *, merge: bool = True) 
     truth, known = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
     known[row, column] = True
     truth[row[present], column[present]] = True
-    speaks = present == truth[row, column]  # an absent box beside a present one does not
+    counts = present == truth[row, column]  # an absent box beside a present one does not
     scores = np.full(shape, -np.inf)
-    np.maximum.at(scores, (row[speaks], column[speaks]), score[speaks])
+    np.maximum.at(scores, (row[counts], column[counts]), score[counts])
     return CellMatrices(
         truth, known, np.where(known, scores, 0.0), [str(name) for name in recordings]
     )
 
 
-def judged_cell_scores(judged: CellMatrices, scores: Floats, classes: Classes) -> pd.DataFrame:
-    """The known cells again, with other scores (rows, classes): what a blend made of them."""
-    row, column = np.nonzero(judged.known)
+def cells_from_matrices(matrices: CellMatrices, scores: Floats, classes: Classes) -> pd.DataFrame:
+    """The known cells as a table again, with other ``scores`` (rows, classes)."""
+    row, column = np.nonzero(matrices.known)
     return pd.DataFrame(
         {
-            "recording": np.array(judged.recordings, dtype=object)[row],
+            "recording": np.array(matrices.recordings, dtype=object)[row],
             "species": np.array(classes.names, dtype=object)[column],
-            "present": judged.truth[row, column],
+            "present": matrices.truth[row, column],
             "score": scores[row, column],
         }
     )
 
 
 def truth_cells(truth: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Hold a table of scores against a table of truth; both are ``recording_id, s0, s1, ...``.
+    """Labelled cells from a table of ground truth and a table of scores.
 
-    The truth decides what is judged: each of its recordings and species must have a score.
-    A blank in it is unknown and makes no cell; :func:`unmatched` counts what was passed over.
+    The ground truth decides what is compared: each of its recordings and species must have a
+    score. A blank cell is unknown; :func:`count_unmatched` counts what is left out.
+
+    Parameters
+    ----------
+    truth, scores : ``recording_id``, then one column per species
+
+    Raises
+    ------
+    UserError
+        E_TRUTH_VALUE for a truth other than 0, 1 or blank; E_SCORE_TABLE, E_SCORES_MISSING and
+        E_SCORE_VALUE as in :mod:`antpitta.scores.tables`.
     """
-    said = index_by_recording(truth, "the truth table")
-    heard = index_by_recording(scores, "the score table")
-    present = numeric_scores(said, "the truth table")
-    if (odd := ~np.isin(present, (0, 1)) & ~np.isnan(present)).any():
-        row, column = np.argwhere(odd)[0]
-        where = f"recording {said.index[row]}, species {said.columns[column]}"
+    labels = index_by_recording(truth, "the table of ground truth")
+    present = numeric_scores(labels, "the table of ground truth")
+    if (invalid := ~np.isin(present, (0, 1)) & ~np.isnan(present)).any():
+        row, column = np.argwhere(invalid)[0]
         raise UserError(
-            "E_TODO",
-            f"the truth table holds {present[row, column]:g} at {where}",
-            "write 1 for present, 0 for absent, nothing for unknown",
+            "E_TRUTH_VALUE",
+            f"the table of ground truth has {present[row, column]:g} for {labels.columns[column]} "
+            f"in {labels.index[row]}",
+            "write 1 for present, 0 for absent and nothing for unknown",
         )
-    recordings, species = [str(i) for i in said.index], [str(i) for i in said.columns]
-    found = select_scores(heard, recordings, species, "the score table")
-    known = ~np.isnan(present)
-    judged = CellMatrices(present == 1, known, found, recordings)
-    return judged_cell_scores(judged, found, Classes(tuple(species)))
+    recordings, species = [str(i) for i in labels.index], [str(i) for i in labels.columns]
+    indexed = index_by_recording(scores, "the table of scores")
+    selected = select_scores(indexed, recordings, species, "the table of scores")
+    matrices = CellMatrices(present == 1, ~np.isnan(present), selected, recordings)
+    return cells_from_matrices(matrices, selected, Classes(tuple(species)))
 
 
-def unmatched(truth: pd.DataFrame, scores: pd.DataFrame) -> UnmatchedScores:
-    """What :func:`truth_cells` passes over in the same two tables."""
-    said = index_by_recording(truth, "the truth table")
-    heard = index_by_recording(scores, "the score table")
+def count_unmatched(truth: pd.DataFrame, scores: pd.DataFrame) -> UnmatchedScores:
+    """What :func:`truth_cells` leaves out of the same two tables."""
+    labels = index_by_recording(truth, "the table of ground truth")
+    indexed = index_by_recording(scores, "the table of scores")
     return UnmatchedScores(
-        tuple(str(name) for name in heard.index.difference(said.index)),
-        tuple(str(name) for name in heard.columns if name not in said.columns),
-        int(said.isna().to_numpy().sum()),
+        tuple(str(name) for name in indexed.index.difference(labels.index)),
+        tuple(str(name) for name in indexed.columns if name not in labels.columns),
+        int(labels.isna().to_numpy().sum()),
     )
 
 
 def box_cells(
     scores: Iterable[Scores], annotations: Iterable[Annotation], classes: Classes
 ) -> pd.DataFrame:
-    """One row a box (and species, where a statement is about all): recording, species, present,
-    score, start, stop, low, high.
+    """One labelled cell per box; a box about every class gives one per class.
 
-    The score is the highest framewise one inside the box: only sound that somebody listened to
-    is judged. Boxes of recordings without scores, and boxes beyond the scores' end, have no row.
+    The score is the highest framewise score inside the box, so only labelled sound is evaluated.
+    Boxes of recordings without scores, and boxes beyond the end of the scores, have no row.
+
+    Returns
+    -------
+    cells : columns recording, species, present, score, start, stop, low, high (seconds and Hz)
     """
-    by_recording: Mapping[str, Scores] = {one.recording: one for one in scores}
+    by_recording: Mapping[str, Scores] = {own.recording: own for own in scores}
     rows = []
-    for said in annotations:
-        one = by_recording.get(said.recording)
-        if one is None:
+    for box in annotations:
+        own = by_recording.get(box.recording)
+        if own is None:
             continue
-        inside = one.value[one.grid.frames_by_centre(said.start, min(said.stop, one.grid.end))]
+        stop = min(box.stop, own.grid.end)
+        inside = own.value[own.grid.frames_by_centre(box.start, stop)]
         if not len(inside):
             continue
-        for column in classes.columns(said.label):
-            rows.append(
-                (
-                    said.recording,
-                    classes.names[column],
-                    said.present,
-                    float(inside[:, column].max()),
-                    said.start,
-                    min(said.stop, one.grid.end),
-                    said.low,
-                    said.high,
-                )
-            )
+        for column in classes.columns(box.label):
+            label = (box.recording, classes.names[column], box.present)
+            score = float(inside[:, column].max())
+            rows.append((*label, score, box.start, stop, box.low, box.high))
     names = ["recording", "species", "present", "score", "start", "stop", "low", "high"]
     return pd.DataFrame(rows, columns=names).astype({"present": bool, "score": float})
 
 
 def clip_scores(scores: Iterable[Scores]) -> pd.DataFrame:
-    """The competition's layout: recording_id, then each species' highest score anywhere in it."""
+    """A table of each recording's highest scores: ``recording_id``, then one column per species."""
     ids, rows, names = [], [], None
-    for one in scores:
-        ids.append(one.recording)
-        rows.append(one.value.max(axis=0))
-        names = one.classes.names
+    for recording in scores:
+        ids.append(recording.recording)
+        rows.append(recording.value.max(axis=0))
+        names = recording.classes.names
     return clip_score_table(ids, np.array(rows), names or ())
 
 
 def clip_score_table(
     ids: list[str], value: NDArray[np.floating], names: tuple[str, ...]
 ) -> pd.DataFrame:
-    """The layout of presence.csv; ``value`` is (recordings, classes)."""
+    """The layout of presence.csv.
+
+    Parameters
+    ----------
+    ids : (recordings,)
+    value : (recordings, classes)
+    names : (classes,)
+    """
     table = pd.DataFrame(value.reshape(len(ids), len(names)), columns=list(names))
     table.insert(0, "recording_id", ids)
     return table

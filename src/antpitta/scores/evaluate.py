@@ -1,18 +1,18 @@
-"""From judged cells to a report: LWLRAP, AP and AUC, each with an interval.
+"""From labelled cells to a report: LWLRAP, average precision and AUC, each with an interval.
 
 What is counted, and why:
 
-- Only known cells. A species that nobody judged in a recording is no rival there.
-- LWLRAP takes a recording that holds a species and a known rival (a species judged absent),
-  or one whose every species is judged. A recording where a listener marked one present box and
-  nothing else would earn 1 whatever the scores: validated boxes are mostly of that kind, and
-  would lift every model to the same height. ``Report.ranked`` says how many recordings
-  counted. On whole truth every recording with a species counts, as in the competition.
-- AP and AUC take rows, boxes where boxes were judged; macro figures are means over the
-  species that have both present and absent rows, each as important as any other.
-- Intervals resample recordings. Species with present or absent rows in one recording only get
-  none: a draw cannot vary what it has once. In a draw that misses a species, the macro mean is
-  taken over the others.
+- Only known cells. A species without a label in a recording is no rival there.
+- LWLRAP counts recordings with a present species and a known rival (an absent species), and
+  recordings in which every species is known. A recording with one present box and nothing else
+  would earn 1 whatever its scores are. Most validated boxes are of that kind, and would lift every
+  model to the same value. ``Report.ranked`` is the number of recordings that count. With complete
+  ground truth, every recording with a species counts, as in the competition.
+- Average precision and AUC count rows (boxes, where boxes are labelled). Their macro means are over
+  the species with present and absent rows, and all species count equally.
+- Intervals resample recordings. A species whose present or absent rows lie in one recording has
+  no interval: draws cannot vary it. Where a draw misses a species, the macro mean is taken over
+  the other species.
 """
 
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ from antpitta.scores.bootstrap import (
     RankedRows,
     divide,
     draw_weights,
-    interval,
-    mean_known,
+    nan_mean,
+    percentile_interval,
     rank_rows,
-    weighted_figures,
+    weighted_metrics,
 )
 from antpitta.scores.cells import CellMatrices, cell_matrices
 from antpitta.scores.metrics import (
@@ -46,25 +46,32 @@ from antpitta.scores.metrics import (
 )
 
 COUNTS = ("present", "absent")
-FIGURES = ("ap", "ap_low", "ap_high", "auc", "auc_low", "auc_high", "lwlrap")
+METRICS = ("ap", "ap_low", "ap_high", "auc", "auc_low", "auc_high", "lwlrap")
 HEADLINES = ("lwlrap", "macro_ap", "macro_auc")
-NAN = float("nan")
-DRAWS = 1000  # of the bootstrap, where nothing asks for another number
+DRAWS = 1000  # of the bootstrap, by default
 
 
 @dataclass(frozen=True)
 class Report:
-    """How well one source of scores tells present from absent."""
+    """The metrics of one source of scores.
+
+    Parameters
+    ----------
+    per_species : columns species, present, absent (numbers of rows), then the metrics
+    curves : precision-recall curves of the species that have one
+    recordings, cells : how many were evaluated
+    ranked : number of recordings that LWLRAP counts
+    """
 
     source: str
     lwlrap: Interval
     macro_ap: Interval
     macro_auc: Interval
-    per_species: pd.DataFrame  # species, present, absent (rows), then FIGURES
-    curves: dict[str, Curve]  # species that have one
+    per_species: pd.DataFrame
+    curves: dict[str, Curve]
     recordings: int
     cells: int
-    ranked: int  # recordings that LWLRAP counts
+    ranked: int
 
     def __repr__(self) -> str:
         return (
@@ -77,56 +84,64 @@ class Report:
 def evaluate_cells(
     cells: pd.DataFrame, classes: Classes, source: str, *, draws: int, rng: np.random.Generator
 ) -> Report:
-    """Judge scores by the cells; ``draws=0`` leaves the intervals NaN."""
-    judged = cell_matrices(cells, classes)
+    """Compute all metrics of labelled cells.
+
+    Parameters
+    ----------
+    cells : as in :mod:`antpitta.scores.cells`
+    source : what the report calls the scores
+    draws : of the bootstrap; 0 leaves the intervals NaN
+    """
+    matrices = cell_matrices(cells, classes)
     rows = cell_matrices(cells, classes, merge=False)
-    # each row's recording, as its place in the merged order (which is sorted)
-    place = np.searchsorted(np.array(judged.recordings), np.array(rows.recordings))
-    counted = rankable(judged)
-    earned, labels, per_class = _rank(judged, counted)
+    # The place of each row's recording in the merged order, which is sorted.
+    place = np.searchsorted(np.array(matrices.recordings), np.array(rows.recordings))
+    counted = rankable(matrices)
+    earned, labels, per_class = _rank(matrices, counted)
     species = [_Species.of(rows, place, column) for column in range(len(classes))]
 
-    drawn_rank, drawn_ap, drawn_auc = [], [], []
-    for weights in draw_weights(len(judged.recordings), draws, rng):
-        drawn_rank.append(divide(weights @ earned, weights @ labels))
-        figures = [one.drawn(weights) for one in species]
-        drawn_ap.append(np.stack([ap for ap, _ in figures], axis=1))
-        drawn_auc.append(np.stack([auc for _, auc in figures], axis=1))
-    rank = np.concatenate([*drawn_rank, np.empty(0)])
-    ap = np.concatenate([*drawn_ap, np.empty((0, len(classes)))])
-    auc = np.concatenate([*drawn_auc, np.empty((0, len(classes)))])
+    lwlrap_draws, ap_draws, auc_draws = [], [], []
+    for weights in draw_weights(len(matrices.recordings), draws, rng):
+        lwlrap_draws.append(divide(weights @ earned, weights @ labels))
+        metrics = [row.draw(weights) for row in species]
+        ap_draws.append(np.stack([ap for ap, _ in metrics], axis=1))
+        auc_draws.append(np.stack([auc for _, auc in metrics], axis=1))
+    rank = np.concatenate([*lwlrap_draws, np.empty(0)])
+    ap = np.concatenate([*ap_draws, np.empty((0, len(classes)))])
+    auc = np.concatenate([*auc_draws, np.empty((0, len(classes)))])
 
     value = float(divide(earned.sum(keepdims=True), labels.sum(keepdims=True))[0])
     return Report(
         source=source,
-        lwlrap=interval(value, rank),
-        macro_ap=interval(float(mean_known(np.array([s.ap for s in species]))), mean_known(ap)),
-        macro_auc=interval(float(mean_known(np.array([s.auc for s in species]))), mean_known(auc)),
+        lwlrap=percentile_interval(value, rank),
+        macro_ap=_macro_interval([row.ap for row in species], ap),
+        macro_auc=_macro_interval([row.auc for row in species], auc),
         per_species=_table(species, classes, ap, auc, per_class),
         curves={
-            name: s.curve
-            for name, s in zip(classes.names, species, strict=True)
-            if s.curve is not None
+            name: row.curve
+            for name, row in zip(classes.names, species, strict=True)
+            if row.curve is not None
         },
-        recordings=len(judged.recordings),
+        recordings=len(matrices.recordings),
         cells=len(cells),
         ranked=int(counted.sum()),
     )
 
 
-def rankable(judged: CellMatrices) -> Flags:
-    """The recordings (rows,) that LWLRAP counts: see the top of this file.
+def _macro_interval(values: list[float], draws: Floats) -> Interval:
+    return percentile_interval(float(nan_mean(np.array(values))), nan_mean(draws))
 
-    Of a single class there is no ranking, so none.
-    """
-    rival = (judged.known & ~judged.truth).any(axis=1) | judged.known.all(axis=1)
-    several = judged.known.shape[1] > 1
-    return np.asarray(judged.truth.any(axis=1) & rival & several, dtype=bool)
+
+def rankable(matrices: CellMatrices) -> Flags:
+    """The recordings (rows,) that LWLRAP counts; with a single class there are none."""
+    rival = (matrices.known & ~matrices.truth).any(axis=1) | matrices.known.all(axis=1)
+    several = matrices.known.shape[1] > 1
+    return np.asarray(matrices.truth.any(axis=1) & rival & several, dtype=bool)
 
 
 @dataclass(frozen=True)
 class _Species:
-    """One species' rows and what follows from them before any draw."""
+    """The rows of one species, and what follows from them before any draw."""
 
     present: int
     absent: int
@@ -138,8 +153,8 @@ class _Species:
 
     @classmethod
     def of(cls, rows: CellMatrices, place: NDArray[np.intp], column: int) -> "_Species":
-        mine = rows.known[:, column]
-        truth, scores, recording = rows.truth[mine, column], rows.scores[mine, column], place[mine]
+        own = rows.known[:, column]
+        truth, scores, recording = rows.truth[own, column], rows.scores[own, column], place[own]
         curve = precision_recall(truth, scores)
         return cls(
             present=int(truth.sum()),
@@ -151,19 +166,21 @@ class _Species:
             spread=min(len(set(recording[truth])), len(set(recording[~truth]))) > 1,
         )
 
-    def drawn(self, weights: Floats) -> tuple[Floats, Floats]:
+    def draw(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Average precision and AUC of each draw."""
         if self.ranking is None:
             nothing = np.full(len(weights), np.nan)
             return nothing, nothing
-        return weighted_figures(self.ranking, weights)
+        return weighted_metrics(self.ranking, weights)
 
 
-def _rank(judged: CellMatrices, counted: Flags) -> tuple[Floats, Floats, Floats]:
+def _rank(matrices: CellMatrices, counted: Flags) -> tuple[Floats, Floats, Floats]:
     """For each recording, precision earned and labels; for each class, its LWLRAP."""
     earned, labels = np.zeros(len(counted)), np.zeros(len(counted))
     if not counted.any():
-        return earned, labels, np.full(judged.known.shape[1], np.nan)
-    truth, known, scores = judged.truth[counted], judged.known[counted], judged.scores[counted]
+        return earned, labels, np.full(matrices.known.shape[1], np.nan)
+    truth, known = matrices.truth[counted], matrices.known[counted]
+    scores = matrices.scores[counted]
     earned[counted] = label_precisions(truth, scores, known).sum(axis=1)
     labels[counted] = truth.sum(axis=1)
     return earned, labels, lwlrap(truth, scores, known).per_class
@@ -173,27 +190,33 @@ def _table(
     species: list[_Species], classes: Classes, ap: Floats, auc: Floats, per_class: Floats
 ) -> pd.DataFrame:
     rows = []
-    for column, (name, one) in enumerate(zip(classes.names, species, strict=True)):
-        draws = slice(None) if one.spread else slice(0)
-        of_ap, of_auc = interval(one.ap, ap[draws, column]), interval(one.auc, auc[draws, column])
-        figures = (of_ap.value, of_ap.low, of_ap.high, of_auc.value, of_auc.low, of_auc.high)
-        rows.append((name, one.present, one.absent, *figures, float(per_class[column])))
-    return pd.DataFrame(rows, columns=["species", *COUNTS, *FIGURES])
+    for column, (name, own) in enumerate(zip(classes.names, species, strict=True)):
+        draws = slice(None) if own.spread else slice(0)
+        values: list[float] = []
+        for value, drawn in ((own.ap, ap), (own.auc, auc)):
+            interval = percentile_interval(value, drawn[draws, column])
+            values += [interval.value, interval.low, interval.high]
+        rows.append((name, own.present, own.absent, *values, float(per_class[column])))
+    return pd.DataFrame(rows, columns=["species", *COUNTS, *METRICS])
 
 
 def report_to_json(report: Report) -> dict[str, Any]:
-    """The report as plain lists, numbers and None (for NaN): strict JSON can hold it."""
+    """The report as plain lists, numbers and None (for NaN), for strict JSON."""
     headlines = {name: getattr(report, name) for name in HEADLINES}
     return {
         "source": report.source,
         **{
-            name: {"value": _bare(i.value), "low": _bare(i.low), "high": _bare(i.high)}
-            for name, i in headlines.items()
+            name: {
+                "value": _to_json(interval.value),
+                "low": _to_json(interval.low),
+                "high": _to_json(interval.high),
+            }
+            for name, interval in headlines.items()
         },
         "per_species": [
             {"species": str(row["species"])}
             | {name: int(row[name]) for name in COUNTS}
-            | {name: _bare(row[name]) for name in FIGURES}
+            | {name: _to_json(row[name]) for name in METRICS}
             for row in report.per_species.to_dict("records")
         ],
         "curves": {
@@ -206,29 +229,29 @@ def report_to_json(report: Report) -> dict[str, Any]:
     }
 
 
-def report_from_json(kept: dict[str, Any]) -> Report:
-    """The report that :func:`report_to_json` wrote down."""
-    table = pd.DataFrame(kept["per_species"], columns=["species", *COUNTS, *FIGURES])
+def report_from_json(content: dict[str, Any]) -> Report:
+    """The report that :func:`report_to_json` wrote."""
+    table = pd.DataFrame(content["per_species"], columns=["species", *COUNTS, *METRICS])
     return Report(
-        source=kept["source"],
+        source=content["source"],
         **{
-            name: Interval(*(_full(kept[name][part]) for part in ("value", "low", "high")))
+            name: Interval(*(_from_json(content[name][part]) for part in ("value", "low", "high")))
             for name in HEADLINES
         },
-        per_species=table.astype(dict.fromkeys(FIGURES, float)),
+        per_species=table.astype(dict.fromkeys(METRICS, float)),
         curves={
             name: (np.array(curve["recall"], float), np.array(curve["precision"], float))
-            for name, curve in kept["curves"].items()
+            for name, curve in content["curves"].items()
         },
-        recordings=kept["recordings"],
-        cells=kept["cells"],
-        ranked=kept["ranked"],
+        recordings=content["recordings"],
+        cells=content["cells"],
+        ranked=content["ranked"],
     )
 
 
-def _bare(value: float) -> float | None:
+def _to_json(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _full(value: float | None) -> float:
-    return NAN if value is None else value
+def _from_json(value: float | None) -> float:
+    return float("nan") if value is None else value

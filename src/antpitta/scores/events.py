@@ -1,13 +1,9 @@
-"""From framewise scores to events: when, in which band, how surely.
+"""From framewise scores to events: onset, offset, frequency band and score.
 
-One species at a time: smooth (a running median, which drops a lone spike and keeps the edges
-of a call where a mean would blur them), take the frames at or above the species' threshold,
-join stretches that a short gap divides, drop what is still too short. Joining comes first, so
-that a trill of short notes is one event and not nothing.
-
-The score of an event is its highest smoothed frame: then an event of a score never lies below
-the threshold that found it. A network's frames say nothing about frequency; the band is the
-one in which listeners heard the species.
+Each species by itself: take the frames at or above its threshold, join stretches that a short gap
+separates, and drop what is still too short. Joining comes first, so a trill of short notes is one
+event. The score of an event is that of its highest frame. The frames of a network have no
+frequency, so the band of an event is that of the species' training boxes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,75 +12,60 @@ from math import inf, isfinite
 import numpy as np
 
 from antpitta.core.types import Annotation, Classes, Event, Scores
-from antpitta.scores.metrics import Flags, Floats
+from antpitta.scores.metrics import Flags
 
-EVERY_BAND = (0.0, inf)
-JITTER = 1e-9  # seconds: 3 * 0.1 is more than 0.3
+ALL_FREQUENCIES = (0.0, inf)
+TOLERANCE = 1e-9  # seconds: 3 * 0.1 is more than 0.3
 
 
 def find_events(
     scores: Scores,
-    thresholds: Mapping[str, float] | float,
+    thresholds: Mapping[str, float],
     *,
     bands: Mapping[str, tuple[float, float]],
-    least: float,
-    gap: float,
-    smooth: int,
-    release: float = 1.0,
+    min_duration: float,
+    max_gap: float,
 ) -> list[Event]:
-    """The events of one recording, by start, then in the order of the classes.
+    """The events of one recording, by onset, then in the order of the classes.
 
-    ``least`` is the shortest event and ``gap`` the longest pause inside one, in seconds.
-    ``smooth`` frames enter each median, an even count counting as the next odd one; 0 and 1
-    leave the scores alone. ``release`` below 1 is hysteresis: an event found at its threshold
-    goes on while the score stays at or above ``release`` times it. A species without a band
-    gets all frequencies; one without a threshold is a ValueError.
+    Parameters
+    ----------
+    thresholds : of each species
+    bands : low and high frequency of each species in Hz; without one, all frequencies
+    min_duration : seconds
+    max_gap : seconds of the longest gap inside an event
     """
-    if not 0 < release <= 1:
-        raise ValueError(f"release is a share of the threshold, above 0 and up to 1: {release}")
-    limits = _limits(thresholds, scores.classes)
-    value = smooth_frames(scores.value, smooth)
-    grid, events = scores.grid, []
+    if not np.isfinite(scores.value).all():
+        raise ValueError(f"{scores.recording}: a framewise score is NaN or infinite")
+    if missing := [name for name in scores.classes.names if name not in thresholds]:
+        raise ValueError(f"no threshold for {', '.join(missing)}")
+    value, grid, events = scores.value, scores.grid, []
     for column, name in enumerate(scores.classes.names):
-        heard, limit = value[:, column], limits[name]
-        low, high = bands.get(name, EVERY_BAND)
-        runs = _stretches(heard >= limit * release)
-        runs = [(a, b) for a, b in runs if release == 1 or heard[a:b].max() >= limit]
-        for first, last in _join(runs, gap / grid.hop + JITTER / grid.hop):
+        low, high = bands.get(name, ALL_FREQUENCIES)
+        runs = _runs(value[:, column] >= thresholds[name])
+        for first, last in _join(runs, max_gap / grid.hop + TOLERANCE / grid.hop):
             start, stop = grid.seconds(first), grid.seconds(last)
-            if stop - start >= least - JITTER:
-                score = float(heard[first:last].max())
+            if stop - start >= min_duration - TOLERANCE:
+                score = float(value[first:last, column].max())
                 events.append(
                     Event(scores.recording, start, stop, name, score, scores.source, low, high)
                 )
     return sorted(events, key=lambda event: event.start)  # stable: classes keep their order
 
 
-def smooth_frames(value: Floats, smooth: int) -> Floats:
-    """A running median over time of scores (frames, classes); the ends repeat outwards."""
-    if not np.isfinite(value).all():
-        raise ValueError("a framewise score is NaN or infinite")
-    if smooth <= 1 or not len(value):
-        return value
-    from scipy.ndimage import median_filter  # a tenth of a second, and seldom asked for
-
-    window = smooth + 1 - smooth % 2  # an even window would shift every event by half a frame
-    return np.asarray(median_filter(value, size=(window, 1), mode="nearest"))
-
-
 def training_bands(
     annotations: Iterable[Annotation], classes: Classes
 ) -> dict[str, tuple[float, float]]:
-    """Each species' band: from the lowest to the highest edge of its present boxes.
+    """The frequency band of each species in Hz: from the lowest to the highest edge of its boxes.
 
-    Boxes without an upper edge tell nothing about the band and are passed over. A species
-    that has absent boxes only gets theirs: a template gives both the same band. One
-    without any box is left out.
+    Present boxes count, or absent ones for a species without present boxes: a template gives
+    both the same band. Boxes without an upper edge are left out, and so are species without
+    other boxes.
     """
     edges: dict[tuple[str, bool], list[tuple[float, float]]] = {}
-    for said in annotations:
-        if isfinite(said.high):
-            edges.setdefault((said.label, said.present), []).append((said.low, said.high))
+    for box in annotations:
+        if isfinite(box.high):
+            edges.setdefault((box.label, box.present), []).append((box.low, box.high))
     bands = {}
     for name in classes.names:
         if boxes := edges.get((name, True)) or edges.get((name, False)):
@@ -92,26 +73,18 @@ def training_bands(
     return bands
 
 
-def _limits(thresholds: Mapping[str, float] | float, classes: Classes) -> dict[str, float]:
-    if not isinstance(thresholds, Mapping):
-        return dict.fromkeys(classes.names, float(thresholds))
-    if gone := [name for name in classes.names if name not in thresholds]:
-        raise ValueError(f"no threshold for {', '.join(gone)}")
-    return {name: float(thresholds[name]) for name in classes.names}
-
-
-def _stretches(above: Flags) -> list[tuple[int, int]]:
-    """Where ``above`` holds, as half-open (first, last) pairs."""
+def _runs(above: Flags) -> list[tuple[int, int]]:
+    """Where ``above`` is true, as half-open (first, last) pairs."""
     padded = np.concatenate([[False], above, [False]])
     first, last = np.flatnonzero(padded[1:] > padded[:-1]), np.flatnonzero(padded[1:] < padded[:-1])
     return list(zip(first.tolist(), last.tolist(), strict=True))
 
 
-def _join(runs: list[tuple[int, int]], gap: float) -> list[tuple[int, int]]:
-    """Runs with those joined that at most ``gap`` frames divide."""
+def _join(runs: list[tuple[int, int]], max_gap: float) -> list[tuple[int, int]]:
+    """Join runs that at most ``max_gap`` frames separate."""
     joined: list[tuple[int, int]] = []
     for first, last in runs:
-        if joined and first - joined[-1][1] <= gap:
+        if joined and first - joined[-1][1] <= max_gap:
             joined[-1] = (joined[-1][0], last)
         else:
             joined.append((first, last))

@@ -1,8 +1,8 @@
-"""Wide score tables, as anyone writes them: ``recording_id``, then one column a species.
+"""Tables of scores that anyone may have written: ``recording_id``, then one column per species.
 
-Such tables come from spreadsheets and other people's models, so nothing is trusted: columns
-go by name and rows by id, never by position, and whatever is missing, doubled or not a
-number is an error that names it. What nobody asked for is left out, and can be counted.
+Such tables come from spreadsheets and from other people's models. Columns are found by name and
+rows by id, never by position, and whatever is missing, doubled or not a number is an error that
+names it. Columns and rows that were not asked for are left out.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -14,85 +14,123 @@ from antpitta.core.errors import UserError
 from antpitta.scores.metrics import Floats
 
 KEY = "recording_id"
-SHOWN = 3  # names in an error, before the rest is only counted
+SHOWN = 3  # names in an error message; the rest is only counted
 
 
 def list_names(names: Collection[str]) -> str:
-    """The first few names and how many there are, for an error in one line.
+    """The first few names and how many there are, for a message.
 
-    >>> some(["a", "b", "c", "d"])
+    >>> list_names(["a", "b", "c", "d"])
     'a, b, c, ... (4)'
     """
     shown = ", ".join(sorted(names)[:SHOWN])
     return f"{shown}{', ...' if len(names) > SHOWN else ''} ({len(names)})"
 
 
-def index_by_recording(frame: pd.DataFrame, what: str) -> pd.DataFrame:
+def index_by_recording(frame: pd.DataFrame, title: str) -> pd.DataFrame:
     """The table with its recordings as index and every name as text.
 
-    A reader that took ids for numbers is forgiven; ids that occur twice, no id at all, and
-    columns that occur twice are the user's to mend.
+    Parameters
+    ----------
+    title : what a message calls the table
+
+    Raises
+    ------
+    UserError
+        E_SCORE_TABLE for a table without ``recording_id``, and for ids or columns that are missing
+        or occur twice.
     """
     named = frame.rename(columns=lambda name: str(name).strip())
     if KEY not in named.columns:
-        have = (
-            list_names([str(name) for name in named.columns]) if len(named.columns) else "no column"
-        )
+        names = [str(name) for name in named.columns]
         raise UserError(
-            "E_TODO", f"{what} has no column {KEY}, only {have}", "name the recordings' column"
+            "E_SCORE_TABLE",
+            f"{title} has no column {KEY}, only {list_names(names) if names else 'no column'}",
+            f"name the column of recordings {KEY}",
         )
     if doubled := set(named.columns[named.columns.duplicated()]):
         raise UserError(
-            "E_TODO", f"{what} has two columns of one name: {list_names(doubled)}", "keep one"
+            "E_SCORE_TABLE", f"{title} has columns twice: {list_names(doubled)}", "keep one of each"
         )
     if named[KEY].isna().any():
-        rows = int(named[KEY].isna().sum())
         raise UserError(
-            "E_TODO", f"{what} has rows without {KEY} ({rows})", "fill them in or drop them"
+            "E_SCORE_TABLE",
+            f"{title} has {int(named[KEY].isna().sum())} rows without {KEY}",
+            "add the ids, or remove these rows",
         )
     named = named.assign(**{KEY: named[KEY].astype(str)}).set_index(KEY)
     if doubled := set(named.index[named.index.duplicated()]):
         raise UserError(
-            "E_TODO",
-            f"{what} has recordings in two rows: {list_names(doubled)}",
-            "keep one row each",
+            "E_SCORE_TABLE",
+            f"{title} has recordings twice: {list_names(doubled)}",
+            "keep one row of each",
         )
     return named
 
 
 def select_scores(
-    frame: pd.DataFrame, recordings: Sequence[str], species: Iterable[str], what: str
+    frame: pd.DataFrame, recordings: Sequence[str], species: Iterable[str], title: str
 ) -> Floats:
-    """The numbers of an indexed table: (recordings, species), in the order asked for.
+    """The numbers of an indexed table, in the order asked for.
 
-    Raises UserError for a recording or species that is not there and for any value that
-    is no finite number.
+    Parameters
+    ----------
+    frame : a table from :func:`index_by_recording`
+    title : what a message calls the table
+
+    Returns
+    -------
+    scores : (recordings, species)
+
+    Raises
+    ------
+    UserError
+        E_SCORES_MISSING for a recording or species that the table lacks, E_SCORE_VALUE for a
+        value that is not a finite number.
     """
     columns = list(species)
-    if gone := [name for name in columns if name not in frame.columns]:
-        raise UserError("E_TODO", f"{what} lacks species {list_names(gone)}", "add these columns")
-    if gone := [name for name in recordings if name not in frame.index]:
-        raise UserError("E_TODO", f"{what} lacks recordings {list_names(gone)}", "add these rows")
-    numbers = numeric_scores(frame.loc[list(recordings), columns], what)
+    if missing := [name for name in columns if name not in frame.columns]:
+        raise UserError(
+            "E_SCORES_MISSING",
+            f"{title} lacks the species {list_names(missing)}",
+            "add their columns",
+        )
+    if missing := [name for name in recordings if name not in frame.index]:
+        raise UserError(
+            "E_SCORES_MISSING", f"{title} lacks the recordings {list_names(missing)}", "add them"
+        )
+    numbers = numeric_scores(frame.loc[list(recordings), columns], title)
     if not np.isfinite(numbers).all():
         row, column = np.argwhere(~np.isfinite(numbers))[0]
-        where = f"recording {recordings[row]}, species {columns[column]}"
         raise UserError(
-            "E_TODO", f"{what} holds no finite number at {where}", "every score must be one"
+            "E_SCORE_VALUE",
+            f"{title} has no finite number for {columns[column]} in {recordings[row]}",
+            "write a finite number in every cell",
         )
     return numbers
 
 
-def numeric_scores(frame: pd.DataFrame, what: str) -> Floats:
-    """Every value as a float, blank as NaN; UserError for text that is no number."""
+def numeric_scores(frame: pd.DataFrame, title: str) -> Floats:
+    """Every value of an indexed table as a number, blank cells as NaN.
+
+    Returns
+    -------
+    scores : (recordings, species)
+
+    Raises
+    ------
+    UserError
+        E_SCORE_VALUE for text that is not a number.
+    """
     columns = []
     for name in frame.columns:
         numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(float, na_value=np.nan)
         if (bad := np.isnan(numbers) & frame[name].notna().to_numpy()).any():
             row = int(np.flatnonzero(bad)[0])
-            where = f"recording {frame.index[row]}, species {name}"
             raise UserError(
-                "E_TODO", f"{what} holds {frame[name].iloc[row]!r} at {where}", "write a number"
+                "E_SCORE_VALUE",
+                f"{title} has {frame[name].iloc[row]!r} for {name} in {frame.index[row]}",
+                "write a number",
             )
         columns.append(numbers)
     return np.stack(columns, axis=1) if columns else np.empty((len(frame), 0))

@@ -1,17 +1,16 @@
-"""From scores to yes or no: one threshold a species, chosen on out-of-fold cells.
+"""One decision threshold per species, chosen on labelled cells.
 
-The cells must come from models that did not train on them; on training cells nearly any
-threshold looks perfect. What to know before trusting them:
+The cells must have scores of models that did not train on them; on training cells nearly any
+threshold looks perfect. What is decided here:
 
-- A threshold lies midway between the lowest score that it takes and the next one below, so
-  that it does not hang on one box's last digit.
-- Few boxes give no threshold: a species with fewer than ``FEW`` present or absent cells takes
-  the pooled one, chosen the same way on all species' cells together. Where even these hold
-  only one kind, it is ``DEFAULT``.
+- A threshold lies midway between the lowest score that it accepts and the next one below, so it
+  does not depend on the last digit of one box.
+- A species with fewer than ``MIN_CELLS`` present or absent cells gets the pooled threshold, chosen
+  in the same way on the cells of all species. Where these are all present or all absent too, the
+  threshold is ``DEFAULT``.
 - A precision that a species never reaches gives the threshold of its best precision, marked
-  ``unreached`` in the table, not a threshold that finds nothing.
-- Precision is the precision among the validated boxes. In the field it depends on how common
-  the species is there.
+  ``unreached`` in the table, and not a threshold that accepts nothing.
+- Precision is that among the validated boxes. In the field it depends on how common the species is.
 """
 
 from dataclasses import dataclass
@@ -25,9 +24,9 @@ from antpitta.scores.bootstrap import divide
 from antpitta.scores.cells import check_cells
 from antpitta.scores.metrics import Flags, Floats
 
-FEW = 5
+MIN_CELLS = 5
 DEFAULT = 0.5
-Aim = float | Literal["f1"]  # the best F1, or the most found at this precision
+ThresholdTarget = float | Literal["f1"]  # the best F1, or the highest recall at this precision
 
 
 @dataclass(frozen=True)
@@ -36,74 +35,86 @@ class _Choice:
     reached: bool
 
 
-def choose_thresholds(cells: pd.DataFrame, classes: Classes, *, aim: Aim) -> dict[str, float]:
-    """A threshold for every class; a score counts as a find at or above it."""
-    table = tabulate_thresholds(cells, classes, aim=aim)
+def choose_thresholds(
+    cells: pd.DataFrame, classes: Classes, *, target: ThresholdTarget
+) -> dict[str, float]:
+    """The threshold of every class; a score at or above it counts as present.
+
+    Parameters
+    ----------
+    cells : as in :mod:`antpitta.scores.cells`
+    target : ``"f1"``, or a precision above 0 and up to 1
+    """
+    table = tabulate_thresholds(cells, classes, target=target)
     return {str(n): float(t) for n, t in zip(table["species"], table["threshold"], strict=True)}
 
 
-def tabulate_thresholds(cells: pd.DataFrame, classes: Classes, *, aim: Aim) -> pd.DataFrame:
-    """The thresholds, and where each comes from: species, threshold, origin, present, absent,
-    and the precision, recall and f1 that it has on the species' own cells.
+def tabulate_thresholds(
+    cells: pd.DataFrame, classes: Classes, *, target: ThresholdTarget
+) -> pd.DataFrame:
+    """The thresholds, where each comes from, and what it gives.
 
-    ``origin`` is ``own``, ``unreached`` (own, but below the precision asked for), ``pooled``
-    or ``default``.
+    Parameters
+    ----------
+    cells, target : as in :func:`choose_thresholds`
+
+    Returns
+    -------
+    table : columns species, threshold, origin (``own``, ``unreached``, ``pooled`` or ``default``),
+        present, absent, and precision, recall and f1 on the species' own cells
     """
     check_cells(cells, classes)
-    if isinstance(aim, str) != (aim == "f1") or not (aim == "f1" or 0 < aim <= 1):
-        raise ValueError(f"aim is 'f1' or a precision above 0 and up to 1, not {aim!r}")
+    if isinstance(target, str) != (target == "f1") or not (target == "f1" or 0 < target <= 1):
+        raise ValueError(f"target must be 'f1' or a precision in (0, 1], not {target!r}")
     names = cells["species"].astype(str).to_numpy(object)
     present, scores = cells["present"].to_numpy(bool), cells["score"].to_numpy(float)
     pooled = _Choice(DEFAULT, True)
     pooled_origin = "default"
     if min(present.sum(), (~present).sum()) > 0:
-        pooled, pooled_origin = _choose(present, scores, aim), "pooled"
+        pooled, pooled_origin = _choose(present, scores, target), "pooled"
 
     rows = []
     for name in classes.names:
-        mine = names == name
-        own, heard = present[mine], scores[mine]
+        own, own_scores = present[names == name], scores[names == name]
         choice, origin = pooled, pooled_origin
-        if min(own.sum(), (~own).sum()) >= FEW:
-            choice = _choose(own, heard, aim)
+        if min(own.sum(), (~own).sum()) >= MIN_CELLS:
+            choice = _choose(own, own_scores, target)
             origin = "own" if choice.reached else "unreached"
-        figures = _figures(own, heard >= choice.threshold)
-        rows.append((name, choice.threshold, origin, int(own.sum()), int((~own).sum()), *figures))
+        metrics = _metrics(own, own_scores >= choice.threshold)
+        rows.append((name, choice.threshold, origin, int(own.sum()), int((~own).sum()), *metrics))
     columns = ["species", "threshold", "origin", "present", "absent", "precision", "recall", "f1"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _choose(present: Flags, scores: Floats, aim: Aim) -> _Choice:
-    """Try every distinct score as the lowest that is taken."""
+def _choose(present: Flags, scores: Floats, target: ThresholdTarget) -> _Choice:
+    """Try every distinct score as the lowest that is accepted."""
     levels, place = np.unique(scores, return_inverse=True)
-    found = np.bincount(place, minlength=len(levels))[::-1].cumsum()[::-1].astype(float)
+    accepted = np.bincount(place, minlength=len(levels))[::-1].cumsum()[::-1].astype(float)
     hits = np.bincount(place, weights=present)[::-1].cumsum()[::-1]
-    precision, recall = hits / found, hits / hits[0]
-    if aim == "f1":
-        best, reached = _last_best(2 * hits / (found + hits[0])), True
+    precision, recall = hits / accepted, hits / hits[0]
+    if target == "f1":
+        best, reached = _last_best(2 * hits / (accepted + hits[0])), True
     else:
-        good = precision >= float(aim) - 1e-12
+        good = precision >= float(target) - 1e-12
         reached = bool(good.any())
-        # the lowest level takes the most; among equals of the best precision likewise
-        best = int(np.flatnonzero(good)[0]) if reached else _most(precision, recall)
+        # The lowest level has the highest recall. If none is good, the best precision counts,
+        # and among equals the highest recall.
+        best = int(np.flatnonzero(good)[0]) if reached else int(np.lexsort((recall, precision))[-1])
     below = levels[best - 1] if best else levels[best]
     middle = (levels[best] + below) / 2
-    # of two neighbouring floats the middle may be the lower one, which is not to be taken
+    # Of two neighbouring floats the middle may be the lower one, which must not be accepted.
     return _Choice(float(middle if middle > below else levels[best]), reached)
 
 
 def _last_best(values: Floats) -> int:
-    """The highest level among equals: what gains nothing is not taken."""
+    """The highest level among equals: it accepts least."""
     return int(len(values) - 1 - np.argmax(values[::-1]))
 
 
-def _most(precision: Floats, recall: Floats) -> int:
-    return int(np.lexsort((recall, precision))[-1])
-
-
-def _figures(present: Flags, taken: Flags) -> tuple[float, float, float]:
-    hits = float((present & taken).sum())
-    above = np.array([hits, hits, 2 * hits])
-    below = np.array([taken.sum(), present.sum(), taken.sum() + present.sum()], dtype=float)
-    precision, recall, f1 = divide(above, below)
+def _metrics(present: Flags, accepted: Flags) -> tuple[float, float, float]:
+    """Precision, recall and F1."""
+    hits = float((present & accepted).sum())
+    numerator = np.array([hits, hits, 2 * hits])
+    sums = [accepted.sum(), present.sum(), accepted.sum() + present.sum()]
+    precision, recall, f1 = divide(numerator, np.array(sums, dtype=float))
     return float(precision), float(recall), float(f1)

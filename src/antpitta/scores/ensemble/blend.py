@@ -1,30 +1,18 @@
-"""Ranks within a class, scaled to 0..1, against rows that are kept.
-
-A rank is a statement about a set of rows. New rows, and be it a single recording, are ranked
-in the set that the blend was made with, so that a score means the same thing tomorrow. The
-rank of a value is the share of reference rows below it plus half of those equal to it; between
-two reference values the rank rises linearly, and outside them towards 0 at score 0 and 1 at
-score 1, so that no two different scores of one class become one.
-
-Several models' scores as one: mean, sharp, rank, auc, fit.
+"""Ensembles: the scores of several models as one.
 
 - ``mean``: the weighted mean of the probabilities.
-- ``sharp``: the same, its odds to the power of ``SHARPER``. A mean of forecasts is less certain
-  than it has reason to be, even of calibrated ones (Ranjan and Gneiting, Combining probability
-  forecasts, 2010). A species' own order stays; rescaled to prevalences, species stand better
-  beside each other.
-- ``rank``: the mean of ranks within each class (ranks.py). Not a probability: choose thresholds
-  anew.
-- ``auc`` and ``fit``: logits brought to the first member's mean and deviation, then averaged
-  with weights of each species' own (weights.py).
+- ``extremized``: the same, with its log-odds multiplied by ``EXTREMIZE``. A mean of forecasts is
+  less certain than it should be, even if each forecast is calibrated (Ranjan and Gneiting,
+  Combining probability forecasts, 2010). The order within a species stays; scores that are
+  rescaled to prevalences compare better between species.
+- ``rank``: the mean of ranks within each class. It is not a probability, so thresholds must be
+  chosen anew.
+- ``auc`` and ``fit``: the logits, brought to the mean and deviation of the first member's, averaged
+  with weights for each species (weights.py).
 
-A member that does not know a species weighs nothing there and the others share its weight;
-``Blend.missing`` says where. How blends are made is in ensemble.py.
-
-Ensembles: how a blend (blend.py) is made, with judged cells to fit it on or without.
-
-Weights that are fitted on cells flatter the blend on the same cells: :func:`nested_cells` is for
-the report, :func:`fit_blend` on everything for use.
+A member without scores for a species has weight 0 there, and the others share its weight;
+``Blend.missing`` lists such species. Weights that are fitted on cells flatter the ensemble on the
+same cells: :func:`nested_cells` is for the report, and :func:`fit_blend` on all cells is for use.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,39 +26,55 @@ from scipy.special import expit
 from antpitta.core.config import BlendMethod
 from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
-from antpitta.scores.cells import CellMatrices, judged_cell_scores
+from antpitta.scores.cells import CellMatrices, cells_from_matrices
 from antpitta.scores.ensemble.members import (
     Member,
-    as_logits,
     check_aligned,
-    known_classes,
-    weight_shares,
+    check_scored,
+    normalize_weights,
+    scored_classes,
 )
 from antpitta.scores.ensemble.weights import align_logits, auc_weights, fit_weights
-from antpitta.scores.metrics import Flags, Floats
+from antpitta.scores.metrics import Flags, Floats, clipped_logit
 from antpitta.scores.tables import list_names
 
-POINTS = 512  # of a class's reference that are kept
+FITTED = ("auc", "fit")  # the methods that need labelled cells
+EXTREMIZE = 1.5
+MAX_REFERENCE = 512  # scores of a class that are kept to rank others
 
 
 @dataclass(frozen=True)
 class RankReference:
-    """For each class, rising scores and the rank of each."""
+    """The scores that new scores are ranked among, so that a rank means the same tomorrow.
+
+    The rank of a score is the share of reference scores below it plus half of those equal to it.
+    Between two reference scores the rank rises linearly, and outside them towards 0 at score 0 and
+    1 at score 1, so no two different scores of a class have one rank.
+
+    Parameters
+    ----------
+    scores : rising scores of each class
+    ranks : the rank of each, 0..1
+    """
 
     scores: tuple[tuple[float, ...], ...]
     ranks: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def of(cls, scores: Floats, known: Flags | None = None) -> "RankReference":
-        """Keep the scores (rows, classes) of the ``known`` cells, all if left out.
+    def from_scores(cls, scores: Floats, known: Flags) -> "RankReference":
+        """Keep the scores of known cells.
 
-        Of more than ``POINTS`` different values some are kept, evenly spaced, the
-        lowest and the highest among them. A class without any ranks by its score itself.
+        Of more than ``MAX_REFERENCE`` different scores some are kept, evenly spaced, with the
+        lowest and the highest. A class without any ranks by the score itself.
+
+        Parameters
+        ----------
+        scores, known : (rows, classes)
         """
         levels, ranks = [], []
         for column in range(scores.shape[1]):
-            mine = scores[:, column] if known is None else scores[known[:, column], column]
-            level, rank = _ladder(mine[~np.isnan(mine)])
+            own = scores[known[:, column], column]
+            level, rank = _rank_steps(own[~np.isnan(own)])
             levels.append(tuple(level.tolist()))
             ranks.append(tuple(rank.tolist()))
         return cls(tuple(levels), tuple(ranks))
@@ -78,7 +82,7 @@ class RankReference:
     def rank(self, scores: Floats) -> Floats:
         """The ranks, 0..1, of scores (rows, classes); NaN stays NaN."""
         if scores.shape[1] != len(self.scores):
-            raise ValueError(f"{scores.shape[1]} classes against {len(self.scores)} kept")
+            raise ValueError(f"{scores.shape[1]} classes, but a reference of {len(self.scores)}")
         columns = [
             np.interp(scores[:, i], level, rank)
             for i, (level, rank) in enumerate(zip(self.scores, self.ranks, strict=True))
@@ -86,11 +90,12 @@ class RankReference:
         return np.stack(columns, axis=1)
 
 
-def _ladder(values: Floats) -> tuple[Floats, Floats]:
+def _rank_steps(values: Floats) -> tuple[Floats, Floats]:
+    """Rising scores and their ranks, from score 0 to 1."""
     level, count = np.unique(values.astype(float), return_counts=True)
     rank = (np.cumsum(count) - count / 2) / max(1, len(values))
-    if len(level) > POINTS:
-        keep = np.linspace(0, len(level) - 1, POINTS).round().astype(int)
+    if len(level) > MAX_REFERENCE:
+        keep = np.linspace(0, len(level) - 1, MAX_REFERENCE).round().astype(int)
         level, rank = level[keep], rank[keep]
     if not len(level) or level[0] > 0:
         level, rank = np.append(0.0, level), np.append(0.0, rank)
@@ -99,74 +104,96 @@ def _ladder(values: Floats) -> tuple[Floats, Floats]:
     return level, rank
 
 
-FITTED = ("auc", "fit")  # on judged cells
-SHARPER = 1.5
-
-
 @dataclass(frozen=True)
 class Blend:
-    """A fitted ensemble: what to do with the scores of these members, in these classes."""
+    """A fitted ensemble: how the scores of its members are combined.
+
+    Parameters
+    ----------
+    members, classes : their names
+    weights : (members, classes), summing to 1 in each class
+    slopes, offsets : (members,): aligned logit = slope * logit + offset
+    scored : (members, classes), which member scored which class when the ensemble was fitted
+    ranks : one for each member, for the method ``rank`` only
+
+    Raises
+    ------
+    UserError
+        E_ENSEMBLE_METHOD for an unknown method.
+    """
 
     method: BlendMethod
     members: tuple[str, ...]
     classes: tuple[str, ...]
-    weights: Floats  # (members, classes), summing to 1 in each class
-    slopes: Floats  # (members,): aligned logit = slope * logit + offset
+    weights: Floats
+    slopes: Floats
     offsets: Floats
-    knows: Flags  # (members, classes): who scored what when it was made
-    ranks: tuple[RankReference, ...] = ()  # one a member, by rank only
+    scored: Flags
+    ranks: tuple[RankReference, ...] = ()
 
     def __post_init__(self) -> None:
         if self.method not in get_args(BlendMethod):
             raise UserError(
-                "E_TODO",
-                f"no ensemble by {self.method!r}",
-                f"choose one of {list_names(get_args(BlendMethod))}",
+                "E_ENSEMBLE_METHOD",
+                f"there is no ensemble method {self.method!r}",
+                f"use one of {', '.join(get_args(BlendMethod))}",
             )
         if self.weights.shape != (len(self.members), len(self.classes)):
             raise ValueError(f"weights {self.weights.shape} do not fit the members and classes")
 
     def apply(self, members: Sequence[Member]) -> Floats:
-        """The blended scores (rows, classes) of the same members, in any order.
+        """Combine the scores of the members.
 
-        A species that a member knew and now lacks goes to the others; UserError if nobody
-        with a weight is left for a species.
+        Parameters
+        ----------
+        members : those of the ensemble, in any order; the weight of a class that one of them no
+            longer scores goes to the others
+
+        Returns
+        -------
+        scores : (rows, classes)
+
+        Raises
+        ------
+        UserError
+            E_ENSEMBLE_MEMBERS for other members, E_SCORES_MISSING for a class without scores.
         """
         check_aligned(members, len(self.classes))
         by_name = {member.name: member for member in members}
         if set(by_name) != set(self.members):
             raise UserError(
-                "E_TODO",
-                f"the blend is of {list_names(self.members)}, not of {list_names(by_name)}",
+                "E_ENSEMBLE_MEMBERS",
+                f"the ensemble has the members {list_names(self.members)}, not "
+                f"{list_names(by_name)}",
                 "score the recordings with the same members",
             )
         ordered = [by_name[name] for name in self.members]
-        check_known(ordered, self.classes)
-        weights = weight_shares(self.weights, known_classes(ordered))
-        heard = np.stack([self._prepare(i, member) for i, member in enumerate(ordered)])
-        blended = np.einsum("mc,mrc->rc", weights, np.nan_to_num(heard))
+        check_scored(ordered, self.classes)
+        weights = normalize_weights(self.weights, scored_classes(ordered))
+        stack = np.stack([self._transform(i, member) for i, member in enumerate(ordered)])
+        blended = np.einsum("mc,mrc->rc", weights, np.nan_to_num(stack))
         if self.method == "extremized":
-            return np.asarray(expit(SHARPER * as_logits(blended)))
+            return np.asarray(expit(EXTREMIZE * clipped_logit(blended)))
         return np.asarray(expit(blended) if self.method in FITTED else blended)
 
     def missing(self) -> dict[str, tuple[str, ...]]:
-        """For each member that did not score some species when the blend was made: which."""
-        silent = {
-            name: tuple(c for c, known in zip(self.classes, row, strict=True) if not known)
-            for name, row in zip(self.members, self.knows.tolist(), strict=True)
+        """The classes that a member did not score, for each member with such classes."""
+        missing = {
+            name: tuple(label for label, own in zip(self.classes, row, strict=True) if not own)
+            for name, row in zip(self.members, self.scored.tolist(), strict=True)
         }
-        return {name: species for name, species in silent.items() if species}
+        return {name: labels for name, labels in missing.items() if labels}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists and numbers, for a bundle's manifest."""
+        """The ensemble as plain lists and numbers, for the manifest of a bundle."""
         return {
-            "by": self.method,
+            "method": self.method,
             "members": list(self.members),
             "classes": list(self.classes),
             "weights": self.weights.tolist(),
             "slopes": self.slopes.tolist(),
             "offsets": self.offsets.tolist(),
-            "knows": self.knows.tolist(),
+            "scored": self.scored.tolist(),
             "ranks": [
                 {"scores": list(map(list, r.scores)), "ranks": list(map(list, r.ranks))}
                 for r in self.ranks
@@ -174,165 +201,152 @@ class Blend:
         }
 
     @classmethod
-    def from_json(cls, kept: dict[str, Any]) -> "Blend":
-        """The blend that :meth:`to_json` wrote down."""
+    def from_json(cls, content: dict[str, Any]) -> "Blend":
+        """The ensemble that :meth:`to_json` wrote."""
         return cls(
-            method=kept["by"],
-            members=tuple(kept["members"]),
-            classes=tuple(kept["classes"]),
-            weights=np.array(kept["weights"], float),
-            slopes=np.array(kept["slopes"], float),
-            offsets=np.array(kept["offsets"], float),
-            knows=np.array(kept["knows"], bool),
+            method=content["method"],
+            members=tuple(content["members"]),
+            classes=tuple(content["classes"]),
+            weights=np.array(content["weights"], float),
+            slopes=np.array(content["slopes"], float),
+            offsets=np.array(content["offsets"], float),
+            scored=np.array(content["scored"], bool),
             ranks=tuple(
                 RankReference(tuple(map(tuple, r["scores"])), tuple(map(tuple, r["ranks"])))
-                for r in kept["ranks"]
+                for r in content["ranks"]
             ),
         )
 
-    def _prepare(self, place: int, member: Member) -> Floats:
+    def _transform(self, i: int, member: Member) -> Floats:
+        """What the method averages: probabilities, ranks or aligned logits."""
         if self.method == "rank":
-            return self.ranks[place].rank(member.scores)
+            return self.ranks[i].rank(member.scores)
         if self.method not in FITTED:
             return member.scores
-        logits = as_logits(member.scores)
-        return np.asarray(self.slopes[place] * logits + self.offsets[place])
-
-
-def check_known(members: Sequence[Member], classes: Sequence[str]) -> None:
-    """Refuse members none of whom scores some class."""
-    known = known_classes(members)
-    if gone := [name for i, name in enumerate(classes) if not known[:, i].any()]:
-        raise UserError(
-            "E_TODO", f"no member scores species {list_names(gone)}", "add one that does"
-        )
-
-
-def blend_members(
-    members: Sequence[Member], method: BlendMethod, weights: Floats | None = None
-) -> Floats:
-    """Blend without any judged cell: ``mean``, ``sharp``, or ``rank`` among the rows at hand.
-
-    ``weights`` are (members,) or (members, classes), not negative, scaled here; left out, all
-    members weigh the same. Raises UserError for ``auc`` and ``fit``, which need cells.
-    """
-    check_aligned(members)
-    classes = Classes(tuple(str(i) for i in range(members[0].scores.shape[1])))
-    return plain_blend(members, classes, method, weights).apply(members)
-
-
-def plain_blend(
-    members: Sequence[Member],
-    classes: Classes,
-    method: BlendMethod,
-    weights: Floats | None = None,
-    known: Flags | None = None,
-) -> Blend:
-    """The blend of :func:`blend_members`, to keep; ranks come from the ``known`` cells, or all."""
-    check_aligned(members, len(classes))
-    if method in FITTED:
-        raise UserError(
-            "E_TODO", f"an ensemble by {method} is fitted on judged cells", "there are none here"
-        )
-    given = np.ones(len(members)) if weights is None else np.asarray(weights, float)
-    if given.ndim == 1:
-        given = np.tile(given[:, np.newaxis], (1, len(classes)))
-    fits = given.shape == (len(members), len(classes))
-    if not fits or not np.isfinite(given).all() or (given < 0).any() or not given.any():
-        raise UserError(
-            "E_TODO", f"weights must be one a member, finite, not negative, not all 0: {weights}"
-        )
-    references = [RankReference.of(member.scores, known) for member in members]
-    return _blend(
-        members, classes, method, weight_shares(given, known_classes(members)), tuple(references)
-    )
+        return np.asarray(self.slopes[i] * clipped_logit(member.scores) + self.offsets[i])
 
 
 def fit_blend(
     members: Sequence[Member],
-    judged: CellMatrices,
+    cells: CellMatrices,
     method: BlendMethod,
     classes: Classes,
     weights: Floats | None = None,
 ) -> Blend:
-    """Fit the blend on judged cells: rows of ``judged`` are those of the members.
+    """Fit an ensemble on labelled cells.
 
-    The members' scores must come from models that did not train on these rows. ``mean`` and
-    ``sharp`` have nothing to fit; ``rank`` keeps the judged cells as its reference. These three
-    take ``weights``, as :func:`blend_members` does; UserError for the others.
+    Parameters
+    ----------
+    members : with scores of models that did not train on the rows
+    cells : the labels of the members' rows; ``mean`` and ``extremized`` fit nothing, and ``rank``
+        keeps the scores of known cells as its reference
+    weights : (members,) or (members, classes), not negative, for these three methods
+
+    Raises
+    ------
+    UserError
+        E_ENSEMBLE_WEIGHTS for weights that cannot be used, E_ENSEMBLE_MEMBERS and E_SCORES_MISSING
+        as in :meth:`Blend.apply`.
     """
     check_aligned(members, len(classes))
-    if judged.truth.shape != members[0].scores.shape:
-        raise ValueError(f"{judged.truth.shape} judged, {members[0].scores.shape} scored")
-    check_known(members, classes.names)
+    if cells.truth.shape != members[0].scores.shape:
+        raise ValueError(f"{cells.truth.shape} labels, {members[0].scores.shape} scores")
+    check_scored(members, classes.names)
+    scored = scored_classes(members)
+    slopes: Floats = np.ones(len(members))
+    offsets: Floats = np.zeros(len(members))
+    ranks: tuple[RankReference, ...] = ()
     if method not in FITTED:
-        return plain_blend(members, classes, method, weights, judged.known)
-    if weights is not None:
-        raise UserError(
-            "E_TODO", f"an ensemble by {method} finds its weights itself", "give none, or by sharp"
-        )
-    slopes, offsets = align_logits(members, judged.known)
-    if method == "auc":
-        weights = auc_weights(members, judged.truth, judged.known)
+        fitted = normalize_weights(_check_weights(members, classes, weights), scored)
+        if method == "rank":
+            ranks = tuple(RankReference.from_scores(m.scores, cells.known) for m in members)
     else:
-        logits = [
-            slope * as_logits(member.scores) + offset
-            for member, slope, offset in zip(members, slopes, offsets, strict=True)
-        ]
-        weights = fit_weights(members, logits, judged.truth, judged.known)
-    return _blend(members, classes, method, weights, (), slopes, offsets)
+        if weights is not None:
+            raise UserError(
+                "E_ENSEMBLE_WEIGHTS",
+                f"the method {method} finds its own weights",
+                "leave the weights out, or use another method",
+            )
+        slopes, offsets = align_logits(members, cells.known)
+        fitted = _fit_weights(members, cells, method, slopes, offsets)
+    names = tuple(member.name for member in members)
+    return Blend(method, names, classes.names, fitted, slopes, offsets, scored, ranks)
+
+
+def _check_weights(members: Sequence[Member], classes: Classes, weights: Floats | None) -> Floats:
+    """The weights as (members, classes), equal ones by default."""
+    array = np.ones(len(members)) if weights is None else np.asarray(weights, float)
+    if array.ndim == 1:
+        array = np.tile(array[:, np.newaxis], (1, len(classes)))
+    fits = array.shape == (len(members), len(classes))
+    if not fits or not np.isfinite(array).all() or (array < 0).any() or not array.any():
+        raise UserError(
+            "E_ENSEMBLE_WEIGHTS",
+            f"the weights {weights} cannot be used for {len(members)} members",
+            "give one a member, none of them negative and not all 0",
+        )
+    return array
+
+
+def _fit_weights(
+    members: Sequence[Member],
+    cells: CellMatrices,
+    method: BlendMethod,
+    slopes: Floats,
+    offsets: Floats,
+) -> Floats:
+    if method == "auc":
+        return auc_weights(members, cells.truth, cells.known)
+    logits = [
+        slope * clipped_logit(member.scores) + offset
+        for member, slope, offset in zip(members, slopes, offsets, strict=True)
+    ]
+    return fit_weights(members, logits, cells.truth, cells.known)
 
 
 def nested_cells(
     members: Sequence[Member],
-    judged: CellMatrices,
+    cells: CellMatrices,
     folds: Mapping[str, int],
     method: BlendMethod,
     classes: Classes,
     weights: Floats | None = None,
 ) -> pd.DataFrame:
-    """The judged cells, each scored by a blend fitted on the other folds only.
+    """The labelled cells, each scored by an ensemble that was fitted on the other folds only.
 
-    ``folds`` says which fold each recording is in. Hand the result to ``evaluate``.
+    Parameters
+    ----------
+    folds : the fold of each recording
+    members, cells, method, classes, weights : as in :func:`fit_blend`
+
+    Returns
+    -------
+    cells : as in :mod:`antpitta.scores.cells`
+
+    Raises
+    ------
+    UserError
+        E_ENSEMBLE_FOLDS if there is one fold only.
     """
-    if gone := {name for name in judged.recordings if name not in folds}:
-        raise ValueError(f"no fold for recordings {list_names(gone)}")
-    fold = np.array([folds[name] for name in judged.recordings])
-    if len(judged.recordings) and len(set(fold.tolist())) < 2:
+    if missing := {name for name in cells.recordings if name not in folds}:
+        raise ValueError(f"no fold for recordings {list_names(missing)}")
+    fold = np.array([folds[name] for name in cells.recordings])
+    if len(cells.recordings) and len(set(fold.tolist())) < 2:
         raise UserError(
-            "E_TODO", "weights are fitted on other folds, but there is one only", "use two or more"
+            "E_ENSEMBLE_FOLDS",
+            "an ensemble is evaluated on folds that it was not fitted on, and there is one fold",
+            "train with two folds or more",
         )
-    scores = np.zeros(judged.truth.shape)
+    scores = np.zeros(cells.truth.shape)
     for held_out in np.unique(fold):
-        mine = fold == held_out
+        test = fold == held_out
         others = CellMatrices(
-            judged.truth[~mine],
-            judged.known[~mine],
-            judged.scores[~mine],
-            [name for name, own in zip(judged.recordings, mine, strict=True) if not own],
+            cells.truth[~test],
+            cells.known[~test],
+            cells.scores[~test],
+            [name for name, out in zip(cells.recordings, test, strict=True) if not out],
         )
-        kept = [member.take(~mine) for member in members]
-        fitted = fit_blend(kept, others, method, classes, weights)
-        scores[mine] = fitted.apply([member.take(mine) for member in members])
-    return judged_cell_scores(judged, scores, classes)
-
-
-def _blend(
-    members: Sequence[Member],
-    classes: Classes,
-    method: BlendMethod,
-    weights: Floats,
-    ranks: tuple[RankReference, ...],
-    slopes: Floats | None = None,
-    offsets: Floats | None = None,
-) -> Blend:
-    return Blend(
-        method=method,
-        members=tuple(member.name for member in members),
-        classes=classes.names,
-        weights=weights,
-        slopes=np.ones(len(members)) if slopes is None else slopes,
-        offsets=np.zeros(len(members)) if offsets is None else offsets,
-        knows=known_classes(members),
-        ranks=ranks if method == "rank" else (),
-    )
+        training = [member.take(~test) for member in members]
+        fitted = fit_blend(training, others, method, classes, weights)
+        scores[test] = fitted.apply([member.take(test) for member in members])
+    return cells_from_matrices(cells, scores, classes)

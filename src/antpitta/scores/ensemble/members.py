@@ -1,8 +1,8 @@
-"""Members of an ensemble: each one's scores on the same rows.
+"""The members of an ensemble: the scores of each on the same rows.
 
-A row is whatever all members scored: a recording, a judged box, a frame. A species that a
-member does not know (a table of somebody's model has other species than ours) is a column of
-NaN: it weighs nothing there, it is not a score of 0.
+A row is anything that all members score: a recording, a box, a frame. A species that a member does
+not score (a table of another model has other species) is a column of NaN, which has weight 0. It
+is not a score of 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
 
 from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
@@ -21,23 +20,29 @@ from antpitta.scores.tables import index_by_recording, list_names, select_scores
 
 @dataclass(frozen=True)
 class Member:
-    """One model's probabilities, and by which name the blend knows it."""
+    """The probabilities of one model.
+
+    Parameters
+    ----------
+    name : unique in the ensemble
+    scores : (rows, classes); a column of NaN is a class without scores
+    """
 
     name: str
-    scores: Floats  # (rows, classes); a column of NaN is a species it does not know
+    scores: Floats
 
     def __post_init__(self) -> None:
         if self.scores.ndim != 2:
             raise ValueError(f"{self.name}: scores must be (rows, classes): {self.scores.shape}")
         blank = np.isnan(self.scores)
         if len(blank) and (blank.any(axis=0) != blank.all(axis=0)).any():
-            raise ValueError(f"{self.name}: a species is scored in some rows and not in others")
+            raise ValueError(f"{self.name}: a class has scores in some rows and not in others")
         if not (blank | ((self.scores >= 0) & (self.scores <= 1))).all():
-            raise ValueError(f"{self.name}: a score is no probability")
+            raise ValueError(f"{self.name}: a score is not a probability")
 
     @property
-    def knows(self) -> Flags:
-        """(classes,): the species that it scores. Without rows nothing contradicts it."""
+    def scored(self) -> Flags:
+        """(classes,): the classes that have scores; without any row, all of them."""
         return np.asarray(~np.isnan(self.scores).any(axis=0), dtype=bool)
 
     def take(self, rows: Flags) -> "Member":
@@ -46,108 +51,138 @@ class Member:
 
 
 def member_from_table(
-    frame: pd.DataFrame,
-    recordings: Sequence[str],
-    classes: Classes,
-    *,
-    name: str,
-    logits: bool = False,
+    frame: pd.DataFrame, recordings: Sequence[str], classes: Classes, *, name: str
 ) -> Member:
-    """A member from a table ``recording_id, species, ...`` of anyone's model.
+    """A member from a table of scores of any model.
 
-    Columns go by name, rows by id; rows and columns beyond ours are passed over. Species that
-    the table lacks become unknown to the member. Raises UserError if it lacks a recording or
-    every species, or if a value is no probability: whether such values are logits is the
-    user's to say, a guess would be wrong for a table of percentages.
+    Parameters
+    ----------
+    frame : ``recording_id``, then one column per species; rows and columns are found by name, and
+        those that were not asked for are left out
+
+    Raises
+    ------
+    UserError
+        E_SCORES_MISSING if the table lacks a recording or every species, E_SCORE_VALUE for a value
+        that is not a probability, E_SCORE_TABLE as in :mod:`antpitta.scores.tables`.
     """
-    table = index_by_recording(frame, f"the table of {name}")
-    ours = [species for species in classes.names if species in table.columns]
-    if not ours:
-        have = (
-            list_names([str(column) for column in table.columns]) if len(table.columns) else "none"
-        )
+    title = f"the table of {name}"
+    table = index_by_recording(frame, title)
+    species = [label for label in classes.names if label in table.columns]
+    if not species:
+        columns = [str(column) for column in table.columns]
         raise UserError(
-            "E_TODO",
-            f"the table of {name} has none of the species {list_names(classes.names)}, but {have}",
-            "name its columns like the classes",
+            "E_SCORES_MISSING",
+            f"{title} has none of the species {list_names(classes.names)}, but "
+            f"{list_names(columns) if columns else 'none'}",
+            "name its columns like the species",
         )
-    value = select_scores(table, recordings, ours, f"the table of {name}")
-    if logits:
-        value = expit(value)
-    elif ((value < 0) | (value > 1)).any():
+    value = select_scores(table, recordings, species, title)
+    if ((value < 0) | (value > 1)).any():
         row, column = np.argwhere((value < 0) | (value > 1))[0]
         raise UserError(
-            "E_TODO",
-            f"the table of {name} holds {value[row, column]:g} for {ours[column]} in {recordings[row]}, which is no probability",
-            "say so if these are logits",
+            "E_SCORE_VALUE",
+            f"{title} has {value[row, column]:g} for {species[column]} in {recordings[row]}, "
+            "which is not a probability",
+            "convert its scores to 0 to 1",
         )
     scores = np.full((len(recordings), len(classes)), np.nan)
-    scores[:, [classes.names.index(species) for species in ours]] = value
+    scores[:, [classes.names.index(label) for label in species]] = value
     return Member(name, scores)
 
 
 def members_from_cells(
-    judged: Mapping[str, pd.DataFrame], classes: Classes, *, merge: bool = True
+    cells: Mapping[str, pd.DataFrame], classes: Classes
 ) -> tuple[list[Member], CellMatrices]:
-    """Members from each run's out-of-fold cells, and what listeners said of their rows.
+    """Members from the out-of-fold cells of runs, and the labels of their rows.
 
-    All runs must have judged the same cells in the same order; ``merge`` is that of
-    :func:`antpitta.scores.cells.cell_matrices`. Unknown cells are scored 0 and must not be looked
-    at: fitting a blend does not. The scores of the matrices are the first run's.
+    Unknown cells have a score of 0, which fitting an ensemble does not use.
+
+    Parameters
+    ----------
+    cells : of each run; all runs must have the same cells in the same order
+
+    Returns
+    -------
+    members : in the order of the runs
+    matrices : with the scores of the first run
+
+    Raises
+    ------
+    UserError
+        E_ENSEMBLE_CELLS for runs with different cells.
     """
-    if not judged:
-        raise UserError("E_TODO", "no run to blend", "name at least one")
-    members: list[Member] = []
-    first: CellMatrices | None = None
-    leader = next(iter(judged))
-    for name, cells in judged.items():
-        found = cell_matrices(cells, classes, merge=merge)
-        statement = cells[["recording", "species", "present"]].astype(str).to_numpy(object)
-        if first is None:
-            first, said = found, statement
-        elif not np.array_equal(said, statement):
+    names = list(cells)
+    labels = [
+        table[["recording", "species", "present"]].astype(str).to_numpy(object)
+        for table in cells.values()
+    ]
+    for name, own in zip(names, labels, strict=True):
+        if not np.array_equal(own, labels[0]):
             raise UserError(
-                "E_TODO",
-                f"{name} and {leader} were not judged on the same cells ({len(statement)} and {len(said)} rows)",
-                "evaluate both on the same tables",
+                "E_ENSEMBLE_CELLS",
+                f"{name} and {names[0]} have different labelled cells ({len(own)} and "
+                f"{len(labels[0])} rows)",
+                "train both on the same tables",
             )
-        members.append(Member(name, found.scores))
-    assert first is not None
-    return members, first
+    matrices = [cell_matrices(table, classes) for table in cells.values()]
+    members = [Member(name, own.scores) for name, own in zip(names, matrices, strict=True)]
+    return members, matrices[0]
 
 
-def check_aligned(members: Sequence[Member], classes: int | None = None) -> None:
-    """Refuse members that do not speak of the same rows and classes, or share a name."""
-    if not members:
-        raise UserError("E_TODO", "an ensemble of no members", "name at least one")
+def check_aligned(members: Sequence[Member], classes: int) -> None:
+    """Check that the members have different names, and the same rows and classes.
+
+    Raises
+    ------
+    UserError
+        E_ENSEMBLE_MEMBERS without members, or for a name that occurs twice.
+    """
     names = [member.name for member in members]
+    if not names:
+        raise UserError("E_ENSEMBLE_MEMBERS", "the ensemble has no members", "name at least one")
     if doubled := {name for name in names if names.count(name) > 1}:
-        raise UserError("E_TODO", f"two members have one name: {list_names(doubled)}", "rename one")
+        raise UserError(
+            "E_ENSEMBLE_MEMBERS", f"two members are called {list_names(doubled)}", "rename one"
+        )
     shapes = {member.scores.shape for member in members}
-    if len(shapes) > 1 or (classes is not None and {shape[1] for shape in shapes} != {classes}):
+    if len(shapes) > 1 or {shape[1] for shape in shapes} != {classes}:
         raise ValueError(f"members do not have the same rows and classes: {sorted(shapes)}")
 
 
-EDGE = 1e-6  # probabilities nearer to 0 or 1 say no more than this
+def check_scored(members: Sequence[Member], classes: Sequence[str]) -> None:
+    """Check that every class has scores of one member at least.
 
-
-def as_logits(scores: Floats) -> Floats:
-    """Logits of probabilities, cut at ``EDGE``; NaN stays NaN."""
-    return np.asarray(logit(np.clip(scores, EDGE, 1 - EDGE)))
-
-
-def known_classes(members: Sequence[Member]) -> Flags:
-    """(members, classes): who scores what."""
-    return np.stack([member.knows for member in members])
-
-
-def weight_shares(weights: Floats, knows: Flags) -> Floats:
-    """Weights (members, classes) that sum to 1 in each class, 0 where a member is ignorant.
-
-    Where all that know a class weigh nothing they weigh the same; a class that nobody knows
-    stays 0.
+    Raises
+    ------
+    UserError
+        E_SCORES_MISSING for a class that no member scores.
     """
-    kept = np.where(knows, weights, 0.0)
-    kept = np.where(kept.sum(axis=0) > 0, kept, knows.astype(float))
+    scored = scored_classes(members)
+    if missing := [name for i, name in enumerate(classes) if not scored[:, i].any()]:
+        raise UserError(
+            "E_SCORES_MISSING",
+            f"no member scores the species {list_names(missing)}",
+            "add a member that does",
+        )
+
+
+def scored_classes(members: Sequence[Member]) -> Flags:
+    """(members, classes): which member scores which class."""
+    return np.stack([member.scored for member in members])
+
+
+def normalize_weights(weights: Floats, scored: Flags) -> Floats:
+    """Weights that sum to 1 in each class, 0 where a member does not score the class.
+
+    Where all members that score a class have weight 0, they get equal weights. A class that no
+    member scores keeps 0.
+
+    Parameters
+    ----------
+    weights, scored : (members, classes)
+    """
+    kept = np.where(scored, weights, 0.0)
+    kept = np.where(kept.sum(axis=0) > 0, kept, scored.astype(float))
     total = kept.sum(axis=0)
     return np.asarray(kept / np.where(total > 0, total, 1.0))
