@@ -1,4 +1,4 @@
-"""Reports from cells: by hand, against scikit-learn, and the bootstrap against a slow twin."""
+"""Reports of labelled cells: by hand, against scikit-learn, and against a plain bootstrap."""
 
 import json
 import time
@@ -9,21 +9,19 @@ import pytest
 from sklearn.metrics import (
     average_precision_score,
     label_ranking_average_precision_score,
-    precision_recall_curve,
     roc_auc_score,
 )
 
 from antpitta.core.types import Classes
-from antpitta.scores.bootstrap import draw_weights, interval, rank_rows, weighted_figures
-from antpitta.scores.cells import CellMatrices, judged_cell_scores
-from antpitta.scores.evaluate import evaluate_cells, report_from_json, report_to_json
-from antpitta.scores.metrics import (
-    area_under_roc,
-    average_precision,
-    label_precisions,
-    lwlrap,
-    precision_recall,
+from antpitta.scores.bootstrap import (
+    draw_weights,
+    percentile_interval,
+    rank_rows,
+    weighted_metrics,
 )
+from antpitta.scores.cells import CellMatrices, cells_from_matrices
+from antpitta.scores.evaluate import evaluate_cells, report_from_json, report_to_json
+from antpitta.scores.metrics import lwlrap
 
 FROGS = Classes(("coqui", "whistler", "bullfrog"))
 
@@ -38,29 +36,28 @@ def rng(seed=0):
 
 
 def random_cells(recordings, classes, seed=3, share=0.2):
-    """Whole truth, and scores that know something about it."""
+    """Complete ground truth, and scores that correlate with it."""
     draw = rng(seed)
     truth = draw.random((recordings, classes)) < share
     scores = 1 / (1 + np.exp(-(1.5 * truth + draw.normal(size=truth.shape))))
     names = [f"r{i:05d}" for i in range(recordings)]
     species = Classes(tuple(f"s{i}" for i in range(classes)))
-    return judged_cell_scores(
-        CellMatrices(truth, np.ones_like(truth), scores, names), scores, species
-    ), species
+    matrices = CellMatrices(truth, np.ones_like(truth), scores, names)
+    return cells_from_matrices(matrices, scores, species), species
 
 
 BOXES = cells(
     ("a", "coqui", True, 0.9),
     ("a", "coqui", False, 0.8),  # two boxes of one species: rows for AP, one cell for LWLRAP
     ("a", "whistler", False, 0.95),
-    ("b", "coqui", True, 0.3),  # nothing else known: no ranking
+    ("b", "coqui", True, 0.3),  # nothing else is known, so there is no ranking
     ("c", "coqui", False, 0.6),
     ("c", "whistler", True, 0.7),
     ("d", "whistler", False, 0.1),
 )
 
 
-def test_a_report_worked_out_by_hand():
+def test_report_by_hand():
     report = evaluate_cells(BOXES, FROGS, "run 1", draws=0, rng=rng())
     # a: the absent whistler outranks the coqui, 1/2; c: whistler first, 1; b is not counted
     assert report.lwlrap.value == pytest.approx(3 / 4)
@@ -80,7 +77,7 @@ def test_a_report_worked_out_by_hand():
     assert report.source == "run 1"
 
 
-def test_a_species_that_nobody_judged_is_nan_and_has_no_curve():
+def test_species_without_labels_is_nan_and_has_no_curve():
     report = evaluate_cells(BOXES, FROGS, "run 1", draws=20, rng=rng())
     bullfrog = report.per_species.iloc[2]
     assert bullfrog[["ap", "ap_low", "auc", "auc_high", "lwlrap"]].isna().all()
@@ -88,38 +85,38 @@ def test_a_species_that_nobody_judged_is_nan_and_has_no_curve():
     assert set(report.curves) == {"coqui", "whistler"}
 
 
-def test_a_lone_present_box_earns_nothing():
-    lone = cells(*[(f"r{i}", "coqui", True, 0.1) for i in range(5)])
-    report = evaluate_cells(lone, FROGS, "run", draws=10, rng=rng())
+def test_single_present_boxes_are_not_ranked():
+    single = cells(*[(f"r{i}", "coqui", True, 0.1) for i in range(5)])
+    report = evaluate_cells(single, FROGS, "run", draws=10, rng=rng())
     assert report.ranked == 0
     assert np.isnan([report.lwlrap.value, report.lwlrap.low, report.macro_ap.value]).all()
 
 
-def test_a_single_class_has_no_ranking():
+def test_single_class_has_no_ranking():
     table = cells(("a", "coqui", True, 0.9), ("b", "coqui", False, 0.1))
     report = evaluate_cells(table, Classes(("coqui",)), "run", draws=0, rng=rng())
     assert np.isnan(report.lwlrap.value)
     assert report.macro_auc.value == 1
 
 
-def test_nothing_judged_is_nan_everywhere():
+def test_report_without_cells_is_nan():
     report = evaluate_cells(cells(), FROGS, "run", draws=5, rng=rng())
     assert (report.recordings, report.cells, report.ranked) == (0, 0, 0)
     assert np.isnan([report.lwlrap.value, report.macro_ap.high, report.macro_auc.value]).all()
 
 
-def test_on_whole_truth_the_figures_are_those_of_scikit_learn():
+def test_metrics_of_complete_ground_truth_equal_scikit_learn():
     table, species = random_cells(60, 3, share=0.5)  # some recordings hold all three
     report = evaluate_cells(table, species, "run", draws=0, rng=rng())
     truth = table["present"].to_numpy().reshape(60, 3)
     scores = table["score"].to_numpy().reshape(60, 3)
     assert truth.all(axis=1).any()
-    some = truth.any(axis=1)
-    twin = label_ranking_average_precision_score(
-        truth[some], scores[some], sample_weight=truth[some].sum(axis=1)
+    ranked = truth.any(axis=1)
+    expected = label_ranking_average_precision_score(
+        truth[ranked], scores[ranked], sample_weight=truth[ranked].sum(axis=1)
     )
-    assert report.lwlrap.value == pytest.approx(twin)
-    assert report.ranked == some.sum()
+    assert report.lwlrap.value == pytest.approx(expected)
+    assert report.ranked == ranked.sum()
     aps = [average_precision_score(truth[:, i], scores[:, i]) for i in range(3)]
     assert report.per_species["ap"].tolist() == pytest.approx(aps)
     assert report.macro_ap.value == pytest.approx(np.mean(aps))
@@ -127,12 +124,12 @@ def test_on_whole_truth_the_figures_are_those_of_scikit_learn():
     assert report.per_species["auc"].tolist() == pytest.approx(aucs)
 
 
-def test_weighted_figures_are_those_of_scikit_learn_with_ties():
+def test_weighted_metrics_with_ties_equal_scikit_learn():
     draw = rng(5)
     recording = draw.integers(0, 40, 200)
     present, scores = draw.random(200) < 0.3, draw.integers(0, 12, 200) / 11
     weights = draw.multinomial(40, np.full(40, 1 / 40), size=25).astype(float)
-    ap, auc = weighted_figures(rank_rows(present, scores, recording), weights)
+    ap, auc = weighted_metrics(rank_rows(present, scores, recording), weights)
     for i, weight in enumerate(weights[:, recording]):
         assert ap[i] == pytest.approx(
             average_precision_score(present, scores, sample_weight=weight)
@@ -140,26 +137,26 @@ def test_weighted_figures_are_those_of_scikit_learn_with_ties():
         assert auc[i] == pytest.approx(roc_auc_score(present, scores, sample_weight=weight))
 
 
-def test_a_draw_without_a_present_row_has_no_figure():
+def test_draw_without_a_present_row_is_nan():
     ranking = rank_rows(np.array([True, False]), np.array([0.2, 0.1]), np.array([0, 1]))
-    ap, auc = weighted_figures(ranking, np.array([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]]))
+    ap, auc = weighted_metrics(ranking, np.array([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]]))
     np.testing.assert_array_equal(ap, [np.nan, 1, np.nan])
     np.testing.assert_array_equal(auc, [np.nan, 1, np.nan])
 
 
-def test_intervals_are_those_of_a_slow_bootstrap():
+def test_intervals_equal_those_of_a_plain_bootstrap():
     table, species = random_cells(40, 4, share=0.4)  # no draw misses a species
     report = evaluate_cells(table, species, "run", draws=100, rng=rng(9))
     weights = next(draw_weights(40, 100, rng(9)))
     truth = table["present"].to_numpy().reshape(40, 4)
     scores = table["score"].to_numpy().reshape(40, 4)
-    ranked, macro = [], []
+    lwlraps, macro = [], []
     for weight in weights.astype(int):
-        rows = np.repeat(np.arange(40), weight)  # really resample
+        rows = np.repeat(np.arange(40), weight)  # resampled
         t, s = truth[rows], scores[rows]
-        ranked.append(lwlrap(t, s).value)
+        lwlraps.append(lwlrap(t, s).value)
         macro.append(np.mean([average_precision_score(t[:, i], s[:, i]) for i in range(4)]))
-    low, high = np.percentile(ranked, [2.5, 97.5])
+    low, high = np.percentile(lwlraps, [2.5, 97.5])
     assert (report.lwlrap.low, report.lwlrap.high) == pytest.approx((low, high))
     low, high = np.percentile(macro, [2.5, 97.5])
     assert (report.macro_ap.low, report.macro_ap.high) == pytest.approx((low, high))
@@ -167,7 +164,7 @@ def test_intervals_are_those_of_a_slow_bootstrap():
 
 
 def test_boxes_of_one_recording_are_drawn_together():
-    # 50 pairs of boxes, in two recordings, or in a hundred: the first varies far more
+    # 100 boxes in two recordings vary more than in a hundred recordings.
     rows = [("coqui", i % 2 == 0, float(i % 7)) for i in range(100)]
     few = cells(*[(f"r{i // 50}", *row) for i, row in enumerate(rows)])
     few.loc[:49, "score"] += 3.0 * few.loc[:49, "present"]
@@ -179,7 +176,7 @@ def test_boxes_of_one_recording_are_drawn_together():
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
 
 
-def test_a_species_in_one_recording_only_has_a_figure_and_no_interval():
+def test_species_in_one_recording_has_no_interval():
     table = cells(
         ("a", "coqui", True, 0.9), ("a", "coqui", False, 0.1), ("b", "coqui", False, 0.95)
     )
@@ -197,18 +194,18 @@ def test_blocks_of_draws_add_up(monkeypatch):
     assert all(w.sum(axis=1).tolist() == [30.0] * len(w) for w in draw_weights(30, 20, rng()))
 
 
-def test_a_competition_sized_bootstrap_takes_seconds():
+def test_bootstrap_of_1000_recordings_takes_seconds():
     table, species = random_cells(1000, 24)
     began = time.process_time()
     evaluate_cells(table, species, "run", draws=1000, rng=rng())
     assert time.process_time() - began < 15
 
 
-def test_a_report_survives_strict_json():
+def test_report_survives_strict_json():
     report = evaluate_cells(BOXES, FROGS, "run 1", draws=30, rng=rng())
-    kept = json.loads(json.dumps(report_to_json(report), allow_nan=False))
-    again = report_from_json(kept)
-    assert kept["per_species"][2]["ap"] is None
+    content = json.loads(json.dumps(report_to_json(report), allow_nan=False))
+    again = report_from_json(content)
+    assert content["per_species"][2]["ap"] is None
     pd.testing.assert_frame_equal(again.per_species, report.per_species)
     assert again.macro_ap == report.macro_ap
     assert (again.source, again.recordings, again.cells, again.ranked) == ("run 1", 4, 7, 2)
@@ -217,41 +214,13 @@ def test_a_report_survives_strict_json():
         np.testing.assert_array_equal(again.curves[name][1], precision)
 
 
-def test_a_report_of_nothing_survives_json_too():
+def test_report_without_cells_survives_strict_json():
     report = evaluate_cells(cells(), FROGS, "run", draws=0, rng=rng())
     again = report_from_json(json.loads(json.dumps(report_to_json(report), allow_nan=False)))
     pd.testing.assert_frame_equal(again.per_species, report.per_species)
     assert np.isnan(again.lwlrap.value)
 
 
-def test_a_curve_rises_in_recall_and_lies_on_scikit_learns():
-    present, scores = rng(1).random(80) < 0.4, rng(2).integers(0, 30, 80) / 29
-    recall, precision = precision_recall(present, scores)
-    assert recall[0] == 0
-    assert recall[-1] == 1
-    assert (np.diff(recall) >= 0).all()
-    full = precision_recall_curve(present, scores)
-    assert set(zip(recall, precision, strict=True)) <= set(zip(full[1], full[0], strict=True))
-
-
-@pytest.mark.parametrize("present", [[True, True], [False, False], []])
-def test_one_kind_alone_compares_nothing(present):
-    present, scores = np.array(present, dtype=bool), np.linspace(0, 1, len(present))
-    assert np.isnan(average_precision(present, scores))
-    assert np.isnan(area_under_roc(present, scores))
-    assert precision_recall(present, scores) is None
-
-
-def test_label_precisions_add_up_to_lwlrap():
-    draw = rng(4)
-    truth = draw.random((30, 5)) < 0.3
-    known = truth | (draw.random((30, 5)) < 0.5)
-    scores = draw.random((30, 5))
-    earned = label_precisions(truth, scores, known)
-    assert earned.sum() / truth.sum() == pytest.approx(lwlrap(truth, scores, known).value)
-    assert not earned[~truth].any()
-
-
-def test_an_interval_of_no_draws_is_nan():
-    assert np.isnan(interval(0.5, np.array([np.nan])).low)
-    assert interval(0.5, np.array([0.1, 0.3])).high == pytest.approx(0.295)
+def test_interval_without_draws_is_nan():
+    assert np.isnan(percentile_interval(0.5, np.array([np.nan])).low)
+    assert percentile_interval(0.5, np.array([0.1, 0.3])).high == pytest.approx(0.295)

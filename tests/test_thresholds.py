@@ -1,4 +1,4 @@
-"""Thresholds from out-of-fold cells: by hand, and against trying them all."""
+"""Thresholds from labelled cells: by hand, and against trying every score."""
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ def cells(species, present, scores):
     )
 
 
-#         from the top: 5 present, 1 absent, 1 present, 4 absent
+#         from the highest: 5 present, 1 absent, 1 present, 4 absent
 COQUI = cells(
     "coqui",
     [1, 1, 1, 1, 1, 0, 1, 0, 0, 0, 0],
@@ -29,92 +29,92 @@ COQUI = cells(
 )
 
 
-def test_the_best_f1_lies_midway_to_the_next_score():
-    # taking 5 of 6 present: F1 10/11; down to the sixth: 12/13
-    assert choose_thresholds(COQUI, FROGS, aim="f1")["coqui"] == pytest.approx(0.35)
+def test_threshold_of_best_f1_lies_midway_to_the_next_score():
+    # Accepting 5 of 6 present rows gives an F1 of 10/11, all of them 12/13.
+    assert choose_thresholds(COQUI, FROGS, target="f1")["coqui"] == pytest.approx(0.35)
 
 
-def test_a_precision_takes_as_many_as_it_can():
-    assert choose_thresholds(COQUI, FROGS, aim=1.0)["coqui"] == pytest.approx(0.55)
-    assert choose_thresholds(COQUI, FROGS, aim=6 / 7)["coqui"] == pytest.approx(0.35)
-    assert choose_thresholds(COQUI, FROGS, aim=0.75)["coqui"] == pytest.approx(0.25)
+def test_threshold_of_a_precision_has_the_highest_recall():
+    assert choose_thresholds(COQUI, FROGS, target=1.0)["coqui"] == pytest.approx(0.55)
+    assert choose_thresholds(COQUI, FROGS, target=6 / 7)["coqui"] == pytest.approx(0.35)
+    assert choose_thresholds(COQUI, FROGS, target=0.75)["coqui"] == pytest.approx(0.25)
 
 
-def test_a_precision_out_of_reach_is_the_best_there_is_and_says_so():
+def test_unreachable_precision_gives_the_best_precision_and_is_marked():
     upside_down = COQUI.assign(score=-COQUI["score"])
-    table = tabulate_thresholds(upside_down, FROGS, aim=0.9).set_index("species")
+    table = tabulate_thresholds(upside_down, FROGS, target=0.9).set_index("species")
     assert table.loc["coqui", "origin"] == "unreached"
-    assert table.loc["coqui", "precision"] == pytest.approx(6 / 11)  # all of them
+    assert table.loc["coqui", "precision"] == pytest.approx(6 / 11)  # all rows
     assert table.loc["coqui", "threshold"] == -0.9
 
 
-def test_out_of_reach_under_a_loud_absence_it_is_not_all_or_nothing():
+def test_unreachable_precision_below_a_loud_absent_row_accepts_the_best_rows():
     loud = pd.concat([COQUI, cells("coqui", [0], [0.99])])  # 5 of the first 6 are present
-    table = tabulate_thresholds(loud, FROGS, aim=0.9).set_index("species")
+    table = tabulate_thresholds(loud, FROGS, target=0.9).set_index("species")
     assert table.loc["coqui", "origin"] == "unreached"
     assert table.loc["coqui", "threshold"] == pytest.approx(0.55)
     assert table.loc["coqui", "precision"] == pytest.approx(5 / 6)
 
 
-def test_few_cells_take_the_pooled_threshold():
+def test_species_with_few_cells_has_the_pooled_threshold():
     few = cells("whistler", [1, 0], [0.05, 0.99])
-    table = tabulate_thresholds(pd.concat([COQUI, few]), FROGS, aim=0.85).set_index("species")
+    table = tabulate_thresholds(pd.concat([COQUI, few]), FROGS, target=0.85).set_index("species")
     assert table.loc["coqui", "threshold"] == pytest.approx(0.35)  # 6 of 7
     assert table.loc["whistler", "threshold"] == pytest.approx(0.55)  # pooled: 5 of 6 at best
     assert table["origin"].tolist() == ["own", "pooled"]
     assert table.loc["whistler", ["present", "absent"]].tolist() == [1, 1]
 
 
-def test_without_cells_of_both_kinds_it_is_one_half():
-    table = tabulate_thresholds(cells("coqui", [1, 1], [0.2, 0.9]), FROGS, aim="f1")
+def test_threshold_without_present_and_absent_cells_is_the_default():
+    table = tabulate_thresholds(cells("coqui", [1, 1], [0.2, 0.9]), FROGS, target="f1")
     assert table["threshold"].tolist() == [0.5, 0.5]
     assert table["origin"].tolist() == ["default", "default"]
     assert table["recall"].tolist() == pytest.approx([0.5, np.nan], nan_ok=True)
-    assert choose_thresholds(cells("coqui", [], []), FROGS, aim="f1") == {
+    assert choose_thresholds(cells("coqui", [], []), FROGS, target="f1") == {
         "coqui": 0.5,
         "whistler": 0.5,
     }
 
 
-def test_constant_scores_are_all_taken():
+def test_constant_scores_are_all_accepted():
     table = cells("coqui", [1, 0] * 6, [0.3] * 12)
-    assert choose_thresholds(table, FROGS, aim="f1")["coqui"] == 0.3
+    assert choose_thresholds(table, FROGS, target="f1")["coqui"] == 0.3
 
 
-def test_between_neighbouring_floats_the_upper_is_taken():
+def test_threshold_between_neighbouring_floats_is_the_upper_one():
     low = 0.5
     high = np.nextafter(low, 1)
     table = cells("coqui", [1] * 5 + [0] * 5, [high] * 5 + [low] * 5)
-    assert choose_thresholds(table, FROGS, aim="f1")["coqui"] == high
+    assert choose_thresholds(table, FROGS, target="f1")["coqui"] == high
 
 
-def test_no_threshold_has_a_better_f1_nor_at_the_precision_more_recall():
+def test_no_other_threshold_is_better():
     rng = np.random.default_rng(8)
     for _ in range(20):
         present = rng.random(60) < 0.3
         scores = np.round(present * 0.2 + rng.random(60), 1)
         table = cells("coqui", present, scores)
 
-        def figures(threshold, present=present, scores=scores):
-            taken = scores >= threshold
-            hits = (taken & present).sum()
+        def metrics(threshold, present=present, scores=scores):
+            accepted = scores >= threshold
+            hits = (accepted & present).sum()
             return (
-                hits / max(1, taken.sum()),
+                hits / max(1, accepted.sum()),
                 hits / present.sum(),
-                2 * hits / (taken.sum() + present.sum()),
+                2 * hits / (accepted.sum() + present.sum()),
             )
 
-        every = [figures(score) for score in np.unique(scores)]
-        row = tabulate_thresholds(table, FROGS, aim="f1").iloc[0]
+        every = [metrics(score) for score in np.unique(scores)]
+        row = tabulate_thresholds(table, FROGS, target="f1").iloc[0]
         assert row["f1"] == pytest.approx(max(f1 for _, _, f1 in every))
-        assert figures(row["threshold"]) == pytest.approx(tuple(row[["precision", "recall", "f1"]]))
-        row = tabulate_thresholds(table, FROGS, aim=0.4).iloc[0]
+        assert metrics(row["threshold"]) == pytest.approx(tuple(row[["precision", "recall", "f1"]]))
+        row = tabulate_thresholds(table, FROGS, target=0.4).iloc[0]
         if row["origin"] == "own":
             assert row["recall"] == pytest.approx(max(r for p, r, _ in every if p >= 0.4))
             assert row["precision"] >= 0.4
 
 
-@pytest.mark.parametrize("aim", ["f2", 0, 1.2, -1.0])
-def test_an_aim_is_f1_or_a_precision(aim):
-    with pytest.raises(ValueError, match="aim"):
-        choose_thresholds(COQUI, FROGS, aim=aim)
+@pytest.mark.parametrize("target", ["f2", 0, 1.2, -1.0])
+def test_target_other_than_f1_or_a_precision_is_refused(target):
+    with pytest.raises(ValueError, match="target"):
+        choose_thresholds(COQUI, FROGS, target=target)

@@ -65,7 +65,6 @@ CODES: dict[str, str] = {
     "E_ENSEMBLE_CELLS": "runs with different labelled cells in one ensemble",
     "E_ENSEMBLE_FOLDS": "an ensemble of runs with one fold only",
     "E_ENSEMBLE_METHOD": "an unknown ensemble method",
-    "E_PREVALENCE_VALUE": "a prevalence outside 0 to 1",
     "E_SCORES_MISSING": "a table or an ensemble without scores of a recording or species",
     "E_SCORE_TABLE": "a table of scores whose ids or columns are missing or doubled",
     "E_SCORE_VALUE": "a score that is not a number or not a probability",
