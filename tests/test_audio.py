@@ -1,7 +1,6 @@
 """Probing and decoding sound: formats, rates, parts, damaged files."""
 
 import hashlib
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +33,6 @@ def test_every_format_is_probed_and_read(tmp_path, suffix):
     sound = read(recording, 0.5, 1.5, 32000)
     assert sound.dtype == np.float32
     np.testing.assert_allclose(sound, tone(32000, 2)[16000:48000], atol=0.03)
-
-
-def test_site_and_time_are_kept(tmp_path):
-    sf.write(tmp_path / "a.wav", tone(8000, 1), 8000)
-    recorded_at = datetime(2020, 6, 7, tzinfo=UTC)
-    recording = probe(tmp_path / "a.wav", "id", "hill", recorded_at)
-    assert (recording.id, recording.site, recording.recorded_at) == ("id", "hill", recorded_at)
-    assert recording.path == tmp_path / "a.wav"
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 24001, 32000, 44100, 48000, 96000, 256000, 500000])

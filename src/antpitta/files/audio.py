@@ -13,7 +13,6 @@
 
 import hashlib
 import math
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +42,7 @@ class UnreadableAudio(Exception):
     """A file that gives no sound; the text names the file and the reason."""
 
 
-def probe(
-    path: Path, id: str, site: str | None = None, recorded_at: datetime | None = None
-) -> Recording:
+def probe(path: Path, id: str) -> Recording:
     """The recording in a file, from its header.
 
     A file that is cut short passes: the header of a FLAC still promises what is missing.
@@ -53,11 +50,11 @@ def probe(
     Parameters
     ----------
     path : file of sound
-    id, site, recorded_at : of the recording
+    id : of the recording
 
     Returns
     -------
-    recording : with its sample rate, length and channels
+    recording : with its sample rate, length and channels, but no site or time
 
     Raises
     ------
@@ -80,7 +77,7 @@ def probe(
         raise UnreadableAudio(f"{path}: has an impossible sample rate of {rate} Hz")
     if not 0 < samples / rate <= _MAX_SECONDS:
         raise UnreadableAudio(f"{path}: has no length in its header; encode it again")
-    return Recording(id, path, rate, samples, header.channels, site, recorded_at)
+    return Recording(id, path, rate, samples, header.channels)
 
 
 def read(
