@@ -97,12 +97,12 @@ def test_root_without_recordings_is_refused(sounds, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError) as empty:
         find_recordings([tmp_path, tmp_path / "empty"])
-    assert empty.value.code == "E_NO_RECORDINGS"
+    assert empty.value.code == "E_NO_AUDIO"
     assert empty.value.what.startswith(str(tmp_path / "empty"))
     (tmp_path / "empty" / "a.wav").touch()
     with pytest.raises(UserError) as unreadable:
         find_recordings([tmp_path / "empty"])
-    assert unreadable.value.code == "E_NO_RECORDINGS"
+    assert unreadable.value.code == "E_NO_AUDIO"
     assert "0 bytes" in unreadable.value.what
 
 

@@ -202,7 +202,7 @@ def test_folder_without_recordings_is_an_error(bucket, s3):
     s3.pipe_file("season/texts/a.txt", b"x")
     with pytest.raises(UserError) as error:
         list_files([location_of("s3://season/texts")])
-    assert error.value.code == "E_NO_RECORDINGS"
+    assert error.value.code == "E_NO_AUDIO"
 
 
 def test_unreachable_store_is_an_error_of_one_line(bucket, s3, monkeypatch, tmp_path):

@@ -45,7 +45,7 @@ CODES: dict[str, str] = {
     "E_REMOTE_MISSING": "no such bucket, folder or object",
     "E_REMOTE_CREDENTIALS": "a store that denies access",
     "E_REMOTE_UNREACHABLE": "a store that cannot be reached, or breaks off",
-    "E_NO_RECORDINGS": "a folder without recordings that can be read",
+    "E_NO_AUDIO": "a folder without recordings that can be read",
     "E_NO_ANNOTATIONS": "no table of boxes, or none with a row that can be used",
     "E_NO_MATCHING_AUDIO": "no row of the tables has its recording here",
     "E_UNKNOWN_TABLE": "not a known annotation table",

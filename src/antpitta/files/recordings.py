@@ -82,7 +82,7 @@ def list_files(roots: Sequence[Location]) -> tuple[tuple[ListedFile, ...], tuple
     Raises
     ------
     UserError
-        E_NO_FILE: a root does not exist. E_NO_RECORDINGS: a root has no sound.
+        E_NO_FILE: a root does not exist. E_NO_AUDIO: a root has no sound.
     """
     files, findings = _collect(roots)
     folders: dict[Location, set[str | None]] = {}
@@ -141,7 +141,7 @@ def find_recordings(roots: Sequence[Path], sites: Path | None = None) -> FoundRe
     Raises
     ------
     UserError
-        E_NO_FILE, E_NO_RECORDINGS; E_MISSING_COLUMN: the table of sites lacks one.
+        E_NO_FILE, E_NO_AUDIO; E_MISSING_COLUMN: the table of sites lacks one.
     """
     files, unsupported = list_files(roots)
     with ThreadPoolExecutor(_PROBE_THREADS) as pool:
@@ -151,7 +151,7 @@ def find_recordings(roots: Sequence[Path], sites: Path | None = None) -> FoundRe
     if not recordings:
         first = f"; the first: {findings[0].what}" if findings else ""
         raise UserError(
-            "E_NO_RECORDINGS",
+            "E_NO_AUDIO",
             f"{', '.join(map(str, roots))}: no recording can be read{first}",
             "give WAV, FLAC, OGG or MP3 files",
         )
@@ -249,7 +249,7 @@ def _collect(roots: Sequence[Location]) -> tuple[list[_File], list[Finding]]:
                 findings.append(Finding("W_AUDIO_UNREADABLE", path, None, what, remedy, True))
         if not count:
             raise UserError(
-                "E_NO_RECORDINGS",
+                "E_NO_AUDIO",
                 f"{root}: there are no recordings",
                 "give a folder with WAV, FLAC, OGG or MP3 files",
             )
