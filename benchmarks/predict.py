@@ -5,8 +5,7 @@
 - Slow ways predict fewer files: a ratio does not need hundreds. Start-up is part of every figure.
 - Files are the given ones under as many names as are asked for, by links.
 - Without a model, an untrained ResNet18 of the ``rfcx`` recipe is used: arithmetic takes equally
-  long whatever the weights. Its batch norms are random, because an untrained ResNet's branches end
-  in zeros and would be optimised away.
+  long whatever the weights.
 - Steps are timed one by one over the same files in one thread, and their medians count. Many
   threads cannot be faster than the sum of the steps divided by the number of cores.
 """
@@ -25,36 +24,30 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import soxr
-import torch
 import typer
 
 from antpitta.api.data import SILENT
+from antpitta.api.speed import MINUTE, PRECISIONS, untrained_model
 from antpitta.cli.display import training_progress
 from antpitta.core.config import Precision, Recipe, parse_recipe
 from antpitta.core.errors import UserError
 from antpitta.core.progress import Progress
 from antpitta.files.audio import read
-from antpitta.files.bundle import Bundle, read_bundle, write_bundle
+from antpitta.files.bundle import Bundle, read_bundle
 from antpitta.files.recipes import read_recipe
 from antpitta.files.recordings import list_files, open_file
-from antpitta.files.runs import save_tensors
 from antpitta.files.tables import write_csv
-from antpitta.model.export import to_int8, to_openvino
 from antpitta.model.features import build_feature_extractor
 from antpitta.model.inference import InferenceConfig
-from antpitta.model.network import SedNet
 from antpitta.predict.pipeline import cpu_count
 from antpitta.predict.predictor import EXPORTED_KIND, open_backend
 from benchmarks.cli import command_app, print_lines, print_table, run
 from benchmarks.tables import describe_machine
 from benchmarks.train import without_weights
 
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
-SPECIES = 24
 TIMED_FILES = 30  # files that steps are timed on
 SLOWDOWN = 20  # slow ways predict this many times fewer files
 PREPARING = ("open", "decode", "resample", "mel")  # the steps before the network
-MINUTE = 60.0
 # A small process in between reports the memory: a child counts what its parent held.
 _LAUNCHER = """
 import resource, subprocess, sys
@@ -127,7 +120,7 @@ def benchmark_predict(
     with TemporaryDirectory() as home:
         if model is None:
             chosen = read_recipe(recipe, without_weights(("folds=2",)))
-            bundle = untrained_model(chosen, paths, Path(home))
+            bundle = untrained_model(chosen, paths, Path(home)).path
         else:
             bundle = Path(model)
         result = time_ways(bundle, paths, files, rounds, embedding, progress)
@@ -360,50 +353,6 @@ def describe_limit(steps: pd.DataFrame, precision: str, cores: int) -> str:
         f"{precision}: {shares}; limited by {seconds.idxmax()}, {cores} cores cannot exceed "
         f"{cores * MINUTE / total:.0f} x real time"
     )
-
-
-def untrained_model(recipe: Recipe, audio: Sequence[Path], home: Path) -> Path:
-    """Write a bundle of one untrained network.
-
-    Parameters
-    ----------
-    recipe : the recipe of the network
-    audio : files and folders of sound, from which int8 ranges are estimated
-    home : the folder to write to
-
-    Returns
-    -------
-    Path
-        The bundle.
-    """
-    torch.manual_seed(0)
-    extractor = build_feature_extractor(recipe)
-    net = SedNet(recipe.backbone, recipe.head, SPECIES, bands=extractor.width).eval()
-    for layer in net.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
-    weights = home / "fold0.safetensors"
-    save_tensors(net.state_dict(), weights)
-    config = extractor.config
-    recordings = [open_file(listed) for listed in list_files(audio)[0][:TIMED_FILES]]
-    features = [
-        extractor.extract_segment(recording, *config.segments(recording.duration)[0], read)
-        for recording in recordings
-    ]
-    frames = config.n_frames(config.segment)
-    bundle = Bundle(
-        path=home / "model",
-        name="untrained",
-        species=tuple(f"s{i}" for i in range(SPECIES)),
-        recipe=recipe.model_dump(mode="json"),
-        weights=(weights.name,),
-    )
-    without_edges = to_openvino([net], extractor.width, frames, exact_edges=False)
-    networks = {
-        "float": to_openvino([net], extractor.width, frames),
-        "int8": to_int8(without_edges, features),
-    }
-    return write_bundle(bundle, [weights], "# Untrained\n", networks).path
 
 
 def predict(

@@ -203,9 +203,9 @@ def profile_stage(
         pseudo_labels = Targets(zeros, zeros)
     weights = None
     if stage.loss.class_weights:
-        weights = compute_class_weights(training_data, TrainTask(stage, train, pseudo_labels, (0,))).to(
-            fabric.device
-        )
+        weights = compute_class_weights(
+            training_data, TrainTask(stage, train, pseudo_labels, (0,))
+        ).to(fabric.device)
     rng, timed_model = np.random.default_rng(0), _TimedModel(model, sections)
     with sections.measure("batches"):
         batches = epoch_batches(stage, training_data, train, pseudo_labels, rng)

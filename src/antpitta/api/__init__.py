@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.core.config import BlendMethod, InferenceMode, Precision
     from antpitta.core.progress import Progress
     from antpitta.core.settings import Setting
+    from antpitta.files.dataset import OpenedDataset
     from antpitta.scores.bootstrap import Interval
     from antpitta.scores.evaluate import Report
     from antpitta.sound.simulation import SimulationConfig
@@ -35,6 +36,7 @@ _MODULES = {
     "antpitta.core.config": ("BlendMethod", "InferenceMode", "Precision"),
     "antpitta.core.progress": ("Progress",),
     "antpitta.core.settings": ("Setting",),
+    "antpitta.files.dataset": ("OpenedDataset",),
     "antpitta.scores.bootstrap": ("Interval",),
     "antpitta.scores.evaluate": ("Report",),
     "antpitta.sound.simulation": ("SimulationConfig",),
@@ -49,6 +51,7 @@ __all__ = [
     "Evaluation",
     "InferenceMode",
     "Interval",
+    "OpenedDataset",
     "Precision",
     "Prediction",
     "Progress",

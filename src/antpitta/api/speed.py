@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 from antpitta.api.data import SILENT
 from antpitta.api.prediction import predict_to
 from antpitta.api.simulation import simulate_callers
-from antpitta.core.config import Precision
+from antpitta.core.config import Precision, Recipe
 from antpitta.core.errors import UserError, requires_train_extra
 from antpitta.core.progress import Progress
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
 from antpitta.files.recipes import read_recipe
 from antpitta.files.recordings import list_files, open_file
+from antpitta.files.texts import read_text
 from antpitta.sound.simulation import SimulationConfig
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 SOUND = SimulationConfig(train=8, test=0, seconds=MINUTE, sample_rate=48_000, present=1, absent=1)
 NETWORK = ("head.smoothing_frames=64", "head.class_band_limits=null", "backbone.pretrained=false")
 SPECIES = 24  # of the untrained network
+RANGE_FILES = 30  # recordings from which its int8 ranges are estimated
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def bench(
         which PyTorch is needed.
     minutes
         Sound for each precision. Recordings are repeated to make up for it.
+    progress
+        Called with messages, and with the number of recordings done.
 
     Returns
     -------
@@ -110,7 +114,7 @@ def bench(
         seconds = _repeat([Path(root) for root in audio], minutes * MINUTE, home / "audio")
         if model is None:
             progress.message("building an untrained network of the recipe quick")
-            bundle = _untrained_model(home)
+            bundle = untrained_model(read_recipe("quick", NETWORK), [home / "audio"], home)
         else:
             bundle = read_bundle(Path(model))
         rows = []
@@ -181,8 +185,28 @@ def _time(
     return first, time.perf_counter() - start - first
 
 
-def _untrained_model(home: Path) -> Bundle:
-    """A bundle of one network of the recipe quick, in float and in int8."""
+def untrained_model(recipe: Recipe, audio: Sequence[Path], home: Path) -> Bundle:
+    """Build a model of one untrained network, in float and in int8.
+
+    Parameters
+    ----------
+    recipe
+        The recipe of the network.
+    audio
+        Recordings or folders of them; int8 ranges are estimated from the first minute of a few.
+    home
+        The folder in which the model is written.
+
+    Returns
+    -------
+    Bundle
+        The model in ``home / "model"``.
+
+    Raises
+    ------
+    UserError
+        ``E_NEEDS_TRAIN_EXTRA`` without PyTorch.
+    """
     with requires_train_extra("bench without --model"):
         import torch
 
@@ -192,7 +216,6 @@ def _untrained_model(home: Path) -> Bundle:
         from antpitta.model.features import build_feature_extractor
         from antpitta.model.network import SedNet
 
-    recipe = read_recipe("quick", NETWORK)
     torch.manual_seed(0)
     extractor = build_feature_extractor(recipe)
     net = SedNet(recipe.backbone, recipe.head, SPECIES, bands=extractor.width).eval()
@@ -202,7 +225,7 @@ def _untrained_model(home: Path) -> Bundle:
     weights = home / "fold0.safetensors"
     save_tensors(net.state_dict(), weights)
     config = recipe.feature_config
-    recordings = [open_file(file) for file in islice(list_files([home / "audio"])[0], SOUND.train)]
+    recordings = [open_file(file) for file in islice(list_files(audio)[0], RANGE_FILES)]
     features = [
         extractor.extract_segment(recording, *config.segments(recording.duration)[0], read)
         for recording in recordings
@@ -214,7 +237,7 @@ def _untrained_model(home: Path) -> Bundle:
     }
     bundle = Bundle(
         path=home / "model",
-        name="untrained (recipe quick)",
+        name=f"untrained (recipe {recipe.name})",
         species=tuple(f"s{number}" for number in range(SPECIES)),
         recipe=recipe.model_dump(mode="json"),
         weights=(weights.name,),
@@ -227,7 +250,7 @@ def _machine() -> str:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
+        for line in read_text(cpuinfo).splitlines():
             if line.startswith("model name"):
                 name = line.partition(":")[2].strip()
                 break

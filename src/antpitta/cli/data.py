@@ -16,7 +16,7 @@ from antpitta import api
 from antpitta.cli.display import console, training_progress
 
 if TYPE_CHECKING:
-    from antpitta.files.dataset import OpenedDataset
+    from antpitta.api import OpenedDataset
 
 MAX_FINDINGS = 20  # findings of one kind that are printed
 PANEL = "Data options"

@@ -17,7 +17,7 @@ from antpitta.cli.display import (
 )
 
 if TYPE_CHECKING:
-    from antpitta.files.dataset import OpenedDataset
+    from antpitta.api import OpenedDataset
 
 COMPUTE = "Compute options"
 DeviceOption = Annotated[
