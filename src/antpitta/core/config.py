@@ -228,6 +228,10 @@ def parse_recipe(table: dict[str, Any], where: str, changes: tuple[str, ...] = (
     where : name of the file or recipe, for messages
     changes : settings such as ``stages.masked.epochs=3``; ``stages.pseudo=null`` removes a stage
 
+    Returns
+    -------
+    The recipe.
+
     Raises
     ------
     UserError

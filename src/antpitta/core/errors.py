@@ -219,7 +219,17 @@ class Finding:
 
 
 def sentences(what: str, remedy: str) -> str:
-    """The two sentences of a message."""
+    """The text of a message: one or two sentences.
+
+    Parameters
+    ----------
+    what : what is wrong and where
+    remedy : what to do; may be empty
+
+    Returns
+    -------
+    The sentences, with capitals and full stops.
+    """
     first = what.rstrip(". ") + "."
     return f"{first} {remedy[0].upper()}{remedy[1:].rstrip('. ')}." if remedy else first
 
@@ -242,13 +252,16 @@ def requires_train_extra(task: str) -> Iterator[None]:
 
     Parameters
     ----------
-    task : str
-        What needs the package, as the subject of a sentence.
+    task : what needs the package, as the subject of a sentence
+
+    Yields
+    ------
+    Nothing; the imports are in the block.
 
     Raises
     ------
     UserError
-        ``E_NEEDS_TRAIN_EXTRA`` if one of these packages is missing.
+        E_NEEDS_TRAIN_EXTRA if one of these packages is missing.
     """
     try:
         yield

@@ -8,7 +8,12 @@ ProgressCallback = Callable[[int, int, float], None]
 
 
 def no_progress(done: int, total: int, extra: float) -> None:
-    """A ProgressCallback that does nothing."""
+    """Report nothing.
+
+    Parameters
+    ----------
+    done, total, extra : as in ProgressCallback
+    """
 
 
 @dataclass(frozen=True)
@@ -25,5 +30,10 @@ class Progress:
     update: Callable[[str, int, int, float], None]
 
     def of(self, name: str) -> ProgressCallback:
-        """The callback that reports one piece of work by its name, without a loss."""
+        """The callback that reports one piece of work, without a loss.
+
+        Parameters
+        ----------
+        name : of the work
+        """
         return lambda done, total, extra: self.update(name, done, total, float("nan"))

@@ -75,18 +75,22 @@ def list_settings(
             yield from list_settings(nested, value, f"{key}.")
 
 
-def nearest_keys(key: str, known: list[str], count: int = 3) -> list[str]:
-    """The known keys that a mistyped one may mean: similar ones, then those of the same name.
+def nearest_keys(key: str, all_keys: list[str], count: int = 3) -> list[str]:
+    """The keys that a mistyped one may mean.
 
     Parameters
     ----------
     key : the unknown key
-    known : all known keys
+    all_keys : the known keys
     count : how many to return at most
+
+    Returns
+    -------
+    Similar keys, the most similar one first, then keys with the same name in other tables.
     """
     name = key.rpartition(".")[2]
-    same_name = [candidate for candidate in known if candidate.rpartition(".")[2] == name]
-    return list(dict.fromkeys([*get_close_matches(key, known, count), *same_name]))[:count]
+    same_name = [candidate for candidate in all_keys if candidate.rpartition(".")[2] == name]
+    return list(dict.fromkeys([*get_close_matches(key, all_keys, count), *same_name]))[:count]
 
 
 def check_settings(model: type[Model], table: dict[str, Any], where: str) -> Model:
@@ -98,6 +102,10 @@ def check_settings(model: type[Model], table: dict[str, Any], where: str) -> Mod
     table : the content of a TOML file
     where : name of the file or recipe, for messages
 
+    Returns
+    -------
+    An instance of the class.
+
     Raises
     ------
     UserError
@@ -108,11 +116,11 @@ def check_settings(model: type[Model], table: dict[str, Any], where: str) -> Mod
         return model.model_validate(table)
     except ValidationError as error:
         mistakes = error.errors()
-    known = _known_keys(model, table)
+    all_keys = _known_keys(model, table)
     unknown = [_full_key(e, table) for e in mistakes if e["type"] == "extra_forbidden"]
-    wrong = _wrong_values([e for e in mistakes if e["type"] != "extra_forbidden"], table, known)
+    wrong = _wrong_values([e for e in mistakes if e["type"] != "extra_forbidden"], table, all_keys)
     what = [f"unknown setting {key}" for key in unknown] + wrong
-    near = dict.fromkeys(match for key in unknown for match in nearest_keys(key, known))
+    near = dict.fromkeys(match for key in unknown for match in nearest_keys(key, all_keys))
     if near:
         remedy = f"did you mean {' or '.join(near)}"
     elif unknown:
@@ -211,13 +219,13 @@ def _full_key(error: ErrorDetails, table: Mapping[str, Any]) -> str:
 
 
 def _wrong_values(
-    errors: list[ErrorDetails], table: Mapping[str, Any], known: list[str]
+    errors: list[ErrorDetails], table: Mapping[str, Any], all_keys: list[str]
 ) -> list[str]:
     """One phrase per setting; alternatives of a type are one setting's."""
     messages: dict[str, list[str]] = {}
     for error in errors:
         key = _key(error["loc"], table)
-        longest = max((k for k in known if f"{key}.".startswith(f"{k}.")), key=len, default=key)
+        longest = max((k for k in all_keys if f"{key}.".startswith(f"{k}.")), key=len, default=key)
         cause = error.get("ctx", {}).get("error")
         text = str(cause) if error["type"] == "value_error" else error["msg"]
         messages.setdefault(longest, []).append(text)

@@ -146,6 +146,10 @@ def read_bundle(path: Path) -> Bundle:
     ----------
     path : of the bundle or of the run
 
+    Returns
+    -------
+    The bundle, with its folder as ``path``.
+
     Raises
     ------
     UserError
@@ -183,13 +187,32 @@ def read_bundle(path: Path) -> Bundle:
 
 
 def bundle_to_bytes(bundle: Bundle) -> BundleBytes:
-    """The content of all files of a bundle, those of its members included."""
+    """Read all files of a bundle, those of its members included.
+
+    Parameters
+    ----------
+    bundle : on this machine
+
+    Returns
+    -------
+    The content of each file, by its path below the bundle's folder.
+    """
     files = sorted(path for path in bundle.path.rglob("*") if path.is_file())
     return {path.relative_to(bundle.path).as_posix(): path.read_bytes() for path in files}
 
 
 def bundle_from_bytes(content: BundleBytes, folder: Path) -> Bundle:
-    """Write the files of :func:`bundle_to_bytes` into an empty folder, and read the bundle."""
+    """Write the files of :func:`bundle_to_bytes`.
+
+    Parameters
+    ----------
+    content : of each file, by its path
+    folder : an empty folder
+
+    Returns
+    -------
+    The bundle in the folder.
+    """
     for name, data in content.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)

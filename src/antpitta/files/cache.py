@@ -79,12 +79,30 @@ def cached_features(
 
 
 def cached_files(features: list[FeatureArray]) -> list[Path]:
-    """The files of the arrays from :func:`cached_features`, to send to another process."""
+    """The files of cached features, to send to another process.
+
+    Parameters
+    ----------
+    features : memory maps from :func:`cached_features`
+
+    Returns
+    -------
+    One path each.
+    """
     return [Path(str(getattr(array, "filename"))) for array in features]  # noqa: B009
 
 
 def load_features(files: list[Path]) -> list[FeatureArray]:
-    """The inverse of :func:`cached_files`."""
+    """The inverse of :func:`cached_files`.
+
+    Parameters
+    ----------
+    files : of cached features
+
+    Returns
+    -------
+    Memory maps, (frames, bands or values) each.
+    """
     return [np.load(path, mmap_mode="r") for path in files]
 
 

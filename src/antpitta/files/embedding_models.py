@@ -93,6 +93,10 @@ def find_embedding_model(embedding: EmbeddingConfig) -> Path:
     ----------
     embedding : names the model, and its hash where that is known
 
+    Returns
+    -------
+    The path of the file.
+
     Raises
     ------
     UserError

@@ -36,6 +36,10 @@ def read_recipe(name: str, changes: tuple[str, ...] = (), *, baseline: bool = Fa
     changes : settings such as ``stages.masked.epochs=3``
     baseline : whether the baseline stage ``unknown_as_absent`` comes in front of the stages
 
+    Returns
+    -------
+    The recipe, after its extended recipes and the changes.
+
     Raises
     ------
     UserError

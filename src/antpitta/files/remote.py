@@ -79,6 +79,10 @@ def location_of(root: str | Location) -> Location:
     Parameters
     ----------
     root : a path or a URL; a folder that exists is never read as a URL
+
+    Returns
+    -------
+    The location; ``file://`` is a path.
     """
     if isinstance(root, RemotePath):
         return root
@@ -130,6 +134,10 @@ def fetch(remote: RemotePath) -> Path:
     Parameters
     ----------
     remote : the object
+
+    Returns
+    -------
+    The path of the copy, in a temporary folder, with the name of the object.
 
     Raises
     ------

@@ -53,7 +53,16 @@ def save_tensors(
 
 
 def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
-    """The named tensors of a file, and its metadata."""
+    """Read a file of :func:`save_tensors`.
+
+    Parameters
+    ----------
+    path : of the file
+
+    Returns
+    -------
+    The tensors by name, and the metadata.
+    """
     with safe_open(path, framework="pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
@@ -224,7 +233,21 @@ def write_scores(scores: Iterable[Scores], path: Path) -> None:
 
 
 def read_scores(path: Path) -> list[Scores]:
-    """The inverse of :func:`write_scores`; UserError (E_RUN_UNFINISHED) without the file."""
+    """The inverse of :func:`write_scores`.
+
+    Parameters
+    ----------
+    path : of the file
+
+    Returns
+    -------
+    The scores of each recording, in the order of the file.
+
+    Raises
+    ------
+    UserError
+        E_RUN_UNFINISHED without the file.
+    """
     if not path.is_file():
         raise _unfinished_run(path)
     table = pd.read_parquet(path)

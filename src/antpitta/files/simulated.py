@@ -269,6 +269,10 @@ def write_simulation(
     validated : gives the boxes; called after the last training recording
     replace : whether an older simulation in ``out`` is replaced
 
+    Returns
+    -------
+    The counts of what was written.
+
     Raises
     ------
     UserError

@@ -30,6 +30,10 @@ def read_species_names(table: Path) -> dict[str, tuple[str, ...]]:
     ----------
     table : path of a table with a species column and columns of names
 
+    Returns
+    -------
+    The names by species; empty for a species without any.
+
     Raises
     ------
     UserError
@@ -90,7 +94,21 @@ def match_embedding_classes(embedding: EmbeddingConfig, dataset: Dataset) -> Emb
 
 
 def read_labels(path: Path) -> tuple[tuple[str, ...], ...]:
-    """The names of each class of a model; UserError (E_NO_LABELS) where there are none."""
+    """Read the labels of an embedding model.
+
+    Parameters
+    ----------
+    path : of a .csv with a header, or of a text file with one class per line
+
+    Returns
+    -------
+    The names of each class, in the order of the model's first output.
+
+    Raises
+    ------
+    UserError
+        E_NO_LABELS.
+    """
     if path.suffix.lower() == ".csv":
         frame = read_frame(path)
         classes = tuple(tuple(cell for cell in row if cell) for row in frame.to_numpy().tolist())

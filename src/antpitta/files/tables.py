@@ -75,7 +75,13 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table without its index, comma-separated, as UTF-8."""
+    """Write a table without its index, comma-separated, as UTF-8.
+
+    Parameters
+    ----------
+    frame : the table
+    path : of the file
+    """
     write_text(frame.to_csv(index=False, lineterminator="\n"), path)
 
 

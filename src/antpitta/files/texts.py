@@ -42,6 +42,10 @@ def read_text(path: Path) -> str:
     ----------
     path : of the file
 
+    Returns
+    -------
+    The decoded text.
+
     Raises
     ------
     UserError
@@ -76,12 +80,32 @@ def read_text(path: Path) -> str:
 
 
 def write_json(value: object, path: Path) -> None:
-    """Write JSON, from numpy values, paths, dates and dataclasses too; NaN becomes null."""
+    """Write a JSON file.
+
+    Parameters
+    ----------
+    value : of JSON's types, numpy arrays, paths, dates and dataclasses; NaN becomes null
+    path : of the file
+    """
     write_text(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n", path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object of a JSON file, {} without the file; UserError (E_NOT_JSON) if there is none."""
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path : of the file
+
+    Returns
+    -------
+    Its object; an empty one without the file.
+
+    Raises
+    ------
+    UserError
+        E_NOT_JSON.
+    """
     if not path.exists():
         return {}
     try:
@@ -98,23 +122,42 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write text as UTF-8, with the line ends that it has."""
+    """Write text as UTF-8, with the line ends that it has.
+
+    Parameters
+    ----------
+    text : the content
+    path : of the file
+    """
     with atomic_replace(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="")
 
 
-def write_picture(value: bytes, path: Path) -> None:
-    """Write the bytes of a picture."""
+def write_picture(content: bytes, path: Path) -> None:
+    """Write a picture.
+
+    Parameters
+    ----------
+    content : the bytes of the file
+    path : of the file
+    """
     with atomic_replace(path) as unfinished:
-        unfinished.write_bytes(value)
+        unfinished.write_bytes(content)
 
 
 @contextmanager
 def atomic_replace(path: Path) -> Iterator[Path]:
     """Give a temporary path that replaces ``path`` at the end of the block.
 
-    The temporary path has the suffix of ``path``. After an error in the block ``path`` is
-    unchanged. Missing folders are made.
+    After an error in the block ``path`` is unchanged. Missing folders are made.
+
+    Parameters
+    ----------
+    path : of the file to write
+
+    Yields
+    ------
+    A path in the same folder, with the same suffix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
@@ -128,7 +171,12 @@ def atomic_replace(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete the temporary files of :func:`atomic_replace` calls that were killed."""
+    """Delete the temporary files of :func:`atomic_replace` calls that were killed.
+
+    Parameters
+    ----------
+    folder : without its subfolders
+    """
     for path in folder.glob(".*"):
         if _UNFINISHED.fullmatch(path.name):
             path.unlink(missing_ok=True)
