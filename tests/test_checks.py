@@ -161,7 +161,7 @@ def test_many_species_are_named_in_part():
     names = tuple(f"s{i}" for i in range(30))
     (finding, *_) = species_findings(box("a", "s0"), names=names)
     assert finding.what.startswith("29 of 30")
-    assert finding.what.endswith(": s1, s2, s3, s4, s5, s6, s7, s8, ...")
+    assert finding.what.endswith(": s1, s2, s3, s4, s5, s6, s7, s8 and 21 more")
 
 
 def sound_findings(tmp_path, name, sound, *, annotated=True, keep=1.0, rate=8000):

@@ -14,7 +14,7 @@ from antpitta.files.formats import AnnotationTable
 from antpitta.files.recordings import FoundRecordings
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx"
-FOUND = FoundRecordings(
+RECORDINGS = FoundRecordings(
     (
         Recording("a", Path("/data/north/a.wav"), 8000, 80000),
         Recording("b", Path("/data/south/b.wav"), 8000, 80000),
@@ -34,7 +34,7 @@ def table(*annotations, name="t.csv", rows=None, findings=(), unvalidated=0):
 
 def test_rows_find_their_recordings_and_keep_file_and_line():
     opened = match_tables(
-        FOUND,
+        RECORDINGS,
         [
             table(box("a", "owl"), box("gone", "wren"), box("south/b.wav", "owl")),
             table(box("b", "owl", present=False), name="u.csv", rows=[7]),
@@ -45,12 +45,12 @@ def test_rows_find_their_recordings_and_keep_file_and_line():
     assert opened.origins == (("t.csv", 2), ("t.csv", 4), ("u.csv", 7))
     assert (opened.missing, opened.rows) == (1, 4)
     assert opened.tables == {"t.csv": "own", "u.csv": "own"}
-    assert opened.dataset.recordings == FOUND.recordings
+    assert opened.dataset.recordings == RECORDINGS.recordings
 
 
 def test_classes_come_from_every_row_but_not_from_the_label_for_all():
     opened = match_tables(
-        FOUND,
+        RECORDINGS,
         [table(box("a", "wren "), box("gone", "bat"), box("a", EVERY_CLASS, present=False))],
     )
     assert opened.dataset.classes.names == ("bat", "wren")
@@ -58,21 +58,21 @@ def test_classes_come_from_every_row_but_not_from_the_label_for_all():
 
 
 def test_numbers_become_names_in_their_own_order():
-    opened = match_tables(FOUND, [table(box("a", "10"), box("gone", "2"), box("b", "07"))])
+    opened = match_tables(RECORDINGS, [table(box("a", "10"), box("gone", "2"), box("b", "07"))])
     assert opened.dataset.classes.names == ("s2", "s7", "s10")
     assert [b.label for b in opened.dataset.annotations] == ["s10", "s7"]
 
 
 def test_one_number_twice_is_one_class_and_numbers_among_names_stay():
-    opened = match_tables(FOUND, [table(box("a", "7"), box("b", "07"))])
+    opened = match_tables(RECORDINGS, [table(box("a", "7"), box("b", "07"))])
     assert opened.dataset.classes.names == ("s7",)
-    opened = match_tables(FOUND, [table(box("a", "10"), box("b", "owl"))])
+    opened = match_tables(RECORDINGS, [table(box("a", "10"), box("b", "owl"))])
     assert opened.dataset.classes.names == ("10", "owl")
 
 
 def test_annotation_without_an_end_ends_with_its_recording():
     opened = match_tables(
-        FOUND,
+        RECORDINGS,
         [table(box("a", "owl", False, 0.0, math.inf), box("b", "owl", False, 99, math.inf))],
     )
     assert [b.stop for b in opened.dataset.annotations] == [10.0, 100.0]
@@ -80,7 +80,7 @@ def test_annotation_without_an_end_ends_with_its_recording():
 
 def test_rows_without_audio_are_one_finding_a_table():
     rows = [box("gone", "owl"), box("gone", "owl", start=0.5), box("lost", "owl")]
-    opened = match_tables(FOUND, [table(box("a", "owl"), *rows)])
+    opened = match_tables(RECORDINGS, [table(box("a", "owl"), *rows)])
     (finding,) = opened.findings
     place = (finding.file, finding.row)
     assert (finding.code, *place, finding.serious) == ("W_NO_AUDIO", "t.csv", 3, False)
@@ -93,7 +93,7 @@ def test_rows_of_an_ambiguous_name_are_left_out_and_reported():
         Recording(f"{home}/x", Path(f"/data/{home}/x.wav"), 8000, 80000) for home in ("m", "n")
     )
     opened = match_tables(
-        FoundRecordings((*FOUND.recordings, *twins), ()),
+        FoundRecordings((*RECORDINGS.recordings, *twins), ()),
         [table(box("a", "owl"), box("x", "owl"))],
     )
     (finding,) = opened.findings
@@ -107,7 +107,7 @@ def test_rows_of_an_ambiguous_name_are_left_out_and_reported():
 def test_findings_of_reading_are_kept_in_order():
     first, second = (Finding("W_NO_AUDIO", name, None, "what", "remedy", False) for name in "ab")
     opened = match_tables(
-        FoundRecordings(FOUND.recordings, (first,)),
+        FoundRecordings(RECORDINGS.recordings, (first,)),
         [table(box("a", "owl"), findings=(second,), unvalidated=5)],
     )
     assert opened.findings == (first, second)
@@ -127,7 +127,7 @@ def test_findings_of_reading_are_kept_in_order():
 )
 def test_tables_without_a_box_to_learn_from_are_refused(tables, code, value):
     with pytest.raises(UserError) as error:
-        match_tables(FOUND, tables)
+        match_tables(RECORDINGS, tables)
     assert error.value.code == code
     assert value in error.value.what
 

@@ -34,10 +34,10 @@ def test_every_recording_is_found_and_hidden_or_other_files_are_not(sounds):
     for name in ("._b.wav", ".Trash/d.wav", "notes.txt"):
         (home / name).parent.mkdir(exist_ok=True)
         (home / name).write_bytes(b"not sound")
-    found = find_recordings([home])
-    assert [recording.id for recording in found.recordings] == ["a", "b", "c", "d"]
-    assert found.recordings[0].path == home / "deep" / "er" / "a.FLAC"
-    assert found.findings == ()
+    result = find_recordings([home])
+    assert [recording.id for recording in result.recordings] == ["a", "b", "c", "d"]
+    assert result.recordings[0].path == home / "deep" / "er" / "a.FLAC"
+    assert result.findings == ()
 
 
 def test_id_is_the_stem_unless_two_files_share_it(sounds):
@@ -80,13 +80,13 @@ def test_unreadable_files_are_reported_and_the_others_found(sounds):
     (home / "empty.wav").touch()
     (home / "letter.flac").write_bytes(b"dear sir or madam, " * 9)
     (home / "phone.M4A").write_bytes(b"whatever")
-    found = find_recordings([home])
-    assert [recording.id for recording in found.recordings] == ["x"]
-    assert {Path(finding.file).name for finding in found.findings} == {
+    result = find_recordings([home])
+    assert [recording.id for recording in result.recordings] == ["x"]
+    assert {Path(finding.file).name for finding in result.findings} == {
         *("empty.wav", "letter.flac", "phone.M4A")
     }
-    assert {finding.code for finding in found.findings} == {"W_AUDIO_UNREADABLE"}
-    assert all(finding.serious for finding in found.findings)
+    assert {finding.code for finding in result.findings} == {"W_AUDIO_UNREADABLE"}
+    assert all(finding.serious for finding in result.findings)
 
 
 def test_root_without_recordings_is_refused(sounds, tmp_path):
@@ -128,18 +128,18 @@ def test_table_of_sites_overrides_names(sounds):
         "Site,Recorded at,File\nPOND,2021-01-02 03:04:05,LAKE_20200607_051500.wav\n"
         "HILL,,b\n,2021-13-45,c.wav\nX,,gone.wav\nX,,lost.wav\n"
     )
-    found = find_recordings([home], table)
-    places = {r.id: (r.site, r.recorded_at) for r in found.recordings}
+    result = find_recordings([home], table)
+    places = {r.id: (r.site, r.recorded_at) for r in result.recordings}
     assert places["LAKE_20200607_051500"] == ("POND", datetime(2021, 1, 2, 3, 4, 5))
     assert places["b"] == ("HILL", None)
     assert places["c"] == (None, None)
-    assert [(f.code, f.row, f.serious) for f in found.findings] == [
+    assert [(f.code, f.row, f.serious) for f in result.findings] == [
         ("W_SITE_TABLE", 4, True),
         ("W_NO_AUDIO", 5, False),
     ]
-    assert "'2021-13-45'" in found.findings[0].what
-    assert "2 rows" in found.findings[1].what
-    assert "'gone.wav'" in found.findings[1].what
+    assert "'2021-13-45'" in result.findings[0].what
+    assert "2 rows" in result.findings[1].what
+    assert "'gone.wav'" in result.findings[1].what
 
 
 def test_table_of_sites_without_its_columns_is_refused(sounds):

@@ -3,7 +3,7 @@
 - Findings of the readers and of the matching come first, then boxes, species and sound.
 - Of one kind of problem in one table the first few are listed and the rest counted: nobody reads
   ten thousand lines.
-- A present box inside a region where no species is said to call is no contradiction: whoever drew
+- A present box inside a region with every species absent is no contradiction: whoever drew
   the box heard the call. Two boxes contradict each other if they mean the same species, and the
   same song type where both name one.
 """
@@ -147,7 +147,7 @@ def _check_duplicates(opened: OpenedDataset) -> Iterator[Finding]:
 
 
 def _check_species(opened: OpenedDataset) -> Iterator[Finding]:
-    """Species that the boxes cannot teach, or that no fold could check."""
+    """Species with too few boxes to learn from, or to check in a fold."""
     names = opened.dataset.classes.names
     recordings, absent = _recordings_by_species(opened.dataset)
     site_of = {recording.id: recording.site for recording in opened.dataset.recordings}
@@ -159,12 +159,12 @@ def _check_species(opened: OpenedDataset) -> Iterator[Finding]:
 
     problems = [
         (
-            *("W_NO_PRESENT_BOX", "no present box"),
+            *("W_NO_PRESENT_BOX", "no present box with audio"),
             [name for name in names if not recordings[name]],
             "add boxes or audio: a model cannot learn these",
         ),
         (
-            *("W_NO_ABSENT_BOX", "no absent box"),
+            *("W_NO_ABSENT_BOX", "no absent box with audio"),
             [name for name in names if name not in absent],
             "validate some boxes as absent",
         ),
@@ -181,9 +181,10 @@ def _check_species(opened: OpenedDataset) -> Iterator[Finding]:
     ]
     for code, problem, species, remedy in problems:
         if species:
-            listed = ", ".join(species[:MAX_SPECIES]) + (", ..." * (len(species) > MAX_SPECIES))
+            listed, more = ", ".join(species[:MAX_SPECIES]), len(species) - MAX_SPECIES
+            listed += f" and {more} more" if more > 0 else ""
             count = f"{len(species)} of {len(names)} species"
-            what = f"{count} have {problem}, of the boxes whose audio is here: {listed}"
+            what = f"{count} have {problem}: {listed}"
             yield Finding(code, ", ".join(opened.tables), None, what, remedy, False)
 
 
