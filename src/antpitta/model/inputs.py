@@ -25,7 +25,17 @@ Ints = NDArray[np.int64]
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """An array as a tensor on the device; the copy to a GPU is asynchronous."""
+    """An array as a tensor on the device; the copy to a GPU is asynchronous.
+
+    Parameters
+    ----------
+    array : any shape and type
+    device : where the tensors are put
+
+    Returns
+    -------
+    tensor : of the same shape and type
+    """
     tensor = torch.from_numpy(array)
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
@@ -108,8 +118,11 @@ def draw_spec_mask(
 
     Parameters
     ----------
+    windows : the windows of the batch
     lengths : (segments,), frames
     bands : mel bands
+    masks : how probable masks are, and how large
+    rng : source of all random choices
 
     Returns
     -------
@@ -145,13 +158,34 @@ class Mixup(NamedTuple):  # a tuple, because Fabric cannot walk frozen dataclass
 
 
 def draw_mixup(batch: int, alpha: float, rng: np.random.Generator, device: torch.device) -> Mixup:
-    """Draw shares from Beta(alpha, alpha) and a random partner for each of ``batch`` examples."""
+    """Draw shares from Beta(alpha, alpha) and a random partner for each of ``batch`` examples.
+
+    Parameters
+    ----------
+    batch : number of examples
+    alpha : both parameters of the Beta distribution
+    rng : source of all random choices
+    device : where the tensors are put
+
+    Returns
+    -------
+    mixup : of the whole batch
+    """
     share = rng.beta(alpha, alpha, batch).astype(np.float32)
     return Mixup(to_device(rng.permutation(batch), device), to_device(share, device))
 
 
 def join_mixups(mixups: list[Mixup]) -> Mixup:
-    """The mixups of the parts of a batch as one; each partner is in the same part."""
+    """The mixups of the parts of a batch as one; each partner is in the same part.
+
+    Parameters
+    ----------
+    mixups : one for each part, in their order
+
+    Returns
+    -------
+    mixup : of the whole batch
+    """
     if len(mixups) == 1:
         return mixups[0]
     starts = np.cumsum([0, *(len(mixup.share) for mixup in mixups)])

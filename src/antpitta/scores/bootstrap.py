@@ -49,6 +49,10 @@ def rank_rows(present: Flags, scores: Floats, recording: NDArray[np.intp]) -> Ra
     Parameters
     ----------
     present, scores, recording : (rows,)
+
+    Returns
+    -------
+    ranking : the rows from the highest score down
     """
     order = np.argsort(-scores, kind="stable")
     falls = np.diff(scores[order], prepend=np.inf) != 0
@@ -56,7 +60,18 @@ def rank_rows(present: Flags, scores: Floats, recording: NDArray[np.intp]) -> Ra
 
 
 def draw_weights(recordings: int, draws: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """Blocks (draws, recordings) of how often each draw takes each recording."""
+    """Blocks (draws, recordings) of how often each draw takes each recording.
+
+    Parameters
+    ----------
+    recordings : number of recordings
+    draws : number of draws
+    rng : source of all random choices
+
+    Yields
+    ------
+    weights : (draws, recordings)
+    """
     if not recordings:
         return
     step = max(1, BLOCK // recordings)
@@ -71,6 +86,7 @@ def weighted_metrics(ranking: RankedRows, weights: Floats) -> tuple[Floats, Floa
 
     Parameters
     ----------
+    ranking : the rows of one species
     weights : (draws, recordings)
 
     Returns
@@ -97,7 +113,17 @@ def weighted_metrics(ranking: RankedRows, weights: Floats) -> tuple[Floats, Floa
 
 
 def percentile_interval(value: float, draws: Floats) -> Interval:
-    """The interval of a metric from its draws (draws,), of which NaN are left out."""
+    """The interval of a metric from its draws (draws,), of which NaN are left out.
+
+    Parameters
+    ----------
+    value : the metric itself
+    draws : (draws,)
+
+    Returns
+    -------
+    interval : NaN limits without finite draws
+    """
     draws = draws[np.isfinite(draws)]
     if not len(draws) or np.isnan(value):
         return Interval(value, float("nan"), float("nan"))
@@ -106,7 +132,16 @@ def percentile_interval(value: float, draws: Floats) -> Interval:
 
 
 def nan_mean(values: Floats) -> Floats:
-    """The mean over the last axis without NaN; NaN where everything is."""
+    """The mean over the last axis without NaN; NaN where everything is.
+
+    Parameters
+    ----------
+    values : (..., n)
+
+    Returns
+    -------
+    mean : (...)
+    """
     finite = ~np.isnan(values)
     count: Floats = finite.sum(axis=-1).astype(float)
     total: Floats = np.where(finite, values, 0.0).sum(axis=-1)
@@ -114,7 +149,17 @@ def nan_mean(values: Floats) -> Floats:
 
 
 def divide(numerator: Floats, denominator: Floats) -> Floats:
-    """The quotient, NaN where the denominator is not positive."""
+    """The quotient, NaN where the denominator is not positive.
+
+    Parameters
+    ----------
+    numerator : any shape
+    denominator : the same shape
+
+    Returns
+    -------
+    quotient : the same shape
+    """
     quotient: Floats = np.full(np.shape(numerator), np.nan)
     np.divide(numerator, denominator, out=quotient, where=np.asarray(denominator) > 0)
     return quotient

@@ -60,7 +60,13 @@ class UnmatchedScores:
 
 
 def check_cells(cells: pd.DataFrame, classes: Classes) -> None:
-    """Raise ValueError for a table that is not one of labelled cells."""
+    """Raise ValueError for a table that is not one of labelled cells.
+
+    Parameters
+    ----------
+    cells : columns recording, species, present (bool), score
+    classes : the classes, in the order of the columns
+    """
     if missing := [name for name in COLUMNS if name not in cells.columns]:
         raise ValueError(f"cells lack the columns {missing}, they have {list(cells.columns)}")
     if cells.empty:
@@ -87,8 +93,14 @@ def cell_matrices(cells: pd.DataFrame, classes: Classes, *, merge: bool = True) 
 
     Parameters
     ----------
+    cells : columns recording, species, present (bool), score
+    classes : the classes, in the order of the columns
     merge : one row per recording, sorted by name; otherwise one row per cell, in the order of the
         table
+
+    Returns
+    -------
+    matrices : (rows, classes)
     """
     check_cells(cells, classes)
     ids = cells["recording"].astype(str).to_numpy(object)
@@ -114,7 +126,18 @@ def cell_matrices(cells: pd.DataFrame, classes: Classes, *, merge: bool = True) 
 
 
 def cells_from_matrices(matrices: CellMatrices, scores: Floats, classes: Classes) -> pd.DataFrame:
-    """The known cells as a table again, with other ``scores`` (rows, classes)."""
+    """The known cells as a table again, with other ``scores`` (rows, classes).
+
+    Parameters
+    ----------
+    matrices : which cells are known, and their labels
+    scores : (rows, classes)
+    classes : the classes, in the order of the columns
+
+    Returns
+    -------
+    cells : columns recording, species, present, score
+    """
     row, column = np.nonzero(matrices.known)
     return pd.DataFrame(
         {
@@ -135,6 +158,10 @@ def truth_cells(truth: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     truth, scores : ``recording_id``, then one column per species
+
+    Returns
+    -------
+    cells : columns recording, species, present, score
 
     Raises
     ------
@@ -160,7 +187,17 @@ def truth_cells(truth: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def count_unmatched(truth: pd.DataFrame, scores: pd.DataFrame) -> UnmatchedScores:
-    """What :func:`truth_cells` leaves out of the same two tables."""
+    """What :func:`truth_cells` leaves out of the same two tables.
+
+    Parameters
+    ----------
+    truth : ``recording_id``, then one column per species
+    scores : the same layout
+
+    Returns
+    -------
+    unmatched : names and counts of what is left out
+    """
     labels = index_by_recording(truth, "the table of ground truth")
     indexed = index_by_recording(scores, "the table of scores")
     return UnmatchedScores(
@@ -177,6 +214,12 @@ def box_cells(
 
     The score is the highest framewise score inside the box, so only labelled sound is evaluated.
     Boxes of recordings without scores, and boxes beyond the end of the scores, have no row.
+
+    Parameters
+    ----------
+    scores : framewise scores of each recording
+    annotations : boxes
+    classes : the classes, in the order of the columns
 
     Returns
     -------
@@ -201,7 +244,16 @@ def box_cells(
 
 
 def clip_scores(scores: Iterable[Scores]) -> pd.DataFrame:
-    """A table of each recording's highest scores: ``recording_id``, then one column per species."""
+    """A table of each recording's highest scores: ``recording_id``, then one column per species.
+
+    Parameters
+    ----------
+    scores : framewise scores of each recording
+
+    Returns
+    -------
+    table : the layout of presence.csv
+    """
     ids, rows, names = [], [], None
     for recording in scores:
         ids.append(recording.recording)
@@ -220,6 +272,10 @@ def clip_score_table(
     ids : (recordings,)
     value : (recordings, classes)
     names : (classes,)
+
+    Returns
+    -------
+    table : ``recording_id``, then one column per species
     """
     table = pd.DataFrame(value.reshape(len(ids), len(names)), columns=list(names))
     table.insert(0, "recording_id", ids)

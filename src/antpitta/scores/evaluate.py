@@ -89,8 +89,14 @@ def evaluate_cells(
     Parameters
     ----------
     cells : as in :mod:`antpitta.scores.cells`
+    classes : the classes, in the order of the columns
     source : what the report calls the scores
     draws : of the bootstrap; 0 leaves the intervals NaN
+    rng : source of all random choices
+
+    Returns
+    -------
+    report : all metrics
     """
     matrices = cell_matrices(cells, classes)
     rows = cell_matrices(cells, classes, merge=False)
@@ -133,7 +139,16 @@ def _macro_interval(values: list[float], draws: Floats) -> Interval:
 
 
 def rankable(matrices: CellMatrices) -> Flags:
-    """The recordings (rows,) that LWLRAP counts; with a single class there are none."""
+    """The recordings (rows,) that LWLRAP counts; with a single class there are none.
+
+    Parameters
+    ----------
+    matrices : merged cells: a row is a recording
+
+    Returns
+    -------
+    counted : (rows,)
+    """
     rival = (matrices.known & ~matrices.truth).any(axis=1) | matrices.known.all(axis=1)
     several = matrices.known.shape[1] > 1
     return np.asarray(matrices.truth.any(axis=1) & rival & several, dtype=bool)
@@ -201,7 +216,16 @@ def _table(
 
 
 def report_to_json(report: Report) -> dict[str, Any]:
-    """The report as plain lists, numbers and None (for NaN), for strict JSON."""
+    """The report as plain lists, numbers and None (for NaN), for strict JSON.
+
+    Parameters
+    ----------
+    report : any report
+
+    Returns
+    -------
+    content : for :func:`report_from_json`
+    """
     headlines = {name: getattr(report, name) for name in HEADLINES}
     return {
         "source": report.source,
@@ -230,7 +254,16 @@ def report_to_json(report: Report) -> dict[str, Any]:
 
 
 def report_from_json(content: dict[str, Any]) -> Report:
-    """The report that :func:`report_to_json` wrote."""
+    """The report that :func:`report_to_json` wrote.
+
+    Parameters
+    ----------
+    content : what was read from JSON
+
+    Returns
+    -------
+    report : equal to the one that was written
+    """
     table = pd.DataFrame(content["per_species"], columns=["species", *COUNTS, *METRICS])
     return Report(
         source=content["source"],

@@ -47,10 +47,15 @@ def match_events(
 
     Parameters
     ----------
+    events : detections
     truth : boxes; absent ones are left out
     min_iou : intersection over union of a pair, at least
     recordings : the recordings with complete ground truth, by default all that occur; detections in
         other recordings are left out
+
+    Returns
+    -------
+    matches : pairs, misses and false alarms
     """
     if not 0 < min_iou <= 1:
         raise ValueError(f"min_iou must be above 0 and at most 1, not {min_iou}")
@@ -87,6 +92,7 @@ def event_f1(
 
     Parameters
     ----------
+    events : detections
     truth, min_iou, recordings : as in :func:`match_events`
 
     Returns

@@ -30,10 +30,15 @@ def find_events(
 
     Parameters
     ----------
+    scores : framewise scores of the recording
     thresholds : of each species
     bands : low and high frequency of each species in Hz; without one, all frequencies
     min_duration : seconds
     max_gap : seconds of the longest gap inside an event
+
+    Returns
+    -------
+    events : with onset, offset, band and score
     """
     if not np.isfinite(scores.value).all():
         raise ValueError(f"{scores.recording}: a framewise score is NaN or infinite")
@@ -61,6 +66,15 @@ def training_bands(
     Present boxes count, or absent ones for a species without present boxes: a template gives
     both the same band. Boxes without an upper edge are left out, and so are species without
     other boxes.
+
+    Parameters
+    ----------
+    annotations : the boxes of the training data
+    classes : the classes, in the order of the columns
+
+    Returns
+    -------
+    bands : low and high frequency of each species with boxes, Hz
     """
     edges: dict[tuple[str, bool], list[tuple[float, float]]] = {}
     for box in annotations:

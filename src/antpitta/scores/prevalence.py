@@ -107,6 +107,8 @@ def prior_from_boxes(
 
     Parameters
     ----------
+    annotations : boxes
+    classes : the classes, in the order of the columns
     recordings : how many there are
 
     Returns
@@ -152,6 +154,8 @@ def estimate_prevalence(
     ----------
     scores : (recordings, classes), of models that did not train on the recordings
     recordings : (recordings,), their ids; boxes of other recordings are left out
+    annotations : boxes
+    classes : the classes, in the order of the columns
 
     Returns
     -------
@@ -169,7 +173,19 @@ def estimate_prevalence(
 def prevalence_or_mean(
     scores: Floats, recordings: Sequence[str], annotations: Iterable[Annotation], classes: Classes
 ) -> Floats:
-    """:func:`estimate_prevalence`, and the mean score of a class where that is NaN."""
+    """:func:`estimate_prevalence`, and the mean score of a class where that is NaN.
+
+    Parameters
+    ----------
+    scores : (recordings, classes), of models that did not train on the recordings
+    recordings : (recordings,), their ids
+    annotations : boxes
+    classes : the classes, in the order of the columns
+
+    Returns
+    -------
+    prevalence : (classes,)
+    """
     shares = estimate_prevalence(scores, recordings, annotations, classes)
     return np.where(np.isnan(shares), scores.mean(axis=0), shares)
 

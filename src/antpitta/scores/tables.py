@@ -22,6 +22,14 @@ def list_names(names: Collection[str]) -> str:
 
     >>> list_names(["a", "b", "c", "d"])
     'a, b, c, ... (4)'
+
+    Parameters
+    ----------
+    names : in any order
+
+    Returns
+    -------
+    text : one line
     """
     shown = ", ".join(sorted(names)[:SHOWN])
     return f"{shown}{', ...' if len(names) > SHOWN else ''} ({len(names)})"
@@ -32,7 +40,12 @@ def index_by_recording(frame: pd.DataFrame, title: str) -> pd.DataFrame:
 
     Parameters
     ----------
+    frame : ``recording_id``, then one column per species
     title : what a message calls the table
+
+    Returns
+    -------
+    indexed : one column per species
 
     Raises
     ------
@@ -76,6 +89,8 @@ def select_scores(
     Parameters
     ----------
     frame : a table from :func:`index_by_recording`
+    recordings : (recordings,), ids
+    species : names of the columns
     title : what a message calls the table
 
     Returns
@@ -112,6 +127,11 @@ def select_scores(
 
 def numeric_scores(frame: pd.DataFrame, title: str) -> Floats:
     """Every value of an indexed table as a number, blank cells as NaN.
+
+    Parameters
+    ----------
+    frame : a table from :func:`index_by_recording`
+    title : what a message calls the table
 
     Returns
     -------

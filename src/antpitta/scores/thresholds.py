@@ -43,7 +43,12 @@ def choose_thresholds(
     Parameters
     ----------
     cells : as in :mod:`antpitta.scores.cells`
+    classes : the classes, in the order of the columns
     target : ``"f1"``, or a precision above 0 and up to 1
+
+    Returns
+    -------
+    thresholds : of each class
     """
     table = tabulate_thresholds(cells, classes, target=target)
     return {str(n): float(t) for n, t in zip(table["species"], table["threshold"], strict=True)}
@@ -57,6 +62,7 @@ def tabulate_thresholds(
     Parameters
     ----------
     cells, target : as in :func:`choose_thresholds`
+    classes : the classes, in the order of the columns
 
     Returns
     -------

@@ -51,7 +51,16 @@ class Ambience:
 
 
 def draw_ambience(rng: np.random.Generator) -> Ambience:
-    """A random site."""
+    """A random site.
+
+    Parameters
+    ----------
+    rng : source of all random choices
+
+    Returns
+    -------
+    ambience : of a new site
+    """
     return Ambience(
         exponent=float(rng.uniform(0.8, 1.5)),
         wind=float(rng.uniform(0.3, 2.0)),
@@ -64,7 +73,19 @@ def draw_ambience(rng: np.random.Generator) -> Ambience:
 def coloured_noise(
     rng: np.random.Generator, seconds: float, sample_rate: int, exponent: float
 ) -> Floats:
-    """Noise with a power of 1/f to the ``exponent``, flat below 50 Hz; unit RMS, (samples,)."""
+    """Noise with a power of 1/f to the ``exponent``, flat below 50 Hz; unit RMS, (samples,).
+
+    Parameters
+    ----------
+    rng : source of all random choices
+    seconds : length
+    sample_rate : Hz
+    exponent : 0 white, 1 pink, 2 brown
+
+    Returns
+    -------
+    wave : (samples,), unit RMS
+    """
     samples = round(seconds * sample_rate)
     size = fft.next_fast_len(samples, real=True)
     frequency = fft.rfftfreq(size, 1 / sample_rate)
@@ -76,7 +97,19 @@ def coloured_noise(
 def draw_background(
     rng: np.random.Generator, seconds: float, sample_rate: int, ambience: Ambience
 ) -> Floats:
-    """A stretch of sound at a site, with its distractors; unit RMS, (samples,)."""
+    """A stretch of sound at a site, with its distractors; unit RMS, (samples,).
+
+    Parameters
+    ----------
+    rng : source of all random choices
+    seconds : length
+    sample_rate : Hz
+    ambience : of the site
+
+    Returns
+    -------
+    wave : (samples,), unit RMS
+    """
     samples = round(seconds * sample_rate)
     wave = coloured_noise(rng, seconds, sample_rate, ambience.exponent)
     gusts = _loudness(rng, samples, sample_rate, 0.3)
@@ -97,7 +130,13 @@ def demo_backgrounds(sample_rate: int, split: str, seed: int) -> tuple[Backgroun
 
     Parameters
     ----------
+    sample_rate : Hz
     split : one of :data:`antpitta.sound.species_sources.SPLITS`
+    seed : of all random choices
+
+    Returns
+    -------
+    sources : one for each site
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), 1000])
     return tuple(
@@ -108,6 +147,15 @@ def demo_backgrounds(sample_rate: int, split: str, seed: int) -> tuple[Backgroun
 def background_source(clips: Sequence[ClipSource], sample_rate: int) -> BackgroundSource:
     """Real backgrounds as one source: a stretch of one, half the time with a second one at half
     its level.
+
+    Parameters
+    ----------
+    clips : one source of sound for each real background
+    sample_rate : Hz
+
+    Returns
+    -------
+    source : renders backgrounds of any length
     """
     if not clips:
         raise ValueError("a background source without clips")

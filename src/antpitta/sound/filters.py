@@ -51,6 +51,11 @@ def spectrum(wave: Floats, sample_rate: int) -> Spectrum:
     Parameters
     ----------
     wave : (samples,); a wave shorter than one frame is padded
+    sample_rate : Hz
+
+    Returns
+    -------
+    spectrum : power over time and frequency
     """
     size = 2 ** max(4, round(np.log2(0.04 * sample_rate)))
     hop = size // 2
@@ -72,6 +77,7 @@ def bandpass(
     ----------
     wave : (samples,)
     low, high : Hz
+    sample_rate : Hz
     order : order of a Butterworth filter, run forward and backward; an edge that the sample rate
         cannot carry is left out. Without an order, raised-cosine edges take a tenth of the band
         each, inside the band.
@@ -113,6 +119,10 @@ def fade(wave: Floats, samples: int, *, linear: bool = False) -> Floats:
     wave : (samples,)
     samples : length of each ramp
     linear : a straight ramp instead of a raised cosine
+
+    Returns
+    -------
+    wave : (samples,)
     """
     rise: NDArray[np.floating]
     if linear:
@@ -127,11 +137,31 @@ def fade(wave: Floats, samples: int, *, linear: bool = False) -> Floats:
 
 
 def fade_seconds(wave: Floats, seconds: float, sample_rate: int) -> Floats:
-    """A fade of ``seconds``, but of at most a quarter of the wave at each end."""
+    """A fade of ``seconds``, but of at most a quarter of the wave at each end.
+
+    Parameters
+    ----------
+    wave : (samples,)
+    seconds : length of each ramp, at most
+    sample_rate : Hz
+
+    Returns
+    -------
+    wave : (samples,)
+    """
     return fade(wave, min(len(wave) // 4, int(seconds * sample_rate)))
 
 
 def to_unit_rms(wave: Floats) -> Floats:
-    """The wave scaled to an RMS of 1; silence stays silence."""
+    """The wave scaled to an RMS of 1; silence stays silence.
+
+    Parameters
+    ----------
+    wave : (samples,)
+
+    Returns
+    -------
+    wave : (samples,)
+    """
     level = float(np.sqrt(np.mean(wave.astype(np.float64) ** 2))) if len(wave) else 0.0
     return np.asarray(wave / level if level > 0 else wave, dtype=np.float32)

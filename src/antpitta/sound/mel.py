@@ -31,13 +31,31 @@ Floats = NDArray[np.float32]
 
 
 def hz_to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Slaney's mel scale (Auditory Toolbox, 1998): linear to 1 kHz, logarithmic above."""
+    """Slaney's mel scale (Auditory Toolbox, 1998): linear to 1 kHz, logarithmic above.
+
+    Parameters
+    ----------
+    hz : any shape
+
+    Returns
+    -------
+    mel : the same shape
+    """
     above = BREAK_HZ / LINEAR_HZ + np.log(np.maximum(hz, BREAK_HZ) / BREAK_HZ) / LOG_STEP
     return np.where(hz < BREAK_HZ, hz / LINEAR_HZ, above)
 
 
 def mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse of :func:`hz_to_mel`."""
+    """The inverse of :func:`hz_to_mel`.
+
+    Parameters
+    ----------
+    mel : any shape
+
+    Returns
+    -------
+    hz : the same shape
+    """
     at_break = BREAK_HZ / LINEAR_HZ
     return np.where(mel < at_break, mel * LINEAR_HZ, BREAK_HZ * np.exp(LOG_STEP * (mel - at_break)))
 
@@ -46,13 +64,30 @@ def band_edges(config: MelConfig) -> NDArray[np.float64]:
     """The corners of the mel filters in Hz, (n_mels + 2,).
 
     Filter ``i`` rises from edge ``i`` to edge ``i + 1`` and falls to edge ``i + 2``.
+
+    Parameters
+    ----------
+    config : settings of the spectrogram
+
+    Returns
+    -------
+    edges : (n_mels + 2,), Hz
     """
     low, high = hz_to_mel(np.array([config.fmin, config.fmax]))
     return mel_to_hz(np.linspace(low, high, config.n_mels + 2))
 
 
 def mel_filters(config: MelConfig) -> NDArray[np.float64]:
-    """The triangular mel filters, (n_mels, n_fft / 2 + 1), each of area 1 over Hz."""
+    """The triangular mel filters, (n_mels, n_fft / 2 + 1), each of area 1 over Hz.
+
+    Parameters
+    ----------
+    config : settings of the spectrogram
+
+    Returns
+    -------
+    filters : (n_mels, n_fft / 2 + 1)
+    """
     edges = band_edges(config)
     bins = np.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1)
     rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
@@ -68,6 +103,7 @@ def resampling_gain(config: MelConfig, sample_rate: int) -> NDArray[np.float64]:
 
     Parameters
     ----------
+    config : settings of the spectrogram
     sample_rate : Hz, of the recording; the target is that of ``config``
 
     Returns
@@ -163,6 +199,14 @@ def to_uint8(decibels: Floats) -> NDArray[np.uint8]:
 
     Standardising first, as the competition did, would change nothing. A constant segment
     becomes 0.
+
+    Parameters
+    ----------
+    decibels : (frames, n_mels)
+
+    Returns
+    -------
+    pixels : (frames, n_mels)
     """
     least = decibels.min()
     span = decibels.max() - least
@@ -181,7 +225,12 @@ def mel_features(wave: Floats, mel: LogMel, frames: int | None = None) -> NDArra
     Parameters
     ----------
     wave : (samples,), at the sample rate of ``mel``
+    mel : the spectrogram to compute
     frames : as in :meth:`LogMel.__call__`
+
+    Returns
+    -------
+    pixels : (frames, n_mels)
     """
     return to_uint8(mel(wave, frames))
 

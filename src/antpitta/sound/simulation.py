@@ -167,13 +167,34 @@ class Soundscape:
 
 
 def draw_prevalences(config: SimulationConfig, n_species: int) -> NDArray[np.float64]:
-    """The share of recordings that holds each species: geometric steps, in random order."""
+    """The share of recordings that holds each species: geometric steps, in random order.
+
+    Parameters
+    ----------
+    config : range of the prevalences, and the seed
+    n_species : number of species
+
+    Returns
+    -------
+    prevalences : (species,)
+    """
     rng = np.random.default_rng([config.seed, 2])
     return rng.permutation(np.geomspace(config.max_prevalence, config.min_prevalence, n_species))
 
 
 def assign_species(config: SimulationConfig, split: str, n_species: int) -> Bools:
-    """Which species call in which recording, (recordings, species); each in two at least."""
+    """Which species call in which recording, (recordings, species); each in two at least.
+
+    Parameters
+    ----------
+    config : number of recordings, prevalences and the seed
+    split : one of :data:`antpitta.sound.species_sources.SPLITS`
+    n_species : number of species
+
+    Returns
+    -------
+    present : (recordings, species)
+    """
     rng = np.random.default_rng([config.seed, SPLITS.index(split), 3])
     recordings = config.recordings(split)
     present = np.zeros((recordings, n_species), dtype=bool)
@@ -193,7 +214,14 @@ def simulate(
 
     Parameters
     ----------
+    config : what to simulate
     split : one of :data:`antpitta.sound.species_sources.SPLITS`
+    species : the sources of the split
+    backgrounds : the sources of the split; each recording has one
+
+    Yields
+    ------
+    soundscapes : one at a time
 
     Raises
     ------
@@ -217,7 +245,21 @@ def simulate_soundscape(
     background: BackgroundSource,
     rng: np.random.Generator,
 ) -> Soundscape:
-    """One recording in which exactly the ``present`` (species,) call."""
+    """One recording in which exactly the ``present`` (species,) call.
+
+    Parameters
+    ----------
+    recording : its name
+    config : what to simulate
+    species : the sources of all species
+    present : (species,), which of them call
+    background : the source of its background
+    rng : source of all random choices
+
+    Returns
+    -------
+    soundscape : its sound and its scene
+    """
     samples = round(config.seconds * config.sample_rate)
     wave = background(rng, samples) * np.float32(10 ** (rng.uniform(-42, -30) / 20))
     quiet = spectrum(wave, config.sample_rate)
@@ -340,6 +382,18 @@ def simulate_validation(
 
     A present box encloses a call of its species, and an absent one overlaps none. The boxes
     are in the order of the species, present before absent, then in the order of the recordings.
+
+    Parameters
+    ----------
+    scenes : of all recordings
+    species : whose boxes to simulate, in the order of ``Scene.contrast``
+    rng : source of all random choices
+    present_per_species : number of boxes, at most
+    absent_per_species : number of boxes, at most
+
+    Returns
+    -------
+    boxes : of all species
     """
     boxes: list[Annotation] = []
     for column, source in enumerate(species):

@@ -78,7 +78,13 @@ def species_template(name: str, clips: Sequence[Floats], sample_rate: int) -> Sp
 
     Parameters
     ----------
+    name : of the species
     clips : each (samples,)
+    sample_rate : Hz
+
+    Returns
+    -------
+    template : the size of its boxes
 
     Raises
     ------
@@ -113,6 +119,12 @@ def species_sources(
     Parameters
     ----------
     clips : the clips of each species, each (samples,)
+    sample_rate : Hz
+    rng : source of all random choices
+
+    Returns
+    -------
+    sources : of each split
 
     Raises
     ------

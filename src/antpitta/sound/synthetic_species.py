@@ -70,7 +70,16 @@ class SyntheticSpecies(SpeciesTemplate):
 
 
 def draw_individual(rng: np.random.Generator) -> Individual:
-    """A random individual."""
+    """A random individual.
+
+    Parameters
+    ----------
+    rng : source of all random choices
+
+    Returns
+    -------
+    individual : unlike any other
+    """
     return Individual(
         pitch=_factor(rng, 0.02),
         tempo=_factor(rng, 0.03),
@@ -83,7 +92,19 @@ def draw_individual(rng: np.random.Generator) -> Individual:
 def synthesize_call(
     species: SyntheticSpecies, individual: Individual, rng: np.random.Generator, sample_rate: int
 ) -> Floats:
-    """One call of one individual: unit RMS, faded at both ends, shorter than the template."""
+    """One call of one individual: unit RMS, faded at both ends, shorter than the template.
+
+    Parameters
+    ----------
+    species : whose call to synthesize
+    individual : which of its individuals calls
+    rng : source of all random choices
+    sample_rate : Hz
+
+    Returns
+    -------
+    wave : (samples,)
+    """
     wave = species.synthesize(individual.vary(rng), rng, sample_rate)
     return to_unit_rms(fade_seconds(wave, FADE, sample_rate))
 
@@ -106,6 +127,10 @@ def notes(
     width : seconds of one note
     overtones : amplitudes of the second, third ... partial beside 1 for the first; partials above
         the Nyquist frequency are left out
+
+    Returns
+    -------
+    synthesizer : of one call
     """
 
     def synthesize(who: Individual, rng: np.random.Generator, sample_rate: int) -> Floats:
@@ -136,6 +161,10 @@ def whistle(pitch: float, depth: float, per_second: float, seconds: float) -> Sy
     depth : share of the pitch
     per_second : vibrato cycles per second
     seconds : length
+
+    Returns
+    -------
+    synthesizer : of one call
     """
 
     def synthesize(who: Individual, rng: np.random.Generator, sample_rate: int) -> Floats:
@@ -155,6 +184,10 @@ def ratchet(low: float, high: float, slow: float, fast: float, seconds: float) -
     low, high : Hz
     slow, fast : bursts per second at the start and at the end
     seconds : length
+
+    Returns
+    -------
+    synthesizer : of one call
     """
 
     def synthesize(who: Individual, rng: np.random.Generator, sample_rate: int) -> Floats:
@@ -185,7 +218,13 @@ def demo_species(sample_rate: int, split: str, seed: int) -> tuple[SpeciesSource
 
     Parameters
     ----------
+    sample_rate : Hz
     split : one of :data:`antpitta.sound.species_sources.SPLITS`
+    seed : of all random choices
+
+    Returns
+    -------
+    sources : one for each species
 
     Raises
     ------

@@ -254,7 +254,12 @@ def count_supervision_frames(dataset: Dataset, hop: float) -> Supervision:
 
     Parameters
     ----------
+    dataset : recordings, their boxes and the classes
     hop : seconds per frame; a frame in which the recording ends counts whole
+
+    Returns
+    -------
+    supervision : the counts of each recording and class
     """
     boxes: dict[str, list[Annotation]] = defaultdict(list)
     for annotation in dataset.annotations:

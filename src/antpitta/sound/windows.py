@@ -44,6 +44,10 @@ def window_starts(length: int, frames: int, overlap: int) -> list[int]:
     frames : frames of a window
     overlap : frames that two neighbouring windows share
 
+    Returns
+    -------
+    starts : rising
+
     Examples
     --------
     >>> window_starts(3751, 512, 49)
@@ -61,6 +65,10 @@ def index_windows(lengths: Ints, frames: int, overlap: int) -> WindowIndex:
     ----------
     lengths : (segments,), frames
     frames, overlap : as in :func:`window_starts`
+
+    Returns
+    -------
+    windows : of all segments
     """
     starts = [window_starts(int(length), frames, overlap) for length in lengths]
     segment = np.repeat(np.arange(len(starts)), [len(own) for own in starts])

@@ -240,7 +240,13 @@ def fit_blend(
     members : with scores of models that did not train on the rows
     cells : the labels of the members' rows; ``mean`` and ``extremized`` fit nothing, and ``rank``
         keeps the scores of known cells as its reference
+    method : see the top of this file
+    classes : the classes, in the order of the columns
     weights : (members,) or (members, classes), not negative, for these three methods
+
+    Returns
+    -------
+    blend : ready to be applied
 
     Raises
     ------

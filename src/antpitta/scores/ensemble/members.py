@@ -59,6 +59,13 @@ def member_from_table(
     ----------
     frame : ``recording_id``, then one column per species; rows and columns are found by name, and
         those that were not asked for are left out
+    recordings : (rows,), ids
+    classes : the classes, in the order of the columns
+    name : of the member
+
+    Returns
+    -------
+    member : NaN for species that the table lacks
 
     Raises
     ------
@@ -101,6 +108,7 @@ def members_from_cells(
     Parameters
     ----------
     cells : of each run; all runs must have the same cells in the same order
+    classes : the classes, in the order of the columns
 
     Returns
     -------
@@ -133,6 +141,11 @@ def members_from_cells(
 def check_aligned(members: Sequence[Member], classes: int) -> None:
     """Check that the members have different names, and the same rows and classes.
 
+    Parameters
+    ----------
+    members : the members of one ensemble
+    classes : number of classes
+
     Raises
     ------
     UserError
@@ -153,6 +166,11 @@ def check_aligned(members: Sequence[Member], classes: int) -> None:
 def check_scored(members: Sequence[Member], classes: Sequence[str]) -> None:
     """Check that every class has scores of one member at least.
 
+    Parameters
+    ----------
+    members : the members of one ensemble
+    classes : names
+
     Raises
     ------
     UserError
@@ -168,7 +186,16 @@ def check_scored(members: Sequence[Member], classes: Sequence[str]) -> None:
 
 
 def scored_classes(members: Sequence[Member]) -> Flags:
-    """(members, classes): which member scores which class."""
+    """(members, classes): which member scores which class.
+
+    Parameters
+    ----------
+    members : the members of one ensemble
+
+    Returns
+    -------
+    scored : (members, classes)
+    """
     return np.stack([member.scored for member in members])
 
 
@@ -181,6 +208,10 @@ def normalize_weights(weights: Floats, scored: Flags) -> Floats:
     Parameters
     ----------
     weights, scored : (members, classes)
+
+    Returns
+    -------
+    weights : (members, classes)
     """
     kept = np.where(scored, weights, 0.0)
     kept = np.where(kept.sum(axis=0) > 0, kept, scored.astype(float))

@@ -33,6 +33,7 @@ def align_logits(members: Sequence[Member], known: Flags) -> tuple[Floats, Float
 
     Parameters
     ----------
+    members : the members of one ensemble
     known : (rows, classes), the labelled cells
 
     Returns
@@ -59,7 +60,12 @@ def auc_weights(members: Sequence[Member], truth: Flags, known: Flags) -> Floats
 
     Parameters
     ----------
+    members : the members of one ensemble
     truth, known : (rows, classes)
+
+    Returns
+    -------
+    weights : (members, classes), summing to 1 in each class
     """
     gain = np.full((len(members), truth.shape[1]), np.nan)
     for i, member in enumerate(members):
@@ -78,9 +84,14 @@ def fit_weights(
 
     Parameters
     ----------
+    members : the members of one ensemble
     logits : one (rows, classes) for each member, aligned
     truth, known : (rows, classes); cells that are all present or all absent fit nothing, and
         leave equal weights or those of the common fit
+
+    Returns
+    -------
+    weights : (members, classes), summing to 1 in each class
     """
     stack = np.stack(logits, axis=-1)  # (rows, classes, members)
     mean = nan_mean(stack)[..., np.newaxis]
