@@ -170,8 +170,18 @@ def uses_dropout(net: SedNet) -> bool:
 
 
 def first_stage_number(recipe: Recipe) -> int:
-    """The number of the first stage in its seeds: 0 for the baseline, so that all other stages
-    have the same seeds with and without it.
+    """The number of the first stage, which is part of its seeds.
+
+    The baseline is number 0 and the stage after it number 1, also in a run without the baseline:
+    so the baseline changes no score of the other stages.
+
+    Parameters
+    ----------
+    recipe : of the run
+
+    Returns
+    -------
+    0 if the recipe begins with the baseline, else 1.
     """
     return 0 if recipe.stages[0].name == BASELINE_STAGE else 1
 
