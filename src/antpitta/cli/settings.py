@@ -45,10 +45,10 @@ def _plain(settings: "Sequence[Setting]", recipe: str | None) -> Iterator[str]:
         yield f"# {section}"
         for setting in members:
             allowed = ", ".join(filter(None, (setting.kind, setting.range)))
-            if recipe is None:
-                yield f"{setting.key} = {setting.default}  ({allowed})"
-            else:
-                yield f"{setting.key} = {setting.value}  (default {setting.default}; {allowed})"
+            required = setting.default == "required"
+            default = setting.default if required else f"default {setting.default}"
+            value = f" = {setting.value}" if recipe is not None else ""
+            yield f"{setting.key}{value}  ({default}; {allowed})"
             yield f"    {setting.description}"
         yield ""
 

@@ -123,7 +123,7 @@ class HeadConfig(FrozenConfig):
 
 
 class OverlayConfig(FrozenConfig):
-    """Copies of recordings with validated calls mixed into absent boxes (train/overlays.py)."""
+    """Copies of recordings with validated calls mixed into absent boxes."""
 
     copies: CountOrZero = Field(0, description="Copies of each recording; 0: none.")
     probability: Share = Field(0.5, description="Probability that an absent box receives a call.")

@@ -20,7 +20,7 @@ from antpitta.core.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
 ANY_STAGE = "STAGE"  # stands for the name of a stage in the keys of no particular recipe
-_KINDS = {int: "integer", float: "number", str: "text", bool: "true, false", NoneType: "null"}
+_KINDS = {int: "integer", float: "number", str: "text", bool: "true or false", NoneType: "null"}
 _PLURALS = {"integer": "integers", "number": "numbers", "text": "texts"}
 
 
@@ -58,7 +58,7 @@ def list_settings(
         if nested is None:
             yield Setting(
                 key=key,
-                kind=" or ".join(dict.fromkeys(_kinds(field.annotation))),
+                kind=_alternatives(list(dict.fromkeys(_kinds(field.annotation)))),
                 default="required" if field.is_required() else _text(field.default),
                 range=_range(field),
                 description=field.description or "",
@@ -86,11 +86,13 @@ def nearest_keys(key: str, all_keys: list[str], count: int = 3) -> list[str]:
 
     Returns
     -------
-    Similar keys, the most similar one first, then keys with the same name in other tables.
+    Keys that begin with it, then similar ones, then those with the same name in other tables.
     """
+    longer = [candidate for candidate in all_keys if candidate.startswith(key)]
+    similar = get_close_matches(key, all_keys, count)
     name = key.rpartition(".")[2]
     same_name = [candidate for candidate in all_keys if candidate.rpartition(".")[2] == name]
-    return list(dict.fromkeys([*get_close_matches(key, all_keys, count), *same_name]))[:count]
+    return list(dict.fromkeys([*longer, *similar, *same_name]))[:count]
 
 
 def check_settings(model: type[Model], table: dict[str, Any], where: str) -> Model:
@@ -122,9 +124,9 @@ def check_settings(model: type[Model], table: dict[str, Any], where: str) -> Mod
     what = [f"unknown setting {key}" for key in unknown] + wrong
     near = dict.fromkeys(match for key in unknown for match in nearest_keys(key, all_keys))
     if near:
-        remedy = f"did you mean {' or '.join(near)}"
+        remedy = f"use {_alternatives(list(near))}"
     elif unknown:
-        remedy = "`antpitta settings` lists all settings"
+        remedy = "see `antpitta settings` for all settings"
     else:
         remedy = "correct these settings"
     code = "E_UNKNOWN_SETTING" if unknown else "E_SETTING_VALUE"
@@ -253,7 +255,7 @@ def _kinds(annotation: Any) -> Iterator[str]:
     if origin is Annotated:
         yield from _kinds(arguments[0])
     elif origin is Literal:
-        yield ", ".join(str(choice) for choice in arguments)
+        yield from map(str, arguments)
     elif origin in (Union, UnionType):
         for argument in arguments:
             yield from _kinds(argument)
@@ -262,6 +264,11 @@ def _kinds(annotation: Any) -> Iterator[str]:
         yield f"list of {_PLURALS.get(kind, kind.replace('list', 'lists', 1))}"
     else:
         yield _KINDS[annotation]
+
+
+def _alternatives(texts: list[str]) -> str:
+    """``a, b or c``."""
+    return " or ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))
 
 
 def _range(field: FieldInfo) -> str:
@@ -278,7 +285,7 @@ def _range(field: FieldInfo) -> str:
         high = f"below {limits['lt']:g}"
     if low and high:
         return f"{low} to {high}"
-    return f"from {low}" if "ge" in limits else low or high
+    return f"at least {low}" if "ge" in limits else low or high
 
 
 def _limits(rules: Sequence[Any]) -> Iterator[tuple[str, float]]:

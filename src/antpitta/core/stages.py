@@ -27,7 +27,10 @@ class MaskConfig(FrozenConfig):
 
 
 class LossConfig(FrozenConfig):
-    """Binary cross-entropy: which cells it uses and how it is reduced (model/losses.py)."""
+    """Binary cross-entropy: which cells it uses and how it is reduced.
+
+    The formulas are in model/losses.py.
+    """
 
     unknown: Literal["masked", "absent"] = Field(
         "masked", description="Unknown cells are left out of the loss, or treated as absent."
@@ -115,17 +118,17 @@ class Stage(FrozenConfig):
         None, description="Epochs of half a cosine of the learning rate; null: all epochs."
     )
     optimizer: Literal["adam", "lbfgs"] = Field(
-        "adam", description="Adam, or L-BFGS on a linear head (train/linear_head.py)."
+        "adam", description="Adam, or L-BFGS on a linear head."
     )
     lr: Positive = Field(3e-4, description="Learning rate of Adam.")
     weight_decay: NonNegative = Field(
         0.0, description="L2 penalty: half of it times the squared weights joins the loss."
     )
     mixup: NonNegative = Field(
-        0.0, description="alpha of mixup's Beta(alpha, alpha) on the input; 0: no mixup."
+        0.0, description="Parameter of mixup's Beta distribution, on the input; 0: no mixup."
     )
     manifold_mixup: NonNegative = Field(
-        0.0, description="alpha of mixup's Beta(alpha, alpha) on feature maps; 0: no mixup."
+        0.0, description="Parameter of mixup's Beta distribution, on feature maps; 0: no mixup."
     )
     use_overlays: bool = Field(False, description="Also train on the copies of [overlay].")
     masks: MaskConfig = MaskConfig()
