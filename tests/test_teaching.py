@@ -10,7 +10,7 @@ import pytest
 from antpitta.core.errors import UserError
 from antpitta.files.runs import RunFolder, read_scores, write_scores
 from antpitta.train import stages as room
-from antpitta.train.out_of_fold import folds_of
+from antpitta.train.out_of_fold import match_folds
 from antpitta.train.stages import run_stages
 
 
@@ -95,7 +95,7 @@ def fresh(finished_run, tmp_path, *members):
 def test_another_run_may_help_to_teach_with_folds_of_its_own(finished_run, tmp_path):
     folds = 1 - finished_run.plan.folds  # each recording held out by the other fold
     helper = other_run(tmp_path / "second", finished_run, folds)
-    np.testing.assert_array_equal(folds_of(finished_run.plan.training_data.dataset, helper), folds)
+    np.testing.assert_array_equal(match_folds(finished_run.plan.training_data.dataset, helper), folds)
     run = fresh(finished_run, tmp_path, helper)
     run_stages(run)
     table = pd.read_csv(run.folder.path / "stages" / "pseudo" / "pseudo.csv")
