@@ -170,7 +170,6 @@ CODES: dict[str, str] = {
     "W_CLIP_WITHOUT_SPECIES": "a clip in no species' folder",
     "W_SPECIES_WITHOUT_CLIPS": "a species' folder without a usable clip",
     "W_LONG_CLIP": "a clip of which only the beginning is used",
-    "E_TODO": "not classified yet",
 }
 
 
