@@ -249,6 +249,21 @@ STRINGS = {  # columns, keys of files, stages: as whole string constants
     "yardstick": "baseline",
 }
 
+PHRASES = (
+    re.compile(  # of a private dialect; the log and the changelog are records and may keep them
+        r"\b(is|are|was|were|be|been|being) (told|heard|taught|said of|spoken of)\b"
+        r"|\b(yardstick|choir|lesson|stranger|mould|exam|wccn)s?\b"
+        r"|\b(hears|pasted|taught|untaught|seams?|unheard)\b"
+        r"|\bas (it|they) comes?\b|\bhalf a say\b|\bsomebody listened\b|\bfloor plan\b"
+        r"|\bwhat (it|he|she|who) says of\b|\bword of\b|\bgo(es)? on from\b|\bmay go on\b",
+        flags=re.I,
+    )
+)
+PAGES = [
+    ROOT / "README.md",
+    *sorted(path for path in (ROOT / "docs").rglob("*.md") if path.name != "log.md"),
+]
+
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 every_toml = pytest.mark.parametrize(
     "path", TOML_FILES, ids=lambda path: str(path.relative_to(ROOT))
@@ -522,3 +537,16 @@ def test_public_functions_and_classes_have_whole_docstrings(path):
         if (lacks := missing_from_docstring(node))
     }
     assert missing == {}
+
+
+@pytest.mark.parametrize(
+    "path", [*PAGES, *FILES, *TOML_FILES], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_text_has_no_private_phrase(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    phrases = [
+        f"line {number}: {match.group()}"
+        for number, line in enumerate(lines, start=1)
+        for match in PHRASES.finditer(line)
+    ]
+    assert phrases == []

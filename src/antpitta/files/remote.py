@@ -3,7 +3,7 @@
 - A recording is downloaded to a temporary file, read like any other, and deleted when nothing
   refers to its path any more. Decoders seek, and seeking over the network costs more than the
   minute of sound that it saves.
-- Whether an object changed is told by its ETag, or by the time of its last change where a store
+- Whether an object changed is seen from its ETag, or from the time of its last change where a store
   gives none. Both come with the listing, so an unchanged archive needs no request per file.
 - An object that is gone or may not be read is a problem of that recording. Every other error (no
   network, expired credentials, no space) would hit every later file: it stops the run, which
