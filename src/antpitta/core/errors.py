@@ -107,20 +107,9 @@ CODES: dict[str, str] = {
     "E_PRECISION_UNAVAILABLE": "the model cannot compute in this precision",
     "E_RESUME_MISMATCH": "the run to resume used another model, mode or precision",
     "E_UNFINISHED_RUN": "the output folder holds an unfinished run",
-    # report
     # api, cli
     "E_OPTION": "an option has an unknown value, or excludes another one",
     "E_NEEDS_TRAIN_EXTRA": "a package of the extra `train` is not installed",
-    # benchmarks
-    "E_BASELINE_NAME": "a baseline has the name of a variant",
-    "E_BENCHMARK_COMMAND": "a command that is timed ends with an error",
-    "E_BENCHMARK_EMPTY": "a benchmark has nothing to measure",
-    "E_BENCHMARK_UNSUPPORTED": "a benchmark cannot measure this recipe or these devices",
-    "E_TEST_SET_TRAINED_ON": "test recordings are training recordings too",
-    "E_TEST_SET_TRUTH": "the ground truth does not fit the test recordings or the species",
-    "E_VARIANTS_INVALID": "a table of variants cannot be used",
-    "E_VARIANTS_NOT_FOUND": "there is no such table of variants",
-    "E_VARIANT_UNKNOWN": "a table of variants has no variant of that name",
     "E_USAGE": "the arguments of a command cannot be parsed",
     "E_INTERRUPTED": "the user interrupted the command",
     "E_UNFORESEEN": "an error of antpitta itself; its log has the traceback",
@@ -134,7 +123,17 @@ CODES: dict[str, str] = {
     "E_ENSEMBLE_WEIGHTS": "the weights of an ensemble do not fit its members",
     "E_OUT_NOT_EMPTY": "the output folder holds something already",
     "E_BENCH_MINUTES": "the minutes of a speed test are not positive",
-    # findings of `check` (no error by themselves)
+    # benchmarks
+    "E_BASELINE_NAME": "a baseline has the name of a variant",
+    "E_BENCHMARK_COMMAND": "a command that is timed ends with an error",
+    "E_BENCHMARK_EMPTY": "a benchmark has nothing to measure",
+    "E_BENCHMARK_UNSUPPORTED": "a benchmark cannot measure this recipe or these devices",
+    "E_TEST_SET_TRAINED_ON": "test recordings are training recordings too",
+    "E_TEST_SET_TRUTH": "the ground truth does not fit the test recordings or the species",
+    "E_VARIANTS_INVALID": "a table of variants cannot be used",
+    "E_VARIANTS_NOT_FOUND": "there is no such table of variants",
+    "E_VARIANT_UNKNOWN": "a table of variants has no variant of that name",
+    # findings in data, of `check` and `simulate`; they stop nothing by themselves
     "W_NOT_A_TABLE": "a file in a folder of tables that is none",
     "W_CELL_EMPTY": "a row without recording or species",
     "W_NOT_A_NUMBER": "a cell that should be a number",
