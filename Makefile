@@ -1,15 +1,15 @@
-# `make demo`, `make test` and `make check` each set up .venv first where it is missing or stale.
-# PYTHON chooses the interpreter it is made with: make test PYTHON=python3.12
+# `make demo`, `make test` and `make check` first set up .venv if it is missing or out of date.
+# PYTHON is the interpreter for it: make test PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo test check clean
 help:
-	@echo "make demo    the whole story on built-in sound, into demo/ (what was there is replaced)"
-	@echo "make test    the tests, with line coverage of at least 90 %"
-	@echo "make check   ruff, ruff format and mypy"
-	@echo "make clean   remove .venv, demo/ and caches; runs of your own stay"
+	@echo "make demo    simulate, train, predict, evaluate and report into demo/, which is replaced"
+	@echo "make test    run the tests; at least 90 % of the lines must be covered"
+	@echo "make check   run ruff, ruff format and mypy"
+	@echo "make clean   delete .venv, demo/ and caches, but no runs of your own"
 
 demo: .venv/.ready
 	rm -rf demo
@@ -23,13 +23,13 @@ check: .venv/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# torch goes first and by its plain name: a CPU build that pip is set up to find is taken then, and
-# nothing installed later can drag another one in.
+# torch is installed first and by its plain name: pip then takes a CPU build that it is configured
+# to find, and later packages keep it.
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "antpitta needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not there)" >&2; \
-	  echo "name another one: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12" >&2; exit 1; }
-	@echo "setting up .venv: some minutes the first time, most of them for torch"
+	  echo "antpitta needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing)." >&2; \
+	  echo "Name another one: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12" >&2; exit 1; }
+	@echo "Setting up .venv. The first time takes some minutes, mostly for PyTorch."
 	@$(PYTHON) -m venv .venv
 	@$(PIP) "$$(grep '^torch==' constraints.txt)"
 	@$(PIP) -e '.[dev]'
@@ -38,4 +38,4 @@ check: .venv/.ready
 clean:
 	rm -rf .venv demo build dist src/*.egg-info
 	rm -rf .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

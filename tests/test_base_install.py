@@ -76,6 +76,12 @@ def test_check_evaluate_and_ensemble_without_torch_give_their_results(run, scape
     assert set(judged) <= set(recordings)
 
 
+def test_bench_of_a_model_without_torch_measures_every_precision(run, scapes):
+    done = base_command("bench", scapes / "test", "--model", run.model, "--minutes", "0.5")
+    assert done.returncode == 0, done.stderr
+    assert "float32" in done.stdout
+
+
 def test_simulate_without_torch_writes_recordings(tmp_path):
     done = base_install(f"""
         from antpitta import api
