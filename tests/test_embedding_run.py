@@ -204,7 +204,7 @@ def test_an_ensemble_with_a_spectrogram_run_listens_on_the_finer_grid(
     embedded, run, scapes, tmp_path
 ):
     blended = ap.ensemble([embedded.path, run.path], tmp_path / "both", method="mean")
-    assert blended.listens
+    assert blended.can_predict
     both = ap.predict(tmp_path / "both", scapes / "test")
     parts = [ap.predict(one.model, scapes / "test") for one in (embedded, run)]
     assert len(both) == max(map(len, parts))
