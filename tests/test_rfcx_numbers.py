@@ -121,24 +121,17 @@ def test_section_8_five_folds():
     assert read_recipe("rfcx").folds == 5
 
 
-def test_nothing_that_came_later_is_on():
-    off = {
-        "flatten": False,
-        "coordinate": False,
-        "reduction": None,
-        "frozen": False,
-        "heights": "mean",
-        "smooth": 1,
-        "centre": False,
-        "decay": 0,
-        "focal": 0,
-        "pull": None,
-    }
-    recipe = read_recipe("rfcx").model_dump()
-    tables = [recipe["front"], recipe["network"]]
-    tables += [table for stage in recipe["stages"] for table in (stage, stage["loss"])]
-    for table in tables:
-        assert {key: table[key] for key in off if key in table}.items() <= off.items()
+def test_settings_that_are_not_the_competitions_are_off():
+    recipe = read_recipe("rfcx")
+    backbone, head = recipe.backbone, recipe.head
+    assert (backbone.reduction, backbone.step, backbone.frozen) == (None, None, False)
+    assert (head.frequency_pooling, head.smoothing_frames) == ("mean", 1)
+    assert (head.background_subtraction, head.within_class_whitening) == (0, 0)
+    assert (head.class_band_limits, recipe.embedding, recipe.overlay.copies) == (None, None, 0)
+    for stage in recipe.stages:
+        assert (stage.weight_decay, stage.optimizer, stage.use_overlays) == (0, "adam", False)
+        assert (stage.loss.focal_gamma, stage.loss.unlabelled_target) == (0, None)
+        assert stage.loss.on == "windows"
 
 
 # ---- the cells of the real tables
