@@ -1,5 +1,6 @@
 """What a run's folder holds, as a RunReport: the metrics of every stage, examples, provenance."""
 
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -167,10 +168,17 @@ def _settings(recipe: Recipe) -> dict[str, str]:
             settings[f"{section}.{key}"] = str(value)
     for stage in recipe.stages:
         changed = stage.model_dump(exclude={"name", "description"}, exclude_defaults=True)
-        settings[f"stage {stage.name}"] = ", ".join(
-            f"{key} {value}" for key, value in changed.items()
-        )
+        settings[f"stage {stage.name}"] = ", ".join(_flatten(changed))
     return settings
+
+
+def _flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """``lr=0.001``, ``loss.unknown=absent``: settings as ``--set`` takes them."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={value}"
 
 
 def _needed_file(recipe: Recipe) -> str:
