@@ -197,15 +197,7 @@ def profile_stage(
     model, optimizer, _ = set_up(net, stage, fabric)
     net.train()
     sections = Sections(fabric.device)
-    pseudo_labels = None
-    if stage.pseudo:
-        zeros = np.zeros_like(training_data.labels.value)
-        pseudo_labels = Targets(zeros, zeros)
-    weights = None
-    if stage.loss.class_weights:
-        weights = compute_class_weights(
-            training_data, TrainTask(stage, train, pseudo_labels, (0,))
-        ).to(fabric.device)
+    pseudo_labels, weights = _empty_labels_and_weights(stage, training_data, train, fabric.device)
     rng, timed_model = np.random.default_rng(0), _TimedModel(model, sections)
     with sections.measure("batches"):
         batches = epoch_batches(stage, training_data, train, pseudo_labels, rng)
@@ -235,6 +227,20 @@ def profile_stage(
         train_step.zero_grad(optimizer)
 
     return sections, _host_share(fabric, step, batches)
+
+
+def _empty_labels_and_weights(
+    stage: Stage, training_data: TrainingData, train: np.ndarray, device: torch.device
+) -> tuple[Targets | None, torch.Tensor | None]:
+    """Pseudo-labels that are all unknown, and class weights; None where a stage has none."""
+    pseudo_labels = None
+    if stage.pseudo:
+        zeros = np.zeros_like(training_data.labels.value)
+        pseudo_labels = Targets(zeros, zeros)
+    if not stage.loss.class_weights:
+        return pseudo_labels, None
+    task = TrainTask(stage, train, pseudo_labels, (0,))
+    return pseudo_labels, compute_class_weights(training_data, task).to(device)
 
 
 def _repeat(sections: Sections, step: Callable[[Batch], None], batches: list[Batch]) -> None:
