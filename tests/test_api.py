@@ -15,7 +15,7 @@ from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
 from antpitta.files.bundle import read_bundle
 from antpitta.files.runs import load_tensors, read_scores
-from antpitta.scores.prevalence import prevalence_per_member
+from antpitta.scores.prevalence import prevalence_or_mean
 
 
 def test_run_folder_holds_the_promised_files(run):
@@ -160,7 +160,7 @@ def test_run_estimates_the_prevalence_of_each_species(run, scapes, tmp_path):
     clipwise = np.array([score.value.max(axis=0) for score in scores])
     boxes = ap.open_data(scapes).dataset.annotations
     recordings = [score.recording for score in scores]
-    prevalence = prevalence_per_member(clipwise, recordings, boxes, scores[0].classes)
+    prevalence = prevalence_or_mean(clipwise, recordings, boxes, scores[0].classes)
     assert tuple(table["species"]) == scores[0].classes.names
     np.testing.assert_allclose(table["prevalence"], prevalence, atol=1e-6)
     assert not np.allclose(prevalence, clipwise.mean(axis=0), atol=0.01)
@@ -201,7 +201,7 @@ def test_ensemble_with_a_run_without_prevalence_estimates_its_own(run, scapes, t
     ap.ensemble([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     oof = pd.read_csv(tmp_path / "out" / "oof_blended.csv").set_index("recording_id")
     boxes = ap.open_data(scapes).dataset.annotations
-    expected = prevalence_per_member(
+    expected = prevalence_or_mean(
         oof.to_numpy(), list(oof.index), boxes, Classes(tuple(oof.columns))
     )
     prevalence = pd.read_csv(tmp_path / "out" / "prevalence.csv")["prevalence"]
@@ -231,7 +231,7 @@ def test_table_of_scores_can_be_a_member(run, scapes, tmp_path):
     assert any("s7" in note for note in blended.notes)
     oof = pd.read_csv(tmp_path / "out" / "oof_blended.csv").set_index("recording_id")
     boxes = ap.open_data(scapes).dataset.annotations
-    expected = prevalence_per_member(
+    expected = prevalence_or_mean(
         oof.to_numpy(), list(oof.index), boxes, Classes(tuple(oof.columns))
     )
     prevalence = pd.read_csv(tmp_path / "out" / "prevalence.csv")["prevalence"]
