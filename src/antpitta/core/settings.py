@@ -40,7 +40,7 @@ class Setting:
 def list_settings(
     model: type[BaseModel], values: BaseModel | None = None, prefix: str = ""
 ) -> Iterator[Setting]:
-    """Every setting of a settings class, in the order of its fields.
+    """List every setting of a settings class, in the order of its fields.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def list_settings(
 
 
 def nearest_keys(key: str, all_keys: list[str], count: int = 3) -> list[str]:
-    """The keys that a mistyped one may mean.
+    """Find the keys that a mistyped one may mean.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def nearest_keys(key: str, all_keys: list[str], count: int = 3) -> list[str]:
 
 
 def check_settings(model: type[Model], table: dict[str, Any], where: str) -> Model:
-    """The settings of a table.
+    """Turn a table into settings.
 
     Parameters
     ----------
@@ -118,11 +118,12 @@ def check_settings(model: type[Model], table: dict[str, Any], where: str) -> Mod
         return model.model_validate(table)
     except ValidationError as error:
         mistakes = error.errors()
-    all_keys = _known_keys(model, table)
+    settings = _settings_by_key(model, table)
     unknown = [_full_key(e, table) for e in mistakes if e["type"] == "extra_forbidden"]
-    wrong = _wrong_values([e for e in mistakes if e["type"] != "extra_forbidden"], table, all_keys)
-    what = [f"unknown setting {key}" for key in unknown] + wrong
-    near = dict.fromkeys(match for key in unknown for match in nearest_keys(key, all_keys))
+    known = [e for e in mistakes if e["type"] != "extra_forbidden"]
+    what = [f"unknown setting {key}" for key in unknown]
+    what += dict.fromkeys(_explain(error, table, settings) for error in known)
+    near = dict.fromkeys(match for key in unknown for match in nearest_keys(key, list(settings)))
     if near:
         remedy = f"use {_alternatives(list(near))}"
     elif unknown:
@@ -186,29 +187,38 @@ def _descend(target: Any, key: str, path: str) -> Any:
     return target.setdefault(key, {})
 
 
-def _known_keys(model: type[BaseModel], table: Mapping[str, Any]) -> list[str]:
-    """The keys of all settings, with the names of the table's own stages."""
+def _settings_by_key(model: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Setting]:
+    """All settings, with the names of the table's own stages in the keys."""
     stages = table.get("stages")
     tables = stages if isinstance(stages, list) else []
     names = [str(stage.get("name")) for stage in tables if isinstance(stage, dict)]
-    keys = []
+    settings: dict[str, Setting] = {}
     for setting in list_settings(model):
         head, sign, tail = setting.key.partition(f".{ANY_STAGE}.")
-        keys += [f"{head}.{name}.{tail}" for name in names or [ANY_STAGE]] if sign else [head]
-    return keys
+        keys = [f"{head}.{name}.{tail}" for name in names or [ANY_STAGE]] if sign else [head]
+        settings |= dict.fromkeys(keys, setting)
+    return settings
 
 
 def _key(location: tuple[int | str, ...], table: Mapping[str, Any]) -> str:
     """The key of a place that pydantic names; a stage by its name, or else by its number."""
-    parts, at = [], table
+    parts = []
+    for length, part in enumerate(location, start=1):
+        value = _value_at(location[:length], table)
+        is_named = isinstance(part, int) and isinstance(value, dict) and "name" in value
+        parts.append(str(value["name"]) if is_named else str(part))
+    return ".".join(parts)
+
+
+def _value_at(location: tuple[int | str, ...], table: Mapping[str, Any]) -> Any:
+    """The value at a place that pydantic names; None where the table has none."""
+    value: Any = table
     for part in location:
         try:
-            at = at[part]  # type: ignore[index]
+            value = value[part]
         except (KeyError, IndexError, TypeError):
-            at = {}
-        by_name = isinstance(part, int) and isinstance(at, dict) and "name" in at
-        parts.append(str(at["name"]) if by_name else str(part))
-    return ".".join(parts)
+            return None
+    return value
 
 
 def _full_key(error: ErrorDetails, table: Mapping[str, Any]) -> str:
@@ -220,21 +230,22 @@ def _full_key(error: ErrorDetails, table: Mapping[str, Any]) -> str:
     return key
 
 
-def _wrong_values(
-    errors: list[ErrorDetails], table: Mapping[str, Any], all_keys: list[str]
-) -> list[str]:
-    """One phrase per setting; alternatives of a type are one setting's."""
-    messages: dict[str, list[str]] = {}
-    for error in errors:
-        key = _key(error["loc"], table)
-        longest = max((k for k in all_keys if f"{key}.".startswith(f"{k}.")), key=len, default=key)
-        cause = error.get("ctx", {}).get("error")
-        text = str(cause) if error["type"] == "value_error" else error["msg"]
-        messages.setdefault(longest, []).append(text)
-    return [
-        f"{key}: {' / '.join(texts)}" if key else " / ".join(texts)
-        for key, texts in messages.items()
-    ]
+def _explain(error: ErrorDetails, table: Mapping[str, Any], settings: Mapping[str, Setting]) -> str:
+    """What is wrong with a setting; equal for all alternatives of its type."""
+    location = error["loc"]
+    key = _key(location, table)
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    if error["type"] == "value_error":
+        cause = error["ctx"]["error"]
+        return f"{key}: {cause}" if key else str(cause)
+    for length in range(len(location), 0, -1):
+        key = _key(location[:length], table)
+        if setting := settings.get(key):
+            value = _value_at(location[:length], table)
+            allowed = ", ".join(filter(None, (setting.kind, setting.range)))
+            return f"{key} = {_text(value)} is not allowed ({allowed})"
+    return f"{_key(location, table)} = {_text(error['input'])} is no table of settings"
 
 
 def _nested_model(annotation: Any) -> type[BaseModel] | None:
@@ -272,7 +283,7 @@ def _alternatives(texts: list[str]) -> str:
 
 
 def _range(field: FieldInfo) -> str:
-    """The numbers that a setting may have, such as ``0 to 1``; empty where all are allowed."""
+    """The values that a setting may have, such as ``0 to 1``; empty where all are allowed."""
     limits = dict(_limits([*field.metadata, *_rules(field.annotation)]))
     low = high = ""
     if "ge" in limits:
@@ -283,16 +294,18 @@ def _range(field: FieldInfo) -> str:
         high = f"{limits['le']:g}"
     elif "lt" in limits:
         high = f"below {limits['lt']:g}"
+    if "pattern" in limits:
+        return f"matching {limits['pattern']}"
     if low and high:
         return f"{low} to {high}"
     return f"at least {low}" if "ge" in limits else low or high
 
 
-def _limits(rules: Sequence[Any]) -> Iterator[tuple[str, float]]:
+def _limits(rules: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     for rule in rules:
         yield from _limits(getattr(rule, "metadata", ()))
-        for name in ("ge", "gt", "le", "lt"):
-            if hasattr(rule, name):
+        for name in ("ge", "gt", "le", "lt", "pattern"):
+            if getattr(rule, name, None) is not None:
                 yield name, getattr(rule, name)
 
 
