@@ -10,7 +10,7 @@ from antpitta.report.canvas import NONE
 from antpitta.report.card import escape, markdown_table, render_card
 from antpitta.report.results import RunReport, StageResult
 from antpitta.scores.bootstrap import Interval
-from antpitta.scores.evaluate import COUNTS, FIGURES, Report
+from antpitta.scores.evaluate import COUNTS, METRICS, Report
 from antpitta.sound.targets import Supervision
 
 NAN = float("nan")
@@ -29,7 +29,7 @@ def report():
     ]
     return Report(
         "run", Interval(0.8123, 0.77, 0.84), Interval(0.4, 0.3, 0.5), Interval(0.6, NAN, NAN),
-        pd.DataFrame(rows, columns=["species", *COUNTS, *FIGURES]), {}, 44, 235, 9,
+        pd.DataFrame(rows, columns=["species", *COUNTS, *METRICS]), {}, 44, 235, 9,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from antpitta.report.page import group_example, render_page
 from antpitta.report.results import Example, RunReport, StageResult
 from antpitta.report.tables import list_sources, pseudo_table
 from antpitta.scores.bootstrap import Interval
-from antpitta.scores.evaluate import COUNTS, FIGURES, Report
+from antpitta.scores.evaluate import COUNTS, METRICS, Report
 from antpitta.sound.targets import Supervision
 
 NAN = float("nan")
@@ -71,7 +71,7 @@ def report(lwlrap=0.8123, **changed):
         "lwlrap": Interval(lwlrap, lwlrap - 0.02, lwlrap + 0.03),
         "macro_ap": Interval(0.7256, 0.65, 0.75),
         "macro_auc": Interval(0.8286, NAN, NAN),
-        "per_species": pd.DataFrame(rows, columns=["species", *COUNTS, *FIGURES]),
+        "per_species": pd.DataFrame(rows, columns=["species", *COUNTS, *METRICS]),
         "curves": {"coqui": curve},
         "recordings": 4044,
         "cells": 1084,
@@ -238,7 +238,7 @@ def test_of_many_species_pictures_show_some_and_tables_all(monkeypatch):
     monkeypatch.setattr(page_module, "ROWS", 5)
     names = tuple(f"species {i:04}" for i in range(30))
     rows = [(name, i, 5, 0.5, *[NAN] * 6) for i, name in enumerate(names)]
-    table = pd.DataFrame(rows, columns=["species", *COUNTS, *FIGURES])
+    table = pd.DataFrame(rows, columns=["species", *COUNTS, *METRICS])
     cells = np.ones((2, 30), int)
     page = render_page(
         RunReport(

@@ -28,7 +28,7 @@ from antpitta.report.supervision import (
     sort_recordings,
 )
 from antpitta.scores.bootstrap import Interval
-from antpitta.scores.evaluate import COUNTS, FIGURES, Report
+from antpitta.scores.evaluate import COUNTS, METRICS, Report
 from antpitta.sound.targets import Supervision
 
 NAN = float("nan")
@@ -42,7 +42,7 @@ def report(rows=None, **changed):
             ("owl", 0, 40, NAN, NAN, NAN, NAN, NAN, NAN, NAN),
             ("wren", 3, 1, 0.9, NAN, NAN, 0.95, NAN, NAN, 0.8),
         ]
-    columns = ["species", *COUNTS, *FIGURES]
+    columns = ["species", *COUNTS, *METRICS]
     fields = {
         "source": "run",
         "lwlrap": Interval(0.812, 0.774, 0.846),

@@ -25,6 +25,7 @@ from antpitta.api.simulation import simulate_callers
 from antpitta.core.config import Precision, Recipe
 from antpitta.core.errors import UserError, requires_train_extra
 from antpitta.core.progress import Progress
+from antpitta.files.audio import UnreadableAudio
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
 from antpitta.files.recipes import read_recipe
 from antpitta.files.recordings import list_files, open_file
@@ -92,8 +93,8 @@ def bench(
     Raises
     ------
     UserError
-        ``E_BENCH_MINUTES`` if ``minutes`` is not positive, ``E_NO_AUDIO`` without a readable
-        recording, ``E_NEEDS_TRAIN_EXTRA`` without PyTorch and without a model.
+        ``E_BENCH_MINUTES`` if ``minutes`` is not positive, ``E_NO_RECORDINGS`` without a
+        readable recording, ``E_NEEDS_TRAIN_EXTRA`` without PyTorch and without a model.
 
     Examples
     --------
@@ -128,23 +129,30 @@ def bench(
 
 def _repeat(audio: Sequence[Path], wanted: float, folder: Path) -> list[float]:
     """Name the recordings in a folder until their sound is long enough; the seconds of each."""
-    files, _ = list_files(audio)
-    if not files:
+    paths, durations = [], []
+    for file in list_files(audio)[0]:
+        try:
+            durations.append(open_file(file).duration)
+        except UnreadableAudio:
+            continue
+        paths.append(Path(str(file.path)).resolve())
+    if not paths:
         raise UserError(
-            "E_NO_AUDIO", f"{', '.join(map(str, audio))}: no recordings", "name a folder of them"
+            "E_NO_RECORDINGS",
+            f"{', '.join(map(str, audio))}: no recording can be read",
+            "name other recordings",
         )
     folder.mkdir()
     lengths: list[float] = []
-    for file in cycle(files):
+    for path, duration in cycle(zip(paths, durations, strict=True)):
         if sum(lengths) >= wanted and len(lengths) > 1:
-            return lengths
-        path = Path(str(file.path)).resolve()
+            break
         name = folder / f"{len(lengths):06}{path.suffix}"
         try:
             name.symlink_to(path)
         except OSError:  # Windows allows links to administrators only
             shutil.copy(path, name)
-        lengths.append(open_file(file).duration)
+        lengths.append(duration)
     return lengths
 
 
