@@ -188,14 +188,8 @@ def _evaluation(run_report: RunReport) -> str:
         ("species", "present", "absent", "chance", "AP", "AUC", "LWLRAP", "note"),
         [
             (
-                row.species,
-                row.present,
-                row.absent,
-                row.chance,
-                row.ap,
-                row.auc,
-                row.lwlrap,
-                row.note,
+                *(row.species, row.present, row.absent, row.chance),
+                *(row.ap, row.auc, row.lwlrap, row.note),
             )
             for row in list_species(run_report.final)
         ],
