@@ -189,7 +189,17 @@ def check(
 
 
 def describe_data(data: OpenedDataset) -> str:
-    """Recordings, species, boxes, and rows whose recordings are missing, in a line."""
+    """Recordings, species, boxes, and rows whose recordings are missing, in a line.
+
+    Parameters
+    ----------
+    data : the opened data set
+
+    Returns
+    -------
+    str
+        ``60 recordings, 8 species, 128 present and 384 absent boxes``, and missing rows.
+    """
     dataset = data.dataset
     verdicts = Counter(annotation.present for annotation in dataset.annotations)
     text = (
@@ -200,7 +210,17 @@ def describe_data(data: OpenedDataset) -> str:
 
 
 def describe_missing(data: OpenedDataset) -> str:
-    """How many rows name recordings that are missing."""
+    """How many rows name recordings that are missing.
+
+    Parameters
+    ----------
+    data : the opened data set
+
+    Returns
+    -------
+    str
+        A line about the rows that were left out.
+    """
     return f"{data.missing} of {data.rows} rows name recordings that are missing"
 
 

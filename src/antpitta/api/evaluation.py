@@ -15,7 +15,7 @@ from antpitta.files.dataset import class_names
 from antpitta.files.formats import read_table
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame
-from antpitta.scores.cells import clip_scores, truth_cells, count_unmatched
+from antpitta.scores.cells import clip_scores, count_unmatched, truth_cells
 from antpitta.scores.evaluate import DRAWS, Report, evaluate_cells, report_from_json
 from antpitta.scores.event_metrics import event_f1
 

@@ -19,7 +19,14 @@ LICENCE = "That of the recordings it was trained on; antpitta itself is Apache-2
 
 
 def bundle_stages(run: tuple[Recipe, RunFolder], data: OpenedDataset, report: RunReport) -> None:
-    """Write a bundle beside the weights of every stage and cycle."""
+    """Write a bundle beside the weights of every stage and cycle.
+
+    Parameters
+    ----------
+    run : the recipe, and the run's folder
+    data : the data set of the run
+    report : what the cards show
+    """
     recipe, folder = run
     for stage in recipe.stages:
         for cycle in range(1, stage.cycles + 1):
@@ -39,12 +46,17 @@ def bundle_stage(
 
     Parameters
     ----------
-    stage_cycle
-        The stage's name, and the cycle from 1.
-    report
-        What the card shows.
-    exported
-        Networks for OpenVINO, and what each precision loses.
+    run : the recipe, and the run's folder
+    data : the data set of the run
+    stage_cycle : the stage's name, and the cycle from 1
+    path : the folder of the bundle
+    report : what the card shows
+    exported : networks for OpenVINO, and what each precision loses
+
+    Returns
+    -------
+    Bundle
+        The bundle as it was written.
     """
     dataset, (recipe, folder) = data.dataset, run
     stage, cycle = stage_cycle
@@ -82,7 +94,21 @@ def export_stage(
     scores: list[Scores],
     progress: Progress,
 ) -> ExportedNetworks:
-    """Export the networks of the stage in ``home``, and print what each precision loses."""
+    """Export the networks of the stage in ``home``, and print what each precision loses.
+
+    Parameters
+    ----------
+    run : the recipe, and the run's folder
+    data : the data set of the run
+    home : the stage's folder, which holds the weights
+    scores : the stage's scores, out of fold
+    progress : receives messages and progress
+
+    Returns
+    -------
+    ExportedNetworks
+        The networks, and what each precision loses.
+    """
     recipe, folder = run
     states = [load_tensors(home / name)[0] for name in _weight_files(recipe)]
     exported = export_networks(

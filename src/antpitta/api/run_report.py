@@ -30,7 +30,19 @@ LONGEST = 20.0  # seconds of a box that are shown: a label of a whole recording 
 
 
 def collect_report(data: OpenedDataset, recipe: Recipe, folder: RunFolder) -> RunReport:
-    """The report of a run whose stages are trained and scored."""
+    """The report of a run whose stages are trained and scored.
+
+    Parameters
+    ----------
+    data : the data set of the run
+    recipe : its recipe
+    folder : the run's folder
+
+    Returns
+    -------
+    RunReport
+        The content of the report page and of the cards.
+    """
     dataset = data.dataset
     stages = tuple(
         _stage_result(dataset, stage, cycle, folder)
@@ -58,7 +70,13 @@ def collect_report(data: OpenedDataset, recipe: Recipe, folder: RunFolder) -> Ru
 
 
 def write_report(folder: RunFolder, report: RunReport) -> None:
-    """Write ``report.json`` and ``report.html`` of a run."""
+    """Write ``report.json`` and ``report.html`` of a run.
+
+    Parameters
+    ----------
+    folder : the run's folder
+    report : the content
+    """
     stages = [
         {
             "name": stage.name,
@@ -72,7 +90,18 @@ def write_report(folder: RunFolder, report: RunReport) -> None:
 
 
 def describe_known_species(recipe: Recipe, data: OpenedDataset) -> str:
-    """How many of the species the embedding model classifies itself; empty if it was not asked."""
+    """How many of the species the embedding model classifies itself; empty if it was not asked.
+
+    Parameters
+    ----------
+    recipe : the recipe of the run
+    data : the data set of the run
+
+    Returns
+    -------
+    str
+        A sentence, or nothing.
+    """
     if recipe.embedding is None or recipe.embedding.class_map is None:
         return ""
     names = data.dataset.classes.names

@@ -93,7 +93,7 @@ def bench(
     Raises
     ------
     UserError
-        ``E_BENCH_MINUTES`` if ``minutes`` is not positive, ``E_NO_RECORDINGS`` without a
+        ``E_BENCH_MINUTES`` if ``minutes`` is not positive, ``E_NO_AUDIO`` without a
         readable recording, ``E_NEEDS_TRAIN_EXTRA`` without PyTorch and without a model.
 
     Examples
@@ -138,7 +138,7 @@ def _repeat(audio: Sequence[Path], wanted: float, folder: Path) -> list[float]:
         paths.append(Path(str(file.path)).resolve())
     if not paths:
         raise UserError(
-            "E_NO_RECORDINGS",
+            "E_NO_AUDIO",
             f"{', '.join(map(str, audio))}: no recording can be read",
             "name other recordings",
         )

@@ -93,7 +93,18 @@ def open_options(
     sites: Sites = None,
     names: Names = None,
 ) -> "OpenedDataset":
-    """Open the data set that DATA or the data options name."""
+    """Open the data set that DATA or the data options name.
+
+    Parameters
+    ----------
+    data : the argument DATA
+    audio, present, absent, annotations, sites, names : the data options
+
+    Returns
+    -------
+    OpenedDataset
+        The data set.
+    """
     return api.open_data(
         data,
         audio=audio or (),
@@ -106,7 +117,17 @@ def open_options(
 
 
 def takes_data(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command DATA and the data options; its parameter ``data`` is the opened data set."""
+    """Give a command DATA and the data options; its parameter ``data`` is the opened data set.
+
+    Parameters
+    ----------
+    command : a function with a keyword parameter ``data``
+
+    Returns
+    -------
+    Callable
+        The function that Typer registers.
+    """
     own = dict(inspect.signature(command).parameters)
     del own["data"]
     data_options = inspect.signature(open_options).parameters

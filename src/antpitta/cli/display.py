@@ -31,7 +31,17 @@ LINE_INTERVAL = 30.0  # seconds between plain lines about one task
 
 @contextmanager
 def resumable(command: str = "the same command with --resume") -> Iterator[None]:
-    """Long work that Ctrl-C ends with one line, and with the shell's exit code for it."""
+    """Long work that Ctrl-C ends with one line, and with the shell's exit code for it.
+
+    Parameters
+    ----------
+    command : the command that continues the work
+
+    Yields
+    ------
+    None
+        The work runs inside the context.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -123,7 +133,19 @@ def _file_lines(start: float) -> Callable[[int, int, float], None]:
 
 
 def new_table(title: str, columns: Sequence[str], text_columns: int = 1) -> Table:
-    """A table whose first columns are text and whose others are numbers."""
+    """A table whose first columns are text and whose others are numbers.
+
+    Parameters
+    ----------
+    title : the line above the table
+    columns : the names of the columns
+    text_columns : the number of text columns
+
+    Returns
+    -------
+    Table
+        A table without rows.
+    """
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE)
     for number, name in enumerate(columns):
         justify = "left" if number < text_columns else "right"
@@ -132,7 +154,17 @@ def new_table(title: str, columns: Sequence[str], text_columns: int = 1) -> Tabl
 
 
 def format_interval(interval: "Interval") -> str:
-    """A value with its confidence interval, ``-`` if it is undefined."""
+    """A value with its confidence interval, ``-`` if it is undefined.
+
+    Parameters
+    ----------
+    interval : a metric with its interval
+
+    Returns
+    -------
+    str
+        ``0.830 (0.780-0.898)``
+    """
     if isnan(interval.value):
         return "-"
     if isnan(interval.low):
@@ -141,7 +173,13 @@ def format_interval(interval: "Interval") -> str:
 
 
 def show_reports(reports: "tuple[Report, ...]", title: str) -> None:
-    """Print one row a report, with 95 % intervals over recordings."""
+    """Print one row a report, with 95 % intervals over recordings.
+
+    Parameters
+    ----------
+    reports : the metrics
+    title : the line above the table
+    """
     table = new_table(title, ("scores", "LWLRAP", "macro AP", "macro AUC"), text_columns=4)
     for report in reports:
         metrics = (report.lwlrap, report.macro_ap, report.macro_auc)
@@ -150,7 +188,12 @@ def show_reports(reports: "tuple[Report, ...]", title: str) -> None:
 
 
 def show_species(per_species: "pd.DataFrame") -> None:
-    """Print one row a species."""
+    """Print one row a species.
+
+    Parameters
+    ----------
+    per_species : the table of a report
+    """
     table = new_table("per species", ("species", "present", "absent", "AP", "AUC"))
     for _, row in per_species.iterrows():
         metrics = ("-" if isnan(row[key]) else f"{row[key]:.3f}" for key in ("ap", "auc"))
@@ -159,7 +202,12 @@ def show_species(per_species: "pd.DataFrame") -> None:
 
 
 def show_events(metrics: "pd.DataFrame") -> None:
-    """Print one row a species, then the means."""
+    """Print one row a species, then the means.
+
+    Parameters
+    ----------
+    metrics : the table of :func:`antpitta.api.evaluate_events`
+    """
     names = ("species", "tp", "fp", "fn", "precision", "recall", "f1")
     table = new_table("event F1", names)
     for _, row in metrics.iterrows():

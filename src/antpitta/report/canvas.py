@@ -79,12 +79,33 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """A figure of that size in inches, whose parts make room for one another."""
+    """A figure of that size in inches, whose parts make room for one another.
+
+    Parameters
+    ----------
+    height, width : inches
+
+    Returns
+    -------
+    Figure
+        An empty figure.
+    """
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(figure: Figure, form: ImageFormat) -> bytes:
-    """The bytes of a picture, enlarged if a text would be cut off."""
+    """The bytes of a picture, enlarged if a text would be cut off.
+
+    Parameters
+    ----------
+    figure : a figure made inside :func:`styled`
+    form : ``"svg"`` or ``"png"``
+
+    Returns
+    -------
+    bytes
+        The content of the file.
+    """
     buffer = BytesIO()
     metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
     figure.savefig(
@@ -96,7 +117,18 @@ def save(figure: Figure, form: ImageFormat) -> bytes:
 
 
 def shorten(name: str, most: int = 38) -> str:
-    """A name of at most ``most`` characters: the middle goes, genus and epithet stay readable."""
+    """A name of at most ``most`` characters: the middle goes, genus and epithet stay readable.
+
+    Parameters
+    ----------
+    name : any text
+    most : characters at most
+
+    Returns
+    -------
+    str
+        The name, without control characters.
+    """
     name = _printable(name)
     if len(name) <= most:
         return name
@@ -105,7 +137,19 @@ def shorten(name: str, most: int = 38) -> str:
 
 
 def wrap_name(name: str, width: int, lines: int = 2) -> str:
-    """A name on at most ``lines`` lines of ``width`` characters."""
+    """A name on at most ``lines`` lines of ``width`` characters.
+
+    Parameters
+    ----------
+    name : any text
+    width : characters of a line
+    lines : lines at most
+
+    Returns
+    -------
+    str
+        The name with line breaks.
+    """
     pieces = wrap(_printable(name), width) or [""]
     return "\n".join([*pieces[: lines - 1], shorten(" ".join(pieces[lines - 1 :]), width)]).strip()
 
@@ -118,7 +162,13 @@ def _printable(text: str) -> str:
 
 
 def remove_spines(axes: Axes, *sides: Literal["left", "right", "bottom"]) -> None:
-    """Remove the lines and tick marks of some sides; their labels stay."""
+    """Remove the lines and tick marks of some sides; their labels stay.
+
+    Parameters
+    ----------
+    axes : the axes to change
+    *sides : which sides
+    """
     for side in sides:
         axes.spines[side].set_visible(False)
     if "left" in sides:
@@ -139,22 +189,64 @@ class FormattedNumber:
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """A number with fixed decimals; a dash if it is undefined."""
+    """A number with fixed decimals; a dash if it is undefined.
+
+    Parameters
+    ----------
+    value : any number
+    digits : decimals
+
+    Returns
+    -------
+    str
+        The number as text.
+    """
     return f"{value:.{digits}f}" if np.isfinite(value) else NONE
 
 
 def format_count(count: float) -> str:
-    """A whole number with thousands separators; a dash if it is undefined."""
+    """A whole number with thousands separators; a dash if it is undefined.
+
+    Parameters
+    ----------
+    count : a whole number, or NaN
+
+    Returns
+    -------
+    str
+        The number as text.
+    """
     return f"{count:,.0f}" if np.isfinite(count) else NONE
 
 
 def count_nouns(count: int, singular: str, plural: str) -> str:
-    """A count with its noun: ``1 recording``, ``4,000 recordings``."""
+    """A count with its noun: ``1 recording``, ``4,000 recordings``.
+
+    Parameters
+    ----------
+    count : how many
+    singular, plural : the noun for one, and for several
+
+    Returns
+    -------
+    str
+        The count and the noun.
+    """
     return f"{count:,} {singular if count == 1 else plural}"
 
 
 def format_share(share: float) -> str:
-    """A share as a percentage; it is never rounded to 0 or 100 %."""
+    """A share as a percentage; it is never rounded to 0 or 100 %.
+
+    Parameters
+    ----------
+    share : between 0 and 1, or NaN
+
+    Returns
+    -------
+    str
+        The percentage as text.
+    """
     if not np.isfinite(share):
         return NONE
     percent = 100 * share
@@ -166,7 +258,17 @@ def format_share(share: float) -> str:
 
 
 def format_interval(value: float, low: float, high: float) -> FormattedNumber:
-    """A number with its interval, if both are defined."""
+    """A number with its interval, if both are defined.
+
+    Parameters
+    ----------
+    value, low, high : a number and the ends of its interval; NaN if undefined
+
+    Returns
+    -------
+    FormattedNumber
+        Number and interval as text.
+    """
     if not np.isfinite(value):
         return FormattedNumber(NONE)
     ends = f"{low:.3f} to {high:.3f}" if np.isfinite(low) and np.isfinite(high) else ""

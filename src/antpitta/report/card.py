@@ -79,14 +79,36 @@ def render_card(
 
 
 def escape(text: str) -> str:
-    """Escape a text for Markdown: one line, no emphasis, no table bars, no tags."""
+    """Escape a text for Markdown: one line, no emphasis, no table bars, no tags.
+
+    Parameters
+    ----------
+    text : any text
+
+    Returns
+    -------
+    str
+        The escaped text.
+    """
     return _MARKS.sub(r"\\\1", " ".join(str(text).split()))
 
 
 def markdown_table(
     header: Sequence[str], rows: Iterable[Sequence[object]], text_columns: int = 1
 ) -> str:
-    """Write a table whose first columns are text and whose others are numbers."""
+    """Write a table whose first columns are text and whose others are numbers.
+
+    Parameters
+    ----------
+    header : the names of the columns
+    rows : the cells, which are escaped
+    text_columns : the number of text columns
+
+    Returns
+    -------
+    str
+        The lines of the table.
+    """
     lines = [header, ["---"] * text_columns + ["---:"] * (len(header) - text_columns)]
     lines += [[escape(str(cell)) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -176,7 +176,17 @@ def _curves_section(run_report: RunReport) -> dict[str, object] | None:
 
 
 def group_example(example: Example) -> str:
-    """The heading of an example: its own, or the one that verdict and score give it."""
+    """The heading of an example: its own, or the one that verdict and score give it.
+
+    Parameters
+    ----------
+    example : a labelled box
+
+    Returns
+    -------
+    str
+        The heading.
+    """
     if example.group:
         return example.group
     rejected = example.score < HIGH_SCORE

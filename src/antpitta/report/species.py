@@ -58,13 +58,34 @@ def rank_species(per_species: pd.DataFrame) -> pd.DataFrame:
 
 
 def keep_most(table: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Keep the species with the most present boxes, in the given order."""
+    """Keep the species with the most present boxes, in the given order.
+
+    Parameters
+    ----------
+    table : one row a species, with ``present``
+    most : species at most
+
+    Returns
+    -------
+    DataFrame
+        The kept rows.
+    """
     kept = table.sort_values("present", ascending=False, kind="stable").head(most).index
     return table.loc[kept.sort_values()].reset_index(drop=True)
 
 
 def why_undefined(present: int, absent: int) -> str:
-    """Why a species has no average precision."""
+    """Why a species has no average precision.
+
+    Parameters
+    ----------
+    present, absent : the number of boxes
+
+    Returns
+    -------
+    str
+        The reason in a few words.
+    """
     if present == 0 and absent == 0:
         return "no labels"
     if present == 0:
@@ -216,7 +237,18 @@ def draw_curves(report: Report, form: ImageFormat = "svg", most: int = 48) -> by
 
 
 def drawn_curves(report: Report, most: int = 48) -> list[str]:
-    """The species for which :func:`draw_curves` has a panel, best first."""
+    """The species for which :func:`draw_curves` has a panel, best first.
+
+    Parameters
+    ----------
+    report : the metrics
+    most : panels at most
+
+    Returns
+    -------
+    list of str
+        The names of the species.
+    """
     table = rank_species(report.per_species)
     with_curve = [name for name, curve in report.curves.items() if len(curve[0])]
     table = table[table["species"].isin(with_curve)]

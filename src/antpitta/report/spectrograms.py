@@ -80,7 +80,18 @@ def _draw_sound(axes: Axes, example: Example) -> None:
 
 
 def thin_frames(image: np.ndarray, most: int) -> np.ndarray:
-    """Reduce an image (frames, bands) to at most ``most`` frames by the maximum: a click stays."""
+    """Reduce an image (frames, bands) to at most ``most`` frames by the maximum: a click stays.
+
+    Parameters
+    ----------
+    image : (frames, bands)
+    most : frames at most
+
+    Returns
+    -------
+    ndarray
+        (frames, bands), with at most ``most`` frames.
+    """
     size = -(-len(image) // most)
     return np.maximum.reduceat(image, np.arange(0, len(image), size), axis=0)
 
@@ -114,7 +125,18 @@ def mark_frequencies(frequencies: np.ndarray, most: int = 7) -> tuple[np.ndarray
 
 
 def find_rows(frequencies: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """The first and the last row of the image for a band from ``low`` to ``high`` Hz."""
+    """The first and the last row of the image for a band from ``low`` to ``high`` Hz.
+
+    Parameters
+    ----------
+    frequencies : (bands,), Hz, rising
+    low, high : Hz
+
+    Returns
+    -------
+    tuple of float
+        Positions among the bands; they differ, even if the band is outside the image.
+    """
     bands = len(frequencies)
     ends = np.interp([low, high], frequencies, np.arange(bands), left=-0.5, right=bands - 0.5)
     bottom, top = float(ends[0]), float(ends[1])

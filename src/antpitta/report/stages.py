@@ -167,6 +167,15 @@ def tidy_log(log: pd.DataFrame) -> pd.DataFrame:
     """The log with one row an epoch, and the cycle in the stage's name if there are several.
 
     A resumed run may write an epoch again: the later row is kept.
+
+    Parameters
+    ----------
+    log : one row an epoch, as the run wrote it
+
+    Returns
+    -------
+    DataFrame
+        The tidy log.
     """
     if "cycle" in log.columns and not log.empty:
         several = log.groupby("stage")["cycle"].transform("nunique") > 1

@@ -40,7 +40,17 @@ ROW_PIXELS = 12  # a browser smooths the edges between cells, so that rows are t
 
 
 def label_states(supervision: Supervision) -> np.ndarray:
-    """The state of each cell (recordings, species), as an index into ``STATES``."""
+    """The state of each cell (recordings, species), as an index into ``STATES``.
+
+    Parameters
+    ----------
+    supervision : labelled frames of each recording and species
+
+    Returns
+    -------
+    ndarray
+        (recordings, species)
+    """
     present, absent = np.asarray(supervision.present), np.asarray(supervision.absent)
     return ((absent > 0) + 2 * (present > 0)).astype(np.int8)
 

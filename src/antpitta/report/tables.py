@@ -55,7 +55,17 @@ class SpeciesTableRow:
 
 
 def format_metrics(report: Report) -> tuple[FormattedNumber, ...]:
-    """The report's three headline metrics, in the order of ``METRICS``."""
+    """The report's three headline metrics, in the order of ``METRICS``.
+
+    Parameters
+    ----------
+    report : the metrics
+
+    Returns
+    -------
+    tuple of FormattedNumber
+        One for each metric.
+    """
     intervals = [getattr(report, name) for name, _ in METRICS]
     return tuple(
         format_interval(interval.value, interval.low, interval.high) for interval in intervals
@@ -63,7 +73,17 @@ def format_metrics(report: Report) -> tuple[FormattedNumber, ...]:
 
 
 def list_stages(stages: Sequence[StageResult]) -> list[StageRow]:
-    """One row a stage, and a second one for a stage with complete ground truth."""
+    """One row a stage, and a second one for a stage with complete ground truth.
+
+    Parameters
+    ----------
+    stages : in the order of training
+
+    Returns
+    -------
+    list of StageRow
+        The rows.
+    """
     rows = []
     for number, stage in enumerate(stages, 1):
         final = number == len(stages)
@@ -80,7 +100,17 @@ def list_stages(stages: Sequence[StageResult]) -> list[StageRow]:
 
 
 def list_species(stage: StageResult) -> list[SpeciesTableRow]:
-    """One row a species, the best average precision first, as in the picture."""
+    """One row a species, the best average precision first, as in the picture.
+
+    Parameters
+    ----------
+    stage : the last stage
+
+    Returns
+    -------
+    list of SpeciesTableRow
+        The rows.
+    """
     truth = pd.DataFrame(columns=["ap", "auc"])
     if stage.truth is not None:
         truth = stage.truth.per_species.set_index("species")[["ap", "auc"]]
@@ -112,7 +142,17 @@ def _note(ap: float, present: int, absent: int) -> str:
 
 
 def weak_species(report: Report) -> list[tuple[str, list[str]]]:
-    """Problems of the evaluation that occur, each with the species that have it."""
+    """Problems of the evaluation that occur, each with the species that have it.
+
+    Parameters
+    ----------
+    report : the metrics
+
+    Returns
+    -------
+    list of (str, list of str)
+        Problems and names of species.
+    """
     table = report.per_species
     present, absent = table["present"], table["absent"]
     checks = (
@@ -128,7 +168,17 @@ def weak_species(report: Report) -> list[tuple[str, list[str]]]:
 
 
 def describe_training(run_report: RunReport) -> str:
-    """The size of the training data and the labelled share of it, in a sentence."""
+    """The size of the training data and the labelled share of it, in a sentence.
+
+    Parameters
+    ----------
+    run_report : the content of the page
+
+    Returns
+    -------
+    str
+        The sentence, or nothing without labels.
+    """
     if run_report.supervision is None:
         return ""
     table = count_supervision(run_report.supervision)
@@ -146,7 +196,17 @@ def describe_training(run_report: RunReport) -> str:
 
 
 def describe_metrics(report: Report) -> str:
-    """What the metrics are computed from: out of fold, labelled cells only."""
+    """What the metrics are computed from: out of fold, labelled cells only.
+
+    Parameters
+    ----------
+    report : the metrics of the last stage
+
+    Returns
+    -------
+    str
+        A few sentences.
+    """
     present, absent = (int(report.per_species[name].sum()) for name in ("present", "absent"))
     return (
         "Each recording was scored by models that were not trained on it (out of fold). The "
@@ -203,7 +263,17 @@ def count_pseudo(pseudo: pd.DataFrame) -> pd.DataFrame:
 
 
 def pseudo_table(pseudo: pd.DataFrame) -> PseudoTable:
-    """The counts of :func:`count_pseudo` as text; a mean has no sum over species."""
+    """The counts of :func:`count_pseudo` as text; a mean has no sum over species.
+
+    Parameters
+    ----------
+    pseudo : as for :func:`count_pseudo`
+
+    Returns
+    -------
+    PseudoTable
+        The table.
+    """
     counted = count_pseudo(pseudo).to_dict("records")
     columns = list(dict.fromkeys((row["quantity"], row["cycle"]) for row in counted))
     cells = {(row["species"], row["quantity"], row["cycle"]): row for row in counted}
@@ -230,7 +300,17 @@ def _format_cell(cell: Mapping[Hashable, Any] | None) -> str:
 
 
 def list_sources(pseudo: pd.DataFrame) -> list[str]:
-    """The text columns of each cycle, such as ``cycle 1: source masked/fold0, masked/fold1``."""
+    """The text columns of each cycle, such as ``cycle 1: source masked/fold0, masked/fold1``.
+
+    Parameters
+    ----------
+    pseudo : as for :func:`count_pseudo`
+
+    Returns
+    -------
+    list of str
+        One line a cycle and column.
+    """
     table = pseudo if "cycle" in pseudo.columns else pseudo.assign(cycle=1)
     lines = []
     for cycle, rows in table.groupby("cycle", sort=False):
