@@ -143,6 +143,23 @@ def test_stage_with_a_wrong_name_or_predecessor_is_an_error(stages, named):
 
 
 @pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"head": {"class_band_limits": "boxes"}}, "frequency_pooling"),
+        ({"head": {"within_class_whitening": 0.1}}, "backbone.frozen"),
+        ({"stages": [{"name": "a", "loss": {"on": "boxes"}, "mixup": 0.1}]}, "mixup"),
+        ({"stages": [{"name": "a", "loss": {"on": "boxes"}, "sample": "crops"}]}, "crops"),
+        ({"stages": [{"name": "a", "optimizer": "lbfgs"}]}, "loss.on"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_an_error(settings, named):
+    with pytest.raises(UserError) as error:
+        parse_recipe(table(**settings), "my.toml")
+    assert error.value.code == "E_SETTING_VALUE"
+    assert named in error.value.what
+
+
+@pytest.mark.parametrize(
     "limits", [{"fmin": 9000.0, "fmax": 8000.0}, {"fmax": 16000.1}, {"sample_rate": 31_000}]
 )
 def test_frequency_limits_above_half_the_sample_rate_are_refused(limits):
