@@ -1,4 +1,4 @@
-"""A small simulated data set and one finished run, made once for all tests of the verbs."""
+"""A small simulated data set and one finished run, made once for all tests."""
 
 from pathlib import Path
 
@@ -87,9 +87,9 @@ def recipe(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def scapes(tmp_path_factory) -> Path:
+def simulated(tmp_path_factory) -> Path:
     """Simulated recordings, boxes and truth."""
-    out = tmp_path_factory.mktemp("scapes") / "data"
+    out = tmp_path_factory.mktemp("simulated") / "data"
     plan = api.SimulationConfig(
         train=12, test=4, seconds=8.0, sample_rate=16_000, present=4, absent=6, seed=3
     )
@@ -98,18 +98,18 @@ def scapes(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory, scapes, recipe) -> api.TrainResult:
+def run(tmp_path_factory, simulated, recipe) -> api.TrainResult:
     """A run trained to its end."""
     out = tmp_path_factory.mktemp("runs") / "first"
-    return ap.train(ap.open_data(scapes), recipe=str(recipe), out=out)
+    return ap.train(ap.open_data(simulated), recipe=str(recipe), out=out)
 
 
 @pytest.fixture(scope="session")
-def fill_archive(scapes):
+def fill_archive(simulated):
     """A function that writes recordings of 2 s at some sites, the first of them broken."""
 
     def fill(home, count, sites, *, cut=False):
-        wave, rate = sf.read(next((scapes / "test").iterdir()))
+        wave, rate = sf.read(next((simulated / "test").iterdir()))
         places = []
         for i in range(count):
             name = f"r{i:0{len(str(count - 1))}}_20250101_{i:02}0000.wav"

@@ -56,13 +56,13 @@ def test_report_has_each_stage_and_cycle(run):
     assert f"{evaluation.macro_auc:.3f}" in page
 
 
-def test_run_is_evaluated_against_ground_truth(run, scapes):
-    evaluation = ap.evaluate(run.path, scapes / "train_truth.csv")
+def test_run_is_evaluated_against_ground_truth(run, simulated):
+    evaluation = ap.evaluate(run.path, simulated / "train_truth.csv")
     assert sources(evaluation) == ["crops", "masked", "pseudo", "pseudo-c2"]
     assert all(report.recordings == 12 for report in evaluation.reports)
 
 
-def test_resumed_run_ends_with_the_same_weights(run, scapes, recipe, tmp_path):
+def test_resumed_run_ends_with_the_same_weights(run, simulated, recipe, tmp_path):
     class Killed(Exception):
         pass
 
@@ -74,7 +74,7 @@ def test_resumed_run_ends_with_the_same_weights(run, scapes, recipe, tmp_path):
         if epochs == 6:  # in the middle of the second stage
             raise Killed
 
-    data, out = ap.open_data(scapes), tmp_path / "first"
+    data, out = ap.open_data(simulated), tmp_path / "first"
     with pytest.raises(Killed):
         ap.train(data, recipe=str(recipe), out=out, progress=Progress(lambda text: None, update))
     with pytest.raises(UserError) as error:
@@ -87,14 +87,14 @@ def test_resumed_run_ends_with_the_same_weights(run, scapes, recipe, tmp_path):
             assert np.array_equal(tensor.numpy(), state[name].numpy()), (path, name)
 
 
-def test_resume_with_another_recipe_is_refused(run, scapes, recipe):
+def test_resume_with_another_recipe_is_refused(run, simulated, recipe):
     with pytest.raises(UserError, match="recipe"):
-        ap.train(ap.open_data(scapes), str(recipe), run.path, changes=("seed=9",), resume=True)
+        ap.train(ap.open_data(simulated), str(recipe), run.path, changes=("seed=9",), resume=True)
 
 
-def test_predict_writes_tables_and_quarantines_unreadable_files(run, scapes, tmp_path):
+def test_predict_writes_tables_and_quarantines_unreadable_files(run, simulated, tmp_path):
     archive = tmp_path / "archive"
-    shutil.copytree(scapes / "test", archive)
+    shutil.copytree(simulated / "test", archive)
     (archive / "broken.wav").write_bytes(b"RIFF....WAVE")
     (archive / "empty.flac").touch()
     prediction = predict_to(run.model, [archive], tmp_path / "out", formats=("csv", "parquet"))
@@ -126,16 +126,16 @@ def test_predict_writes_tables_and_quarantines_unreadable_files(run, scapes, tmp
     assert summary["digest"] == read_bundle(run.model).digest
 
 
-def test_predict_returns_framewise_scores(run, scapes):
-    table = ap.predict(run.model, scapes / "test")
+def test_predict_returns_framewise_scores(run, simulated):
+    table = ap.predict(run.model, simulated / "test")
     assert table.index.names == ["file", "start_time", "end_time"]
     assert table.shape[1] == 8
     frames = table.index.to_frame()
     assert np.allclose(frames["end_time"] - frames["start_time"], 32 * 8.0 / 401)
 
 
-def test_long_recording_scores_like_its_segments(run, scapes, tmp_path):
-    waves = [sf.read(path)[0] for path in sorted((scapes / "test").glob("*.flac"))]
+def test_long_recording_scores_like_its_segments(run, simulated, tmp_path):
+    waves = [sf.read(path)[0] for path in sorted((simulated / "test").glob("*.flac"))]
     minute = np.tile(np.concatenate(waves), 2)[: 60 * 16_000]
     for name, wave in (("short", minute), ("long", np.concatenate([minute, minute[::-1]]))):
         (tmp_path / name).mkdir()
@@ -144,37 +144,37 @@ def test_long_recording_scores_like_its_segments(run, scapes, tmp_path):
     assert np.allclose(short[:90], long[:90], atol=1e-5)
 
 
-def test_prevalence_rescales_presence(run, scapes, tmp_path):
+def test_prevalence_rescales_presence(run, simulated, tmp_path):
     (tmp_path / "p.csv").write_text("species,prevalence\ns0,0.9\n")
-    plain = predict_to(run.model, [scapes / "test"], tmp_path / "a").presence
+    plain = predict_to(run.model, [simulated / "test"], tmp_path / "a").presence
     rescaled = predict_to(
-        run.model, [scapes / "test"], tmp_path / "b", prevalence=tmp_path / "p.csv"
+        run.model, [simulated / "test"], tmp_path / "b", prevalence=tmp_path / "p.csv"
     ).presence
     assert rescaled["s0"].mean() == pytest.approx(0.9, abs=1e-3)
     assert np.array_equal(rescaled["s1"], plain["s1"])
 
 
-def test_run_estimates_the_prevalence_of_each_species(run, scapes, tmp_path):
+def test_run_estimates_the_prevalence_of_each_species(run, simulated, tmp_path):
     table = pd.read_csv(run.path / "prevalence.csv")
     scores = read_scores(run.path / "oof_scores.parquet")
     clipwise = np.array([score.value.max(axis=0) for score in scores])
-    boxes = ap.open_data(scapes).dataset.annotations
+    boxes = ap.open_data(simulated).dataset.annotations
     recordings = [score.recording for score in scores]
     prevalence = prevalence_or_mean(clipwise, recordings, boxes, scores[0].classes)
     assert tuple(table["species"]) == scores[0].classes.names
     np.testing.assert_allclose(table["prevalence"], prevalence, atol=1e-6)
     assert not np.allclose(prevalence, clipwise.mean(axis=0), atol=0.01)
-    predict_to(run.model, [scapes / "test"], tmp_path, prevalence=run.path / "prevalence.csv")
+    predict_to(run.model, [simulated / "test"], tmp_path, prevalence=run.path / "prevalence.csv")
     presence = pd.read_csv(tmp_path / "presence.csv").drop(columns="recording_id")
     np.testing.assert_allclose(presence.mean(), prevalence, atol=1e-4)
 
 
-def test_ensemble_of_two_runs_predicts(run, scapes, recipe, tmp_path):
-    other = ap.train(ap.open_data(scapes), str(recipe), tmp_path / "second", changes=("seed=2",))
+def test_ensemble_of_two_runs_predicts(run, simulated, recipe, tmp_path):
+    other = ap.train(ap.open_data(simulated), str(recipe), tmp_path / "second", changes=("seed=2",))
     for method in ("mean", "extremized", "rank", "auc", "fit"):
         blended = ap.ensemble([run.path, other.path], tmp_path / method, method=method)
         assert sources(blended) == ["first", "second", method]
-        scores = ap.predict(tmp_path / method, scapes / "test")
+        scores = ap.predict(tmp_path / method, simulated / "test")
         assert scores.shape[1] == 8
         assert np.isfinite(scores.to_numpy()).all()
         oof = pd.read_csv(tmp_path / method / "oof_blended.csv").set_index("recording_id")
@@ -194,13 +194,13 @@ def test_ensemble_of_two_runs_predicts(run, scapes, recipe, tmp_path):
             np.testing.assert_allclose(oof.to_numpy(), means, atol=1e-5)
 
 
-def test_ensemble_with_a_run_without_prevalence_estimates_its_own(run, scapes, tmp_path):
+def test_ensemble_with_a_run_without_prevalence_estimates_its_own(run, simulated, tmp_path):
     for name in ("a", "b"):
         shutil.copytree(run.path, tmp_path / name)
     (tmp_path / "b" / "prevalence.csv").unlink()
     ap.ensemble([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     oof = pd.read_csv(tmp_path / "out" / "oof_blended.csv").set_index("recording_id")
-    boxes = ap.open_data(scapes).dataset.annotations
+    boxes = ap.open_data(simulated).dataset.annotations
     expected = prevalence_or_mean(
         oof.to_numpy(), list(oof.index), boxes, Classes(tuple(oof.columns))
     )
@@ -220,7 +220,7 @@ def test_ensemble_without_a_run_is_refused(tmp_path):
     assert error.value.code == "E_ENSEMBLE_MEMBERS"
 
 
-def test_table_of_scores_can_be_a_member(run, scapes, tmp_path):
+def test_table_of_scores_can_be_a_member(run, simulated, tmp_path):
     folds = pd.read_csv(run.path / "folds.csv")
     rng = np.random.default_rng(1)
     table = pd.DataFrame(rng.random((len(folds), 7)), columns=[f"s{number}" for number in range(7)])
@@ -230,7 +230,7 @@ def test_table_of_scores_can_be_a_member(run, scapes, tmp_path):
     assert not blended.can_predict
     assert any("s7" in note for note in blended.notes)
     oof = pd.read_csv(tmp_path / "out" / "oof_blended.csv").set_index("recording_id")
-    boxes = ap.open_data(scapes).dataset.annotations
+    boxes = ap.open_data(simulated).dataset.annotations
     expected = prevalence_or_mean(
         oof.to_numpy(), list(oof.index), boxes, Classes(tuple(oof.columns))
     )
@@ -258,8 +258,8 @@ def test_model_holds_no_pickle_and_a_card(run):
     assert "full inference, int8" in card
 
 
-def test_check_draws_the_labels(scapes, tmp_path):
-    data = ap.open_data(scapes)
+def test_check_draws_the_labels(simulated, tmp_path):
+    data = ap.open_data(simulated)
     checked = ap.check(data, picture=tmp_path / "labels.png")
     assert (tmp_path / "labels.png").read_bytes()[:4] == b"\x89PNG"
     assert checked.supervision.present.sum() > 0
@@ -268,30 +268,30 @@ def test_check_draws_the_labels(scapes, tmp_path):
     assert error.value.code == "E_PICTURE_FORMAT"
 
 
-def test_initialized_data_set_can_be_opened(scapes, tmp_path):
+def test_initialized_data_set_can_be_opened(simulated, tmp_path):
     path = ap.init(
         tmp_path,
-        audio=scapes / "train",
-        present=scapes / "train_tp.csv",
-        absent=scapes / "train_fp.csv",
+        audio=simulated / "train",
+        present=simulated / "train_tp.csv",
+        absent=simulated / "train_fp.csv",
     )
     assert len(ap.open_data(path).dataset.recordings) == 12
     with pytest.raises(UserError) as error:
-        ap.init(tmp_path, audio=scapes / "train")
+        ap.init(tmp_path, audio=simulated / "train")
     assert error.value.code == "E_DATA_EXISTS"
 
 
-def test_data_set_that_is_given_twice_or_not_at_all_is_refused(scapes):
+def test_data_set_that_is_given_twice_or_not_at_all_is_refused(simulated):
     with pytest.raises(UserError) as error:
-        ap.open_data(scapes, audio=scapes / "train")
+        ap.open_data(simulated, audio=simulated / "train")
     assert error.value.code == "E_DATA_TWICE"
     with pytest.raises(UserError) as error:
-        ap.open_data(present=scapes / "train_tp.csv")
+        ap.open_data(present=simulated / "train_tp.csv")
     assert error.value.code == "E_DATA_MISSING"
 
 
-def test_results_have_short_representations(run, scapes, tmp_path):
-    data = ap.open_data(scapes)
+def test_results_have_short_representations(run, simulated, tmp_path):
+    data = ap.open_data(simulated)
     results = (
         run,
         run.run_report,
@@ -299,16 +299,16 @@ def test_results_have_short_representations(run, scapes, tmp_path):
         run.reports[0],
         ap.check(data, sound=False),
         ap.evaluate(run),
-        predict_to(run.model, [scapes / "test"], tmp_path / "out"),
-        ap.evaluate(tmp_path / "out", scapes / "test_truth.csv"),
+        predict_to(run.model, [simulated / "test"], tmp_path / "out"),
+        ap.evaluate(tmp_path / "out", simulated / "test_truth.csv"),
     )
     for result in results:
         assert len(repr(result)) < 500, type(result)
         assert "\n" not in repr(result), type(result)
 
 
-def test_speed_is_measured_in_every_precision_of_the_model(run, scapes):
-    result = ap.bench([scapes / "test"], model=run.model, minutes=1)
+def test_speed_is_measured_in_every_precision_of_the_model(run, simulated):
+    result = ap.bench([simulated / "test"], model=run.model, minutes=1)
     assert result.minutes == pytest.approx(8 * 8.0 / 60, abs=0.01)  # 8 recordings of 8 s
     assert result.table["precision"].iloc[0] == "float32"
     assert set(result.table["precision"]) <= {"float32", "bfloat16", "int8"}

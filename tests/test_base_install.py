@@ -40,9 +40,9 @@ def base_command(*words):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_predict_without_torch_writes_the_tables_of_the_full_install(
-    run, scapes, tmp_path, precision
+    run, simulated, tmp_path, precision
 ):
-    words = (run.model, scapes / "test", "--precision", precision, "-o")
+    words = (run.model, simulated / "test", "--precision", precision, "-o")
     done = base_command("predict", *words, tmp_path / "base")
     assert done.returncode == 0, done.stderr
     full = subprocess.run(
@@ -54,19 +54,19 @@ def test_predict_without_torch_writes_the_tables_of_the_full_install(
         assert (tmp_path / "base" / name).read_bytes() == (tmp_path / "full" / name).read_bytes()
 
 
-def test_check_evaluate_and_ensemble_without_torch_give_their_results(run, scapes, tmp_path):
-    scores = pd.read_csv(scapes / "test_truth.csv")
+def test_check_evaluate_and_ensemble_without_torch_give_their_results(run, simulated, tmp_path):
+    scores = pd.read_csv(simulated / "test_truth.csv")
     table, out = tmp_path / "table.csv", tmp_path / "out"
     recordings = sorted(pd.read_csv(run.path / "folds.csv")["recording"])
     columns = {name: [0.5] * len(recordings) for name in scores.columns[1:]}
     pd.DataFrame({"recording_id": recordings, **columns}).to_csv(table, index=False)
     done = base_install(f"""
         import antpitta as ap
-        data = ap.open_data({str(scapes)!r})
+        data = ap.open_data({str(simulated)!r})
         assert ap.check(data).summary
         assert 0 < ap.evaluate({str(run.path)!r}).macro_ap <= 1
-        assert 0 < ap.evaluate({str(scapes / "test_truth.csv")!r},
-                               {str(scapes / "test_truth.csv")!r}).lwlrap <= 1
+        assert 0 < ap.evaluate({str(simulated / "test_truth.csv")!r},
+                               {str(simulated / "test_truth.csv")!r}).lwlrap <= 1
         blended = ap.ensemble([{str(run.path)!r}, {str(table)!r}], {str(out)!r})
         assert len(blended.reports) == 3
     """)
@@ -76,8 +76,8 @@ def test_check_evaluate_and_ensemble_without_torch_give_their_results(run, scape
     assert set(judged) <= set(recordings)
 
 
-def test_bench_of_a_model_without_torch_measures_every_precision(run, scapes):
-    done = base_command("bench", scapes / "test", "--model", run.model, "--minutes", "0.5")
+def test_bench_of_a_model_without_torch_measures_every_precision(run, simulated):
+    done = base_command("bench", simulated / "test", "--model", run.model, "--minutes", "0.5")
     assert done.returncode == 0, done.stderr
     assert "float32" in done.stdout
 
@@ -104,9 +104,9 @@ def test_every_command_without_torch_prints_its_help():
 
 
 @pytest.mark.parametrize("words", [("train",), ("demo", "--out")])
-def test_training_without_torch_is_one_line_with_the_remedy(scapes, tmp_path, words):
+def test_training_without_torch_is_one_line_with_the_remedy(simulated, tmp_path, words):
     out = tmp_path / "out"
-    words = (*words, out) if words[0] == "demo" else (*words, scapes, "-o", out)
+    words = (*words, out) if words[0] == "demo" else (*words, simulated, "-o", out)
     done = base_command(*words)
     assert done.returncode == 2
     assert "pip install 'antpitta[train]'" in done.stderr
@@ -115,14 +115,14 @@ def test_training_without_torch_is_one_line_with_the_remedy(scapes, tmp_path, wo
 
 
 @pytest.mark.parametrize("case", ["sliding", "no networks"])
-def test_predict_that_needs_torch_is_one_line_with_the_remedy(run, scapes, tmp_path, case):
+def test_predict_that_needs_torch_is_one_line_with_the_remedy(run, simulated, tmp_path, case):
     model, options = run.model, ["--inference", "sliding"]
     if case == "no networks":
         model, options = tmp_path / "model", []
         shutil.copytree(run.model, model)
         content = json.loads((model / "bundle.json").read_text())
         (model / "bundle.json").write_text(json.dumps({**content, "networks": {}}))
-    done = base_command("predict", model, scapes / "test", "-o", tmp_path / "out", *options)
+    done = base_command("predict", model, simulated / "test", "-o", tmp_path / "out", *options)
     assert done.returncode == 2
     assert "pip install 'antpitta[train]'" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -15,14 +15,14 @@ def test_seeds_of_stages_do_not_depend_on_the_baseline():
 
 
 @pytest.mark.timeout(120)
-def test_baseline_changes_no_weight_of_the_other_stages(tmp_path, scapes, write_network):
+def test_baseline_changes_no_weight_of_the_other_stages(tmp_path, simulated, write_network):
     write_network(tmp_path / "a.onnx", bands=64, floor=0.0)
     changes = (
         f"embedding.model={tmp_path / 'a.onnx'}",
         *("embedding.sample_rate=16000", "embedding.seconds=1.0", "embedding.step=0.25"),
         *("windows.frames=40", "folds=2", "overlay.copies=1", "stages.pseudo.epochs=3"),
     )
-    data = ap.open_data(scapes)
+    data = ap.open_data(simulated)
     plain = ap.train(data, "embedding", tmp_path / "plain", changes=changes)
     compared = ap.train(data, "embedding", tmp_path / "with", changes=changes, baseline=True)
     names = [stage.name for stage in compared.run_report.stages]

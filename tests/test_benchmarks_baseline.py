@@ -26,13 +26,13 @@ from benchmarks.test_set import read_test_set
 
 
 @pytest.fixture(scope="module")
-def dataset(scapes):
-    return ap.open_data(scapes).dataset
+def dataset(simulated):
+    return ap.open_data(simulated).dataset
 
 
 @pytest.fixture(scope="module")
-def test_set(scapes, dataset):
-    return read_test_set([scapes / "test"], scapes / "test_truth.csv", None, dataset)
+def test_set(simulated, dataset):
+    return read_test_set([simulated / "test"], simulated / "test_truth.csv", None, dataset)
 
 
 def fake_windows(dataset):
@@ -61,7 +61,7 @@ def fit(rows):
     return lambda value: model.predict_proba(scaler.transform(value))[:, 1]
 
 
-def test_baseline_is_one_logistic_regression_per_species(scapes, dataset, test_set):
+def test_baseline_is_one_logistic_regression_per_species(simulated, dataset, test_set):
     windows, asked = fake_windows(dataset)
     rows = evaluate_baseline(dataset, test_set, windows, 2, SILENT)
     assert [row["seed"] for row in rows] == [1, 2]
@@ -79,7 +79,7 @@ def test_baseline_is_one_logistic_regression_per_species(scapes, dataset, test_s
             assert asked[recording.id][i] == pytest.approx(start)
             boxes.append((recording.id, box.label, box.present, embeddings[recording.id][i]))
 
-    truth = pd.read_csv(scapes / "test_truth.csv").set_index("recording_id")
+    truth = pd.read_csv(simulated / "test_truth.csv").set_index("recording_id")
     models = {name: fit([box for box in boxes if box[1] == name]) for name in truth.columns}
     scores = np.array(
         [[model(embeddings[i]).max() for model in models.values()] for i in truth.index]
@@ -147,7 +147,7 @@ def test_zero_shot_baseline_uses_the_models_own_logits(dataset, test_set):
     assert loud[0]["lwlrap"] == pytest.approx(expected)
 
 
-def test_embeddings_are_cached_by_their_windows(scapes, dataset):
+def test_embeddings_are_cached_by_their_windows(simulated, dataset):
     asked = []
 
     def compute(wave, frames):

@@ -109,19 +109,19 @@ def table(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def measure(scapes, table):
+def measure(simulated, table):
     """A function that runs the benchmark into a folder."""
 
-    def run(out, truth=scapes / "test_truth.csv", **changes):
+    def run(out, truth=simulated / "test_truth.csv", **changes):
         options = {
-            "events": scapes / "test_events.csv",
-            "train_truth": scapes / "train_truth.csv",
+            "events": simulated / "test_events.csv",
+            "train_truth": simulated / "train_truth.csv",
             "recipe": str(table),
             "seeds": 2,
             **changes,
         }
-        data = ap.open_data(scapes)
-        return learn.benchmark_learn(data, [scapes / "test"], truth, out=out, **options)
+        data = ap.open_data(simulated)
+        return learn.benchmark_learn(data, [simulated / "test"], truth, out=out, **options)
 
     return run
 
@@ -137,8 +137,8 @@ def result(measure, out):
     return measure(out)
 
 
-def read_truth(scapes, side="test"):
-    return pd.read_csv(scapes / f"{side}_truth.csv").set_index("recording_id")
+def read_truth(simulated, side="test"):
+    return pd.read_csv(simulated / f"{side}_truth.csv").set_index("recording_id")
 
 
 def sklearn_figures(scores, truth):
@@ -172,8 +172,8 @@ def test_rows_have_the_order_of_the_table(result):
     assert list(shown) == per_seed + of_all_seeds
 
 
-def test_test_figures_equal_those_of_the_predicted_tables(result, out, scapes):
-    truth = read_truth(scapes)
+def test_test_figures_equal_those_of_the_predicted_tables(result, out, simulated):
+    truth = read_truth(simulated)
     not_rescaled = ~result.runs["variant"].str.endswith("-rescaled")
     for row in result.runs[not_rescaled].itertuples():
         home = out / (f"seed{row.seed}" if row.seed else "seeds") / row.variant
@@ -182,7 +182,7 @@ def test_test_figures_equal_those_of_the_predicted_tables(result, out, scapes):
         lwlrap, macro_ap = sklearn_figures(scores[truth.columns], truth)
         assert row.lwlrap == pytest.approx(lwlrap, abs=1e-9)
         assert row.macro_ap == pytest.approx(macro_ap, abs=1e-9)
-        f1 = api.evaluate_events(folder, scapes / "test_events.csv").set_index("species")["f1"]
+        f1 = api.evaluate_events(folder, simulated / "test_events.csv").set_index("species")["f1"]
         assert row.event_f1 == pytest.approx(f1["macro"])
 
 
@@ -200,14 +200,14 @@ def test_out_of_fold_figures_equal_those_of_the_validated_boxes(result, out):
 
 
 def test_rescaled_figures_equal_predict_with_the_prevalences_of_the_run(
-    result, out, scapes, tmp_path
+    result, out, simulated, tmp_path
 ):
-    truth = read_truth(scapes)
+    truth = read_truth(simulated)
     rows = result.runs.set_index(["variant", "stage", "seed"])
     for name, stage, seed in (("plain", "pseudo", 2), ("both", "-", 2), ("all", "-", 0)):
         home = out / (f"seed{seed}" if seed else "seeds") / name
         prediction = api.predict_to(
-            home, [scapes / "test"], tmp_path / name, prevalence=home / "prevalence.csv"
+            home, [simulated / "test"], tmp_path / name, prevalence=home / "prevalence.csv"
         )
         scores = prediction.presence.set_index("recording_id")[truth.columns]
         lwlrap, macro_ap = sklearn_figures(scores, truth)
@@ -265,8 +265,8 @@ def test_written_tables_equal_the_printed_one(result, out):
     assert [path.name for path in out.glob(".*")] == []
 
 
-def test_soft_labels_are_evaluated_by_ap_and_brier_score(result, out, scapes):
-    truth = read_truth(scapes, "train").stack()
+def test_soft_labels_are_evaluated_by_ap_and_brier_score(result, out, simulated):
+    truth = read_truth(simulated, "train").stack()
     labels = pd.read_csv(out / "seed1" / "plain" / "stages" / "pseudo" / "pseudo.csv")
     highest = labels.groupby(["species", "recording"])["score"].max()
     present = pd.Series(
@@ -283,8 +283,8 @@ def test_soft_labels_are_evaluated_by_ap_and_brier_score(result, out, scapes):
     assert row["brier"] == pytest.approx(((highest - present) ** 2).mean())
 
 
-def test_hard_labels_are_evaluated_by_the_share_that_is_correct(result, out, scapes):
-    truth = read_truth(scapes, "train").stack()
+def test_hard_labels_are_evaluated_by_the_share_that_is_correct(result, out, simulated):
+    truth = read_truth(simulated, "train").stack()
     rows = result.labels.query("variant == 'cycles'")
     for row in rows.itertuples():
         home = out / f"seed{row.seed}" / "cycles" / "stages" / row.stage
@@ -353,9 +353,9 @@ def test_baseline_has_the_last_row_and_no_part_in_rank_correlations(
     assert error.value.code == "E_BASELINE_NAME"
 
 
-def test_what_does_not_fit_is_refused_before_training(measure, scapes, tmp_path):
+def test_what_does_not_fit_is_refused_before_training(measure, simulated, tmp_path):
     incomplete = tmp_path / "truth.csv"
-    truth = pd.read_csv(scapes / "test_truth.csv")
+    truth = pd.read_csv(simulated / "test_truth.csv")
     truth.drop(columns=["s2", "s5"]).to_csv(incomplete, index=False)
     for code, changes in {
         "E_BENCHMARK_EMPTY": {"seeds": 0},
@@ -384,8 +384,8 @@ def run_command(monkeypatch, capsys, *arguments):
     return end.value.code or 0, output.out, output.err
 
 
-def test_command_prints_the_table_and_its_path(result, out, scapes, table, monkeypatch, capsys):
-    arguments = [scapes, "--test", scapes / "test", "--truth", scapes / "test_truth.csv"]
+def test_command_prints_the_table_and_its_path(result, out, simulated, table, monkeypatch, capsys):
+    arguments = [simulated, "--test", simulated / "test", "--truth", simulated / "test_truth.csv"]
     arguments += ["--recipe", table, "-o", out, "--seeds", 2, "--variants", "plain"]
     code, output, _ = run_command(monkeypatch, capsys, *arguments)
     assert code == 0
@@ -414,12 +414,12 @@ def test_terminal_gets_tables(result, monkeypatch, capsys):
     assert "| --- |" not in output
 
 
-def test_interrupted_command_ends_with_130(monkeypatch, capsys, scapes, tmp_path):
+def test_interrupted_command_ends_with_130(monkeypatch, capsys, simulated, tmp_path):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(learn, "benchmark_learn", interrupt)
-    arguments = [scapes, "--test", "t", "--truth", "t.csv", "-o", tmp_path]
+    arguments = [simulated, "--test", "t", "--truth", "t.csv", "-o", tmp_path]
     code, output, _ = run_command(monkeypatch, capsys, *arguments)
     assert code == 130
     assert output.count("\n") == 1

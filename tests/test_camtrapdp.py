@@ -263,12 +263,12 @@ def test_every_audio_suffix_has_a_media_type():
 
 
 @pytest.fixture
-def archive(scapes, tmp_path):
+def archive(simulated, tmp_path):
     """Three recordings at two sites with times in their names, and one without either."""
     home = tmp_path / "archive"
     home.mkdir()
     names = ("S1_20250101_050000", "S1_20250101_060000", "S2_20250102_050000", "clip")
-    files = sorted((scapes / "test").glob("*.*"))
+    files = sorted((simulated / "test").glob("*.*"))
     for name, file in zip(names, files, strict=False):
         shutil.copyfile(file, home / f"{name}{file.suffix}")
     return home

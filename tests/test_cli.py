@@ -175,40 +175,40 @@ def test_verbs_are_listed_and_every_command_has_one():
     assert listed == {*COMMANDS, "open_data"}
 
 
-def test_check_with_a_serious_finding_ends_with_1(antpitta, scapes, tmp_path):
-    assert antpitta("check", scapes)[0] == 0
+def test_check_with_a_serious_finding_ends_with_1(antpitta, simulated, tmp_path):
+    assert antpitta("check", simulated)[0] == 0
     bad = tmp_path / "bad.csv"
-    table = pd.read_csv(scapes / "train_tp.csv")
+    table = pd.read_csv(simulated / "train_tp.csv")
     table.loc[2, ["t_min", "t_max"]] = [5.0, 4.0]
     table.to_csv(bad, index=False)
     code, out, _ = antpitta(
-        "check", "--audio", scapes / "train", "--present", bad, "-o", tmp_path / "s.svg"
+        "check", "--audio", simulated / "train", "--present", bad, "-o", tmp_path / "s.svg"
     )
     assert code == 1
     assert "bad.csv:4" in out
     assert (tmp_path / "s.svg").is_file()
 
 
-def test_train_prints_the_path_of_the_model(antpitta, scapes, recipe, tmp_path):
+def test_train_prints_the_path_of_the_model(antpitta, simulated, recipe, tmp_path):
     arguments = ["--recipe", recipe, "--set", "stages.crops.epochs=1", "-o", tmp_path / "run"]
-    code, out, _ = antpitta("train", scapes, *arguments)
+    code, out, _ = antpitta("train", simulated, *arguments)
     assert code == 0
     assert "12 recordings, 8 species" in out
     assert str(tmp_path / "run" / "model") in out
-    code, _, err = antpitta("train", scapes, *arguments)
+    code, _, err = antpitta("train", simulated, *arguments)
     assert code == 2
     assert "--resume" in err
 
 
-def test_rows_without_audio_are_counted_and_not_fatal(antpitta, scapes, recipe, tmp_path):
+def test_rows_without_audio_are_counted_and_not_fatal(antpitta, simulated, recipe, tmp_path):
     audio = tmp_path / "audio"
-    shutil.copytree(scapes / "train", audio)
+    shutil.copytree(simulated / "train", audio)
     (audio / "train0003.flac").unlink()
     rows = sum(
-        (pd.read_csv(scapes / name)["recording_id"] == "train0003").sum()
+        (pd.read_csv(simulated / name)["recording_id"] == "train0003").sum()
         for name in ("train_tp.csv", "train_fp.csv")
     )
-    tables = ["--present", scapes / "train_tp.csv", "--absent", scapes / "train_fp.csv"]
+    tables = ["--present", simulated / "train_tp.csv", "--absent", simulated / "train_fp.csv"]
     arguments = ["--recipe", recipe, "-o", tmp_path / "run"]
     code, out, _ = antpitta("train", "--audio", audio, *tables, *arguments)
     assert code == 0
@@ -218,22 +218,22 @@ def test_rows_without_audio_are_counted_and_not_fatal(antpitta, scapes, recipe, 
     assert "pseudo-c2" in out
 
 
-def test_predictions_are_evaluated_with_events(antpitta, run, scapes, tmp_path):
-    code, out, _ = antpitta("predict", run.model, scapes / "test", "-o", tmp_path / "out")
+def test_predictions_are_evaluated_with_events(antpitta, run, simulated, tmp_path):
+    code, out, _ = antpitta("predict", run.model, simulated / "test", "-o", tmp_path / "out")
     assert code == 0
     assert "4 recordings" in out
     code, out, _ = antpitta(
-        *("evaluate", tmp_path / "out", "--truth", scapes / "test_truth.csv"),
-        *("--events", scapes / "test_events.csv"),
+        *("evaluate", tmp_path / "out", "--truth", simulated / "test_truth.csv"),
+        *("--events", simulated / "test_events.csv"),
     )
     assert code == 0
     assert "presence.csv" in out
     assert "event F1" in out
 
 
-def test_predict_with_an_unreadable_file_ends_with_1(antpitta, run, scapes, tmp_path):
+def test_predict_with_an_unreadable_file_ends_with_1(antpitta, run, simulated, tmp_path):
     archive = tmp_path / "archive"
-    shutil.copytree(scapes / "test", archive)
+    shutil.copytree(simulated / "test", archive)
     (archive / "zero.wav").touch()
     code, out, _ = antpitta("predict", run.path, archive, "-o", tmp_path / "out")
     assert code == 1
@@ -260,9 +260,9 @@ def test_ensemble_weights_are_in_its_card(antpitta, run, tmp_path):
     assert "weight 2" in (tmp_path / "both" / "MODEL_CARD.md").read_text()
 
 
-def test_initialized_data_can_be_checked(antpitta, scapes, tmp_path):
+def test_initialized_data_can_be_checked(antpitta, simulated, tmp_path):
     code, out, _ = antpitta(
-        "init", tmp_path, "--audio", scapes / "train", "--present", scapes / "train_tp.csv"
+        "init", tmp_path, "--audio", simulated / "train", "--present", simulated / "train_tp.csv"
     )
     assert code == 0
     assert "antpitta.toml" in out

@@ -80,17 +80,14 @@ LOSSES = [
 
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
-def test_the_mean_gradient_of_all_parts_is_that_of_the_whole_batch(
-    staged_data, net, loss, world
-):
+def test_the_mean_gradient_of_all_parts_is_that_of_the_whole_batch(staged_data, net, loss, world):
     stage = Stage(name="one", batch_size=6, loss=loss)
     recordings = np.arange(6)
     rng = np.random.default_rng(1)
     (batch,) = epoch_batches(stage, staged_data, recordings, lesson(staged_data), rng)
     whole, wanted = gradients(net, batch, staged_data, stage, SINGLE_PROCESS)
     parts = [
-        gradients(net, batch, staged_data, stage, ProcessRank(rank, world))
-        for rank in range(world)
+        gradients(net, batch, staged_data, stage, ProcessRank(rank, world)) for rank in range(world)
     ]
     assert sum(part[0] for part in parts) / world == pytest.approx(float(whole), rel=1e-5)
     assert not torch.allclose(parts[0][0], whole, rtol=1e-3)  # else the test says nothing
@@ -315,11 +312,11 @@ class Posted(Elsewhere):
 
 
 def test_the_command_posts_its_work_and_finds_the_pictures_in_the_cache(
-    scapes, recipe, tmp_path, monkeypatch, run
+    simulated, recipe, tmp_path, monkeypatch, run
 ):
     monkeypatch.setattr(room, "build_fabric", lambda engine: Posted(accelerator="cpu", devices=1))
     found = ap.train(
-        ap.open_data(scapes), str(recipe), tmp_path / "posted", device="cpu", devices=2
+        ap.open_data(simulated), str(recipe), tmp_path / "posted", device="cpu", devices=2
     )
     for one, two in zip(
         *(read_scores(each.path / "oof_scores.parquet") for each in (found, run)), strict=True

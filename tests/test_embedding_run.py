@@ -41,18 +41,18 @@ def changes_for(path):
 
 
 @pytest.fixture(scope="module")
-def embedding_run(tmp_path_factory, scapes, model_file):
+def embedding_run(tmp_path_factory, simulated, model_file):
     out = tmp_path_factory.mktemp("embedded") / "vectors"
-    return ap.train(ap.open_data(scapes), "embedding", out, changes=changes_for(model_file))
+    return ap.train(ap.open_data(simulated), "embedding", out, changes=changes_for(model_file))
 
 
-def test_embedding_run_separates_present_from_absent_boxes(embedding_run, scapes):
+def test_embedding_run_separates_present_from_absent_boxes(embedding_run, simulated):
     assert np.isfinite(ap.evaluate(embedding_run).lwlrap)
     # A dozen recordings are too few for others; half of the folds were trained on these boxes.
-    scores = ap.predict(embedding_run.model, scapes / "train")
+    scores = ap.predict(embedding_run.model, simulated / "train")
     means = {True: [], False: []}
-    for box in ap.open_data(scapes).dataset.annotations:
-        file = next((scapes / "train").glob(f"{box.recording}.*"))
+    for box in ap.open_data(simulated).dataset.annotations:
+        file = next((simulated / "train").glob(f"{box.recording}.*"))
         rows = scores.loc[str(file)]
         start, stop = (rows.index.get_level_values(i) for i in (0, 1))
         inside = (start < box.stop) & (stop > box.start)
@@ -61,8 +61,8 @@ def test_embedding_run_separates_present_from_absent_boxes(embedding_run, scapes
     assert roc_auc_score(truth, means[True] + means[False]) > 0.7
 
 
-def test_embedding_bundle_predicts_a_row_per_vector(embedding_run, scapes):
-    scores = ap.predict(embedding_run.model, scapes / "test")
+def test_embedding_bundle_predicts_a_row_per_vector(embedding_run, simulated):
+    scores = ap.predict(embedding_run.model, simulated / "test")
     assert np.isfinite(scores.to_numpy()).all()
     assert scores.to_numpy().std() > 0.01
     rows = scores.loc[scores.index.get_level_values("file")[0]].index.to_frame()
@@ -82,14 +82,14 @@ def test_embedding_bundle_names_the_model_file_and_does_not_contain_it(embedding
 
 
 @pytest.fixture(scope="module")
-def second_run(tmp_path_factory, embedding_run, scapes, model_file):
+def second_run(tmp_path_factory, embedding_run, simulated, model_file):
     """Return the same run on a copy of the model file, the copy, and the calls of the model."""
     home = tmp_path_factory.mktemp("again")
     copy = shutil.copy(model_file, home / "here.onnx")
     calls = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EmbeddingModel, "embed", lambda *args: calls.append(args))
-        data = ap.open_data(scapes)
+        data = ap.open_data(simulated)
         run = ap.train(data, "embedding", home / "run", changes=changes_for(copy))
     return run, copy, calls
 
@@ -103,9 +103,9 @@ def test_second_run_on_the_same_content_takes_vectors_from_the_cache(embedding_r
             assert torch.equal(value, weights[name]), (path, name)
 
 
-def test_prediction_uses_the_vectors_of_training(embedding_run, scapes):
+def test_prediction_uses_the_vectors_of_training(embedding_run, simulated):
     [model] = Predictor(read_bundle(embedding_run.model)).models
-    file = next((scapes / "train").glob("*.*"))
+    file = next((simulated / "train").glob("*.*"))
     recording = probe(file, file.stem)
     (segment,) = model.extractor.config.segments(recording.duration)
     vectors = model.extractor.extract_segment(recording, *segment, read)
@@ -116,33 +116,33 @@ def test_prediction_uses_the_vectors_of_training(embedding_run, scapes):
 
 
 def test_model_file_that_moved_or_changed_is_found_or_an_error(
-    second_run, scapes, tmp_path, write_network, monkeypatch
+    second_run, simulated, tmp_path, write_network, monkeypatch
 ):
     run, path, _ = second_run
-    expected = ap.predict(run.model, scapes / "test")
+    expected = ap.predict(run.model, simulated / "test")
     moved = path.rename(tmp_path / "moved.onnx")
     with pytest.raises(UserError) as error:
-        ap.predict(run.model, scapes / "test")
+        ap.predict(run.model, simulated / "test")
     assert error.value.code == "E_NO_EMBEDDING_MODEL"
     write_network(path, bands=63)
     with pytest.raises(UserError) as error:
-        ap.predict(run.model, scapes / "test")
+        ap.predict(run.model, simulated / "test")
     assert error.value.code == "E_OTHER_EMBEDDING_MODEL"
     with pytest.raises(UserError) as error:  # the content belongs to the recipe
         ap.train(
-            ap.open_data(scapes), "embedding", run.path, changes=changes_for(path), resume=True
+            ap.open_data(simulated), "embedding", run.path, changes=changes_for(path), resume=True
         )
     assert str(run.path) in error.value.what
     monkeypatch.setenv("ANTPITTA_EMBEDDING", str(moved))
-    pd.testing.assert_frame_equal(ap.predict(run.model, scapes / "test"), expected)
+    pd.testing.assert_frame_equal(ap.predict(run.model, simulated / "test"), expected)
 
 
 def test_ensemble_with_a_spectrogram_run_predicts_on_the_finer_grid(
-    embedding_run, run, scapes, tmp_path
+    embedding_run, run, simulated, tmp_path
 ):
     ap.ensemble([embedding_run.path, run.path], tmp_path / "both", method="mean")
-    both = ap.predict(tmp_path / "both", scapes / "test")
-    parts = [ap.predict(member.model, scapes / "test") for member in (embedding_run, run)]
+    both = ap.predict(tmp_path / "both", simulated / "test")
+    parts = [ap.predict(member.model, simulated / "test") for member in (embedding_run, run)]
     assert len(both) == max(map(len, parts))
     fine, coarse = sorted(parts, key=len, reverse=True)
     file, start, stop = both.index[57]
@@ -154,7 +154,7 @@ def test_ensemble_with_a_spectrogram_run_predicts_on_the_finer_grid(
 
 
 def test_members_with_one_embedding_model_share_its_vectors(
-    embedding_run, scapes, tmp_path, monkeypatch
+    embedding_run, simulated, tmp_path, monkeypatch
 ):
     second = tmp_path / "second"
     shutil.copytree(embedding_run.path, second)
@@ -163,11 +163,11 @@ def test_members_with_one_embedding_model_share_its_vectors(
     embed = EmbeddingModel.embed
     monkeypatch.setenv("ANTPITTA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(EmbeddingModel, "embed", lambda *args: calls.append(1) or embed(*args))
-    both = ap.predict(tmp_path / "both", scapes / "test")
+    both = ap.predict(tmp_path / "both", simulated / "test")
     assert len(calls) == 4  # recordings
-    pd.testing.assert_frame_equal(ap.predict(tmp_path / "both", scapes / "test"), both)
+    pd.testing.assert_frame_equal(ap.predict(tmp_path / "both", simulated / "test"), both)
     assert len(calls) == 4  # the vectors are cached
-    alone = ap.predict(embedding_run.model, scapes / "test")
+    alone = ap.predict(embedding_run.model, simulated / "test")
     np.testing.assert_allclose(both.to_numpy(), alone.to_numpy(), atol=1e-6)
 
 
@@ -190,11 +190,11 @@ def test_recording_of_several_segments_is_cached_as_one_file(embedding_run, tmp_
 
 
 def test_recording_with_vectors_that_are_not_finite_goes_to_quarantine(
-    embedding_run, scapes, tmp_path
+    embedding_run, simulated, tmp_path
 ):
     silent = tmp_path / "silent.wav"
     sf.write(silent, np.zeros(32_000), 16_000)
-    good = next((scapes / "test").glob("*.*"))
+    good = next((simulated / "test").glob("*.*"))
     scores = ap.predict(embedding_run.model, good, silent)
     assert set(scores.index.get_level_values("file")) == {str(good)}
     ((file, reason),) = scores.attrs["quarantine"]

@@ -83,15 +83,15 @@ def test_archive_without_recordings_has_tables_with_a_header(tmp_path):
     assert pd.read_parquet(tmp_path / "events.parquet").shape == (0, 8)
 
 
-def test_all_formats_hold_the_same_events(run, scapes, tmp_path):
-    prediction = predict_to(run.model, [scapes / "test"], tmp_path, formats=ALL)
+def test_all_formats_hold_the_same_events(run, simulated, tmp_path):
+    prediction = predict_to(run.model, [simulated / "test"], tmp_path, formats=ALL)
     assert prediction.counts.events == len(prediction.events) > 0
     table = pd.read_csv(tmp_path / "events.csv")
     pd.testing.assert_frame_equal(table, pd.read_parquet(tmp_path / "events.parquet"))
     raven = pd.read_csv(tmp_path / "events.raven.txt", sep="\t")
     assert (raven["Species"] == table["species"]).all()
     assert raven["File Offset (s)"].tolist() == table["start_time"].tolist()
-    lengths = {str(p): sf.info(p).duration for p in sorted((scapes / "test").iterdir())}
+    lengths = {str(p): sf.info(p).duration for p in sorted((simulated / "test").iterdir())}
     before = pd.Series(lengths).cumsum().shift(fill_value=0.0)
     expected = table["start_time"] + table["file"].map(before)
     assert raven["Begin Time (s)"].to_numpy() == pytest.approx(expected.to_numpy(), abs=2e-3)
@@ -100,9 +100,9 @@ def test_all_formats_hold_the_same_events(run, scapes, tmp_path):
     assert labels == len(pd.read_csv(tmp_path / "events.kaleidoscope.csv")) == len(table)
 
 
-def test_tables_of_an_earlier_run_are_deleted(run, scapes, tmp_path):
-    predict_to(run.model, [scapes / "test"], tmp_path, formats=("csv", "parquet"))
-    prediction = predict_to(run.model, [scapes / "test"], tmp_path, formats=("raven",))
+def test_tables_of_an_earlier_run_are_deleted(run, simulated, tmp_path):
+    predict_to(run.model, [simulated / "test"], tmp_path, formats=("csv", "parquet"))
+    prediction = predict_to(run.model, [simulated / "test"], tmp_path, formats=("raven",))
     assert not (tmp_path / "events.csv").exists()
     assert not (tmp_path / "events.parquet").exists()
     with pytest.raises(UserError, match=str(tmp_path)) as error:

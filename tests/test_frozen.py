@@ -79,13 +79,13 @@ def test_feature_cache_with_changing_features_keeps_nothing(staged_data, staged_
 
 
 @pytest.fixture(scope="module")
-def frozen_run(tmp_path_factory, scapes, recipe):
+def frozen_run(tmp_path_factory, simulated, recipe):
     out = tmp_path_factory.mktemp("frozen") / "run"
-    return ap.train(ap.open_data(scapes), str(recipe), out, changes=CHANGES)
+    return ap.train(ap.open_data(simulated), str(recipe), out, changes=CHANGES)
 
 
 def test_frozen_run_that_was_killed_resumes_to_the_same_weights(
-    frozen_run, scapes, recipe, tmp_path
+    frozen_run, simulated, recipe, tmp_path
 ):
     class Killed(Exception):
         pass
@@ -98,7 +98,7 @@ def test_frozen_run_that_was_killed_resumes_to_the_same_weights(
         if updates == 7:
             raise Killed
 
-    data, out = ap.open_data(scapes), tmp_path / "run"
+    data, out = ap.open_data(simulated), tmp_path / "run"
     progress = Progress(lambda text: None, kill)
     with pytest.raises(Killed):
         ap.train(data, str(recipe), out, changes=CHANGES, progress=progress)
@@ -109,5 +109,5 @@ def test_frozen_run_that_was_killed_resumes_to_the_same_weights(
             assert torch.equal(value, weights[name]), (path, name)
 
 
-def test_frozen_run_predicts_finite_scores(frozen_run, scapes):
-    assert np.isfinite(ap.predict(frozen_run.model, scapes / "test").to_numpy()).all()
+def test_frozen_run_predicts_finite_scores(frozen_run, simulated):
+    assert np.isfinite(ap.predict(frozen_run.model, simulated / "test").to_numpy()).all()

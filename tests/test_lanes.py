@@ -71,7 +71,10 @@ def test_folds_in_two_lanes_leave_the_same_files(finished_run, make_run, tmp_pat
         else:
             assert (home / path).read_bytes() == (wanted / path).read_bytes()
     shown = ["stage", "cycle", "fold", "epoch", "loss", "rate", "windows"]
-    logs = [folder.read_log()[shown].sort_values(shown[:4]) for folder in (run.folder, finished_run.folder)]
+    logs = [
+        folder.read_log()[shown].sort_values(shown[:4])
+        for folder in (run.folder, finished_run.folder)
+    ]
     assert logs[0].reset_index(drop=True).equals(logs[1].reset_index(drop=True))
 
 
@@ -94,7 +97,7 @@ def test_lanes_that_cannot_be_are_refused():
 
 
 @pytest.mark.parametrize("wrong", [{"parallel_folds": 0}, {"devices": 0}, {"precision": "8"}])
-def test_a_wrong_way_to_compute_leaves_the_folder_free(scapes, tmp_path, wrong):
+def test_a_wrong_way_to_compute_leaves_the_folder_free(simulated, tmp_path, wrong):
     with pytest.raises(UserError):
-        ap.train(ap.open_data(scapes), "quick", tmp_path / "run", **wrong)
+        ap.train(ap.open_data(simulated), "quick", tmp_path / "run", **wrong)
     assert not (tmp_path / "run").exists()

@@ -28,8 +28,8 @@ from antpitta.train import export as exporting
 
 
 @pytest.fixture(scope="module")
-def sounds(scapes):
-    return sorted((scapes / "test").iterdir())[:3]
+def sounds(simulated):
+    return sorted((simulated / "test").iterdir())[:3]
 
 
 @pytest.fixture
@@ -51,12 +51,12 @@ def test_exported_networks_give_the_scores_of_the_weights(run, not_exported, sou
     assert isinstance(Predictor(read_bundle(not_exported)).models[0].backend, TorchBackend)
 
 
-def test_sliding_inference_gives_the_out_of_fold_scores_of_training(run, scapes):
+def test_sliding_inference_gives_the_out_of_fold_scores_of_training(run, simulated):
     folds = pd.read_csv(run.path / "folds.csv").set_index("recording")["fold"]
     out_of_fold = pd.read_parquet(run.path / "oof_scores.parquet")
     name = folds.index[0]
     bundle = read_bundle(run.model)
-    file = next(path for path in (scapes / "train").iterdir() if path.stem == name)
+    file = next(path for path in (simulated / "train").iterdir() if path.stem == name)
     weights = (bundle.weights[folds[name]],)
     one_fold = replace(bundle, weights=weights, networks={})
     sliding = Predictor(one_fold, InferenceConfig("sliding", "float32"))
@@ -223,11 +223,11 @@ def test_card_lists_the_loss_of_each_precision(run):
     assert offered == (lost < exporting.MAX_INT8_LOSS)
 
 
-def test_int8_that_loses_too_much_is_left_out(run, scapes, monkeypatch):
+def test_int8_that_loses_too_much_is_left_out(run, simulated, monkeypatch):
     monkeypatch.setattr(exporting, "MAX_INT8_LOSS", -1.0)
     bundle = read_bundle(run.model)
     exported = exporting.export_networks(
-        ap.open_data(scapes).dataset,
+        ap.open_data(simulated).dataset,
         parse_recipe(bundle.recipe, "here"),
         bundle.states(),
         RunFolder(run.path).folds(),

@@ -304,8 +304,8 @@ def test_remote_path_has_name_suffix_and_parent_and_ignores_its_stamp():
     assert path == RemotePath("s3://b/site1/x.WAV", (5, 6))
 
 
-def test_reason_of_a_damaged_copy_names_the_object(run, scapes, tmp_path):
-    wave, rate = sf.read(next((scapes / "test").iterdir()))
+def test_reason_of_a_damaged_copy_names_the_object(run, simulated, tmp_path):
+    wave, rate = sf.read(next((simulated / "test").iterdir()))
     whole = tmp_path / "torn.flac"
     sf.write(whole, wave, rate)
     torn = whole.read_bytes()

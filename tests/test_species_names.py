@@ -46,13 +46,13 @@ def test_table_of_names_without_a_species_or_name_column_is_an_error(tmp_path, h
     assert header.replace(",", ", ") in error.value.what
 
 
-def test_names_are_assigned_to_species_by_id_or_class_name(tmp_path, scapes):
+def test_names_are_assigned_to_species_by_id_or_class_name(tmp_path, simulated):
     boxes = "recording_id,species_id,songtype_id,t_min,f_min,t_max,f_max\ntrain0000,3,1,1,100,2,200"
     write(tmp_path / "tp.csv", boxes)
     write(tmp_path / "n.csv", "species,name\n3,wood frog\ns3,Lithobates sylvaticus\n9,newt\n")
     write(
         tmp_path / "antpitta.toml",
-        f'audio = "{scapes}/train"\npresent = "tp.csv"\nnames = "n.csv"\n',
+        f'audio = "{simulated}/train"\npresent = "tp.csv"\nnames = "n.csv"\n',
     )
     opened = ap.open_data(tmp_path)
     assert opened.dataset.aliases == {"s3": ("wood frog", "Lithobates sylvaticus")}

@@ -52,7 +52,7 @@ def test_arrays_of_other_shapes_are_refused():
         Scores("r", TimeGrid(0.1, 3), Classes(("owl",)), np.zeros((2, 1)), "run")
 
 
-def test_repr_is_one_short_line_of_counts(scapes):
+def test_repr_is_one_short_line_of_counts(simulated):
     boxes = (Annotation("r", 0, 1, "owl"), Annotation("r", 1, 2, "frog", present=False))
     data = Dataset((RECORDING,), boxes, Classes(("owl", "frog")))
     assert repr(data) == "Dataset(1 recordings, 2 classes, 1 present and 1 absent boxes)"
@@ -60,6 +60,6 @@ def test_repr_is_one_short_line_of_counts(scapes):
     assert repr(Targets(np.zeros((3, 2)), weight)) == "Targets(3 x 2 cells, 2 known)"
     scores = Scores("r", TimeGrid(0.1, 3), data.classes, np.zeros((3, 2)), "run/masked")
     assert repr(scores) == "Scores('r': 3 frames, 2 classes, 'run/masked')"
-    opened = repr(ap.open_data(scapes))
+    opened = repr(ap.open_data(simulated))
     assert opened.startswith("OpenedDataset(Dataset(12 recordings, 8 classes, ")
     assert len(opened) < 200

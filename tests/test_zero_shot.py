@@ -115,13 +115,13 @@ def test_zero_shot_weight_is_the_share_of_the_own_logits():
 
 
 def test_run_reports_known_species_and_predicts_without_the_label_file(
-    tmp_path, scapes, write_network
+    tmp_path, simulated, write_network
 ):
     write_network(tmp_path / "a.onnx", bands=64, floor=0.0)
     labels = write(tmp_path / "l.txt", "\n".join(f"band {i}" for i in range(64)))
-    species = ap.open_data(scapes).dataset.classes.names
+    species = ap.open_data(simulated).dataset.classes.names
     names = write(tmp_path / "n.csv", f"species,name\n{species[1]},Band 20\n{species[1]},band_21\n")
-    toml = (scapes / "antpitta.toml").read_text().replace('"train', f'"{scapes}/train')
+    toml = (simulated / "antpitta.toml").read_text().replace('"train', f'"{simulated}/train')
     write(tmp_path / "antpitta.toml", f'{toml}names = "n.csv"\n')
     messages = []
     run = ap.train(
@@ -145,11 +145,11 @@ def test_run_reports_known_species_and_predicts_without_the_label_file(
     assert embedding["class_map"] == [[20, 21] if name == species[1] else [] for name in species]
     labels.unlink()
     names.unlink()
-    assert np.isfinite(ap.predict(run.model, scapes / "test").to_numpy()).all()
+    assert np.isfinite(ap.predict(run.model, simulated / "test").to_numpy()).all()
     assert message in (run.model / "MODEL_CARD.md").read_text()
     for path in run.model.glob("*.safetensors"):  # without the fitted blend
         state = load_file(path)
         save_file({name: state[name] for name in state if "zero_shot." not in name}, path)
     with pytest.raises(UserError) as error:
-        ap.predict(run.model, scapes / "test")
+        ap.predict(run.model, simulated / "test")
     assert str(run.model) in error.value.what
