@@ -260,8 +260,8 @@ def predict_to(
 
     Examples
     --------
-    >>> found = predict_to("runs/first/model", ["season"], "out")  # doctest: +SKIP
-    >>> found.counts.recordings, found.events["species"].value_counts()  # doctest: +SKIP
+    >>> prediction = predict_to("runs/first/model", ["season"], "out")  # doctest: +SKIP
+    >>> prediction.events["species"].value_counts()  # doctest: +SKIP
     """
     _check_formats(formats)
     job = PredictionJob(executor, inference, precision, workers, address)
@@ -450,10 +450,10 @@ def _note(
 
 def _versions(*packages: str) -> dict[str, str | None]:
     """Installed versions; None for a package that is not installed."""
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            versions[package] = None
+    return versions

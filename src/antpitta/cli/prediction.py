@@ -12,18 +12,28 @@ from antpitta.core.config import Executor, InferenceMode, Precision
 
 def predict(
     model: Annotated[
-        Path, typer.Argument(help="A model (RUN/model), or the folder of a run or an ensemble.")
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="A model (RUN/model), or the folder of a run or an ensemble."
+        ),
     ],
     audio: Annotated[
-        list[str], typer.Argument(help="Files and folders of recordings, or s3:// and gs:// URLs.")
+        list[str],
+        typer.Argument(
+            metavar="AUDIO", help="Files and folders of recordings, or s3:// and gs:// URLs."
+        ),
     ],
     out: Annotated[
-        str, typer.Option("--out", "-o", help="Output folder, or an s3:// or gs:// URL.")
+        str,
+        typer.Option(
+            "--out", "-o", metavar="FOLDER", help="Output folder, or an s3:// or gs:// URL."
+        ),
     ],
     formats: Annotated[
         str,
         typer.Option(
             "--format",
+            metavar="NAMES",
             help="Formats of the events, separated by commas: csv, parquet, raven, audacity,"
             " kaleidoscope, camtrapdp.",
         ),
@@ -32,19 +42,25 @@ def predict(
         Path | None,
         typer.Option(
             "--prevalence",
-            help="Table species,prevalence (share of recordings); presence.csv is rescaled to it.",
+            metavar="TABLE",
+            help="Table with columns species and prevalence (share of recordings). The scores in"
+            " presence.csv are rescaled to it.",
         ),
     ] = None,
     deployments: Annotated[
         Path | None,
         typer.Option(
             "--deployments",
-            help="Table site,latitude,longitude,timezone; required by --format camtrapdp.",
+            metavar="TABLE",
+            help="Table with columns site, latitude, longitude and timezone, for --format"
+            " camtrapdp.",
         ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Continue a stopped run; only new or changed files are run."),
+        typer.Option(
+            "--resume", help="Continue a stopped run; only new or changed files are computed."
+        ),
     ] = False,
     inference: Annotated[
         InferenceMode,
@@ -70,13 +86,18 @@ def predict(
         int | None,
         typer.Option(
             "--workers",
+            metavar="NUMBER",
             help="Number of threads (with ray: of actors).",
             show_default="one per core",
         ),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", help="With ray: address of a running cluster, or auto."),
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            help="With ray: address of a running cluster, or auto.",
+        ),
     ] = None,
 ) -> None:
     """Apply a model to recordings.

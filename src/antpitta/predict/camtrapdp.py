@@ -220,6 +220,11 @@ def _tables(
 def locate_recording(entry: JournalEntry, info: DeploymentInfo) -> Medium | str:
     """Position and time of a recording.
 
+    Parameters
+    ----------
+    entry : the recording
+    info : sites and root
+
     Returns
     -------
     The medium, or a reason such as ``no time: ...``: what is missing, a colon, the details.
@@ -244,7 +249,16 @@ def locate_recording(entry: JournalEntry, info: DeploymentInfo) -> Medium | str:
 
 
 def common_root(roots: Sequence[Location]) -> Path:
-    """The innermost folder that holds all of these folders and files."""
+    """The innermost folder that holds all of some folders and files.
+
+    Parameters
+    ----------
+    roots : paths or URLs
+
+    Returns
+    -------
+    An absolute path; the empty path if there is no such folder.
+    """
     folders = [_absolute(root.parent if _is_file(root) else root) for root in roots]
     try:
         return Path(os.path.commonpath(folders))
@@ -271,6 +285,10 @@ def describe(stays: Iterable[Stay], taxa: Iterable[str], earlier: dict[str, Any]
     stays : of all recorders, at least one
     taxa : species names
     earlier : the present content of the file, {} if there is none
+
+    Returns
+    -------
+    The new content; edited terms are those of ``earlier``.
     """
     recorders = list(stays)
     start = min(start for _, start, _ in recorders)
@@ -317,7 +335,17 @@ def _resource(name: str) -> dict[str, str]:
 
 
 def deployment_row(deployment: Deployment, start: datetime, stop: datetime) -> Row:
-    """The row of a recorder's stay at a site."""
+    """The row of a recorder's stay at a site.
+
+    Parameters
+    ----------
+    deployment : the site
+    start, stop : of the stay, with a time zone
+
+    Returns
+    -------
+    Cells in the order of :data:`DEPLOYMENTS`.
+    """
     cells = {
         "deploymentID": deployment.site,
         "locationID": deployment.site,
@@ -332,7 +360,16 @@ def deployment_row(deployment: Deployment, start: datetime, stop: datetime) -> R
 
 
 def medium_row(medium: Medium) -> Row:
-    """The row of a recording."""
+    """The row of a recording.
+
+    Parameters
+    ----------
+    medium : the recording
+
+    Returns
+    -------
+    Cells in the order of :data:`MEDIA`.
+    """
     entry = medium.entry
     comments = [
         f"duration: {entry.duration:.3f} s",
@@ -352,7 +389,17 @@ def medium_row(medium: Medium) -> Row:
 
 
 def observation_row(medium: Medium, event: EventRow) -> Row:
-    """The row of an event in a recording."""
+    """The row of an event in a recording.
+
+    Parameters
+    ----------
+    medium : the recording
+    event : ordered as ``EVENT_COLUMNS``
+
+    Returns
+    -------
+    Cells in the order of :data:`OBSERVATIONS`.
+    """
     start, stop, low, high, species, score, model = event
     cells = {
         "observationID": f"{medium.id}#t={start:.3f},{stop:.3f}&{species}",

@@ -160,7 +160,18 @@ def _store(
 
 
 def file_to_row(index: int, file: ListedFile, stamp: Stamp) -> Row:
-    """A file as a row of plain columns, with its absolute path."""
+    """A file as a row of plain columns, with its absolute path.
+
+    Parameters
+    ----------
+    index : its place in the archive
+    file : as listed
+    stamp : size and time of change
+
+    Returns
+    -------
+    Columns index, id, path, remote, folder, size and changed.
+    """
     path = str(file.path.absolute() if isinstance(file.path, Path) else file.path)
     remote = isinstance(file.path, RemotePath)
     columns = {"id": file.id, "path": path, "remote": remote, "folder": file.folder or ""}
@@ -168,7 +179,16 @@ def file_to_row(index: int, file: ListedFile, stamp: Stamp) -> Row:
 
 
 def row_to_file(row: Row) -> tuple[ListedFile, Stamp]:
-    """The inverse of :func:`file_to_row`."""
+    """The inverse of :func:`file_to_row`.
+
+    Parameters
+    ----------
+    row : of one file
+
+    Returns
+    -------
+    The file and its stamp.
+    """
     stamp = (int(row["size"]), int(row["changed"]))
     path = RemotePath(str(row["path"]), stamp) if row["remote"] else Path(str(row["path"]))
     return ListedFile(str(row["id"]), path, str(row["folder"]) or None), stamp
@@ -177,10 +197,18 @@ def row_to_file(row: Row) -> tuple[ListedFile, Stamp]:
 def unpack_entry(packed: bytes) -> JournalEntry:
     """The entry that a worker returned; an error in its place is raised.
 
+    Parameters
+    ----------
+    packed : the pickled answer
+
+    Returns
+    -------
+    The entry.
+
     Raises
     ------
-    UserError, Exception
-        What happened on the worker.
+    UserError
+        Or another exception, whatever happened on the worker.
     """
     answer = pickle.loads(packed)  # written by our own workers
     if isinstance(answer, Exception):
@@ -294,8 +322,12 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[Any]:
 
     Parameters
     ----------
-    workers : CPUs of a cluster that is started on this machine
+    workers : CPUs of a cluster that is started on this machine; None for all
     address : of a running cluster, or None
+
+    Yields
+    ------
+    The module ray.
 
     Raises
     ------

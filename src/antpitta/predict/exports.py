@@ -71,6 +71,10 @@ def write_outputs(
     note : what run.json holds besides counts
     deployments : if given, camtrapdp/ and unplaced.csv are written, too
 
+    Returns
+    -------
+    The numbers of rows.
+
     Raises
     ------
     UserError
@@ -101,7 +105,13 @@ def write_outputs(
 
 
 def write_raven_events(parts: Parts, path: Path) -> None:
-    """Write one selection table for all files, opened together in the order of the archive."""
+    """Write one selection table for all files, opened together in the order of the archive.
+
+    Parameters
+    ----------
+    parts : the recordings, some at a time
+    path : replaced atomically
+    """
     offsets: dict[Location, float] = {}
     duration = 0.0
     for part in parts():
@@ -125,7 +135,13 @@ def write_raven_events(parts: Parts, path: Path) -> None:
 
 
 def write_audacity_events(parts: Parts, folder: Path) -> None:
-    """Write ID.txt for each recording: start, end and label, then the frequency band."""
+    """Write ID.txt for each recording: start, end and label, then the frequency band.
+
+    Parameters
+    ----------
+    parts : the recordings, some at a time
+    folder : of the label tracks
+    """
     for part in parts():
         for file, entry in part:
             track = folder / f"{file.id.lstrip('/')}.txt"
@@ -133,7 +149,13 @@ def write_audacity_events(parts: Parts, folder: Path) -> None:
 
 
 def write_kaleidoscope_events(parts: Parts, path: Path) -> None:
-    """Write one table for Kaleidoscope; DATE and TIME are those of the start of the event."""
+    """Write one table for Kaleidoscope; DATE and TIME are those of the start of the event.
+
+    Parameters
+    ----------
+    parts : the recordings, some at a time
+    path : replaced atomically
+    """
 
     def row(entry: JournalEntry, event: EventRow) -> tuple[Any, ...]:
         start, stop, low, high, species, score, _ = event
@@ -164,7 +186,14 @@ FORMATS = {
 
 
 def write_events(parts: Parts, out: Path, formats: Iterable[str]) -> None:
-    """Write the events in each of the formats; delete tables that an earlier run left in others."""
+    """Write the events in each of the formats; delete tables that an earlier run left in others.
+
+    Parameters
+    ----------
+    parts : the recordings, some at a time
+    out : the output folder
+    formats : keys of :data:`FORMATS`; others are ignored
+    """
     chosen = list(formats)
     for name, form in FORMATS.items():
         path = out / form.name
@@ -203,8 +232,19 @@ def read_events(folder: Path) -> pd.DataFrame:
 
 
 def clock_time(entry: JournalEntry, start: float) -> str:
-    """The time of an event by the recorder's clock; "" if unknown.
+    """The time of an event by the recorder's clock.
 
+    Parameters
+    ----------
+    entry : the recording
+    start : of the event, seconds in the file
+
+    Returns
+    -------
+    ``YYYY/MM/DD hh:mm:ss.mmm``; "" if the time of the recording is unknown.
+
+    Examples
+    --------
     >>> clock_time(JournalEntry(Path("a.wav"), (1, 1), recorded_at="2025-01-01T23:59:59"), 1.5)
     '2025/01/02 00:00:00.500'
     """

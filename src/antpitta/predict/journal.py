@@ -182,6 +182,14 @@ class Journal:
 def explain_database_errors(path: Path) -> Iterator[None]:
     """Turn errors of the disk and the database into a UserError.
 
+    Parameters
+    ----------
+    path : named in the message
+
+    Yields
+    ------
+    None.
+
     Raises
     ------
     UserError

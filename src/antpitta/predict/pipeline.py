@@ -118,6 +118,14 @@ def thread_count(predictor: Predictor) -> int:
 
     Where networks compute in threads of their own and use all cores, one more thread reads files
     and computes features while the others wait for the networks.
+
+    Parameters
+    ----------
+    predictor : loaded
+
+    Returns
+    -------
+    ``workers``, or one more.
     """
     workers = predictor.inference.workers
     own_threads = all(model.backend.uses_own_threads for model in predictor.models)
@@ -249,7 +257,16 @@ def predict_archive(
 
 
 def file_stamp(path: Location) -> Stamp:
-    """Size and time of the last change of a file, :data:`GONE` if it does not exist."""
+    """What a version of a file is recognised by.
+
+    Parameters
+    ----------
+    path : of a file, or of an object in a store
+
+    Returns
+    -------
+    Size in bytes and time of the last change in nanoseconds; :data:`GONE` if it does not exist.
+    """
     if isinstance(path, RemotePath):
         return path.stamp  # known from the listing
     try:
@@ -260,7 +277,18 @@ def file_stamp(path: Location) -> Stamp:
 
 
 def journal_entry(predictor: Predictor, result: FileResult, stamp: Stamp) -> JournalEntry:
-    """What the journal stores of a file: presence and events, no framewise scores."""
+    """What the journal stores of a file: presence and events, no framewise scores.
+
+    Parameters
+    ----------
+    predictor : gives thresholds and bands
+    result : complete
+    stamp : of the file before it was read
+
+    Returns
+    -------
+    The entry.
+    """
     path, recording = result.file.path, result.recording
     if recording is None or result.scores is None:
         not_fetched = recording is None and isinstance(path, RemotePath)
@@ -274,7 +302,16 @@ def journal_entry(predictor: Predictor, result: FileResult, stamp: Stamp) -> Jou
 
 
 def failure_reason(result: FileResult) -> str:
-    """The reason under the name that the user gave the file; a fetched copy has another name."""
+    """The reason under the name that the user gave the file; a fetched copy has another name.
+
+    Parameters
+    ----------
+    result : complete
+
+    Returns
+    -------
+    ``result.reason`` with the path of ``result.file``.
+    """
     if result.recording is None:
         return result.reason
     return result.reason.replace(str(result.recording.path), str(result.file.path))

@@ -110,6 +110,10 @@ def open_backend(
     inference : mode, precision and number of threads
     width : features per frame
 
+    Returns
+    -------
+    OpenVINO for exported networks on a CPU, else PyTorch.
+
     Raises
     ------
     UserError
@@ -206,7 +210,19 @@ def predict_segments(
     bounds: Sequence[Bounds],
     read: ReadAudio,
 ) -> list[FoldScores]:
-    """Scores of some segments by models that share their feature extractor; one item per model."""
+    """Scores of some segments by models that share their feature extractor.
+
+    Parameters
+    ----------
+    models : at least one
+    recording : which one
+    bounds : start and stop of each segment, in seconds
+    read : returns a stretch of the sound
+
+    Returns
+    -------
+    For each model, for each segment, for each fold: (rows, classes).
+    """
     scores: list[FoldScores] = [[] for _ in models]
     for start, stop in bounds:
         features = models[0].extractor.extract_segment(recording, start, stop, read)
@@ -287,15 +303,15 @@ class Predictor:
 
     def segments(self, recording: Recording) -> list[Segment]:
         """The segments of a recording, which threads may compute at the same time."""
-        found = []
+        segments = []
         for extractor in {id(model.extractor): model.extractor for model in self.models}.values():
             models = tuple(i for i, m in enumerate(self.models) if m.extractor is extractor)
             bounds = extractor.config.segments(recording.duration)
             if isinstance(extractor, CachedFeatureExtractor):  # it needs the whole recording
-                found.append(Segment(models, tuple(bounds)))
+                segments.append(Segment(models, tuple(bounds)))
             else:
-                found += [Segment(models, (bound,)) for bound in bounds]
-        return found
+                segments += [Segment(models, (bound,)) for bound in bounds]
+        return segments
 
     def predict(self, recording: Recording, segment: Segment, read: ReadAudio) -> list[FoldScores]:
         """Scores of one segment by each of its models."""
@@ -333,8 +349,8 @@ class Predictor:
                 by_model[i] += parts
                 bounds[i] += segment.bounds
         merged = [
-            model.merge(recording.id, parts, cuts)
-            for model, parts, cuts in zip(self.models, by_model, bounds, strict=True)
+            model.merge(recording.id, fold_scores, model_bounds)
+            for model, fold_scores, model_bounds in zip(self.models, by_model, bounds, strict=True)
         ]
         grid = min((scores.grid for _, scores in merged), key=lambda grid: grid.hop)
         presence = self._blend([presence[None] for presence, _ in merged])[0]

@@ -118,12 +118,24 @@ def _presence(part: Part) -> NDArray[np.float32]:
 
 
 def write_csv_events(parts: Parts, path: Path) -> None:
-    """Write events.csv: :data:`COLUMNS`, one row per event."""
+    """Write events.csv: :data:`COLUMNS`, one row per event.
+
+    Parameters
+    ----------
+    parts : the recordings, some at a time
+    path : replaced atomically
+    """
     write_event_rows(parts, path, COLUMNS, lambda entry, event: (str(entry.path), *event))
 
 
 def write_parquet_events(parts: Parts, path: Path) -> None:
-    """Write events.parquet: the same rows, a row group for each part."""
+    """Write events.parquet: the same rows, a row group for each part.
+
+    Parameters
+    ----------
+    parts : the recordings, some at a time
+    path : replaced atomically
+    """
     with (
         atomic_replace(path) as unfinished,
         pq.ParquetWriter(unfinished, SCHEMA) as writer,
@@ -159,11 +171,28 @@ def write_event_rows(
 
 
 def or_empty_table(parts: Iterator[Part]) -> Iterator[Part]:
-    """The parts, or a single empty one: a table without rows still has a header."""
+    """The parts, or a single empty one: a table without rows still has a header.
+
+    Parameters
+    ----------
+    parts : the recordings, some at a time
+
+    Yields
+    ------
+    Parts.
+    """
     yield next(parts, [])
     yield from parts
 
 
 def append(table: pd.DataFrame, path: Path, *, first: bool, separator: str = ",") -> None:
-    """Append rows to a text table; the ``first`` rows follow a header."""
+    """Append rows to a text table.
+
+    Parameters
+    ----------
+    table : the rows
+    path : created if missing
+    first : whether to write the header before them
+    separator : between cells
+    """
     table.to_csv(path, mode="a", header=first, index=False, sep=separator, lineterminator="\n")
