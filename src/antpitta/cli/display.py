@@ -149,7 +149,12 @@ def new_table(title: str, columns: Sequence[str], text_columns: int = 1) -> Tabl
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE)
     for number, name in enumerate(columns):
         justify = "left" if number < text_columns else "right"
-        table.add_column(name, justify=justify, no_wrap=number > 0)  # type: ignore[arg-type]
+        table.add_column(
+            name,
+            justify=justify,  # type: ignore[arg-type]
+            overflow="fold",  # a long name goes on in a second line
+            no_wrap=number > 0,
+        )
     return table
 
 

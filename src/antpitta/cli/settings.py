@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def settings(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="A shipped recipe's name, or a TOML file: shows its values."),
+        typer.Argument(
+            metavar="RECIPE", help="A shipped recipe's name, or a TOML file: shows its values."
+        ),
     ] = None,
     changes: Annotated[
         list[str] | None,
