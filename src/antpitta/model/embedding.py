@@ -44,6 +44,10 @@ def open_embedding_model(
     outputs : names of the tensors to return; None is the model's first output
     threads : CPU threads
 
+    Returns
+    -------
+    A function from one input window (samples,) to the tensors, in the order of ``outputs``.
+
     Raises
     ------
     UserError
@@ -256,10 +260,10 @@ class EmbeddingModel:
         starts, index = np.unique(start, return_inverse=True)
         windows = [self._embed_window(wave[i : i + self.samples]) for i in starts]
         window_of = index.repeat(self.embedding.frames_per_window)[:frames]
-        spans = np.stack([edges[:-1], edges[1:]], axis=1) - starts[window_of, None]
+        frame_spans = np.stack([edges[:-1], edges[1:]], axis=1) - starts[window_of, None]
         vectors = [
             np.concatenate([_mean_over(values, span / self.samples) for values in windows[i]])
-            for i, span in zip(window_of, spans, strict=True)
+            for i, span in zip(window_of, frame_spans, strict=True)
         ]
         with np.errstate(over="ignore"):
             half: NDArray[np.float16] = np.stack(vectors).astype(np.float16)

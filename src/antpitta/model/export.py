@@ -62,6 +62,10 @@ def to_openvino(
     frames : of a whole segment
     exact_edges : see :func:`~antpitta.model.fusion.with_grey_stem`. Set it to False for int8:
         what it changes is a tenth of what int8 changes, and the first layer takes half the time.
+
+    Returns
+    -------
+    A network from bytes (1, frames, bands) to framewise logits (1, steps, nets x classes).
     """
     length = padded_length(frames, frames, nets[0].stride)
     grey_nets = [
@@ -94,6 +98,10 @@ def to_int8(model: openvino.Model, features: Sequence[FeatureArray]) -> openvino
     ----------
     model : from :func:`to_openvino`, best with ``exact_edges=False``; it is not changed
     features : segments (frames, bands) that the ranges of activations are measured on
+
+    Returns
+    -------
+    The quantized network, with the same input and output.
     """
     logging.getLogger("nncf").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars would mix with ours
@@ -121,9 +129,9 @@ def _merge_padding(model: openvino.Model) -> None:
     OpenVINO does so itself, but not where networks share their padded input; those convolutions
     would then be computed in float.
     """
-    folding = Manager()
-    folding.register_pass(ConstantFolding())
-    folding.run_passes(model)
+    manager = Manager()
+    manager.register_pass(ConstantFolding())
+    manager.run_passes(model)
     for op in model.get_ordered_ops():
         pad = op.input_value(0).get_node() if op.get_type_name() == "Convolution" else None
         if pad is None or pad.get_type_name() != "Pad":

@@ -99,6 +99,10 @@ def build_feature_extractor(recipe: Recipe, model: Path | None = None) -> Featur
     recipe : the recipe
     model : the file of its embedding model, for a recipe that has one
 
+    Returns
+    -------
+    The extractor that training and prediction use.
+
     Raises
     ------
     UserError
@@ -129,6 +133,10 @@ def score_grid(segment: TimeGrid, frames_per_row: int) -> TimeGrid:
     ----------
     segment : the grid of its frames
     frames_per_row : frames per row of scores; the last row may have fewer
+
+    Returns
+    -------
+    The times of the rows.
     """
     rows = -(-segment.frames // frames_per_row)
     return TimeGrid(hop=segment.hop * frames_per_row, frames=rows, start=segment.start)

@@ -132,28 +132,28 @@ class GreyConv(nn.Conv2d):
         """Subtract the offset from bytes (batch, frames, bands); bfloat16 holds them exactly."""
         return pixels.float() - self.grey_weights.offset
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, prepared: Tensor) -> Tensor:
         """Convolve what :meth:`prepare` returned."""
-        size, (frames, bands) = self.kernel_size[0], image.shape[1:]
+        size, (frames, bands) = self.kernel_size[0], prepared.shape[1:]
         width = -(-size // ALIGNMENT) * ALIGNMENT
         grey, constant = self.grey_weights(self.weight)
         before = self.grey_weights.padding
         padding = [before, width - 2 - before, before, size - 2 - before]
-        patches = pad(_to_autocast(image), padding).unfold(1, size, 2).unfold(2, width, 2)
+        patches = pad(_to_autocast(prepared), padding).unfold(1, size, 2).unfold(2, width, 2)
         rows = patches.reshape(-1, size * width)
         products = rows @ pad(grey, [0, width - size]).flatten(1).T
-        ones = pad(torch.ones_like(image[:1]), [before, size - 2 - before] * 2)
+        ones = pad(torch.ones_like(prepared[:1]), [before, size - 2 - before] * 2)
         edges = conv2d(ones[:, None].to(constant), constant, self.bias, stride=2)
         edges = edges.permute(0, 2, 3, 1)
-        maps = products.view(len(image), frames // 2, bands // 2, -1) + edges.to(products)
+        maps = products.view(len(prepared), frames // 2, bands // 2, -1) + edges.to(products)
         return maps.permute(0, 3, 1, 2)
 
 
-def _to_autocast(image: Tensor) -> Tensor:
+def _to_autocast(tensor: Tensor) -> Tensor:
     """Convert to the precision in which autocast multiplies."""
-    device = image.device.type
+    device = tensor.device.type
     enabled = torch.is_autocast_enabled(device)
-    return image.to(torch.get_autocast_dtype(device)) if enabled else image
+    return tensor.to(torch.get_autocast_dtype(device)) if enabled else tensor
 
 
 @torch.inference_mode()
@@ -240,6 +240,10 @@ def fuse_conv_bn(net: SedNet) -> SedNet:
     Which convolution stands before which norm is found by running an example, so this works for
     any backbone. The copy must not be trained: its norms would not follow.
 
+    Parameters
+    ----------
+    net : a trained network; it is not changed
+
     Returns
     -------
     ``net`` itself where nothing can be fused.
@@ -313,15 +317,33 @@ def _fuse(backbone: nn.Module, conv_name: str, norm_name: str) -> None:
 
 
 def example_input(frames: int, bands: int) -> Tensor:
-    """Return an image (1, frames, bands) of bytes without padding, whose neighbours differ."""
+    """Make an input without padding in which neighbouring values differ.
+
+    Parameters
+    ----------
+    frames, bands : size of the input
+
+    Returns
+    -------
+    (1, frames, bands), uint8
+    """
     pixels = torch.arange(frames * bands) * 7919 % 255 + 1
     return pixels.view(1, frames, bands).to(torch.uint8)
 
 
 def outputs_match(net: SedNet, copy: SedNet, example: Tensor) -> bool:
-    """Return whether both networks give the same feature maps for the example, up to rounding.
+    """Compare the feature maps of two networks, up to rounding.
 
     Both are evaluated in eval mode, and put back into their own mode.
+
+    Parameters
+    ----------
+    net, copy : the networks
+    example : (batch, frames, bands), uint8
+
+    Returns
+    -------
+    True where the maps have one shape and differ by less than the tolerance.
     """
     modes = net.training, copy.training
     try:

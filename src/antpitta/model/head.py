@@ -61,12 +61,12 @@ def smoothing_steps(config: HeadConfig, stride: int) -> tuple[int, ...]:
     return tuple(max(1, round(count / stride)) for count in frames_per_class)
 
 
-def box_step_shares(spans: Tensor, steps: int, stride: int) -> Tensor:
+def box_step_shares(box_spans: Tensor, steps: int, stride: int) -> Tensor:
     """Compute how much each step contributes to each span of frames.
 
     Parameters
     ----------
-    spans : (rows, 3): window, first frame, end frame
+    box_spans : (rows, 3): window, first frame, end frame
     steps : steps of a window
     stride : frames per step
 
@@ -74,13 +74,15 @@ def box_step_shares(spans: Tensor, steps: int, stride: int) -> Tensor:
     -------
     (rows, steps): the shares of a row add up to 1, or to 0 for an empty span.
     """
-    edges = torch.arange(steps + 1, device=spans.device) * stride
-    frames = torch.minimum(spans[:, 2:], edges[1:]) - torch.maximum(spans[:, 1:2], edges[:-1])
+    edges = torch.arange(steps + 1, device=box_spans.device) * stride
+    frames = torch.minimum(box_spans[:, 2:], edges[1:]) - torch.maximum(
+        box_spans[:, 1:2], edges[:-1]
+    )
     frames = frames.clamp_min(0).float()
     return frames / frames.sum(dim=1, keepdim=True).clamp_min(1)
 
 
-def box_logits(logits: Logits, spans: Tensor, stride: int) -> Tensor:
+def box_logits(logits: Logits, box_spans: Tensor, stride: int) -> Tensor:
     """Reduce framewise logits to one logit per span and class.
 
     A span's logit is the mean of the unsmoothed logits over it: smoothing over a box's length has
@@ -90,17 +92,19 @@ def box_logits(logits: Logits, spans: Tensor, stride: int) -> Tensor:
     Parameters
     ----------
     logits : of a batch of windows
-    spans : (rows, 3): window, first frame, end frame
+    box_spans : (rows, 3): window, first frame, end frame
     stride : frames per step
 
     Returns
     -------
     (rows, classes)
     """
-    shares = box_step_shares(spans, logits.unsmoothed.shape[1], stride).to(logits.unsmoothed.dtype)
-    mean = (logits.unsmoothed[spans[:, 0]] * shares[:, :, None]).sum(dim=1)
-    highest = logits.framewise.amax(dim=1)[spans[:, 0]]
-    return torch.where(spans[:, 2:] > spans[:, 1:2], mean, highest)
+    shares = box_step_shares(box_spans, logits.unsmoothed.shape[1], stride).to(
+        logits.unsmoothed.dtype
+    )
+    mean = (logits.unsmoothed[box_spans[:, 0]] * shares[:, :, None]).sum(dim=1)
+    highest = logits.framewise.amax(dim=1)[box_spans[:, 0]]
+    return torch.where(box_spans[:, 2:] > box_spans[:, 1:2], mean, highest)
 
 
 def valid_mask(features: Tensor) -> Tensor:
@@ -196,7 +200,16 @@ def fit_masked_norm(norm: nn.BatchNorm1d, features: Iterable[Tensor]) -> None:
 
 
 def norm_coefficients(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Return the mean to subtract and the factor to multiply by: (inputs,) each."""
+    """Express a norm with fixed statistics as (x - mean) * factor.
+
+    Parameters
+    ----------
+    norm : without affine weights
+
+    Returns
+    -------
+    mean, factor : (inputs,) each
+    """
     assert norm.running_mean is not None
     assert norm.running_var is not None
     return norm.running_mean, (norm.running_var + norm.eps).rsqrt()
@@ -204,6 +217,11 @@ def norm_coefficients(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
 
 def zero_shot_mask(inputs: int, classes: int) -> Tensor:
     """Mask the embedding model's own logits, which are the last inputs, one per class.
+
+    Parameters
+    ----------
+    inputs : channels of the features
+    classes : number of classes
 
     Returns
     -------

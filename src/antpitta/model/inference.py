@@ -32,8 +32,9 @@ from antpitta.core.config import InferenceMode, Precision
 Floats = NDArray[np.float32]
 FeatureArray = NDArray[Any]
 PRECISION_HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names
-STRIDE_INFO = ["antpitta", "stride"]  # entry of an exported network: frames per step
-SEGMENT_INFO = ["antpitta", "whole"]  # and frames of a whole segment
+# entries of an exported network
+STRIDE_INFO = ["antpitta", "stride"]  # frames per step
+SEGMENT_INFO = ["antpitta", "segment"]  # frames of a whole segment
 DIVISORS = (1, 2, 4, 8, 16)  # of a whole segment: shorter ones are padded to one of these lengths
 ALIGNMENT = 32  # frames: the stride of a usual backbone
 
@@ -164,6 +165,10 @@ def padded_length(frames: int, segment_frames: int, stride: int) -> int:
     segment_frames : frames of the recipe's segments; shorter ones go to one of a few lengths
     stride : frames per step
 
+    Returns
+    -------
+    A multiple of the stride, in frames.
+
     Examples
     --------
     >>> padded_length(1876, 1876, 8), padded_length(1000, 1876, 8), padded_length(30, 1876, 8)
@@ -187,6 +192,10 @@ def fastest_precision(tries: int = 5) -> Precision:
     Parameters
     ----------
     tries : runs of each; the shortest counts
+
+    Returns
+    -------
+    "float32" where the CPU has no bfloat16.
     """
     core = openvino.Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

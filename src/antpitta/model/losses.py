@@ -91,7 +91,17 @@ LossTargets = tuple[CellTargets, CellTargets | None]  # labels, pseudo-labels
 
 
 def treat_unknown_as_absent(labels: CellTargets, pseudo_labels: CellTargets | None) -> CellTargets:
-    """Return ``labels`` in which cells without label and pseudo-label are absent with weight 1."""
+    """Make cells without label and pseudo-label absent, with weight 1.
+
+    Parameters
+    ----------
+    labels : validated labels
+    pseudo_labels : pseudo-labels of the same cells
+
+    Returns
+    -------
+    The labels, with the weight 1 in those cells.
+    """
     known = labels.weight if pseudo_labels is None else labels.weight + pseudo_labels.weight
     return CellTargets(labels.value, torch.where(known > 0, labels.weight, 1.0))
 

@@ -198,7 +198,16 @@ class MultiHeadNet(nn.Module):
 
 
 def share_backbone(nets: list[SedNet]) -> bool:
-    """Return whether the networks differ in their heads only, as folds of a frozen backbone do."""
+    """Check whether networks differ in their heads only, as folds of a frozen backbone do.
+
+    Parameters
+    ----------
+    nets : at least one network
+
+    Returns
+    -------
+    True where all backbones are frozen and have equal weights.
+    """
     states = [net.backbone.state_dict() for net in nets]
     return nets[0].backbone_config.frozen and all(
         torch.equal(value, state[name]) for state in states[1:] for name, value in states[0].items()

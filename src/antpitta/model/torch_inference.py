@@ -104,9 +104,14 @@ def build_nets(
 
     Parameters
     ----------
+    recipe : with every "boxes" filled in
     states : the weights of each network
     classes : number of classes
     width : values per frame of the features
+
+    Returns
+    -------
+    A network for each of ``states``, in eval mode.
 
     Raises
     ------
@@ -136,6 +141,10 @@ def frames_per_row(stride: int, frames: int, overlap: int) -> int:
     stride : frames per step of the network
     frames, overlap : of the windows
 
+    Returns
+    -------
+    A divisor of the stride, in frames.
+
     Examples
     --------
     >>> frames_per_row(32, 512, 256)
@@ -145,7 +154,17 @@ def frames_per_row(stride: int, frames: int, overlap: int) -> int:
 
 
 def windows_per_batch(frames: int, device: str = "cpu") -> int:
-    """Return how many windows of ``frames`` go through the network at once on a device type."""
+    """Choose how many windows go through the network at once.
+
+    Parameters
+    ----------
+    frames : of a window
+    device : type of the device, such as "cuda"
+
+    Returns
+    -------
+    At least 1.
+    """
     return max(1, FRAMES_PER_BATCH.get(device, FRAMES_PER_BATCH["cpu"]) // frames)
 
 
@@ -164,6 +183,7 @@ def predict_sliding(
 
     Parameters
     ----------
+    net : one network, or several with a shared backbone
     features : the features of all segments
     segments : the indices of those to score
     frames, overlap : of the windows
