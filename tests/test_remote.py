@@ -50,18 +50,22 @@ def replace_download(monkeypatch, download):
     monkeypatch.setattr(store, "get_file", lambda key, path: download(original, key, path))
 
 
-def temporary_copies():
-    return {path.name for path in Path(tempfile.gettempdir()).glob("antpitta-*")}
+@pytest.fixture
+def temporary_copies(tmp_path_factory, monkeypatch):
+    """A function that lists the downloaded copies of this test."""
+    folder = tmp_path_factory.mktemp("downloads")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return lambda: {path.name for path in folder.glob("antpitta-*")}
 
 
 def test_archive_on_s3_gives_the_tables_of_the_same_local_archive(
-    run, archive, bucket, whole, differing, tmp_path
+    run, archive, bucket, whole, differing, tmp_path, temporary_copies
 ):
-    before = temporary_copies()
     predict_to(run.model, [bucket], tmp_path)
     assert not differing(tmp_path, whole, here=archive, there=bucket)
     gc.collect()
-    assert temporary_copies() == before
+    assert not temporary_copies()
 
 
 def test_ids_and_sites_are_those_of_the_same_local_folder(archive, bucket):
@@ -78,16 +82,15 @@ def test_ids_and_sites_are_those_of_the_same_local_folder(archive, bucket):
     assert len(list_files([location_of(bucket), location])[0]) == len(remotes)  # each once
 
 
-def test_recording_is_downloaded_when_opened_and_deleted_with_it(archive, bucket):
-    before = temporary_copies()
+def test_recording_is_downloaded_when_opened_and_deleted_with_it(archive, bucket, temporary_copies):
     listed = next(file for file in list_files([location_of(bucket)])[0] if file.id.startswith("r3"))
     recording = open_file(listed)
     assert recording.recorded_at.hour == 3
     assert recording.path.read_bytes() == next(archive.rglob("r3*")).read_bytes()
-    assert len(temporary_copies() - before) == 1
+    assert len(temporary_copies()) == 1
     del recording
     gc.collect()
-    assert temporary_copies() == before
+    assert not temporary_copies()
 
 
 def test_changed_object_is_predicted_anew_and_no_other(run, archive, bucket, s3, tmp_path, opened):
