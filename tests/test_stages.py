@@ -1,4 +1,4 @@
-"""A whole tiny run, killed and resumed, with nobody ever scoring what it learned from."""
+"""A whole small run: what it writes, killed and resumed, and scores that are out of fold."""
 
 import shutil
 from dataclasses import replace
@@ -8,19 +8,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from antpitta.core.errors import UserError
 from antpitta.core.progress import Progress
-from antpitta.files.runs import RunFolder, load_tensors, read_scores
-from antpitta.train import checkpoints as keepers
-from antpitta.train import stages as room
-from antpitta.train.out_of_fold import score_recordings
-from antpitta.train.stages import load_net, run_stages, weights_path
+from antpitta.files.runs import RunFolder, load_tensors, read_scores, write_scores
+from antpitta.train import checkpoints, stages
+from antpitta.train.out_of_fold import match_folds, score_recordings
+from antpitta.train.stages import RunMonitor, load_net, run_stages, weights_path
 
 DURATIONS = [2.0, 2.0, 5.0, 2.0, 0.7, 2.0]  # as in conftest
-PLACES = ("crops", "masked", "pseudo", "pseudo-c2")
+STAGES = ("crops", "masked", "pseudo", "pseudo-c2")
+
+
+SILENT = Progress(lambda text: None, lambda *progress: None)
 
 
 class Killed(BaseException):
-    """As by a signal: nothing in between catches it."""
+    """Like a signal: nothing in between catches it."""
 
 
 def files_of(run):
@@ -33,17 +36,17 @@ def weights_of(run):
         (place, fold): load_tensors(run.folder.path / "stages" / place / f"fold{fold}.safetensors")[
             0
         ]
-        for place in PLACES
+        for place in STAGES
         for fold in (0, 1)
     }
 
 
 def assert_equal(run, other):
-    one, two = weights_of(run), weights_of(other)
-    for place, state in one.items():
+    weights, other_weights = weights_of(run), weights_of(other)
+    for place, state in weights.items():
         for name, value in state.items():
-            assert value.equal(two[place][name]), f"{place}: {name}"
-    for place in PLACES:
+            assert value.equal(other_weights[place][name]), f"{place}: {name}"
+    for place in STAGES:
         tables = [
             pd.read_parquet(each.folder.path / "stages" / place / "oof_scores.parquet").drop(
                 columns="source"
@@ -53,21 +56,21 @@ def assert_equal(run, other):
         pd.testing.assert_frame_equal(*tables)
 
 
-def test_a_run_leaves_these_files_and_no_pickle(finished_run):
-    wanted = ["log.csv"]
-    for place in PLACES:
-        wanted += [f"stages/{place}/fold{k}.safetensors" for k in (0, 1)]
-        wanted += [f"stages/{place}/oof_scores.parquet"]
-    wanted += [f"stages/{place}/pseudo.csv" for place in ("pseudo", "pseudo-c2")]
-    assert files_of(finished_run) == sorted(wanted)
+def test_a_run_writes_these_files_and_no_pickle(finished_run):
+    expected = ["log.csv"]
+    for place in STAGES:
+        expected += [f"stages/{place}/fold{k}.safetensors" for k in (0, 1)]
+        expected += [f"stages/{place}/oof_scores.parquet"]
+    expected += [f"stages/{place}/pseudo.csv" for place in ("pseudo", "pseudo-c2")]
+    assert files_of(finished_run) == sorted(expected)
     for name in files_of(finished_run):
         first = (finished_run.folder.path / name).read_bytes()[:4]
         assert not first.startswith((b"\x80", b"PK")), f"{name} looks like a pickle"
 
 
-def test_every_row_was_scored_by_the_fold_that_held_its_recording_out(finished_run):
+def test_every_recording_is_scored_by_the_fold_that_held_it_out(finished_run):
     fold = {f"r{i}": int(k) for i, k in enumerate(finished_run.plan.folds)}
-    for place in PLACES:
+    for place in STAGES:
         table = pd.read_parquet(finished_run.folder.path / "stages" / place / "oof_scores.parquet")
         assert list(table["recording"].drop_duplicates()) == [f"r{i}" for i in range(6)]
         for recording, rows in table.groupby("recording"):
@@ -76,48 +79,53 @@ def test_every_row_was_scored_by_the_fold_that_held_its_recording_out(finished_r
 
 def test_out_of_fold_scores_are_those_of_the_saved_weights(finished_run):
     path = finished_run.folder.path / "stages" / "pseudo-c2" / "oof_scores.parquet"
-    kept = {one.recording: one for one in read_scores(path)}
+    stored = {scores.recording: scores for scores in read_scores(path)}
     for fold in (0, 1):
-        given = load_net(finished_run, "pseudo", 2, fold), finished_run.plan.training_data, finished_run.plan.recipe.windows
+        arguments = (
+            load_net(finished_run, "pseudo", 2, fold),
+            finished_run.plan.training_data,
+            finished_run.plan.recipe.windows,
+        )
         held_out = np.flatnonzero(finished_run.plan.folds == fold)
-        for one in score_recordings(*given, held_out, "again", finished_run.compute.fabric):
-            np.testing.assert_array_equal(one.value, kept[one.recording].value)
-            seconds = DURATIONS[int(one.recording[1:])]
-            assert one.grid.end >= seconds
-            assert one.grid.seconds(one.grid.frames - 1) < seconds
+        for scores in score_recordings(*arguments, held_out, "again", finished_run.compute.fabric):
+            np.testing.assert_array_equal(scores.value, stored[scores.recording].value)
+            seconds = DURATIONS[int(scores.recording[1:])]
+            assert scores.grid.end >= seconds
+            assert scores.grid.seconds(scores.grid.frames - 1) < seconds
 
 
-def test_the_held_out_recordings_leave_no_trace_in_the_weights(finished_run, tmp_path, staged_recipe):
-    """Other pixels and other boxes in one fold: the models that hold it out must not change."""
+def test_held_out_recordings_do_not_change_the_weights(finished_run, tmp_path, staged_recipe):
+    """With other features and boxes in one fold, the models that hold it out do not change."""
     training_data = finished_run.plan.training_data
     outside = np.flatnonzero(finished_run.plan.folds == 0)
     pixels = training_data.features.pixels.clone()
-    for image in training_data.segments_of(outside):
-        start = int(training_data.features.offsets[image])
-        pixels[start : start + int(training_data.features.lengths[image])] = 77
+    for segment in training_data.segments_of(outside):
+        start = int(training_data.features.offsets[segment])
+        pixels[start : start + int(training_data.features.lengths[segment])] = 77
     features = replace(training_data.features, pixels=pixels)
     value = training_data.labels.value.copy()
     value[training_data.windows_of(outside)] = 1
     labels = replace(training_data.labels, value=value)
     changed = replace(training_data, features=features, labels=labels)
     first_two = staged_recipe.model_copy(update={"stages": staged_recipe.stages[:2]})
-    run = replace(
-        finished_run, recipe=first_two, training_data=changed, folder=RunFolder(tmp_path / "other")
-    )
+    plan = replace(finished_run.plan, recipe=first_two, training_data=changed)
+    run = replace(finished_run, plan=plan, folder=RunFolder(tmp_path / "other"))
     run_stages(run)
     for stage in ("crops", "masked"):
         same = [
             all(
                 value.equal(load_tensors(weights_path(run, stage, 1, fold))[0][name])
-                for name, value in load_tensors(weights_path(finished_run, stage, 1, fold))[0].items()
+                for name, value in load_tensors(weights_path(finished_run, stage, 1, fold))[
+                    0
+                ].items()
             )
             for fold in (0, 1)
         ]
         assert same == [True, False]
 
 
-def test_each_stage_starts_from_the_weights_it_names(finished_run):
-    for place in PLACES:
+def test_each_stage_starts_from_the_stage_of_init_from(finished_run):
+    for place in STAGES:
         for fold in (0, 1):
             path = finished_run.folder.path / "stages" / place / f"fold{fold}.safetensors"
             note = load_tensors(path)[1]
@@ -125,14 +133,13 @@ def test_each_stage_starts_from_the_weights_it_names(finished_run):
             assert note["from"] == ("random" if place == "crops" else "stage crops")
 
 
-def test_stages_without_an_epoch_keep_the_weights_of_their_start(finished_run, tmp_path, monkeypatch):
-    """What a fold's model starts from is the same fold's model of the start stage."""
+def test_a_fold_starts_from_the_same_fold_of_its_initial_stage(finished_run, tmp_path, monkeypatch):
     started = {}
 
-    def fit(net, task, *given):
+    def fit(net, task, *arguments):
         started[task.seed[1:]] = {k: v.clone() for k, v in net.state_dict().items()}
 
-    monkeypatch.setattr(room, "fit", fit)
+    monkeypatch.setattr(stages, "fit", fit)
     for place in ("masked", "pseudo", "pseudo-c2"):
         (tmp_path / "run" / "stages" / place).mkdir(parents=True)
     for place in ("crops", "masked"):
@@ -144,8 +151,8 @@ def test_stages_without_an_epoch_keep_the_weights_of_their_start(finished_run, t
     run_stages(replace(finished_run, folder=RunFolder(tmp_path / "run")))
     assert sorted(started) == [(2, c, k) for c in (1, 2) for k in (0, 1)]
     for (_, _, fold), state in started.items():
-        wanted = load_tensors(weights_path(finished_run, "crops", 1, fold))[0]
-        assert all(value.equal(wanted[name]) for name, value in state.items())
+        expected = load_tensors(weights_path(finished_run, "crops", 1, fold))[0]
+        assert all(value.equal(expected[name]) for name, value in state.items())
 
 
 def test_every_epoch_is_logged_once(finished_run):
@@ -161,29 +168,35 @@ def test_two_runs_with_one_seed_end_with_equal_weights_and_scores(finished_run, 
     assert_equal(run, finished_run)
 
 
-def test_the_clock_is_told_what_each_part_of_a_stage_took(tmp_path, make_run, finished_run):
-    told = {}
+def test_the_seconds_of_each_part_of_a_stage_are_logged(tmp_path, make_run, finished_run):
+    seconds = {}
+
+    def log_seconds(stage, cycle, part, duration):
+        seconds[stage, cycle, part] = duration
+
     shutil.copytree(finished_run.folder.path, tmp_path / "first")
     run = make_run(tmp_path / "first")
-    run_stages(replace(run, clock=lambda *spent: told.update({spent[:3]: spent[3]})))
+    run_stages(replace(run, monitor=RunMonitor(SILENT, log_seconds=log_seconds)))
     places = [("crops", 1), ("masked", 1), ("pseudo", 1), ("pseudo", 2)]
-    assert set(told) == {(*place, what) for place in places for what in ("teach", "train", "score")}
-    assert all(seconds >= 0 for seconds in told.values())
+    assert set(seconds) == {
+        (*place, part) for place in places for part in ("pseudo_labels", "train", "score")
+    }
+    assert all(duration >= 0 for duration in seconds.values())
 
 
-def test_what_is_finished_is_not_done_again(finished_run, monkeypatch):
+def test_finished_parts_are_not_run_again(finished_run, monkeypatch):
     before = {
         name: (finished_run.folder.path / name).stat().st_mtime_ns
         for name in files_of(finished_run)
         if not name.endswith("pseudo.csv")
     }
-    monkeypatch.setattr(room, "fit", None)
+    monkeypatch.setattr(stages, "fit", None)
     run_stages(finished_run)
     after = {name: (finished_run.folder.path / name).stat().st_mtime_ns for name in before}
     assert before == after
 
 
-def test_a_run_whose_last_files_are_gone_ends_the_same(finished_run, tmp_path, make_run):
+def test_a_run_without_its_last_files_ends_the_same(finished_run, tmp_path, make_run):
     shutil.copytree(finished_run.folder.path, tmp_path / "first")
     for name in ("pseudo-c2/fold1.safetensors", "pseudo-c2/oof_scores.parquet"):
         (tmp_path / "first" / "stages" / name).unlink()
@@ -194,8 +207,10 @@ def test_a_run_whose_last_files_are_gone_ends_the_same(finished_run, tmp_path, m
 
 
 @pytest.mark.parametrize("last", [1, 2, 3, 6, 9, 11])
-def test_a_run_killed_after_any_epoch_ends_the_same(finished_run, tmp_path, make_run, last, monkeypatch):
-    monkeypatch.setattr(keepers, "PATIENCE", 0.0)  # tiny epochs are not worth a checkpoint else
+def test_a_run_killed_after_any_epoch_ends_the_same(
+    finished_run, tmp_path, make_run, last, monkeypatch
+):
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)  # else short epochs have none
     ticks = count(1)
 
     def tick(what, epoch, epochs, loss):
@@ -213,15 +228,17 @@ def test_a_run_killed_after_any_epoch_ends_the_same(finished_run, tmp_path, make
 
 
 @pytest.mark.parametrize("call", ["save_tensors", "write_scores", "write_csv"])
-def test_a_run_killed_while_it_writes_ends_the_same(finished_run, tmp_path, make_run, monkeypatch, call):
-    calls, write = count(1), getattr(room, call)
+def test_a_run_killed_while_writing_ends_the_same(
+    finished_run, tmp_path, make_run, monkeypatch, call
+):
+    calls, write = count(1), getattr(stages, call)
 
-    def killed(*given):
+    def killed(*arguments):
         if next(calls) == 2:
             raise Killed
-        return write(*given)
+        return write(*arguments)
 
-    monkeypatch.setattr(room, call, killed)
+    monkeypatch.setattr(stages, call, killed)
     with pytest.raises(Killed):
         run_stages(make_run(tmp_path / "first"))
     monkeypatch.undo()
@@ -230,7 +247,7 @@ def test_a_run_killed_while_it_writes_ends_the_same(finished_run, tmp_path, make
     assert_equal(run, finished_run)
 
 
-def test_a_log_loses_no_epoch_to_a_kill_between_two_writes(tmp_path, make_run, monkeypatch):
+def test_a_run_killed_while_logging_has_every_epoch_in_its_log(tmp_path, make_run, monkeypatch):
     calls, log = count(1), RunFolder.log
 
     def killed(self, rows):
@@ -245,3 +262,152 @@ def test_a_log_loses_no_epoch_to_a_kill_between_two_writes(tmp_path, make_run, m
     run = make_run(tmp_path / "first")
     run_stages(run)
     assert len(run.folder.read_log()) == 12
+
+
+# ---- pseudo-labels
+
+
+def test_pseudo_labels_come_from_the_teacher_stage_and_then_from_the_cycle_before(
+    finished_run, tmp_path, monkeypatch
+):
+    sources, make_pseudo_labels = [], stages.make_pseudo_labels
+
+    def watched(training_data, members, pseudo):
+        (rows,) = members.values()
+        sources.append({row.scores.source.rpartition("/")[0] for row in rows})
+        for row in rows:
+            fold = int(row.scores.source[-1])
+            expected = {f"r{i}" for i in np.flatnonzero(finished_run.plan.folds != fold)}
+            assert row.trained_on == expected
+            assert row.scores.recording not in row.trained_on
+        return make_pseudo_labels(training_data, members, pseudo)
+
+    monkeypatch.setattr(stages, "make_pseudo_labels", watched)
+    monkeypatch.setattr(stages, "fit", None)
+    run_stages(finished_run)
+    assert sources == [{"first/masked"}, {"first/pseudo"}]
+
+
+def test_every_pseudo_label_names_its_model(finished_run):
+    fold = {f"r{i}": int(k) for i, k in enumerate(finished_run.plan.folds)}
+    for place, teacher in (("pseudo", "masked"), ("pseudo-c2", "pseudo")):
+        table = pd.read_csv(finished_run.folder.path / "stages" / place / "pseudo.csv")
+        assert len(table)
+        for row in table.itertuples():
+            assert row.source == f"first/{teacher}/fold{fold[row.recording]}"
+            assert row.score >= 0.5
+
+
+def test_a_message_counts_the_pseudo_labels_of_each_cycle(finished_run, messages):
+    for text, stage, source in zip(
+        messages, ("pseudo", "pseudo-c2"), ("masked", "pseudo"), strict=True
+    ):
+        table = pd.read_csv(finished_run.folder.path / "stages" / stage / "pseudo.csv")
+        assert f" {len(table)} " in text
+        assert f" {source};" in text
+
+
+def test_scores_of_a_model_that_trained_on_the_recording_are_refused(finished_run, tmp_path):
+    shutil.copytree(finished_run.folder.path, tmp_path / "first")
+    shutil.rmtree(tmp_path / "first" / "stages" / "pseudo")
+    path = tmp_path / "first" / "stages" / "masked" / "oof_scores.parquet"
+    swapped = [
+        replace(score, source=score.source[:-1] + str(1 - int(score.source[-1])))
+        for score in read_scores(path)
+    ]
+    write_scores(swapped, path)
+    with pytest.raises(ValueError, match="trained on it and cannot label it"):
+        run_stages(replace(finished_run, folder=RunFolder(tmp_path / "first")))
+
+
+def other_run(path, finished_run, folds, source="second/masked/fold{}", species=None, leave_out=()):
+    """A finished run on the same recordings, with its own folds."""
+    path.mkdir()
+    rows = "".join(f"r{i},,{k}\n" for i, k in enumerate(folds))
+    (path / "folds.csv").write_text("recording,site,fold\n" + rows)
+    scores = read_scores(finished_run.folder.path / "stages" / "masked" / "oof_scores.parquet")
+    write_scores(
+        [
+            replace(
+                score,
+                value=np.full_like(score.value, 0.99),
+                source=source.format(folds[int(score.recording[1:])]),
+            )
+            for score in scores
+            if score.recording not in leave_out
+        ],
+        path / "oof_scores.parquet",
+    )
+    return RunFolder(path)
+
+
+def restart(finished_run, tmp_path, *members):
+    """The run again, before its pseudo stage."""
+    for place in ("crops", "masked"):
+        shutil.copytree(
+            finished_run.folder.path / "stages" / place, tmp_path / "first" / "stages" / place
+        )
+    plan = replace(finished_run.plan, members=members)
+    return replace(finished_run, plan=plan, folder=RunFolder(tmp_path / "first"))
+
+
+def test_another_run_joins_with_folds_of_its_own(finished_run, tmp_path):
+    folds = 1 - finished_run.plan.folds  # each recording held out by the other fold
+    member = other_run(tmp_path / "second", finished_run, folds)
+    np.testing.assert_array_equal(
+        match_folds(finished_run.plan.training_data.dataset, member), folds
+    )
+    run = restart(finished_run, tmp_path, member)
+    run_stages(run)
+    table = pd.read_csv(run.folder.path / "stages" / "pseudo" / "pseudo.csv")
+    alone = pd.read_csv(finished_run.folder.path / "stages" / "pseudo" / "pseudo.csv")
+    assert len(table) > len(alone)  # its 0.99 lifts the mean over the threshold
+    for row in table.itertuples():
+        own, other = row.source.split(" + ")
+        i = int(row.recording[1:])
+        assert own == f"first/masked/fold{finished_run.plan.folds[i]}"
+        assert other == f"second/masked/fold{folds[i]}"
+
+
+def test_two_members_with_one_folder_name_are_both_used(finished_run, tmp_path, monkeypatch):
+    members = []
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        members.append(other_run(tmp_path / place / "first", finished_run, finished_run.plan.folds))
+    monkeypatch.setattr(stages, "fit", lambda *arguments: None)
+    run = restart(finished_run, tmp_path, *members)
+    run_stages(run)
+    table = pd.read_csv(run.folder.path / "stages" / "pseudo" / "pseudo.csv")
+    assert set(table["source"].str.count(r" \+ ")) == {2}
+
+
+def test_a_member_that_trained_on_what_it_scores_is_refused(finished_run, tmp_path):
+    member = other_run(tmp_path / "second", finished_run, finished_run.plan.folds)
+    text = (member.path / "folds.csv").read_text()
+    swapped = text.replace(",0\n", ",x\n").replace(",1\n", ",0\n").replace(",x\n", ",1\n")
+    (member.path / "folds.csv").write_text(swapped)
+    with pytest.raises(ValueError, match="trained on it"):
+        run_stages(restart(finished_run, tmp_path, member))
+
+
+def test_a_member_without_some_recordings_is_an_error(finished_run, tmp_path):
+    member = other_run(
+        tmp_path / "second", finished_run, finished_run.plan.folds, leave_out=("r1",)
+    )
+    with pytest.raises(UserError, match="r1") as error:
+        run_stages(restart(finished_run, tmp_path, member))
+    assert error.value.code == "E_OTHER_DATA"
+
+
+def test_a_member_with_other_species_is_an_error(finished_run, tmp_path):
+    member = other_run(tmp_path / "second", finished_run, finished_run.plan.folds)
+    path = member.path / "oof_scores.parquet"
+    pd.read_parquet(path).rename(columns={"a": "z"}).to_parquet(path)
+    with pytest.raises(UserError, match="second") as error:
+        run_stages(restart(finished_run, tmp_path, member))
+    assert error.value.code == "E_OTHER_DATA"
+
+
+def test_a_member_that_does_not_exist_is_an_error(finished_run, tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        run_stages(restart(finished_run, tmp_path, RunFolder(tmp_path / "nowhere")))
