@@ -57,9 +57,9 @@ def test_an_option_that_cannot_be_met_is_an_error(options, code):
 
 
 @pytest.mark.parametrize("options", [{"parallel_folds": 0}, {"devices": 0}, {"precision": "8"}])
-def test_a_wrong_option_leaves_no_run_folder(scapes, tmp_path, options):
+def test_a_wrong_option_leaves_no_run_folder(simulated, tmp_path, options):
     with pytest.raises(UserError):
-        ap.train(ap.open_data(scapes), "quick", tmp_path / "run", **options)
+        ap.train(ap.open_data(simulated), "quick", tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
 
@@ -238,10 +238,14 @@ class PicklingFabric(InProcessFabric):
         )
 
 
-def test_other_processes_find_the_features_in_the_cache(scapes, recipe, tmp_path, monkeypatch, run):
+def test_other_processes_find_the_features_in_the_cache(
+    simulated, recipe, tmp_path, monkeypatch, run
+):
     fabric = PicklingFabric(accelerator="cpu", devices=1)
     monkeypatch.setattr(training, "build_fabric", lambda config: fabric)
-    result = ap.train(ap.open_data(scapes), str(recipe), tmp_path / "two", device="cpu", devices=2)
+    result = ap.train(
+        ap.open_data(simulated), str(recipe), tmp_path / "two", device="cpu", devices=2
+    )
     scores = (read_scores(each.path / "oof_scores.parquet") for each in (result, run))
     for double, single in zip(*scores, strict=True):
         np.testing.assert_array_equal(double.value, single.value)

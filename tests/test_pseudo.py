@@ -157,9 +157,7 @@ def test_members_can_vote(training_data):
         return {f"m{k}": member({2: [(0, 0, value)]}) for k, value in enumerate(values)}
 
     def passed(pseudo, *values):
-        return bool(
-            make_pseudo_labels(training_data, votes(*values), pseudo).targets.weight[4, 0]
-        )
+        return bool(make_pseudo_labels(training_data, votes(*values), pseudo).targets.weight[4, 0])
 
     three = PseudoLabelConfig(teacher="masked", aggregation="vote", min_votes=3, threshold=0.5)
     assert passed(three, 0.5, 0.5, 0.5, 0.0, 0.0)

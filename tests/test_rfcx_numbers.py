@@ -336,9 +336,7 @@ def test_stage_1_equals_the_formula_by_hand(training_data, net, recipe, mixes):
     assert sorted(image for image, _ in places(batch)) == [0, 1, 2, 3, 4]  # 3 TP, 2 FP recordings
     weights = compute_class_weights(training_data, TrainTask(stage, train, None, (1,)))
     with torch.inference_mode():
-        found = float(
-            batch_loss(net, lay_out(batch, training_data, stage, rng), stage, weights)
-        )
+        found = float(batch_loss(net, lay_out(batch, training_data, stage, rng), stage, weights))
 
     ((share, partner),) = [shares(mix) for mix in mixes]
     truth = np.zeros((5, 24))

@@ -149,7 +149,7 @@ def test_a_fold_starts_from_the_same_fold_of_its_initial_stage(finished_run, tmp
             dirs_exist_ok=True,
         )
     run_stages(replace(finished_run, folder=RunFolder(tmp_path / "run")))
-    assert sorted(started) == [(2, c, k) for c in (1, 2) for k in (0, 1)]
+    assert sorted(started) == [(3, c, k) for c in (1, 2) for k in (0, 1)]
     for (_, _, fold), state in started.items():
         expected = load_tensors(weights_path(finished_run, "crops", 1, fold))[0]
         assert all(value.equal(expected[name]) for name, value in state.items())
