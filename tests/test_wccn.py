@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from antpitta.core.config import HeadConfig
 from antpitta.train.linear_head import WithinClassWhitening
 
 PRESENT = torch.tensor([[True, False]] * 5 + [[False, True]] * 4 + [[False, False]] * 3)
@@ -50,13 +49,3 @@ def test_boxes_that_do_not_differ_have_no_metric(rows):
     assert WithinClassWhitening.from_boxes(rows[:0], PRESENT[:0], 0.4) is None
     assert WithinClassWhitening.from_boxes(rows, PRESENT & False, 0.4) is None
     assert WithinClassWhitening.from_boxes(torch.ones(12, 20), PRESENT, 0.4) is None
-
-
-def test_a_body_that_learns_has_none():
-    with pytest.raises(ValueError, match="backbone.frozen"):
-        Recipe(
-            name="t",
-            description="t",
-            head=HeadConfig(within_class_whitening=0.1),
-            stages=(Stage(name="s"),),
-        )

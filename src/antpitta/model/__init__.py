@@ -1,1 +1,1 @@
-"""The network, and running it over a recording."""
+"""Networks: backbones, the head, losses, inference backends, export and embedding models."""
