@@ -17,18 +17,18 @@ from antpitta.core.stages import LossConfig, Stage
 from antpitta.core.types import Annotation, Targets
 from antpitta.files.runs import CheckpointFile
 from antpitta.model.network import SedNet
-from antpitta.train import loop as room
+from antpitta.train import loop
 from antpitta.train.batches import epoch_batches
 from antpitta.train.data import TrainTask, compute_class_weights
 from antpitta.train.loop import batch_loss, fit, lr_at
 
-FRONT = MelConfig(
+FEATURES = MelConfig(
     sample_rate=8000, n_fft=256, hop_length=80, n_mels=32, fmin=50, fmax=4000, segment=2.0
 )
 RECIPE = Recipe(
     name="tiny",
     description="tests",
-    features=FRONT,
+    features=FEATURES,
     windows=WindowConfig(frames=64, overlap=16, inference_overlap=32),
     backbone=BackboneConfig(name="test_efficientnet", pretrained=False),
     head=HeadConfig(),
@@ -40,8 +40,8 @@ BOXES = [
 ]
 
 
-class Memory:
-    """Checkpoints, all kept; ``load`` gives the last of those ``held``."""
+class MemoryStore:
+    """Keeps all checkpoints in memory."""
 
     def __init__(self, held=()):
         self.saved = list(held)
@@ -95,10 +95,17 @@ def pseudo_labels(training_data):
     return Targets(weight.astype(np.float32), weight.astype(np.float32))
 
 
-def train(net, stage, training_data, fabric, keeper=None, seed=(1, 2, 3), said=None):
+def train(net, stage, training_data, fabric, store=None, seed=(1, 2, 3), results=None):
     task = TrainTask(stage, np.arange(7), pseudo_labels(training_data), seed)
     net = deepcopy(net)
-    fit(net, task, training_data, fabric, keeper or Memory(), ([] if said is None else said).append)
+    fit(
+        net,
+        task,
+        training_data,
+        fabric,
+        store or MemoryStore(),
+        ([] if results is None else results).append,
+    )
     return net
 
 
@@ -108,15 +115,15 @@ def equal(one, two):
 
 
 @pytest.mark.parametrize("sample", ["recordings", "known", "crops"])
-def test_a_run_killed_after_any_epoch_ends_with_equal_weights(
+def test_training_killed_after_any_epoch_ends_with_equal_weights(
     training_data, fabric, first_net, tmp_path, sample
 ):
     stage = everything_on(sample=sample)
-    keeper = Memory()
-    whole = train(first_net, stage, training_data, fabric, keeper)
-    assert [epoch for epoch, _ in keeper.saved] == [1, 2, 3]
+    store = MemoryStore()
+    whole = train(first_net, stage, training_data, fabric, store)
+    assert [epoch for epoch, _ in store.saved] == [1, 2, 3]
     assert not equal(whole, first_net)
-    for epoch, state in keeper.saved:
+    for epoch, state in store.saved:
         torch.manual_seed(99)  # what a new process draws must not matter
         file = CheckpointFile(tmp_path / f"{epoch}.checkpoint")
         file.save(epoch, state)
@@ -127,25 +134,25 @@ def test_a_run_killed_after_any_epoch_ends_with_equal_weights(
         assert file.load()[0] == 3
 
 
-def test_a_run_killed_in_the_middle_of_an_epoch_begins_it_again(
+def test_training_killed_inside_an_epoch_runs_it_again(
     training_data, fabric, first_net, monkeypatch
 ):
     stage = everything_on()
     whole = train(first_net, stage, training_data, fabric)
-    keeper, calls, lay_out = Memory(), [], room.prepare_batch
+    store, calls, prepare = MemoryStore(), [], loop.prepare_batch
 
-    def fails_in_the_second_epoch(*given):
+    def fails_in_the_second_epoch(*arguments):
         calls.append(1)
         if len(calls) == 6:
             raise KeyboardInterrupt
-        return lay_out(*given)
+        return prepare(*arguments)
 
-    monkeypatch.setattr(room, "prepare_batch", fails_in_the_second_epoch)
+    monkeypatch.setattr(loop, "prepare_batch", fails_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
-        train(first_net, stage, training_data, fabric, keeper)
-    assert [epoch for epoch, _ in keeper.saved] == [1]
+        train(first_net, stage, training_data, fabric, store)
+    assert [epoch for epoch, _ in store.saved] == [1]
     monkeypatch.undo()
-    assert equal(train(first_net, stage, training_data, fabric, keeper), whole)
+    assert equal(train(first_net, stage, training_data, fabric, store), whole)
 
 
 def test_another_seed_gives_other_weights(training_data, fabric, first_net):
@@ -155,7 +162,7 @@ def test_another_seed_gives_other_weights(training_data, fabric, first_net):
     assert not equal(one, train(first_net, stage, training_data, fabric, seed=(1, 2, 4)))
 
 
-def test_training_does_not_touch_recordings_it_was_not_given(training_data, fabric, first_net):
+def test_other_recordings_do_not_change_the_weights(training_data, fabric, first_net):
     stage = everything_on(epochs=1)
     found = []
     for shade in (0, 255):
@@ -163,35 +170,42 @@ def test_training_does_not_touch_recordings_it_was_not_given(training_data, fabr
         offset = int(changed.features.offsets[6])
         changed.features.pixels[offset:] = shade
         net = deepcopy(first_net)
-        fit(net, TrainTask(stage, np.arange(6), None, (1,)), changed, fabric, Memory(), [].append)
+        fit(
+            net,
+            TrainTask(stage, np.arange(6), None, (1,)),
+            changed,
+            fabric,
+            MemoryStore(),
+            [].append,
+        )
         found.append(net)
     assert equal(*found)
 
 
-def test_each_epoch_says_what_it_did(training_data, fabric, first_net):
-    said = []
-    train(first_net, everything_on(), training_data, fabric, said=said)
-    assert [p.epoch for p in said] == [1, 2, 3]
-    assert all(p.windows == 7 * 4 for p in said)  # 201 frames: windows at 0, 48, 96 and 144
-    assert all(np.isfinite(p.loss) for p in said)
-    assert [p.steps for p in said] == [1, 1, 1]  # three batches are one step
+def test_every_epoch_reports_its_windows_loss_and_learning_rate(training_data, fabric, first_net):
+    results = []
+    train(first_net, everything_on(), training_data, fabric, results=results)
+    assert [p.epoch for p in results] == [1, 2, 3]
+    assert all(p.windows == 7 * 4 for p in results)  # 201 frames: windows at 0, 48, 96 and 144
+    assert all(np.isfinite(p.loss) for p in results)
+    assert [p.steps for p in results] == [1, 1, 1]  # three batches are one step
     # batches of 2, 2 and 3 recordings: the last of an epoch is at 2/3 of it
-    assert [p.lr for p in said] == pytest.approx(
+    assert [p.lr for p in results] == pytest.approx(
         [lr_at(everything_on(), epoch + 2 / 3) for epoch in range(3)]
     )
 
 
-def test_the_rate_falls_and_rises_in_half_cosines():
+def test_the_learning_rate_follows_half_cosines():
     stage = Stage(name="s", lr=2e-3, epochs=50, cosine_t_max=10)
     for position in (0, 2.5, 5, 10, 12.5, 20, 37.25):
-        wanted = 2e-3 * (1 + math.cos(math.pi * position / 10)) / 2
-        assert lr_at(stage, position) == pytest.approx(wanted)
+        expected = 2e-3 * (1 + math.cos(math.pi * position / 10)) / 2
+        assert lr_at(stage, position) == pytest.approx(expected)
     assert lr_at(stage, 10) == pytest.approx(0)
     assert lr_at(stage, 20) == pytest.approx(2e-3)
     assert lr_at(Stage(name="s", lr=1.0, epochs=4), 2) == pytest.approx(0.5)
 
 
-def test_the_rate_equals_pytorchs_cosine_stepped_by_batch():
+def test_the_learning_rate_equals_pytorchs_cosine_schedule():
     stage = Stage(name="s", lr=1e-3, epochs=6, cosine_t_max=3)
     adam = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=3 * 5)
@@ -201,13 +215,13 @@ def test_the_rate_equals_pytorchs_cosine_stepped_by_batch():
         schedule.step()
 
 
-def test_a_class_weighs_the_greatest_count_by_its_own(training_data):
+def test_the_weight_of_a_class_is_the_largest_count_over_its_own(training_data):
     task = TrainTask(everything_on(), np.array([0, 1, 2, 3, 4]), None, (1,))
     # presents among r0 to r4: "a" by r0 twice, r1, r2; "b" by r4; "c" by r2
     np.testing.assert_allclose(compute_class_weights(training_data, task), [1, 4, 4])
 
 
-def test_a_class_without_presents_weighs_as_the_commonest_does(training_data):
+def test_a_class_without_present_boxes_has_weight_1(training_data):
     # among r1, r4 and r6: "a" by r1 and r6, "b" by r4, "c" by nobody
     task = TrainTask(everything_on(), np.array([1, 4, 6]), None, (1,))
     np.testing.assert_allclose(compute_class_weights(training_data, task), [1, 2, 1])
@@ -216,12 +230,13 @@ def test_a_class_without_presents_weighs_as_the_commonest_does(training_data):
 
 
 @pytest.mark.parametrize("sample", ["known", "crops"])
-def test_a_stage_without_anything_to_learn_from_says_so(make_training_data, fabric, first_net, sample):
+def test_a_stage_without_boxes_is_an_error(make_training_data, fabric, first_net, sample):
     bare = make_training_data(RECIPE, [2.0] * 3, [])
     stage = Stage(name="one", sample=sample)
     task = TrainTask(stage, np.arange(3), None, (1,))
-    with pytest.raises(UserError, match="stage one: its 3 training recordings have no box"):
-        fit(deepcopy(first_net), task, bare, fabric, Memory(), [].append)
+    with pytest.raises(UserError, match="stage one") as error:
+        fit(deepcopy(first_net), task, bare, fabric, MemoryStore(), [].append)
+    assert error.value.code == "E_NO_BOXES"
 
 
 @pytest.mark.parametrize(("accumulate", "steps"), [(3, 1), (2, 2), (1, 3)])
@@ -229,7 +244,7 @@ def test_accumulated_batches_step_as_one_along_their_mean_gradient(
     training_data, fabric, first_net, accumulate, steps
 ):
     # batches of 2, 2 and 3 recordings, at a rate that leaves the weights as they are
-    stage = everything_on(epochs=1, accumulate=accumulate, rate=1e-12)
+    stage = everything_on(epochs=1, grad_accum_steps=accumulate, lr=1e-12)
     taken = []
 
     def watch(optimizer, given, more):
@@ -249,7 +264,7 @@ def test_accumulated_batches_step_as_one_along_their_mean_gradient(
     weights = compute_class_weights(training_data, task)
     gradients = []
     for batch in batches:
-        ready = room.prepare_batch(batch, training_data, stage, rng, fabric.device)
+        ready = loop.prepare_batch(batch, training_data, stage, rng, fabric.device)
         loss = batch_loss(twin, ready, stage, weights)
         gradients.append(torch.autograd.grad(loss, list(twin.parameters())))
     for step, found in enumerate(taken):
@@ -258,53 +273,57 @@ def test_accumulated_batches_step_as_one_along_their_mean_gradient(
             torch.testing.assert_close(one, sum(parts) / len(group), atol=1e-5, rtol=1e-3)
 
 
-def test_a_loss_that_explodes_stops_the_run(training_data, fabric, first_net):
+def test_a_loss_that_is_not_finite_stops_training(training_data, fabric, first_net):
     broken = deepcopy(first_net)
     with torch.no_grad():
         broken.head.class_conv.weight.fill_(float("nan"))
-    keeper = Memory()
+    store = MemoryStore()
     with pytest.raises(FloatingPointError, match="stage one: the loss became nan"):
-        train(broken, everything_on(), training_data, fabric, keeper)
-    assert keeper.saved == []
+        train(broken, everything_on(), training_data, fabric, store)
+    assert store.saved == []
 
 
-def test_it_learns(training_data, fabric, first_net):
-    said = []
+def test_training_halves_the_loss(training_data, fabric, first_net):
+    results = []
     stage = Stage(name="one", batch_size=4, epochs=12, lr=3e-3, sample="known")
     net = deepcopy(first_net)
     task = TrainTask(stage, np.arange(7), None, (1,))
-    fit(net, task, training_data, fabric, Memory(), said.append)
-    assert said[-1].loss < 0.5 * said[0].loss
+    fit(net, task, training_data, fabric, MemoryStore(), results.append)
+    assert results[-1].loss < 0.5 * results[0].loss
 
 
-def test_half_precision_learns_from_mixed_windows_too(training_data, first_net):
-    half = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
-    said = []
-    net = train(first_net, everything_on(), training_data, half, said=said)
+def test_bfloat16_trains_on_mixed_windows(training_data, first_net):
+    bfloat16 = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    results = []
+    net = train(first_net, everything_on(), training_data, bfloat16, results=results)
     full = []
     train(
-        first_net, everything_on(), training_data, Fabric(accelerator="cpu", devices=1), said=full
+        first_net,
+        everything_on(),
+        training_data,
+        Fabric(accelerator="cpu", devices=1),
+        results=full,
     )
     assert {value.dtype for value in net.parameters()} == {torch.float32}
-    assert said[0].loss == pytest.approx(full[0].loss, rel=0.05)
-    assert said[0].loss != full[0].loss
+    assert results[0].loss == pytest.approx(full[0].loss, rel=0.05)
+    assert results[0].loss != full[0].loss
 
 
-def test_a_compiled_network_runs_a_rest_as_it_was_written(
+def test_a_compiled_network_runs_an_odd_batch_without_compiling(
     training_data, fabric, first_net, monkeypatch
 ):
     sizes, stances = [], []
     monkeypatch.setattr(
         torch.compiler, "set_stance", lambda stance: (stances.append(stance), nullcontext())[1]
     )
-    lay_out = room.prepare_batch
+    prepare = loop.prepare_batch
 
-    def watched(batch, *given):
+    def watched(batch, *arguments):
         sizes.append(len(batch.windows))
-        return lay_out(batch, *given)
+        return prepare(batch, *arguments)
 
-    monkeypatch.setattr(room, "prepare_batch", watched)
+    monkeypatch.setattr(loop, "prepare_batch", watched)
     task = TrainTask(everything_on(epochs=1), np.arange(7), None, (1,), compiled=True)
-    fit(deepcopy(first_net), task, training_data, fabric, Memory(), [].append)
+    fit(deepcopy(first_net), task, training_data, fabric, MemoryStore(), [].append)
     assert sizes == [8, 8, 12]
     assert stances == ["force_eager"]

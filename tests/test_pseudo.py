@@ -1,4 +1,4 @@
-"""Pseudo labels: who may teach, what they say, and that a listener's word stands."""
+"""Pseudo-labels: which models may make them, their values, and that boxes always win."""
 
 from dataclasses import replace
 
@@ -15,14 +15,14 @@ from antpitta.scores.prevalence import estimate_prevalence
 from antpitta.sound.windows import WindowIndex
 from antpitta.train.pseudo import OutOfFoldScores, make_pseudo_labels, window_scores
 
-# 100 frames a second, 401 a picture of 4 s: windows begin at 0, 200 (overlap 24: 0-224, 200-424)
-FRONT = MelConfig(
+# 100 frames a second, 401 in a segment of 4 s: windows begin at 0, 200 (overlap 24: 0-224, 200-424)
+FEATURES = MelConfig(
     sample_rate=8000, n_fft=256, hop_length=80, n_mels=16, fmin=50, fmax=4000, segment=4.0
 )
 RECIPE = Recipe(
     name="tiny",
     description="tests",
-    features=FRONT,
+    features=FEATURES,
     windows=WindowConfig(frames=224, overlap=24, inference_overlap=112),
     backbone=BackboneConfig(name="test_resnet", pretrained=False),
     head=HeadConfig(),
@@ -33,13 +33,13 @@ ROWS = 13  # of 32 frames
 HOP = 4.0 / 401
 
 
-def said(recording, start, stop, label="a", present=True):
+def make_box(recording, start, stop, label="a", present=True):
     return Annotation(recording, start, stop, label, present)
 
 
 @pytest.fixture(scope="module")
 def training_data(make_training_data):
-    boxes = [said("r0", 1.0, 1.5), said("r1", 0.2, 0.6, present=False)]
+    boxes = [make_box("r0", 1.0, 1.5), make_box("r1", 0.2, 0.6, present=False)]
     return make_training_data(RECIPE, [4.0, 4.0, 4.0], boxes, species=SPECIES.names)
 
 
@@ -68,7 +68,7 @@ def test_a_model_that_trained_on_the_recording_is_refused(training_data):
             make_pseudo_labels(training_data, members, PseudoLabelConfig(teacher="masked"))
 
 
-def test_a_model_that_trained_on_every_other_recording_may_teach(training_data):
+def test_a_model_that_trained_on_all_other_recordings_is_accepted(training_data):
     rows = member({0: [(0, 1, 0.9)]}, trained_on={"r0", "r1", "r2"})
     assert (
         len(
@@ -88,20 +88,20 @@ def test_scores_of_other_classes_are_refused(training_data):
 
 
 def test_a_window_scores_as_high_as_its_highest_row(training_data):
-    found = window_scores(training_data, {"me": member({0: [(2, 0, 0.7), (10, 1, 0.8)]})})
-    assert found.shape == (1, 6, 2)
-    wanted = np.full((6, 2), 0.2)
-    wanted[0, 0] = 0.7  # row 2 is frames 64 to 96: the first window only
-    wanted[1, 1] = 0.8  # row 10 is frames 320 to 352: the second only
-    np.testing.assert_allclose(found[0], wanted, rtol=1e-6)
+    highest = window_scores(training_data, {"me": member({0: [(2, 0, 0.7), (10, 1, 0.8)]})})
+    assert highest.shape == (1, 6, 2)
+    expected = np.full((6, 2), 0.2)
+    expected[0, 0] = 0.7  # row 2 is frames 64 to 96: the first window only
+    expected[1, 1] = 0.8  # row 10 is frames 320 to 352: the second only
+    np.testing.assert_allclose(highest[0], expected, rtol=1e-6)
 
 
 def test_a_row_belongs_to_the_windows_that_hold_its_middle(training_data):
     # row 6 is frames 192 to 224: its middle, 208, lies in both windows; row 5's, 176, in one
     both = window_scores(training_data, {"me": member({1: [(6, 0, 0.9)]})})[0]
     np.testing.assert_allclose(both[2:4, 0], [0.9, 0.9])
-    one = window_scores(training_data, {"me": member({1: [(5, 0, 0.9)]})})[0]
-    np.testing.assert_allclose(one[2:4, 0], [0.9, 0.2])
+    single = window_scores(training_data, {"me": member({1: [(5, 0, 0.9)]})})[0]
+    np.testing.assert_allclose(single[2:4, 0], [0.9, 0.2])
 
 
 def test_a_soft_positive_begins_at_the_threshold(training_data):
@@ -109,35 +109,35 @@ def test_a_soft_positive_begins_at_the_threshold(training_data):
     pseudo_labels = make_pseudo_labels(
         training_data, {"me": rows}, PseudoLabelConfig(teacher="masked")
     ).targets
-    wanted = np.zeros((6, 2))
-    wanted[4, 0] = 1
-    np.testing.assert_array_equal(pseudo_labels.value, wanted)
-    np.testing.assert_array_equal(pseudo_labels.weight, wanted)
+    expected = np.zeros((6, 2))
+    expected[4, 0] = 1
+    np.testing.assert_array_equal(pseudo_labels.value, expected)
+    np.testing.assert_array_equal(pseudo_labels.weight, expected)
 
 
-def test_a_listener_always_wins(training_data):
+def test_a_box_always_wins_over_a_pseudo_label(training_data):
     peaks = {i: [(r, c, 0.99) for r in range(ROWS) for c in range(2)] for i in range(3)}
-    lesson = make_pseudo_labels(
+    pseudo_labels = make_pseudo_labels(
         training_data, {"me": member(peaks)}, PseudoLabelConfig(teacher="masked")
     )
     # r0 "a" is present in its first window, r1 "a" absent in its first; all else is unlabelled
-    wanted = np.ones((6, 2))
-    wanted[0, 0] = wanted[2, 0] = 0
-    np.testing.assert_array_equal(lesson.targets.weight, wanted)
-    assert not (training_data.labels.weight * lesson.targets.weight).any()
+    expected = np.ones((6, 2))
+    expected[0, 0] = expected[2, 0] = 0
+    np.testing.assert_array_equal(pseudo_labels.targets.weight, expected)
+    assert not (training_data.labels.weight * pseudo_labels.targets.weight).any()
 
 
-def test_hard_negatives_are_kept_apart_and_out_of_the_targets(training_data):
+def test_hard_negatives_are_not_in_the_targets(training_data):
     peaks = {0: [(0, 1, 0.01)], 2: [(0, 0, 0.009)]}
-    lesson = make_pseudo_labels(
+    pseudo_labels = make_pseudo_labels(
         training_data, {"me": member(peaks, floor=0.001)}, PseudoLabelConfig(teacher="masked")
     )
-    wanted = np.ones((6, 2), dtype=bool)
-    wanted[0] = False  # "a" is labelled, "b" reaches 0.01
-    wanted[2, 0] = False  # labelled absent by a listener: no model's doing
-    np.testing.assert_array_equal(lesson.hard_negatives, wanted)
-    assert not lesson.targets.weight.any()
-    assert lesson.table.empty
+    expected = np.ones((6, 2), dtype=bool)
+    expected[0] = False  # "a" is labelled, "b" reaches 0.01
+    expected[2, 0] = False  # labelled absent by a box
+    np.testing.assert_array_equal(pseudo_labels.hard_negatives, expected)
+    assert not pseudo_labels.targets.weight.any()
+    assert pseudo_labels.table.empty
 
 
 def test_members_are_averaged(training_data):
@@ -166,7 +166,7 @@ def test_members_can_vote(training_data):
     assert not passed(three, 0.6, 0.4)
 
 
-def test_soft_values_are_the_teachers_scores(training_data):
+def test_soft_targets_are_the_mean_scores(training_data):
     rows = {"me": member({2: [(0, 0, 0.9)]}), "two": member({2: [(0, 0, 0.6)]})}
     pseudo_labels = make_pseudo_labels(
         training_data, rows, PseudoLabelConfig(teacher="masked", targets="soft")
@@ -176,8 +176,8 @@ def test_soft_values_are_the_teachers_scores(training_data):
     assert pseudo_labels.value.sum() == pytest.approx(0.75)
 
 
-def test_rescaled_recordings_are_as_often_held_as_boxes_and_scores_tell(make_training_data):
-    boxes = [said("r0", at, at + 0.3) for at in (0.2, 1.0, 3.0)]
+def test_rescaled_scores_have_the_estimated_prevalence(make_training_data):
+    boxes = [make_box("r0", at, at + 0.3) for at in (0.2, 1.0, 3.0)]
     rows = {"me": member({1: [(0, 0, 0.6), (9, 0, 0.3)], 2: [(9, 0, 0.4)]}, floor=0.05)}
     pseudo = PseudoLabelConfig(teacher="masked", targets="soft", threshold=0.0, rescale=True)
     training_data = make_training_data(RECIPE, [4.0] * 3, boxes, species=SPECIES.names)
@@ -194,9 +194,9 @@ def test_rescaled_recordings_are_as_often_held_as_boxes_and_scores_tell(make_tra
     assert odds[0] / odds[1] == pytest.approx((0.6 / 0.4) / (0.3 / 0.7), rel=1e-3)
     copied = replace(  # r2's windows come once more, as a copy's
         training_data,
-        cuts=WindowIndex(np.append(training_data.windows.segment, [3, 3]), np.append(training_data.windows.start, [0, 200]),
+        windows=WindowIndex(np.append(training_data.windows.segment, [3, 3]), np.append(training_data.windows.start, [0, 200]),
                   training_data.windows.frames),
-        owner=np.append(training_data.recording_index, 3),
+        recording_index=np.append(training_data.recording_index, 3),
         labels=Targets(np.pad(training_data.labels.value, ((0, 2), (0, 0))),
                       np.pad(training_data.labels.weight, ((0, 2), (0, 0)))),
     )  # fmt: skip
@@ -205,32 +205,32 @@ def test_rescaled_recordings_are_as_often_held_as_boxes_and_scores_tell(make_tra
     assert (again[6:] == 0).all()
 
 
-def test_every_label_says_where_when_how_sure_and_who(training_data):
+def test_the_table_has_place_time_score_and_source_of_every_pseudo_label(training_data):
     rows = {
         "me": member({1: [(0, 1, 0.9)], 2: [(12, 0, 0.8)]}, source="me/masked/fold1"),
         "two": member({1: [(0, 1, 0.7)], 2: [(12, 0, 0.8)]}, source="two/masked/fold0"),
     }
     table = make_pseudo_labels(training_data, rows, PseudoLabelConfig(teacher="masked")).table
     assert list(table.columns)[:5] == ["recording", "start_time", "end_time", "species", "score"]
-    one, two = table.to_dict("records")
-    assert (one["recording"], one["start_time"], one["species"]) == ("r1", 0.0, "b")
-    assert one["end_time"] == pytest.approx(224 * HOP, abs=1e-3)
-    assert one["score"] == pytest.approx(0.8)
-    assert one["source"] == "me/masked/fold1 + two/masked/fold0"
-    assert (two["recording"], two["end_time"]) == ("r2", 4.0)
-    assert two["start_time"] == pytest.approx(200 * HOP, abs=1e-3)
+    first, second = table.to_dict("records")
+    assert (first["recording"], first["start_time"], first["species"]) == ("r1", 0.0, "b")
+    assert first["end_time"] == pytest.approx(224 * HOP, abs=1e-3)
+    assert first["score"] == pytest.approx(0.8)
+    assert first["source"] == "me/masked/fold1 + two/masked/fold0"
+    assert (second["recording"], second["end_time"]) == ("r2", 4.0)
+    assert second["start_time"] == pytest.approx(200 * HOP, abs=1e-3)
 
 
-def test_a_long_recording_is_taught_on_its_own_clock(make_training_data):
+def test_times_in_a_long_recording_are_on_its_own_clock(make_training_data):
     long = make_training_data(RECIPE, [10.0], [], species=SPECIES.names)
     rows = 32
     value = np.full((rows, 2), 0.1, dtype=np.float32)
-    value[29, 0] = 0.9  # its middle is 29.5 * 32 frames: 9.42 s, in the third image
-    one = Scores("r0", TimeGrid(32 * HOP, rows), SPECIES, value, "run/masked/fold0")
-    lesson = make_pseudo_labels(
-        long, {"me": [OutOfFoldScores(one, frozenset())]}, PseudoLabelConfig(teacher="masked")
+    value[29, 0] = 0.9  # its middle is 29.5 * 32 frames: 9.42 s, in the third segment
+    scores = Scores("r0", TimeGrid(32 * HOP, rows), SPECIES, value, "run/masked/fold0")
+    pseudo_labels = make_pseudo_labels(
+        long, {"me": [OutOfFoldScores(scores, frozenset())]}, PseudoLabelConfig(teacher="masked")
     )
-    (label,) = lesson.table.to_dict("records")
+    (label,) = pseudo_labels.table.to_dict("records")
     assert label["start_time"] == pytest.approx(8.0, abs=1e-3)
     assert 9.42 < label["end_time"] <= 10.0
-    assert isinstance(lesson.table, pd.DataFrame)
+    assert isinstance(pseudo_labels.table, pd.DataFrame)

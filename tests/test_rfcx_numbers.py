@@ -18,14 +18,14 @@ from antpitta.files.recipes import read_recipe
 from antpitta.model.network import SedNet
 from antpitta.sound.targets import BoxFrames
 from antpitta.sound.windows import index_windows, window_starts
-from antpitta.train import batches as room
+from antpitta.train import batches
 from antpitta.train.batches import epoch_batches
 from antpitta.train.data import TrainTask, compute_class_weights
 from antpitta.train.loop import batch_loss
 from antpitta.train.pseudo import OutOfFoldScores, make_pseudo_labels
 
 TABLES = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx"
-lay_out = partial(room.prepare_batch, device=torch.device("cpu"))
+prepare = partial(batches.prepare_batch, device=torch.device("cpu"))
 SPECIES = Classes(tuple(f"s{i}" for i in range(24)))
 WINDOWS = [
     (0, 512),
@@ -96,7 +96,7 @@ def test_section_6_the_masked_stage():
     assert (stage.lr, stage.cosine_t_max, stage.epochs, stage.batch_size) == (3e-4, 5, 5, 32)
 
 
-def test_section_7_the_taught_stage():
+def test_section_7_the_pseudo_stage():
     stage = read_recipe("rfcx").stages[2]
     assert (stage.sample, stage.init_from) == ("recordings", "crops")
     assert (stage.pseudo.teacher, stage.pseudo.threshold, stage.pseudo.negative_threshold) == (
@@ -111,7 +111,7 @@ def test_section_7_the_taught_stage():
         "positives",
         0.5,
     )
-    assert not stage.loss.class_weights  # class weights hurt there
+    assert not stage.loss.class_weights  # class weights hurt present
     assert (stage.mixup, stage.manifold_mixup) == (0, 0.1)
     assert (stage.lr, stage.cosine_t_max, stage.epochs) == (3e-4, 5, 5)
     assert (stage.batch_size, stage.grad_accum_steps) == (8, 4)
@@ -204,7 +204,7 @@ def test_two_boxes_of_one_species_in_one_recording_both_count(tables):
 
 # ---- the losses, by hand, on a few recordings of the competition's shape
 
-SAID = [  # recording, species, start, stop, present
+BOXES = [  # recording, species, start, stop, present
     (0, 3, 0.5, 2.1, True),
     (0, 3, 40.0, 41.7, True),  # the trap: the same species again
     (0, 7, 7.0, 8.3, False),
@@ -223,8 +223,8 @@ def cells_by_hand():
     """+1, -1 or 0: (recordings, 8, 24)."""
     cells = np.zeros((COUNT, 8, 24), dtype=int)
     for present in (False, True):
-        for recording, species, start, stop, there in SAID:
-            if there == present:
+        for recording, species, start, stop, present in BOXES:
+            if present == present:
                 first, last = int(3751 * start / 60), int(3751 * stop / 60)
                 for w, (low, high) in enumerate(WINDOWS):
                     if first < high and last > low:
@@ -241,7 +241,7 @@ def recipe():
 
 @pytest.fixture(scope="module")
 def training_data(make_training_data, recipe):
-    boxes = [Annotation(f"r{r}", a, b, f"s{k}", there) for r, k, a, b, there in SAID]
+    boxes = [Annotation(f"r{r}", a, b, f"s{k}", present) for r, k, a, b, present in BOXES]
     return make_training_data(recipe, [60.0] * COUNT, boxes, SPECIES.names)
 
 
@@ -258,14 +258,14 @@ def net(recipe):
 @pytest.fixture
 def mixes(monkeypatch):
     """What is drawn for mixup while a loss is computed."""
-    drawn, draw = [], room.draw_mixup
+    drawn, draw = [], batches.draw_mixup
 
     def watched(size, alpha, rng, device):
         assert alpha == 0.1
         drawn.append(draw(size, alpha, rng, device))
         return drawn[-1]
 
-    monkeypatch.setattr(room, "draw_mixup", watched)
+    monkeypatch.setattr(batches, "draw_mixup", watched)
     return drawn
 
 
@@ -328,7 +328,7 @@ def test_the_synthetic_cells_equal_those_by_hand(training_data):
     assert (cells[8:16, 0] == -1).sum() == 0
 
 
-def test_stage_1_equals_the_formula_by_hand(training_data, net, recipe, mixes):
+def test_loss_of_stage_1_equals_the_formula_by_hand(training_data, net, recipe, mixes):
     stage = recipe.stages[0]
     rng = np.random.default_rng(4)
     train = np.arange(COUNT)
@@ -336,14 +336,14 @@ def test_stage_1_equals_the_formula_by_hand(training_data, net, recipe, mixes):
     assert sorted(image for image, _ in places(batch)) == [0, 1, 2, 3, 4]  # 3 TP, 2 FP recordings
     weights = compute_class_weights(training_data, TrainTask(stage, train, None, (1,)))
     with torch.inference_mode():
-        found = float(batch_loss(net, lay_out(batch, training_data, stage, rng), stage, weights))
+        found = float(batch_loss(net, prepare(batch, training_data, stage, rng), stage, weights))
 
     ((share, partner),) = [shares(mix) for mix in mixes]
     truth = np.zeros((5, 24))
     for i, (recording, first) in enumerate(places(batch)):
-        mine = [said for said in SAID if said[0] == recording]
-        middles = [int(3751 * (a + b) / 2 / 60) for *_, a, b, there in mine if there] or [
-            int(3751 * (a + b) / 2 / 60) for *_, a, b, there in mine
+        own = [box for box in BOXES if box[0] == recording]
+        middles = [int(3751 * (a + b) / 2 / 60) for *_, a, b, present in own if present] or [
+            int(3751 * (a + b) / 2 / 60) for *_, a, b, present in own
         ]
         allowed = {
             min(max(middle - 256 + sign * shift, 0), 3751 - 512)
@@ -352,16 +352,16 @@ def test_stage_1_equals_the_formula_by_hand(training_data, net, recipe, mixes):
             for sign in (-1, 1)
         }
         assert first in allowed
-        for _, species, a, b, there in mine:
-            if int(3751 * a / 60) < first + 512 and int(3751 * b / 60) > first and there:
+        for _, species, a, b, present in own:
+            if int(3751 * a / 60) < first + 512 and int(3751 * b / 60) > first and present:
                 truth[i, species] = 1
     assert not truth[[i for i, (r, _) in enumerate(places(batch)) if r in (2, 4)]].any()
     truth = share[:, None] * truth + (1 - share[:, None]) * truth[partner]
     pixels = np.stack([pixels_by_hand(training_data, *place) for place in places(batch)])
     z = clipwise_by_hand(net, features_by_hand(net, pixels, share, partner))
     count = np.zeros(24)
-    for _, species, _, _, there in SAID:
-        count[species] += there
+    for _, species, _, _, present in BOXES:
+        count[species] += present
     assert count[[0, 3, 12]].tolist() == [1, 3, 1]
     known = count > 0
     np.testing.assert_allclose(weights.numpy()[known], 3 / count[known])
@@ -370,13 +370,13 @@ def test_stage_1_equals_the_formula_by_hand(training_data, net, recipe, mixes):
     assert found == pytest.approx(wanted, rel=1e-4)
 
 
-def test_stage_2_equals_the_formula_by_hand(training_data, net, recipe):
+def test_loss_of_stage_2_equals_the_formula_by_hand(training_data, net, recipe):
     stage = recipe.stages[1]
     rng = np.random.default_rng(4)
     (batch,) = epoch_batches(stage, training_data, np.arange(COUNT), None, rng)
     assert len(batch.windows) == 8 * COUNT
     with torch.inference_mode():
-        found = float(batch_loss(net, lay_out(batch, training_data, stage, rng), stage, None))
+        found = float(batch_loss(net, prepare(batch, training_data, stage, rng), stage, None))
 
     low = {start: w for w, (start, _) in enumerate(WINDOWS)}
     cells = np.stack([cells_by_hand()[r, low[first]] for r, first in places(batch)])
@@ -386,7 +386,7 @@ def test_stage_2_equals_the_formula_by_hand(training_data, net, recipe):
     assert found == pytest.approx(wanted, rel=1e-4)
 
 
-def test_stage_3_equals_the_formula_by_hand(training_data, net, recipe, mixes):
+def test_loss_of_stage_3_equals_the_formula_by_hand(training_data, net, recipe, mixes):
     stage = recipe.stages[2]
     rng = np.random.default_rng(4)
     hop = 32 * 60 / 3751
@@ -404,17 +404,17 @@ def test_stage_3_equals_the_formula_by_hand(training_data, net, recipe, mixes):
                 inside = (middle >= low) & (middle < min(high, 3751))
                 mean[r, w] += value[inside].max(axis=0) / 3
         members[member] = rows
-    lesson = make_pseudo_labels(training_data, members, stage.pseudo)
+    pseudo = make_pseudo_labels(training_data, members, stage.pseudo)
     cells = cells_by_hand()
     soft = (mean >= 0.5) & (cells == 0)
     assert 100 < soft.sum() < soft.size - 100
-    np.testing.assert_array_equal(lesson.targets.weight, soft.reshape(-1, 24))
-    np.testing.assert_array_equal(lesson.targets.value, soft.reshape(-1, 24))
-    assert len(lesson.table) == soft.sum()
+    np.testing.assert_array_equal(pseudo.targets.weight, soft.reshape(-1, 24))
+    np.testing.assert_array_equal(pseudo.targets.value, soft.reshape(-1, 24))
+    assert len(pseudo.table) == soft.sum()
 
-    (batch,) = epoch_batches(stage, training_data, np.arange(COUNT), lesson.targets, rng)
+    (batch,) = epoch_batches(stage, training_data, np.arange(COUNT), pseudo.targets, rng)
     with torch.inference_mode():
-        found = float(batch_loss(net, lay_out(batch, training_data, stage, rng), stage, None))
+        found = float(batch_loss(net, prepare(batch, training_data, stage, rng), stage, None))
 
     ((share, partner),) = [shares(mix) for mix in mixes]
     assert len(share) == 8 * COUNT  # a draw for each window of the batch
