@@ -194,8 +194,11 @@ def test_rescaled_scores_have_the_estimated_prevalence(make_training_data):
     assert odds[0] / odds[1] == pytest.approx((0.6 / 0.4) / (0.3 / 0.7), rel=1e-3)
     copied = replace(  # r2's windows come once more, as a copy's
         training_data,
-        windows=WindowIndex(np.append(training_data.windows.segment, [3, 3]), np.append(training_data.windows.start, [0, 200]),
-                  training_data.windows.frames),
+        windows=WindowIndex(
+            np.append(training_data.windows.segment, [3, 3]),
+            np.append(training_data.windows.start, [0, 200]),
+            training_data.windows.frames,
+        ),
         recording_index=np.append(training_data.recording_index, 3),
         labels=Targets(np.pad(training_data.labels.value, ((0, 2), (0, 0))),
                       np.pad(training_data.labels.weight, ((0, 2), (0, 0)))),

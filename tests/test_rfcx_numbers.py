@@ -222,13 +222,13 @@ COUNT = 5
 def cells_by_hand():
     """+1, -1 or 0: (recordings, 8, 24)."""
     cells = np.zeros((COUNT, 8, 24), dtype=int)
-    for present in (False, True):
+    for kind in (False, True):
         for recording, species, start, stop, present in BOXES:
-            if present == present:
+            if present == kind:
                 first, last = int(3751 * start / 60), int(3751 * stop / 60)
                 for w, (low, high) in enumerate(WINDOWS):
                     if first < high and last > low:
-                        cells[recording, w, species] = 1 if present else -1
+                        cells[recording, w, species] = 1 if kind else -1
     return cells
 
 
