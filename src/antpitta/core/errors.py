@@ -228,8 +228,9 @@ def sentences(what: str, remedy: str) -> str:
     -------
     The sentences, with capitals and full stops.
     """
-    first = what.rstrip(". ") + "."
-    return f"{first} {remedy[0].upper()}{remedy[1:].rstrip('. ')}." if remedy else first
+    capitalized = f"{remedy[:1].upper()}{remedy[1:]}"
+    parts = [part.rstrip(". ") for part in (what, capitalized) if part]
+    return " ".join(part if part.endswith(("?", "!")) else f"{part}." for part in parts)
 
 
 TRAIN_PACKAGES = (  # the import names of the extra `train`
