@@ -133,8 +133,8 @@ def played(monkeypatch):
     }
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
-    monkeypatch.setattr(graph.TrainStep, "run", watched)
-    monkeypatch.setattr(graph.TrainStep, "_records", lambda self, ready: True)
+    monkeypatch.setattr(graph.TrainStep, "forward_backward", watched)
+    monkeypatch.setattr(graph.TrainStep, "_can_capture", lambda self, ready: True)
     return made
 
 
@@ -172,7 +172,7 @@ def test_recorded_batches_teach_what_batches_do_that_are_run_as_they_come(
     torch.backends.cudnn.deterministic = True
     task = TrainTask(stage(sample=sample), np.arange(6), pseudo_labels, (1, 2, 3))
     one, two = (trained(first_net, task, staged_data, fabric) for _ in range(2))
-    monkeypatch.setattr(graph.TrainStep, "_records", lambda run, ready: False)
+    monkeypatch.setattr(graph.TrainStep, "_can_capture", lambda run, ready: False)
     assert alike(one, two)
     assert alike(one, trained(first_net, task, staged_data, fabric))
     assert not torch.equal(one[0]["head.class_conv.weight"].cpu(), first_net.head.class_conv.weight)

@@ -1,4 +1,4 @@
-"""A head solved at once: the best there is, the same as a plain regression, and honest refusals."""
+"""The linear head: the same as a plain regression, its whitening, and what cannot be solved."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from antpitta.core.types import Annotation
 from antpitta.model.head import box_step_shares
 from antpitta.model.network import SedNet
 from antpitta.train.data import FeatureCache, TrainTask
-from antpitta.train.linear_head import solve_linear_head
+from antpitta.train.linear_head import WithinClassWhitening, solve_linear_head
 
 FABRIC = Fabric(accelerator="cpu", devices=1)
 STAGE = Stage(
@@ -41,25 +41,30 @@ def training_data(make_training_data):
     return make_training_data(RECIPE, [2.0] * 6, BOXES, species=("a", "b"))
 
 
-def solved(training_data, stage=STAGE, train=range(6), found=None, **settings):
+def solved(training_data, stage=STAGE, train=range(6), results=None, **settings):
     torch.manual_seed(1)
     net = SedNet(RECIPE.backbone, RECIPE.head.model_copy(update=settings), 2, bands=32)
-    seen = FeatureCache().get(net, stage, training_data)
-    task = TrainTask(stage, np.array(train), None, (1,), seen)
-    solve_linear_head(net, task, training_data, FABRIC, (found if found is not None else []).append)
-    return net, seen
+    features_of = FeatureCache().get(net, stage, training_data)
+    task = TrainTask(stage, np.array(train), None, (1,), features_of)
+    solve_linear_head(
+        net, task, training_data, FABRIC, (results if results is not None else []).append
+    )
+    return net, features_of
 
 
-def rows_of(net, seen, training_data):
+def rows_of(net, features_of, training_data):
     """Features, levelled, and label of every box in every window it touches, by hand."""
     rows, labels, classes = [], [], []
     for window in range(len(training_data.windows)):
-        image, first = training_data.windows.segment[window], int(training_data.windows.start[window])
+        image, first = (
+            training_data.windows.segment[window],
+            int(training_data.windows.start[window]),
+        )
         for box in training_data.boxes[training_data.recording_index[image]]:
             touched = training_data.grids[image].overlapping_frames(box.start, box.stop)
             span = max(touched.start - first, 0), min(touched.stop - first, 64)
             if span[0] < span[1]:
-                frames = seen[window].float().repeat_interleave(net.stride, dim=1)
+                frames = features_of[window].float().repeat_interleave(net.stride, dim=1)
                 rows.append(frames[:, span[0] : span[1]].mean(dim=1))
                 labels.append(box.present)
                 classes.append("ab".index(box.label))
@@ -69,16 +74,18 @@ def rows_of(net, seen, training_data):
     return features.double().numpy(), np.array(labels), np.array(classes)
 
 
-@pytest.mark.parametrize(("wccn", "centre"), [(0.0, 1.0), (0.3, 1.0), (0.3, 0.0)])
-def test_the_head_is_that_of_a_plain_regression(training_data, wccn, centre):
-    net, seen = solved(training_data, wccn=wccn, centre=centre)
-    features, present, column = rows_of(net, seen, training_data)
+@pytest.mark.parametrize(("whitening", "background"), [(0.0, 1.0), (0.3, 1.0), (0.3, 0.0)])
+def test_the_head_is_that_of_a_plain_regression(training_data, whitening, background):
+    net, features_of = solved(
+        training_data, within_class_whitening=whitening, background_subtraction=background
+    )
+    features, present, column = rows_of(net, features_of, training_data)
     metric = np.eye(features.shape[1])
-    if wccn:
+    if whitening:
         apart = [features[present & (column == k)] for k in range(2)]
         apart = np.concatenate([own - own.mean(axis=0) for own in apart])
         apart = apart.T @ apart
-        metric = (1 - wccn) * metric + wccn * apart / np.diag(apart).mean()
+        metric = (1 - whitening) * metric + whitening * apart / np.diag(apart).mean()
     weight = np.where(present, 1 / present.sum(), 1 / (~present).sum())
     biased = net.head.class_conv.bias is not None  # without a level there is none
 
@@ -103,10 +110,10 @@ def test_the_head_is_that_of_a_plain_regression(training_data, wccn, centre):
     np.testing.assert_allclose(mine, best.x.reshape(2, -1), atol=5e-3)
 
 
-def test_it_says_what_it_did_and_only_of_the_recordings_it_may(training_data):
-    said = []
-    net, _ = solved(training_data, found=said)
-    (progress,) = said
+def test_the_head_depends_on_its_training_recordings_only(training_data):
+    epochs = []
+    net, _ = solved(training_data, results=epochs)
+    (progress,) = epochs
     assert progress.steps > 1
     assert 0 < progress.loss < 2 * np.log(2)  # what no head at all would lose
     other, _ = solved(training_data, train=range(3))
@@ -118,19 +125,21 @@ def test_equal_data_give_equal_heads(training_data):
     assert torch.equal(one.head.class_conv.weight, two.head.class_conv.weight)
 
 
-def test_without_boxes_or_kept_features_there_is_nothing_to_solve(training_data, make_training_data):
-    with pytest.raises(UserError, match="no box to learn from"):
+def test_without_boxes_or_fixed_features_is_an_error(training_data, make_training_data):
+    with pytest.raises(UserError) as error:
         solved(make_training_data(RECIPE, [2.0] * 6, [], species=("a", "b")))
+    assert error.value.code == "E_NO_BOXES"
     masked = STAGE.model_copy(update={"masks": MaskConfig(probability=0.5)})
-    with pytest.raises(UserError, match="frozen backbone"):
+    with pytest.raises(UserError) as error:
         solved(training_data, masked)
+    assert error.value.code == "E_SOLVER"
 
 
 @pytest.mark.parametrize(
     "settings",
     [{"loss": {"on": "windows"}}, {"loss": {"on": "boxes"}, "pseudo": {"teacher": "x"}}],
 )
-def test_what_is_not_convex_is_not_solved(settings):
+def test_lbfgs_without_a_convex_loss_is_refused(settings):
     with pytest.raises(ValueError, match="lbfgs"):
         Stage(name="s", optimizer="lbfgs", **settings)
 
@@ -139,3 +148,51 @@ def test_a_span_covers_its_steps_by_their_share():
     focus = torch.tensor([[0, 4, 20], [0, 8, 16], [0, 0, 0]])
     expected = [[4 / 16, 8 / 16, 4 / 16], [0, 1, 0], [0, 0, 0]]
     torch.testing.assert_close(box_step_shares(focus, 3, 8), torch.tensor(expected))
+
+
+# ---- whitening
+
+PRESENT = torch.tensor([[True, False]] * 5 + [[False, True]] * 4 + [[False, False]] * 3)
+
+
+@pytest.fixture
+def rows():
+    return torch.randn(12, 20, generator=torch.Generator().manual_seed(0))
+
+
+def test_whitening_multiplies_by_the_root_of_the_mixed_covariance(rows):
+    metric = WithinClassWhitening.from_boxes(rows, PRESENT, 0.4)
+    apart = torch.cat([rows[own] - rows[own].mean(dim=0) for own in PRESENT.T])
+    covariance = apart.T @ apart
+    mixed = 0.4 * covariance / covariance.diagonal().mean() + 0.6 * torch.eye(20)
+    size, basis = torch.linalg.eigh(mixed)
+    weight = torch.randn(2, 20, 1, generator=torch.Generator().manual_seed(1))
+    expected = weight[:, :, 0] @ (basis * size.rsqrt()) @ basis.T
+    torch.testing.assert_close(metric.apply(weight)[:, :, 0], expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(metric.invert(metric.apply(weight)), weight, atol=1e-5, rtol=1e-4)
+
+
+def test_inputs_that_differ_within_a_species_get_smaller_weights(rows):
+    rows[:, 3] = 0
+    rows[:9, 3] = torch.tensor([5.0] * 5 + [-5.0] * 4)  # differs between species only
+    rows[:, 4] *= 9
+    scaled = WithinClassWhitening.from_boxes(rows, PRESENT, 0.4).apply(torch.eye(20)[:, :, None])[
+        :, :, 0
+    ]
+    assert scaled[4, 4] < scaled[3, 3] / 2
+
+
+def test_unused_inputs_change_nothing(rows):
+    wide = torch.cat([rows, torch.zeros(12, 30)], dim=1)
+    one, other = (
+        WithinClassWhitening.from_boxes(rows, PRESENT, 0.4),
+        WithinClassWhitening.from_boxes(wide, PRESENT, 0.4),
+    )
+    torch.testing.assert_close(one.factor, other.factor)
+    assert not other.basis[20:].any()
+
+
+def test_boxes_that_do_not_differ_have_no_whitening(rows):
+    assert WithinClassWhitening.from_boxes(rows[:0], PRESENT[:0], 0.4) is None
+    assert WithinClassWhitening.from_boxes(rows, PRESENT & False, 0.4) is None
+    assert WithinClassWhitening.from_boxes(torch.ones(12, 20), PRESENT, 0.4) is None
