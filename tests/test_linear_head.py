@@ -18,17 +18,24 @@ from antpitta.train.linear_head import WithinClassWhitening, solve_linear_head
 
 FABRIC = Fabric(accelerator="cpu", devices=1)
 STAGE = Stage(
-    name="s", sample="known", optimizer="lbfgs", weight_decay=0.1, masks=MaskConfig(probability=0.0),
+    name="s",
+    sample="known",
+    optimizer="lbfgs",
+    weight_decay=0.1,
+    masks=MaskConfig(probability=0.0),
     loss=LossConfig(on="boxes", reduction="balanced"),
-)  # fmt: skip
+)
 RECIPE = Recipe(
     name="t",
     description="t",
-    features=MelConfig(sample_rate=8000, n_fft=256, hop_length=80, n_mels=32, fmin=50.0, fmax=4000.0, segment=2.0),
+    features=MelConfig(
+        sample_rate=8000, n_fft=256, hop_length=80, n_mels=32, fmin=50.0, fmax=4000.0, segment=2.0
+    ),
     windows=WindowConfig(frames=64, overlap=0, inference_overlap=0),
-    backbone=BackboneConfig(name="test_efficientnet", pretrained=False, frozen=True, reduction=8), head=HeadConfig(frequency_pooling="none", background_subtraction=1.0, smoothing_frames=48),
+    backbone=BackboneConfig(name="test_efficientnet", pretrained=False, frozen=True, reduction=8),
+    head=HeadConfig(frequency_pooling="none", background_subtraction=1.0, smoothing_frames=48),
     stages=(STAGE,),
-)  # fmt: skip
+)
 BOXES = [
     Annotation(f"r{i}", start, start + 0.3, "ab"[k], (i + k + round(start)) % 3 > 0)
     for i in range(6)
