@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from antpitta.api import prediction, predict_to
+from antpitta.api import predict_to, prediction
 from antpitta.files.bundle import read_bundle
 from antpitta.model.inference import InferenceConfig
 from antpitta.predict import pipeline

@@ -149,9 +149,7 @@ def alike(one, two):
 
 
 @pytest.mark.parametrize("sample", ["known", "crops"])
-def test_making_a_recording_leaves_no_trace(
-    staged_data, pseudo_labels, first_net, sample, request
-):
+def test_making_a_recording_leaves_no_trace(staged_data, pseudo_labels, first_net, sample, request):
     fabric = Fabric(accelerator="cpu", devices=1)
     task = TrainTask(stage(sample=sample), np.arange(6), pseudo_labels, (1, 2, 3))
     wanted = trained(first_net, task, staged_data, fabric)
