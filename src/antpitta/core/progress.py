@@ -29,6 +29,9 @@ class Progress:
     message: Callable[[str], None]
     update: Callable[[str, int, int, float], None]
 
+    def __repr__(self) -> str:
+        return "Progress()"
+
     def of(self, name: str) -> ProgressCallback:
         """The callback that reports one piece of work, without a loss.
 
