@@ -80,6 +80,11 @@ def epoch_batches(
         Pseudo-labels of all training windows.
     rng
         The order of the windows, and the places of crops.
+
+    Returns
+    -------
+    batches
+        In the order of the epoch; empty where nothing can be trained on.
     """
     if stage.sample == "crops":
         return _crop_batches(stage, training_data, recordings, rng)
@@ -131,11 +136,16 @@ def box_batch(training_data: TrainingData, indices: Ints, pseudo_labels: Targets
         The windows of the batch.
     pseudo_labels : (windows, classes)
         Pseudo-labels of all training windows.
+
+    Returns
+    -------
+    batch
+        Its targets are (boxes, classes): the rows of the boxes, then those of the pseudo-labels.
     """
     windows = training_data.windows.take(indices)
-    spans, labels = training_data.box_frames.box_targets(windows)
+    box_spans, labels = training_data.box_frames.box_targets(windows)
     if pseudo_labels is None:
-        return Batch(windows, labels, None, indices, spans)
+        return Batch(windows, labels, None, indices, box_spans)
     labelled = np.flatnonzero(pseudo_labels.weight[indices].any(axis=1))
     empty = np.zeros((len(labelled), labels.value.shape[1]), dtype=np.float32)
     no_pseudo = np.zeros_like(labels.value)
@@ -144,7 +154,7 @@ def box_batch(training_data: TrainingData, indices: Ints, pseudo_labels: Targets
         _concatenate(labels, Targets(empty, empty)),
         _concatenate(Targets(no_pseudo, no_pseudo), _take(pseudo_labels, indices[labelled])),
         indices,
-        np.concatenate([spans, np.stack([labelled, 0 * labelled, 0 * labelled], axis=1)]),
+        np.concatenate([box_spans, np.stack([labelled, 0 * labelled, 0 * labelled], axis=1)]),
     )
 
 
@@ -250,6 +260,13 @@ def _map_targets(targets: LossTargets, change: Callable[[Tensor], Tensor]) -> Lo
 def split_windows(count: int, process: ProcessRank) -> list[slice]:
     """Split ``count`` windows among the processes.
 
+    Parameters
+    ----------
+    count
+        The number of windows of a batch.
+    process
+        Gives the number of processes; its rank does not matter.
+
     Returns
     -------
     slices
@@ -284,6 +301,11 @@ def prepare_batch(
         The features of all training windows, where they are kept.
     process
         A batch with too few windows to be split is run by every process, and counts once.
+
+    Returns
+    -------
+    device_batch
+        The part of this process, with the targets of the whole batch where it was split.
     """
     parts = split_windows(len(batch.windows), process)
     own = process.rank if len(parts) > 1 else 0
@@ -367,8 +389,8 @@ def _own_spans(
         return None, rows
     window = batch.box_spans[:, 0]
     own = np.flatnonzero((window >= rows.start) & (window < rows.stop))
-    spans = batch.box_spans[own] - np.array([rows.start, 0, 0])
-    return to_device(spans, device), to_device(own, device)
+    box_spans = batch.box_spans[own] - np.array([rows.start, 0, 0])
+    return to_device(box_spans, device), to_device(own, device)
 
 
 def _on_device(targets: Targets, device: torch.device) -> CellTargets:

@@ -69,7 +69,20 @@ class ReadOnlyStore:
 
 
 def resume(net: SedNet, optimizer: torch.optim.Adam, store: CheckpointStore) -> int:
-    """Restore the last checkpoint, if there is one; returns its number of finished epochs."""
+    """Restore the last checkpoint, if there is one.
+
+    Parameters
+    ----------
+    net, optimizer
+        Changed in place.
+    store
+        Where checkpoints are kept.
+
+    Returns
+    -------
+    epochs
+        The number of finished epochs; 0 without a checkpoint.
+    """
     checkpoint = store.load()
     if checkpoint is None:
         return 0
@@ -79,7 +92,19 @@ def resume(net: SedNet, optimizer: torch.optim.Adam, store: CheckpointStore) -> 
 
 
 def capture(net: SedNet, optimizer: torch.optim.Adam) -> State:
-    """All that the next epoch needs, as named tensors; a frozen backbone is left out."""
+    """All that the next epoch needs, as named tensors; a frozen backbone is left out.
+
+    Parameters
+    ----------
+    net, optimizer
+        The network, and the optimizer of its trainable weights.
+
+    Returns
+    -------
+    state
+        Tensors by name: ``net.`` with the network's own names, and ``adam.`` with the number of a
+        weight and the name of a moment. They share memory with the network and the optimizer.
+    """
     fixed = ("backbone.",) if net.backbone_config.frozen else ()
     state = {
         f"net.{name}": value
@@ -92,7 +117,15 @@ def capture(net: SedNet, optimizer: torch.optim.Adam) -> State:
 
 
 def restore(net: SedNet, optimizer: torch.optim.Adam, state: State) -> None:
-    """The inverse of :func:`capture`."""
+    """Load what :func:`capture` returned.
+
+    Parameters
+    ----------
+    net, optimizer
+        Changed in place.
+    state
+        The named tensors; those of a frozen backbone may be missing.
+    """
     weights = {k[4:]: v for k, v in state.items() if k.startswith("net.")}
     net.load_state_dict(weights, strict=not net.backbone_config.frozen)
     slots: dict[int, dict[str, Tensor]] = {}

@@ -76,10 +76,22 @@ class ComputeConfig:
 def build_fabric(compute: ComputeConfig) -> Fabric:
     """Check the configuration and set up its devices.
 
+    Parameters
+    ----------
+    compute
+        The configuration.
+
+    Returns
+    -------
+    fabric
+        Not launched yet: several devices get their processes in :func:`run_on_devices`.
+
     Raises
     ------
     UserError
-        ``E_PRECISION``, ``E_DEVICES``, ``E_ONE_DEVICE``, ``E_PARALLEL_FOLDS`` or ``E_DEVICE``.
+        ``E_PRECISION`` for an unknown precision, ``E_DEVICES`` for no device or more GPUs than there
+        are, ``E_PARALLEL_FOLDS`` for no fold at a time, ``E_ONE_DEVICE`` for compilation or parallel
+        folds on several devices, ``E_DEVICE`` for a device that is unknown or missing.
     """
     _check_options(compute)
     cuda = torch.cuda.is_available() and compute.device in ("auto", "cuda", "gpu")
@@ -137,7 +149,15 @@ def _resolve_precision(precision: str, *, cuda: bool) -> str:
 
 
 def configure_cuda(compute: ComputeConfig, device: torch.device) -> None:
-    """Set this process's switches for a GPU; on a CPU nothing changes."""
+    """Set this process's switches for a GPU; on a CPU nothing changes.
+
+    Parameters
+    ----------
+    compute
+        The configuration.
+    device
+        The device of this process.
+    """
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, where bfloat16 is not used anyway
         torch.backends.cudnn.allow_tf32 = True
@@ -275,7 +295,18 @@ class CompiledModel:
 
 
 def compiled_models(compute: ComputeConfig) -> tuple[CompiledModel, ...]:
-    """One for each fold trained at a time, or none without compilation."""
+    """Make a compiled network for each fold that is trained at a time.
+
+    Parameters
+    ----------
+    compute
+        The configuration.
+
+    Returns
+    -------
+    models : (parallel folds,)
+        Empty without compilation. A network is compiled when it is first loaded.
+    """
     return tuple(CompiledModel() for _ in range(compute.parallel_folds)) if compute.compile else ()
 
 

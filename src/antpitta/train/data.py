@@ -120,6 +120,16 @@ def build_training_data(
         Where the features are kept, if they fit.
     overlays
         The recordings with overlaid calls.
+
+    Returns
+    -------
+    training_data
+        The windows of all recordings, in the order of ``features``.
+
+    Raises
+    ------
+    ValueError
+        Where the features have another number of frames than the segments.
     """
     boxes_by_id = defaultdict(list)
     for annotation in dataset.annotations:
@@ -239,6 +249,13 @@ def compute_class_weights(training_data: TrainingData, task: TrainTask) -> Tenso
     A class without a present box has weight 1, like the most frequent class: nothing is known
     that would justify more.
 
+    Parameters
+    ----------
+    training_data
+        The boxes of all recordings.
+    task
+        Gives the training recordings.
+
     Returns
     -------
     weights : (classes,)
@@ -324,7 +341,19 @@ def fit_normalizer(net: SedNet, features: Tensor, windows: Ints, device: torch.d
 def fit_zero_shot(
     net: SedNet, task: TrainTask, training_data: TrainingData, device: torch.device
 ) -> None:
-    """Fit the zero-shot blend of a trained head to the logits of the training recordings."""
+    """Fit the zero-shot blend of a trained head to the logits of the training recordings.
+
+    Parameters
+    ----------
+    net
+        The network, with a trained head. Without a zero-shot blend nothing changes.
+    task
+        Gives the training recordings; those with overlaid calls are left out.
+    training_data
+        The windows and their features.
+    device
+        Where the network is.
+    """
     own = training_data.windows_of(task.recordings)
     own = own[training_data.original_windows[own]]
     blocks = (training_data.windows.take(block) for block in _blocks(own, HEAD_WINDOWS))

@@ -138,8 +138,8 @@ def box_features(
         if batch.box_spans is None or not len(batch.box_spans):
             continue
         window_features = features[int(window)].to(device).float()  # (inputs, steps)
-        spans = torch.from_numpy(batch.box_spans).to(device)
-        shares = box_step_shares(spans, window_features.shape[1], net.stride)
+        box_spans = torch.from_numpy(batch.box_spans).to(device)
+        shares = box_step_shares(box_spans, window_features.shape[1], net.stride)
         rows.append(shares @ window_features.T)
         value.append(batch.labels.value)
         weight.append(batch.labels.weight)
@@ -161,6 +161,11 @@ def whitened_head(net: SedNet, rows: Tensor, labels: CellTargets) -> Iterator[No
         The features of the training boxes.
     labels : (boxes, classes)
         Their targets.
+
+    Yields
+    ------
+    None
+        While the class weights are whitened; afterwards they are weights of the inputs again.
     """
     head, share = net.head, net.head_config.within_class_whitening
     whitening = None

@@ -103,6 +103,15 @@ def fit(
 def set_up(net: SedNet, stage: Stage, fabric: Fabric) -> tuple[Any, Any, torch.optim.Adam]:
     """Move a network to its device and make its optimizer.
 
+    Parameters
+    ----------
+    net
+        The network, changed in place.
+    stage
+        The learning rate, the weight decay, and whether the loss is on windows or boxes.
+    fabric
+        The devices and the precision.
+
     Returns
     -------
     model, fabric_optimizer, optimizer
@@ -191,16 +200,45 @@ def _start_epoch(
 
 
 def lr_at(stage: Stage, position: float) -> float:
-    """The learning rate ``position`` epochs after the start: half cosines, down and up again.
+    """The learning rate at a position in training: half cosines, down and up again.
 
     As ``torch.optim.lr_scheduler.CosineAnnealingLR`` with ``T_max = cosine_t_max`` epochs.
+
+    Parameters
+    ----------
+    stage
+        The settings ``lr``, ``cosine_t_max`` and ``epochs``.
+    position : epochs
+        The time since the start of the stage; fractions are positions inside an epoch.
+
+    Returns
+    -------
+    lr
+        Between 0 and ``stage.lr``.
     """
     period = stage.cosine_t_max or stage.epochs
     return stage.lr * (1 + cos(pi * position / period)) / 2
 
 
 def accumulation_group(i: int, batches: int, accumulate: int) -> tuple[int, bool]:
-    """The size of the group of accumulated batches with batch ``i``, and if it is its last one."""
+    """The group of accumulated batches that a batch belongs to.
+
+    Parameters
+    ----------
+    i
+        The index of the batch in its epoch.
+    batches
+        The number of batches of the epoch.
+    accumulate
+        The number of batches in a group; the last group of an epoch may have fewer.
+
+    Returns
+    -------
+    count
+        The number of batches in the group.
+    is_last
+        Whether the batch is the last one of its group, after which the optimizer steps.
+    """
     first = i - i % accumulate
     count = min(accumulate, batches - first)
     return count, i + 1 == first + count
@@ -232,6 +270,11 @@ def batch_loss(
         The settings of the loss.
     class_weights : (classes,)
         Weights of the classes.
+
+    Returns
+    -------
+    loss : ()
+        With its gradient. It is multiplied by ``batch.loss_scale``.
     """
     outputs = cast(
         Logits, model(batch.pixels, batch.mixup, batch.manifold_mixup, batch.backbone_features)

@@ -75,7 +75,21 @@ def assign_folds(dataset: Dataset, folds: int, seed: int) -> Ints:
 
 
 def group_recordings(dataset: Dataset, folds: int) -> list[str]:
-    """The group of each recording, which no fold may split: its site, or itself."""
+    """The group of each recording, which no fold may split.
+
+    Parameters
+    ----------
+    dataset
+        The recordings and their sites.
+    folds
+        The number of folds.
+
+    Returns
+    -------
+    groups : (recordings,)
+        The site, or the recording's own id: where its site is unknown, and for all recordings where
+        there are fewer sites than folds.
+    """
     sites = {recording.site for recording in dataset.recordings if recording.site}
     if len(sites) < folds:
         return [recording.id for recording in dataset.recordings]
@@ -86,7 +100,20 @@ def group_recordings(dataset: Dataset, folds: int) -> list[str]:
 
 
 def match_folds(dataset: Dataset, run: RunFolder) -> Ints:
-    """The fold of each recording (recordings,) in another run, or -1 where it has none."""
+    """The fold of each recording in another run.
+
+    Parameters
+    ----------
+    dataset
+        The recordings of this run.
+    run
+        The folder of the other run.
+
+    Returns
+    -------
+    folds : (recordings,)
+        The fold, or -1 for a recording that the other run does not have.
+    """
     folds = run.folds()
     return np.array([folds.get(r.id, -1) for r in dataset.recordings], dtype=np.int64)
 
@@ -118,6 +145,11 @@ def score_recordings(
         The model's name in the scores.
     fabric
         The device and the precision.
+
+    Returns
+    -------
+    scores
+        One for each recording, in the order of ``recordings``.
     """
     segments = training_data.segments_of(recordings)
     parts = predict_sliding(
@@ -140,7 +172,20 @@ def score_recordings(
 
 
 def gather_scores(fabric: Fabric, scores: list[Scores]) -> list[Scores]:
-    """Collect the scores of all processes in the main process; the others get none."""
+    """Collect the scores of all processes in the main process.
+
+    Parameters
+    ----------
+    fabric
+        The processes.
+    scores
+        Those of this process.
+
+    Returns
+    -------
+    scores
+        In the main process those of all processes, by rank; in the others none.
+    """
     if fabric.world_size == 1:
         return scores
     parts: list[Any] | None = [None] * fabric.world_size if fabric.is_global_zero else None
@@ -162,10 +207,16 @@ def read_out_of_fold(dataset: Dataset, path: Path, folds: Ints) -> list[OutOfFol
     folds : (recordings,)
         The folds of the run that made the scores.
 
+    Returns
+    -------
+    scores
+        Those of each recording in the file, in its order.
+
     Raises
     ------
     UserError
-        ``E_OTHER_DATA`` where the scores are of other recordings or species.
+        ``E_OTHER_DATA`` where the scores are of other recordings or species, ``E_RUN_UNFINISHED``
+        without the file.
     """
     ids = [recording.id for recording in dataset.recordings]
     scores = read_scores(path)

@@ -107,6 +107,11 @@ def plan_overlays(
         The settings.
     seed
         Equal seeds give equal plans.
+
+    Returns
+    -------
+    overlays
+        The copies, by their number, then by their host. A copy without calls is left out.
     """
     calls = _calls_by_fold(dataset, folds)
     recordings = {recording.id: recording for recording in dataset.recordings}
@@ -206,6 +211,11 @@ def read_with_overlays(
         The recordings.
     sample_rate : Hz
         The rate at which background levels are measured; calls are added at the rate asked for.
+
+    Returns
+    -------
+    read_any
+        Reads the recordings as ``read`` does, and copies with their calls added.
     """
     by_id = {overlay.recording.id: overlay for overlay in overlays}
     sounds = _CallSounds(read, {r.id: r for r in dataset.recordings}, sample_rate)

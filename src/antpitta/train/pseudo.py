@@ -63,6 +63,11 @@ def make_pseudo_labels(
     pseudo
         The settings.
 
+    Returns
+    -------
+    pseudo_labels
+        Windows of recordings with overlaid calls have none.
+
     Raises
     ------
     ValueError

@@ -160,7 +160,18 @@ class Run:
 
 
 def uses_dropout(net: SedNet) -> bool:
-    """Whether the network draws random numbers in training, for dropout or stochastic depth."""
+    """Whether the network draws random numbers in training, for dropout or stochastic depth.
+
+    Parameters
+    ----------
+    net
+        The network.
+
+    Returns
+    -------
+    uses_dropout
+        True where any layer has a rate above 0.
+    """
     rates = ("p", "drop_prob", "drop_rate")
     return any(
         isinstance(rate := getattr(layer, name, 0), float) and rate > 0
@@ -187,7 +198,24 @@ def first_stage_number(recipe: Recipe) -> int:
 
 
 def weights_path(run: Run, stage: str, cycle: int, fold: int) -> Path:
-    """The file of the weights of one fold's model."""
+    """The file of the weights of one fold's model.
+
+    Parameters
+    ----------
+    run
+        The run.
+    stage
+        The name of the stage.
+    cycle
+        Counted from 1.
+    fold
+        Counted from 0.
+
+    Returns
+    -------
+    path
+        Below the run's folder; the file may not exist yet.
+    """
     return run.folder.stage(stage, cycle) / f"fold{fold}.safetensors"
 
 
@@ -200,6 +228,11 @@ def build_net(run: Run, *, load_weights: bool = True) -> SedNet:
         The run, whose recipe and classes shape the network.
     load_weights
         Load the backbone's pretrained weights; otherwise they are random.
+
+    Returns
+    -------
+    net
+        Untrained, on the CPU.
 
     Raises
     ------
@@ -224,7 +257,24 @@ def build_net(run: Run, *, load_weights: bool = True) -> SedNet:
 
 
 def load_net(run: Run, stage: str, cycle: int, fold: int) -> SedNet:
-    """Load one fold's trained model onto the run's device."""
+    """Load one fold's trained model onto the run's device.
+
+    Parameters
+    ----------
+    run
+        The run.
+    stage
+        The name of the stage.
+    cycle
+        Counted from 1.
+    fold
+        Counted from 0.
+
+    Returns
+    -------
+    net
+        With the weights of that fold, on the run's device.
+    """
     net = run.compute.template.copy(lambda: build_net(run, load_weights=False))
     net.load_state_dict(load_tensors(weights_path(run, stage, cycle, fold))[0])
     device: torch.device = run.compute.fabric.device
@@ -233,6 +283,11 @@ def load_net(run: Run, stage: str, cycle: int, fold: int) -> SedNet:
 
 def run_stages(run: Run) -> None:
     """Train and score every stage, cycle and fold that is not finished yet.
+
+    Parameters
+    ----------
+    run
+        What is trained, where it is kept, how it is computed, and who follows it.
 
     Raises
     ------

@@ -62,6 +62,11 @@ def resolve_recipe(recipe: Recipe, dataset: Dataset) -> Recipe:
     dataset
         The recordings, boxes and classes.
 
+    Returns
+    -------
+    recipe
+        A copy without open values.
+
     Raises
     ------
     UserError
@@ -79,6 +84,18 @@ def fill_smoothing_frames(recipe: Recipe, dataset: Dataset) -> Recipe:
     """Replace ``smoothing_frames = "boxes"`` by each class's median box length, in frames.
 
     Present boxes count where a class has any, else its absent ones, else those of all classes.
+
+    Parameters
+    ----------
+    recipe
+        The recipe; with another value it is returned unchanged.
+    dataset
+        The boxes and the classes.
+
+    Returns
+    -------
+    recipe
+        With one number of frames for each class.
 
     Raises
     ------
@@ -103,6 +120,18 @@ def fill_class_band_limits(recipe: Recipe, dataset: Dataset) -> Recipe:
 
     The bands go from the lowest to the highest one that any of the boxes overlaps. Boxes are chosen
     as in :func:`fill_smoothing_frames`; a box without frequencies overlaps all bands.
+
+    Parameters
+    ----------
+    recipe
+        The recipe; with another value it is returned unchanged.
+    dataset
+        The boxes and the classes.
+
+    Returns
+    -------
+    recipe
+        With one pair of bands for each class.
 
     Raises
     ------
@@ -244,6 +273,11 @@ def train_on_features(
         Those of the data set, then those with overlaid calls.
     folder
         Where the run is kept.
+
+    Raises
+    ------
+    UserError
+        As :func:`run_stages` does.
     """
     arrays = load_features(features) if compute.devices > 1 else features
     training_data = build_training_data(dataset, recipe, arrays, fabric.device, overlays)
