@@ -89,9 +89,9 @@ def build_fabric(compute: ComputeConfig) -> Fabric:
     Raises
     ------
     UserError
-        ``E_PRECISION`` for an unknown precision, ``E_DEVICES`` for no device or more GPUs than there
-        are, ``E_PARALLEL_FOLDS`` for no fold at a time, ``E_ONE_DEVICE`` for compilation or parallel
-        folds on several devices, ``E_DEVICE`` for a device that is unknown or missing.
+        ``E_PRECISION`` for an unknown precision, ``E_DEVICES`` for no device or more GPUs than
+        there are, ``E_PARALLEL_FOLDS`` for no fold at a time, ``E_ONE_DEVICE`` for compilation or
+        parallel folds on several devices, ``E_DEVICE`` for a device that is unknown or missing.
     """
     _check_options(compute)
     cuda = torch.cuda.is_available() and compute.device in ("auto", "cuda", "gpu")
