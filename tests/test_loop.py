@@ -1,8 +1,9 @@
-"""The training loop: killed anywhere and resumed, it ends where it would have ended."""
+"""The training loop: resumed training, learning rates, accumulated batches and CUDA graphs."""
 
 import math
 from contextlib import nullcontext
 from copy import deepcopy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ from antpitta.core.types import Annotation, Targets
 from antpitta.files.runs import CheckpointFile
 from antpitta.model.network import SedNet
 from antpitta.train import loop
-from antpitta.train.batches import epoch_batches
+from antpitta.train.batches import epoch_batches, prepare_batch
 from antpitta.train.data import TrainTask, compute_class_weights
-from antpitta.train.loop import batch_loss, fit, lr_at
+from antpitta.train.loop import TrainStep, batch_loss, fit, lr_at
 
 FEATURES = MelConfig(
     sample_rate=8000, n_fft=256, hop_length=80, n_mels=32, fmin=50, fmax=4000, segment=2.0
@@ -43,8 +44,8 @@ BOXES = [
 class MemoryStore:
     """Keeps all checkpoints in memory."""
 
-    def __init__(self, held=()):
-        self.saved = list(held)
+    def __init__(self):
+        self.saved = []
 
     def load(self):
         return self.saved[-1] if self.saved else None
@@ -71,8 +72,8 @@ def first_net():
     return net
 
 
-def everything_on(**more):
-    """Mixup on both ends, masks, two accumulated batches of four, a rest of one, dropout."""
+def make_stage(**settings):
+    """A stage with mixup of inputs and feature maps, masks, class weights and accumulation."""
     return Stage(
         **{
             "name": "one",
@@ -84,7 +85,7 @@ def everything_on(**more):
             "mixup": 0.3,
             "manifold_mixup": 0.3,
             "loss": LossConfig(class_weights=True),
-            **more,
+            **settings,
         }
     )
 
@@ -95,8 +96,8 @@ def pseudo_labels(training_data):
     return Targets(weight.astype(np.float32), weight.astype(np.float32))
 
 
-def train(net, stage, training_data, fabric, store=None, seed=(1, 2, 3), results=None):
-    task = TrainTask(stage, np.arange(7), pseudo_labels(training_data), seed)
+def train(net, stage, training_data, fabric, store=None, seed=(1, 2, 3), results=None, n=7):
+    task = TrainTask(stage, np.arange(n), pseudo_labels(training_data), seed)
     net = deepcopy(net)
     fit(
         net,
@@ -109,62 +110,62 @@ def train(net, stage, training_data, fabric, store=None, seed=(1, 2, 3), results
     return net
 
 
-def equal(one, two):
-    states = one.state_dict(), two.state_dict()
-    return all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+def equal(net, other):
+    state = other.state_dict()
+    return all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
 
 
 @pytest.mark.parametrize("sample", ["recordings", "known", "crops"])
 def test_training_killed_after_any_epoch_ends_with_equal_weights(
     training_data, fabric, first_net, tmp_path, sample
 ):
-    stage = everything_on(sample=sample)
+    stage = make_stage(sample=sample)
     store = MemoryStore()
-    whole = train(first_net, stage, training_data, fabric, store)
+    uninterrupted = train(first_net, stage, training_data, fabric, store)
     assert [epoch for epoch, _ in store.saved] == [1, 2, 3]
-    assert not equal(whole, first_net)
+    assert not equal(uninterrupted, first_net)
     for epoch, state in store.saved:
-        torch.manual_seed(99)  # what a new process draws must not matter
+        torch.manual_seed(99)  # the random numbers of a new process must not matter
         file = CheckpointFile(tmp_path / f"{epoch}.checkpoint")
         file.save(epoch, state)
         other = SedNet(RECIPE.backbone, RECIPE.head, 3)
         other.backbone = torch.nn.Sequential(other.backbone, torch.nn.Dropout(0.3))
         resumed = train(other, stage, training_data, fabric, file)
-        assert equal(resumed, whole), f"killed after epoch {epoch}"
+        assert equal(resumed, uninterrupted), f"killed after epoch {epoch}"
         assert file.load()[0] == 3
 
 
 def test_training_killed_inside_an_epoch_runs_it_again(
     training_data, fabric, first_net, monkeypatch
 ):
-    stage = everything_on()
-    whole = train(first_net, stage, training_data, fabric)
+    stage = make_stage()
+    uninterrupted = train(first_net, stage, training_data, fabric)
     store, calls, prepare = MemoryStore(), [], loop.prepare_batch
 
-    def fails_in_the_second_epoch(*arguments):
+    def fail_in_the_second_epoch(*arguments):
         calls.append(1)
         if len(calls) == 6:
             raise KeyboardInterrupt
         return prepare(*arguments)
 
-    monkeypatch.setattr(loop, "prepare_batch", fails_in_the_second_epoch)
+    monkeypatch.setattr(loop, "prepare_batch", fail_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
         train(first_net, stage, training_data, fabric, store)
     assert [epoch for epoch, _ in store.saved] == [1]
     monkeypatch.undo()
-    assert equal(train(first_net, stage, training_data, fabric, store), whole)
+    assert equal(train(first_net, stage, training_data, fabric, store), uninterrupted)
 
 
-def test_another_seed_gives_other_weights(training_data, fabric, first_net):
-    stage = everything_on(epochs=1)
-    one = train(first_net, stage, training_data, fabric)
-    assert equal(one, train(first_net, stage, training_data, fabric))
-    assert not equal(one, train(first_net, stage, training_data, fabric, seed=(1, 2, 4)))
+def test_equal_seeds_give_equal_weights_and_others_do_not(training_data, fabric, first_net):
+    stage = make_stage(epochs=1)
+    net = train(first_net, stage, training_data, fabric)
+    assert equal(net, train(first_net, stage, training_data, fabric))
+    assert not equal(net, train(first_net, stage, training_data, fabric, seed=(1, 2, 4)))
 
 
 def test_other_recordings_do_not_change_the_weights(training_data, fabric, first_net):
-    stage = everything_on(epochs=1)
-    found = []
+    stage = make_stage(epochs=1)
+    nets = []
     for shade in (0, 255):
         changed = deepcopy(training_data)
         offset = int(changed.features.offsets[6])
@@ -178,20 +179,20 @@ def test_other_recordings_do_not_change_the_weights(training_data, fabric, first
             MemoryStore(),
             [].append,
         )
-        found.append(net)
-    assert equal(*found)
+        nets.append(net)
+    assert equal(*nets)
 
 
 def test_every_epoch_reports_its_windows_loss_and_learning_rate(training_data, fabric, first_net):
     results = []
-    train(first_net, everything_on(), training_data, fabric, results=results)
-    assert [p.epoch for p in results] == [1, 2, 3]
-    assert all(p.windows == 7 * 4 for p in results)  # 201 frames: windows at 0, 48, 96 and 144
-    assert all(np.isfinite(p.loss) for p in results)
-    assert [p.steps for p in results] == [1, 1, 1]  # three batches are one step
-    # batches of 2, 2 and 3 recordings: the last of an epoch is at 2/3 of it
-    assert [p.lr for p in results] == pytest.approx(
-        [lr_at(everything_on(), epoch + 2 / 3) for epoch in range(3)]
+    train(first_net, make_stage(), training_data, fabric, results=results)
+    assert [result.epoch for result in results] == [1, 2, 3]
+    assert all(result.windows == 7 * 4 for result in results)  # at frames 0, 48, 96 and 144 of 201
+    assert all(np.isfinite(result.loss) for result in results)
+    assert [result.steps for result in results] == [1, 1, 1]  # three batches are one step
+    # Batches of 2, 2 and 3 recordings: the last one of an epoch begins at 2/3 of it.
+    assert [result.lr for result in results] == pytest.approx(
+        [lr_at(make_stage(), epoch + 2 / 3) for epoch in range(3)]
     )
 
 
@@ -216,47 +217,47 @@ def test_the_learning_rate_equals_pytorchs_cosine_schedule():
 
 
 def test_the_weight_of_a_class_is_the_largest_count_over_its_own(training_data):
-    task = TrainTask(everything_on(), np.array([0, 1, 2, 3, 4]), None, (1,))
-    # presents among r0 to r4: "a" by r0 twice, r1, r2; "b" by r4; "c" by r2
+    task = TrainTask(make_stage(), np.array([0, 1, 2, 3, 4]), None, (1,))
+    # Present boxes in r0 to r4: "a" in r0 (two), r1 and r2; "b" in r4; "c" in r2.
     np.testing.assert_allclose(compute_class_weights(training_data, task), [1, 4, 4])
 
 
 def test_a_class_without_present_boxes_has_weight_1(training_data):
-    # among r1, r4 and r6: "a" by r1 and r6, "b" by r4, "c" by nobody
-    task = TrainTask(everything_on(), np.array([1, 4, 6]), None, (1,))
+    # Present boxes in r1, r4 and r6: "a" in r1 and r6, "b" in r4, none of "c".
+    task = TrainTask(make_stage(), np.array([1, 4, 6]), None, (1,))
     np.testing.assert_allclose(compute_class_weights(training_data, task), [1, 2, 1])
-    nobody = TrainTask(everything_on(), np.array([3]), None, (1,))
-    np.testing.assert_allclose(compute_class_weights(training_data, nobody), [1, 1, 1])
+    absent_only = TrainTask(make_stage(), np.array([3]), None, (1,))
+    np.testing.assert_allclose(compute_class_weights(training_data, absent_only), [1, 1, 1])
 
 
 @pytest.mark.parametrize("sample", ["known", "crops"])
 def test_a_stage_without_boxes_is_an_error(make_training_data, fabric, first_net, sample):
-    bare = make_training_data(RECIPE, [2.0] * 3, [])
+    unlabelled = make_training_data(RECIPE, [2.0] * 3, [])
     stage = Stage(name="one", sample=sample)
     task = TrainTask(stage, np.arange(3), None, (1,))
     with pytest.raises(UserError, match="stage one") as error:
-        fit(deepcopy(first_net), task, bare, fabric, MemoryStore(), [].append)
+        fit(deepcopy(first_net), task, unlabelled, fabric, MemoryStore(), [].append)
     assert error.value.code == "E_NO_BOXES"
 
 
-@pytest.mark.parametrize(("accumulate", "steps"), [(3, 1), (2, 2), (1, 3)])
+@pytest.mark.parametrize(("grad_accum_steps", "steps"), [(3, 1), (2, 2), (1, 3)])
 def test_accumulated_batches_step_as_one_along_their_mean_gradient(
-    training_data, fabric, first_net, accumulate, steps
+    training_data, fabric, first_net, grad_accum_steps, steps
 ):
-    # batches of 2, 2 and 3 recordings, at a rate that leaves the weights as they are
-    stage = everything_on(epochs=1, grad_accum_steps=accumulate, lr=1e-12)
-    taken = []
+    # Batches of 2, 2 and 3 recordings, with a learning rate that does not change the weights.
+    stage = make_stage(epochs=1, grad_accum_steps=grad_accum_steps, lr=1e-12)
+    step_gradients = []
 
-    def watch(optimizer, given, more):
+    def keep_gradients(optimizer, args, kwargs):
         groups = optimizer.param_groups
-        taken.append([p.grad.clone() for group in groups for p in group["params"]])
+        step_gradients.append([p.grad.clone() for group in groups for p in group["params"]])
 
-    handle = register_optimizer_step_pre_hook(watch)
+    handle = register_optimizer_step_pre_hook(keep_gradients)
     train(first_net, stage, training_data, fabric)
     handle.remove()
-    assert len(taken) == steps
+    assert len(step_gradients) == steps
 
-    twin = deepcopy(first_net).train()
+    net = deepcopy(first_net).train()
     task = TrainTask(stage, np.arange(7), pseudo_labels(training_data), (1, 2, 3))
     rng = np.random.default_rng([1, 2, 3, 0])
     torch.manual_seed(int(rng.integers(2**31)))
@@ -264,22 +265,22 @@ def test_accumulated_batches_step_as_one_along_their_mean_gradient(
     weights = compute_class_weights(training_data, task)
     gradients = []
     for batch in batches:
-        ready = loop.prepare_batch(batch, training_data, stage, rng, fabric.device)
-        loss = batch_loss(twin, ready, stage, weights)
-        gradients.append(torch.autograd.grad(loss, list(twin.parameters())))
-    for step, found in enumerate(taken):
-        group = gradients[step * accumulate : (step + 1) * accumulate]
-        for one, parts in zip(found, zip(*group, strict=True), strict=True):
-            torch.testing.assert_close(one, sum(parts) / len(group), atol=1e-5, rtol=1e-3)
+        device_batch = prepare_batch(batch, training_data, stage, rng, fabric.device)
+        loss = batch_loss(net, device_batch, stage, weights)
+        gradients.append(torch.autograd.grad(loss, list(net.parameters())))
+    for step, actual in enumerate(step_gradients):
+        group = gradients[step * grad_accum_steps : (step + 1) * grad_accum_steps]
+        for gradient, parts in zip(actual, zip(*group, strict=True), strict=True):
+            torch.testing.assert_close(gradient, sum(parts) / len(group), atol=1e-5, rtol=1e-3)
 
 
 def test_a_loss_that_is_not_finite_stops_training(training_data, fabric, first_net):
-    broken = deepcopy(first_net)
+    net = deepcopy(first_net)
     with torch.no_grad():
-        broken.head.class_conv.weight.fill_(float("nan"))
+        net.head.class_conv.weight.fill_(float("nan"))
     store = MemoryStore()
-    with pytest.raises(FloatingPointError, match="stage one: the loss became nan"):
-        train(broken, everything_on(), training_data, fabric, store)
+    with pytest.raises(FloatingPointError, match=r"one.*nan"):
+        train(net, make_stage(), training_data, fabric, store)
     assert store.saved == []
 
 
@@ -295,21 +296,16 @@ def test_training_halves_the_loss(training_data, fabric, first_net):
 def test_bfloat16_trains_on_mixed_windows(training_data, first_net):
     bfloat16 = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
     results = []
-    net = train(first_net, everything_on(), training_data, bfloat16, results=results)
-    full = []
-    train(
-        first_net,
-        everything_on(),
-        training_data,
-        Fabric(accelerator="cpu", devices=1),
-        results=full,
-    )
+    net = train(first_net, make_stage(), training_data, bfloat16, results=results)
+    float32_results = []
+    float32 = Fabric(accelerator="cpu", devices=1)
+    train(first_net, make_stage(), training_data, float32, results=float32_results)
     assert {value.dtype for value in net.parameters()} == {torch.float32}
-    assert results[0].loss == pytest.approx(full[0].loss, rel=0.05)
-    assert results[0].loss != full[0].loss
+    assert results[0].loss == pytest.approx(float32_results[0].loss, rel=0.05)
+    assert results[0].loss != float32_results[0].loss
 
 
-def test_a_compiled_network_runs_an_odd_batch_without_compiling(
+def test_a_compiled_network_runs_a_batch_of_another_size_without_compiling(
     training_data, fabric, first_net, monkeypatch
 ):
     sizes, stances = [], []
@@ -318,12 +314,129 @@ def test_a_compiled_network_runs_an_odd_batch_without_compiling(
     )
     prepare = loop.prepare_batch
 
-    def watched(batch, *arguments):
+    def prepare_and_count(batch, *arguments):
         sizes.append(len(batch.windows))
         return prepare(batch, *arguments)
 
-    monkeypatch.setattr(loop, "prepare_batch", watched)
-    task = TrainTask(everything_on(epochs=1), np.arange(7), None, (1,), compiled=True)
+    monkeypatch.setattr(loop, "prepare_batch", prepare_and_count)
+    task = TrainTask(make_stage(epochs=1), np.arange(7), None, (1,), compiled=True)
     fit(deepcopy(first_net), task, training_data, fabric, MemoryStore(), [].append)
     assert sizes == [8, 8, 12]
     assert stances == ["force_eager"]
+
+
+# ---- CUDA graphs
+
+
+def test_no_graph_is_captured_without_a_gpu(training_data, fabric, first_net):
+    stage, rng = make_stage(), np.random.default_rng(1)
+    pseudo = pseudo_labels(training_data)
+    batch = epoch_batches(stage, training_data, np.arange(6), pseudo, rng)[0]
+    device_batch = prepare_batch(batch, training_data, stage, rng, fabric.device)
+    net = deepcopy(first_net)
+    step = TrainStep(net, fabric.setup_module(net), stage, None, fabric)
+    half_loss = step(device_batch, 2.0, stepping=True)
+    assert step.captured is None
+    assert not half_loss.requires_grad
+    n_gradients = len([p.grad for p in net.parameters() if p.grad is not None])
+    for p in net.parameters():
+        p.grad = None
+    loss = step(device_batch, 1.0, stepping=True)
+    torch.testing.assert_close(half_loss, loss, rtol=0.5, atol=0)  # dropout
+    assert n_gradients == len([p for p in net.parameters() if p.grad is not None]) > 0
+
+
+class FakeGraph:
+    """Stands in for a CUDA graph: a replay runs the last captured step again."""
+
+    def __init__(self):
+        self.runs = []
+
+    def replay(self):
+        step, batch, count, loss = self.runs[-1]
+        loss.copy_(FORWARD_BACKWARD(step, batch, count))
+
+
+FORWARD_BACKWARD = TrainStep.forward_backward
+
+
+@pytest.fixture
+def fake_graphs(monkeypatch):
+    """The graphs that a CPU captures as a GPU would."""
+    graphs = []
+
+    def make_graph():
+        graphs.append(FakeGraph())
+        return graphs[-1]
+
+    def run_and_keep(step, batch, count):
+        loss = FORWARD_BACKWARD(step, batch, count)
+        if graphs and torch.is_tensor(count):  # while a graph is captured
+            graphs[-1].runs.append((step, batch, count, loss))
+        return loss
+
+    fakes = {
+        "CUDAGraph": make_graph,
+        "Stream": lambda: SimpleNamespace(wait_stream=lambda other: None),
+        "current_stream": lambda: None,
+        "stream": lambda stream: nullcontext(),
+        "graph": lambda *arguments, **keywords: nullcontext(),
+        "get_rng_state": lambda device: torch.get_rng_state(),
+        "set_rng_state": lambda state, device: torch.set_rng_state(state),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(TrainStep, "forward_backward", run_and_keep)
+    monkeypatch.setattr(TrainStep, "_can_capture", lambda step, batch: True)
+    return graphs
+
+
+@pytest.mark.parametrize("sample", ["known", "crops"])
+def test_capturing_a_graph_changes_no_loss_and_no_weight(
+    training_data, fabric, first_net, sample, request
+):
+    stage = make_stage(sample=sample, grad_accum_steps=2, epochs=2)
+    expected_results, results = [], []
+    expected = train(first_net, stage, training_data, fabric, results=expected_results, n=6)
+    graphs = request.getfixturevalue("fake_graphs")
+    net = train(first_net, stage, training_data, fabric, results=results, n=6)
+    assert equal(net, expected)
+    assert [result.loss for result in results] == [result.loss for result in expected_results]
+    assert len(graphs) == 1
+    assert len(graphs[0].runs) == loop.WARM_UP_RUNS + 1
+    assert not equal(net, first_net)
+
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture
+def gpu_fabric(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    return Fabric(accelerator="cuda", devices=1, precision="bf16-mixed")
+
+
+@on_gpu
+@pytest.mark.parametrize("sample", ["recordings", "known", "crops"])
+def test_replayed_graphs_give_the_weights_of_direct_runs(
+    training_data, gpu_fabric, first_net, monkeypatch, sample
+):
+    stage, nets, losses = make_stage(sample=sample, grad_accum_steps=2, epochs=2), [], []
+    for can_capture in (True, True, False):
+        if not can_capture:
+            monkeypatch.setattr(TrainStep, "_can_capture", lambda step, batch: False)
+        results = []
+        nets.append(train(first_net, stage, training_data, gpu_fabric, results=results, n=6))
+        losses.append([result.loss for result in results])
+    assert equal(nets[0], nets[1])
+    assert equal(nets[0], nets[2])
+    assert losses[0] == losses[1] == losses[2]
+    assert not equal(nets[0].cpu(), first_net)
+
+
+@on_gpu
+def test_losses_on_boxes_are_trained_without_a_graph(training_data, gpu_fabric, first_net):
+    stage, results = make_stage(loss={"on": "boxes", "reduction": "balanced"}, epochs=2), []
+    train(first_net, stage, training_data, gpu_fabric, results=results)
+    assert len(results) == 2
+    assert np.isfinite(results[-1].loss)

@@ -42,7 +42,7 @@ class Batch:
     windows
         The windows.
     labels : (windows, classes), or (boxes, classes) with ``box_spans``
-        What the boxes say.
+        The targets from boxes.
     pseudo_labels : the shape of ``labels``
         Pseudo-labels, with weight 0 where a box is known.
     indices : (windows,)

@@ -65,7 +65,7 @@ class ReadOnlyStore:
         return self.store.load()
 
     def save(self, epoch: int, state: State) -> None:
-        """Nothing: the main process saves."""
+        """Do nothing: the main process saves."""
 
 
 def resume(net: SedNet, optimizer: torch.optim.Adam, store: CheckpointStore) -> int:
@@ -92,7 +92,7 @@ def resume(net: SedNet, optimizer: torch.optim.Adam, store: CheckpointStore) -> 
 
 
 def capture(net: SedNet, optimizer: torch.optim.Adam) -> State:
-    """All that the next epoch needs, as named tensors; a frozen backbone is left out.
+    """Collect what the next epoch needs as named tensors; a frozen backbone is left out.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ class TrainingData:
     box_frames
         The boxes as frames of the segments.
     labels : (windows, classes)
-        What the boxes say about each window.
+        The targets of each window, from the boxes.
     overlay_hosts : (recordings,)
         The recording that each one is a copy of; recordings of the data set are their own.
     """

@@ -1,4 +1,4 @@
-"""A linear head on a frozen backbone, trained on boxes alone: solved, not stepped towards.
+"""A linear head on a frozen backbone, trained on boxes alone by one call of a solver.
 
 * Each box is one row of numbers, the mean of the features over it. The logits are linear in the
   head, and the loss with its L2 penalty is convex, so there is one best head. L-BFGS finds it in
@@ -129,7 +129,7 @@ def box_features(
     rows : (boxes, inputs)
         The mean of the features over each box.
     targets : (boxes, classes)
-        What each box says.
+        1 for the classes of a present box, 0 for those of an absent one; all others have weight 0.
     """
     device = net.head.class_conv.weight.device
     rows, value, weight = [], [], []

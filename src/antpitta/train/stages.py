@@ -232,7 +232,7 @@ def build_net(run: Run, *, load_weights: bool = True) -> SedNet:
     Returns
     -------
     net
-        Untrained, on the CPU.
+        On the CPU, with a head that is not trained.
 
     Raises
     ------

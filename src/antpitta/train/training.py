@@ -1,7 +1,7 @@
 """From a data set and a recipe to trained stages: the part of `train` before the report.
 
 * Values that depend on the data are filled into the recipe first, so that a run's configuration
-  says all of it. "boxes" stands for two of them. ``head.smoothing_frames``: a head that is trained
+  is complete. "boxes" stands for two of them. ``head.smoothing_frames``: a head that is trained
   on the mean over a box is asked, at every moment of a recording, for the mean over a box of that
   class's usual length. ``head.class_band_limits``: a head sees only the bands that its class's
   boxes lie in, as a dozen boxes cannot show that what calls above or below them does not matter.
