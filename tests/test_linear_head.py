@@ -1,4 +1,4 @@
-"""The linear head: the same as a plain regression, its whitening, and what cannot be solved."""
+"""The linear head: equal to a logistic regression by scipy, its whitening, and its errors."""
 
 import numpy as np
 import pytest
@@ -48,97 +48,98 @@ def training_data(make_training_data):
     return make_training_data(RECIPE, [2.0] * 6, BOXES, species=("a", "b"))
 
 
-def solved(training_data, stage=STAGE, train=range(6), results=None, **settings):
+def solve(training_data, stage=STAGE, train=range(6), results=None, **settings):
     torch.manual_seed(1)
     net = SedNet(RECIPE.backbone, RECIPE.head.model_copy(update=settings), 2, bands=32)
-    features_of = FeatureCache().get(net, stage, training_data)
-    task = TrainTask(stage, np.array(train), None, (1,), features_of)
-    solve_linear_head(
-        net, task, training_data, FABRIC, (results if results is not None else []).append
-    )
-    return net, features_of
+    features = FeatureCache().get(net, stage, training_data)
+    task = TrainTask(stage, np.array(train), None, (1,), features)
+    results = [] if results is None else results
+    solve_linear_head(net, task, training_data, FABRIC, results.append)
+    return net, features
 
 
-def rows_of(net, features_of, training_data):
-    """Features, levelled, and label of every box in every window it touches, by hand."""
-    rows, labels, classes = [], [], []
-    for window in range(len(training_data.windows)):
-        image, first = (
-            training_data.windows.segment[window],
-            int(training_data.windows.start[window]),
-        )
-        for box in training_data.boxes[training_data.recording_index[image]]:
-            touched = training_data.grids[image].overlapping_frames(box.start, box.stop)
-            span = max(touched.start - first, 0), min(touched.stop - first, 64)
-            if span[0] < span[1]:
-                frames = features_of[window].float().repeat_interleave(net.stride, dim=1)
-                rows.append(frames[:, span[0] : span[1]].mean(dim=1))
-                labels.append(box.present)
-                classes.append("ab".index(box.label))
-    level, features = net.head.normalizer, torch.stack(rows)
-    if isinstance(level, torch.nn.BatchNorm1d):
-        features = (features - level.running_mean) / (level.running_var + level.eps).sqrt()
-    return features.double().numpy(), np.array(labels), np.array(classes)
+def rows_by_hand(net, features, training_data):
+    """Normalized features, present or absent, and class of every box in every window."""
+    rows, present, columns = [], [], []
+    windows = training_data.windows
+    for window in range(len(windows)):
+        segment, first = windows.segment[window], int(windows.start[window])
+        for box in training_data.boxes[training_data.recording_index[segment]]:
+            frames = training_data.grids[segment].overlapping_frames(box.start, box.stop)
+            start, stop = max(frames.start - first, 0), min(frames.stop - first, 64)
+            if start < stop:
+                by_frame = features[window].float().repeat_interleave(net.stride, dim=1)
+                rows.append(by_frame[:, start:stop].mean(dim=1))
+                present.append(box.present)
+                columns.append("ab".index(box.label))
+    normalizer, normalized = net.head.normalizer, torch.stack(rows)
+    if isinstance(normalizer, torch.nn.BatchNorm1d):
+        deviation = (normalizer.running_var + normalizer.eps).sqrt()
+        normalized = (normalized - normalizer.running_mean) / deviation
+    return normalized.double().numpy(), np.array(present), np.array(columns)
 
 
 @pytest.mark.parametrize(("whitening", "background"), [(0.0, 1.0), (0.3, 1.0), (0.3, 0.0)])
-def test_the_head_is_that_of_a_plain_regression(training_data, whitening, background):
-    net, features_of = solved(
+def test_the_head_equals_a_logistic_regression(training_data, whitening, background):
+    net, features = solve(
         training_data, within_class_whitening=whitening, background_subtraction=background
     )
-    features, present, column = rows_of(net, features_of, training_data)
-    metric = np.eye(features.shape[1])
+    rows, present, column = rows_by_hand(net, features, training_data)
+    metric = np.eye(rows.shape[1])
     if whitening:
-        apart = [features[present & (column == k)] for k in range(2)]
-        apart = np.concatenate([own - own.mean(axis=0) for own in apart])
-        apart = apart.T @ apart
-        metric = (1 - whitening) * metric + whitening * apart / np.diag(apart).mean()
+        by_class = [rows[present & (column == k)] for k in range(2)]
+        deviations = np.concatenate([own - own.mean(axis=0) for own in by_class])
+        covariance = deviations.T @ deviations
+        metric = (1 - whitening) * metric + whitening * covariance / np.diag(covariance).mean()
     weight = np.where(present, 1 / present.sum(), 1 / (~present).sum())
-    biased = net.head.class_conv.bias is not None  # without a level there is none
+    has_bias = net.head.class_conv.bias is not None  # only with a normalizer
 
-    def value(flat):
+    def loss_and_gradient(flat):
         head = flat.reshape(2, -1)
-        logit = (features * head[column, :-1]).sum(axis=1) + head[column, -1]
+        logit = (rows * head[column, :-1]).sum(axis=1) + head[column, -1]
         loss = (weight * np.logaddexp(0, np.where(present, -logit, logit))).sum()
         error = weight * (1 / (1 + np.exp(-logit)) - present)
-        slope = STAGE.weight_decay * np.concatenate(
+        gradient = STAGE.weight_decay * np.concatenate(
             [head[:, :-1] @ metric, np.zeros((2, 1))], axis=1
         )
         for k in range(2):
-            mine = column == k
-            slope[k] += np.append(error[mine] @ features[mine], biased * error[mine].sum())
-        size = (head[:, :-1] @ metric * head[:, :-1]).sum()
-        return loss + STAGE.weight_decay / 2 * size, slope.ravel()
+            own = column == k
+            gradient[k] += np.append(error[own] @ rows[own], has_bias * error[own].sum())
+        penalty = (head[:, :-1] @ metric * head[:, :-1]).sum()
+        return loss + STAGE.weight_decay / 2 * penalty, gradient.ravel()
 
-    best = minimize(value, np.zeros(2 * (features.shape[1] + 1)), jac=True, tol=1e-10)
-    bias = net.head.class_conv.bias.detach() if biased else torch.zeros(2)
-    mine = np.concatenate([net.head.class_conv.weight.detach()[:, :, 0], bias[:, None]], axis=1)
-    assert value(mine.ravel())[0] == pytest.approx(best.fun, rel=1e-4)
-    np.testing.assert_allclose(mine, best.x.reshape(2, -1), atol=5e-3)
+    best = minimize(loss_and_gradient, np.zeros(2 * (rows.shape[1] + 1)), jac=True, tol=1e-10)
+    bias = net.head.class_conv.bias.detach() if has_bias else torch.zeros(2)
+    solution = np.concatenate([net.head.class_conv.weight.detach()[:, :, 0], bias[:, None]], axis=1)
+    assert loss_and_gradient(solution.ravel())[0] == pytest.approx(best.fun, rel=1e-4)
+    np.testing.assert_allclose(solution, best.x.reshape(2, -1), atol=5e-3)
 
 
 def test_the_head_depends_on_its_training_recordings_only(training_data):
-    epochs = []
-    net, _ = solved(training_data, results=epochs)
-    (progress,) = epochs
-    assert progress.steps > 1
-    assert 0 < progress.loss < 2 * np.log(2)  # what no head at all would lose
-    other, _ = solved(training_data, train=range(3))
+    results = []
+    net, _ = solve(training_data, results=results)
+    (result,) = results
+    assert result.steps > 1
+    assert 0 < result.loss < 2 * np.log(2)  # the loss of a head that is 0
+    other, _ = solve(training_data, train=range(3))
     assert not torch.equal(net.head.class_conv.weight, other.head.class_conv.weight)
 
 
 def test_equal_data_give_equal_heads(training_data):
-    one, two = solved(training_data)[0], solved(training_data)[0]
-    assert torch.equal(one.head.class_conv.weight, two.head.class_conv.weight)
+    first, second = (solve(training_data)[0].head.class_conv.weight for _ in range(2))
+    assert torch.equal(first, second)
 
 
-def test_without_boxes_or_fixed_features_is_an_error(training_data, make_training_data):
+def test_training_without_boxes_is_an_error(make_training_data):
     with pytest.raises(UserError) as error:
-        solved(make_training_data(RECIPE, [2.0] * 6, [], species=("a", "b")))
+        solve(make_training_data(RECIPE, [2.0] * 6, [], species=("a", "b")))
     assert error.value.code == "E_NO_BOXES"
+
+
+def test_features_that_change_between_epochs_are_an_error(training_data):
     masked = STAGE.model_copy(update={"masks": MaskConfig(probability=0.5)})
     with pytest.raises(UserError) as error:
-        solved(training_data, masked)
+        solve(training_data, masked)
     assert error.value.code == "E_SOLVER"
 
 
@@ -146,15 +147,15 @@ def test_without_boxes_or_fixed_features_is_an_error(training_data, make_trainin
     "settings",
     [{"loss": {"on": "windows"}}, {"loss": {"on": "boxes"}, "pseudo": {"teacher": "x"}}],
 )
-def test_lbfgs_without_a_convex_loss_is_refused(settings):
+def test_lbfgs_without_a_convex_loss_is_an_error(settings):
     with pytest.raises(ValueError, match="lbfgs"):
         Stage(name="s", optimizer="lbfgs", **settings)
 
 
-def test_a_span_covers_its_steps_by_their_share():
-    focus = torch.tensor([[0, 4, 20], [0, 8, 16], [0, 0, 0]])
+def test_shares_of_steps_are_the_shares_of_a_box_in_them():
+    box_spans = torch.tensor([[0, 4, 20], [0, 8, 16], [0, 0, 0]])
     expected = [[4 / 16, 8 / 16, 4 / 16], [0, 1, 0], [0, 0, 0]]
-    torch.testing.assert_close(box_step_shares(focus, 3, 8), torch.tensor(expected))
+    torch.testing.assert_close(box_step_shares(box_spans, 3, 8), torch.tensor(expected))
 
 
 # ---- whitening
@@ -168,35 +169,34 @@ def rows():
 
 
 def test_whitening_multiplies_by_the_root_of_the_mixed_covariance(rows):
-    metric = WithinClassWhitening.from_boxes(rows, PRESENT, 0.4)
-    apart = torch.cat([rows[own] - rows[own].mean(dim=0) for own in PRESENT.T])
-    covariance = apart.T @ apart
+    whitening = WithinClassWhitening.from_boxes(rows, PRESENT, 0.4)
+    deviations = torch.cat([rows[own] - rows[own].mean(dim=0) for own in PRESENT.T])
+    covariance = deviations.T @ deviations
     mixed = 0.4 * covariance / covariance.diagonal().mean() + 0.6 * torch.eye(20)
-    size, basis = torch.linalg.eigh(mixed)
+    variance, basis = torch.linalg.eigh(mixed)
     weight = torch.randn(2, 20, 1, generator=torch.Generator().manual_seed(1))
-    expected = weight[:, :, 0] @ (basis * size.rsqrt()) @ basis.T
-    torch.testing.assert_close(metric.apply(weight)[:, :, 0], expected, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(metric.invert(metric.apply(weight)), weight, atol=1e-5, rtol=1e-4)
+    expected = weight[:, :, 0] @ (basis * variance.rsqrt()) @ basis.T
+    torch.testing.assert_close(whitening.apply(weight)[:, :, 0], expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        whitening.invert(whitening.apply(weight)), weight, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_inputs_that_differ_within_a_species_get_smaller_weights(rows):
     rows[:, 3] = 0
     rows[:9, 3] = torch.tensor([5.0] * 5 + [-5.0] * 4)  # differs between species only
     rows[:, 4] *= 9
-    scaled = WithinClassWhitening.from_boxes(rows, PRESENT, 0.4).apply(torch.eye(20)[:, :, None])[
-        :, :, 0
-    ]
+    whitening = WithinClassWhitening.from_boxes(rows, PRESENT, 0.4)
+    scaled = whitening.apply(torch.eye(20)[:, :, None])[:, :, 0]
     assert scaled[4, 4] < scaled[3, 3] / 2
 
 
 def test_unused_inputs_change_nothing(rows):
-    wide = torch.cat([rows, torch.zeros(12, 30)], dim=1)
-    one, other = (
-        WithinClassWhitening.from_boxes(rows, PRESENT, 0.4),
-        WithinClassWhitening.from_boxes(wide, PRESENT, 0.4),
-    )
-    torch.testing.assert_close(one.factor, other.factor)
-    assert not other.basis[20:].any()
+    with_unused = torch.cat([rows, torch.zeros(12, 30)], dim=1)
+    expected = WithinClassWhitening.from_boxes(rows, PRESENT, 0.4)
+    whitening = WithinClassWhitening.from_boxes(with_unused, PRESENT, 0.4)
+    torch.testing.assert_close(whitening.factor, expected.factor)
+    assert not whitening.basis[20:].any()
 
 
 def test_boxes_that_do_not_differ_have_no_whitening(rows):

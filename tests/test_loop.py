@@ -33,7 +33,7 @@ RECIPE = Recipe(
     windows=WindowConfig(frames=64, overlap=16, inference_overlap=32),
     backbone=BackboneConfig(name="test_efficientnet", pretrained=False),
     head=HeadConfig(),
-    stages=(Stage(name="one"),),
+    stages=(Stage(name="first"),),
 )
 BOXES = [
     *(Annotation(f"r{i}", 0.2, 0.9, "abc"[i % 3], i % 2 == 0) for i in range(7)),
@@ -76,7 +76,7 @@ def make_stage(**settings):
     """A stage with mixup of inputs and feature maps, masks, class weights and accumulation."""
     return Stage(
         **{
-            "name": "one",
+            "name": "first",
             "batch_size": 2,
             "grad_accum_steps": 3,
             "epochs": 3,
@@ -233,9 +233,9 @@ def test_a_class_without_present_boxes_has_weight_1(training_data):
 @pytest.mark.parametrize("sample", ["known", "crops"])
 def test_a_stage_without_boxes_is_an_error(make_training_data, fabric, first_net, sample):
     unlabelled = make_training_data(RECIPE, [2.0] * 3, [])
-    stage = Stage(name="one", sample=sample)
+    stage = Stage(name="first", sample=sample)
     task = TrainTask(stage, np.arange(3), None, (1,))
-    with pytest.raises(UserError, match="stage one") as error:
+    with pytest.raises(UserError, match="stage first") as error:
         fit(deepcopy(first_net), task, unlabelled, fabric, MemoryStore(), [].append)
     assert error.value.code == "E_NO_BOXES"
 
@@ -279,14 +279,14 @@ def test_a_loss_that_is_not_finite_stops_training(training_data, fabric, first_n
     with torch.no_grad():
         net.head.class_conv.weight.fill_(float("nan"))
     store = MemoryStore()
-    with pytest.raises(FloatingPointError, match=r"one.*nan"):
+    with pytest.raises(FloatingPointError, match=r"first.*nan"):
         train(net, make_stage(), training_data, fabric, store)
     assert store.saved == []
 
 
 def test_training_halves_the_loss(training_data, fabric, first_net):
     results = []
-    stage = Stage(name="one", batch_size=4, epochs=12, lr=3e-3, sample="known")
+    stage = Stage(name="first", batch_size=4, epochs=12, lr=3e-3, sample="known")
     net = deepcopy(first_net)
     task = TrainTask(stage, np.arange(7), None, (1,))
     fit(net, task, training_data, fabric, MemoryStore(), results.append)
