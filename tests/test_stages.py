@@ -299,8 +299,9 @@ def test_every_pseudo_label_names_its_model(finished_run):
 
 
 def test_a_message_counts_the_pseudo_labels_of_each_cycle(finished_run, messages):
+    first = messages[:2]  # other tests continue this run, and their messages follow
     for text, stage, source in zip(
-        messages, ("pseudo", "pseudo-c2"), ("masked", "pseudo"), strict=True
+        first, ("pseudo", "pseudo-c2"), ("masked", "pseudo"), strict=True
     ):
         table = pd.read_csv(finished_run.folder.path / "stages" / stage / "pseudo.csv")
         assert f" {len(table)} " in text
