@@ -14,8 +14,8 @@ import torch
 
 from antpitta.core.config import Recipe
 from antpitta.core.errors import UserError
+from antpitta.core.identity import class_names
 from antpitta.core.types import Classes, Dataset, Recording
-from antpitta.files.dataset import class_names
 from antpitta.files.formats import read_table
 from antpitta.model.inputs import FeatureStore
 from antpitta.sound.targets import BoxFrames

@@ -281,6 +281,56 @@ def test_initialized_data_set_can_be_opened(simulated, tmp_path):
     assert error.value.code == "E_DATA_EXISTS"
 
 
+def test_init_refuses_what_check_refuses_and_writes_nothing(simulated, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    good = {"audio": simulated / "train", "present": simulated / "train_tp.csv"}
+    cases = (
+        ("d", {**good, "audio": tmp_path / "nowhere"}, "E_NO_FILE"),
+        ("d", {**good, "audio": tmp_path / "empty"}, "E_NO_AUDIO"),
+        ("d", {**good, "present": tmp_path / "nowhere.csv"}, "E_NO_FILE"),
+        ("d", {"audio": simulated / "train"}, "E_NO_ANNOTATIONS"),
+        ("d", {**good, "sites": simulated / "train_tp.csv"}, "E_MISSING_COLUMN"),
+        ("d", {**good, "present": tmp_path / "file"}, "E_TABLE_EMPTY"),
+        ("file", good, "E_OUTPUT_NOT_WRITABLE"),
+        ("/proc/nowhere", good, "E_OUTPUT_NOT_WRITABLE"),
+    )
+    for folder, options, code in cases:
+        with pytest.raises(UserError) as error:
+            ap.init(tmp_path / folder, **options)
+        assert error.value.code == code
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("name", ["d\x7fel", "[red]", "[", 'a"b', "a\nb"])
+def test_init_with_an_odd_path_writes_what_can_be_read(simulated, tmp_path, name):
+    (tmp_path / name).symlink_to(simulated)
+    path = ap.init(
+        tmp_path / "d" / name,
+        audio=tmp_path / name / "train",
+        present=tmp_path / name / "train_tp.csv",
+    )
+    assert len(ap.open_data(path).dataset.recordings) == 12
+
+
+def test_init_with_a_path_that_is_no_text_is_refused(simulated, tmp_path):
+    odd = tmp_path / "b\udcffd"
+    odd.symlink_to(simulated)
+    with pytest.raises(UserError) as error:
+        ap.init(tmp_path, audio=odd / "train", present=odd / "train_tp.csv")
+    assert error.value.code == "E_BAD_PATH"
+    assert not (tmp_path / "antpitta.toml").exists()
+
+
+def test_data_set_is_the_working_directory_by_default(simulated, tmp_path, monkeypatch):
+    monkeypatch.chdir(simulated)
+    assert len(ap.open_data().dataset.recordings) == 12
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        ap.open_data()
+    assert error.value.code == "E_DATA_MISSING"
+
+
 def test_data_set_that_is_given_twice_or_not_at_all_is_refused(simulated):
     with pytest.raises(UserError) as error:
         ap.open_data(simulated, audio=simulated / "train")

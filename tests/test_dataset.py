@@ -8,8 +8,15 @@ import pytest
 import soundfile as sf
 
 from antpitta.core.errors import Finding, UserError
+from antpitta.core.identity import class_names
 from antpitta.core.types import EVERY_CLASS, Annotation, Recording
-from antpitta.files.dataset import DataSource, match_tables, open_dataset, read_source, write_source
+from antpitta.files.dataset import (
+    DataSource,
+    match_tables,
+    open_dataset,
+    read_source,
+    write_source,
+)
 from antpitta.files.formats import AnnotationTable
 from antpitta.files.recordings import FoundRecordings
 
@@ -59,23 +66,81 @@ def test_classes_come_from_every_row_but_not_from_the_label_for_all():
 
 def test_numbers_become_names_in_their_own_order():
     opened = match_tables(RECORDINGS, [table(box("a", "10"), box("gone", "2"), box("b", "07"))])
-    assert opened.dataset.classes.names == ("s2", "s7", "s10")
-    assert [b.label for b in opened.dataset.annotations] == ["s10", "s7"]
+    assert opened.dataset.classes.names == ("s2", "s07", "s10")
+    assert [b.label for b in opened.dataset.annotations] == ["s10", "s07"]
 
 
-def test_one_number_twice_is_one_class_and_numbers_among_names_stay():
-    opened = match_tables(RECORDINGS, [table(box("a", "7"), box("b", "07"))])
-    assert opened.dataset.classes.names == ("s7",)
-    opened = match_tables(RECORDINGS, [table(box("a", "10"), box("b", "owl"))])
-    assert opened.dataset.classes.names == ("10", "owl")
+def test_numbers_with_other_zeros_are_two_classes_and_reported():
+    opened = match_tables(RECORDINGS, [table(box("a", "7"), box("b", "007"))])
+    assert opened.dataset.classes.names == ("s007", "s7")
+    (finding,) = opened.findings
+    assert (finding.code, finding.file, finding.serious) == ("W_SIMILAR_SPECIES", "t.csv", False)
+    assert "'s007', 's7'" in finding.what
+
+
+def test_number_and_its_class_are_one_class_whatever_other_labels_there_are():
+    opened = match_tables(RECORDINGS, [table(box("a", "11"), box("b", "s11"), box("b", "owl"))])
+    assert opened.dataset.classes.names == ("s11", "owl")
+    assert [b.label for b in opened.dataset.annotations] == ["s11", "s11", "owl"]
+    assert not opened.findings
+
+
+def test_number_of_five_thousand_digits_is_a_class():
+    opened = match_tables(RECORDINGS, [table(box("a", "9" * 5000), box("b", "10"))])
+    assert opened.dataset.classes.names == ("s10", f"s{'9' * 5000}")
+
+
+@pytest.mark.parametrize(
+    ("spelling", "codes"),
+    [
+        ("zorzal PÁLIDO", ["W_SPECIES_SPELLINGS"]),
+        ("Zorzal pa\u0301lido", []),
+        (" Zorzal\u00a0 pálido ", []),
+    ],
+)
+def test_spellings_of_one_species_are_one_class(spelling, codes):
+    opened = match_tables(RECORDINGS, [table(box("a", "Zorzal pálido"), box("b", spelling))])
+    assert opened.dataset.classes.names == ("Zorzal pálido",)
+    assert [finding.code for finding in opened.findings] == codes
+
+
+@pytest.mark.parametrize("spelling", ["Zorzal palido", "Zorzal-pálido", "Zorzalpálido"])
+def test_similar_names_stay_two_classes_and_are_reported(spelling):
+    opened = match_tables(RECORDINGS, [table(box("a", "Zorzal pálido"), box("b", spelling))])
+    assert len(opened.dataset.classes) == 2
+    assert [finding.code for finding in opened.findings] == ["W_SIMILAR_SPECIES"]
+
+
+def test_other_name_of_a_species_is_the_species():
+    names = {"11": ("Coquí", "E. coqui", "3"), "12": ("E. coqui", "Rana"), "owl": ("Rana",)}
+    labels = ["11", "COQUI\u0301", "3", "E. coqui", "Rana", "Owl"]
+    assert class_names(labels, names) == {
+        "3": "s3",
+        "11": "s11",
+        "COQUI\u0301": "s11",
+        "E. coqui": "E. coqui",  # two species have this name
+        "Owl": "Owl",
+        "Rana": "Rana",
+    }
+    assert class_names(["coquí"], names) == {"coquí": "s11"}
 
 
 def test_annotation_without_an_end_ends_with_its_recording():
     opened = match_tables(
         RECORDINGS,
-        [table(box("a", "owl", False, 0.0, math.inf), box("b", "owl", False, 99, math.inf))],
+        [table(box("a", "owl", False, 0.0, math.inf), box("b", "owl", False, 9, math.inf))],
     )
-    assert [b.stop for b in opened.dataset.annotations] == [10.0, 100.0]
+    assert [b.stop for b in opened.dataset.annotations] == [10.0, 10.0]
+
+
+def test_rows_that_begin_beyond_the_end_are_left_out_and_reported():
+    boxes = [box("a", "owl", start=start, stop=start + 1) for start in (9.9, *range(10, 20))]
+    opened = match_tables(RECORDINGS, [table(*boxes)])
+    assert [b.start for b in opened.dataset.annotations] == [9.9]
+    rows = [(f.code, f.file, f.row, f.serious) for f in opened.findings]
+    assert rows == [("W_BOX_BEYOND_END", "t.csv", row, True) for row in (3, 4, 5, 6, 7, 8)]
+    assert "10 s, a ends at 10.00 s" in opened.findings[0].what
+    assert opened.findings[5].what.startswith("5 more rows")
 
 
 def test_rows_without_audio_are_one_finding_a_table():
@@ -123,6 +188,7 @@ def test_findings_of_reading_are_kept_in_order():
         ([table(box("a", EVERY_CLASS, False))], "E_NO_ANNOTATIONS", "t.csv"),
         ([table(box("gone", "owl"))], "E_NO_MATCHING_AUDIO", "none of 1 rows"),
         ([table(box("gone", "owl"))], "E_NO_MATCHING_AUDIO", "'gone'"),
+        ([table(box("a", "owl", start=10, stop=11))], "E_NO_MATCHING_AUDIO", "t.csv:2: "),
     ],
 )
 def test_tables_without_a_box_to_learn_from_are_refused(tables, code, value):

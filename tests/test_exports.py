@@ -12,8 +12,9 @@ from antpitta.core.errors import UserError
 from antpitta.files.formats import read_table
 from antpitta.files.recordings import ListedFile
 from antpitta.predict.camtrapdp import NAME
-from antpitta.predict.exports import FORMATS, RAVEN_COLUMNS, write_events
+from antpitta.predict.exports import FORMATS, RAVEN_COLUMNS, read_events, write_events
 from antpitta.predict.journal import JournalEntry
+from antpitta.predict.tables import TEXT_COLUMNS
 
 ALL = tuple(FORMATS)
 
@@ -49,7 +50,8 @@ def test_raven_times_include_files_without_events(parts, tmp_path):
     assert table["Selection"].tolist() == [1, 2, 3]
     assert table["Begin Date Time"].tolist()[2] == "2025/06/01 00:00:29.000"
     assert table["Site"].tolist()[2] == "bog"
-    boxes = read_table(tmp_path / "events.raven.txt").annotations
+    assert read_table(tmp_path / "events.raven.txt").unvalidated == 3
+    boxes = read_table(tmp_path / "events.raven.txt", verdict=True).annotations
     assert [(box.start, box.stop) for box in boxes] == [(1.0, 2.5), (10.0, 11.0), (59.0, 60.0)]
 
 
@@ -57,11 +59,12 @@ def test_audacity_has_a_track_for_each_recording_below_its_folder(parts, tmp_pat
     write_events(parts, tmp_path, ["audacity"])
     home = tmp_path / "audacity"
     assert (home / "b.txt").read_text() == ""
-    boxes = read_table(home / "north" / "c.txt").annotations
+    assert (home / "north" / "c.txt").read_text().splitlines()[0] == "59.0\t60.0\tfrog;0.900"
+    boxes = read_table(home / "north" / "c.txt", verdict=True).annotations
     assert [(box.recording, box.start, box.low, box.high) for box in boxes] == [
         ("c", 59.0, 500.0, 2000.0)
     ]
-    assert len(read_table(home / "a.txt").annotations) == 2
+    assert read_table(home / "a.txt").unvalidated == 2
 
 
 def test_kaleidoscope_has_folder_file_and_clock_time(parts, tmp_path):
@@ -77,16 +80,19 @@ def test_kaleidoscope_has_folder_file_and_clock_time(parts, tmp_path):
 
 def test_archive_without_recordings_has_tables_with_a_header(tmp_path):
     write_events(lambda: iter(()), tmp_path, ALL)
-    for name, columns in (("events.csv", 8), ("events.kaleidoscope.csv", 14)):
+    for name, columns in (("events.csv", 9), ("events.kaleidoscope.csv", 14)):
         assert pd.read_csv(tmp_path / name).shape == (0, columns)
     assert pd.read_csv(tmp_path / "events.raven.txt", sep="\t").shape == (0, len(RAVEN_COLUMNS))
-    assert pd.read_parquet(tmp_path / "events.parquet").shape == (0, 8)
+    assert pd.read_parquet(tmp_path / "events.parquet").shape == (0, 9)
 
 
 def test_all_formats_hold_the_same_events(run, simulated, tmp_path):
     prediction = predict_to(run.model, [simulated / "test"], tmp_path, formats=ALL)
     assert prediction.counts.events == len(prediction.events) > 0
-    table = pd.read_csv(tmp_path / "events.csv")
+    table = read_events(tmp_path / ".")
+    assert (table["verdict"] == "").all()
+    table = pd.read_csv(tmp_path / "events.csv", dtype=dict.fromkeys(TEXT_COLUMNS, str),
+                        keep_default_na=False)  # fmt: skip
     pd.testing.assert_frame_equal(table, pd.read_parquet(tmp_path / "events.parquet"))
     raven = pd.read_csv(tmp_path / "events.raven.txt", sep="\t")
     assert (raven["Species"] == table["species"]).all()
@@ -95,7 +101,7 @@ def test_all_formats_hold_the_same_events(run, simulated, tmp_path):
     before = pd.Series(lengths).cumsum().shift(fill_value=0.0)
     expected = table["start_time"] + table["file"].map(before)
     assert raven["Begin Time (s)"].to_numpy() == pytest.approx(expected.to_numpy(), abs=2e-3)
-    labels = sum(len(read_table(path).annotations) for path in (tmp_path / "audacity").iterdir()
+    labels = sum(read_table(path).unvalidated for path in (tmp_path / "audacity").iterdir()
                  if path.stat().st_size)  # fmt: skip
     assert labels == len(pd.read_csv(tmp_path / "events.kaleidoscope.csv")) == len(table)
 

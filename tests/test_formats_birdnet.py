@@ -57,7 +57,7 @@ def test_kaleidoscope_table_gives_folder_start_and_duration(tmp_path):
         "/data,north,a.wav,6.0,3.0,Turdus plumbeus,Thrush,0.5\n"
     )
     (annotation,) = read_table(write(tmp_path, "k.csv", text), verdict=True).annotations
-    assert annotation == Annotation("north/a.wav", 6.0, 9.0, "Turdus plumbeus", score=0.5)
+    assert annotation == Annotation("/data/north/a.wav", 6.0, 9.0, "Turdus plumbeus", score=0.5)
 
 
 def test_review_folder_gives_species_verdict_and_times(tmp_path):

@@ -70,7 +70,9 @@ def open_data(
     Parameters
     ----------
     data
-        An ``antpitta.toml``, or a folder that holds one. The other parameters replace it.
+        An ``antpitta.toml``, or a folder that holds one; by default the working directory. A folder
+        without one may be laid out like the competition's, or hold one folder of clips per
+        species. The other parameters replace it.
     audio
         Folders of recordings.
     present, absent
@@ -90,14 +92,17 @@ def open_data(
     Raises
     ------
     UserError
-        ``E_DATA_TWICE`` if ``data`` and other parameters are given, ``E_DATA_MISSING`` if neither
-        is; the codes of :mod:`antpitta.files` for files that cannot be used.
+        ``E_DATA_TWICE`` if ``data`` and other parameters are given, ``E_DATA_MISSING`` if there
+        are tables without ``audio``; the codes of :mod:`antpitta.files` for files that cannot be
+        used.
 
     Examples
     --------
     >>> data = antpitta.open_data(audio="recordings", present="tp.csv", absent="fp.csv")
     ... # doctest: +SKIP
     """
+    if data is None and not any((audio, present, absent, annotations, sites, names)):
+        return open_dataset(_source_here())
     return open_dataset(_source(data, audio, present, absent, annotations, sites, names))
 
 
@@ -112,6 +117,8 @@ def init(
     names: Path | str | None = None,
 ) -> Path:
     """Write an ``antpitta.toml``, which names the recordings and tables of a data set.
+
+    The data set is opened first: what :func:`open_data` refuses is not written.
 
     Parameters
     ----------
@@ -128,7 +135,9 @@ def init(
     Raises
     ------
     UserError
-        ``E_DATA_EXISTS`` if the folder has one, ``E_DATA_MISSING`` without ``audio``.
+        ``E_DATA_EXISTS`` if the folder has one, ``E_DATA_MISSING`` without ``audio``,
+        ``E_OUTPUT_NOT_WRITABLE`` or ``E_BAD_PATH`` if the file cannot be written, and those of
+        :func:`open_data`.
 
     Examples
     --------
@@ -137,7 +146,16 @@ def init(
     path = Path(folder) / "antpitta.toml"
     if path.exists():
         raise UserError("E_DATA_EXISTS", f"{path} exists", "edit it, or remove it first")
-    write_source(_source(None, audio, present, absent, annotations, sites, names), path)
+    source = _source(None, audio, present, absent, annotations, sites, names)
+    open_dataset(source)
+    try:
+        write_source(source, path)
+    except UnicodeEncodeError as error:
+        what = f"{path}: a path is no text in UTF-8, which TOML requires"
+        raise UserError("E_BAD_PATH", what, "rename the file or folder") from error
+    except OSError as error:
+        what = f"{path}: cannot be written ({error.strerror or error})"
+        raise UserError("E_OUTPUT_NOT_WRITABLE", what, "choose another folder") from error
     return path
 
 
@@ -222,6 +240,18 @@ def describe_missing(data: OpenedDataset) -> str:
         A line about the rows that were left out.
     """
     return f"{data.missing} of {data.rows} rows name recordings that are missing"
+
+
+def _source_here() -> DataSource:
+    """The data set in the working directory."""
+    try:
+        return read_source(Path())
+    except UserError as error:
+        if error.code != "E_NO_FILE":
+            raise
+        what = "no recordings are given, and this folder is no data set"
+        remedy = "give DATA (an antpitta.toml or its folder), or --audio FOLDER"
+        raise UserError("E_DATA_MISSING", what, remedy) from None
 
 
 def _source(

@@ -10,8 +10,8 @@ import pandas as pd
 
 from antpitta.api.training import TrainResult
 from antpitta.core.errors import UserError
+from antpitta.core.identity import class_names
 from antpitta.core.types import Annotation, Classes, Event
-from antpitta.files.dataset import class_names
 from antpitta.files.formats import read_table
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame

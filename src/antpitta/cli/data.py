@@ -25,7 +25,8 @@ Data = Annotated[
     Path | None,
     typer.Argument(
         metavar="DATA",
-        help="An antpitta.toml, or a folder that holds one. Leave it out with data options.",
+        help="An antpitta.toml, or a folder that holds one; this folder by default. Leave it out "
+        "with data options.",
     ),
 ]
 Audio = Annotated[

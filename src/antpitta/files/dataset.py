@@ -1,9 +1,13 @@
 """A data set: recordings, tables of boxes, and which row belongs to which recording.
 
 - ``antpitta.toml`` holds the same as the flags of the command line, with paths relative to it.
+- A folder without that file may be laid out like the competition's (``train/``, ``train_tp.csv``,
+  ``train_fp.csv``), or hold one folder of clips per species.
 - Classes come from every row, rows without audio included: a model of a part of the data has the
-  columns of the whole. Labels that are bare numbers become s0, s1, and so on.
-- Rows whose audio is missing are counted and reported, and an error only if all are.
+  columns of the whole. Labels that mean one species (core/identity.py), or another name of it in
+  the table of names, are one class. Similar names are reported.
+- Rows whose audio is missing are counted and reported, and an error only if all are. Rows that
+  begin beyond the end of their recording belong to another one; they are left out.
 - An annotation without an end ("nothing calls in it") ends where its recording does.
 - The digest of a data set is a short name for its content: equal data, equal digest.
 """
@@ -12,20 +16,35 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from antpitta.core.errors import Finding, UserError
+from antpitta.core.identity import (
+    class_names,
+    similar_names,
+    species_key,
+    species_name,
+)
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Dataset, Recording
 from antpitta.files.audio import content_key
 from antpitta.files.formats import AnnotationTable, read_table
-from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
+from antpitta.files.formats.clips import is_clip_folder
+from antpitta.files.matching import (
+    AmbiguousMatch,
+    Match,
+    RecordingMatcher,
+    drop_rivals,
+    lies_elsewhere,
+)
 from antpitta.files.recordings import FoundRecordings, find_recordings
 from antpitta.files.species_names import read_species_names
 from antpitta.files.texts import read_text, write_text
 
 NAME = "antpitta.toml"
+_COMPETITION = ("train", "train_tp.csv", "train_fp.csv")
+_MAX_LISTED = 5  # findings of one kind in one table, and species in one finding
 
 
 @dataclass(frozen=True)
@@ -62,11 +81,12 @@ class OpenedDataset:
 
 
 def read_source(path: Path) -> DataSource:
-    """Read an ``antpitta.toml``, or the one in a folder.
+    """Read an ``antpitta.toml``, or the one in a folder, or know a folder by its layout.
 
     Parameters
     ----------
-    path : the file, or the folder that has it
+    path : the file, or the folder that has it, or one laid out like the competition's or with one
+        folder of clips per species
 
     Returns
     -------
@@ -78,6 +98,8 @@ def read_source(path: Path) -> DataSource:
         E_NO_FILE; E_BAD_SOURCE: an unknown key, a wrong type, no audio, or no TOML.
     """
     if path.is_dir():
+        if not (path / NAME).exists() and (source := _source_of_layout(path)):
+            return source
         path = path / NAME
     if not path.is_file():
         what = f"{path}: there is no such file"
@@ -103,6 +125,16 @@ def read_source(path: Path) -> DataSource:
     return DataSource(**paths, sites=sites, names=names)
 
 
+def _source_of_layout(folder: Path) -> DataSource | None:
+    """The source that a folder without an ``antpitta.toml`` is, None if it is none."""
+    audio, present, absent = (folder / name for name in _COMPETITION)
+    if audio.is_dir() and present.is_file() and absent.is_file():
+        return DataSource((audio,), (present,), (absent,))
+    if is_clip_folder(folder):
+        return DataSource((folder,), annotations=(folder,))
+    return None
+
+
 def write_source(source: DataSource, path: Path) -> None:
     """Write the source as TOML; paths below the file's folder become relative to it.
 
@@ -117,7 +149,7 @@ def write_source(source: DataSource, path: Path) -> None:
         value = getattr(source, field.name)
         paths = () if value is None else value if isinstance(value, tuple) else (value,)
         if paths:
-            texts = [json.dumps(_relative(home, item), ensure_ascii=False) for item in paths]
+            texts = [_quote(_relative(home, item)) for item in paths]
             text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
             lines.append(f"{field.name} = {text}\n")
     write_text("".join(lines), path)
@@ -141,17 +173,24 @@ def open_dataset(source: DataSource) -> OpenedDataset:
     """
     verdicts = ((source.present, True), (source.absent, False), (source.annotations, None))
     tables = [read_table(path, verdict) for paths, verdict in verdicts for path in paths]
-    opened = match_tables(find_recordings(source.audio, source.sites), tables)
-    return _with_aliases(opened, source.names) if source.names else opened
+    audio = _without_species_as_sites(find_recordings(source.audio, source.sites), tables)
+    names = read_species_names(source.names) if source.names else {}
+    opened = match_tables(audio, tables, names)
+    return _with_aliases(opened, names, source.names) if source.names else opened
 
 
-def match_tables(audio: FoundRecordings, tables: Sequence[AnnotationTable]) -> OpenedDataset:
+def match_tables(
+    audio: FoundRecordings,
+    tables: Sequence[AnnotationTable],
+    names: Mapping[str, Iterable[str]] | None = None,
+) -> OpenedDataset:
     """Give every row of the tables its recording.
 
     Parameters
     ----------
     audio : the recordings that are here
     tables : as from :func:`read_table`
+    names : the other names of each species, as from :func:`read_species_names`
 
     Returns
     -------
@@ -161,9 +200,10 @@ def match_tables(audio: FoundRecordings, tables: Sequence[AnnotationTable]) -> O
     ------
     UserError
         E_NO_ANNOTATIONS: no row can be used. E_NO_MATCHING_AUDIO: no row has its recording.
+        E_AMBIGUOUS_RECORDING: no row has, and some names fit several recordings.
     """
-    names = {box.label.strip() for table in tables for box in table.annotations}
-    labels = class_names(names - {EVERY_CLASS})
+    species = {box.label for table in tables for box in table.annotations} - {EVERY_CLASS}
+    labels = class_names(species, names)
     matcher = RecordingMatcher(audio.recordings)
     findings = list(audio.findings)
     annotations: list[Annotation] = []
@@ -171,21 +211,27 @@ def match_tables(audio: FoundRecordings, tables: Sequence[AnnotationTable]) -> O
     missing = 0
     for table in tables:
         findings += table.findings
-        matches = matcher.find_all((box.recording for box in table.annotations), table.path)
-        for box, row in zip(table.annotations, table.rows, strict=True):
-            match = matches[box.recording]
-            if isinstance(match, Recording):
-                annotations.append(_place(box, match, labels))
-                origins.append((str(table.path), row))
-            else:
+        matches = _match_table(table, matcher)
+        late = []
+        for box, (file, row) in zip(table.annotations, table.origins(), strict=True):
+            match = matches[file][box.recording]
+            if not isinstance(match, Recording):
                 missing += match is None
+            elif box.start >= match.duration:
+                late.append((box, match, file, row))
+            else:
+                annotations.append(_place(box, match, labels))
+                origins.append((str(file), row))
         findings += _report_unmatched(table, matches)
+        findings += _report_late(late)
     _require_annotations(tables, labels)
     if not annotations:
-        raise _no_audio_error(tables, audio)
-    classes = Classes(tuple(dict.fromkeys(labels.values())))
+        raise _no_audio_error(tables, audio, findings)
+    findings += _report_species(tables, labels)
     return OpenedDataset(
-        Dataset(audio.recordings, tuple(annotations), classes),
+        Dataset(
+            audio.recordings, tuple(annotations), Classes(tuple(dict.fromkeys(labels.values())))
+        ),
         tuple(findings),
         missing,
         sum(len(table.annotations) for table in tables),
@@ -193,22 +239,6 @@ def match_tables(audio: FoundRecordings, tables: Sequence[AnnotationTable]) -> O
         tuple(origins),
         sum(table.unvalidated for table in tables),
     )
-
-
-def class_names(labels: set[str]) -> dict[str, str]:
-    """The class of each label, in the order of the columns.
-
-    Parameters
-    ----------
-    labels : as the tables write them
-
-    Returns
-    -------
-    names : label -> class, in the order of the columns
-    """
-    if labels and all(label.isascii() and label.isdigit() for label in labels):
-        return {label: f"s{int(label)}" for label in sorted(labels, key=int)}
-    return {label: label for label in sorted(labels)}
 
 
 def dataset_digest(dataset: Dataset) -> str:
@@ -232,58 +262,158 @@ def dataset_digest(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _with_aliases(opened: OpenedDataset, table: Path) -> OpenedDataset:
+def _with_aliases(
+    opened: OpenedDataset, names: Mapping[str, Iterable[str]], table: Path
+) -> OpenedDataset:
     """Add the other names of the classes; the table may write a class or its label."""
+    by_key = {species_key(name): name for name in opened.dataset.classes.names}
     aliases: dict[str, tuple[str, ...]] = {}
     unknown = []
-    for label, others in read_species_names(table).items():
-        name = label if label in opened.dataset.classes.names else class_names({label})[label]
-        if name in opened.dataset.classes.names:
+    for label, others in names.items():
+        if name := by_key.get(species_key(label)):
             aliases[name] = (*aliases.get(name, ()), *others)
         else:
             unknown.append(label)
     findings = opened.findings
     if unknown:
-        what = f"{len(unknown)} species are in no table of boxes, the first {unknown[0]!r}"
+        what = f"{len(unknown)} species are in no table of boxes, the first {shorten(unknown[0])}"
         remedy = "write species as the tables do, or ignore this if that is intended"
         findings = (*findings, Finding("W_UNKNOWN_SPECIES", str(table), None, what, remedy, False))
     dataset = replace(opened.dataset, aliases=aliases)
     return replace(opened, dataset=dataset, findings=findings)
 
 
+def _without_species_as_sites(
+    audio: FoundRecordings, tables: Sequence[AnnotationTable]
+) -> FoundRecordings:
+    """The recordings, where a species' folder of clips is not taken for a site."""
+    clips = {file.absolute() for table in tables if table.format == "clips" for file in table.files}
+    recordings = tuple(
+        replace(recording, site=None)
+        if recording.path.absolute() in clips and recording.site == recording.path.parent.name
+        else recording
+        for recording in audio.recordings
+    )
+    return replace(audio, recordings=recordings)
+
+
+def _match_table(table: AnnotationTable, matcher: RecordingMatcher) -> dict[Path, dict[str, Match]]:
+    """The recording of each name in each file of a table."""
+    names: dict[Path, dict[str, None]] = {}
+    for box, (file, _) in zip(table.annotations, table.origins(), strict=True):
+        names.setdefault(file, {})[box.recording] = None
+    matches = {file: matcher.find_all(names[file], file) for file in names}
+    drop_rivals(matches)
+    return matches
+
+
 def _place(box: Annotation, recording: Recording, labels: dict[str, str]) -> Annotation:
     """The annotation with the id of its recording, its class, and an end."""
-    label, stop = box.label.strip(), box.stop
+    label, stop = box.label, box.stop
     if math.isinf(stop):
         stop = max(recording.duration, box.start + 1.0)
     return replace(box, recording=recording.id, label=labels.get(label, label), stop=stop)
 
 
 def _report_unmatched(
-    table: AnnotationTable, matches: dict[str, Recording | AmbiguousMatch | None]
+    table: AnnotationTable, matches: Mapping[Path, Mapping[str, Match]]
 ) -> list[Finding]:
-    """One finding for all rows without audio, one for all rows with an ambiguous name."""
+    """One finding for all rows without audio, with an ambiguous name, or from another folder."""
+    rows = [
+        (box.recording, matches[file][box.recording], file, row)
+        for box, (file, row) in zip(table.annotations, table.origins(), strict=True)
+    ]
     findings = []
-    rows = [(box.recording, row) for box, row in zip(table.annotations, table.rows, strict=True)]
-    missing = [(name, row) for name, row in rows if matches[name] is None]
+    missing = [(name, file, row) for name, match, file, row in rows if match is None]
     if missing:
-        name, row = missing[0]
-        count = len({name for name, _ in missing})
+        name, file, row = missing[0]
+        count = len({name for name, _, _ in missing})
         what = (
             f"{len(missing)} of {len(rows)} rows name {count} recordings whose audio is not here,"
             f" the first {name!r}"
         )
         remedy = "add the audio, or ignore this if that is intended"
-        findings.append(Finding("W_NO_AUDIO", str(table.path), row, what, remedy, False))
+        findings.append(Finding("W_NO_AUDIO", str(file), row, what, remedy, False))
     ambiguous = [
-        (match, row) for name, row in rows if isinstance(match := matches[name], AmbiguousMatch)
+        (match, file, row) for _, match, file, row in rows if isinstance(match, AmbiguousMatch)
     ]
     if ambiguous:
-        match, row = ambiguous[0]
+        match, file, row = ambiguous[0]
         what = f"{len(ambiguous)} of {len(rows)} rows are left out, the first: {match.reason}"
         remedy = "write the recording's id, or its path with the folder"
-        findings.append(Finding("W_AMBIGUOUS_RECORDING", str(table.path), row, what, remedy, True))
+        findings.append(Finding("W_AMBIGUOUS_RECORDING", str(file), row, what, remedy, True))
+    moved = [
+        (name, match, file, row)
+        for name, match, file, row in rows
+        if isinstance(match, Recording) and lies_elsewhere(name, match, file)
+    ]
+    if moved:
+        name, recording, file, row = moved[0]
+        what = (
+            f"{len(moved)} of {len(rows)} rows name a file in another folder than the recording of"
+            f" that name, the first {name!r} for {recording.id}"
+        )
+        remedy = "check that it is the same recording"
+        findings.append(Finding("W_OTHER_FOLDER", str(file), row, what, remedy, False))
     return findings
+
+
+def _report_late(rows: Sequence[tuple[Annotation, Recording, Path, int]]) -> list[Finding]:
+    """A finding for each of the first rows that begin beyond the end, one for the others."""
+    findings = []
+    remedy = "check the recording that the row names, and the unit of the times"
+    for i, (box, recording, file, row) in enumerate(rows[: _MAX_LISTED + 1]):
+        what = (
+            f"the box begins at {box.start:g} s, {recording.id} ends at {recording.duration:.2f} s"
+        )
+        if i == _MAX_LISTED:
+            what = f"{len(rows) - _MAX_LISTED} more rows like this: {what}"
+        findings.append(Finding("W_BOX_BEYOND_END", str(file), row, what, remedy, True))
+    return findings
+
+
+def _report_species(tables: Sequence[AnnotationTable], labels: Mapping[str, str]) -> list[Finding]:
+    """Findings about labels that are one class in several spellings, and about similar classes."""
+    paths = ", ".join(str(table.path) for table in tables)
+    spellings: dict[str, set[str]] = {}
+    for label in labels:
+        spellings.setdefault(species_key(label), set()).add(species_name(label))
+    merged = [tuple(sorted(group)) for group in spellings.values() if len(group) > 1]
+    problems = (
+        (
+            "W_SPECIES_SPELLINGS",
+            merged,
+            "species are spelt in several ways and taken as one each",
+            "spell each in one way, or rename those that are different species",
+        ),
+        (
+            "W_SIMILAR_SPECIES",
+            similar_names(dict.fromkeys(labels.values())),
+            "groups of species have names that are almost the same",
+            "give one name to those that are one species",
+        ),
+    )
+    findings = []
+    for code, groups, problem, remedy in problems:
+        if groups:
+            listed = "; ".join(", ".join(map(shorten, group)) for group in groups[:_MAX_LISTED])
+            what = f"{len(groups)} {problem}: {listed}"
+            findings.append(Finding(code, paths, None, what, remedy, False))
+    return findings
+
+
+def shorten(name: str) -> str:
+    """A name in quotes for a message, cut where it is long.
+
+    Parameters
+    ----------
+    name : of a species
+
+    Returns
+    -------
+    text : at most 42 characters
+    """
+    return repr(name if len(name) <= 40 else f"{name[:37]}...")
 
 
 def _require_annotations(tables: Sequence[AnnotationTable], labels: dict[str, str]) -> None:
@@ -294,16 +424,34 @@ def _require_annotations(tables: Sequence[AnnotationTable], labels: dict[str, st
     paths = ", ".join(str(table.path) for table in tables)
     if not any(table.annotations for table in tables):
         count = sum(table.unvalidated for table in tables)
-        rows = f"{count} rows and none of them judged" if count else "no row that can be used"
-        raise UserError("E_NO_ANNOTATIONS", f"{paths}: {rows}", "give a table of validated boxes")
+        if count:
+            what = f"{paths}: {count} rows and none of them judged"
+            remedy = (
+                "fill in a column 'verdict', or give --present if a person has checked all rows"
+            )
+            raise UserError("E_NO_ANNOTATIONS", what, remedy)
+        findings = [finding for table in tables for finding in table.findings]
+        first = f"; the first: {findings[0].what}" if findings else ""
+        what = f"{paths}: no row that can be used{first}"
+        raise UserError("E_NO_ANNOTATIONS", what, "give a table of validated boxes")
     if not labels:
         what = f"{paths}: no row names a species"
         raise UserError("E_NO_ANNOTATIONS", what, "give a table that names them")
 
 
-def _no_audio_error(tables: Sequence[AnnotationTable], audio: FoundRecordings) -> UserError:
+def _no_audio_error(
+    tables: Sequence[AnnotationTable], audio: FoundRecordings, findings: Sequence[Finding]
+) -> UserError:
+    """The error about tables of which no row can be placed, and why."""
     paths = ", ".join(str(table.path) for table in tables)
     boxes = [box for table in tables for box in table.annotations]
+    for code, error in (
+        ("W_AMBIGUOUS_RECORDING", "E_AMBIGUOUS_RECORDING"),
+        ("W_BOX_BEYOND_END", "E_NO_MATCHING_AUDIO"),
+    ):
+        if first := next((finding for finding in findings if finding.code == code), None):
+            row = "" if first.row is None else f":{first.row}"
+            return UserError(error, f"{first.file}{row}: {first.what}", first.remedy)
     return UserError(
         "E_NO_MATCHING_AUDIO",
         f"{paths}: none of {len(boxes)} rows has its recording here; the tables have names such"
@@ -319,6 +467,11 @@ def _parse_paths(key: str, value: object, toml: Path) -> tuple[Path, ...]:
         what = f"{toml}: key {key!r} is {value!r}"
         raise UserError("E_BAD_SOURCE", what, "give a path, or a list of paths")
     return paths
+
+
+def _quote(path: str) -> str:
+    """The path as a string of TOML."""
+    return json.dumps(path, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _relative(home: Path, path: Path) -> str:

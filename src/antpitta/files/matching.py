@@ -1,24 +1,33 @@
 """Which recording does a name in a table mean? Tables write ids, file names, and old paths.
 
-A name is an id, else a file's stem, else a file's name. Of several files of one name the one
-whose folders agree furthest from the right is taken, then the one that lies nearest to the table.
-If that leaves several, the match is ambiguous: a guess could put labels on the wrong sound.
-Suffixes may differ (tables outlive a conversion to FLAC), and so may the case of letters.
+- A name is an id, else a file's stem, else a file's name. Suffixes may differ (tables outlive a
+  conversion to FLAC), and so may case, blanks and Unicode's forms (core/identity.py).
+- Of several files of one name the one whose folders agree furthest from the right is taken, then
+  the one whose folder is called like the table's, then the one nearest to the table. If that
+  leaves several, the match is ambiguous: a guess could put labels on the wrong sound.
+- A path counts against a match, too. Recorders at different sites write the same names if a name
+  is nothing but a time. Such a file is never taken for one in a folder of another name, even where
+  it is the only one. Other names may have moved to another folder; the caller can report that.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from antpitta.core.identity import clean_name, recording_key
 from antpitta.core.types import Recording
 from antpitta.files.audio import SUFFIXES
+from antpitta.files.recording_metadata import metadata_from_name, site_from_folder
 
 
 @dataclass(frozen=True)
 class AmbiguousMatch:
-    """A name that fits several recordings, or a recording that several names fit."""
+    """A name that fits several recordings, or a recording that may be another one's namesake."""
 
     reason: str
+
+
+Match = Recording | AmbiguousMatch | None
 
 
 class RecordingMatcher:
@@ -30,15 +39,16 @@ class RecordingMatcher:
     """
 
     def __init__(self, recordings: Sequence[Recording]) -> None:
-        self._by_id = {recording.id: recording for recording in recordings}
+        self._by_id = {clean_name(recording.id): recording for recording in recordings}
+        self._by_id |= {recording.id: recording for recording in recordings}
         self._by_name: dict[str, list[Recording]] = {}
         for recording in recordings:
             path = recording.path
-            for name in dict.fromkeys((path.name, path.stem)):
-                for key in dict.fromkeys((name, name.casefold())):
-                    self._by_name.setdefault(key, []).append(recording)
+            names = (clean_name(path.name), clean_name(path.stem))
+            for key in dict.fromkeys((*names, *map(recording_key, names))):
+                self._by_name.setdefault(key, []).append(recording)
 
-    def find(self, name: str, table: Path | None = None) -> Recording | AmbiguousMatch | None:
+    def find(self, name: str, table: Path | None = None) -> Match:
         """The recording that a name means.
 
         Parameters
@@ -50,24 +60,35 @@ class RecordingMatcher:
         -------
         match : None where no recording fits
         """
-        if name in self._by_id:
-            return self._by_id[name]
+        for spelling in (name, clean_name(name)):
+            if spelling in self._by_id:
+                return self._by_id[spelling]
         parts = _path_parts(name)
         if not parts:
             return None
         matches = next(filter(None, map(self._by_name.get, _possible_names(parts[-1]))), [])
         if len(matches) > 1:
             matches = _best(matches, [_count_common_folders(parts, r) for r in matches])
+            matches = [r for r in matches if not lies_elsewhere(name, r, table)] or matches
+        if len(matches) > 1 and table is not None:
+            beside = (*table.absolute().parts[:-1], parts[-1])
+            matches = _best(matches, [_count_common_folders(beside, r) for r in matches])
         if len(matches) > 1 and table is not None:
             matches = _best(matches, [_count_common_roots(table, r.path) for r in matches])
+        if not matches:
+            return None
+        if _is_time_only(parts[-1]):
+            others = [match for match in matches if lies_elsewhere(name, match, table)]
+            if len(others) == len(matches):
+                folder = others[0].path.parent.name
+                return AmbiguousMatch(f"{name!r} lies in another folder than {folder!r}")
+            matches = [match for match in matches if match not in others]
         if len(matches) > 1:
             ids = ", ".join(recording.id for recording in matches[:3])
             return AmbiguousMatch(f"{len(matches)} recordings are called {name!r} ({ids})")
-        return matches[0] if matches else None
+        return matches[0]
 
-    def find_all(
-        self, names: Iterable[str], table: Path
-    ) -> dict[str, Recording | AmbiguousMatch | None]:
+    def find_all(self, names: Iterable[str], table: Path) -> dict[str, Match]:
         """The recording of each name of one table.
 
         A table may name files of two folders of which only one (or neither) is here. The rows of
@@ -94,9 +115,57 @@ class RecordingMatcher:
         return matches
 
 
-def _resolve_rivals(
-    rivals: Sequence[str], matches: dict[str, Recording | AmbiguousMatch | None]
-) -> None:
+def lies_elsewhere(name: str, recording: Recording, table: Path | None = None) -> bool:
+    """Whether the folders in a name contradict the folder of the recording that it fits.
+
+    Folders that recorders and people make everywhere, such as ``Data`` or a date, are passed over.
+
+    Parameters
+    ----------
+    name : as the table writes it
+    recording : that the name fits
+    table : where the name was read; one beside the recording means it
+
+    Returns
+    -------
+    answer : False where either has no folder that says anything
+    """
+    folders = PurePosixPath(*_path_parts(name)[:-1])
+    ours = recording.path.parent
+    if table is not None and table.absolute().parent == ours.absolute():
+        return False
+    named, actual = _site_key(folders), _site_key(ours)
+    if named is None or actual is None:
+        return False
+    return named not in _folder_keys(ours) and actual not in _folder_keys(folders)
+
+
+def drop_rivals(matches: Mapping[Path, dict[str, Match]]) -> None:
+    """Of tables in several folders that claim one recording, keep those that fit it best.
+
+    It concerns names without folders: each table of ``siteA/`` and ``siteB/`` may be named after
+    a recording of its site, of which only one is here. Tables whose folders say equally much,
+    such as those of two observers, keep the recording.
+
+    Parameters
+    ----------
+    matches : of the names of each table; changed in place
+    """
+    claims: dict[str, list[tuple[Path, str, int]]] = {}
+    for table, by_name in matches.items():
+        for name, match in by_name.items():
+            if isinstance(match, Recording) and len(_path_parts(name)) == 1 and name != match.id:
+                parts = (*table.absolute().parts[:-1], name)
+                agreement = _count_common_folders(parts, match)
+                claims.setdefault(match.id, []).append((table, name, agreement))
+    for rivals in claims.values():
+        best = max(agreement for _, _, agreement in rivals)
+        for table, name, agreement in rivals:
+            if agreement < best:
+                matches[table][name] = None
+
+
+def _resolve_rivals(rivals: Sequence[str], matches: dict[str, Match]) -> None:
     """Leave the recording to the one of these paths that agrees with it best."""
     recording = matches[rivals[0]]
     assert isinstance(recording, Recording)
@@ -113,21 +182,38 @@ def _resolve_rivals(
 
 def _path_parts(name: str) -> tuple[str, ...]:
     """A path's parts, whichever system wrote it."""
-    return PurePosixPath(name.strip().replace("\\", "/")).parts
+    return PurePosixPath(clean_name(name).replace("\\", "/")).parts
 
 
 def _possible_names(last: str) -> tuple[str, ...]:
     """What a file may be called, the likeliest first."""
     path = PurePosixPath(last)
     stem = path.stem if path.suffix.lower() in SUFFIXES else last
-    return (last, last.casefold(), stem, stem.casefold())
+    return (last, recording_key(last), stem, recording_key(stem))
+
+
+def _is_time_only(name: str) -> bool:
+    """Whether a file's name is a time without a station, which recorders elsewhere write, too."""
+    metadata = metadata_from_name(name)
+    return metadata.recorded_at is not None and metadata.site is None
+
+
+def _site_key(folder: PurePosixPath | Path) -> str | None:
+    """The innermost folder that may name a site; drives and ``..`` name none."""
+    parts = [part for part in folder.parts if part.strip("./") and not part.endswith(":")]
+    site = site_from_folder(PurePosixPath(*parts))
+    return None if site is None else recording_key(site)
+
+
+def _folder_keys(folder: PurePosixPath | Path) -> set[str]:
+    return set(map(recording_key, folder.parts))
 
 
 def _count_common_folders(parts: Sequence[str], recording: Recording) -> int:
     """How many folders agree, from the file's upwards."""
     count = 0
     for ours, theirs in zip(recording.path.parts[-2::-1], parts[-2::-1], strict=False):
-        if ours.casefold() != theirs.casefold():
+        if recording_key(ours) != recording_key(theirs):
             break
         count += 1
     return count

@@ -6,15 +6,15 @@ sound alike.
 
 A model's labels are lines, one per class in the order of its first output. BirdNET's lines are
 ``Acris crepitans_Northern Cricket Frog``; a .csv has a header, and each of its cells is a name.
-Names are compared without case, hyphens and apostrophes: ``fowlers-toad`` is Fowler's Toad.
+Names that are similar (core/identity.py) are equal here: ``fowlers-toad`` is Fowler's Toad.
 """
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from antpitta.core.errors import UserError
 from antpitta.core.features import LABELS_BESIDE_MODEL, EmbeddingConfig
+from antpitta.core.identity import clean_name, similar_key
 from antpitta.core.types import Dataset
 from antpitta.files.embedding_models import KNOWN, find_embedding_model
 from antpitta.files.tables import read_frame
@@ -51,7 +51,7 @@ def read_species_names(table: Path) -> dict[str, tuple[str, ...]]:
         )
     names: dict[str, tuple[str, ...]] = {}
     for row in frame.to_dict("records"):
-        label = row[species]
+        label = clean_name(row[species])
         names[label] = (*names.get(label, ()), *(row[name] for name in others if row[name]))
     return names
 
@@ -141,10 +141,10 @@ def match_species(
     indices: dict[str, set[int]] = {}
     for index, names in enumerate(model_classes):
         for name in names:
-            indices.setdefault(_normalized(name), set()).add(index)
+            indices.setdefault(similar_key(name), set()).add(index)
     indices.pop("", None)
     return tuple(
-        tuple(sorted(set().union(*(indices.get(_normalized(name), set()) for name in names))))
+        tuple(sorted(set().union(*(indices.get(similar_key(name), set()) for name in names))))
         for names in species
     )
 
@@ -156,8 +156,3 @@ def _label_file(embedding: EmbeddingConfig) -> Path | None:
     known = KNOWN.get(embedding.model)
     path = find_embedding_model(embedding).with_name(known.labels) if known else None
     return path if path is not None and path.is_file() else None
-
-
-def _normalized(name: str) -> str:
-    """Lower-case letters and digits, one blank between words; apostrophes are dropped."""
-    return re.sub(r"[\W_]+", " ", re.sub("['\u2019`]", "", name.casefold())).strip()

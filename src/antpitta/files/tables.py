@@ -6,6 +6,11 @@
   after blank lines and line breaks inside quotes.
 - A row with too few or too many cells is an error: cells that moved by one column would be read
   wrongly without notice. Empty cells after the last column come from spreadsheets and are ignored.
+- Tab-separated tables are those of Raven, which leaves out the tabs of empty last cells and quotes
+  nothing: short rows are filled, and a quote mark is a character. Only a whole cell in quotes, as
+  spreadsheets write it, loses them.
+- In the other tables a cell in quotes may span lines. If the lines in it could be rows, it is
+  doubted: a single quote mark would swallow them.
 """
 
 import csv
@@ -18,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from antpitta.core.errors import UserError
+from antpitta.core.identity import species_key
 from antpitta.files.texts import read_text, write_text
 
 _SEPARATORS = ("\t", ";", ",")
@@ -44,23 +50,11 @@ def read_frame(path: Path) -> pd.DataFrame:
         E_CANNOT_READ, E_NOT_TEXT, E_TABLE_EMPTY, E_DUPLICATE_COLUMN for a column named twice,
         E_TABLE_ROW for a row with the wrong number of cells or wrong quotes.
     """
-    text = read_text(path)
-    rows = _rows(text, path)
-    first, header = next(rows, (0, []))
-    if not header:
-        raise UserError(
-            "E_TABLE_EMPTY", f"{path}: the table is empty", "give a table with a header line"
-        )
-    while header and not header[-1]:
-        header.pop()
-    if twice := sorted({name for name in header if name and header.count(name) > 1}):
-        raise UserError(
-            "E_DUPLICATE_COLUMN",
-            f"{path}:{first}: two columns are named {twice[0]!r}",
-            "rename one of them",
-        )
+    header, rows, padded = _open_table(path)
     width, lines, cells = len(header), [], []
     for line, row in rows:
+        if padded:
+            row.extend([""] * (width - len(row)))
         if len(row) < width or any(row[width:]):
             raise UserError(
                 "E_TABLE_ROW",
@@ -74,6 +68,46 @@ def read_frame(path: Path) -> pd.DataFrame:
     return pd.DataFrame(cells, index=index, columns=names, dtype=object)
 
 
+def read_header(path: Path) -> list[str]:
+    """The names of a table's columns, without its rows.
+
+    Parameters
+    ----------
+    path : of the table
+
+    Returns
+    -------
+    names : in their order
+
+    Raises
+    ------
+    UserError
+        Those of :func:`read_frame` about the header.
+    """
+    return _open_table(path)[0]
+
+
+def _open_table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]], bool]:
+    """The header, the rows after it, and whether short rows are to be filled."""
+    text = read_text(path)
+    separator = _separator(text)
+    rows = _rows(text, path, separator)
+    first, header = next(rows, (0, []))
+    if not header:
+        raise UserError(
+            "E_TABLE_EMPTY", f"{path}: the table is empty", "give a table with a header line"
+        )
+    while header and not header[-1]:
+        header.pop()
+    if twice := sorted({name for name in header if name and header.count(name) > 1}):
+        raise UserError(
+            "E_DUPLICATE_COLUMN",
+            f"{path}:{first}: two columns are named {twice[0]!r}",
+            "rename one of them",
+        )
+    return header, rows, separator == "\t"
+
+
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write a table without its index, comma-separated, as UTF-8.
 
@@ -85,19 +119,31 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     write_text(frame.to_csv(index=False, lineterminator="\n"), path)
 
 
-def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+def _rows(text: str, path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not empty, each with the line it begins on."""
-    beginning = text[:6].splitlines()[0].lower() if text else ""
-    spreadsheet = len(beginning) == 5 and beginning.startswith("sep=")  # Excel's first line
-    separator = beginning[-1] if spreadsheet else _separator(text)
+    lines = io.StringIO(text, newline="")
     csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    line = 1
+    if separator == "\t":
+        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(lines, delimiter=separator, strict=True)
+    line, width = 1, 0
     try:
         for row in reader:
+            if separator == "\t" and any('"' in cell for cell in row):
+                row = _unquote(row, width)  # noqa: PLW2901
             cells = [cell.strip() for cell in row]
-            if any(cells) and not (line == 1 and spreadsheet):
+            width = width or len(row)
+            if reader.line_num > line and any(_holds_row(cell, separator, width) for cell in row):
+                raise UserError(
+                    "E_TABLE_ROW",
+                    f"{path}:{line}: a quote mark swallows the rows down to line {reader.line_num}",
+                    "double the quote mark, or remove it",
+                )
+            if any(cells) and not (line == 1 and _is_spreadsheet(text)):
                 yield line, cells
+            elif line == 1:
+                width = 0
             line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(
@@ -105,8 +151,36 @@ def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
+def _unquote(row: list[str], width: int) -> list[str]:
+    """The cells of a tab-separated row without the quotes that a spreadsheet put around them."""
+    if len(row) > width > 0:  # a cell in quotes may hold a tab, where the row fits only so
+        joined = next(csv.reader(["\t".join(row)], delimiter="\t"))
+        if len(joined) == width:
+            return joined
+    return [_unquote_cell(cell.strip()) for cell in row]
+
+
+def _unquote_cell(cell: str) -> str:
+    inner = cell[1:-1]
+    quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if quoted else cell
+
+
+def _holds_row(cell: str, separator: str, width: int) -> bool:
+    """Whether a cell spans lines, and has as many separators as a row."""
+    return "\n" in cell.strip() and cell.count(separator) >= width - 1 > 0
+
+
+def _is_spreadsheet(text: str) -> bool:
+    """Whether the first line is Excel's, such as ``sep=;``."""
+    first = text[:6].splitlines()[0].lower() if text else ""
+    return len(first) == 5 and first.startswith("sep=")
+
+
 def _separator(text: str) -> str:
-    """The most frequent separator of the first line with text, outside quotes."""
+    """That of Excel's first line, else the most frequent one of the header, outside quotes."""
+    if _is_spreadsheet(text):
+        return text[4]
     header = next((line for line in text.splitlines() if line.strip()), "")
     unquoted = "".join(header.split('"')[::2])
     return max(_SEPARATORS, key=lambda mark: (unquoted.count(mark), mark == ","))
@@ -142,8 +216,8 @@ def read_prevalence(path: Path, species: tuple[str, ...]) -> NDArray[np.float64]
     Raises
     ------
     UserError
-        E_MISSING_COLUMN, E_PREVALENCE_VALUE outside 0 to 1, E_PREVALENCE_SPECIES without a species
-        of the model.
+        E_MISSING_COLUMN, E_PREVALENCE_VALUE outside 0 to 1, E_PREVALENCE_TWICE for a species in two
+        rows, E_PREVALENCE_SPECIES without a species of the model.
     """
     table = read_frame(path)
     if missing := {"species", "prevalence"} - set(table.columns):
@@ -161,11 +235,16 @@ def read_prevalence(path: Path, species: tuple[str, ...]) -> NDArray[np.float64]
             f"{path}:{line}: prevalence {text!r} is not between 0 and 1",
             "write the share of recordings that contain the species",
         )
-    by_name = dict(zip(table["species"], prevalence, strict=True))
-    if not set(by_name) & set(species):
+    keys = table["species"].map(species_key)
+    if (twice := keys.duplicated()).any():
+        line, name = twice.idxmax(), table["species"][twice].iloc[0]
+        what = f"{path}:{line}: {name!r} has two prevalences"
+        raise UserError("E_PREVALENCE_TWICE", what, "keep one of the rows")
+    by_key = dict(zip(keys, prevalence, strict=True))
+    if not set(by_key) & set(map(species_key, species)):
         raise UserError(
             "E_PREVALENCE_SPECIES",
             f"{path}: the table names none of the model's species, such as {species[0]}",
             "name the species as the model does",
         )
-    return np.array([by_name.get(name, np.nan) for name in species], dtype=np.float64)
+    return np.array([by_key.get(species_key(name), np.nan) for name in species], dtype=np.float64)

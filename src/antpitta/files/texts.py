@@ -52,6 +52,9 @@ def read_text(path: Path) -> str:
         E_CANNOT_READ for a file that is missing or unreadable, E_NOT_TEXT for one that is no text.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe that nobody writes to would never end
+            what = f"{path}: this is a folder, a pipe or a device"
+            raise UserError("E_CANNOT_READ", what, "give a file")
         raw = path.read_bytes()
     except OSError as error:
         reason = error.strerror or str(error)

@@ -3,10 +3,14 @@
 A format of events is a function in :data:`FORMATS`, so a new one is one more function. All are
 written from the journal: they are the same bytes however often a run was stopped.
 
+All of them carry an empty verdict, for a person to fill in. Until then antpitta reads them back as
+unreviewed: what a model found never becomes a label by itself.
+
 - **raven**: one selection table for all recordings. Raven opens many files as one long sound, so
   the time of a selection includes the durations of all files before its own, also of those
-  without events.
-- **audacity**: a label track per recording; empty where there are no events.
+  without events. Cells are free of tabs and line breaks, because Raven quotes nothing.
+- **audacity**: a label track per recording; empty where there are no events. A label is
+  ``species;score``; a verdict goes behind it, ``species;score;yes``.
 - **kaleidoscope**: one table with folder and file in each row, offsets from the start of the file.
 - **camtrapdp**: a Camera Trap Data Package (predict/camtrapdp.py).
 """
@@ -22,6 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from antpitta.core.errors import UserError
+from antpitta.core.identity import clean_name
 from antpitta.files.formats.audacity import write_track
 from antpitta.files.remote import Location
 from antpitta.files.tables import write_csv
@@ -43,7 +48,7 @@ from antpitta.predict.tables import (
 RAVEN_COLUMNS = (
     *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)"),
     *("High Freq (Hz)", "Begin File", "Begin Path", "File Offset (s)", "Begin Date Time"),
-    *("Site", "Species", "Score"),
+    *("Site", "Species", "Score", "Verdict"),
 )
 KALEIDOSCOPE_COLUMNS = (
     *("INDIR", "FOLDER", "IN FILE", "CHANNEL", "OFFSET", "DURATION", "Fmin", "Fmax", "DATE"),
@@ -127,15 +132,16 @@ def write_raven_events(parts: Parts, path: Path) -> None:
         begin = round(offsets[entry.path] + start, 3)
         return (
             *(count, "Spectrogram 1", 1, begin, round(begin + stop - start, 3), low, high),
-            *(entry.path.name, str(entry.path), start, clock_time(entry, start)),
-            *(entry.site or "", species, score),
+            *(clean_name(entry.path.name), clean_name(str(entry.path)), start),
+            *(clock_time(entry, start), clean_name(entry.site or ""), clean_name(species)),
+            *(score, ""),
         )
 
     write_event_rows(parts, path, RAVEN_COLUMNS, row, separator="\t")
 
 
 def write_audacity_events(parts: Parts, folder: Path) -> None:
-    """Write ID.txt for each recording: start, end and label, then the frequency band.
+    """Write ID.txt for each recording: start, end, label and score, then the frequency band.
 
     Parameters
     ----------
@@ -145,7 +151,8 @@ def write_audacity_events(parts: Parts, folder: Path) -> None:
     for part in parts():
         for file, entry in part:
             track = folder / f"{file.id.lstrip('/')}.txt"
-            write_track((event[:5] for event in entry.events), track)
+            labels = ((*event[:4], f"{event[4]};{event[5]:.3f}") for event in entry.events)
+            write_track(labels, track)
 
 
 def write_kaleidoscope_events(parts: Parts, path: Path) -> None:
@@ -228,7 +235,10 @@ def read_events(folder: Path) -> pd.DataFrame:
             f"{folder}: holds neither {table.name} nor {parquet.name}",
             "predict with --format csv",
         )
-    return pd.read_csv(table, dtype=dict.fromkeys(TEXT_COLUMNS, str))[list(COLUMNS)]
+    # A species may be called NA: only cells of numbers may be missing.
+    missing = {name: [""] for name in COLUMNS if name not in TEXT_COLUMNS}
+    text = dict.fromkeys(TEXT_COLUMNS, str)
+    return pd.read_csv(table, dtype=text, keep_default_na=False, na_values=missing)[list(COLUMNS)]
 
 
 def clock_time(entry: JournalEntry, start: float) -> str:

@@ -27,8 +27,8 @@ PART_SIZE = 1000  # recordings
 Part = list[tuple[ListedFile, JournalEntry]]
 Parts = Callable[[], Iterator[Part]]  # all recordings with scores, some at a time
 
-COLUMNS = ("file", *EVENT_COLUMNS)  # of events.csv and events.parquet
-TEXT_COLUMNS = ("file", "species", "model")
+COLUMNS = ("file", *EVENT_COLUMNS, "verdict")  # of events.csv and events.parquet
+TEXT_COLUMNS = ("file", "species", "model", "verdict")
 SCHEMA = pa.schema(
     [(name, pa.string() if name in TEXT_COLUMNS else pa.float64()) for name in COLUMNS]
 )
@@ -125,7 +125,7 @@ def write_csv_events(parts: Parts, path: Path) -> None:
     parts : the recordings, some at a time
     path : replaced atomically
     """
-    write_event_rows(parts, path, COLUMNS, lambda entry, event: (str(entry.path), *event))
+    write_event_rows(parts, path, COLUMNS, lambda entry, event: (str(entry.path), *event, ""))
 
 
 def write_parquet_events(parts: Parts, path: Path) -> None:
@@ -141,7 +141,7 @@ def write_parquet_events(parts: Parts, path: Path) -> None:
         pq.ParquetWriter(unfinished, SCHEMA) as writer,
     ):
         for part in or_empty_table(parts()):
-            rows = [(str(entry.path), *event) for _, entry in part for event in entry.events]
+            rows = [(str(entry.path), *event, "") for _, entry in part for event in entry.events]
             table = pd.DataFrame(rows, columns=list(COLUMNS))
             writer.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False))
 

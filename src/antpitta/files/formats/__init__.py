@@ -3,13 +3,15 @@
 - A table is known by its column names, in any order and beside any others; Audacity's labels,
   which have no header, by their shape; folders and zips by the files in them.
 - Any other folder is read as one table per recording (Raven and Audacity work that way): every
-  .txt, .csv and .tsv file in it. Files that are no annotation table are reported; it is an error
-  only if there is no other file.
+  .txt, .csv and .tsv file in it. A file whose header is not one of a table of annotations is
+  reported. A table that cannot be read is a serious finding; it is an error if there is no other.
 - ``Annotation.recording`` stays as the table writes it. ``files/matching.py`` finds the recording.
 """
 
+import re
 import tempfile
 import zipfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,17 +25,18 @@ from antpitta.files.formats.arbimon import (
 )
 from antpitta.files.formats.audacity import AUDACITY, is_label_track
 from antpitta.files.formats.birdnet import BIRDNET, BIRDNET_REVIEW, is_review_folder
-from antpitta.files.formats.csv_tables import HOPLITE, OWN, RFCX
-from antpitta.files.formats.raven import RAVEN
-from antpitta.files.formats.sheet import (
-    AnnotationTable,
-    TableFormat,
+from antpitta.files.formats.clips import CLIPS, is_clip_folder
+from antpitta.files.formats.columns import (
     has_columns,
-    join_tables,
+    list_columns,
     nearest_column,
     normalize_column,
 )
-from antpitta.files.tables import read_frame
+from antpitta.files.formats.csv_tables import HOPLITE, OWN, RFCX
+from antpitta.files.formats.kaleidoscope import KALEIDOSCOPE
+from antpitta.files.formats.raven import RAVEN
+from antpitta.files.formats.sheet import AnnotationTable, TableFormat, join_tables
+from antpitta.files.tables import read_header
 from antpitta.files.texts import read_text
 
 __all__ = ["FORMATS", "AnnotationTable", "TableFormat", "read_table"]
@@ -43,10 +46,13 @@ FORMATS: dict[str, TableFormat] = {
     format.name: format
     for format in (
         *(OWN, RFCX, ARBIMON, ARBIMON_JOBS, ARBIMON_BACKUP, HOPLITE),
-        *(BIRDNET, RAVEN, AUDACITY, BIRDNET_REVIEW),
+        *(KALEIDOSCOPE, BIRDNET, RAVEN, AUDACITY, BIRDNET_REVIEW, CLIPS),
     )
 }
 _TABLE_SUFFIXES = {".txt", ".csv", ".tsv"}
+_NO_TABLE = {"E_UNKNOWN_TABLE", "E_TABLE_EMPTY"}
+_LINE = re.compile(r"(\d+): (.*)", re.DOTALL)
+_LARGEST_ZIP = 2 * 1024**3  # bytes unpacked
 _MODEL_COLUMNS = ("file", "start_time", "end_time", "species", "model")
 
 
@@ -80,7 +86,7 @@ def read_table(path: Path, verdict: bool | None = None) -> AnnotationTable:
 def _detect_format(path: Path) -> TableFormat:
     if is_label_track(read_text(path)):
         return AUDACITY
-    header = [str(name) for name in read_frame(path).columns]
+    header = read_header(path)
     for format in FORMATS.values():
         if format.matches(header):
             return format
@@ -100,7 +106,7 @@ def _unknown_table(path: Path, header: list[str]) -> UserError:
             nearest = nearest_column(missing[0], header)
             what = f"{path}: no column {missing[0]!r} {nearest}, but the rest fits {format.name}"
             return UserError("E_MISSING_COLUMN", what, f"rename the column to {missing[0]!r}")
-    what = f"{path}: not a known annotation table; its columns are {', '.join(header)}"
+    what = f"{path}: not a known annotation table; its columns are {list_columns(header)}"
     return UserError("E_UNKNOWN_TABLE", what, f"give one of {', '.join(FORMATS)}")
 
 
@@ -119,24 +125,35 @@ def _read_folder(path: Path, verdict: bool | None) -> AnnotationTable:
         return BIRDNET_REVIEW.read(path, verdict)
     tables, findings = [], []
     for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in _TABLE_SUFFIXES):
-        if file.name.startswith("."):
+        if file.name.startswith(".") or file.is_dir():
             continue
         try:
-            format = _detect_format(file)
+            tables.append(_detect_format(file).read(file, verdict))
         except UserError as error:
-            what = f"not read: {error.what.removeprefix(f'{file}: ')}"
-            remedy = "correct the file, or move it out of the folder"
-            findings.append(Finding("W_NOT_A_TABLE", str(file), None, what, remedy, False))
-            continue
-        tables.append(format.read(file, verdict))
+            if error.code == "E_NO_VERDICT":
+                raise
+            findings.append(_lost_table(file, error))
     if not tables:
+        if is_clip_folder(path):
+            return CLIPS.read(path, verdict)
         raise UserError(
             "E_UNKNOWN_TABLE",
-            f"{path}: no annotation table in this folder",
+            f"{findings[0] if findings else f'{path}: no annotation table in this folder'}",
             f"give one of {', '.join(FORMATS)}",
         )
     joined = join_tables(tables, path, "+".join(dict.fromkeys(table.format for table in tables)))
     return replace(joined, findings=(*joined.findings, *findings))
+
+
+def _lost_table(file: Path, error: UserError) -> Finding:
+    """The finding about a file of a folder that is not read."""
+    row, what = None, error.what.removeprefix(f"{file}:").strip()
+    if match := _LINE.fullmatch(what):
+        row, what = int(match[1]), match[2]
+    if error.code in _NO_TABLE:
+        remedy = "correct the file, or move it out of the folder"
+        return Finding("W_NOT_A_TABLE", str(file), row, f"not read: {what}", remedy, False)
+    return Finding("W_TABLE_LOST", str(file), row, f"table not read: {what}", error.remedy, True)
 
 
 def _read_zip(path: Path, verdict: bool | None) -> AnnotationTable:
@@ -144,9 +161,15 @@ def _read_zip(path: Path, verdict: bool | None) -> AnnotationTable:
     with tempfile.TemporaryDirectory() as folder:
         try:
             with zipfile.ZipFile(path) as archive:
-                names = [n for n in archive.namelist() if not n.startswith("__MACOSX/")]
-                archive.extractall(folder, names)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+                members = [m for m in archive.infolist() if not m.filename.startswith("__MACOSX/")]
+                if sum(member.file_size for member in members) > _LARGEST_ZIP:
+                    what = f"{path}: holds more than {_LARGEST_ZIP / 1024**3:g} GB"
+                    raise UserError("E_BAD_ZIP", what, "give the tables alone")
+                archive.extractall(folder, members)
+        except (
+            *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+            *(OSError, EOFError, ValueError),
+        ) as error:
             raise UserError(
                 "E_BAD_ZIP", f"{path}: cannot be unpacked ({error})", "download it again"
             ) from error
@@ -156,4 +179,5 @@ def _read_zip(path: Path, verdict: bool | None) -> AnnotationTable:
             what = error.what.replace(folder, str(path))
             raise UserError(error.code, what, error.remedy) from error
     findings = (replace(f, file=f.file.replace(folder, str(path))) for f in table.findings)
-    return replace(table, path=path, findings=tuple(findings))
+    files = tuple(path / file.relative_to(folder) for file, _ in table.origins())
+    return replace(table, path=path, findings=tuple(findings), files=files)

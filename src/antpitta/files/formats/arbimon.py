@@ -35,13 +35,8 @@ import numpy as np
 import pandas as pd
 
 from antpitta.core.errors import UserError
-from antpitta.files.formats.sheet import (
-    AnnotationTable,
-    Sheet,
-    TableFormat,
-    has_columns,
-    join_tables,
-)
+from antpitta.files.formats.columns import has_columns
+from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat, join_tables
 from antpitta.files.recording_metadata import base_name, metadata_from_name
 from antpitta.files.tables import read_frame
 

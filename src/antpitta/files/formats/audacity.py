@@ -1,9 +1,11 @@
 r"""Audacity's label tracks: start, end and label, separated by tabs, without a header.
 
-- The recording is the file's name. A label is present: a person set it on a call.
+- The recording is the file's name. A label is present: a person set it on a call. One with a
+  score, as ``WOTH;0.953`` (HawkEars and antpitta write it), is a model's and unknown until
+  somebody adds a verdict, ``WOTH;0.953;yes``, or the user gives one for the whole track.
 - A line ``\ low high`` gives the frequencies of the label above it; an edge below 0 is unset.
-- A fourth cell is a model's confidence (BirdNET-Analyzer writes it, with ``Genus species,
-  Common name`` as label). Such labels are unknown until a person has judged them.
+- A fourth cell is a model's confidence, too (BirdNET-Analyzer writes it, with ``Genus species,
+  Common name`` as label).
 """
 
 import math
@@ -14,14 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from antpitta.files.formats.sheet import (
-    PRESENT,
-    UNKNOWN,
-    AnnotationTable,
-    Sheet,
-    TableFormat,
-    recording_from_table_name,
-)
+from antpitta.files.formats.cells import PRESENT
+from antpitta.files.formats.columns import recording_from_table_name
+from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat
 from antpitta.files.texts import read_text, write_text
 
 _COLUMNS = ("start", "end", "label", "confidence", "low", "high")
@@ -57,20 +54,19 @@ def read_audacity(path: Path, verdict: bool | None = None) -> AnnotationTable:
     """
     frame = _parse_track(read_text(path))
     sheet = Sheet("audacity", path, frame)
-    by_model = bool(len(frame)) and bool((frame["confidence"] != "").all())
-    label = sheet.text("label")
-    if by_model:
-        label = np.array([cell.split(", ")[0] for cell in label], dtype=object)
+    labels = zip(sheet.text("label"), sheet.text("confidence"), strict=True)
+    label = np.array([text.split(", ")[0] if score else text for text, score in labels], object)
+    parts = sheet.split_scores(label)
     low, high = sheet.numbers("low", empty=0.0), sheet.numbers("high", empty=math.inf)
     return sheet.to_table(
         recording=np.full(len(sheet), recording_from_table_name(path), dtype=object),
         start=sheet.numbers("start"),
         stop=sheet.numbers("end"),
-        label=label,
-        verdicts=sheet.parse_verdicts(verdict, default=UNKNOWN if by_model else PRESENT),
+        label=parts.label,
+        verdicts=sheet.parse_verdicts(verdict, default=PRESENT, parts=parts),
         low=np.maximum(low, 0.0),
         high=np.where(high < 0, math.inf, high),
-        score=sheet.numbers("confidence", empty=math.nan),
+        score=parts.score,
     )
 
 

@@ -19,15 +19,16 @@ import numpy as np
 
 from antpitta.core.errors import Finding
 from antpitta.core.types import Annotation
-from antpitta.files.formats.raven import recordings_of_selections, times_of_selections
-from antpitta.files.formats.sheet import (
-    UNKNOWN,
-    AnnotationTable,
-    Sheet,
-    TableFormat,
-    has_columns,
-    recording_from_table_name,
+from antpitta.files.formats.cells import UNKNOWN
+from antpitta.files.formats.columns import has_columns, recording_from_table_name
+from antpitta.files.formats.kaleidoscope import files_of_kaleidoscope
+from antpitta.files.formats.raven import (
+    HIGH_COLUMNS,
+    LOW_COLUMNS,
+    recordings_of_selections,
+    times_of_selections,
 )
+from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat
 from antpitta.files.tables import read_frame
 
 CSV_COLUMNS = ("Start (s)", "End (s)", "Scientific name", "Confidence")
@@ -73,23 +74,24 @@ def read_birdnet(path: Path, verdict: bool | None = None) -> AnnotationTable:
         recording = recordings_of_selections(sheet)
         start, stop = times_of_selections(sheet, recording)
     elif sheet.find_column("IN FILE"):
-        recording = _join_paths(sheet.text("FOLDER", empty=""), sheet.text("IN FILE"))
+        recording = files_of_kaleidoscope(sheet)
         start = sheet.numbers("OFFSET")
         stop = start + sheet.numbers("DURATION")
     else:
         recording = sheet.text("File", "Filepath", empty=recording_from_table_name(path))
         start, stop = sheet.numbers("Start (s)"), sheet.numbers("End (s)")
-    label = sheet.text(*SPECIES_COLUMNS)
+    parts = sheet.split_scores(sheet.text(*SPECIES_COLUMNS))
+    label = parts.label
     sheet.drop_rows(np.array([name.lower() == "nocall" for name in label], dtype=bool))
     return sheet.to_table(
         recording=recording,
         start=start,
         stop=stop,
         label=label,
-        verdicts=sheet.parse_verdicts(verdict, default=UNKNOWN),
-        low=sheet.numbers("Low Freq (Hz)", empty=0.0),
-        high=sheet.numbers("High Freq (Hz)", empty=math.inf),
-        score=sheet.numbers("Confidence", empty=math.nan),
+        verdicts=sheet.parse_verdicts(verdict, default=UNKNOWN, parts=parts),
+        low=sheet.numbers(*LOW_COLUMNS, empty=0.0),
+        high=sheet.numbers(*HIGH_COLUMNS, empty=math.inf),
+        score=parts.score,
     )
 
 
@@ -155,11 +157,6 @@ def _clip_finding(clip: Path) -> Finding:
         "name it like 0.913_12_recording_9.0s_12.0s.wav",
         serious=True,
     )
-
-
-def _join_paths(folders: np.ndarray, files: np.ndarray) -> np.ndarray:
-    pairs = zip(folders, files, strict=True)
-    return np.array([f"{folder}/{name}" if folder else name for folder, name in pairs], object)
 
 
 BIRDNET = TableFormat("birdnet", CSV_COLUMNS, is_birdnet, read_birdnet)

@@ -1,8 +1,8 @@
 """Formats with one row per box and a column per field: antpitta's own, RFCX's and hoplite's.
 
 antpitta's own table has every field of an annotation. ``*`` as species means every species; an
-empty ``high_freq`` means no upper edge. A model's ``events.csv`` looks similar but has a column
-``file``: it is refused as annotations, because no person has judged it.
+empty ``high_freq`` means no upper edge. A model's ``events.csv`` is such a table with a column
+``file``, and an empty ``verdict`` that a person fills in: until then its rows are unknown.
 
 The tables of the RFCX competition have no verdicts: one file holds the boxes with the species,
 another the boxes without it.
@@ -11,20 +11,18 @@ perch-hoplite's ``label_type`` is positive, negative or uncertain; uncertain is 
 absent. The format has no frequencies.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from antpitta.files.formats.sheet import (
-    VERDICT_COLUMNS,
-    AnnotationTable,
-    Sheet,
-    TableFormat,
-    has_columns,
-)
+from antpitta.files.formats.cells import VERDICT_COLUMNS
+from antpitta.files.formats.columns import has_columns
+from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat
 from antpitta.files.tables import read_frame
 
 OWN_COLUMNS = ("recording", "start_time", "end_time", "species")
+EVENT_COLUMNS = ("file", "start_time", "end_time", "species", "verdict")
 RFCX_COLUMNS = ("recording_id", "species_id", "t_min", "t_max")
 HOPLITE_COLUMNS = ("recording", "start_offset_s", "end_offset_s", "label")
 
@@ -43,16 +41,17 @@ def read_own(path: Path, verdict: bool | None = None) -> AnnotationTable:
     """
     sheet = Sheet("antpitta", path, read_frame(path))
     source = sheet.text("source", empty="human")
+    parts = sheet.split_scores(sheet.text("species"))
     return sheet.to_table(
-        recording=sheet.text("recording"),
+        recording=sheet.text("recording", "file"),
         start=sheet.numbers("start_time"),
         stop=sheet.numbers("end_time"),
-        label=sheet.text("species"),
-        verdicts=sheet.parse_verdicts(verdict),
+        label=parts.label,
+        verdicts=sheet.parse_verdicts(verdict, parts=parts),
         low=sheet.numbers("low_freq", empty=0.0),
         high=sheet.numbers("high_freq", empty=float("inf")),
         songtype=sheet.text("songtype", empty=""),
-        score=sheet.numbers("score", empty=np.nan),
+        score=parts.score,
         source=np.where(source == "", "human", source).astype(object),
     )
 
@@ -104,9 +103,21 @@ def read_hoplite(path: Path, verdict: bool | None = None) -> AnnotationTable:
     )
 
 
-OWN = TableFormat(
-    "antpitta", OWN_COLUMNS, lambda header: has_columns(header, OWN_COLUMNS), read_own
-)
+def is_own(header: Sequence[str]) -> bool:
+    """Whether the columns are those of antpitta's own table, or of a model's events with verdicts.
+
+    Parameters
+    ----------
+    header : names of the columns
+
+    Returns
+    -------
+    answer : True or False
+    """
+    return has_columns(header, OWN_COLUMNS) or has_columns(header, EVENT_COLUMNS)
+
+
+OWN = TableFormat("antpitta", OWN_COLUMNS, is_own, read_own)
 RFCX = TableFormat(
     "rfcx", RFCX_COLUMNS, lambda header: has_columns(header, RFCX_COLUMNS), read_rfcx
 )

@@ -1,33 +1,40 @@
 """Raven's selection tables: tab-separated, one row per selection.
 
-- Without a verdict column every selection is present: a person drew it around a call.
+- Without a verdict column a selection is present: a person drew it around a call. A selection with
+  a score is a detector's (Raven's own, Koogu, BirdNET, antpitta), and unknown until it is judged.
 - A table with a header and no rows means that a person listened and nothing calls: it becomes
-  one annotation, all species absent, without an end.
+  one annotation, all species absent, without an end. One with a column of scores means nothing.
 - Raven lists a selection once for each view (waveform, spectrogram); it counts once.
 - Where several files were open at once, ``Begin Time (s)`` continues from file to file and
   ``File Offset (s)`` is the time in the file, so the offset wins where there is one.
-- ``Begin File`` names the recording; ``Begin Path`` where one file name lies in two folders.
-  Without either the recording is the table's own name.
+- ``Begin Path`` names the recording, else ``Begin File``, else the table's own name. That name is
+  the first file's: a row whose offset differs from its time lies in a later file, and cannot be
+  placed.
 """
 
 import math
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
+from antpitta.core.identity import recording_key
 from antpitta.core.types import EVERY_CLASS, Annotation
-from antpitta.files.formats.sheet import (
-    PRESENT,
-    AnnotationTable,
-    Sheet,
-    TableFormat,
-    has_columns,
-    recording_from_table_name,
-)
+from antpitta.files.formats.cells import PRESENT
+from antpitta.files.formats.columns import has_columns, recording_from_table_name
+from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat
+from antpitta.files.recording_metadata import base_name
 from antpitta.files.tables import read_frame
 
 RAVEN_COLUMNS = ("Begin Time (s)", "End Time (s)")
+LOW_COLUMNS = ("Low Freq (Hz)", "Low Frequency (Hz)", "Lower Freq (Hz)", "Min Freq (Hz)")
+HIGH_COLUMNS = ("High Freq (Hz)", "High Frequency (Hz)", "Upper Freq (Hz)", "Max Freq (Hz)")
+_SAME_TIME = 0.01  # seconds: Raven rounds the times that it shows
+_FILE_COLUMNS = (
+    ("Begin Path", "File Path", "Path"),
+    ("Begin File", "File", "Filename", "File Name", "Sound File", "Sound Files"),
+)
 LABEL_COLUMNS = (
     *("Species", "Annotation", "Annotations", "Label", "Labels", "Tag", "Tags", "Species Name"),
     *("Scientific Name", "Common Name", "Species Code", "Call Type", "Sound Type", "Call", "Class"),
@@ -53,25 +60,26 @@ def read_raven(path: Path, verdict: bool | None = None) -> AnnotationTable:
         E_MISSING_COLUMN: there are selections but no column that names the species.
     """
     frame = read_frame(path)
-    if frame.empty:
+    if frame.empty and not Sheet("raven", path, frame).has_model_columns():
         recording_id = recording_from_table_name(path)
         nothing = Annotation(recording_id, 0.0, math.inf, EVERY_CLASS, present=False)
         return AnnotationTable("raven", path, (nothing,), (1,))
     sheet = Sheet("raven", path, frame)
     recording = recordings_of_selections(sheet)
     start, stop = times_of_selections(sheet, recording)
-    label = sheet.text(*LABEL_COLUMNS)
+    parts = sheet.split_scores(sheet.text(*LABEL_COLUMNS))
+    label = parts.label
     _drop_second_views(sheet, recording, label)
     return sheet.to_table(
         recording=recording,
         start=start,
         stop=stop,
         label=label,
-        verdicts=sheet.parse_verdicts(verdict, default=PRESENT),
-        low=sheet.numbers("Low Freq (Hz)", empty=0.0),
-        high=sheet.numbers("High Freq (Hz)", empty=math.inf),
+        verdicts=sheet.parse_verdicts(verdict, default=PRESENT, parts=parts),
+        low=sheet.numbers(*LOW_COLUMNS, empty=0.0),
+        high=sheet.numbers(*HIGH_COLUMNS, empty=math.inf),
         songtype=sheet.text("Songtype", "Song Type", empty=""),
-        score=sheet.numbers("Score", empty=math.nan),
+        score=parts.score,
     )
 
 
@@ -86,12 +94,19 @@ def recordings_of_selections(sheet: Sheet) -> np.ndarray:
     -------
     recording : (rows,), strings
     """
-    names, paths = sheet.text("Begin File", empty=""), sheet.text("Begin Path", empty="")
-    folders = pd.Series(paths).groupby(names).transform("nunique").to_numpy()
-    by_path = (names == "") | ((folders > 1) & (paths != ""))
-    recording = np.where(by_path, paths, names)
     own_name = recording_from_table_name(sheet.path)
-    return np.where(recording == "", own_name, recording).astype(object)
+    rows = zip(*(sheet.text(*names, empty="") for names in _FILE_COLUMNS), strict=True)
+    return np.array([_join_path(path, name) or own_name for path, name in rows], dtype=object)
+
+
+def _join_path(path: str, name: str) -> str:
+    """The file's path from ``Begin Path``, which is a file or its folder, and ``Begin File``."""
+    last = base_name(path)
+    if not name or recording_key(last) == recording_key(name):
+        return path
+    if not path or PurePosixPath(last).suffix:  # another file's path says nothing about this one
+        return name
+    return f"{path}/{name}"
 
 
 def times_of_selections(sheet: Sheet, recording: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +121,7 @@ def times_of_selections(sheet: Sheet, recording: np.ndarray) -> tuple[np.ndarray
     -------
     start, stop : (rows,), seconds
     """
-    begin, end = sheet.numbers("Begin Time (s)"), sheet.numbers("End Time (s)")
+    begin, end = sheet.numbers("Begin Time (s)"), _end_times(sheet)
     offset = sheet.numbers("File Offset (s)", empty=math.nan)
     if sheet.find_column("File Offset (s)") is None and len(set(recording)) > 1:
         sheet.add_finding(
@@ -114,13 +129,35 @@ def times_of_selections(sheet: Sheet, recording: np.ndarray) -> tuple[np.ndarray
             "several recordings and no column File Offset (s), so Begin Time (s) is taken as the"
             " time in each row's own recording",
             "if the files were open together in Raven, add the measurement File Offset (s)",
+            serious=_look_cumulative(recording, begin),
         )
+    named = [any(cells) for cells in zip(*(sheet.text(*names, empty="") for names in _FILE_COLUMNS),
+                                         strict=True)]  # fmt: skip
+    sheet.reject_rows(
+        "W_FILE_NOT_NAMED",
+        ~np.array(named, dtype=bool) & (np.abs(offset - begin) > _SAME_TIME),
+        lambda i: f"begins at {begin[i]:g} s, which is {offset[i]:g} s of a file without a name",
+        "add the column Begin Path in Raven, and save the table again",
+    )
     cumulative = ~np.isnan(offset) & (offset != begin)
     # Times that need no change are kept to the bit: adding the length again costs a digit.
     return (
         np.where(cumulative, offset, begin),
         np.where(cumulative, offset + (end - begin), end),
     )
+
+
+def _end_times(sheet: Sheet) -> np.ndarray:
+    if sheet.find_column("End Time (s)") is None and sheet.find_column("Delta Time (s)"):
+        end: np.ndarray = sheet.numbers("Begin Time (s)") + sheet.numbers("Delta Time (s)")
+        return end
+    return sheet.numbers("End Time (s)")
+
+
+def _look_cumulative(recording: np.ndarray, begin: np.ndarray) -> bool:
+    """Whether each file's times lie after those of the file before it, as in one long sound."""
+    times = pd.Series(begin).groupby(pd.Series(recording), sort=False).agg(["min", "max"])
+    return bool((times["min"].to_numpy()[1:] >= times["max"].to_numpy()[:-1]).all())
 
 
 def _drop_second_views(sheet: Sheet, recording: np.ndarray, label: np.ndarray) -> None:
@@ -132,7 +169,7 @@ def _drop_second_views(sheet: Sheet, recording: np.ndarray, label: np.ndarray) -
             "selection": sheet.text("Selection"),
             "recording": recording,
             "begin": sheet.text("Begin Time (s)"),
-            "end": sheet.text("End Time (s)"),
+            "end": sheet.text("End Time (s)", "Delta Time (s)"),
             "label": label,
             "waveform": [view.lower().startswith("wave") for view in sheet.text("View")],
         }
@@ -142,6 +179,19 @@ def _drop_second_views(sheet: Sheet, recording: np.ndarray, label: np.ndarray) -
     sheet.drop_rows(repeated.sort_index().to_numpy())
 
 
-RAVEN = TableFormat(
-    "raven", RAVEN_COLUMNS, lambda header: has_columns(header, RAVEN_COLUMNS), read_raven
-)
+def is_raven(header: Sequence[str]) -> bool:
+    """Whether the columns are those of a selection table.
+
+    Parameters
+    ----------
+    header : names of the columns
+
+    Returns
+    -------
+    answer : True or False
+    """
+    begin, _ = RAVEN_COLUMNS
+    return has_columns(header, RAVEN_COLUMNS) or has_columns(header, (begin, "Delta Time (s)"))
+
+
+RAVEN = TableFormat("raven", RAVEN_COLUMNS, is_raven, read_raven)

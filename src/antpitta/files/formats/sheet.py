@@ -1,19 +1,22 @@
 """From the cells of a table to annotations: what every format has in common.
 
-- Columns are found by name, whatever their order, case, spaces and underscores. Columns that a
-  format does not know are ignored.
+- Columns are found by name, whatever their order, case, spaces and underscores, and with or
+  without their unit: ``File Offset`` is ``File Offset (s)``. A unit such as kHz is converted.
+  Columns that a format does not know are ignored.
 - A row that cannot be used is left out and becomes a Finding with its line. A decimal comma stops
   the reading instead, because then every row has one.
 - A row without a verdict is counted and nothing else: it is unknown, whatever its cells hold.
+- A score without a verdict is a model's output, so the row is unknown, too, unless the user gives
+  a verdict for the whole table. A score is a cell of its own, or the end of a label
+  (``WOTH;0.953``); ``WOTH;0.953;yes`` has a verdict.
 - Verdicts in a table win over the one given for the whole table, and the rows that contradict it
   are reported.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -21,27 +24,21 @@ import pandas as pd
 
 from antpitta.core.errors import Finding, UserError
 from antpitta.core.types import EVERY_CLASS, Annotation
+from antpitta.files.formats.cells import (
+    EMPTY,
+    NUMBER,
+    PRESENT,
+    SCORE_WORDS,
+    UNKNOWN,
+    UNREADABLE,
+    VERDICT_COLUMNS,
+    LabelParts,
+    parse_word,
+    split_labels,
+)
+from antpitta.files.formats.columns import nearest_column, normalize_column, split_unit
 
-VERDICT_COLUMNS = (
-    *("verdict", "validated", "validation", "present", "presence", "is present", "correct"),
-    *("review", "reviewed", "verified", "verification", "manual verification"),
-)
-PRESENT, ABSENT, UNKNOWN = 1, 0, -1  # a verdict; unknown: no person has judged the row
-_UNREADABLE = -2  # a verdict that is not understood: reported, and not counted as unknown
-_PRESENT_WORDS = {"present", "positive", "confirmed", "correct", "valid", "verified"}
-_PRESENT_WORDS |= {"yes", "y", "true", "t", "tp", "1", "1.0"}
-_ABSENT_WORDS = {"absent", "not present", "not_present", "negative", "rejected", "incorrect"}
-_ABSENT_WORDS |= {"wrong", "invalid", "no", "n", "false", "f", "fp", "0", "0.0"}
-_EMPTY = {"", "---", "--", "-", "na", "n/a", "nan", "none", "null"}
-_UNKNOWN_WORDS = {"(not validated)", "not validated", "unvalidated", "unreviewed", "skip"}
-_UNKNOWN_WORDS |= {"skipped", "uncertain", "unsure", "unknown", "maybe", "?"} | _EMPTY
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|\+?inf(inity)?", re.IGNORECASE)
-_TABLE_SUFFIXES = re.compile(
-    r"(\.birdnet\.(results|selection\.table)|[._ -]selections?([._ -]table)?|\.table[._ ]?\d*"
-    r"|[._ -](labels?|annotations?))$",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -54,10 +51,18 @@ class AnnotationTable:
     rows: tuple[int, ...]  # each annotation's line in its file, the header being line 1
     findings: tuple[Finding, ...] = ()  # rows left out, and other problems
     unvalidated: int = 0  # rows that no person has judged: unknown, not absent
+    files: tuple[Path, ...] = ()  # each annotation's file, where that is not always ``path``
 
     def __post_init__(self) -> None:
         if len(self.rows) != len(self.annotations):
             raise ValueError(f"{len(self.rows)} rows for {len(self.annotations)} annotations")
+        if self.files and len(self.files) != len(self.annotations):
+            raise ValueError(f"{len(self.files)} files for {len(self.annotations)} annotations")
+
+    def origins(self) -> tuple[tuple[Path, int], ...]:
+        """The file and line of each annotation."""
+        files = self.files or (self.path,) * len(self.rows)
+        return tuple(zip(files, self.rows, strict=True))
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class TableFormat:
 
 
 def join_tables(tables: Sequence[AnnotationTable], path: Path, format: str) -> AnnotationTable:
-    """Several tables as one, in their order; each row keeps the line of its own file.
+    """Several tables as one, in their order; each row keeps its own file and line.
 
     Parameters
     ----------
@@ -94,74 +99,14 @@ def join_tables(tables: Sequence[AnnotationTable], path: Path, format: str) -> A
         rows=tuple(row for table in tables for row in table.rows),
         findings=tuple(finding for table in tables for finding in table.findings),
         unvalidated=sum(table.unvalidated for table in tables),
+        files=tuple(file for table in tables for file, _ in table.origins()),
     )
 
 
-def recording_from_table_name(path: Path) -> str:
-    """The recording of a table that has no column for it, from the table's file name.
-
-    ``dawn.Table.1.selections.txt`` and ``dawn.BirdNET.results.csv`` both belong to ``dawn``.
-
-    Parameters
-    ----------
-    path : file of the table
-
-    Returns
-    -------
-    name : of the recording
-    """
-    name = re.sub(r"\.(txt|csv|tsv)$", "", path.name, flags=re.IGNORECASE)
-    while (shorter := _TABLE_SUFFIXES.sub("", name)) and shorter != name:
-        name = shorter
-    return name
-
-
-def normalize_column(name: str) -> str:
-    """A column's name in lower case, its words joined by one space: ``begin time s``.
-
-    Parameters
-    ----------
-    name : of a column, as a table writes it
-
-    Returns
-    -------
-    name : for comparisons
-    """
-    return " ".join(re.findall(r"[a-z0-9]+", name.lower()))
-
-
-def has_columns(header: Sequence[str], names: Iterable[str]) -> bool:
-    """Whether every one of ``names`` is among the columns.
-
-    Parameters
-    ----------
-    header : names of the columns
-    names : to look for
-
-    Returns
-    -------
-    answer : True or False
-    """
-    return {normalize_column(name) for name in names} <= set(map(normalize_column, header))
-
-
-def nearest_column(name: str, header: Sequence[str]) -> str:
-    """``(nearest: 'tmin')``, or the columns there are: for messages about a missing column.
-
-    Parameters
-    ----------
-    name : of the missing column
-    header : names of the columns
-
-    Returns
-    -------
-    text : in brackets
-    """
-    by_letters = {normalize_column(column).replace(" ", ""): column for column in header}
-    close = get_close_matches(normalize_column(name).replace(" ", ""), by_letters, n=1)
-    if close:
-        return f"(nearest: {by_letters[close[0]]!r})"
-    return f"(columns here: {', '.join(header) or 'none'})"
+def _is_score_column(name: str) -> bool:
+    """Whether a column has scores: ``Score``, ``prob_species``, ``Detection score``."""
+    words = normalize_column(name).split()
+    return bool(words) and bool({words[0], words[-1]} & SCORE_WORDS)
 
 
 class Sheet:
@@ -240,24 +185,50 @@ class Sheet:
         cells = self.text(*names, empty=None if empty is None else "")
         values = np.empty(len(self))
         for i, cell in enumerate(cells):
-            if _NUMBER.fullmatch(cell):
+            if NUMBER.fullmatch(cell):
                 values[i] = float(cell)
-            elif empty is not None and cell.lower() in _EMPTY:
+            elif empty is not None and cell.lower() in EMPTY:
                 values[i] = empty
             else:
                 values[i] = self._reject_number(i, self.find_column(*names) or names[0], cell)
-        return values
+        factor = split_unit(self.find_column(*names) or "")[1]
+        return values if factor == 1.0 else values * factor
+
+    def has_model_columns(self) -> bool:
+        """Whether the table has a column of scores, as a detector's has even without rows."""
+        return any(_is_score_column(str(name)) for name in self.frame.columns)
+
+    def split_scores(self, label: np.ndarray) -> LabelParts:
+        """Split labels from the scores that a table has in their column, or in the label.
+
+        Parameters
+        ----------
+        label : (rows,), strings
+
+        Returns
+        -------
+        parts : labels without scores, and the scores
+        """
+        columns = [str(name) for name in self.frame.columns if _is_score_column(str(name))]
+        columns.sort(key=lambda name: normalize_column(name) not in SCORE_WORDS)
+        return split_labels(label, [self.frame[name].to_numpy(dtype=object) for name in columns])
 
     def parse_verdicts(
-        self, verdict: bool | None, *names: str, default: int | None = None
+        self,
+        verdict: bool | None,
+        *names: str,
+        default: int | None = None,
+        parts: LabelParts | None = None,
     ) -> np.ndarray:
         """The verdict of each row: PRESENT, ABSENT or UNKNOWN.
 
         Parameters
         ----------
-        verdict : what the user gave for the whole table
+        verdict : what the user gave for the whole table; it holds for rows without a verdict of
+            their own where the table has no verdict at all
         names : possible names of the verdict's column, ``VERDICT_COLUMNS`` where empty
         default : verdict of a table without such a column, where the user gave none
+        parts : of the labels; rows with a score and no verdict are unknown
 
         Returns
         -------
@@ -269,24 +240,34 @@ class Sheet:
             E_NO_VERDICT: neither the table, the user nor the format has one.
         """
         column = self.find_column(*(names or VERDICT_COLUMNS))
-        if column is None:
-            every = default if verdict is None else int(verdict)
-            if every is None:
-                raise UserError(
-                    "E_NO_VERDICT",
-                    f"{self.path}: a table of the format {self.format} has no verdicts",
-                    "give this one as --present or as --absent",
-                )
-            return np.full(len(self), every)
-        cells = self.frame[column].to_numpy()
-        lower = self.frame[column].str.lower()
-        verdicts = np.full(len(self), _UNREADABLE)
-        words = {PRESENT: _PRESENT_WORDS, ABSENT: _ABSENT_WORDS, UNKNOWN: _UNKNOWN_WORDS}
-        for value, spellings in words.items():
-            verdicts[lower.isin(spellings).to_numpy(dtype=bool)] = value
+        cells = np.full(len(self), "", dtype=object) if parts is None else parts.verdict
+        scored = np.zeros(len(self), dtype=bool) if parts is None else parts.scored
+        if column is not None:
+            own = self.frame[column].to_numpy(dtype=object)
+            cells = np.where(own == "", cells, own).astype(object)
+        verdicts = self._parse_words(cells, verdict)
+        every: int | None
+        if verdict is not None and (verdicts == UNKNOWN).all():
+            return np.full(len(self), int(verdict))
+        if column is not None:
+            return verdicts
+        every = default if verdict is None else int(verdict)
+        if every is None and not (len(self) and scored.all()):
+            raise UserError(
+                "E_NO_VERDICT",
+                f"{self.path}: a table of the format {self.format} has no verdicts",
+                "give this one as --present or as --absent",
+            )
+        return np.where(scored, verdicts, UNKNOWN if every is None else every)
+
+    def _parse_words(self, cells: np.ndarray, verdict: bool | None) -> np.ndarray:
+        """The verdict of each cell; reports those that are none, and those against the flag."""
+        values = {cell: parse_word(cell) for cell in set(cells)}
+        read = {cell: UNREADABLE if value is None else value for cell, value in values.items()}
+        verdicts = np.array([read[cell] for cell in cells], dtype=int)
         self.reject_rows(
             "W_VERDICT_UNREADABLE",
-            verdicts == _UNREADABLE,
+            verdicts == UNREADABLE,
             lambda i: f"unknown verdict {cells[i]!r}",
             "write present or absent, or leave the cell empty for unknown",
         )
@@ -402,13 +383,9 @@ class Sheet:
 
     def _check_texts(self, recording: np.ndarray, label: np.ndarray, verdicts: np.ndarray) -> None:
         """Report rows without recording or species, and those with all species present."""
-        self.reject_rows(
-            *("W_CELL_EMPTY", recording == "", "no recording", "name the recording"),
-            serious=False,
-        )
-        self.reject_rows(
-            *("W_CELL_EMPTY", label == "", "no species", "name the species"), serious=False
-        )
+        for cells, field in ((recording, "recording"), (label, "species")):
+            remedy = f"name the {field}"
+            self.reject_rows("W_CELL_EMPTY", cells == "", f"no {field}", remedy)
         self.reject_rows(
             "W_ALL_PRESENT",
             (label == EVERY_CLASS) & (verdicts == PRESENT),
