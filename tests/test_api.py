@@ -112,6 +112,7 @@ def test_predict_writes_tables_and_quarantines_unreadable_files(run, simulated, 
         "species",
         "score",
         "model",
+        "verdict",
     ]
     assert list(events.columns) == expected
     assert len(pd.read_parquet(tmp_path / "out" / "events.parquet")) == len(events)
@@ -315,9 +316,10 @@ def test_init_with_an_odd_path_writes_what_can_be_read(simulated, tmp_path, name
 
 def test_init_with_a_path_that_is_no_text_is_refused(simulated, tmp_path):
     odd = tmp_path / "b\udcffd"
-    odd.symlink_to(simulated)
+    odd.mkdir()
+    (odd / "train_tp.csv").write_bytes((simulated / "train_tp.csv").read_bytes())
     with pytest.raises(UserError) as error:
-        ap.init(tmp_path, audio=odd / "train", present=odd / "train_tp.csv")
+        ap.init(tmp_path, audio=simulated / "train", present=odd / "train_tp.csv")
     assert error.value.code == "E_BAD_PATH"
     assert not (tmp_path / "antpitta.toml").exists()
 

@@ -4,7 +4,7 @@ A message has at most two sentences: what is wrong and where, then what to do. T
 code and the values, not the sentences.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -240,6 +240,38 @@ def sentences(what: str, remedy: str) -> str:
     capitalized = f"{remedy[:1].upper()}{remedy[1:]}"
     parts = [part.rstrip(". ") for part in (what, capitalized) if part]
     return " ".join(part if part.endswith(("?", "!")) else f"{part}." for part in parts)
+
+
+def shorten(name: str, longest: int = 40) -> str:
+    """A name for a message, cut where it is long.
+
+    Parameters
+    ----------
+    name : of a species, column or file
+    longest : characters
+
+    Returns
+    -------
+    The name, or its beginning and three dots.
+    """
+    return name if len(name) <= longest else f"{name[: longest - 3]}..."
+
+
+def list_names(names: Iterable[str], most: int = 12) -> str:
+    """The first of several names for a message, each cut where it is long.
+
+    Parameters
+    ----------
+    names : of species, columns or files
+    most : names that are listed; the others are counted
+
+    Returns
+    -------
+    The names with commas in between, "none" without any.
+    """
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return f"{', '.join(map(shorten, every[:most]))}{more}" if every else "none"
 
 
 TRAIN_PACKAGES = (  # the import names of the extra `train`

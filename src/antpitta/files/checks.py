@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from antpitta.core.errors import Finding
+from antpitta.core.errors import Finding, list_names
 from antpitta.core.types import EVERY_CLASS, Annotation, Dataset, Recording
 from antpitta.files.audio_checks import Read, check_audio
 from antpitta.files.dataset import OpenedDataset
@@ -181,8 +181,7 @@ def _check_species(opened: OpenedDataset) -> Iterator[Finding]:
     ]
     for code, problem, species, remedy in problems:
         if species:
-            listed, more = ", ".join(species[:MAX_SPECIES]), len(species) - MAX_SPECIES
-            listed += f" and {more} more" if more > 0 else ""
+            listed = list_names(species, MAX_SPECIES)
             count = f"{len(species)} of {len(names)} species"
             what = f"{count} have {problem}: {listed}"
             yield Finding(code, ", ".join(opened.tables), None, what, remedy, False)

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from antpitta.core.errors import Finding, UserError
+from antpitta.core.errors import Finding, UserError, list_names, shorten
 from antpitta.core.identity import (
     class_names,
     similar_names,
@@ -276,7 +276,7 @@ def _with_aliases(
             unknown.append(label)
     findings = opened.findings
     if unknown:
-        what = f"{len(unknown)} species are in no table of boxes, the first {shorten(unknown[0])}"
+        what = f"{len(unknown)} species are in no table of boxes, the first {shorten(unknown[0])!r}"
         remedy = "write species as the tables do, or ignore this if that is intended"
         findings = (*findings, Finding("W_UNKNOWN_SPECIES", str(table), None, what, remedy, False))
     dataset = replace(opened.dataset, aliases=aliases)
@@ -396,24 +396,10 @@ def _report_species(tables: Sequence[AnnotationTable], labels: Mapping[str, str]
     findings = []
     for code, groups, problem, remedy in problems:
         if groups:
-            listed = "; ".join(", ".join(map(shorten, group)) for group in groups[:_MAX_LISTED])
+            listed = "; ".join(list_names(map(repr, group), 4) for group in groups[:_MAX_LISTED])
             what = f"{len(groups)} {problem}: {listed}"
             findings.append(Finding(code, paths, None, what, remedy, False))
     return findings
-
-
-def shorten(name: str) -> str:
-    """A name in quotes for a message, cut where it is long.
-
-    Parameters
-    ----------
-    name : of a species
-
-    Returns
-    -------
-    text : at most 42 characters
-    """
-    return repr(name if len(name) <= 40 else f"{name[:37]}...")
 
 
 def _require_annotations(tables: Sequence[AnnotationTable], labels: dict[str, str]) -> None:

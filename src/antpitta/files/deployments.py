@@ -16,7 +16,7 @@ from math import isfinite
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from antpitta.core.errors import UserError
+from antpitta.core.errors import UserError, list_names
 from antpitta.files.tables import read_frame
 
 _COLUMNS = {
@@ -99,7 +99,7 @@ def read_deployments(table: Path) -> Deployments:
     }
     for field in ("site", "latitude", "longitude"):
         if columns[field] is None:
-            what = f"{table}: has the columns {', '.join(map(str, frame.columns))}"
+            what = f"{table}: has the columns {list_names(map(str, frame.columns))}"
             raise UserError("E_MISSING_COLUMN", what, f"add a column {field!r}")
     by_site: dict[str, Deployment] = {}
     for line, row in zip(frame.index.tolist(), frame.to_dict("records"), strict=True):

@@ -12,6 +12,7 @@
 """
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePath, PurePosixPath
 
-from antpitta.core.errors import Finding, UserError
+from antpitta.core.errors import Finding, UserError, list_names
 from antpitta.core.types import Recording
 from antpitta.files.audio import SUFFIXES, UnreadableAudio, probe
 from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
@@ -64,7 +65,9 @@ class _File:
         else:
             root, path = self.root.name, str(self.path)
         stem = self.below.stem
-        return (stem, below, f"{root}/{below}", f"{root}/{self.below.as_posix()}", path)
+        names = (stem, below, f"{root}/{below}", f"{root}/{self.below.as_posix()}")
+        # An id has accents in one form, whatever the disk has; the whole path tells files apart.
+        return (*(unicodedata.normalize("NFC", name) for name in names), path)
 
 
 def list_files(roots: Sequence[Location]) -> tuple[tuple[ListedFile, ...], tuple[Finding, ...]]:
@@ -190,7 +193,7 @@ def apply_site_table(
         for names in (_RECORDING_COLUMNS, _SITE_COLUMNS, _TIME_COLUMNS)
     )
     if name is None or (site is None and time is None):
-        header = ", ".join(map(str, frame.columns))
+        header = list_names(map(str, frame.columns))
         raise UserError(
             "E_MISSING_COLUMN",
             f"{table}: has the columns {header}",

@@ -12,7 +12,7 @@ Names that are similar (core/identity.py) are equal here: ``fowlers-toad`` is Fo
 from collections.abc import Iterable
 from pathlib import Path
 
-from antpitta.core.errors import UserError
+from antpitta.core.errors import UserError, list_names
 from antpitta.core.features import LABELS_BESIDE_MODEL, EmbeddingConfig
 from antpitta.core.identity import clean_name, similar_key
 from antpitta.core.types import Dataset
@@ -46,7 +46,7 @@ def read_species_names(table: Path) -> dict[str, tuple[str, ...]]:
     if species is None or not others:
         raise UserError(
             "E_MISSING_COLUMN",
-            f"{table}: the columns are {', '.join(map(str, frame.columns))}",
+            f"{table}: the columns are {list_names(map(str, frame.columns))}",
             "give a column 'species' and at least one column of names",
         )
     names: dict[str, tuple[str, ...]] = {}

@@ -168,7 +168,7 @@ def _unquote_cell(cell: str) -> str:
 
 def _holds_row(cell: str, separator: str, width: int) -> bool:
     """Whether a cell spans lines, and has as many separators as a row."""
-    return "\n" in cell.strip() and cell.count(separator) >= width - 1 > 0
+    return bool({"\n", "\r"} & set(cell)) and cell.count(separator) >= width - 1 > 0
 
 
 def _is_spreadsheet(text: str) -> bool:

@@ -15,7 +15,7 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
-from antpitta.core.errors import Finding, UserError
+from antpitta.core.errors import Finding, UserError, list_names
 from antpitta.files.formats.arbimon import (
     ARBIMON,
     ARBIMON_BACKUP,
@@ -28,7 +28,6 @@ from antpitta.files.formats.birdnet import BIRDNET, BIRDNET_REVIEW, is_review_fo
 from antpitta.files.formats.clips import CLIPS, is_clip_folder
 from antpitta.files.formats.columns import (
     has_columns,
-    list_columns,
     nearest_column,
     normalize_column,
 )
@@ -106,7 +105,7 @@ def _unknown_table(path: Path, header: list[str]) -> UserError:
             nearest = nearest_column(missing[0], header)
             what = f"{path}: no column {missing[0]!r} {nearest}, but the rest fits {format.name}"
             return UserError("E_MISSING_COLUMN", what, f"rename the column to {missing[0]!r}")
-    what = f"{path}: not a known annotation table; its columns are {list_columns(header)}"
+    what = f"{path}: not a known annotation table; its columns are {list_names(header)}"
     return UserError("E_UNKNOWN_TABLE", what, f"give one of {', '.join(FORMATS)}")
 
 
@@ -123,7 +122,7 @@ def _read_folder(path: Path, verdict: bool | None) -> AnnotationTable:
         return ARBIMON_JOBS.read(path, verdict)
     if is_review_folder(path):
         return BIRDNET_REVIEW.read(path, verdict)
-    tables, findings = [], []
+    tables, findings, lost = [], [], []
     for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in _TABLE_SUFFIXES):
         if file.name.startswith(".") or file.is_dir():
             continue
@@ -133,14 +132,14 @@ def _read_folder(path: Path, verdict: bool | None) -> AnnotationTable:
             if error.code == "E_NO_VERDICT":
                 raise
             findings.append(_lost_table(file, error))
+            lost += [error] if findings[-1].serious else []
     if not tables:
         if is_clip_folder(path):
             return CLIPS.read(path, verdict)
-        raise UserError(
-            "E_UNKNOWN_TABLE",
-            f"{findings[0] if findings else f'{path}: no annotation table in this folder'}",
-            f"give one of {', '.join(FORMATS)}",
-        )
+        if lost:
+            raise lost[0]
+        what = f"{path}: no annotation table in this folder"
+        raise UserError("E_UNKNOWN_TABLE", what, f"give one of {', '.join(FORMATS)}")
     joined = join_tables(tables, path, "+".join(dict.fromkeys(table.format for table in tables)))
     return replace(joined, findings=(*joined.findings, *findings))
 
@@ -170,9 +169,9 @@ def _read_zip(path: Path, verdict: bool | None) -> AnnotationTable:
             *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
             *(OSError, EOFError, ValueError),
         ) as error:
-            raise UserError(
-                "E_BAD_ZIP", f"{path}: cannot be unpacked ({error})", "download it again"
-            ) from error
+            reason = str(error).replace(folder, str(path))
+            what = f"{path}: cannot be unpacked ({reason})"
+            raise UserError("E_BAD_ZIP", what, "download it again") from error
         try:
             table = _read_folder(Path(folder), verdict)
         except UserError as error:

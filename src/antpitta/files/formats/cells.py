@@ -81,7 +81,7 @@ def split_labels(label: np.ndarray, scores: Sequence[np.ndarray]) -> LabelParts:
                 parts.scored[i], parts.score[i] = True, _parse_score(column[i])
     for i in np.flatnonzero(~parts.scored):
         if match := _LABEL_SCORE.fullmatch(label[i]):
-            parts.label[i] = match["label"]
+            parts.label[i] = match["label"].rstrip(" ;|,:=([")
             parts.verdict[i] = (match["verdict"] or "").strip()
             parts.scored[i], parts.score[i] = True, _parse_score(match["score"] or match["end"])
     return parts

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from antpitta.core.errors import list_names
 from antpitta.core.identity import clean_name
 
-MAX_COLUMNS = 12  # named in a message
 _TABLE_SUFFIXES = re.compile(
     r"(\.birdnet\.(results|selection\.table)|[._ -]selections?([._ -]table)?|\.table[._ ]?\d*"
     r"|[._ -](labels?|annotations?|audacity|raven|birdnet|hawkears|britekit|nighthawk|koogu))$",
@@ -110,20 +110,4 @@ def nearest_column(name: str, header: Sequence[str]) -> str:
     close = get_close_matches(normalize_column(name).replace(" ", ""), by_letters, n=1)
     if close:
         return f"(nearest: {by_letters[close[0]]!r})"
-    return f"(columns here: {list_columns(header)})"
-
-
-def list_columns(header: Sequence[str]) -> str:
-    """The first names of the columns, shortened, for messages.
-
-    Parameters
-    ----------
-    header : names of the columns
-
-    Returns
-    -------
-    text : at most a line
-    """
-    names = [name if len(name) <= 30 else f"{name[:27]}..." for name in header[:MAX_COLUMNS]]
-    more = f" and {len(header) - MAX_COLUMNS} more" if len(header) > MAX_COLUMNS else ""
-    return f"{', '.join(names)}{more}" if names else "none"
+    return f"(columns here: {list_names(header)})"

@@ -4,6 +4,7 @@
 - ``MANUAL ID`` may be a verdict on ``AUTO ID`` (``yes``, ``no``), the name of a species, or several
   names. A name means: this species is present. Another name than ``AUTO ID`` also means that a
   person took the program's species to be wrong, so that one is absent. ``Noise`` says only that.
+- ``TOP1MATCH`` is the number of a cluster, not a species; such a table has species only by hand.
 - The tables for bats (they have a column ``Fc``) give frequencies in kHz, the others in Hz.
 """
 
@@ -23,7 +24,7 @@ from antpitta.files.tables import read_frame
 
 COLUMNS = ("IN FILE", "OFFSET", "DURATION")
 MANUAL = "MANUAL ID"
-AUTO_COLUMNS = ("AUTO ID", "TOP1MATCH", "TOP1MATCH*", "scientific_name", "species")
+AUTO_COLUMNS = ("AUTO ID", "scientific_name", "species")
 _NO_SPECIES = {"noise", "nothing", "background", "false positive"}
 _NOT_IDENTIFIED = {"noid", "no id", "nosp", "other"}
 
@@ -39,7 +40,7 @@ def is_kaleidoscope(header: Sequence[str]) -> bool:
     -------
     answer : True or False
     """
-    identified = any(has_columns(header, (name,)) for name in (MANUAL, *AUTO_COLUMNS[:3]))
+    identified = any(has_columns(header, (name,)) for name in (MANUAL, "AUTO ID", "TOP1MATCH"))
     return has_columns(header, COLUMNS) and identified
 
 
