@@ -82,3 +82,45 @@ def test_track_reads_back_as_it_was_written(tmp_path):
 def test_tab_in_a_label_becomes_a_space(tmp_path):
     write_track([(0.0, 1.0, 0.0, math.inf, "ñ\té")], tmp_path / "a.txt")
     assert read_table(tmp_path / "a.txt").annotations == (Annotation("a", 0.0, 1.0, "ñ é"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "score"),
+    [
+        ("WOTH;0.953", "WOTH", 0.953),
+        ("WOTH; 1", "WOTH", 1.0),
+        ("WOTH|.5", "WOTH", 0.5),
+        ("wood thrush (0.25)", "wood thrush", 0.25),
+        ("wood thrush: 0.25", "wood thrush", 0.25),
+        ("wood thrush 95 %", "wood thrush", 0.95),
+        ("x;0.5;0.900", "x;0.5", 0.9),
+    ],
+)
+def test_label_that_ends_in_a_score_is_unknown(tmp_path, text, label, score):
+    path = write(tmp_path, f"1\t2\t{text}\n3\t4\tfrog\n")
+    table = read_table(path)
+    assert ([box.label for box in table.annotations], table.unvalidated) == (["frog"], 1)
+    path = write(tmp_path, f"1\t2\t{text}\n")
+    assert read_table(path, verdict=True).annotations == (
+        Annotation("dawn", 1.0, 2.0, label, score=score),
+    )
+
+
+@pytest.mark.parametrize("text", ["species 2", "Rana 1.5 kHz", "frog;green", "S;12", "call 0"])
+def test_label_that_ends_in_another_number_is_a_name(tmp_path, text):
+    (box,) = read_table(write(tmp_path, f"1\t2\t{text}\n")).annotations
+    assert (box.label, box.score) == (text, None)
+
+
+def test_verdict_behind_a_score_is_taken(tmp_path):
+    text = "1\t2\ta;0.9;yes\n2\t3\tb;0.8;absent\n3\t4\tc;0.7\n4\t5\td;0.6;what\n5\t6\te\n"
+    table = read_table(write(tmp_path, text))
+    assert [(box.label, box.present) for box in table.annotations] == [
+        ("a", True),
+        ("b", False),
+        ("e", True),
+    ]
+    assert table.unvalidated == 1
+    assert [(finding.code, finding.row) for finding in table.findings] == [
+        ("W_VERDICT_UNREADABLE", 4)
+    ]

@@ -9,7 +9,7 @@ import soundfile as sf
 
 from antpitta.core.errors import UserError
 from antpitta.core.types import Recording
-from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
+from antpitta.files.matching import AmbiguousMatch, RecordingMatcher, drop_rivals
 from antpitta.files.recordings import find_recordings, short_names, short_path_names
 
 
@@ -225,3 +225,79 @@ def test_short_names_that_stay_equal_are_the_last_ones():
     assert short_names([]) == []
     twice = short_path_names([Path("/x/run"), Path("/x/run")])
     assert twice == ["x-run", "x-run"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        r"D:\field\siteB\20240501_050000.WAV",
+        r"D:\field\siteB\Data\20240501_050000.WAV",
+        "siteB/20240501_050000",
+        "/mnt/siteB/2024-05-01/20240501_050000.flac",
+    ],
+)
+def test_time_in_the_folder_of_another_site_is_not_given_to_the_only_file(name):
+    match = matcher_of("field/siteA/20240501_050000.WAV").find(name)
+    assert isinstance(match, AmbiguousMatch)
+    assert "'siteA'" in match.reason
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "20240501_050000.WAV",
+        r"E:\20240501_050000.WAV",
+        r"E:\DATA\20240501_050000.WAV",
+        r"D:\field\SITEA\20240501_050000.WAV",
+        r"D:\siteA\2024-05-01\Data\20240501_050000.WAV",
+    ],
+)
+def test_folder_that_names_no_other_site_is_no_evidence(name):
+    assert find_id(matcher_of("siteA/20240501_050000.WAV"), name) == "siteA/20240501_050000"
+
+
+def test_folder_further_up_tells_two_sites_apart():
+    matcher = matcher_of("siteA/1/20240501_050000.WAV", "siteB/1/20240501_050000.WAV")
+    name = r"D:\siteB\Data\20240501_050000.WAV"
+    assert find_id(matcher, name) == "siteB/1/20240501_050000"
+
+
+def test_table_beside_a_file_means_it_whatever_its_path_says():
+    table = Path("/data/siteA/x.txt")
+    match = find_id(matcher_of("siteA/20240501_050000.WAV"), "siteB/20240501_050000.WAV", table)
+    assert match == "siteA/20240501_050000"
+
+
+def test_folder_of_a_table_tells_two_sites_apart():
+    matcher = matcher_of("siteA/20240501_050000.WAV", "siteB/20240501_050000.WAV")
+    table = Path("/tables/siteB/20240501_050000.txt")
+    assert find_id(matcher, "20240501_050000", table) == "siteB/20240501_050000"
+
+
+def test_tables_of_two_sites_do_not_share_the_only_recording():
+    matcher = matcher_of("siteA/x.wav")
+    tables = [Path(f"/tables/{folder}/x.txt") for folder in ("siteA", "siteB")]
+    matches = {table: matcher.find_all(["x"], table) for table in tables}
+    drop_rivals(matches)
+    assert [matches[table]["x"] is None for table in tables] == [False, True]
+    observers = [Path(f"/tables/{folder}/x.txt") for folder in ("anna", "ben")]
+    matches = {table: matcher.find_all(["x"], table) for table in observers}
+    drop_rivals(matches)
+    assert all(match["x"] is not None for match in matches.values())
+
+
+@pytest.mark.parametrize("name", ["Größe", "GRÖSSE.WAV", "Gro\u0308ße.flac", "  größe "])
+def test_accents_case_and_blanks_do_not_count(name):
+    assert find_id(matcher_of("Größe.wav"), name) == "Größe"
+    assert find_id(matcher_of("Gro\u0308ße.wav"), name) == "Gro\u0308ße"
+
+
+def test_files_that_differ_in_case_are_told_apart_by_case():
+    matcher = matcher_of("a.wav", "A.wav")
+    assert [find_id(matcher, name) for name in ("a.wav", "A", "A.flac")] == ["a", "A", "A"]
+
+
+def test_id_of_a_file_has_composed_accents(sounds):
+    assert ids(sounds("Pen\u0303o\u0301n.wav")) == ["Peñón"]
+    twins = ids(sounds("Peñón.wav"))  # a disk may have both
+    assert len(set(twins)) == 2

@@ -116,3 +116,31 @@ def test_wrong_table_of_prevalences_is_an_error(table, content, code):
     with pytest.raises(UserError) as error:
         read_prevalence(table(content), ("owl", "frog"))
     assert error.value.code == code
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_quote_mark_that_swallows_a_row_is_refused(table, newline):
+    rows = ["a,b,notes", "1,2,faint", '3,4,"', '5,6,"', "7,8,loud"]
+    with pytest.raises(UserError) as error:
+        read_frame(table(newline.join(rows) + newline))
+    assert error.value.code == "E_TABLE_ROW"
+    assert ":3: " in error.value.what
+
+
+def test_cell_of_several_lines_is_read(table):
+    frame = read_frame(table('a,b,notes\n1,2,"far, \nthen near"\n3,4,x\n'))
+    assert frame["notes"].tolist() == ["far, \nthen near", "x"]
+    assert frame.index.tolist() == [2, 4]
+
+
+def test_species_with_two_prevalences_is_refused(table):
+    path = table("species,prevalence\ns0,0.1\nS0,0.9\n")
+    with pytest.raises(UserError) as error:
+        read_prevalence(path, ("s0",))
+    assert error.value.code == "E_PREVALENCE_TWICE"
+    assert ":3: " in error.value.what
+
+
+def test_prevalence_is_found_by_the_id_of_a_species(table):
+    path = table("species,prevalence\n0,0.1\nCoqui,0.9\n")
+    assert read_prevalence(path, ("s0", "coqui")).tolist() == [0.1, 0.9]

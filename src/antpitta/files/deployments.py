@@ -17,6 +17,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from antpitta.core.errors import UserError, list_names
+from antpitta.core.identity import recording_key
 from antpitta.files.tables import read_frame
 
 _COLUMNS = {
@@ -61,9 +62,10 @@ class Deployments:
         deployment : the only one, where there is but one and the recording has no site; None
             where there is no answer
         """
+        by_key = {recording_key(name): deployment for name, deployment in self.by_site.items()}
         for name in (site, *reversed(folders)):
-            if name is not None and name in self.by_site:
-                return self.by_site[name]
+            if name is not None and recording_key(name) in by_key:
+                return by_key[recording_key(name)]
         if site is None:
             return next(iter(self.by_site.values())) if len(self.by_site) == 1 else None
         if not (position := _POSITION.fullmatch(site)):
@@ -109,7 +111,7 @@ def read_deployments(table: Path) -> Deployments:
         except _CellError as error:
             what = f"{table}:{line}: {error.what}"
             raise UserError("E_BAD_DEPLOYMENT", what, error.remedy) from None
-        if deployment.site in by_site:
+        if recording_key(deployment.site) in map(recording_key, by_site):
             what = f"{table}:{line}: site {deployment.site!r} has two rows"
             raise UserError("E_BAD_DEPLOYMENT", what, "keep one row")
         by_site[deployment.site] = deployment

@@ -42,11 +42,11 @@ class RecordingMatcher:
         self._by_id = {clean_name(recording.id): recording for recording in recordings}
         self._by_id |= {recording.id: recording for recording in recordings}
         self._by_name: dict[str, list[Recording]] = {}
+        self._by_key: dict[str, list[Recording]] = {}
         for recording in recordings:
-            path = recording.path
-            names = (clean_name(path.name), clean_name(path.stem))
-            for key in dict.fromkeys((*names, *map(recording_key, names))):
-                self._by_name.setdefault(key, []).append(recording)
+            for name in dict.fromkeys(map(clean_name, (recording.path.name, recording.path.stem))):
+                self._by_name.setdefault(name, []).append(recording)
+                self._by_key.setdefault(recording_key(name), []).append(recording)
 
     def find(self, name: str, table: Path | None = None) -> Match:
         """The recording that a name means.
@@ -66,7 +66,7 @@ class RecordingMatcher:
         parts = _path_parts(name)
         if not parts:
             return None
-        matches = next(filter(None, map(self._by_name.get, _possible_names(parts[-1]))), [])
+        matches = self._find_files(parts[-1])
         if len(matches) > 1:
             matches = _best(matches, [_count_common_folders(parts, r) for r in matches])
             matches = [r for r in matches if not lies_elsewhere(name, r, table)] or matches
@@ -87,6 +87,15 @@ class RecordingMatcher:
             ids = ", ".join(recording.id for recording in matches[:3])
             return AmbiguousMatch(f"{len(matches)} recordings are called {name!r} ({ids})")
         return matches[0]
+
+    def _find_files(self, last: str) -> list[Recording]:
+        """The recordings whose file may be called so; the same suffix and case count first."""
+        path = PurePosixPath(last)
+        stem = path.stem if path.suffix.lower() in SUFFIXES else last
+        for name in (last, stem):
+            if matches := self._by_name.get(name) or self._by_key.get(recording_key(name)):
+                return matches
+        return []
 
     def find_all(self, names: Iterable[str], table: Path) -> dict[str, Match]:
         """The recording of each name of one table.
@@ -119,6 +128,7 @@ def lies_elsewhere(name: str, recording: Recording, table: Path | None = None) -
     """Whether the folders in a name contradict the folder of the recording that it fits.
 
     Folders that recorders and people make everywhere, such as ``Data`` or a date, are passed over.
+    A name with a station and a time means the same recording in any folder.
 
     Parameters
     ----------
@@ -130,7 +140,11 @@ def lies_elsewhere(name: str, recording: Recording, table: Path | None = None) -
     -------
     answer : False where either has no folder that says anything
     """
-    folders = PurePosixPath(*_path_parts(name)[:-1])
+    *above, last = _path_parts(name) or ("",)
+    metadata = metadata_from_name(last)
+    if not above or (metadata.recorded_at is not None and metadata.site is not None):
+        return False
+    folders = PurePosixPath(*above)
     ours = recording.path.parent
     if table is not None and table.absolute().parent == ours.absolute():
         return False
@@ -143,9 +157,9 @@ def lies_elsewhere(name: str, recording: Recording, table: Path | None = None) -
 def drop_rivals(matches: Mapping[Path, dict[str, Match]]) -> None:
     """Of tables in several folders that claim one recording, keep those that fit it best.
 
-    It concerns names without folders: each table of ``siteA/`` and ``siteB/`` may be named after
-    a recording of its site, of which only one is here. Tables whose folders say equally much,
-    such as those of two observers, keep the recording.
+    It concerns tables that are named after a recording: ``siteA/`` and ``siteB/`` may have one
+    each for a recording of their site, of which only one is here. Tables whose folders say equally
+    much, such as those of two observers, keep the recording.
 
     Parameters
     ----------
@@ -154,7 +168,7 @@ def drop_rivals(matches: Mapping[Path, dict[str, Match]]) -> None:
     claims: dict[str, list[tuple[Path, str, int]]] = {}
     for table, by_name in matches.items():
         for name, match in by_name.items():
-            if isinstance(match, Recording) and len(_path_parts(name)) == 1 and name != match.id:
+            if isinstance(match, Recording) and table.name.startswith(name):
                 parts = (*table.absolute().parts[:-1], name)
                 agreement = _count_common_folders(parts, match)
                 claims.setdefault(match.id, []).append((table, name, agreement))
@@ -183,13 +197,6 @@ def _resolve_rivals(rivals: Sequence[str], matches: dict[str, Match]) -> None:
 def _path_parts(name: str) -> tuple[str, ...]:
     """A path's parts, whichever system wrote it."""
     return PurePosixPath(clean_name(name).replace("\\", "/")).parts
-
-
-def _possible_names(last: str) -> tuple[str, ...]:
-    """What a file may be called, the likeliest first."""
-    path = PurePosixPath(last)
-    stem = path.stem if path.suffix.lower() in SUFFIXES else last
-    return (last, recording_key(last), stem, recording_key(stem))
 
 
 def _is_time_only(name: str) -> bool:
