@@ -33,7 +33,7 @@ class Recording:
         return self.samples / self.sample_rate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """One verdict of a person: this class is, or is not, in this part of a recording.
 

@@ -309,10 +309,10 @@ def _match_table(table: AnnotationTable, matcher: RecordingMatcher) -> dict[Path
 
 def _place(box: Annotation, recording: Recording, labels: dict[str, str]) -> Annotation:
     """The annotation with the id of its recording, its class, and an end."""
-    label, stop = box.label, box.stop
-    if math.isinf(stop):
-        stop = max(recording.duration, box.start + 1.0)
-    return replace(box, recording=recording.id, label=labels.get(label, label), stop=stop)
+    stop = recording.duration if math.isinf(box.stop) else box.stop
+    label = labels.get(box.label, box.label)
+    place = (recording.id, box.start, stop, label, box.present, box.low, box.high)
+    return Annotation(*place, box.source, box.songtype, box.score)
 
 
 def _report_unmatched(

@@ -14,7 +14,7 @@
 """
 
 import csv
-import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +26,9 @@ from antpitta.core.errors import UserError
 from antpitta.core.identity import species_key
 from antpitta.files.texts import read_text, write_text
 
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _SEPARATORS = ("\t", ";", ",")
+_MAX_KNOWN = 100_000  # different cells that are kept to be shared
 _LONGEST_CELL = 10_000_000  # characters; the csv module's default refuses long comments
 
 
@@ -51,7 +53,9 @@ def read_frame(path: Path) -> pd.DataFrame:
         E_TABLE_ROW for a row with the wrong number of cells or wrong quotes.
     """
     header, rows, padded = _open_table(path)
-    width, lines, cells = len(header), [], []
+    width, lines = len(header), []
+    columns: list[list[str]] = [[] for _ in header]
+    known: dict[str, str] = {}  # one string for all equal cells: tables of a million rows fit
     for line, row in rows:
         if padded:
             row.extend([""] * (width - len(row)))
@@ -62,10 +66,15 @@ def read_frame(path: Path) -> pd.DataFrame:
                 "correct the row (a missing or extra separator or quote)",
             )
         lines.append(line)
-        cells.append(row[:width])
+        for column, cell in zip(columns, row, strict=False):
+            share = known.setdefault if len(known) < _MAX_KNOWN else known.get
+            column.append(share(cell, cell))
     names = [name or f"column {i}" for i, name in enumerate(header, start=1)]
     index = pd.Index(lines, name="line", dtype=np.int64)
-    return pd.DataFrame(cells, index=index, columns=names, dtype=object)
+    arrays = {i: np.array(column, dtype=object) for i, column in enumerate(columns)}
+    frame = pd.DataFrame(arrays, index=index, dtype=object)
+    frame.columns = pd.Index(names, dtype=object)
+    return frame
 
 
 def read_header(path: Path) -> list[str]:
@@ -121,7 +130,7 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 def _rows(text: str, path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not empty, each with the line it begins on."""
-    lines = io.StringIO(text, newline="")
+    lines = (match[0] for match in _LINE.finditer(text))
     csv.field_size_limit(_LONGEST_CELL)
     if separator == "\t":
         reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
