@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+from dataclasses import replace
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_verdicts_are_present_absent_or_unknown(tmp_path):
     expected = Annotation("S1_20210315_053000.wav", 10.5, 12.0, "Frog sp", True, 400.0, 900.0)
     first = table.annotations[0]
     assert (first.songtype, first.score) == ("Common Song", 0.75)
-    assert first == Annotation(**{**vars(expected), "songtype": "Common Song", "score": 0.75})
+    assert first == replace(expected, songtype="Common Song", score=0.75)
     assert [a.present for a in table.annotations] == [True, False]
     assert (table.format, table.rows, table.unvalidated) == ("arbimon", (2, 3), 1)
     assert codes(table) == [("W_VERDICT_UNREADABLE", 5, True)]

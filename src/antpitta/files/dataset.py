@@ -342,16 +342,18 @@ def _report_unmatched(
         what = f"{len(ambiguous)} of {len(rows)} rows are left out, the first: {match.reason}"
         remedy = "write the recording's id, or its path with the folder"
         findings.append(Finding("W_AMBIGUOUS_RECORDING", str(file), row, what, remedy, True))
-    moved = [
-        (name, match, file, row)
-        for name, match, file, row in rows
+    elsewhere = {
+        (file, name)
+        for file, by_name in matches.items()
+        for name, match in by_name.items()
         if isinstance(match, Recording) and lies_elsewhere(name, match, file)
-    ]
+    }
+    moved = [row for row in rows if (row[2], row[0]) in elsewhere] if elsewhere else []
     if moved:
-        name, recording, file, row = moved[0]
+        name, _, file, row = moved[0]
         what = (
             f"{len(moved)} of {len(rows)} rows name a file in another folder than the recording of"
-            f" that name, the first {name!r} for {recording.id}"
+            f" that name, the first {name!r}"
         )
         remedy = "check that it is the same recording"
         findings.append(Finding("W_OTHER_FOLDER", str(file), row, what, remedy, False))
