@@ -87,6 +87,7 @@ def test_quote_marks_of_raven_are_characters(name, labels):
         ("antpitta_events.raven.txt", 44),
         ("koogu_detections.selections.txt", 2),
         ("nighthawk_raven.txt", 1),
+        ("test0000.txt", 19),
     ],
 )
 def test_scores_without_verdicts_are_unjudged(name, unjudged):

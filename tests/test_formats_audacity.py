@@ -124,3 +124,15 @@ def test_verdict_behind_a_score_is_taken(tmp_path):
     assert [(finding.code, finding.row) for finding in table.findings] == [
         ("W_VERDICT_UNREADABLE", 4)
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "present"),
+    [
+        ("1.0\t2.0\ta\n\\\t100.0\t200.0\n3.0\t4.0\tb\n\\\t100.0\t200.0\n", 0),
+        ("1.0\t2.0\ta\n\\\t100.0\t200.0\n3.0\t4.0\tb\n", 2),
+        ("1.000000\t2.000000\ta\n\\\t100.000000\t200.000000\n", 1),
+    ],
+)
+def test_track_of_bands_that_audacity_did_not_write_is_a_programs(tmp_path, text, present):
+    assert len(read_table(write(tmp_path, text)).annotations) == present

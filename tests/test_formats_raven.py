@@ -202,7 +202,8 @@ def test_rows_of_later_files_without_a_name_are_left_out(tmp_path):
 
 @pytest.mark.parametrize(("begin", "serious"), [(3, True), (1, False)])
 def test_times_that_look_cumulative_are_serious_without_offsets(tmp_path, begin, serious):
-    rows = [(2, 3, 0, 9, "a.wav", "x"), (begin, begin + 1, 0, 9, "b.wav", "x")]
+    rows = [(t, t + 1, 0, 9, "a.wav", "x") for t in (0, 1, 2)]
+    rows += [(begin + t, begin + t + 1, 0, 9, "b.wav", "x") for t in (0, 1)]
     table = raven_rows(tmp_path, ["Begin File", "Species"], *rows)
     assert codes(table) == [("W_NO_FILE_OFFSET", None, serious)]
 

@@ -4,6 +4,8 @@ r"""Audacity's label tracks: start, end and label, separated by tabs, without a 
   score, as ``WOTH;0.953`` (HawkEars and antpitta write it), is a model's and unknown until
   somebody adds a verdict, ``WOTH;0.953;yes``, or the user gives one for the whole track.
 - A line ``\ low high`` gives the frequencies of the label above it; an edge below 0 is unset.
+- Audacity writes six decimals. A track in which every label has a band, and no number six
+  decimals, is a program's (antpitta's before it wrote scores), and unknown as well.
 - A fourth cell is a model's confidence, too (BirdNET-Analyzer writes it, with ``Genus species,
   Common name`` as label).
 """
@@ -16,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from antpitta.files.formats.cells import PRESENT
+from antpitta.files.formats.cells import PRESENT, UNKNOWN
 from antpitta.files.formats.columns import recording_from_table_name
 from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat
 from antpitta.files.texts import read_text, write_text
@@ -52,7 +54,8 @@ def read_audacity(path: Path, verdict: bool | None = None) -> AnnotationTable:
     -------
     table : annotations, their lines, and findings
     """
-    frame = _parse_track(read_text(path))
+    text = read_text(path)
+    frame = _parse_track(text)
     sheet = Sheet("audacity", path, frame)
     labels = zip(sheet.text("label"), sheet.text("confidence"), strict=True)
     label = np.array([text.split(", ")[0] if score else text for text, score in labels], object)
@@ -63,7 +66,9 @@ def read_audacity(path: Path, verdict: bool | None = None) -> AnnotationTable:
         start=sheet.numbers("start"),
         stop=sheet.numbers("end"),
         label=parts.label,
-        verdicts=sheet.parse_verdicts(verdict, default=PRESENT, parts=parts),
+        verdicts=sheet.parse_verdicts(
+            verdict, default=UNKNOWN if _is_by_program(frame, text) else PRESENT, parts=parts
+        ),
         low=np.maximum(low, 0.0),
         high=np.where(high < 0, math.inf, high),
         score=parts.score,
@@ -83,6 +88,12 @@ def _parse_track(text: str) -> pd.DataFrame:
             lines.append(number)
     index = pd.Index(lines, name="line", dtype=np.int64)
     return pd.DataFrame(rows, index=index, columns=list(_COLUMNS), dtype=object)
+
+
+def _is_by_program(frame: pd.DataFrame, text: str) -> bool:
+    """Whether every label has a band, and no number has the six decimals that Audacity writes."""
+    banded = bool(len(frame)) and bool((frame["high"] != "").all())
+    return banded and re.search(r"\d\.\d{6}(?!\d)", text) is None
 
 
 def write_track(rows: Iterable[tuple[float, float, float, float, str]], path: Path) -> None:

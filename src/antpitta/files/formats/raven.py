@@ -30,6 +30,7 @@ from antpitta.files.tables import read_frame
 RAVEN_COLUMNS = ("Begin Time (s)", "End Time (s)")
 LOW_COLUMNS = ("Low Freq (Hz)", "Low Frequency (Hz)", "Lower Freq (Hz)", "Min Freq (Hz)")
 HIGH_COLUMNS = ("High Freq (Hz)", "High Frequency (Hz)", "Upper Freq (Hz)", "Max Freq (Hz)")
+_FEW_ROWS = 5
 _SAME_TIME = 0.01  # seconds: Raven rounds the times that it shows
 _FILE_COLUMNS = (
     ("Begin Path", "File Path", "Path"),
@@ -155,7 +156,12 @@ def _end_times(sheet: Sheet) -> np.ndarray:
 
 
 def _look_cumulative(recording: np.ndarray, begin: np.ndarray) -> bool:
-    """Whether each file's times lie after those of the file before it, as in one long sound."""
+    """Whether each file's times lie after those of the file before it, as in one long sound.
+
+    A few rows may lie so by chance.
+    """
+    if len(begin) < _FEW_ROWS:
+        return False
     times = pd.Series(begin).groupby(pd.Series(recording), sort=False).agg(["min", "max"])
     return bool((times["min"].to_numpy()[1:] >= times["max"].to_numpy()[:-1]).all())
 
