@@ -11,6 +11,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -50,16 +51,18 @@ def check_dataset(opened: OpenedDataset, read: Read | None = None) -> list[Findi
 
 def _first_few(findings: Iterator[Finding]) -> Iterator[Finding]:
     """The first findings of each file and weight, and the number of the others."""
-    groups: dict[tuple[str, bool], list[Finding]] = defaultdict(list)
+    counts: dict[tuple[str, bool], int] = defaultdict(int)
+    examples: dict[tuple[str, bool], Finding] = {}
     for finding in findings:
-        group = groups[finding.file, finding.serious]
-        group.append(finding)
-        if len(group) <= MAX_LISTED:
+        group = (finding.file, finding.serious)
+        counts[group] += 1
+        if counts[group] <= MAX_LISTED:
             yield finding
-    for (file, serious), group in groups.items():
-        for example in group[MAX_LISTED : MAX_LISTED + 1]:
-            what = f"{len(group) - MAX_LISTED} more rows like this: {example.what}"
-            yield Finding(example.code, file, example.row, what, example.remedy, serious)
+        else:
+            examples.setdefault(group, finding)
+    for group, example in examples.items():
+        what = f"{counts[group] - MAX_LISTED} more rows like this: {example.what}"
+        yield replace(example, what=what)
 
 
 def _iter_boxes(opened: OpenedDataset) -> Iterator[tuple[Annotation, Recording, str, int]]:
@@ -110,7 +113,8 @@ def _check_contradictions(opened: OpenedDataset) -> Iterator[Finding]:
         stops = np.array([boxes[i][0].stop for i in absents])
         for i in presents:
             present, _, present_file, present_row = boxes[i]
-            for j in np.flatnonzero((starts < present.stop) & (stops > present.start)):
+            overlaps = np.flatnonzero((starts < present.stop) & (stops > present.start))
+            for j in overlaps[:MAX_LISTED]:
                 absent, recording, file, row = boxes[absents[j]]
                 if not _may_be_one_sound(present, absent):
                     continue
