@@ -15,7 +15,7 @@ from antpitta.api import predict_to, prediction
 from antpitta.files.bundle import read_bundle
 from antpitta.model.inference import InferenceConfig
 from antpitta.predict import pipeline
-from antpitta.predict.predictor import Predictor, resolve_precision
+from antpitta.predict.predictor import Predictor
 
 MODEL = "ANTPITTA_TEST_MODEL"
 PAUSE = 0.02  # seconds per file: without it a run ends before it can be killed
@@ -24,8 +24,7 @@ PAUSE = 0.02  # seconds per file: without it a run ends before it can be killed
 @cache
 def loaded_predictor():
     bundle = read_bundle(Path(os.environ[MODEL]))
-    precision = resolve_precision("auto", "full", bundle)
-    return Predictor(bundle, InferenceConfig(precision=precision, workers=2))
+    return Predictor(bundle, InferenceConfig(workers=2))
 
 
 if MODEL in os.environ:

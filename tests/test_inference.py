@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from antpitta.core.config import BackboneConfig, HeadConfig, WindowConfig
-from antpitta.model import inference
 from antpitta.model.export import to_int8, to_openvino
-from antpitta.model.inference import OpenVinoBackend, fastest_precision, padded_length
+from antpitta.model.inference import OpenVinoBackend, padded_length
 from antpitta.model.network import SedNet
 from antpitta.model.torch_inference import TorchBackend
 
@@ -131,13 +130,3 @@ def test_padded_length_takes_a_few_values_without_remainder():
     lengths = {padded_length(frames, 3751, 32) for frames in range(1, 3752)}
     assert lengths == {256, 480, 960, 1888, 3776}
     assert padded_length(4000, 3751, 32) == 4000  # longer than a segment of the recipe
-
-
-def test_fastest_precision_is_the_one_with_the_shorter_time(monkeypatch):
-    capable = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    seconds = iter([1.0, 0.0] * 5)  # float32, bfloat16
-    monkeypatch.setattr(inference, "_seconds", lambda request, inputs: next(seconds))
-    fastest_precision.cache_clear()
-    precision = fastest_precision()
-    fastest_precision.cache_clear()
-    assert precision == ("bfloat16" if capable else "float32")

@@ -116,7 +116,7 @@ def test_resumed_run_computes_only_new_and_changed_files(run, archive, tmp_path,
 
 def test_stopped_run_is_not_overwritten_without_being_asked(run, archive, tmp_path):
     digest = json.loads((run.model / "bundle.json").read_text())["digest"]
-    key = {"digest": digest, "inference": "full", "precision": "auto"}
+    key = {"digest": digest, "inference": "full", "precision": "float32"}
     with Journal(tmp_path, key, resume=False) as journal:
         predict_archive(Predictor(_bundle(run)), _files(archive)[:3], journal, ignore_count)
     with pytest.raises(UserError, match="3 recordings") as error:

@@ -1,5 +1,6 @@
 """predict: precisions and inference modes agree, threads change nothing, runs resume."""
 
+import inspect
 import json
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ from antpitta.files.runs import RunFolder, read_scores
 from antpitta.model.inference import InferenceConfig, OpenVinoBackend
 from antpitta.model.torch_inference import TorchBackend
 from antpitta.predict import pipeline, predictor
-from antpitta.predict.predictor import Predictor, open_backend, resolve_precision
+from antpitta.predict.predictor import Predictor, open_backend
 from antpitta.train import export as exporting
 
 
@@ -176,39 +177,49 @@ def test_precision_that_a_model_cannot_compute_is_a_user_error(run, not_exported
         assert error.value.code == "E_PRECISION_UNAVAILABLE"
 
 
-def test_resumed_run_keeps_the_precision_that_it_started_with(run, sounds, tmp_path, monkeypatch):
-    predict_to(run.model, sounds[:2], tmp_path)
-    before = noted(tmp_path)["precision"]
-    other = "bfloat16" if before == "float32" else "float32"
-    monkeypatch.setattr("antpitta.api.prediction.resolve_precision", lambda *options: other)
-    predict_to(run.model, sounds, tmp_path, resume=True)
-    assert noted(tmp_path)["precision"] == before
-    predict_to(run.model, sounds, tmp_path)  # a new run resolves it again
-    assert noted(tmp_path)["precision"] == other
-    assert noted(tmp_path)["inference"] == "full"
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {"precision": "bfloat16"}),
+        ({"precision": "bfloat16"}, {}),
+        ({}, {"inference": "sliding"}),
+    ],
+)
+def test_resume_with_another_precision_or_inference_is_refused(
+    run, sounds, tmp_path, first, second
+):
+    predict_to(run.model, sounds[:2], tmp_path, **first)
+    before = (tmp_path / "presence.csv").read_bytes()
     with pytest.raises(UserError) as error:
-        predict_to(run.model, sounds, tmp_path, resume=True, inference="sliding")
+        predict_to(run.model, sounds, tmp_path, resume=True, **second)
     assert error.value.code == "E_RESUME_MISMATCH"
+    assert (tmp_path / "presence.csv").read_bytes() == before
+    assert predict_to(run.model, sounds, tmp_path, resume=True, **first).counts.recordings == len(
+        sounds
+    )
+
+
+def test_precision_is_float32_unless_another_one_is_named(run, sounds, tmp_path):
+    predict_to(run.model, sounds[:1], tmp_path / "default")
+    predict_to(run.model, sounds[:1], tmp_path / "named", precision="float32")
+    assert noted(tmp_path / "default")["precision"] == "float32"
+    for table in ("presence.csv", "events.csv"):
+        default, named = (tmp_path / name / table for name in ("default", "named"))
+        assert default.read_bytes() == named.read_bytes()
+    for function in (ap.predict, predict_to):
+        assert inspect.signature(function).parameters["precision"].default == "float32"
+    assert InferenceConfig().precision == "float32"
+
+
+def test_unknown_precision_is_a_user_error(run, sounds, tmp_path):
+    with pytest.raises(UserError) as error:
+        predict_to(run.model, sounds[:1], tmp_path, precision="auto")
+    assert error.value.code == "E_OPTION"
 
 
 def noted(out):
     """The content of run.json."""
     return json.loads((out / "run.json").read_text())
-
-
-def test_precision_auto_is_float32_or_bfloat16(run, not_exported):
-    assert resolve_precision("auto", "full", read_bundle(run.model)) in ("float32", "bfloat16")
-    assert resolve_precision("auto", "full", read_bundle(not_exported)) == "float32"
-    assert resolve_precision("int8", "full", read_bundle(run.model)) == "int8"
-
-
-def test_sliding_inference_is_float32_where_bfloat16_is_faster(run, sounds, monkeypatch):
-    monkeypatch.setattr(predictor, "fastest_precision", lambda: "bfloat16")
-    assert resolve_precision("auto", "full", read_bundle(run.model)) == "bfloat16"
-    exact = ap.predict(run.model, sounds[0], inference="sliding")
-    pd.testing.assert_frame_equal(
-        exact, ap.predict(run.model, sounds[0], inference="sliding", precision="float32")
-    )
 
 
 def test_card_lists_the_loss_of_each_precision(run):

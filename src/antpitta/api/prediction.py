@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from antpitta.predict.pipeline import (
     predict_archive,
     predict_files,
 )
-from antpitta.predict.predictor import Predictor, resolve_precision
+from antpitta.predict.predictor import Predictor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,7 @@ def predict(
     model: Path | str,
     *audio: Path | str,
     inference: InferenceMode = "full",
-    precision: Precision = "auto",
+    precision: Precision = "float32",
     workers: int | None = None,
 ) -> "pd.DataFrame":
     """Compute the framewise scores of recordings, in memory.
@@ -63,8 +63,8 @@ def predict(
     audio : files, or folders that are searched for recordings
     inference : ``full`` runs the network on whole segments of a minute; ``sliding`` on overlapping
         windows as in training, which is several times slower and always float32
-    precision : ``float32``, ``bfloat16`` or ``int8``; ``auto`` is float32 or bfloat16, whichever
-        is faster on this machine
+    precision : ``float32``, ``bfloat16`` or ``int8``; the scores of the others differ slightly
+        from those of float32
     workers : threads; None for one per core
 
     Returns
@@ -103,7 +103,7 @@ def predict_each(
     model: Path | str,
     *audio: Path | str,
     inference: InferenceMode = "full",
-    precision: Precision = "auto",
+    precision: Precision = "float32",
     workers: int | None = None,
 ) -> "Iterator[pd.DataFrame]":
     """Compute the framewise scores of recordings, one recording after the other.
@@ -127,8 +127,7 @@ def predict_each(
     files, unreadable = list_files([location_of(root) for root in audio])
     for finding in unreadable:
         yield _empty_frame(bundle.species, finding.file, finding.what)
-    resolved = resolve_precision(precision, inference, bundle)
-    config = InferenceConfig(inference, resolved, workers or cpu_count())
+    config = InferenceConfig(inference, precision, workers or cpu_count())
     for result in predict_files(Predictor(bundle, config), files):
         if result.scores is None:
             yield _empty_frame(bundle.species, str(result.file.path), failure_reason(result))
@@ -222,7 +221,7 @@ def predict_to(
     resume: bool = False,
     executor: Executor = "local",
     inference: InferenceMode = "full",
-    precision: Precision = "auto",
+    precision: Precision = "float32",
     workers: int | None = None,
     address: str | None = None,
     progress: ProgressCallback = no_progress,
@@ -274,8 +273,8 @@ def predict_to(
         remove_unfinished(folder)
         # Imported meanwhile; a process that ends early waits for it.
         Thread(target=import_module, args=("antpitta.predict.exports",)).start()
-        resolved = job.run(bundle, files, journal, progress)
-        note = _note(bundle, prevalence, inference, resolved)
+        job.run(bundle, files, journal, progress)
+        note = _note(bundle, prevalence, inference, precision)
         from antpitta.predict.exports import write_outputs
         from antpitta.predict.tables import Archive
 
@@ -294,7 +293,7 @@ class PredictionJob:
     ----------
     executor : ``local`` or ``ray``
     inference : ``full`` or ``sliding``
-    precision : may be ``auto``
+    precision : ``float32``, ``bfloat16`` or ``int8``
     workers : threads, or actors of a cluster; None for one per core
     address : of a Ray cluster
 
@@ -337,7 +336,7 @@ class PredictionJob:
         files: Sequence[ListedFile],
         journal: Journal,
         progress: ProgressCallback,
-    ) -> Precision:
+    ) -> None:
         """Compute every file that the journal does not have.
 
         Parameters
@@ -346,22 +345,10 @@ class PredictionJob:
         files : the archive
         journal : open
         progress : called with (files done, files in total, seconds of sound per second)
-
-        Returns
-        -------
-        The precision that was used. ``auto`` is resolved once and stored in the journal: a resumed
-        run continues with the same one.
         """
-        resolved = cast(
-            Precision,
-            journal.get_or_set(
-                "resolved_precision",
-                lambda: resolve_precision(self.precision, self.inference, bundle),
-            ),
-        )
         count = _counter(progress, len(files))
         if self.executor == "ray":
-            make = partial(Predictor, inference=InferenceConfig(self.inference, resolved))
+            make = partial(Predictor, inference=InferenceConfig(self.inference, self.precision))
             predict_on_ray(
                 *(bundle, files, journal, count),
                 workers=self.workers,
@@ -369,9 +356,8 @@ class PredictionJob:
                 make=make,
             )
         else:
-            config = InferenceConfig(self.inference, resolved, self.workers or cpu_count())
+            config = InferenceConfig(self.inference, self.precision, self.workers or cpu_count())
             predict_archive(Predictor(bundle, config), files, journal, count)
-        return resolved
 
 
 def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:

@@ -74,10 +74,10 @@ def predict(
         Precision,
         typer.Option(
             "--precision",
-            help="auto: float32 or bfloat16, whichever is faster on this machine. int8: fastest,"
-            " if the model offers it.",
+            help="float32, or bfloat16 or int8, which may be faster and give slightly other scores."
+            " int8 only if the model offers it.",
         ),
-    ] = "auto",
+    ] = "float32",
     executor: Annotated[
         Executor,
         typer.Option("--executor", help="local: this machine. ray: all machines of a Ray cluster."),

@@ -38,7 +38,7 @@ BASELINE_STAGE = "unknown_as_absent"  # recipes/presets/baseline.toml
 # Choices that a command shares with the code that acts on them.
 BlendMethod = Literal["mean", "extremized", "rank", "auc", "fit"]  # scores/ensemble/blend.py
 InferenceMode = Literal["full", "sliding"]  # model/inference.py
-Precision = Literal["auto", "float32", "bfloat16", "int8"]
+Precision = Literal["float32", "bfloat16", "int8"]
 # predict/exports.py and predict/camtrapdp.py
 EventFormat = Literal["csv", "parquet", "raven", "audacity", "kaleidoscope", "camtrapdp"]
 Executor = Literal["local", "ray"]  # predict/cluster.py

@@ -7,25 +7,21 @@ in PyTorch (model/torch_inference.py), which is not imported here, because the b
 OpenVINO only.
 
 OpenVINO runs the networks that were exported with the model (model/export.py), in float32,
-bfloat16 or int8, one segment per thread. A processor may list bfloat16 and still be slower with it
-than with float32 (many virtual machines switch the matrix units off), so the faster one is found
-by a trial.
+bfloat16 or int8, one segment per thread. The precision is float32 unless the caller names another
+one. It is never chosen by a trial of speed, which would give one command two results.
 """
 
 import math
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
-from openvino import opset13 as ops
 
 from antpitta.core.config import InferenceMode, Precision
 
@@ -44,7 +40,7 @@ class InferenceConfig:
     """How to run a model: whole segments or sliding windows, precision, CPU cores."""
 
     mode: InferenceMode = "full"
-    precision: Precision = "auto"
+    precision: Precision = "float32"
     workers: int = 1
 
 
@@ -183,44 +179,3 @@ def padded_length(frames: int, segment_frames: int, stride: int) -> int:
 def _sigmoid(logits: Floats) -> Floats:
     probabilities: Floats = 1 / (1 + np.exp(-logits.clip(-80, 80)))
     return probabilities
-
-
-@cache
-def fastest_precision(tries: int = 5) -> Precision:
-    """Return the precision, float32 or bfloat16, in which this CPU runs convolutions faster.
-
-    Parameters
-    ----------
-    tries : runs of each; the shortest counts
-
-    Returns
-    -------
-    "float32" where the CPU has no bfloat16.
-    """
-    core = openvino.Core()
-    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        return "float32"
-    images = ops.parameter([1, 64, 64, 64], np.float32)
-    weights = np.full((64, 64, 3, 3), 0.01, dtype=np.float32)
-    output = images
-    for _ in range(4):
-        output = ops.relu(ops.convolution(output, weights, [1, 1], [1, 1], [1, 1], [1, 1]))
-    trial = openvino.Model([output], [images], "trial")
-    settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-    requests = [
-        core.compile_model(
-            trial, "CPU", {**settings, "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision]}
-        ).create_infer_request()
-        for precision in ("float32", "bfloat16")
-    ]
-    inputs = [np.ones((1, 64, 64, 64), dtype=np.float32)]
-    times = np.array([[_seconds(request, inputs) for request in requests] for _ in range(tries)])
-    float32, bfloat16 = times.min(axis=0)
-    return "bfloat16" if bfloat16 < float32 else "float32"
-
-
-def _seconds(request: Any, inputs: Sequence[Floats]) -> float:
-    """Return how long one inference takes."""
-    began = time.perf_counter()
-    request.infer(inputs)
-    return time.perf_counter() - began

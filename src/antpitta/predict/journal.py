@@ -11,7 +11,7 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,16 +95,6 @@ class Journal:
 
     def __exit__(self, *exception: object) -> None:
         self._database.close()
-
-    def get_or_set(self, name: str, choose: Callable[[], str]) -> str:
-        """The value an earlier run stored under a name, or else the stored result of ``choose``."""
-        query = "SELECT value FROM run WHERE key = ?"
-        if row := self._database.execute(query, (name,)).fetchone():
-            return str(row[0])
-        value = choose()
-        with explain_database_errors(self.path):
-            self._database.execute("INSERT INTO run VALUES (?, ?)", (name, value))
-        return value
 
     def has(self, path: Location, stamp: Stamp) -> bool:
         """Whether this version of a file was processed, successfully or not."""

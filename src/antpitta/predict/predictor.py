@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from antpitta.core.config import EMBEDDING_BACKBONE, InferenceMode, Precision, Recipe, parse_recipe
+from antpitta.core.config import EMBEDDING_BACKBONE, Recipe, parse_recipe
 from antpitta.core.errors import UserError, requires_train_extra
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Classes, Recording, Scores
@@ -39,7 +39,6 @@ from antpitta.model.inference import (
     InferenceBackend,
     InferenceConfig,
     OpenVinoBackend,
-    fastest_precision,
 )
 
 if TYPE_CHECKING:
@@ -75,29 +74,6 @@ def _is_loadable(library: str) -> bool:
     return True
 
 
-def resolve_precision(precision: Precision, inference: InferenceMode, model: Bundle) -> Precision:
-    """The precision that ``auto`` stands for on this machine and for this model.
-
-    Parameters
-    ----------
-    precision : returned unchanged unless it is ``auto``
-    inference : ``sliding`` always computes in float32
-    model : without exported networks it computes in float32
-
-    Returns
-    -------
-    ``float32`` or ``bfloat16`` for ``auto``, by a short trial of OpenVINO on the CPU.
-    """
-    if precision != "auto":
-        return precision
-    if inference == "sliding":
-        return "float32"
-    parts = model.parts() or [model]
-    if has_gpu() or not any(part.networks for part in parts):
-        return "float32"
-    return fastest_precision()
-
-
 def open_backend(
     model: Bundle, recipe: Recipe, inference: InferenceConfig, width: int
 ) -> InferenceBackend:
@@ -122,7 +98,7 @@ def open_backend(
         weights do not fit the network that this version builds.
     """
     sliding = inference.mode == "sliding"
-    if sliding and inference.precision not in ("auto", "float32"):
+    if sliding and inference.precision != "float32":
         raise UserError(
             "E_PRECISION_UNAVAILABLE",
             f"--precision {inference.precision}: --inference sliding computes in float32 only",
@@ -130,7 +106,7 @@ def open_backend(
         )
     windowed = sliding or recipe.backbone.name == EMBEDDING_BACKBONE
     gpu = has_gpu()
-    precision = resolve_precision(inference.precision, inference.mode, model)
+    precision = inference.precision
     exported = None if windowed or gpu else model.networks.get(EXPORTED_KIND[precision])
     if exported is not None:
         kind = "float32" if precision == "int8" else precision
@@ -139,7 +115,7 @@ def open_backend(
         raise UserError(
             "E_PRECISION_UNAVAILABLE",
             f"--precision int8: {model.path} {_why_no_int8(model, gpu)}",
-            "use --precision auto",
+            "leave --precision int8 out",
         )
     task = "--inference sliding" if sliding else f"{model.path}: without exported networks it"
     with requires_train_extra(task):
