@@ -43,6 +43,19 @@ def test_tensors_and_their_metadata_read_back(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_equal_tensors_give_equal_files_in_any_order(tmp_path):
+    state = {f"t{i}": torch.full((i + 1,), i, dtype=torch.float32) for i in range(5)}
+    metadata = {name: name for name in "abcdefgh"}
+    for i in range(6):
+        order = sorted(state, reverse=bool(i % 2))
+        save_tensors({name: state[name] for name in order}, tmp_path / f"{i}", metadata)
+    files = {(tmp_path / f"{i}").read_bytes() for i in range(6)}
+    assert len(files) == 1
+    [content] = files
+    assert content[8:].startswith(b'{"__metadata__":{"a":"a","b":"b"')
+    assert int.from_bytes(content[:8], "little") % 8 == 0
+
+
 def test_failed_write_leaves_the_old_weights(tmp_path):
     path = tmp_path / "fold0.safetensors"
     save_tensors({"a": torch.ones(2)}, path)

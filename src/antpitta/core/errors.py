@@ -105,6 +105,7 @@ CODES: dict[str, str] = {
     "E_NOTHING_PLACED": "no recording has what a Camtrap DP requires",
     "E_NO_DEPLOYMENTS": "camtrapdp without a table of deployments",
     "E_NO_EVENT_TABLE": "an output folder has no table of events",
+    "E_OUTPUT_EDITED": "a file that would be replaced is not as antpitta wrote it",
     "E_OUTPUT_LOCKED": "another run is writing to the output folder",
     "E_OUTPUT_NOT_WRITABLE": "the output folder cannot be written",
     "E_PRECISION_UNAVAILABLE": "the model cannot compute in this precision",

@@ -44,7 +44,7 @@ class Bundle:
     members: tuple[str, ...] = ()  # folder names, of an ensemble
     blend: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    digest: str = ""  # of everything above and of the weights' bytes
+    digest: str = ""  # of everything above but the name, and of the weights' bytes
     networks: dict[str, str] = field(default_factory=dict)  # for OpenVINO: "float", "int8" to files
 
     def __repr__(self) -> str:
@@ -112,19 +112,28 @@ def write_bundle(
         digest.update((unfinished / name).read_bytes())
     for source, name in zip(sources if bundle.members else [], bundle.members, strict=True):
         shutil.copytree(source, unfinished / "members" / name)
-        digest.update((source / "bundle.json").read_bytes())
+        digest.update(read_bundle(source).digest.encode())
     derived = ("path", "digest", "networks")
     content = {key: value for key, value in vars(bundle).items() if key not in derived}
-    digest.update(json.dumps(content, sort_keys=True, default=str).encode())
+    described = {key: value for key, value in content.items() if key != "name"}
+    digest.update(json.dumps(described, sort_keys=True, default=str).encode())
     networks = {kind: f"network-{kind}.xml" for kind in exported or {}}
     for kind, model in (exported or {}).items():
-        openvino.save_model(model, unfinished / networks[kind])
+        _save_network(model, unfinished / networks[kind])
     content |= {"digest": digest.hexdigest(), "networks": networks}
     write_json({"layout": LAYOUT, **content}, unfinished / "bundle.json")
     write_text(card, unfinished / "MODEL_CARD.md")
     shutil.rmtree(bundle.path, ignore_errors=True)
     unfinished.replace(bundle.path)
     return read_bundle(bundle.path)
+
+
+def _save_network(model: openvino.Model, path: Path) -> None:
+    """Save a network whose layers are numbered anew: OpenVINO counts those of the whole process."""
+    model.friendly_name = path.stem
+    for number, layer in enumerate(model.get_ordered_ops()):
+        layer.set_friendly_name(f"{layer.get_type_name()}_{number}")
+    openvino.save_model(model, path)
 
 
 def _check_replaceable(path: Path) -> None:

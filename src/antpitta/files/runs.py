@@ -45,11 +45,23 @@ def save_tensors(
     path : of the file
     metadata : kept in the file's header
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
+    tensors = {name: state[name].detach().contiguous().cpu() for name in sorted(state)}
     with atomic_replace(path) as unfinished:
-        save_file(tensors, unfinished, metadata=metadata)
+        unfinished.write_bytes(_sorted_header(save(tensors, metadata=metadata)))
+
+
+def _sorted_header(content: bytes) -> bytes:
+    """The same safetensors file with the entries of its header in the order of their names.
+
+    The package writes the metadata in random order, which would give equal weights other bytes.
+    """
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":"))
+    text = header.encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
