@@ -63,6 +63,7 @@ def test_bundle_has_no_executable_file(tmp_path):
     write_bundle(bundle(tmp_path / "model"), weights(tmp_path / "w"), "card")
     names = sorted(path.name for path in (tmp_path / "model").rglob("*") if path.is_file())
     assert names == [
+        ".antpitta.json",
         "MODEL_CARD.md",
         "bundle.json",
         "fold0.safetensors",
@@ -87,7 +88,7 @@ def test_newer_bundle_replaces_all_of_the_older_one(tmp_path):
     newer = bundle(tmp_path / "model", weights=("only.safetensors",))
     write_bundle(newer, weights(tmp_path / "w", 1), "new")
     names = {path.name for path in (tmp_path / "model").iterdir()}
-    assert names == {"MODEL_CARD.md", "bundle.json", "only.safetensors"}
+    assert names == {".antpitta.json", "MODEL_CARD.md", "bundle.json", "only.safetensors"}
     assert {path.name for path in tmp_path.iterdir()} == {"model", "w"}
 
 
@@ -96,8 +97,30 @@ def test_folder_with_other_files_is_never_replaced(tmp_path):
     (tmp_path / "photos" / "one.jpg").write_bytes(b"x")
     with pytest.raises(UserError) as error:
         write_bundle(bundle(tmp_path / "photos"), weights(tmp_path / "w"), "card")
-    assert error.value.code == "E_NOT_A_BUNDLE"
+    assert error.value.code == "E_OUTPUT_EDITED"
     assert (tmp_path / "photos" / "one.jpg").exists()
+
+
+def test_bundle_that_was_edited_is_not_replaced(tmp_path):
+    for name in ("MODEL_CARD.md", "my_notes.txt"):
+        path = tmp_path / name / "model"
+        write_bundle(bundle(path), weights(tmp_path / "w"), "old")
+        (path / name).write_text("mine")
+        with pytest.raises(UserError) as error:
+            write_bundle(bundle(path), weights(tmp_path / "w", 1), "new")
+        assert error.value.code == "E_OUTPUT_EDITED"
+        assert str(path / name) in error.value.what
+        assert (path / name).read_text() == "mine"
+        assert len(read_bundle(path).states()) == 2
+
+
+def test_digest_is_that_of_the_content_and_not_of_the_name(tmp_path):
+    written = [
+        write_bundle(bundle(tmp_path / name, name=name), weights(tmp_path / "w"), "card")
+        for name in ("a", "b")
+    ]
+    assert written[0].digest == written[1].digest
+    assert written[0].name != written[1].name
 
 
 def test_failed_write_leaves_the_old_bundle(tmp_path):

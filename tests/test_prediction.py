@@ -3,8 +3,10 @@
 import inspect
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -220,6 +222,79 @@ def test_unknown_precision_is_a_user_error(run, sounds, tmp_path):
 def noted(out):
     """The content of run.json."""
     return json.loads((out / "run.json").read_text())
+
+
+# ---- a user's files in the output folder ----
+
+
+def csv_files(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.csv")}
+
+
+def test_prediction_replaces_its_own_tables_and_deletes_those_of_other_formats(
+    run, sounds, tmp_path
+):
+    predict_to(run.model, sounds, tmp_path, formats=("csv", "raven"))
+    (tmp_path / "notes.txt").write_text("mine")
+    predict_to(run.model, sounds[:1], tmp_path, formats=("csv",))
+    assert not (tmp_path / "events.raven.txt").exists()
+    assert len(pd.read_csv(tmp_path / "presence.csv")) == 1
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["events.csv", "events.raven.txt", "presence.csv", "run.json"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_corrected_table_is_neither_replaced_nor_deleted(run, sounds, tmp_path, name, resume):
+    predict_to(run.model, sounds[:1], tmp_path, formats=("csv", "raven"))
+    (tmp_path / name).write_text("corrected")
+    before = csv_files(tmp_path)
+    for options in ({"formats": ("csv",)}, {"formats": ("parquet",)}):
+        with pytest.raises(UserError) as error:
+            predict_to(run.model, sounds[:2], tmp_path, resume=resume, **options)
+        assert error.value.code == "E_OUTPUT_EDITED"
+        assert str(tmp_path / name) in error.value.what
+    assert (tmp_path / name).read_text() == "corrected"
+    assert csv_files(tmp_path) == before
+    assert predict_to(run.model, sounds[:1], tmp_path / "new").counts.recordings == 1
+
+
+def test_table_of_a_user_is_not_replaced(run, sounds, tmp_path):
+    (tmp_path / "presence.csv").write_text("mine")
+    with pytest.raises(UserError) as error:
+        predict_to(run.model, sounds[:1], tmp_path)
+    assert error.value.code == "E_OUTPUT_EDITED"
+    assert (tmp_path / "presence.csv").read_text() == "mine"
+    (tmp_path / "presence.csv").unlink()
+    (tmp_path / "events.csv").write_text("mine")
+    with pytest.raises(UserError) as error:
+        predict_to(run.model, sounds[:1], tmp_path)
+    assert error.value.code == "E_OUTPUT_EDITED"
+    assert csv_files(tmp_path) == {"events.csv": b"mine"}
+
+
+def test_prediction_into_a_run_or_a_model_is_refused(run, sounds, tmp_path):
+    for name, source in (("run", run.path), ("model", run.model)):
+        shutil.copytree(source, tmp_path / name)
+        before = sorted((tmp_path / name).rglob("*"))
+        with pytest.raises(UserError) as error:
+            predict_to(run.model, sounds[:1], tmp_path / name)
+        assert error.value.code == "E_OUT_NOT_EMPTY"
+        assert sorted((tmp_path / name).rglob("*")) == before
+
+
+def test_precision_that_cannot_be_computed_deletes_nothing(run, not_exported, sounds, tmp_path):
+    out = tmp_path / "out"
+    predict_to(not_exported, sounds, out)
+    before = csv_files(out)
+    with pytest.raises(UserError) as error:
+        predict_to(not_exported, sounds, out, precision="int8")
+    assert error.value.code == "E_PRECISION_UNAVAILABLE"
+    with pytest.raises(UserError):
+        predict_to(run.model, sounds, out, inference="sliding", precision="int8")
+    assert csv_files(out) == before
+    with closing(sqlite3.connect(out / "journal.sqlite")) as journal:
+        assert journal.execute("SELECT count(*) FROM recordings").fetchone() == (len(sounds),)
+    assert predict_to(not_exported, sounds, out, resume=True).counts.recordings == len(sounds)
 
 
 def test_card_lists_the_loss_of_each_precision(run):

@@ -97,7 +97,7 @@ def test_data_set_has_every_file_with_the_given_values(tmp_path):
     assert set(bytes_of(out)) == {
         "train/train0.flac", "train/train1.flac", "test/test0.flac", "antpitta.toml",
         "train_tp.csv", "train_fp.csv", "train_truth.csv", "test_truth.csv",
-        "train_events.csv", "test_events.csv", "species.csv",
+        "train_events.csv", "test_events.csv", "species.csv", ".antpitta.json",
     }  # fmt: skip
     present = pd.read_csv(out / "train_tp.csv")
     assert list(present) == BOX
@@ -184,12 +184,27 @@ def test_folder_in_use_is_never_overwritten(tmp_path):
     notes = tmp_path / "notes"
     notes.mkdir()
     (notes / "thesis.txt").write_text("years of work")
-    for folder, replace in ((out, False), (notes, True), (notes / "thesis.txt", True)):
+    for folder, replace, code in (
+        (out, False, "E_OUT_NOT_EMPTY"),
+        (notes, True, "E_OUTPUT_EDITED"),
+        (notes / "thesis.txt", True, "E_OUT_NOT_EMPTY"),
+    ):
         with pytest.raises(UserError) as error:
             write(folder, replace=replace)
-        assert error.value.code == "E_OUT_NOT_EMPTY"
+        assert error.value.code == code
         assert error.value.what.startswith(str(folder))
     assert (notes / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["precious.wav", "train_tp.csv", "train/precious.wav"])
+def test_simulation_with_files_of_a_user_is_not_replaced(tmp_path, name):
+    out = tmp_path / "data"
+    write(out)
+    (out / name).write_text("mine")
+    with pytest.raises(UserError) as error:
+        write(out, replace=True)
+    assert error.value.code == "E_OUTPUT_EDITED"
+    assert (out / name).read_text() == "mine"
 
 
 def test_two_species_of_one_name_are_an_error(tmp_path):

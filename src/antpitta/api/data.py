@@ -187,7 +187,8 @@ def check(
     Raises
     ------
     UserError
-        ``E_PICTURE_FORMAT`` if the picture is neither ``.svg`` nor ``.png``.
+        ``E_PICTURE_FORMAT`` if the picture is neither ``.svg`` nor ``.png``, ``E_PICTURE_EXISTS``
+        if there is a file of its name.
 
     Examples
     --------
@@ -197,6 +198,8 @@ def check(
     path = None if picture is None else Path(picture)
     if path is not None and path.suffix not in (".svg", ".png"):
         raise UserError("E_PICTURE_FORMAT", f"{path} is no .svg or .png", "change its ending")
+    if path is not None and path.exists():
+        raise UserError("E_PICTURE_EXISTS", f"{path} exists", "choose another name, or remove it")
     decode = partial(read, sample_rate=CHECK_SAMPLE_RATE) if sound else None
     findings = tuple(check_dataset(data, decode))
     supervision = count_supervision_frames(data.dataset, FRAME)

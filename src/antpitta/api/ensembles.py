@@ -17,6 +17,7 @@ from antpitta.core.config import BlendMethod
 from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation, Classes
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
+from antpitta.files.manifest import check_own_folder, replace_files
 from antpitta.files.recordings import short_path_names
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame, read_prevalence, write_csv, write_prevalence
@@ -85,21 +86,20 @@ def ensemble(
     ------
     UserError
         ``E_ENSEMBLE_MEMBERS`` without a run, with one member twice, or with runs on different
-        data; ``E_ENSEMBLE_WEIGHTS`` if weights and members differ in number.
+        data; ``E_ENSEMBLE_WEIGHTS`` if weights and members differ in number; ``E_OUTPUT_EDITED`` if
+        ``out`` holds anything but an unchanged ensemble.
 
     Examples
     --------
     >>> antpitta.ensemble(["runs/a", "runs/b"], "model", weights=[1, 2])  # doctest: +SKIP
     """
     out = Path(out)
+    check_own_folder(out, "ensemble")
     runs = [RunFolder(Path(member)) for member in members if Path(member).is_dir()]
     tables = [Path(member) for member in members if not Path(member).is_dir()]
     if not runs:
-        raise UserError(
-            "E_ENSEMBLE_MEMBERS",
-            "no member of the ensemble is a run",
-            "name a run: it has the labelled boxes",
-        )
+        what, remedy = "no member of the ensemble is a run", "name a run: it has the labelled boxes"
+        raise UserError("E_ENSEMBLE_MEMBERS", what, remedy)
     _check_same_data(runs)
     names = _member_names([*(run.path for run in runs), *tables])
     classes = read_bundle(runs[0].model).classes
@@ -123,13 +123,13 @@ def ensemble(
     recordings = cells.recordings if tables else sorted(map(str, runs[0].folds()))
     clipwise = [_clip_scores(name, run, recordings) for name, run in zip(names, runs, strict=False)]
     blended = fitted.apply([*clipwise, *scored[len(runs) :]])  # (recordings, classes)
-    write_csv(clip_score_table(recordings, blended, classes.names), out / "oof_blended.csv")
     prevalence = None if tables else _mean_prevalence(runs, classes)
     if prevalence is None:
-        boxes = _boxes(runs[0].cells())
-        prevalence = prevalence_or_mean(blended, recordings, boxes, classes)
-    write_prevalence(classes.names, prevalence, out / "prevalence.csv")
-    write_json({"reports": [report_to_json(report) for report in reports]}, out / "report.json")
+        prevalence = prevalence_or_mean(blended, recordings, _boxes(runs[0].cells()), classes)
+    with replace_files(out, "ensemble", complete=bool(tables)) as new:
+        write_csv(clip_score_table(recordings, blended, classes.names), new / "oof_blended.csv")
+        write_prevalence(classes.names, prevalence, new / "prevalence.csv")
+        write_json({"reports": [report_to_json(report) for report in reports]}, new / "report.json")
     return EnsembleResult(out, fitted, reports, tuple(notes), not tables)
 
 

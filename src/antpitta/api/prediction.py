@@ -23,6 +23,7 @@ from antpitta.core.errors import UserError
 from antpitta.core.progress import ProgressCallback, no_progress
 from antpitta.files.bundle import Bundle, read_bundle
 from antpitta.files.cache import cache_folder
+from antpitta.files.manifest import check_own_files
 from antpitta.files.recordings import ListedFile, list_files
 from antpitta.files.remote import Location, RemotePath, check_writable, location_of, upload
 from antpitta.files.texts import remove_unfinished
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from antpitta.predict.camtrapdp import DeploymentInfo
     from antpitta.predict.tables import TableCounts
 
+TABLES = ("presence.csv", "quarantine.csv", "run.json")  # of every output folder
+DESCRIPTOR = "camtrapdp/datapackage.json"  # users complete it, and their text is kept
 INDEX = ["file", "start_time", "end_time"]
 
 
@@ -254,7 +257,8 @@ def predict_to(
         ``E_OPTION`` for options that are unknown or exclude each other, ``E_NO_DEPLOYMENTS`` and
         ``E_NOTHING_PLACED`` for camtrapdp, ``E_PRECISION_UNAVAILABLE`` and
         ``E_NEEDS_TRAIN_EXTRA`` if the model cannot run as asked, ``E_OUTPUT_LOCKED``,
-        ``E_OUTPUT_NOT_WRITABLE``, ``E_UNFINISHED_RUN`` and ``E_RESUME_MISMATCH`` for the output
+        ``E_OUTPUT_NOT_WRITABLE``, ``E_OUTPUT_EDITED``, ``E_OUT_NOT_EMPTY``,
+        ``E_UNFINISHED_RUN`` and ``E_RESUME_MISMATCH`` for the output
         folder, ``E_CLUSTER_...`` for the cluster, and the errors of reading model and tables.
 
     Examples
@@ -268,8 +272,10 @@ def predict_to(
     bundle = read_bundle(Path(model))
     files, unreadable = list_files([location_of(root) for root in audio])
     folder = _local_folder(target := location_of(out))
+    _check_no_run(folder)
     expected = None if prevalence is None else _read_prevalence(Path(prevalence), bundle)
     with Journal(folder, job.key(bundle), resume=resume) as journal:
+        check_own_files(folder, "prediction", TABLES, merged=(DESCRIPTOR,))
         remove_unfinished(folder)
         # Imported meanwhile; a process that ends early waits for it.
         Thread(target=import_module, args=("antpitta.predict.exports",)).start()
@@ -405,6 +411,16 @@ def _deployment_info(
     return DeploymentInfo(
         read_deployments(Path(deployments)), common_root([location_of(root) for root in audio])
     )
+
+
+def _check_no_run(folder: Path) -> None:
+    for name in ("bundle.json", "config.json"):
+        if (folder / name).exists():
+            raise UserError(
+                "E_OUT_NOT_EMPTY",
+                f"{folder}: this folder holds a run or a model ({name})",
+                "choose another folder with -o",
+            )
 
 
 def _local_folder(out: Location) -> Path:

@@ -17,10 +17,10 @@ from antpitta.core.errors import requires_train_extra
 from antpitta.core.progress import Progress
 from antpitta.core.types import Dataset, Scores
 from antpitta.files.dataset import OpenedDataset, dataset_digest
+from antpitta.files.manifest import check_own_folder, lock_folder, replace_files
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder, read_scores, write_scores
 from antpitta.files.tables import write_prevalence
-from antpitta.files.texts import atomic_replace
 from antpitta.report.results import RunReport
 from antpitta.scores.cells import box_cells
 from antpitta.scores.evaluate import Report
@@ -133,23 +133,25 @@ def train(
     compute = ComputeConfig(device, devices, precision, compile, cudnn_benchmark, parallel_folds)
     build_fabric(compute)  # refuses a wrong device before the run's folder is made
     folder = RunFolder(Path(out))
-    folder.begin(_config(data, resolved), resume=resume)
-    progress.message(describe_data(data))
-    if known_species := describe_known_species(resolved, data):
-        progress.message(known_species)
-    train_stages(data.dataset, resolved, folder, progress, compute)
+    with lock_folder(folder.path):
+        folder.begin(_config(data, resolved), resume=resume)
+        check_own_folder(folder.model, "model")
+        progress.message(describe_data(data))
+        if known_species := describe_known_species(resolved, data):
+            progress.message(known_species)
+        train_stages(data.dataset, resolved, folder, progress, compute)
 
-    report = collect_report(data, resolved, folder)
-    run = resolved, folder
-    bundle_stages(run, data, report)
-    last = resolved.stages[-1].name
-    cycle = resolved.stages[-1].cycles
-    weights = folder.stage(last, cycle)
-    scores = _keep_scores(weights, data.dataset, folder.path)
-    exported = export_stage(run, data, weights, scores, progress) if export else None
-    bundle_stage(run, data, (last, cycle), folder.model, report, exported)
-    write_report(folder, report)
-    return TrainResult(folder.path, report)
+        report = collect_report(data, resolved, folder)
+        run = resolved, folder
+        bundle_stages(run, data, report)
+        last = resolved.stages[-1].name
+        cycle = resolved.stages[-1].cycles
+        weights = folder.stage(last, cycle)
+        scores = _keep_scores(weights, data.dataset, folder.path)
+        exported = export_stage(run, data, weights, scores, progress) if export else None
+        bundle_stage(run, data, (last, cycle), folder.model, report, exported)
+        write_report(folder, report)
+        return TrainResult(folder.path, report)
 
 
 def _config(data: OpenedDataset, recipe: Recipe) -> dict[str, Any]:
@@ -163,12 +165,12 @@ def _config(data: OpenedDataset, recipe: Recipe) -> dict[str, Any]:
 def _keep_scores(stage: Path, dataset: Dataset, out: Path) -> list[Scores]:
     """Copy the last stage's out-of-fold scores to the run, with labelled cells and prevalences."""
     scores = read_scores(stage / "oof_scores.parquet")
-    write_scores(scores, out / "oof_scores.parquet")
     recordings = [score.recording for score in scores]
     clipwise = np.array([score.value.max(axis=0) for score in scores])  # (recordings, classes)
     prevalence = prevalence_or_mean(clipwise, recordings, dataset.annotations, dataset.classes)
-    write_prevalence(dataset.classes.names, prevalence, out / "prevalence.csv")
     cells = box_cells(scores, dataset.annotations, dataset.classes)
-    with atomic_replace(out / "oof_cells.parquet") as part:
-        cells.to_parquet(part, index=False)
+    with replace_files(out, "run") as new:
+        write_scores(scores, new / "oof_scores.parquet")
+        write_prevalence(dataset.classes.names, prevalence, new / "prevalence.csv")
+        cells.to_parquet(new / "oof_cells.parquet", index=False)
     return scores

@@ -21,6 +21,7 @@ import openvino
 
 from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
+from antpitta.files.manifest import OutputKind, check_own_folder, write_manifest
 from antpitta.files.texts import write_json, write_text
 
 if TYPE_CHECKING:
@@ -100,9 +101,10 @@ def write_bundle(
     Raises
     ------
     UserError
-        E_NOT_A_BUNDLE where the path holds something else.
+        E_OUTPUT_EDITED where the path holds anything but an unchanged bundle of this kind.
     """
-    _check_replaceable(bundle.path)
+    kind: OutputKind = "ensemble" if bundle.members else "model"
+    check_own_folder(bundle.path, kind)
     unfinished = bundle.path.with_name(f".{bundle.path.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -117,12 +119,13 @@ def write_bundle(
     content = {key: value for key, value in vars(bundle).items() if key not in derived}
     described = {key: value for key, value in content.items() if key != "name"}
     digest.update(json.dumps(described, sort_keys=True, default=str).encode())
-    networks = {kind: f"network-{kind}.xml" for kind in exported or {}}
-    for kind, model in (exported or {}).items():
-        _save_network(model, unfinished / networks[kind])
+    networks = {precision: f"network-{precision}.xml" for precision in exported or {}}
+    for precision, model in (exported or {}).items():
+        _save_network(model, unfinished / networks[precision])
     content |= {"digest": digest.hexdigest(), "networks": networks}
     write_json({"layout": LAYOUT, **content}, unfinished / "bundle.json")
     write_text(card, unfinished / "MODEL_CARD.md")
+    write_manifest(unfinished, kind)
     shutil.rmtree(bundle.path, ignore_errors=True)
     unfinished.replace(bundle.path)
     return read_bundle(bundle.path)
@@ -134,18 +137,6 @@ def _save_network(model: openvino.Model, path: Path) -> None:
     for number, layer in enumerate(model.get_ordered_ops()):
         layer.set_friendly_name(f"{layer.get_type_name()}_{number}")
     openvino.save_model(model, path)
-
-
-def _check_replaceable(path: Path) -> None:
-    """Only a bundle or an empty folder is ever replaced."""
-    if not path.exists() or (path / "bundle.json").is_file():
-        return
-    if not path.is_dir() or any(path.iterdir()):
-        raise UserError(
-            "E_NOT_A_BUNDLE",
-            f"{path}: this is no model and is not replaced",
-            "choose another folder",
-        )
 
 
 def read_bundle(path: Path) -> Bundle:

@@ -13,6 +13,7 @@ to replace them is refused.
 
 import hashlib
 import json
+import re
 import shutil
 import sqlite3
 import uuid
@@ -27,6 +28,7 @@ from antpitta.files.texts import write_json
 MANIFEST = ".antpitta.json"
 LOCK = ".antpitta.lock"
 OutputKind = Literal["prediction", "run", "model", "ensemble", "simulation"]
+_UNFINISHED = re.compile(r"\.unfinished-[0-9a-f]{12}")
 Digests = dict[str, list[str]]  # of each file, by its path below the folder
 
 
@@ -86,14 +88,17 @@ def write_manifest(folder: Path, kind: OutputKind) -> None:
     _write(folder, kind, digests)
 
 
-def check_own_files(folder: Path, kind: OutputKind, names: Iterable[str]) -> None:
-    """Refuse to replace files that are not antpitta's, or that were edited.
+def check_own_files(
+    folder: Path, kind: OutputKind, names: Iterable[str] = (), *, merged: Iterable[str] = ()
+) -> None:
+    """Refuse to write to a folder if files would be replaced that were edited or are others'.
 
     Parameters
     ----------
     folder : the output folder, which may be missing
     kind : of the output
-    names : paths below the folder of the files that would be replaced; missing ones are fine
+    names : paths below the folder of files that will be written, besides those of the manifest
+    merged : paths of files that may be edited
 
     Raises
     ------
@@ -101,9 +106,9 @@ def check_own_files(folder: Path, kind: OutputKind, names: Iterable[str]) -> Non
         E_OUTPUT_EDITED.
     """
     digests = _read(folder, kind)
-    for name in names:
+    for name in sorted({*names, *digests} - set(merged)):
         if not _is_own(folder, name, digests):
-            raise _edited(folder / name)
+            raise _edited(folder / name, kind)
 
 
 def check_own_folder(folder: Path, kind: OutputKind) -> None:
@@ -122,7 +127,7 @@ def check_own_folder(folder: Path, kind: OutputKind) -> None:
     if folder.is_dir() and not folder.is_symlink():
         check_own_files(folder, kind, _files(folder))
     elif folder.exists() or folder.is_symlink():
-        raise _edited(folder)
+        raise _edited(folder, kind)
 
 
 @contextmanager
@@ -153,7 +158,8 @@ def replace_files(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".unfinished-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        if _UNFINISHED.fullmatch(leftover.name):
+            shutil.rmtree(leftover, ignore_errors=True)
     unfinished = folder / f".unfinished-{uuid.uuid4().hex[:12]}"
     unfinished.mkdir()
     try:
@@ -172,10 +178,11 @@ def _move(
 ) -> None:
     earlier = _read(folder, kind)
     new = {name: [_digest(unfinished / name)] for name in _files(unfinished)}
-    for name in new:
-        if name not in merged and not _is_own(folder, name, {**earlier, name: _both(name, earlier, new)}):
-            raise _edited(folder / name)
-    _write(folder, kind, {**earlier, **{name: _both(name, earlier, new) for name in new}})
+    both = {**earlier, **{name: [*earlier.get(name, []), *new[name]] for name in new}}
+    for name in set(new) - merged:
+        if not _is_own(folder, name, both):
+            raise _edited(folder / name, kind)
+    _write(folder, kind, both)
     for name in new:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (unfinished / name).replace(folder / name)
@@ -185,10 +192,6 @@ def _move(
             (folder / name).unlink()
         del kept[name]
     _write(folder, kind, {**kept, **new})
-
-
-def _both(name: str, earlier: Digests, new: Digests) -> list[str]:
-    return [*earlier.get(name, []), *new[name]]
 
 
 def _is_own(folder: Path, name: str, digests: Digests) -> bool:
@@ -231,9 +234,9 @@ def _write(folder: Path, kind: OutputKind, digests: Digests) -> None:
     write_json({"kind": kind, "files": dict(sorted(digests.items()))}, folder / MANIFEST)
 
 
-def _edited(path: Path) -> UserError:
+def _edited(path: Path, kind: OutputKind) -> UserError:
     return UserError(
         "E_OUTPUT_EDITED",
-        f"{path}: antpitta did not write this file, or it was changed since",
-        "choose another output, or move the file away",
+        f"{path}: this is no file of a {kind} that antpitta wrote, or it was changed since",
+        "choose another folder with -o, or move the file away",
     )

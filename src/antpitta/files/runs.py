@@ -25,12 +25,17 @@ from safetensors import safe_open
 from antpitta.core.errors import UserError
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Classes, Scores
+from antpitta.files.manifest import check_own_files, replace_files
 from antpitta.files.tables import read_frame
 from antpitta.files.texts import atomic_replace, read_text, write_json, write_text
 
 if TYPE_CHECKING:  # a run's tables can be read without PyTorch
     from torch import Tensor
 
+FINAL_FILES = (  # written at the end of a run
+    *("report.json", "report.html", "prevalence.csv"),
+    *("oof_scores.parquet", "oof_cells.parquet"),
+)
 LOG_KEY = ["stage", "cycle", "fold", "epoch"]
 
 
@@ -123,10 +128,13 @@ class RunFolder:
         Raises
         ------
         UserError
-            E_RUN_EXISTS without ``resume``, E_RUN_DIFFERS for another recipe or data set.
+            E_RUN_EXISTS without ``resume``, E_RUN_DIFFERS for another recipe or data set,
+            E_OUTPUT_EDITED if a result was edited, E_OUT_NOT_EMPTY.
         """
         file = self.path / "config.json"
-        if file.is_file():
+        if not file.is_file():
+            self._check_free()
+        else:
             if not resume:
                 raise UserError(
                     "E_RUN_EXISTS",
@@ -141,9 +149,21 @@ class RunFolder:
                         f"{self.path}: the run in this folder has another {key}",
                         f"resume it with the same {key}, or choose another folder with -o",
                     )
+            check_own_files(self.path, "run", FINAL_FILES)
             return
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(config, file)
+
+    def _check_free(self) -> None:
+        """Refuse to begin among files that have the names of a run, a model or an output."""
+        names = ("model", "stages", "folds.csv", "log.csv", "bundle.json", "presence.csv")
+        for name in (*FINAL_FILES, *names):
+            if (self.path / name).exists():
+                raise UserError(
+                    "E_OUT_NOT_EMPTY",
+                    f"{self.path / name}: this file is not of a run that could be resumed",
+                    "choose another folder with -o",
+                )
 
     def config(self) -> dict[str, Any]:
         """The content of config.json; UserError (E_NO_RUN) where this is no run."""
@@ -165,8 +185,9 @@ class RunFolder:
         report : for report.json
         page : the HTML of report.html
         """
-        write_json(report, self.path / "report.json")
-        write_text(page, self.path / "report.html")
+        with replace_files(self.path, "run") as new:
+            write_json(report, new / "report.json")
+            write_text(page, new / "report.html")
 
     def report(self) -> dict[str, Any]:
         """The content of report.json; UserError (E_NO_RUN, E_RUN_UNFINISHED) without one."""

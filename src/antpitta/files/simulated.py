@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from antpitta.core.errors import Finding, UserError
 from antpitta.core.types import Annotation
 from antpitta.files.audio import SUFFIXES
+from antpitta.files.manifest import check_own_folder, write_manifest
 from antpitta.files.tables import write_csv
 from antpitta.files.texts import write_text
 
@@ -223,7 +224,6 @@ _TOML = 'audio = "train"\npresent = "train_tp.csv"\nabsent = "train_fp.csv"\n'
 _BOX = ["recording_id", "species_id", "songtype_id", "t_min", "f_min", "t_max", "f_max"]
 _EVENT = ["recording_id", "species_id", "t_min", "f_min", "t_max", "f_max"]
 _SPECIES = ["species_id", "name", "f_min", "f_max", "duration", "prevalence"]
-_MARKS = ("species.csv", "train_tp.csv", "train_events.csv")  # an older simulation has them
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,8 @@ def write_simulation(
     Raises
     ------
     UserError
-        E_OUT_NOT_EMPTY, before anything is simulated.
+        E_OUT_NOT_EMPTY, or E_OUTPUT_EDITED if ``out`` holds anything but an unchanged simulation,
+        before anything is simulated.
     """
     _check_free(out, replace)
     unfinished = out.with_name(f".{out.name}.{uuid.uuid4().hex[:12]}")
@@ -289,6 +290,7 @@ def write_simulation(
         n_test = _write_split(unfinished, "test", sample_rate, species, test)
         write_csv(_species_table(species), unfinished / "species.csv")
         write_text(_TOML, unfinished / "antpitta.toml")
+        write_manifest(unfinished, "simulation")
         if out.exists():
             shutil.rmtree(out)
         unfinished.replace(out)
@@ -309,10 +311,7 @@ def _check_free(out: Path, replace: bool) -> None:
         raise UserError(
             "E_OUT_NOT_EMPTY", f"{out}: the folder is not empty", "choose another or remove it"
         )
-    if not all((out / name).exists() for name in _MARKS):
-        raise UserError(
-            "E_OUT_NOT_EMPTY", f"{out}: the folder is no simulation", "choose another folder"
-        )
+    check_own_folder(out, "simulation")
 
 
 def _write_split(

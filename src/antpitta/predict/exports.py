@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from antpitta.core.errors import UserError
 from antpitta.core.identity import clean_name
 from antpitta.files.formats.audacity import write_track
+from antpitta.files.manifest import replace_files
 from antpitta.files.remote import Location
 from antpitta.files.tables import write_csv
 from antpitta.files.texts import write_json
@@ -50,6 +51,7 @@ RAVEN_COLUMNS = (
     *("High Freq (Hz)", "Begin File", "Begin Path", "File Offset (s)", "Begin Date Time"),
     *("Site", "Species", "Score", "Verdict"),
 )
+DESCRIPTOR = f"{NAME}/datapackage.json"  # users complete it; their text is kept
 KALEIDOSCOPE_COLUMNS = (
     *("INDIR", "FOLDER", "IN FILE", "CHANNEL", "OFFSET", "DURATION", "Fmin", "Fmax", "DATE"),
     *("TIME", "SITE", "AUTO ID", "SCORE", "MANUAL ID"),
@@ -87,17 +89,20 @@ def write_outputs(
         after everything else is written.
     """
     with explain_database_errors(out):
-        recordings, events = write_presence(archive, out / "presence.csv", prevalence)
-        write_events(archive.parts, out, formats)
-        quarantine = archive.quarantine()
-        write_csv(quarantine, out / "quarantine.csv")
-        package = None if deployments is None else write_package(archive.parts, out, deployments)
-        if package is None:
-            (out / UNPLACED).unlink(missing_ok=True)
-        else:
-            note = {**note, NAME: package.counts()}
-        counts = TableCounts(recordings, events, len(quarantine))
-        write_json({**note, "counts": asdict(counts)}, out / "run.json")
+        with replace_files(out, "prediction", complete=True, merged=(DESCRIPTOR,)) as new:
+            recordings, events = write_presence(archive, new / "presence.csv", prevalence)
+            write_events(archive.parts, new, formats)
+            quarantine = archive.quarantine()
+            write_csv(quarantine, new / "quarantine.csv")
+            package = (
+                None if deployments is None else write_package(archive.parts, new, deployments)
+            )
+            if package is None:
+                (new / DESCRIPTOR).unlink(missing_ok=True)
+            else:
+                note = {**note, NAME: package.counts()}
+            counts = TableCounts(recordings, events, len(quarantine))
+            write_json({**note, "counts": asdict(counts)}, new / "run.json")
         archive.journal.finish()
     if package and package.left_out and not package.media:
         reasons = ", ".join(sorted(package.left_out))
@@ -193,7 +198,7 @@ FORMATS = {
 
 
 def write_events(parts: Parts, out: Path, formats: Iterable[str]) -> None:
-    """Write the events in each of the formats; delete tables that an earlier run left in others.
+    """Write the events in each of the formats.
 
     Parameters
     ----------
@@ -203,11 +208,8 @@ def write_events(parts: Parts, out: Path, formats: Iterable[str]) -> None:
     """
     chosen = list(formats)
     for name, form in FORMATS.items():
-        path = out / form.name
         if name in chosen:
-            form.write(parts, path)
-        elif path.is_file():
-            path.unlink()
+            form.write(parts, out / form.name)
 
 
 def read_events(folder: Path) -> pd.DataFrame:

@@ -5,6 +5,8 @@
 - The tables are written from the journal, in the order of the archive. They come out the same
   however often a run was stopped.
 - A file is identified by path, size and time of change. A file that has changed is processed again.
+- Entries of an earlier, finished run are deleted when the first recording of the new one is done,
+  so that a run which cannot start (no int8 network) deletes nothing.
 - The database stays locked while a run has it open. The operating system releases the lock of a
   run that was killed.
 """
@@ -81,6 +83,8 @@ class Journal:
 
     def __init__(self, out: Path, key: dict[str, Any], *, resume: bool) -> None:
         self.path = out / NAME
+        self._resume, self._begun = resume, False
+        self._values: dict[str, str] = {}
         with explain_database_errors(self.path):
             out.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, timeout=0, isolation_level=None)
@@ -98,7 +102,7 @@ class Journal:
 
     def has(self, path: Location, stamp: Stamp) -> bool:
         """Whether this version of a file was processed, successfully or not."""
-        if stamp == GONE:
+        if stamp == GONE or not (self._begun or self._resume):
             return False
         query = "SELECT 1 FROM recordings WHERE path = ? AND size = ? AND changed = ?"
         return self._database.execute(query, (str(path), *stamp)).fetchone() is not None
@@ -110,6 +114,7 @@ class Journal:
             *(str(entry.path), *entry.stamp, entry.reason, entry.duration, entry.site),
             *(entry.recorded_at, presence, json.dumps(entry.events)),
         )
+        self._begin_run()
         with explain_database_errors(self.path):
             self._database.execute(
                 f"REPLACE INTO recordings VALUES ({','.join('?' * len(row))})", row
@@ -117,6 +122,7 @@ class Journal:
 
     def read(self, paths: Iterator[Location]) -> Iterator[JournalEntry]:
         """The entries of these files, in their order; files without an entry are skipped."""
+        self._begin_run()
         query = "SELECT * FROM recordings WHERE path = ?"
         for path in paths:
             if row := self._database.execute(query, (str(path),)).fetchone():
@@ -129,6 +135,7 @@ class Journal:
 
     def finish(self) -> None:
         """Note that all tables are written."""
+        self._begin_run()
         with explain_database_errors(self.path):
             self._database.execute("REPLACE INTO run VALUES ('finished', 'yes')")
 
@@ -141,15 +148,22 @@ class Journal:
         self._database.executescript(TABLES)
         values = {name: json.dumps(value) for name, value in key.items()}
         self._check_earlier_run(values, resume=resume)
-        with closing(self._database.cursor()) as cursor:
+        self._values = values
+
+    def _begin_run(self) -> None:
+        """Delete the entries of an earlier run; called when the new one has its first result."""
+        if self._begun:
+            return
+        with explain_database_errors(self.path), closing(self._database.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
-            if resume:
+            if self._resume:
                 cursor.execute("DELETE FROM run WHERE key = 'finished'")
             else:
                 cursor.execute("DELETE FROM run")
                 cursor.execute("DELETE FROM recordings")
-            cursor.executemany("REPLACE INTO run VALUES (?, ?)", values.items())
+            cursor.executemany("REPLACE INTO run VALUES (?, ?)", self._values.items())
             cursor.execute("COMMIT")
+        self._begun = True
 
     def _check_earlier_run(self, key: dict[str, str], *, resume: bool) -> None:
         earlier = dict(self._database.execute("SELECT key, value FROM run"))
