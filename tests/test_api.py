@@ -221,6 +221,38 @@ def test_ensemble_without_a_run_is_refused(tmp_path):
     assert error.value.code == "E_ENSEMBLE_MEMBERS"
 
 
+def test_ensemble_replaces_nothing_but_an_unchanged_ensemble(run, simulated, tmp_path):
+    for name in ("a", "b", "other"):
+        shutil.copytree(run.path, tmp_path / name)
+    members = [tmp_path / "a", tmp_path / "b"]
+    table = tmp_path / "oof.csv"
+    out = tmp_path / "out"
+    ap.ensemble(members, out)
+    ap.ensemble(members, out, method="rank")  # its own
+    assert read_bundle(out).provenance["method"] == "rank"
+    shutil.copy(out / "oof_blended.csv", table)
+    places = [members[0], members[1] / "model", tmp_path / "other" / "model", tmp_path, table]
+    for place in places:
+        before = content_of(place)
+        for combined in (members, [members[0], table]):
+            with pytest.raises(UserError) as error:
+                ap.ensemble(combined, place)
+            assert error.value.code == "E_OUTPUT_EDITED"
+        assert content_of(place) == before
+    (out / "my_notes").write_text("mine")
+    with pytest.raises(UserError) as error:
+        ap.ensemble(members, out)
+    assert error.value.code == "E_OUTPUT_EDITED"
+    assert (out / "my_notes").read_text() == "mine"
+    assert read_bundle(out).provenance["method"] == "rank"
+
+
+def content_of(path):
+    """The content of a file, or of all files below a folder."""
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    return {file: file.read_bytes() for file in files if file.is_file()}
+
+
 def test_table_of_scores_can_be_a_member(run, simulated, tmp_path):
     folds = pd.read_csv(run.path / "folds.csv")
     rng = np.random.default_rng(1)
@@ -264,6 +296,11 @@ def test_check_draws_the_labels(simulated, tmp_path):
     checked = ap.check(data, picture=tmp_path / "labels.png")
     assert (tmp_path / "labels.png").read_bytes()[:4] == b"\x89PNG"
     assert checked.supervision.present.sum() > 0
+    (tmp_path / "labels.png").write_text("mine")
+    with pytest.raises(UserError) as error:
+        ap.check(data, picture=tmp_path / "labels.png")
+    assert error.value.code == "E_PICTURE_EXISTS"
+    assert (tmp_path / "labels.png").read_text() == "mine"
     with pytest.raises(UserError) as error:
         ap.check(data, picture=tmp_path / "labels.gif")
     assert error.value.code == "E_PICTURE_FORMAT"

@@ -204,3 +204,38 @@ def test_report_reads_back(tmp_path):
     assert folder.report() == {"lwlrap": 0.5, "none": None}
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == "<html>é</html>"
     json.loads((tmp_path / "report.json").read_text())
+
+
+# ---- a user's files, and two commands at once ----
+
+
+def test_run_does_not_begin_among_files_of_a_model_or_an_output(tmp_path):
+    for name in ("bundle.json", "presence.csv", "report.html", "model"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / name).write_text("mine")
+        with pytest.raises(UserError) as error:
+            RunFolder(tmp_path / name).begin(CONFIG, resume=False)
+        assert error.value.code == "E_OUT_NOT_EMPTY"
+        assert [path.name for path in (tmp_path / name).iterdir()] == [name]
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("mine")
+    RunFolder(tmp_path / "notes").begin(CONFIG, resume=False)  # in nobody's way
+    assert (tmp_path / "notes" / "thesis.txt").read_text() == "mine"
+
+
+def test_edited_report_is_kept_and_the_run_is_not_resumed(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.begin(CONFIG, resume=False)
+    folder.write_report({"ap": 1}, "<p>")
+    folder.write_report({"ap": 2}, "<p>2")  # its own
+    folder.begin(CONFIG, resume=True)
+    (tmp_path / "report.html").write_text("annotated by a user")
+    for repeat in (
+        lambda: folder.begin(CONFIG, resume=True),
+        lambda: folder.write_report({"ap": 3}, "<p>3"),
+    ):
+        with pytest.raises(UserError) as error:
+            repeat()
+        assert error.value.code == "E_OUTPUT_EDITED"
+    assert (tmp_path / "report.html").read_text() == "annotated by a user"
+    assert json.loads((tmp_path / "report.json").read_text()) == {"ap": 2}

@@ -1,14 +1,20 @@
-"""Settings of the head that are filled in from the boxes of the data set."""
+"""Settings that are filled in from the boxes of the data set, and runs that repeat exactly."""
 
+import json
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+import antpitta as ap
 from antpitta.core.config import HeadConfig, Recipe
 from antpitta.core.errors import UserError
 from antpitta.core.features import MelConfig
 from antpitta.core.stages import Stage
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
+from antpitta.files.bundle import read_bundle
+from antpitta.files.manifest import lock_folder
 from antpitta.train.training import fill_class_band_limits, fill_smoothing_frames
 
 CLASSES = Classes(("frog", "bird", "bat"))
@@ -112,3 +118,42 @@ def test_class_band_limits_without_boxes_raise():
 def test_class_band_limits_that_are_not_set_are_kept():
     recipe = recipe_of(MelConfig(), HeadConfig())
     assert fill_class_band_limits(recipe, dataset_of()) is recipe
+
+
+# ---- the folder of a run ----
+
+
+def contents(folder):
+    """Every file that does not tell how long the training took."""
+    files = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.parent.name != "tensorboard" and not path.name.endswith(".lock")
+    }
+    log = pd.read_csv(folder / "log.csv").drop(columns="seconds")
+    minutes = re.sub(rb"took [\d.]+ minutes", b"", files.pop("report.html"))
+    digests = json.loads(files.pop(".antpitta.json"))["files"]
+    del digests["report.html"]
+    return {**files, "log.csv": log.to_csv().encode(), "report.html": minutes}, digests
+
+
+def test_two_trainings_with_one_seed_give_equal_files(run, simulated, recipe, tmp_path):
+    again = ap.train(ap.open_data(simulated), str(recipe), tmp_path / run.path.name)
+    first, second = contents(run.path), contents(again.path)
+    assert first[0].keys() == second[0].keys()
+    assert [name for name in first[0] if first[0][name] != second[0][name]] == []
+    assert first[1] == second[1]
+    assert read_bundle(run.model).digest == read_bundle(again.model).digest
+
+    (again.model / "MODEL_CARD.md").write_text("edited")
+    with pytest.raises(UserError) as error:
+        ap.train(ap.open_data(simulated), str(recipe), again.path, resume=True)
+    assert error.value.code == "E_OUTPUT_EDITED"
+    assert (again.model / "MODEL_CARD.md").read_text() == "edited"
+
+
+def test_second_training_in_one_folder_is_refused_while_the_first_runs(simulated, recipe, tmp_path):
+    with lock_folder(tmp_path / "run"), pytest.raises(UserError) as error:
+        ap.train(ap.open_data(simulated), str(recipe), tmp_path / "run")
+    assert error.value.code == "E_OUTPUT_LOCKED"
+    assert not (tmp_path / "run" / "config.json").exists()

@@ -11,6 +11,7 @@ A bundle also travels as bytes, to machines that share no disk with this one.
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -132,11 +133,12 @@ def write_bundle(
 
 
 def _save_network(model: openvino.Model, path: Path) -> None:
-    """Save a network whose layers are numbered anew: OpenVINO counts those of the whole process."""
-    model.friendly_name = path.stem
+    """Save a network under names of its own: OpenVINO counts those of the whole process."""
     for number, layer in enumerate(model.get_ordered_ops()):
         layer.set_friendly_name(f"{layer.get_type_name()}_{number}")
     openvino.save_model(model, path)
+    text = re.sub(r'<net name="[^"]*"', f'<net name="{path.stem}"', path.read_text("utf-8"), count=1)
+    path.write_text(text, "utf-8")
 
 
 def read_bundle(path: Path) -> Bundle:
