@@ -137,8 +137,9 @@ def _save_network(model: openvino.Model, path: Path) -> None:
     for number, layer in enumerate(model.get_ordered_ops()):
         layer.set_friendly_name(f"{layer.get_type_name()}_{number}")
     openvino.save_model(model, path)
-    text = re.sub(r'<net name="[^"]*"', f'<net name="{path.stem}"', path.read_text("utf-8"), count=1)
-    path.write_text(text, "utf-8")
+    text = path.read_text(encoding="utf-8")
+    text = re.sub(r'<net name="[^"]*"', f'<net name="{path.stem}"', text, count=1)
+    path.write_text(text, encoding="utf-8")
 
 
 def read_bundle(path: Path) -> Bundle:
