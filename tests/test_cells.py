@@ -194,3 +194,21 @@ def test_clip_scores_are_the_highest_of_each_recording():
     table = clip_scores([scores_of("x"), scores_of("y")])
     assert list(table.columns) == ["recording_id", "a", "b"]
     assert table.iloc[1].tolist() == ["y", pytest.approx(0.7), pytest.approx(0.9)]
+
+
+def test_blank_truth_of_a_text_table_is_unknown():
+    truth = pd.DataFrame({"recording_id": ["x", "y"], "a": ["1", ""], "b": ["", "0"]})
+    scores = pd.DataFrame({"recording_id": ["x", "y"], "a": ["0.1", "0.2"], "b": ["0.3", "0.4"]})
+    cells = truth_cells(truth, scores)
+    assert cells[["recording", "species", "present", "score"]].values.tolist() == [
+        ["x", "a", True, 0.1],
+        ["y", "b", False, 0.4],
+    ]
+
+
+@pytest.mark.parametrize("columns", [{"recording_id": ["x"]}, {"recording_id": [], "a": []}])
+def test_truth_without_recordings_or_species_is_refused(columns):
+    scores = pd.DataFrame({"recording_id": ["x"], "a": ["0.1"]})
+    with pytest.raises(UserError) as error:
+        truth_cells(pd.DataFrame(columns), scores)
+    assert error.value.code == "E_NO_TRUTH"

@@ -224,6 +224,23 @@ def noted(out):
     return json.loads((out / "run.json").read_text())
 
 
+def test_names_like_gaps_keep_their_text_in_the_results(run, sounds, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(run.model, model)
+    text = (model / "bundle.json").read_text()
+    for old, new in (('"s0"', '"NA"'), ('"s1"', '"null"')):
+        text = text.replace(old, new)
+    (model / "bundle.json").write_text(text)
+    shutil.copy(sounds[0], tmp_path / "NA.flac")
+    shutil.copy(sounds[1], tmp_path / "null.flac")
+    audio = [tmp_path / "NA.flac", tmp_path / "null.flac"]
+    result = predict_to(model, audio, tmp_path / "out", formats=("csv",))
+    assert result.presence["recording_id"].tolist() == ["NA", "null"]
+    assert list(result.presence)[1:3] == ["NA", "null"]
+    assert not result.events["species"].isna().any()
+    assert set(result.events["file"]) <= {str(path) for path in audio}
+
+
 # ---- a user's files in the output folder ----
 
 

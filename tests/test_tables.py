@@ -1,5 +1,7 @@
 """Tables: every encoding, separator and line end; and what is refused."""
 
+import csv
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -109,6 +111,7 @@ def test_prevalences_read_back_in_the_models_order(tmp_path):
         ("species\nowl\n", "E_MISSING_COLUMN"),
         ("species,prevalence\nowl,1.2\n", "E_PREVALENCE_VALUE"),
         ("species,prevalence\nowl,often\n", "E_PREVALENCE_VALUE"),
+        ("species,prevalence\nowl,0.1\nowl,0.9\n", "E_PREVALENCE_TWICE"),
         ("species,prevalence\nnewt,0.5\n", "E_PREVALENCE_SPECIES"),
     ],
 )
@@ -144,3 +147,14 @@ def test_species_with_two_prevalences_is_refused(table):
 def test_prevalence_is_found_by_the_id_of_a_species(table):
     path = table("species,prevalence\n0,0.1\nCoqui,0.9\n")
     assert read_prevalence(path, ("s0", "coqui")).tolist() == [0.1, 0.9]
+
+
+def test_names_with_separators_and_line_ends_read_back(tmp_path):
+    names = ["a\rb", "a\nb", "a,b", 'a"b', "=cmd", "NA", "null", "\U0001f438"]
+    write_csv(pd.DataFrame({"file": names, "score": 0.5}), tmp_path / "t.csv")
+    table = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
+    assert table["file"].tolist() == names
+    assert table["score"].tolist() == [0.5] * len(names)
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as lines:
+        assert [row["file"] for row in csv.DictReader(lines)] == names
+    assert read_frame(tmp_path / "t.csv")["file"].tolist() == names

@@ -210,7 +210,7 @@ class Prediction:
 def _read(table: Path | io.StringIO, types: Any) -> "pd.DataFrame":
     import pandas as pd
 
-    return pd.read_csv(table, dtype=types)
+    return pd.read_csv(table, dtype=types, keep_default_na=False)
 
 
 def predict_to(

@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from antpitta.cli import bench, data, prediction, settings, simulation, training
+from antpitta.cli.display import printable
 from antpitta.core.errors import UserError, sentences
 
 MISTAKE, UNFORESEEN, INTERRUPTED = 2, 3, 130  # exit codes
@@ -84,7 +85,7 @@ def main() -> None:
 
 
 def _fail(code: str, what: str, remedy: str) -> None:
-    line = " ".join(sentences(what, remedy).split())
+    line = printable(" ".join(sentences(what, remedy).split()))
     sys.stderr.write(f"antpitta: {line} [{code}]\n")
 
 

@@ -1,12 +1,13 @@
 """How results and progress look: tables, one moving bar on a terminal, plain lines elsewhere."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from math import isnan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.box import SIMPLE
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBars
 from rich.table import Table
+from rich.text import Text
 
 from antpitta.core.progress import Progress
 
@@ -24,7 +26,40 @@ if TYPE_CHECKING:
 
 PIPED_WIDTH = None if sys.stdout.isatty() else 100  # columns of a table that goes to a file
 
-console = Console(highlight=False, soft_wrap=True, width=PIPED_WIDTH)
+# What moves a terminal's cursor, turns its text around or cannot be encoded. Names of files and
+# species may hold it.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Escape control characters and surrogates, as in ``\\x1b``.
+
+    Parameters
+    ----------
+    text : with the names of a user
+
+    Returns
+    -------
+    str
+        Text that a terminal shows and does not obey.
+    """
+    return CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+class PlainConsole(Console):
+    """A console that shows text as it is: neither markup nor escape sequences have an effect."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            highlight=False, soft_wrap=True, width=PIPED_WIDTH, markup=False, emoji=False
+        )
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Render text with its control characters escaped."""
+        return super().render_str(printable(text), **options)
+
+
+console = PlainConsole()
 MINUTE = 60.0
 LINE_INTERVAL = 30.0  # seconds between plain lines about one task
 
@@ -61,7 +96,7 @@ def training_progress() -> Iterator[Progress]:
 
 def _new_bars() -> ProgressBars:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

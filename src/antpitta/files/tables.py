@@ -17,6 +17,7 @@ import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -125,7 +126,30 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     frame : the table
     path : of the file
     """
-    write_text(frame.to_csv(index=False, lineterminator="\n"), path)
+    text = frame.to_csv(index=False, lineterminator="\n", quoting=csv_quoting(frame))
+    write_text(text, path)
+
+
+def csv_quoting(frame: pd.DataFrame) -> Literal[0, 2]:
+    """Choose which cells ``to_csv`` quotes: all text where a carriage return is part of a cell.
+
+    The csv module quotes a cell with the line end it writes and not one with a carriage return,
+    at which readers would break the row.
+
+    Parameters
+    ----------
+    frame : the table
+
+    Returns
+    -------
+    ``csv.QUOTE_MINIMAL`` or ``csv.QUOTE_NONNUMERIC``.
+    """
+    numbers = frame.select_dtypes("number").columns
+    texts = (frame[name] for name in frame.columns.difference(numbers, sort=False))
+    broken = any("\r" in str(name) for name in frame.columns) or any(
+        isinstance(cell, str) and "\r" in cell for column in texts for cell in column
+    )
+    return csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
 
 
 def _rows(text: str, path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from antpitta.core.errors import Finding
 from antpitta.files.recordings import ListedFile
+from antpitta.files.tables import csv_quoting
 from antpitta.files.texts import atomic_replace
 from antpitta.predict.journal import EVENT_COLUMNS, EventRow, Journal, JournalEntry
 from antpitta.scores.cells import clip_score_table
@@ -195,4 +196,8 @@ def append(table: pd.DataFrame, path: Path, *, first: bool, separator: str = ","
     first : whether to write the header before them
     separator : between cells
     """
-    table.to_csv(path, mode="a", header=first, index=False, sep=separator, lineterminator="\n")
+    quoting = csv_quoting(table)
+    table.to_csv(
+        path, mode="a", header=first, index=False, sep=separator, lineterminator="\n",
+        quoting=quoting,
+    )  # fmt: skip

@@ -166,10 +166,16 @@ def truth_cells(truth: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     UserError
-        E_TRUTH_VALUE for a truth other than 0, 1 or blank; E_SCORE_TABLE, E_SCORES_MISSING and
-        E_SCORE_VALUE as in :mod:`antpitta.scores.tables`.
+        E_NO_TRUTH for a truth without cells, E_TRUTH_VALUE for a truth other than 0, 1 or blank;
+        E_SCORE_TABLE, E_SCORES_MISSING and E_SCORE_VALUE as in :mod:`antpitta.scores.tables`.
     """
-    labels = index_by_recording(truth, "the table of ground truth")
+    labels = index_by_recording(truth, "the table of ground truth").replace("", np.nan)
+    if labels.empty:
+        raise UserError(
+            "E_NO_TRUTH",
+            "the table of ground truth has no recordings or no species",
+            "give recording_id and one column a species, and one row a recording",
+        )
     present = numeric_scores(labels, "the table of ground truth")
     if (invalid := ~np.isin(present, (0, 1)) & ~np.isnan(present)).any():
         row, column = np.argwhere(invalid)[0]
