@@ -149,6 +149,8 @@ class Journal:
         values = {name: json.dumps(value) for name, value in key.items()}
         self._check_earlier_run(values, resume=resume)
         self._values = values
+        if not self._database.execute("SELECT count(*) FROM recordings").fetchone()[0]:
+            self._begin_run()  # there is nothing to delete
 
     def _begin_run(self) -> None:
         """Delete the entries of an earlier run; called when the new one has its first result."""
