@@ -12,7 +12,7 @@ from antpitta.api.data import describe_missing
 from antpitta.core.config import Recipe
 from antpitta.core.stages import Stage
 from antpitta.core.types import Dataset
-from antpitta.files.audio import read
+from antpitta.files.audio import read_or_silence
 from antpitta.files.dataset import OpenedDataset
 from antpitta.files.embedding_models import SEARCH_PATH
 from antpitta.files.runs import RunFolder, load_tensors, read_scores
@@ -151,7 +151,7 @@ def _example(
     first = max(0.0, start - MARGIN)
     last = min(recording.duration, stop + MARGIN)
     rate = recipe.features.sample_rate
-    wave = read(recording, first, last, rate)
+    wave = read_or_silence(recording, first, last, rate)
     return Example(
         title="",
         recording=recording.id,

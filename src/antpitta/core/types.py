@@ -26,6 +26,13 @@ class Recording:
     channels: int = 1
     site: str | None = None  # recorder or location; a site is never divided between folds
     recorded_at: datetime | None = None
+    # What the header promises, where the file holds another number; 0 where it promises nothing.
+    header_samples: int | None = None
+
+    @property
+    def missing_seconds(self) -> float:
+        """What the header promises and the file does not hold; below 0 where it holds more."""
+        return ((self.header_samples or self.samples) - self.samples) / self.sample_rate
 
     @property
     def duration(self) -> float:

@@ -1,9 +1,13 @@
-"""Sound from disk: what the header of a file gives, and any part of it as samples.
+"""Sound from disk: what a file holds, and any part of it as samples.
 
 - Only the part that is asked for is decoded, and a little around it, so that the resampler does
   not ring at its edges and parts join as if the file had been resampled as a whole.
-- Channels are averaged. Values that are not finite (a float WAV can have them) count as 0.
-- A file that is cut short gives what it still has. It is unreadable only if nothing decodes.
+- Channels are averaged, those of opposite polarity after an inversion, so that none cancel.
+- Values that are not finite (a float WAV can have them) count as 0. Samples far beyond full scale
+  are divided by the scale of the integers that they are, or by their peak.
+- Lengths are measured, and not those of a header (files/audio_length.py).
+- A file that is damaged gives what it still has. It is unreadable only if nothing decodes.
+- Any failure on a file is an :class:`UnreadableAudio` of this file, by :func:`file_errors`.
 - Undamaged FLAC files are decoded whole by dr_flac, in half the time of libFLAC with the same
   samples. dr_flac skips frames that do not decode without an error, so its result is taken only
   if it has as many samples as the header promises; libsndfile reads all other files. dr_flac is
@@ -13,6 +17,9 @@
 
 import hashlib
 import math
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +28,9 @@ import soxr
 from miniaudio import ffi, lib
 from numpy.typing import NDArray
 
+from antpitta.core.errors import UserError
 from antpitta.core.types import Recording
+from antpitta.files.audio_length import measure_length, open_sound
 
 SUFFIXES = frozenset(
     (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mpga", ".aif", ".aiff", ".au", ".w64")
@@ -29,6 +38,11 @@ SUFFIXES = frozenset(
 MAX_WHOLE_SAMPLES = 1 << 24  # of all channels: 64 MB; longer files are not decoded whole
 TAIL = 0.5  # seconds: some codecs promise a few hundredths more than they give
 NOT_FINITE = "has samples that are not finite, which count as silence"
+BEYOND_SCALE = "has samples far beyond full scale, which are scaled down"
+_MAX_PEAK = 8.0  # of full scale: recorders with float samples go a little beyond 1
+_MAX_FLOAT = 1e30  # beyond it, sums of samples are not finite
+_INTEGER_SCALES = (float(1 << 15), float(1 << 23), float(1 << 31))  # integers in a float file
+_OPPOSITE = -0.8  # correlation of channels that cancel each other
 _MIN_RATE, _MAX_RATE = 1_000, 2_000_000  # Hz: outside, the header is broken
 _MAX_SECONDS = 60 * 60 * 24 * 366  # a FLAC of unknown length claims 2**63 samples
 _MARGIN = 0.05  # seconds around a part, longer than soxr's filter rings
@@ -42,10 +56,33 @@ class UnreadableAudio(Exception):
     """A file that gives no sound; the text names the file and the reason."""
 
 
-def probe(path: Path, id: str) -> Recording:
-    """The recording in a file, from its header.
+@contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """Turn every failure on a file into :class:`UnreadableAudio`: it is that file's own.
 
-    A file that is cut short passes: the header of a FLAC still promises what is missing.
+    Parameters
+    ----------
+    path : of the file that is opened or decoded in the block
+
+    Yields
+    ------
+    None.
+
+    Raises
+    ------
+    UnreadableAudio
+        For any error but those of the user or of a store.
+    """
+    try:
+        yield
+    except (UnreadableAudio, UserError):
+        raise
+    except Exception as error:
+        raise UnreadableAudio(f"{path}: {_plain_reason(path, error)}") from error
+
+
+def probe(path: Path, id: str) -> Recording:
+    """The recording in a file. Its length is measured (files/audio_length.py).
 
     Parameters
     ----------
@@ -61,23 +98,37 @@ def probe(path: Path, id: str) -> Recording:
     UnreadableAudio
         The file is empty, no sound, or has a broken header.
     """
-    try:
-        size = path.stat().st_size
-        if not size:
+    with file_errors(path):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableAudio(f"{path}: is no regular file")
+        if not status.st_size:
             raise UnreadableAudio(f"{path}: is empty (0 bytes)")
-        header = sf.info(path)
-    except OSError as error:
-        raise UnreadableAudio(f"{path}: {error.strerror or error}") from error
-    except sf.SoundFileError as error:
-        raise UnreadableAudio(f"{path}: {_plain_reason(path, error)}") from error
-    rate, samples = header.samplerate, header.frames
-    if not header.channels or not samples:
-        raise UnreadableAudio(f"{path}: has a header but no samples")
-    if not _MIN_RATE <= rate <= _MAX_RATE:
-        raise UnreadableAudio(f"{path}: has an impossible sample rate of {rate} Hz")
-    if not 0 < samples / rate <= _MAX_SECONDS:
-        raise UnreadableAudio(f"{path}: has no length in its header; encode it again")
-    return Recording(id, path, rate, samples, header.channels)
+        with open_sound(path) as file:
+            rate, channels, frames = file.samplerate, file.channels, file.frames
+        if not _MIN_RATE <= rate <= _MAX_RATE:
+            raise UnreadableAudio(f"{path}: has an impossible sample rate of {rate} Hz")
+        length = measure_length(path, max(0, frames), rate)
+        if not channels or length.samples <= 0:
+            raise UnreadableAudio(f"{path}: has a header but no samples")
+        if length.samples / rate > _MAX_SECONDS:
+            raise UnreadableAudio(f"{path}: has no length in its header; encode it again")
+        header_samples = None if frames == length.samples == length.promised else length.promised
+        if length.promised is None and frames != length.samples:
+            header_samples = 0
+        recording = Recording(
+            id, path, rate, length.samples, channels, header_samples=header_samples
+        )
+        if not _decodes_anywhere(recording):
+            raise UnreadableAudio(f"{path}: has a header, but nothing in it decodes")
+        return recording
+
+
+def _decodes_anywhere(recording: Recording) -> bool:
+    try:
+        return len(next(_blocks(recording, 0, recording.samples, 1), ())) > 0
+    except (sf.SoundFileError, OSError):
+        return _next_sound(recording, 0, recording.samples) is not None
 
 
 def read(
@@ -119,19 +170,67 @@ def read(
     margin = 0 if rate == sample_rate else math.ceil(_MARGIN * rate / step) * step
     lead = min(margin, first // step * step)
     problems = [] if notes is None else notes
-    sound = _decode(recording, first - lead, last + margin, problems)
-    held = min(len(sound) - lead, last - first)  # less where the file was cut short
-    if held <= 0:
-        raise UnreadableAudio(f"{recording.path}: nothing decodes at {first / rate:.2f} s")
-    if last - first - held > TAIL * rate:
-        problems.append(f"is cut short after {(first + held) / rate:.2f} s")
-    if rate != sample_rate:
-        sound = soxr.resample(sound, rate, sample_rate, quality="HQ")
-        lead = lead * sample_rate // rate
+    with file_errors(recording.path):
+        sound = _decode(recording, first - lead, last + margin, problems)
+        held = min(len(sound) - lead, last - first)  # less where the file was cut short
+        if held <= 0:
+            raise UnreadableAudio(f"{recording.path}: nothing decodes at {first / rate:.2f} s")
+        if last - first - held > TAIL * rate:
+            problems.append(f"is cut short after {(first + held) / rate:.2f} s")
+        if rate != sample_rate:
+            sound = soxr.resample(sound, rate, sample_rate, quality="HQ")
+            lead = lead * sample_rate // rate
     whole = held == last - first and stop <= recording.duration
     length = round((stop - start) * sample_rate if whole else held * sample_rate / rate)
     sound = sound[lead : lead + length].astype(np.float32, copy=False)
     return sound if len(sound) == length else np.pad(sound, (0, length - len(sound)))
+
+
+def read_or_silence(
+    recording: Recording,
+    start: float,
+    stop: float,
+    sample_rate: int,
+    notes: list[str] | None = None,
+) -> Floats:
+    """As :func:`read`, but a part that does not decode is empty, with a note.
+
+    Parameters
+    ----------
+    recording, start, stop, sample_rate, notes : as in :func:`read`
+
+    Returns
+    -------
+    sound : (samples,); empty where nothing decodes
+    """
+    try:
+        return read(recording, start, stop, sample_rate, notes)
+    except UnreadableAudio:
+        if notes is not None:
+            notes.append(f"does not decode from {start:.2f} s on")
+        return np.zeros(0, dtype=np.float32)
+
+
+def read_channels(recording: Recording, first: int, last: int) -> Floats:
+    """Decode samples of every channel, up to the first that does not decode.
+
+    Parameters
+    ----------
+    recording : as from :func:`probe`
+    first, last : samples of the file
+
+    Returns
+    -------
+    sound : (samples, channels), as it is in the file
+
+    Raises
+    ------
+    UnreadableAudio
+        Nothing decodes.
+    """
+    with file_errors(recording.path):
+        blocks = list(_blocks(recording, first, last, _BLOCK_SAMPLES // recording.channels + 1))
+        return np.concatenate(blocks) if blocks else np.zeros((0, recording.channels), np.float32)
 
 
 def content_key(path: Path) -> str:
@@ -149,59 +248,132 @@ def content_key(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
 
 
-def _decode(
-    recording: Recording, first: int, last: int, notes: list[str], block: int = 0
-) -> Floats:
-    """Frames ``first`` to ``last`` of the file, or up to where it breaks, as mono."""
-    if not first and last >= recording.samples and not block:
+def _decode(recording: Recording, first: int, last: int, notes: list[str]) -> Floats:
+    """Frames ``first`` to ``last`` of the file as mono; damaged frames are silence."""
+    if not first and last >= recording.samples:
         whole = read_whole(recording)
         if whole is not None:
-            return _to_mono(whole)
-    block = block or max(_DAMAGED_BLOCK + 1, _BLOCK_SAMPLES // recording.channels)
+            return to_mono(whole)
+    last = min(last, recording.samples)
     parts: list[Floats] = []
-    try:
-        with sf.SoundFile(recording.path) as file:
-            check_finite = not file.subtype.startswith("PCM")  # integers are finite
-            if first:
-                file.seek(first)
-            while first < last:
-                frames = file.read(min(block, last - first), dtype="float32", always_2d=True)
-                if not len(frames):
+    large = max(_DAMAGED_BLOCK + 1, _BLOCK_SAMPLES // recording.channels)
+    at, block = first, large
+    while at < last:
+        try:
+            for frames in _blocks(recording, at, last, block):
+                parts.append(to_mono(_to_full_scale(frames, notes)))
+                at += len(frames)
+            break
+        except (sf.SoundFileError, OSError):
+            if block > _DAMAGED_BLOCK:  # the whole block is lost, and its good sound too
+                block = _DAMAGED_BLOCK
+                continue
+            after = _next_sound(recording, at, last)
+            if after is None:
+                if parts:
                     break
-                if check_finite and not np.isfinite(frames).all():
-                    notes += [NOT_FINITE] if NOT_FINITE not in notes else []
-                    np.nan_to_num(frames, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-                parts.append(_to_mono(frames))
-                first += len(frames)
-    except (sf.SoundFileError, OSError) as error:
-        if block > _DAMAGED_BLOCK:  # the whole block is lost, and its good sound too
-            try:
-                parts.append(
-                    _decode(recording, first, min(last, first + block), notes, _DAMAGED_BLOCK)
-                )
-            except UnreadableAudio:
-                if not parts:
-                    raise
-        elif not parts:
-            raise UnreadableAudio(
-                f"{recording.path}: {_plain_reason(recording.path, error)}"
-            ) from None
+                raise
+            rate = recording.sample_rate
+            notes.append(f"is damaged: {at / rate:.2f} to {after / rate:.2f} s do not decode")
+            parts.append(np.zeros(after - at, dtype=np.float32))
+            at, block = after, large
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
-def _to_mono(frames: Floats) -> Floats:
-    return frames.mean(axis=1) if frames.shape[1] > 1 else frames[:, 0]
+def _blocks(recording: Recording, first: int, last: int, block: int) -> Iterator[Floats]:
+    """Frames (samples, channels) of a file, as long as it has any."""
+    samples = None if recording.header_samples is None else recording.samples
+    with open_sound(recording.path, samples) as file:
+        if first:
+            file.seek(first)
+        while first < last:
+            # With `out`, the library's own idea of what is left, which may be negative, is unused.
+            frames = np.empty((min(block, last - first), recording.channels), dtype=np.float32)
+            frames = file.read(out=frames)
+            if not len(frames):
+                return
+            yield frames
+            first += len(frames)
+
+
+def _next_sound(recording: Recording, at: int, last: int) -> int | None:
+    """The next frame after damage that decodes; None if there is none before ``last``."""
+    step = _DAMAGED_BLOCK
+    while at + step < last:
+        try:
+            if len(next(_blocks(recording, at + step, last, _DAMAGED_BLOCK), ())):
+                return at + step
+        except (sf.SoundFileError, OSError):
+            pass
+        step += max(_DAMAGED_BLOCK, step // 8)
+    return None
+
+
+def _to_full_scale(frames: Floats, notes: list[str]) -> Floats:
+    """Bring samples of float files that are far beyond full scale into it."""
+    peak = float(np.max(np.abs(frames), initial=0.0))
+    if peak <= _MAX_PEAK:
+        return frames
+    usable = np.abs(frames) <= _MAX_FLOAT  # False for NaN
+    if not usable.all():
+        notes += [NOT_FINITE] if NOT_FINITE not in notes else []
+        frames = np.where(usable, frames, np.float32(0))
+        peak = float(np.max(np.abs(frames), initial=0.0))
+    if peak > _MAX_PEAK:
+        notes += [BEYOND_SCALE] if BEYOND_SCALE not in notes else []
+        scale = next((s for s in _INTEGER_SCALES if peak <= s), peak)
+        frames = frames / np.float32(scale)
+    return frames
+
+
+def to_mono(frames: Floats) -> Floats:
+    """Average channels; channels of the opposite polarity to the loudest are inverted first.
+
+    Parameters
+    ----------
+    frames : (samples, channels)
+
+    Returns
+    -------
+    sound : (samples,)
+    """
+    if frames.shape[1] == 1:
+        return frames[:, 0]
+    signs = polarity(frames)
+    return (frames if (signs > 0).all() else frames * signs).mean(axis=1)
+
+
+def polarity(frames: Floats) -> Floats:
+    """Whether channels have the polarity of the loudest one.
+
+    Parameters
+    ----------
+    frames : (samples, channels)
+
+    Returns
+    -------
+    signs : (channels,), -1 where a channel would cancel the loudest one, else 1
+    """
+    mean = frames.mean(axis=0, dtype=np.float64)
+    covariance = (frames.T @ frames) / max(1, len(frames)) - np.outer(mean, mean)
+    power = np.diagonal(covariance)
+    loudest = int(np.argmax(power))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = covariance[loudest] / np.sqrt(power[loudest] * power)
+    return np.where(correlation < _OPPOSITE, np.float32(-1), np.float32(1))
 
 
 def _plain_reason(path: Path, error: Exception) -> str:
     """The message of libsndfile in plain words."""
-    message = str(getattr(error, "error_string", error))
+    message = str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error)
     if "psf_fseek" in message:
         return "is cut short: its header promises more sound than there is"
     if any(words in message.lower() for words in ("not recognised", "regular file", "unspecified")):
         return f"is not {path.suffix.lstrip('.').upper() or 'sound'}, whatever its name says"
+    if not isinstance(error, sf.SoundFileError | OSError):
+        return f"cannot be decoded ({type(error).__name__}: {message[:200]})"
     return message.removeprefix("Error : ").rstrip(".")
 
 

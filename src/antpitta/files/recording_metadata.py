@@ -2,8 +2,11 @@
 
 This module is the only reader of clocks and sites in names.
 
-- Time: GUANO's timestamp, else the comment that AudioMoth writes, else the file's name. It has a
-  time zone only where the source names one. AudioMoth's early names are UTC.
+- Time: GUANO's timestamp, else the comment that AudioMoth writes or the fields of Frontier Labs,
+  else the file's name. It has a time zone only where the source names one. AudioMoth's early names
+  and comments are UTC.
+- What is not understood is a problem that `check` reports, and is not used in part: a timestamp
+  with an impossible zone is no timestamp. A header and a name that disagree are a problem too.
 - Site: the station in GUANO, else the text before the time in the file's name (a station, or a
   recorder's serial number), else GUANO's position, else the folder, else the AudioMoth's id.
   A position is rounded to three decimals (about 100 m), so that the jitter of a receiver makes
@@ -12,25 +15,34 @@ This module is the only reader of clocks and sites in names.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path, PurePath, PurePosixPath
 
-from guano import GuanoFile
-
+from antpitta.files.audio_length import read_vorbis_comments
 from antpitta.files.wav_chunks import read_wav_chunks
 
 _TIME = re.compile(
     r"(?<!\d)(?P<time>(?:\d{8}|\d{4}[-_.]\d{2}[-_.]\d{2})[_$ T-]?"
     r"(?:\d{6}|\d{4}|\d{2}[-_.:h]\d{2}(?:[-_.:m]\d{2})?))(?!\d)"
-    r"(?P<zone>Z(?![A-Za-z])|[+-]\d{2}:?\d{2}(?!\d))?"
+    r"(?:\.(?P<fraction>\d{1,6})(?=[Z+-]))?"
+    r"(?P<zone>Z(?![A-Za-z])|_?[+-]\d{2}:?\d{2}(?!\d)|(?<=T\d{6})[+-]\d{2}(?!\d)"
+    r"|_?(?:UTC|GMT)(?:[+-]\d{1,2}(?::?\d{2})?)?(?![A-Za-z\d]))?"
 )
+_SOUNDTRAP = re.compile(r"\d{3,10}\.(\d{12})")  # serial number, then a year of two digits
+_TIME_RANGE = re.compile(r"S\d{8}T\d{6}.*_E\d{8}T\d{6}")  # Frontier Labs: start and end
 # The names of early AudioMoths: seconds since 1970. Eight digits without a letter are an id.
 _HEX_SECONDS = re.compile(r"(?=.*[A-F])[0-9A-F]{8}")
 _CHANNELS = re.compile(r"[_-](0\+1|[01][-+]|[-+][01])[_-]*$")  # Song Meter's, before the time
 _AUDIOMOTH_COMMENT = re.compile(
-    r"Recorded at (\d{2}:\d{2}:\d{2})(?:\.\d+)? (\d{2}/\d{2}/\d{4}) \(UTC([+-]\d+)?(?::(\d{2}))?\)"
-    r"(?:.*?AudioMoth ([0-9A-F]{8,16}))?"
+    r"Recorded at (\d{2}:\d{2}:\d{2})(?:\.\d+)? (\d{2}/\d{2}/\d{4})"
+    r"(?: \(UTC([+-]\d+)?(?::(\d{2}))?\))?(?=[ .]|$)(?:.*?AudioMoth ([0-9A-F]{8,16}))?"
+)
+_TRIGGERED_NAME = re.compile(r"\d{6}T")  # AudioMoth's, with an amplitude or frequency trigger
+_TRIGGERED_COMMENT = re.compile(r"(?i)\b(threshold|trigger)")
+_TIMESTAMP = re.compile(
+    r"(\d{4})-?(\d{2})-?(\d{2})[T ](\d{2}):?(\d{2}):?(\d{2})(?:[.,](\d+))?"
+    r"\s*(Z|[+-]\d{2}(?::?\d{2})?)?"
 )
 _GENERIC_FOLDER = re.compile(
     r"(data|audio|wavs?|flac|mp3|ogg|raw|sounds?|recordings?|\d{3}media"
@@ -40,21 +52,35 @@ _GENERIC_FOLDER = re.compile(
 _STATION_KEYS = ("WA|Song Meter|Prefix", "WA|Prefix", "Station", "Site")
 _PLAUSIBLE_YEARS = range(1990, 2100)
 _AUDIOMOTH_YEARS = range(2015, 2050)
+_AGREEMENT = timedelta(minutes=1)  # between the clock of a header and that of a name
 
 
 @dataclass(frozen=True)
 class RecordingMetadata:
-    """Where and when a recording was made; None where the source has no answer."""
+    """Where and when a recording was made; None where the source has no answer.
+
+    Parameters
+    ----------
+    site : recorder or location
+    recorded_at : with a time zone only where the source names one
+    recorder : the site only where nothing better is known
+    problems : what the sources hold and cannot be understood, and where they disagree
+    triggered : the recorder left out sound below a threshold, so that times in the file are not
+        clock times
+    """
 
     site: str | None = None
     recorded_at: datetime | None = None
-    recorder: str | None = None  # the site only where nothing better is known
+    recorder: str | None = None
+    problems: tuple[str, ...] = ()
+    triggered: bool = False
 
 
 def read_metadata(path: Path) -> RecordingMetadata:
     """Read site and time from a file's metadata and name; its folder is not used.
 
-    A file that cannot be opened, or that has broken metadata, is judged by its name.
+    A file that cannot be opened is judged by its name. So is one with broken metadata, which is
+    one of the problems.
 
     Parameters
     ----------
@@ -65,19 +91,57 @@ def read_metadata(path: Path) -> RecordingMetadata:
     metadata : None for each field that is not known
     """
     from_name = metadata_from_name(path.name)
-    if path.suffix.lower() != ".wav":
-        return from_name
     try:
-        chunks = read_wav_chunks(path)
+        from_header = _read_header(path)
     except OSError:
         return from_name
-    from_comment = metadata_from_comment(chunks.comment)
-    station, position, timestamp = _parse_guano(chunks.guano)
+    except Exception as error:  # metadata of any kind of damage leaves the sound usable
+        problem = f"its metadata cannot be read ({type(error).__name__})"
+        return replace(from_name, problems=(*from_name.problems, problem))
+    problems = (*from_header.problems, *from_name.problems)
+    header_time, name_time = from_header.recorded_at, from_name.recorded_at
+    if header_time and name_time and not _agree(header_time, name_time):
+        problems += (f"its header gives {header_time}, its name {name_time}",)
     return RecordingMetadata(
-        station or from_name.site or position,
-        timestamp or from_comment.recorded_at or from_name.recorded_at,
-        from_comment.recorder,
+        from_header.site or from_name.site or from_header.recorder_position,
+        header_time or name_time,
+        from_header.recorder,
+        problems,
+        from_header.triggered or from_name.triggered,
     )
+
+
+@dataclass(frozen=True)
+class _HeaderMetadata(RecordingMetadata):
+    recorder_position: str | None = None
+
+
+def _read_header(path: Path) -> _HeaderMetadata:
+    """What the file itself has: GUANO before AudioMoth's comment, or the comments of a FLAC."""
+    if path.suffix.lower() == ".flac":
+        return _parse_vorbis(read_vorbis_comments(path))
+    chunks = read_wav_chunks(path)
+    comment = metadata_from_comment(chunks.comment)
+    guano = _parse_guano(chunks.guano)
+    return replace(
+        guano,
+        recorded_at=guano.recorded_at or comment.recorded_at,
+        recorder=comment.recorder,
+        problems=(*guano.problems, *comment.problems),
+        triggered=comment.triggered,
+    )
+
+
+def _agree(header: datetime, name: datetime) -> bool:
+    """Whether two clocks may be the same: a name without a zone may be local time or UTC."""
+    if header.tzinfo and name.tzinfo:
+        return abs(header - name) <= _AGREEMENT
+    clocks = [(header.replace(tzinfo=None), name.replace(tzinfo=None))]
+    if header.tzinfo:
+        clocks.append((header.astimezone(UTC).replace(tzinfo=None), name))
+    if name.tzinfo:
+        clocks.append((header, name.astimezone(UTC).replace(tzinfo=None)))
+    return any(abs(first - second) <= _AGREEMENT for first, second in clocks)
 
 
 def metadata_from_name(name: str) -> RecordingMetadata:
@@ -106,10 +170,19 @@ def metadata_from_name(name: str) -> RecordingMetadata:
     if _HEX_SECONDS.fullmatch(stem):
         seconds = datetime.fromtimestamp(int(stem, 16), UTC)
         return RecordingMetadata(recorded_at=seconds if seconds.year in _AUDIOMOTH_YEARS else None)
+    if match := _SOUNDTRAP.fullmatch(stem):
+        return RecordingMetadata(stem.partition(".")[0], _parse_time("20" + match[1], "", ""))
     for match in _TIME.finditer(stem):
-        if recorded_at := _parse_time(match["time"], match["zone"] or ""):
+        zone = (match["zone"] or "").lstrip("_").replace("GMT", "UTC")
+        if recorded_at := _parse_time(match["time"], match["fraction"] or "", zone):
             before = _CHANNELS.sub("", stem[: match.start()].rstrip(" _.$"))
-            return RecordingMetadata(before.strip(" _-.$+") or None, recorded_at)
+            site = None if _TIME_RANGE.match(stem) else before.strip(" _-.$+") or None
+            triggered = bool(_TRIGGERED_NAME.fullmatch(stem[match.end() - 6 :]))
+            unknown_zone = bool(zone.strip("Z")) and recorded_at.tzinfo is None
+            problems = (f"the time zone {zone} in its name is none",) if unknown_zone else ()
+            if unknown_zone and zone[0] == "+":  # no running number: the time is not to be trusted
+                return RecordingMetadata(site, None, None, problems, triggered)
+            return RecordingMetadata(site, recorded_at, triggered=triggered)
     return RecordingMetadata()
 
 
@@ -130,16 +203,23 @@ def metadata_from_comment(comment: str) -> RecordingMetadata:
     >>> metadata_from_comment(comment).recorded_at.isoformat()
     '2020-06-07T05:15:00-05:00'
     """
+    triggered = bool(_TRIGGERED_COMMENT.search(comment)) and "AudioMoth" in comment
     if not (match := _AUDIOMOTH_COMMENT.search(comment)):
-        return RecordingMetadata()
+        problem = "AudioMoth's comment has no time that can be read"
+        is_audiomoth = "Recorded at" in comment and "AudioMoth" in comment
+        return RecordingMetadata(problems=(problem,) * is_audiomoth, triggered=triggered)
     clock, day, hours, minutes, recorder = match.groups()
-    offset = timedelta(hours=int(hours or 0))
-    offset += timedelta(minutes=int(minutes or 0)) * (-1 if (hours or "").startswith("-") else 1)
+    sign = "-" if (hours or "").startswith("-") else "+"
+    zone = f"{sign}{int((hours or '0').lstrip('+-')):02}{int(minutes or 0):02}"
     try:
         recorded_at = datetime.strptime(f"{clock} {day}", "%H:%M:%S %d/%m/%Y")
-        return RecordingMetadata(None, recorded_at.replace(tzinfo=timezone(offset)), recorder)
-    except ValueError:
-        return RecordingMetadata(None, None, recorder)
+        if recorded_at.year not in _PLAUSIBLE_YEARS:
+            raise ValueError(f"the year {recorded_at.year}")
+        recorded_at = recorded_at.replace(tzinfo=_parse_zone(zone))
+    except ValueError as error:
+        problem = f"the time in AudioMoth's comment is none ({error})"
+        return RecordingMetadata(None, None, recorder, (problem,), triggered)
+    return RecordingMetadata(None, recorded_at, recorder, (), triggered)
 
 
 def site_from_folder(folder: PurePath) -> str | None:
@@ -172,7 +252,7 @@ def base_name(name: str) -> str:
     return PurePosixPath(name.replace("\\", "/")).name
 
 
-def _parse_time(text: str, zone: str) -> datetime | None:
+def _parse_time(text: str, fraction: str, zone: str) -> datetime | None:
     """The time of 12 or 14 digits; None where they are no time, such as one with month 13."""
     digits = re.sub(r"\D", "", text).ljust(14, "0")
     try:
@@ -181,33 +261,80 @@ def _parse_time(text: str, zone: str) -> datetime | None:
         return None
     if recorded_at.year not in _PLAUSIBLE_YEARS:
         return None
-    if zone == "Z":
-        return recorded_at.replace(tzinfo=UTC)
-    hours, minutes = zone[1:3], zone[-2:]
-    if not zone or int(minutes) % 15 or int(hours) > 14:  # not a time zone: a running number
-        return recorded_at
-    offset = timedelta(hours=int(hours), minutes=int(minutes))
-    return recorded_at.replace(tzinfo=timezone(-offset if zone[0] == "-" else offset))
-
-
-def _parse_guano(chunk: bytes) -> tuple[str | None, str | None, datetime | None]:
-    """Station, position and time of a GUANO chunk."""
-    if not chunk:
-        return None, None, None
+    recorded_at = recorded_at.replace(microsecond=int(fraction.ljust(6, "0") or 0))
     try:
-        guano = GuanoFile.from_string(chunk)
-    except (ValueError, TypeError):  # a line without a colon, and the like
-        return None, None, None
-    station = next((str(guano.get(key)) for key in _STATION_KEYS if guano.get(key)), None)
-    coordinates, timestamp = guano.get("Loc Position"), guano.get("Timestamp")
-    position = None
-    if isinstance(coordinates, tuple) and len(coordinates) == 2:
-        position = f"{coordinates[0]:.3f} {coordinates[1]:.3f}"
-    if isinstance(timestamp, str):  # the library does not parse tenths of a second
+        return recorded_at.replace(tzinfo=_parse_zone(zone) if zone else None)
+    except ValueError:  # not a time zone: a running number
+        return recorded_at
+
+
+def _parse_zone(text: str) -> timezone:
+    """The zone of ``Z``, ``UTC``, ``UTC-5``, ``+10``, ``-0330`` or ``+05:30``."""
+    text = text.removeprefix("UTC")
+    if text in ("", "Z"):
+        return UTC
+    digits = text[1:].replace(":", "")
+    hours, minutes = int(digits[:2]), int(digits[2:] or 0)
+    if minutes % 15 or minutes > 45 or hours > 14:
+        raise ValueError(f"the time zone {text}")
+    offset = timedelta(hours=hours, minutes=minutes)
+    return timezone(-offset if text[0] == "-" else offset) if offset else UTC
+
+
+def _parse_timestamp(text: str) -> datetime:
+    """A timestamp of ISO 8601; ValueError for anything else, and for years of no recorder."""
+    if not (match := _TIMESTAMP.fullmatch(text.strip())):
+        raise ValueError("no date and time")
+    *parts, fraction, zone = match.groups()
+    year, month, day, hour, minute, second = map(int, parts)
+    if year not in _PLAUSIBLE_YEARS:
+        raise ValueError(f"the year {year}")
+    microsecond = int((fraction or "0").ljust(6, "0")[:6])
+    recorded_at = datetime(year, month, day, hour, minute, second, microsecond)
+    return recorded_at.replace(tzinfo=_parse_zone(zone)) if zone else recorded_at
+
+
+def _parse_guano(chunk: bytes) -> _HeaderMetadata:
+    """Station, position and time of a GUANO chunk."""
+    lines = chunk.rstrip(b"\0").decode("utf-8", "replace").splitlines()
+    pairs = (line.partition(":") for line in lines)
+    fields = {key.strip(): value.strip() for key, colon, value in pairs if colon}
+    problems: tuple[str, ...] = ()
+    if chunk.strip(b"\0 \r\n") and not fields:
+        problems = ("its GUANO metadata cannot be read",)
+    station = next((fields[key] for key in _STATION_KEYS if fields.get(key)), None)
+    position, recorded_at = None, None
+    if (text := fields.get("Loc Position")) is not None:
         try:
-            timestamp = datetime.fromisoformat(timestamp.strip())
+            latitude, longitude = map(float, text.replace(",", " ").split())
+            if not (abs(latitude) <= 90 and abs(longitude) <= 180):
+                raise ValueError("no place on Earth")
+            position = f"{latitude:.3f} {longitude:.3f}"
         except ValueError:
-            timestamp = None
-    if timestamp is not None and (offset := timestamp.utcoffset()) is not None:
-        timestamp = timestamp.replace(tzinfo=UTC if not offset else timezone(offset))
-    return station, position, timestamp
+            problems += (f"the position {text!r} in its GUANO metadata is none",)
+    if text := fields.get("Timestamp"):
+        try:
+            recorded_at = _parse_timestamp(text)
+        except ValueError as error:
+            problems += (f"the time {text!r} in its GUANO metadata is none ({error})",)
+    return _HeaderMetadata(station, recorded_at, None, problems, recorder_position=position)
+
+
+def _parse_vorbis(comments: dict[str, str]) -> _HeaderMetadata:
+    """Time and recorder of a FLAC: Frontier Labs' fields, or the comment that AudioMoth wrote."""
+    for key in ("COMMENT", "DESCRIPTION", "ICMT"):
+        comment = metadata_from_comment(comments.get(key, ""))
+        if comment != RecordingMetadata():
+            return _HeaderMetadata(
+                None, comment.recorded_at, comment.recorder, comment.problems, comment.triggered
+            )
+    if guano := comments.get("GUANO"):
+        return _parse_guano(guano.encode())
+    if not (text := comments.get("RECORDINGSTART")):
+        return _HeaderMetadata()
+    recorder = comments.get("SENSORUID") or None
+    try:
+        return _HeaderMetadata(None, _parse_timestamp(text), recorder)
+    except ValueError as error:
+        problem = f"RecordingStart {text!r} in its header is no time ({error})"
+        return _HeaderMetadata(None, None, recorder, (problem,))

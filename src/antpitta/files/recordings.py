@@ -22,7 +22,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from antpitta.core.errors import Finding, UserError, list_names
 from antpitta.core.types import Recording
-from antpitta.files.audio import SUFFIXES, UnreadableAudio, probe
+from antpitta.files.audio import SUFFIXES, UnreadableAudio, file_errors, probe
 from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
 from antpitta.files.recording_metadata import read_metadata, site_from_folder
 from antpitta.files.remote import Location, RemotePath, fetch, list_objects
@@ -122,7 +122,8 @@ def open_file(file: ListedFile) -> Recording:
     """
     path = file.path if isinstance(file.path, Path) else fetch(file.path)
     try:
-        recording, metadata = probe(path, file.id), read_metadata(path)
+        with file_errors(path):
+            recording, metadata = probe(path, file.id), read_metadata(path)
     except UnreadableAudio as error:
         raise UnreadableAudio(str(error).replace(str(path), str(file.path))) from None
     site = metadata.site or file.folder or metadata.recorder

@@ -1,27 +1,69 @@
-"""The small chunks of a WAV file that sound libraries ignore: GUANO, the comment, the data's size.
+"""The chunks of a WAV file: where its sound lies, and the metadata that sound libraries ignore.
 
-Only headers are read, however long the file is: each chunk is skipped by its size.
+- Only headers are read, however long the file is: each chunk is skipped by its size.
+- The size of the data is checked against the file. Recorders leave 0 or another placeholder where
+  they could not return to the header; the size of a file of more than 4 GiB wraps round. If what
+  follows the data is no chain of chunks, then it is sound, and the data lasts to the file's end.
+- A file that is cut short has less data than its header promises.
 """
 
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-_UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # left by a recorder that never closed its file
 _MAX_METADATA = 1 << 20  # bytes
+_MAX_CHUNKS = 10_000
+_KEPT = (b"ds64", b"fmt ", b"guan", b"LIST")
+_SLACK = 512  # bytes behind the data that are neither sound nor a chunk
+_SUBTYPES = {
+    **{(1, 8): "PCM_U8", (1, 16): "PCM_16", (1, 24): "PCM_24", (1, 32): "PCM_32"},
+    **{(3, 32): "FLOAT", (3, 64): "DOUBLE", (6, 8): "ALAW", (7, 8): "ULAW"},
+}
+
+
+@dataclass(frozen=True)
+class WavFormat:
+    """How samples are stored.
+
+    Parameters
+    ----------
+    subtype : libsndfile's name; "" for codecs in which bytes are no measure of time
+    block : bytes of one sample of all channels
+    """
+
+    subtype: str
+    channels: int
+    sample_rate: int
+    block: int
 
 
 @dataclass(frozen=True)
 class WavChunks:
-    """What a WAV file holds besides its sound."""
+    """What a WAV file holds, by its chunks and by its length.
+
+    Parameters
+    ----------
+    guano : content of the GUANO chunk
+    comment : LIST INFO ICMT, where AudioMoth writes
+    format : None in a broken file
+    begin : of the data, bytes
+    promised : bytes of data by the header; None where the header gives a placeholder
+    held : bytes of data in the file
+    """
 
     guano: bytes = b""
-    comment: str = ""  # LIST INFO ICMT, where AudioMoth writes
-    missing_share: float = 0.0  # of the bytes of sound that the header promises
+    comment: str = ""
+    format: WavFormat | None = None
+    begin: int = 0
+    promised: int | None = None
+    held: int = 0
 
-    def missing_seconds(self, duration: float) -> float:
-        """The seconds that are missing from a file that holds ``duration`` seconds."""
-        return duration * self.missing_share / (1 - min(self.missing_share, 0.999))
+    def samples(self, size: int | None) -> int | None:
+        """Samples in ``size`` bytes of data; None where bytes are no measure of time."""
+        if size is None or self.format is None or not self.format.subtype:
+            return None
+        return size // self.format.block
 
 
 def read_wav_chunks(path: Path) -> WavChunks:
@@ -33,27 +75,80 @@ def read_wav_chunks(path: Path) -> WavChunks:
 
     Returns
     -------
-    chunks : of metadata, and the share of sound that is missing
+    chunks : metadata, and where the sound lies
     """
-    guano, comment, missing_share = b"", "", 0.0
     with path.open("rb") as file:
         head = file.read(12)
         if len(head) < 12 or head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
             return WavChunks()
-        end = path.stat().st_size
-        while len(header := file.read(8)) == 8:
-            name, size = struct.unpack("<4sI", header)
-            begin = file.tell()
-            if name == b"data":
-                if size in _UNKNOWN_SIZES:  # or RF64, whose true size is in another chunk
-                    break
-                missing_share = max(0.0, 1 - (end - begin) / size)
-            elif name == b"guan":
-                guano = file.read(min(size, _MAX_METADATA))
-            elif name == b"LIST":
-                comment = _find_comment(file.read(min(size, _MAX_METADATA))) or comment
-            file.seek(begin + size + size % 2)
-    return WavChunks(guano, comment, missing_share)
+        return _read_chunks(file, path.stat().st_size)
+
+
+def _read_chunks(file: BinaryIO, end: int) -> WavChunks:
+    guano, comment, sound_format, long_size = b"", "", None, None
+    data: tuple[int, int | None, int] | None = None  # begin, promised, held
+    for _ in range(_MAX_CHUNKS):
+        header = file.read(8)
+        if len(header) < 8:
+            break
+        name, size = struct.unpack("<4sI", header)
+        begin = file.tell()
+        content = file.read(min(size, _MAX_METADATA)) if name in _KEPT else b""
+        if name == b"ds64" and len(content) >= 16:
+            long_size = struct.unpack_from("<Q", content, 8)[0]
+        elif name == b"fmt ":
+            sound_format = _parse_format(content)
+        elif name == b"guan":
+            guano = content
+        elif name == b"LIST":
+            comment = _find_comment(content) or comment
+        elif name == b"data" and data is None:
+            promised = long_size if size == 0xFFFFFFFF and long_size else size
+            data = (begin, *_measure_data(file, begin, promised, end))
+            size = data[2]
+        file.seek(begin + size + size % 2)
+    return WavChunks(guano, comment, sound_format, *(data or (0, None, 0)))
+
+
+def _measure_data(file: BinaryIO, begin: int, size: int, end: int) -> tuple[int | None, int]:
+    """The bytes of data by the header, None for a placeholder; and those in the file."""
+    rest = end - begin
+    if size > rest:
+        return (None if _is_placeholder(size) else size), rest
+    if rest - size <= _SLACK or _is_chain(file, begin + size + size % 2, end):
+        return size, size
+    return (size or None), rest
+
+
+def _is_placeholder(size: int) -> bool:
+    """Whether a program that writes to a pipe gives this size: about 2 GiB, or 4 GiB, or more."""
+    return 0x7FFFE000 <= size <= 0x80000100 or size >= 0xFFFFE000
+
+
+def _is_chain(file: BinaryIO, at: int, end: int) -> bool:
+    """Whether chunks follow one another from ``at`` to the end of the file."""
+    for _ in range(_MAX_CHUNKS):
+        if end - at <= _SLACK:
+            return True
+        file.seek(at)
+        header = file.read(8)
+        if not (header[:4].isascii() and header[:4].decode("ascii").isprintable()):
+            return not any(header) and not any(file.read(_MAX_METADATA))  # zeros fill a sector
+        at += 8 + (size := int.from_bytes(header[4:], "little")) + size % 2
+        if at > end + 1:
+            return False
+    return False
+
+
+def _parse_format(content: bytes) -> WavFormat | None:
+    if len(content) < 16:
+        return None
+    tag, channels, rate, _, block, bits = struct.unpack_from("<HHIIHH", content)
+    if tag == 0xFFFE and len(content) >= 26:  # the true tag begins the GUID
+        tag = struct.unpack_from("<H", content, 24)[0]
+    block = block or channels * (bits // 8)
+    matches = block == channels * (bits // 8) > 0
+    return WavFormat(_SUBTYPES.get((tag, bits), "") if matches else "", channels, rate, block)
 
 
 def _find_comment(chunk: bytes) -> str:

@@ -38,7 +38,6 @@ from antpitta.core.types import Event, Recording, Scores
 from antpitta.files.audio import TAIL, UnreadableAudio, read
 from antpitta.files.recordings import ListedFile, open_file
 from antpitta.files.remote import Location, RemotePath
-from antpitta.files.wav_chunks import read_wav_chunks
 from antpitta.model.embedding import NoEmbeddingError
 from antpitta.model.features import ReadAudio
 from antpitta.predict.journal import GONE, EventRow, Journal, JournalEntry, Stamp
@@ -201,8 +200,8 @@ def _map_ahead(
 
 
 def _truncation_notes(recording: Recording) -> list[str]:
-    """What a WAV's header promises and the file does not hold; decoders do not report it."""
-    lost = read_wav_chunks(recording.path).missing_seconds(recording.duration)
+    """What the header promises and the file does not hold."""
+    lost = recording.missing_seconds
     return [f"is cut short: {lost:.1f} s are missing at the end"] if lost > TAIL else []
 
 
@@ -273,7 +272,7 @@ def file_stamp(path: Location) -> Stamp:
         status = path.stat()
     except OSError:
         return GONE
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns % (1 << 63)  # SQLite holds no more: the year 2262
 
 
 def journal_entry(predictor: Predictor, result: FileResult, stamp: Stamp) -> JournalEntry:

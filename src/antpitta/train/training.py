@@ -25,7 +25,7 @@ from antpitta.core.config import Recipe
 from antpitta.core.errors import UserError
 from antpitta.core.progress import Progress
 from antpitta.core.types import Annotation, Dataset
-from antpitta.files.audio import read
+from antpitta.files.audio import read_or_silence
 from antpitta.files.cache import cached_features, cached_files, load_features
 from antpitta.files.embedding_models import find_embedding_model, resolve_embedding
 from antpitta.files.runs import RunFolder
@@ -232,7 +232,7 @@ def _compute_features(
     model = find_embedding_model(recipe.embedding) if recipe.embedding else None
     extractor = build_feature_extractor(recipe, model)
     config = recipe.feature_config
-    read_any = read_with_overlays(read, overlays, dataset, config.sample_rate)
+    read_any = read_with_overlays(read_or_silence, overlays, dataset, config.sample_rate)
     digests = {overlay.recording.id: overlay.digest for overlay in overlays}
     return cached_features(
         [*dataset.recordings, *(overlay.recording for overlay in overlays)],
