@@ -205,7 +205,9 @@ def test_guano_timestamp_is_read_and_a_bad_one_falls_back_to_the_name(
 
 def test_broken_guano_chunk_falls_back_to_the_name(tmp_path):
     path = write_wav(tmp_path / "x_20190101_000000.wav", (b"guan", b"no colon here"))
-    assert read_metadata(path) == metadata_from_name(path.name)
+    metadata = read_metadata(path)
+    assert (metadata.site, metadata.recorded_at) == ("x", when(2019, 1, 1))
+    assert len(metadata.problems) == 1
     assert read_metadata(tmp_path / "none_20190101_000000.wav").site == "none"
 
 
@@ -222,15 +224,7 @@ def test_other_chunks_and_other_files_give_nothing(tmp_path):
     path = write_wav(tmp_path / "a.wav", (b"LIST", b"adtlabcd"), (b"LIST", b"INFOIART\x02\0\0\0ab"))
     assert read_wav_chunks(path).comment == ""
     (tmp_path / "b.wav").write_bytes(b"RIFX")
-    assert read_wav_chunks(tmp_path / "b.wav").missing_share == 0
-
-
-def test_wav_that_is_cut_short_gives_the_missing_share(tmp_path):
-    path = tmp_path / "a.wav"
-    sf.write(path, np.zeros(8000), 8000)
-    assert read_wav_chunks(path).missing_share == 0
-    path.write_bytes(path.read_bytes()[: 44 + 4000])
-    assert read_wav_chunks(path).missing_share == pytest.approx(0.75)
+    assert read_wav_chunks(tmp_path / "b.wav").format is None
 
 
 @pytest.mark.parametrize(
@@ -247,3 +241,147 @@ def test_wav_that_is_cut_short_gives_the_missing_share(tmp_path):
 )
 def test_innermost_folder_that_is_not_generic_names_the_site(folder, name):
     assert site_from_folder(PurePath(folder)) == name
+
+
+ZONE10 = timezone(timedelta(hours=10))
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "recorded_at"),
+    [
+        (
+            "S20240815T072552.148+1000_E20240815T073052.148+1000_+12.34567+78.90123.wav",
+            None,
+            when(2024, 8, 15, 7, 25, 52, 148000, zone=ZONE10),
+        ),
+        ("20210328T020000+1000_REC [-27.5 153.0].flac", None, when(2021, 3, 28, 2, zone=ZONE10)),
+        ("20210328T020000+10.flac", None, when(2021, 3, 28, 2, zone=ZONE10)),
+        (
+            "SW1_20230501_050000_-0400.wav",
+            "SW1",
+            when(2023, 5, 1, 5, zone=timezone(-timedelta(hours=4))),
+        ),
+        ("SW1_20230501_050000UTC.wav", "SW1", when(2023, 5, 1, 5, zone=UTC)),
+        ("5678.220501050000.wav", "5678", when(2022, 5, 1, 5)),
+        ("BAR7_20150720_000000.wav", "BAR7", when(2015, 7, 20)),
+        ("x_20190522T000000+2500.wav", "x", None),
+        ("x_20190522T000000+1007.wav", "x", None),
+    ],
+)
+def test_names_of_more_recorders_keep_their_zones_or_give_no_time(name, site, recorded_at):
+    metadata = metadata_from_name(name)
+    assert (metadata.site, metadata.recorded_at) == (site, recorded_at)
+    if recorded_at:
+        assert metadata.recorded_at.utcoffset() == recorded_at.utcoffset()
+        assert not metadata.problems
+    else:
+        assert len(metadata.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    [
+        "2020-06-07T05:15:00+25:00",
+        "2020-06-07T05:15:00+10:07",
+        "9999-12-31T23:59:59",
+        "2300-01-01T00:00:00",
+        "0001-01-01T00:00:00Z",
+        "2020-13-07T05:15:00",
+        "2020-06-07T25:15:00",
+        "2020-06-07",
+        "1591506900",
+        "\ufffd" * 300,
+    ],
+)
+def test_guano_timestamp_that_is_none_is_a_problem_and_no_time(tmp_path, timestamp):
+    path = write_wav(tmp_path / "dawn.wav", guano_chunk(f"Timestamp: {timestamp}"))
+    metadata = read_metadata(path)
+    assert metadata.recorded_at is None
+    assert len(metadata.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "recorded_at"),
+    [
+        ("2020-06-07T05:15:00.1234567-05:00", when(2020, 6, 7, 5, 15, 0, 123456, zone=EASTERN)),
+        ("2020-06-07T05:15:00.5Z", when(2020, 6, 7, 5, 15, 0, 500000, zone=UTC)),
+        ("2020-06-07 05:15:00-0500", when(2020, 6, 7, 5, 15, zone=EASTERN)),
+    ],
+)
+def test_guano_timestamp_with_fraction_keeps_its_zone(tmp_path, timestamp, recorded_at):
+    path = write_wav(tmp_path / "dawn.wav", guano_chunk(f"Timestamp: {timestamp}"))
+    metadata = read_metadata(path)
+    assert metadata.recorded_at == recorded_at
+    assert metadata.recorded_at.utcoffset() == recorded_at.utcoffset()
+    assert not metadata.problems
+
+
+@pytest.mark.parametrize(
+    ("name", "timestamp", "problems"),
+    [
+        ("x_20200607_051500.wav", "2020-06-07T05:15:00-05:00", 0),  # local time
+        ("x_20200607_101500.wav", "2020-06-07T05:15:00-05:00", 0),  # UTC
+        ("x_20200607_101530Z.wav", "2020-06-07T05:15:00-05:00", 0),
+        ("x_20200607_051500.wav", "2020-06-07T05:15:30", 0),
+        ("x_20200607_061500.wav", "2020-06-07T05:15:00-05:00", 1),
+        ("x_20200607_051500Z.wav", "2020-06-07T05:15:00-05:00", 1),
+        ("x_20200608_051500.wav", "2020-06-07T05:15:00", 1),
+    ],
+)
+def test_header_and_name_that_disagree_are_a_problem(tmp_path, name, timestamp, problems):
+    path = write_wav(tmp_path / name, guano_chunk(f"Timestamp: {timestamp}"))
+    assert len(read_metadata(path).problems) == problems
+
+
+@pytest.mark.parametrize(
+    ("comment", "recorded_at", "problems", "triggered"),
+    [
+        ("Recorded at 05:15:00 07/06/2020 by AudioMoth 24F319055FDF2F5B at gain setting 2",
+         when(2020, 6, 7, 5, 15, zone=UTC), 0, False),
+        ("Recorded at 05:15:00 07/06/2020 (UTC) by AudioMoth 24F319055FDF2F5B at medium gain. "
+         "Amplitude threshold was 512 with 1s minimum trigger duration.",
+         when(2020, 6, 7, 5, 15, zone=UTC), 0, True),
+        ("Recorded at 05:15:00 07/06/2020 (UTC+25) by AudioMoth 24F319055FDF2F5B", None, 1, False),
+        ("Recorded at 5 o'clock by AudioMoth 24F319055FDF2F5B", None, 1, False),
+        ("Recorded at 00:00:00 01/01/1970 (UTC) by AudioMoth 24F319055FDF2F5B", None, 1, False),
+    ],
+)  # fmt: skip
+def test_audiomoth_comment_of_other_firmwares(comment, recorded_at, problems, triggered):
+    metadata = metadata_from_comment(comment)
+    assert metadata.recorded_at == recorded_at
+    assert (len(metadata.problems), metadata.triggered) == (problems, triggered)
+    assert metadata_from_name("20200607_051500T.WAV").triggered
+    assert not metadata_from_name("20200607_051500.WAV").triggered
+
+
+@pytest.mark.parametrize(
+    ("start", "recorded_at", "problems"),
+    [
+        ("2021-03-28T02:00:00+10:00", when(2021, 3, 28, 2, zone=ZONE10), 0),
+        ("2021-03-28T05:00:00+1000", when(2021, 3, 28, 5, zone=ZONE10), 1),  # the name has 02:00
+        ("never", when(2021, 3, 28, 2, zone=ZONE10), 1),
+    ],
+)
+def test_fields_of_frontier_labs_are_read_from_a_flac(tmp_path, start, recorded_at, problems):
+    path = tmp_path / "20210328T020000+1000_REC.flac"
+    sf.write(path, np.zeros(8000), 8000)
+    entries = [f"RecordingStart={start}".encode(), b"SensorUid=0012", b"odd \xff"]
+    comments = struct.pack("<II", 0, len(entries))
+    comments += b"".join(struct.pack("<I", len(entry)) + entry for entry in entries)
+    raw = path.read_bytes()
+    block = b"\x04" + len(comments).to_bytes(3, "big") + comments
+    path.write_bytes(raw[:42] + block + raw[42:])  # behind the STREAMINFO
+    metadata = read_metadata(path)
+    assert metadata.recorded_at == recorded_at
+    assert (metadata.recorder, len(metadata.problems)) == ("0012", problems)
+
+
+def test_metadata_behind_the_sound_of_an_rf64_is_read(tmp_path):
+    path = tmp_path / "a.wav"
+    sf.write(path, np.zeros(1000), 8000, format="RF64", subtype="PCM_16")
+    chunks = [comment_chunk("nothing"), guano_chunk("Timestamp: 2020-06-07T05:15:00Z")]
+    raw = path.read_bytes()
+    for name, content in chunks:
+        raw += struct.pack("<4sI", name, len(content)) + content + b"\0" * (len(content) % 2)
+    path.write_bytes(raw)
+    assert read_metadata(path).recorded_at == when(2020, 6, 7, 5, 15, zone=UTC)

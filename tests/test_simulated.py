@@ -12,7 +12,6 @@ from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation
 from antpitta.files import simulated
 from antpitta.files.simulated import (
-    BackgroundFile,
     SimulatedData,
     SimulatedSpecies,
     read_backgrounds,
@@ -300,7 +299,9 @@ def test_every_third_background_is_for_testing_and_none_for_both(tmp_path):
     put(tmp_path / "blip.wav", 0.1)
     (tmp_path / "broken.flac").write_bytes(b"fLaC?")
     backgrounds, findings = read_backgrounds([tmp_path], 16_000)
-    paths = {split: {background.path for background in backgrounds[split]} for split in SPLITS}
+    paths = {
+        split: {background.recording.path for background in backgrounds[split]} for split in SPLITS
+    }
     assert (len(paths["train"]), len(paths["test"])) == (5, 2)
     assert not paths["train"] & paths["test"]
     assert {Path(finding.file).name for finding in findings} == {"blip.wav", "broken.flac"}
@@ -329,11 +330,28 @@ def test_excerpt_has_the_length_asked_for_or_that_of_the_file(tmp_path):
     assert not np.array_equal(first, second)
 
 
-def test_background_shorter_than_its_header_says_is_read_from_its_beginning(tmp_path):
-    path = put(tmp_path / "a.wav", 1.0)
-    background = BackgroundFile(path, 0, 10**6, 16_000, 16_000)
+def test_background_with_damage_gives_the_sound_that_decodes(tmp_path):
+    path = tmp_path / "a.flac"
+    put(path, 3.0)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2 : len(raw) // 2 + 500] = bytes(500)
+    path.write_bytes(raw)
+    backgrounds, findings = read_backgrounds([tmp_path], 16_000)
+    assert not findings
     for seed in range(4):
-        assert len(background(np.random.default_rng(seed), 12_000)) >= 8000
+        excerpt = backgrounds["train"][0](np.random.default_rng(seed), 12_000)
+        assert len(excerpt) == 12_000
+        assert np.count_nonzero(excerpt) > 4000
+
+
+def test_clip_whose_header_reads_and_whose_sound_does_not_is_a_finding(tmp_path):
+    put(tmp_path / "wren" / "good.wav", 1.0)
+    put(tmp_path / "wren" / "bad.flac", 1.0)
+    raw = (tmp_path / "wren" / "bad.flac").read_bytes()
+    (tmp_path / "wren" / "bad.flac").write_bytes(raw[:100] + bytes(len(raw) - 100))
+    clips, findings = read_clips(tmp_path, 16_000)
+    assert len(clips["wren"]) == 1
+    assert [finding.code for finding in findings] == ["W_CLIP_UNUSABLE"]
 
 
 def test_folder_without_backgrounds_is_an_error(tmp_path):

@@ -20,6 +20,7 @@ import math
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,7 @@ def probe(path: Path, id: str) -> Recording:
 
 def _decodes_anywhere(recording: Recording) -> bool:
     try:
-        return len(next(_blocks(recording, 0, recording.samples, 1), ())) > 0
+        return any(True for _ in islice(_blocks(recording, 0, recording.samples, 1), 1))
     except (sf.SoundFileError, OSError):
         return _next_sound(recording, 0, recording.samples) is not None
 
@@ -209,6 +210,26 @@ def read_or_silence(
         if notes is not None:
             notes.append(f"does not decode from {start:.2f} s on")
         return np.zeros(0, dtype=np.float32)
+
+
+def read_samples(recording: Recording, first: int, last: int) -> Floats:
+    """Decode samples of a file at its own rate, mono; what does not decode is silence.
+
+    Parameters
+    ----------
+    recording : as from :func:`probe`
+    first, last : samples of the file
+
+    Returns
+    -------
+    sound : (last - first,)
+    """
+    try:
+        with file_errors(recording.path):
+            sound = _decode(recording, first, last, [])[: last - first]
+    except UnreadableAudio:
+        sound = np.zeros(0, dtype=np.float32)
+    return np.pad(sound, (0, last - first - len(sound)))
 
 
 def read_channels(recording: Recording, first: int, last: int) -> Floats:
@@ -342,7 +363,8 @@ def to_mono(frames: Floats) -> Floats:
     if frames.shape[1] == 1:
         return frames[:, 0]
     signs = polarity(frames)
-    return (frames if (signs > 0).all() else frames * signs).mean(axis=1)
+    mono: Floats = (frames if (signs > 0).all() else frames * signs).mean(axis=1)
+    return mono
 
 
 def polarity(frames: Floats) -> Floats:

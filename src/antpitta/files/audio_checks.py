@@ -1,10 +1,11 @@
 """Checks of the sound itself: clipped, silent, damaged or cut short?
 
 Recordings are decoded a minute at a time by the ``read`` that the caller gives, at any sample
-rate. A WAV that is cut short is known by its header alone, because libsndfile takes what there is
-for the whole.
+rate. What a header promises is in the recording (files/audio_length.py). The channels of a minute
+are examined before they are mixed, because the mean hides what is wrong with one of them.
 """
 
+import math
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 from antpitta.core.errors import Finding
 from antpitta.core.types import Recording
-from antpitta.files.audio import TAIL, UnreadableAudio
-from antpitta.files.wav_chunks import read_wav_chunks
+from antpitta.files.audio import TAIL, UnreadableAudio, polarity, read_channels
+from antpitta.files.recording_metadata import read_metadata
 
 Read = Callable[[Recording, float, float], NDArray[np.float32]]
 BLOCK = 60.0  # seconds
@@ -25,6 +26,9 @@ _CLIPPED_SHARE = 1e-3  # of the samples: more is not one loud bang
 _SILENT_RANGE = 1e-4  # of full scale, three steps of 16 bits
 _CONSTANT_RANGE = 1e-6  # of full scale: no microphone is that quiet
 _CONSTANT_SECONDS = 2
+_CHANNEL_SECONDS = 60.0  # from the start, in which channels are compared
+_QUIETER = 1e-3  # of the power of the loudest channel: -30 dB, a microphone that is off
+_END = 0.05  # seconds before the end in which sound is looked for
 _MARGIN = 0.05  # seconds at the ends of a file where the resampler rings
 
 
@@ -68,8 +72,7 @@ def _check_recording(recording: Recording, annotated: bool, read: Read) -> list[
         findings.append(Finding(code, str(recording.path), None, what, remedy, serious))
 
     copy_again = "copy it again from the card, or leave it out"
-    missing = read_wav_chunks(recording.path).missing_seconds(recording.duration)
-    promised = recording.duration + missing
+    promised = recording.duration + recording.missing_seconds
     held = recording.duration if _decodes(recording, recording.duration, read) else None
     statistics = _measure(recording, read)
     if held is None:
@@ -80,6 +83,9 @@ def _check_recording(recording: Recording, annotated: bool, read: Read) -> list[
     if promised - held > TAIL:
         what = f"cut short: its header promises {promised:.1f} s, it has {held:.1f} s"
         add("W_AUDIO_CUT_SHORT", what, copy_again, annotated)
+    elif promised - held < -TAIL:
+        what = f"its header promises {promised:.1f} s, and it has {held:.1f} s, which are all used"
+        add("W_AUDIO_HEADER", what, "repair the header, as other programs may use less")
     elif statistics.damaged_at is not None:
         what = f"damaged: the minute from {statistics.damaged_at:g} s does not decode"
         add("W_AUDIO_DAMAGED", what, copy_again, annotated)
@@ -93,7 +99,38 @@ def _check_recording(recording: Recording, annotated: bool, read: Read) -> list[
         share = statistics.clipped_samples / statistics.samples
         what = f"clipped: {share:.1%} of the samples are at full scale"
         add("W_AUDIO_CLIPPED", what, "record with less gain")
+    if recording.channels > 1:
+        remedy = "check the microphones; all channels are mixed"
+        for what in _channel_problems(recording):
+            add("W_AUDIO_CHANNELS", what, remedy)
+    metadata = read_metadata(recording.path)
+    for problem in metadata.problems:
+        add("W_RECORDER_CLOCK", problem, "give site and time in the table of sites")
+    if metadata.triggered:
+        what = "a triggered recording: sound below the threshold may have been left out"
+        add("W_RECORDER_TRIGGERED", what, "do not take times in the file for clock times")
     return findings
+
+
+def _channel_problems(recording: Recording) -> Iterator[str]:
+    """What is wrong with single channels at the beginning of a recording."""
+    last = min(recording.samples, round(_CHANNEL_SECONDS * recording.sample_rate))
+    try:
+        sound = read_channels(recording, 0, last)
+    except UnreadableAudio:
+        return
+    if not len(sound):
+        return
+    power = sound.var(axis=0, dtype=np.float64)
+    signs = polarity(sound)
+    for i in range(sound.shape[1]):
+        clipped = float(np.mean(np.abs(sound[:, i]) >= _FULL_SCALE))
+        if math.isfinite(power.max()) and power[i] < _QUIETER * power.max():
+            yield f"channel {i + 1} is silent beside the others"
+        elif signs[i] < 0:
+            yield f"channel {i + 1} has the opposite polarity, and is inverted"
+        if clipped > _CLIPPED_SHARE:
+            yield f"channel {i + 1} is clipped: {clipped:.1%} of its samples are at full scale"
 
 
 def _measure(recording: Recording, read: Read) -> _SoundStatistics:
@@ -124,7 +161,7 @@ def _measure(recording: Recording, read: Read) -> _SoundStatistics:
 def _decodes(recording: Recording, end: float, read: Read) -> bool:
     """Whether the last moment before ``end`` gives any sound."""
     try:
-        return len(read(recording, max(0.0, end - TAIL), end)) > 0
+        return len(read(recording, max(0.0, end - _END), end)) > 0
     except UnreadableAudio:
         return False
 
@@ -132,7 +169,7 @@ def _decodes(recording: Recording, end: float, read: Read) -> bool:
 def _end_of_sound(recording: Recording, read: Read) -> float:
     """Where decoding ends, to a tenth of a second."""
     good, bad = 0.0, recording.duration
-    while bad - good > 0.1:
+    while bad - good > _END:
         middle = (good + bad) / 2
         if _decodes(recording, middle, read):
             good = middle

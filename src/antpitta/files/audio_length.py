@@ -103,34 +103,43 @@ def open_sound(path: Path, samples: int | None = None) -> sf.SoundFile:
     file : whose ``frames`` are ``samples``, whatever the header promises
     """
     name = os.fsencode(path) if os.name == "posix" else str(path)
-    if samples is None:
-        return sf.SoundFile(name)
-    kind = _kind(path)
+    kind = "" if samples is None else _kind(path)
+    corrected = None
     if kind == "wav":
-        return _open_wav(path, read_wav_chunks(path), name)
-    if kind == "flac":
-        begin, _ = _flac_header(path)
-        raw = bytearray(path.read_bytes()[: begin + 18]) if begin else bytearray()
-        if len(raw) < begin + 18 or not begin:
-            return sf.SoundFile(name)
-        word = int.from_bytes(raw[begin + 10 : begin + 18], "big")
-        raw[begin + 10 : begin + 18] = (word >> 36 << 36 | samples).to_bytes(8, "big")
-        return sf.SoundFile(_Patched(path, bytes(raw), len(raw)))
-    if kind == "mp3":  # a length that is estimated too long does no harm
-        plain = sf.SoundFile(name)
-        if plain.frames >= samples:
-            return plain
-        plain.close()
-        frames = read_mp3_frames(path)
-        if frames.count and frames.tagged is None:
-            return sf.SoundFile(_Patched(path, frames.xing_frame(), frames.begin))
-    return sf.SoundFile(name)
+        corrected = _open_wav(path, read_wav_chunks(path))
+    elif kind == "flac" and samples:
+        corrected = _open_flac(path, samples)
+    elif kind == "mp3" and samples:
+        corrected = _open_mp3(path, samples, name)
+    return corrected or sf.SoundFile(name)
 
 
-def _open_wav(path: Path, chunks: WavChunks, name: bytes | str) -> sf.SoundFile:
+def _open_flac(path: Path, samples: int) -> sf.SoundFile | None:
+    begin, _ = _flac_header(path)
+    with path.open("rb") as file:
+        head = bytearray(file.read(begin + 18))
+    if not begin:
+        return None
+    word = int.from_bytes(head[begin + 10 : begin + 18], "big")
+    head[begin + 10 : begin + 18] = (word >> 36 << 36 | samples).to_bytes(8, "big")
+    return sf.SoundFile(_Patched(path, bytes(head), len(head)))
+
+
+def _open_mp3(path: Path, samples: int, name: bytes | str) -> sf.SoundFile | None:
+    plain = sf.SoundFile(name)
+    if plain.frames >= samples:  # a length that is estimated too long does no harm
+        return plain
+    plain.close()
+    frames = read_mp3_frames(path)
+    if not frames.count or frames.tagged is not None:
+        return None
+    return sf.SoundFile(_Patched(path, frames.xing_frame(), frames.begin))
+
+
+def _open_wav(path: Path, chunks: WavChunks) -> sf.SoundFile | None:
     sound = chunks.format
     if sound is None or not sound.subtype:
-        return sf.SoundFile(name)
+        return None
     end = chunks.begin + chunks.held // sound.block * sound.block
     return sf.SoundFile(
         _Patched(path, b"", chunks.begin, end),

@@ -30,8 +30,8 @@ import soxr
 from numpy.typing import NDArray
 
 from antpitta.core.errors import Finding, UserError
-from antpitta.core.types import Annotation
-from antpitta.files.audio import SUFFIXES
+from antpitta.core.types import Annotation, Recording
+from antpitta.files.audio import SUFFIXES, UnreadableAudio, probe, read_samples
 from antpitta.files.manifest import check_own_folder, write_manifest
 from antpitta.files.tables import write_csv
 from antpitta.files.texts import write_text
@@ -66,8 +66,8 @@ def read_clips(folder: Path, sample_rate: int) -> tuple[dict[str, list[Floats]],
         for path in _sound_files(species):
             try:
                 wave, cut = _read_clip(path, sample_rate)
-            except (sf.SoundFileError, OSError) as error:
-                findings.append(_unusable(path, str(error)))
+            except UnreadableAudio as error:
+                findings.append(_unusable(path, str(error).removeprefix(f"{path}: ")))
                 continue
             waves.append(wave)
             if cut:
@@ -94,11 +94,15 @@ def read_clips(folder: Path, sample_rate: int) -> tuple[dict[str, list[Floats]],
 class BackgroundFile:
     """A part of a sound file from which random excerpts are read."""
 
-    path: Path
+    recording: Recording
     begin: int  # samples of the file
     end: int  # samples of the file
-    file_rate: int  # Hz
     sample_rate: int  # of the excerpts, Hz
+
+    @property
+    def file_rate(self) -> int:
+        """The sample rate of the file, Hz."""
+        return self.recording.sample_rate
 
     def __call__(self, rng: np.random.Generator, samples: int) -> Floats:
         """Read an excerpt from a random position.
@@ -115,13 +119,8 @@ class BackgroundFile:
         length = int(samples * self.file_rate / self.sample_rate) + self.file_rate // 10
         length = min(length, self.end - self.begin)
         position = self.begin + int(rng.integers(self.end - self.begin - length + 1))
-        with sf.SoundFile(self.path) as file:
-            file.seek(min(position, file.frames))
-            raw = file.read(length, dtype="float32", always_2d=True)
-            if len(raw) < min(length, SHORTEST_BACKGROUND * self.file_rate):
-                file.seek(self.begin)  # an MP3's length is an estimate: this was past its end
-                raw = file.read(length, dtype="float32", always_2d=True)
-        return _mono(raw, self.file_rate, self.sample_rate)[:samples]
+        wave = read_samples(self.recording, position, position + length)
+        return _resampled(wave, self.file_rate, self.sample_rate)[:samples]
 
 
 def read_backgrounds(
@@ -149,14 +148,14 @@ def read_backgrounds(
     findings = []
     for path in (p for folder in folders for p in sorted(folder.rglob("*")) if _is_sound(p)):
         try:
-            info = sf.info(path)
-        except (sf.SoundFileError, OSError) as error:
-            findings.append(_unusable(path, str(error)))
+            recording = probe(path, path.stem)
+        except UnreadableAudio as error:
+            findings.append(_unusable(path, str(error).removeprefix(f"{path}: ")))
             continue
-        if info.frames < SHORTEST_BACKGROUND * info.samplerate:
+        if recording.duration < SHORTEST_BACKGROUND:
             findings.append(_unusable(path, f"shorter than {SHORTEST_BACKGROUND:g} s"))
             continue
-        backgrounds.append(BackgroundFile(path, 0, info.frames, info.samplerate, sample_rate))
+        backgrounds.append(BackgroundFile(recording, 0, recording.samples, sample_rate))
     if not backgrounds:
         names = ", ".join(str(folder) for folder in folders)
         raise UserError(
@@ -165,8 +164,8 @@ def read_backgrounds(
     if len(backgrounds) == 1:
         whole = backgrounds[0]
         cut = whole.end * 2 // 3
-        first = BackgroundFile(whole.path, 0, cut, whole.file_rate, sample_rate)
-        last = BackgroundFile(whole.path, cut, whole.end, whole.file_rate, sample_rate)
+        first = BackgroundFile(whole.recording, 0, cut, sample_rate)
+        last = BackgroundFile(whole.recording, cut, whole.end, sample_rate)
         return {"train": [first], "test": [last]}, findings
     test = backgrounds[1::3]
     return {"train": [b for b in backgrounds if b not in test], "test": test}, findings
@@ -192,17 +191,13 @@ def _is_sound(path: Path) -> bool:
 
 def _read_clip(path: Path, sample_rate: int) -> tuple[Floats, bool]:
     """The wave of a clip, and whether it is longer than what is read."""
-    with sf.SoundFile(path) as file:
-        longest = int(LONGEST_CLIP * file.samplerate)
-        raw = file.read(longest, dtype="float32", always_2d=True)
-        cut = file.frames > longest == len(raw)  # an MP3's length is an estimate
-        if not len(raw):
-            raise sf.SoundFileError("the file has no samples")
-        return _mono(raw, file.samplerate, sample_rate), cut
+    recording = probe(path, path.stem)
+    longest = int(LONGEST_CLIP * recording.sample_rate)
+    wave = read_samples(recording, 0, min(longest, recording.samples))
+    return _resampled(wave, recording.sample_rate, sample_rate), recording.samples > longest
 
 
-def _mono(raw: Floats, file_rate: int, sample_rate: int) -> Floats:
-    wave = np.nan_to_num(raw.mean(axis=1))
+def _resampled(wave: Floats, file_rate: int, sample_rate: int) -> Floats:
     if file_rate != sample_rate:
         wave = soxr.resample(wave, file_rate, sample_rate)
     return np.asarray(wave, dtype=np.float32)

@@ -163,7 +163,7 @@ def atomic_replace(path: Path) -> Iterator[Path]:
     A path in the same folder, with the same suffix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}{path.suffix}")
+    unfinished = path.with_name(f".{path.stem[:40]}.{uuid.uuid4().hex[:12]}{path.suffix[:20]}")
     try:
         yield unfinished
         with unfinished.open("rb+") as file:

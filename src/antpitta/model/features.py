@@ -23,6 +23,8 @@ from antpitta.model.embedding import EmbeddingModel, NoEmbeddingError
 Floats = NDArray[np.float32]
 Wave = NDArray[np.float32]  # (samples,)
 FeatureArray = NDArray[Any]  # (frames, width): uint8 of a spectrogram, float16 of an embedding
+BACKGROUND_QUANTILE = 0.1  # of the frames of a short sound
+BACKGROUND_BANDS = 33  # mel bands around a band
 ReadAudio = Callable[[Recording, float, float, int], Wave]  # start, stop in seconds; sample rate
 
 
@@ -124,6 +126,32 @@ def build_feature_extractor(recipe: Recipe, model: Path | None = None) -> Featur
     return FeatureExtractor(
         recipe.embedding, embedder.width, lambda wave, frames, _: embedder.embed(wave, frames)
     )
+
+
+def append_background(pixels: FeatureArray, frames: int) -> FeatureArray:
+    """Continue the spectrogram of a short sound by its background.
+
+    A band's level in the quietest frames is its background, unless the sound fills the band all
+    the time: then the neighbouring bands show the background, by their median.
+
+    Parameters
+    ----------
+    pixels : (frames, bands), uint8
+    frames : of the result
+
+    Returns
+    -------
+    (frames, bands): the sound, then frames of its background.
+    """
+    quiet = np.quantile(pixels, BACKGROUND_QUANTILE, axis=0)
+    reach = BACKGROUND_BANDS // 2
+    padded = np.pad(quiet, reach, mode="reflect" if len(quiet) > reach else "edge")
+    around = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), axis=1)
+    background = np.minimum(quiet, around).round().astype(pixels.dtype)
+    if pixels.any():  # frames of nothing but 0 are padding, not background
+        background = np.maximum(background, 1)
+    rest = np.broadcast_to(background, (max(0, frames - len(pixels)), len(background)))
+    return np.concatenate([pixels, rest])
 
 
 def score_grid(segment: TimeGrid, frames_per_row: int) -> TimeGrid:

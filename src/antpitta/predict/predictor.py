@@ -32,6 +32,7 @@ from antpitta.model.features import (
     FeatureArray,
     FeatureExtractor,
     ReadAudio,
+    append_background,
     build_feature_extractor,
     stitch_segments,
 )
@@ -49,6 +50,7 @@ Floats = NDArray[np.float32]
 Bounds = tuple[float, float]  # start and stop of a segment, in seconds of the recording
 FoldScores = list[list[Floats]]  # [segment][fold]: (rows, classes)
 
+SHORT_STEPS = 2  # of a network: with one, the mean over time is the sound itself
 NVIDIA_LIBRARIES = ("libcuda.so.1", "nvcuda.dll")  # of the driver, on Linux and on Windows
 AMD_DEVICE = Path("/dev/kfd")  # exists with AMD's driver; PyTorch brings the libraries itself
 EXPORTED_KIND = {"float32": "float", "bfloat16": "float", "int8": "int8"}  # keys of Bundle.networks
@@ -157,12 +159,29 @@ class ModelPredictor:
     backend : computes scores of the features
     classes : columns of the scores
     name : the source that the scores carry
+    background_frames : the length to which short sounds are continued by their background; 0 for
+        networks that subtract none
     """
 
     extractor: FeatureExtractor
     backend: InferenceBackend
     classes: Classes
     name: str
+    background_frames: int = 0
+
+    def predict(self, features: FeatureArray) -> list[Floats]:
+        """Scores of a segment: (rows, classes) of each fold.
+
+        A network that subtracts the mean over time as background would subtract a short sound from
+        itself, and score nothing but silence. Its features are followed by an estimate of the
+        background around it, up to ``background_frames``.
+        """
+        rows = -(-len(features) // self.backend.frames_per_row)
+        long = len(features) > SHORT_STEPS * self.backend.frames_per_row
+        if long or len(features) >= self.background_frames:
+            return self.backend.predict(features)
+        padded = append_background(features, self.background_frames)
+        return [scores[:rows] for scores in self.backend.predict(padded)]
 
     def merge(
         self, recording: str, segments: FoldScores, bounds: Sequence[Bounds]
@@ -203,7 +222,7 @@ def predict_segments(
     for start, stop in bounds:
         features = models[0].extractor.extract_segment(recording, start, stop, read)
         for model, segments in zip(models, scores, strict=True):
-            segments.append(model.backend.predict(features))
+            segments.append(model.predict(features))
     return scores
 
 
@@ -275,7 +294,11 @@ class Predictor:
             if key not in extractors:
                 extractors[key] = _build_extractor(recipe)
             backend = open_backend(part, recipe, self.inference, extractors[key].width)
-            self.models.append(ModelPredictor(extractors[key], backend, part.classes, part.name))
+            subtracts = recipe.head.background_subtraction > 0 and not recipe.embedding
+            frames = recipe.windows.frames if subtracts else 0
+            self.models.append(
+                ModelPredictor(extractors[key], backend, part.classes, part.name, frames)
+            )
 
     def segments(self, recording: Recording) -> list[Segment]:
         """The segments of a recording, which threads may compute at the same time."""
