@@ -18,6 +18,7 @@ from antpitta.core.errors import Finding
 from antpitta.core.types import Recording
 from antpitta.files.audio import TAIL, UnreadableAudio, polarity, read_channels
 from antpitta.files.recording_metadata import read_metadata
+from antpitta.files.texts import printable
 
 Read = Callable[[Recording, float, float], NDArray[np.float32]]
 BLOCK = 60.0  # seconds
@@ -69,7 +70,7 @@ def _check_recording(recording: Recording, annotated: bool, read: Read) -> list[
     findings: list[Finding] = []
 
     def add(code: str, what: str, remedy: str, serious: bool = False) -> None:
-        findings.append(Finding(code, str(recording.path), None, what, remedy, serious))
+        findings.append(Finding(code, printable(str(recording.path)), None, what, remedy, serious))
 
     copy_again = "copy it again from the card, or leave it out"
     promised = recording.duration + recording.missing_seconds

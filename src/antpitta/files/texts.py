@@ -136,6 +136,20 @@ def write_text(text: str, path: Path) -> None:
         unfinished.write_text(text, encoding="utf-8", newline="")
 
 
+def printable(text: str) -> str:
+    """A name that UTF-8 can hold: bytes of a name that are none are written as ``\\xe9``.
+
+    Parameters
+    ----------
+    text : name or path, as Python has it from the file system
+
+    Returns
+    -------
+    text : the same for all names in UTF-8
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def write_picture(content: bytes, path: Path) -> None:
     """Write a picture.
 

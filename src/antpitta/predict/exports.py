@@ -31,7 +31,7 @@ from antpitta.files.formats.audacity import write_track
 from antpitta.files.manifest import replace_files
 from antpitta.files.remote import Location
 from antpitta.files.tables import write_csv
-from antpitta.files.texts import write_json
+from antpitta.files.texts import printable, write_json
 from antpitta.predict.camtrapdp import NAME, UNPLACED, DeploymentInfo, write_package
 from antpitta.predict.journal import EventRow, JournalEntry, explain_database_errors
 from antpitta.predict.tables import (
@@ -137,9 +137,9 @@ def write_raven_events(parts: Parts, path: Path) -> None:
         begin = round(offsets[entry.path] + start, 3)
         return (
             *(count, "Spectrogram 1", 1, begin, round(begin + stop - start, 3), low, high),
-            *(clean_name(entry.path.name), clean_name(str(entry.path)), start),
-            *(clock_time(entry, start), clean_name(entry.site or ""), clean_name(species)),
-            *(score, ""),
+            *(clean_name(printable(entry.path.name)), clean_name(printable(str(entry.path)))),
+            *(start, clock_time(entry, start)),
+            *(clean_name(entry.site or ""), clean_name(species), score, ""),
         )
 
     write_event_rows(parts, path, RAVEN_COLUMNS, row, separator="\t")
@@ -174,7 +174,8 @@ def write_kaleidoscope_events(parts: Parts, path: Path) -> None:
         date, _, time = clock_time(entry, start).partition(" ")
         folder = entry.path.parent
         return (
-            *(str(folder.parent), folder.name, entry.path.name, 0, start, round(stop - start, 3)),
+            *(printable(str(folder.parent)), printable(folder.name), printable(entry.path.name)),
+            *(0, start, round(stop - start, 3)),
             *(low, high, date.replace("/", "-"), time, entry.site or "", species, score, ""),
         )
 

@@ -38,6 +38,7 @@ from antpitta.core.types import Event, Recording, Scores
 from antpitta.files.audio import TAIL, UnreadableAudio, read
 from antpitta.files.recordings import ListedFile, open_file
 from antpitta.files.remote import Location, RemotePath
+from antpitta.files.texts import printable
 from antpitta.model.embedding import NoEmbeddingError
 from antpitta.model.features import ReadAudio
 from antpitta.predict.journal import GONE, EventRow, Journal, JournalEntry, Stamp
@@ -312,8 +313,9 @@ def failure_reason(result: FileResult) -> str:
     ``result.reason`` with the path of ``result.file``.
     """
     if result.recording is None:
-        return result.reason
-    return result.reason.replace(str(result.recording.path), str(result.file.path))
+        return printable(result.reason)
+    reason = result.reason.replace(str(result.recording.path), str(result.file.path))
+    return printable(reason)
 
 
 def _events(predictor: Predictor, scores: Scores) -> list[Event]:

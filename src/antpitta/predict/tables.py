@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from antpitta.core.errors import Finding
 from antpitta.files.recordings import ListedFile
 from antpitta.files.tables import csv_quoting
-from antpitta.files.texts import atomic_replace
+from antpitta.files.texts import atomic_replace, printable
 from antpitta.predict.journal import EVENT_COLUMNS, EventRow, Journal, JournalEntry
 from antpitta.scores.cells import clip_score_table
 
@@ -70,7 +70,11 @@ class Archive:
     def quarantine(self) -> pd.DataFrame:
         """Rows file, reason: what has no scores, or only scores of a part."""
         rows = [(finding.file, finding.what) for finding in self.unreadable]
-        rows += [(str(entry.path), entry.reason) for _, entry in self._entries() if entry.reason]
+        rows += [
+            (printable(str(entry.path)), entry.reason)
+            for _, entry in self._entries()
+            if entry.reason
+        ]
         return pd.DataFrame(rows, columns=["file", "reason"])
 
     def _entries(self) -> Iterator[tuple[ListedFile, JournalEntry]]:
@@ -126,7 +130,9 @@ def write_csv_events(parts: Parts, path: Path) -> None:
     parts : the recordings, some at a time
     path : replaced atomically
     """
-    write_event_rows(parts, path, COLUMNS, lambda entry, event: (str(entry.path), *event, ""))
+    write_event_rows(
+        parts, path, COLUMNS, lambda entry, event: (printable(str(entry.path)), *event, "")
+    )
 
 
 def write_parquet_events(parts: Parts, path: Path) -> None:
@@ -142,7 +148,11 @@ def write_parquet_events(parts: Parts, path: Path) -> None:
         pq.ParquetWriter(unfinished, SCHEMA) as writer,
     ):
         for part in or_empty_table(parts()):
-            rows = [(str(entry.path), *event, "") for _, entry in part for event in entry.events]
+            rows = [
+                (printable(str(entry.path)), *event, "")
+                for _, entry in part
+                for event in entry.events
+            ]
             table = pd.DataFrame(rows, columns=list(COLUMNS))
             writer.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False))
 

@@ -1,0 +1,118 @@
+"""One bad file never stops a run: odd sound through predict, check and train."""
+
+import os
+import struct
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+
+import antpitta as ap
+from antpitta import api
+
+RATE = 16_000
+SOUND = np.random.default_rng(0).normal(0, 0.05, RATE * 3).astype(np.float32)
+
+
+def put(path, sound=SOUND, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoded = os.fsencode(path)
+    sf.write(encoded, sound, RATE, format=path.suffix[1:].upper(), **options)
+    return path
+
+
+def add_guano(path, text):
+    content = f"GUANO|Version: 1.0\nTimestamp: {text}".encode()
+    content += b"\n" * (len(content) % 2)
+    raw = path.read_bytes() + b"guan" + struct.pack("<I", len(content)) + content
+    path.write_bytes(raw[:4] + struct.pack("<I", len(raw) - 8) + raw[8:])
+
+
+def make_odd_files(home):
+    """Odd files; returns the names of those that have no sound at all."""
+    put(home / "good_20240501_050000.wav")
+    for name, text in (
+        ("zone", "2024-05-01T05:00:00+25:00"),
+        ("late", "9999-12-31T23:59:59"),
+        ("odd", "\x00\udcff".encode("utf-8", "surrogateescape").decode("latin-1")),
+    ):
+        add_guano(put(home / f"guano_{name}.wav"), text)
+    put(home / (b"caf\xe9_20240501_050000.wav".decode("utf-8", "surrogateescape")))
+    put(home / ("n" * 231 + "_20240501_050000.wav"))
+    put(home / "[red]_20240501_050000.wav")
+    far = put(home / "far.wav")
+    os.utime(far, ns=(0, 10_413_792_000 * 10**9))  # the year 2300
+    mp3 = put(home / "negative.mp3")
+    raw = bytearray(mp3.read_bytes())
+    raw[-len(raw) // 2 :] = np.random.default_rng(1).bytes(len(raw) - len(raw) // 2)
+    mp3.write_bytes(raw)
+    flac = put(home / "header_only.flac")
+    raw = flac.read_bytes()
+    flac.write_bytes(raw[:86] + bytes(len(raw) - 86))
+    damaged = put(home / "damaged.flac")
+    raw = bytearray(damaged.read_bytes())
+    raw[len(raw) // 2 : len(raw) // 2 + 300] = bytes(300)
+    damaged.write_bytes(raw)
+    (home / "empty.wav").write_bytes(b"")
+    (home / "text.ogg").write_text("no sound")
+    os.mkfifo(home / "pipe.wav")
+    return {"header_only.flac", "empty.wav", "text.ogg", "pipe.wav"}
+
+
+def test_prediction_of_odd_files_scores_what_has_sound_and_lists_the_rest(run, tmp_path):
+    unreadable = make_odd_files(tmp_path / "odd")
+    formats = ("csv", "parquet", "raven", "audacity", "kaleidoscope")
+    for resume in (False, True):
+        out = tmp_path / "out"
+        api.predict_to(run.model, [tmp_path / "odd"], out, formats=formats, resume=resume)
+        presence = pd.read_csv(out / "presence.csv", dtype={"recording_id": str})
+        quarantine = pd.read_csv(out / "quarantine.csv", dtype=str)
+        names = {path.rpartition("/")[2] for path in quarantine["file"]}
+        assert len(presence) == 10
+        assert "caf\\xe9_20240501_050000" in set(presence["recording_id"])
+        assert unreadable <= names
+        assert names <= unreadable | {"damaged.flac", "negative.mp3"}
+        scores = presence.drop(columns="recording_id").to_numpy()
+        assert np.isfinite(scores).all()
+
+
+def test_check_of_odd_files_reports_each(simulated, tmp_path):
+    unreadable = make_odd_files(tmp_path / "odd")
+    table = tmp_path / "boxes.csv"
+    table.write_text("recording,start_time,end_time,species,verdict\n"
+                     "good_20240501_050000,0,0.5,WOTH,present\n")  # fmt: skip
+    data = ap.open_data(audio=tmp_path / "odd", annotations=table)
+    findings = ap.check(data).findings
+    by_code = {}
+    for finding in findings:
+        str(finding).encode()
+        by_code.setdefault(finding.code, set()).add(finding.file.rpartition("/")[2])
+    assert by_code["W_AUDIO_UNREADABLE"] == unreadable
+    assert by_code["W_RECORDER_CLOCK"] == {"guano_zone.wav", "guano_late.wav", "guano_odd.wav"}
+
+
+def test_training_on_odd_files_goes_on(recipe, tmp_path):
+    home = tmp_path / "odd"
+    make_odd_files(home)
+    rows = ["recording,start_time,end_time,species,verdict"]
+    for i in range(4):
+        put(home / f"more{i}_20240501_050000.wav")
+        rows.append(f"more{i}_20240501_050000,0,0.5,WOTH,{'present' if i % 2 else 'absent'}")
+    rows += ["damaged,0,0.5,WOTH,present", "negative,2,2.5,WOTH,present"]
+    (tmp_path / "boxes.csv").write_text("\n".join(rows) + "\n")
+    data = ap.open_data(audio=home, annotations=tmp_path / "boxes.csv")
+    result = ap.train(data, recipe=str(recipe), out=tmp_path / "run", export=False)
+    assert (result.model / "bundle.json").is_file()
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_channels_of_opposite_polarity_do_not_cancel(run, tmp_path, channels):
+    signs = np.where(np.arange(channels) % 2, -1, 1)
+    put(tmp_path / "a" / "x.wav", SOUND[:, None] * signs)
+    put(tmp_path / "b" / "x.wav")
+    tables = []
+    for name in "ab":
+        api.predict_to(run.model, [tmp_path / name], tmp_path / f"out{name}")
+        tables.append(pd.read_csv(tmp_path / f"out{name}" / "presence.csv").iloc[0, 1:])
+    np.testing.assert_allclose(*(table.to_numpy(float) for table in tables), atol=1e-4)
