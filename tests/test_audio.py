@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from antpitta.files.audio import UnreadableAudio, content_key, probe, read, read_whole
+from antpitta.files.audio import (
+    UnreadableAudio,
+    content_key,
+    probe,
+    read,
+    read_or_silence,
+    read_whole,
+)
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx" / "audio"
 
@@ -177,3 +184,66 @@ def test_large_files_and_other_formats_are_not_decoded_whole(tmp_path, monkeypat
     recording = save(tmp_path / "a.flac", tone(8000, 1), 8000)
     monkeypatch.setattr("antpitta.files.audio.MAX_WHOLE_SAMPLES", 7999)
     assert read_whole(recording) is None
+
+
+@pytest.mark.parametrize("peak", [9.0, 32767.0, 2.0**31, 1e18, 1e25])
+def test_float_samples_far_beyond_full_scale_are_scaled_with_a_note(tmp_path, peak):
+    recording = save(tmp_path / "a.wav", peak * 2 * tone(8000, 1), 8000, subtype="FLOAT")
+    notes: list[str] = []
+    sound = read(recording, 0.0, 1.0, 32000, notes)
+    assert np.isfinite(sound).all()
+    assert 1e-4 < np.abs(sound).max() <= 1.01
+    assert notes == ["has samples far beyond full scale, which are scaled down"]
+
+
+def test_float_samples_a_little_beyond_full_scale_are_kept(tmp_path):
+    recording = save(tmp_path / "a.wav", 3 * tone(8000, 1), 8000, subtype="FLOAT")
+    notes: list[str] = []
+    np.testing.assert_allclose(read(recording, 0, 1, 8000, notes), 3 * tone(8000, 1), atol=1e-5)
+    assert not notes
+
+
+def test_channels_that_cancel_are_inverted_and_others_averaged(tmp_path):
+    wave, noise = tone(8000, 2), np.random.default_rng(0).normal(0, 0.05, (4, 16000))
+    cases = {
+        "opposite": (np.stack([wave + noise[0], -wave + noise[1]]), wave),
+        "offset": (np.stack([wave + 0.3, -wave - 0.2]), wave),
+        "three": (np.stack([wave, -wave, wave]), wave),
+        "shifted": (np.stack([wave, np.roll(wave, 5)]), (wave + np.roll(wave, 5)) / 2),
+        "dead": (np.stack([wave, 0 * wave]), wave / 2),
+    }
+    for name, (channels, expected) in cases.items():
+        recording = save(tmp_path / f"{name}.wav", channels.T, 8000, subtype="FLOAT")
+        sound = read(recording, 0.0, 2.0, 8000)
+        centred = sound - sound.mean()
+        sign = np.sign(np.dot(centred, expected))
+        np.testing.assert_allclose(
+            sign * centred, expected - expected.mean(), atol=0.2, err_msg=name
+        )
+        assert np.std(sound) == pytest.approx(np.std(expected), rel=0.02)
+
+
+def test_every_failure_on_a_file_is_its_own(tmp_path, monkeypatch):
+    recording = save(tmp_path / "a.wav", tone(8000, 1), 8000)
+
+    def fail(*args, **options):
+        raise RuntimeError("unforeseen")
+
+    for name in ("open_sound", "measure_length"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"antpitta.files.audio.{name}", fail)
+            with pytest.raises(UnreadableAudio, match=r"a\.wav: .*RuntimeError"):
+                probe(recording.path, "a")
+    monkeypatch.setattr("antpitta.files.audio.to_mono", fail)
+    with pytest.raises(UnreadableAudio, match=r"a\.wav: .*RuntimeError"):
+        read(recording, 0.0, 1.0, 8000)
+    assert len(read_or_silence(recording, 0.0, 1.0, 8000)) == 0
+
+
+def test_header_that_reads_before_sound_that_does_not_is_unreadable(tmp_path):
+    path = tmp_path / "a.flac"
+    sf.write(path, tone(8000, 3), 8000)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:86] + bytes(len(raw) - 86))
+    with pytest.raises(UnreadableAudio):
+        probe(path, "a")

@@ -252,6 +252,60 @@ def test_damaged_minute_is_reported(tmp_path):
     assert "60 s" in findings[0].what
 
 
+@pytest.mark.parametrize(
+    ("channels", "words"),
+    [
+        ((1, -1), ["channel 2 has the opposite polarity"]),
+        ((1, 0), ["channel 2 is silent"]),
+        ((1, 1, 0), ["channel 3 is silent"]),
+        ((1, 60), ["channel 2 is clipped"]),
+        ((1, 0.5), []),
+    ],
+)
+def test_channels_are_examined_before_they_are_mixed(tmp_path, channels, words):
+    wave = np.clip(NOISE[:80000, None] * np.array(channels), -1, 1)
+    findings = [f for f in sound_findings(tmp_path, "a.wav", wave) if f.code != "W_AUDIO_CLIPPED"]
+    assert codes(findings) == [("W_AUDIO_CHANNELS", False)] * len(words)
+    assert all(f.what.startswith(word) for f, word in zip(findings, words, strict=True))
+
+
+def header_findings(path, recording):
+    data = OpenedDataset(Dataset((recording,), (), Classes(())), (), 0, 0, {}, ())
+    return check_dataset(data, lambda r, start, stop: read(r, start, stop, 8000))
+
+
+def test_header_that_promises_too_little_or_too_much_is_reported_with_both_lengths(tmp_path):
+    path = tmp_path / "a.wav"
+    sf.write(path, NOISE[:80000], 8000)
+    raw = bytearray(path.read_bytes())
+    raw[40:44] = (40000).to_bytes(4, "little")
+    path.write_bytes(raw)
+    findings = header_findings(path, probe(path, "a"))
+    assert codes(findings) == [("W_AUDIO_HEADER", False)]
+    assert "2.5 s" in findings[0].what
+    assert "10.0 s" in findings[0].what
+    path = tmp_path / "b.flac"
+    sf.write(path, NOISE[:80000], 8000)
+    raw = bytearray(path.read_bytes())
+    raw[22:26] = (160000).to_bytes(4, "big")
+    path.write_bytes(raw)
+    findings = header_findings(path, probe(path, "b"))
+    assert codes(findings) == [("W_AUDIO_CUT_SHORT", False)]
+    assert "20.0 s, it has 10.0 s" in findings[0].what
+
+
+def test_recorder_whose_name_and_comment_disagree_or_that_was_triggered_is_reported(tmp_path):
+    path = tmp_path / "x_20240501_050000.flac"
+    sf.write(path, NOISE[:8000], 8000)
+    with sf.SoundFile(path, "w", 8000, 1) as file:
+        file.comment = "Recorded at 09:30:00 01/05/2024 (UTC) by AudioMoth 24F319055FDF2F5B"
+        file.write(NOISE[:8000])
+    assert codes(header_findings(path, probe(path, "a"))) == [("W_RECORDER_CLOCK", False)]
+    path = tmp_path / "20240501_050000T.wav"
+    sf.write(path, NOISE[:8000], 8000)
+    assert codes(header_findings(path, probe(path, "a"))) == [("W_RECORDER_TRIGGERED", False)]
+
+
 def test_data_of_the_competition_is_checked_in_seconds_with_few_findings():
     if not REAL.is_dir():
         pytest.skip(f"no real recordings at {REAL}")

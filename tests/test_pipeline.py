@@ -10,7 +10,11 @@ from antpitta.core.config import BackboneConfig, HeadConfig, Recipe, WindowConfi
 from antpitta.core.features import MelConfig
 from antpitta.core.stages import Stage
 from antpitta.core.types import Classes, Dataset, Recording
-from antpitta.model.features import build_feature_extractor, stitch_segments
+from antpitta.model.features import (
+    append_background,
+    build_feature_extractor,
+    stitch_segments,
+)
 from antpitta.model.network import SedNet
 from antpitta.model.torch_inference import TorchBackend, frames_per_row, predict_sliding
 from antpitta.predict.predictor import ModelPredictor, predict_segments
@@ -154,3 +158,63 @@ def test_truncated_recording_has_scores_on_the_grid_of_the_whole(recordings, mod
     _, scores = predict(model, recordings[1], read_truncated)
     assert scores.grid == predict(model, recordings[1], read)[1].grid
     assert np.isfinite(scores.value).all()
+
+
+@pytest.fixture(scope="module")
+def subtracting_net():
+    torch.manual_seed(0)
+    head = HeadConfig(background_subtraction=1.0)
+    net = SedNet(RECIPE.backbone, head, 3, bands=32).eval()
+    with torch.no_grad():
+        net.head.class_conv.weight *= 200
+    return net
+
+
+def short_sound(kind, seconds):
+    rng = np.random.default_rng(7)
+    noise = rng.normal(0, 0.01, round(seconds * RATE)).astype(np.float32)
+    if kind == "silence":
+        return 0 * noise
+    time = np.arange(len(noise)) / RATE
+    return noise + (kind == "call") * 0.3 * np.sin(2 * np.pi * 1500 * time).astype(np.float32)
+
+
+@pytest.mark.parametrize("windows", [None, RECIPE.windows])
+@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.3])
+def test_short_recording_is_scored_by_its_sound(subtracting_net, windows, seconds):
+    backend = TorchBackend([subtracting_net], 201, windows)
+    extractor = build_feature_extractor(RECIPE)
+    model = ModelPredictor(extractor, backend, SPECIES, "tiny", RECIPE.windows.frames)
+    scores = {}
+    for kind in ("silence", "noise", "call"):
+        wave = short_sound(kind, seconds)
+        recording = Recording(kind, Path(f"{kind}.wav"), RATE, len(wave))
+        read_short = lambda r, start, stop, rate, wave=wave: wave  # noqa: E731
+        scores[kind], _ = predict(model, recording, read_short)
+    assert np.abs(scores["call"] - scores["silence"]).max() > 0.01
+    assert np.abs(scores["call"] - scores["noise"]).max() > 0.01
+
+
+def test_background_of_a_short_call_is_that_of_the_bands_around_it():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(40, 60, (12, 128), dtype=np.uint8)
+    pixels[:, 60:64] = 250  # the call lasts all the time
+    longer = append_background(pixels, 100)
+    assert longer.shape == (100, 128)
+    np.testing.assert_array_equal(longer[:12], pixels)
+    assert 40 <= longer[12:].min() <= longer[12:].max() < 60
+    assert not append_background(np.zeros((3, 128), np.uint8), 10).any()
+
+
+@pytest.mark.parametrize("seconds", [0.8, 2.0])
+def test_longer_recording_has_the_scores_of_the_network_alone(subtracting_net, seconds):
+    backend = TorchBackend([subtracting_net], 201, None)
+    extractor = build_feature_extractor(RECIPE)
+    wave = short_sound("call", seconds)
+    recording = Recording("a", Path("a.wav"), RATE, len(wave))
+    read_long = lambda r, start, stop, rate: wave[round(start * rate) : round(stop * rate)]  # noqa: E731
+    results = [
+        predict(ModelPredictor(extractor, backend, SPECIES, "tiny", frames), recording, read_long)
+        for frames in (0, RECIPE.windows.frames)
+    ]
+    np.testing.assert_array_equal(results[0][0], results[1][0])

@@ -104,13 +104,20 @@ def _check_recording(recording: Recording, annotated: bool, read: Read) -> list[
         remedy = "check the microphones; all channels are mixed"
         for what in _channel_problems(recording):
             add("W_AUDIO_CHANNELS", what, remedy)
+    return [*findings, *_check_clock(recording)]
+
+
+def _check_clock(recording: Recording) -> Iterator[Finding]:
+    """What is wrong with the time that a recorder wrote into the file or its name."""
+    path = printable(str(recording.path))
     metadata = read_metadata(recording.path)
     for problem in metadata.problems:
-        add("W_RECORDER_CLOCK", problem, "give site and time in the table of sites")
+        remedy = "give site and time in the table of sites"
+        yield Finding("W_RECORDER_CLOCK", path, None, problem, remedy, False)
     if metadata.triggered:
         what = "a triggered recording: sound below the threshold may have been left out"
-        add("W_RECORDER_TRIGGERED", what, "do not take times in the file for clock times")
-    return findings
+        remedy = "do not take times in the file for clock times"
+        yield Finding("W_RECORDER_TRIGGERED", path, None, what, remedy, False)
 
 
 def _channel_problems(recording: Recording) -> Iterator[str]:
