@@ -171,9 +171,6 @@ class _Patched(io.RawIOBase):
         self._at = max(0, base + offset)
         return self._at
 
-    def tell(self) -> int:
-        return self._at
-
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         count = min(len(buffer), max(0, self._size - self._at))
         if self._at < len(self._head):

@@ -144,9 +144,9 @@ def append_background(pixels: FeatureArray, frames: int) -> FeatureArray:
     (frames, bands): the sound, then frames of its background.
     """
     quiet = np.quantile(pixels, BACKGROUND_QUANTILE, axis=0)
-    reach = BACKGROUND_BANDS // 2
-    padded = np.pad(quiet, reach, mode="reflect" if len(quiet) > reach else "edge")
-    around = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), axis=1)
+    half_width = BACKGROUND_BANDS // 2
+    padded = np.pad(quiet, half_width, mode="reflect" if len(quiet) > half_width else "edge")
+    around = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half_width + 1), axis=1)
     background = np.minimum(quiet, around).round().astype(pixels.dtype)
     if pixels.any():  # frames of nothing but 0 are padding, not background
         background = np.maximum(background, 1)
