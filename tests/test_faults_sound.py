@@ -10,6 +10,7 @@ import soundfile as sf
 
 import antpitta as ap
 from antpitta import api
+from antpitta.files.recordings import find_recordings
 
 RATE = 16_000
 SOUND = np.random.default_rng(0).normal(0, 0.05, RATE * 3).astype(np.float32)
@@ -104,6 +105,15 @@ def test_training_on_odd_files_goes_on(recipe, tmp_path):
     data = ap.open_data(audio=home, annotations=tmp_path / "boxes.csv")
     result = ap.train(data, recipe=str(recipe), out=tmp_path / "run", export=False)
     assert (result.model / "bundle.json").is_file()
+
+
+@pytest.mark.parametrize("year", [9999, 2300, 1904, 1])
+def test_year_of_no_recorder_in_the_table_of_sites_is_a_finding(tmp_path, year):
+    put(tmp_path / "odd" / "a.wav")
+    (tmp_path / "sites.csv").write_text(f"recording,recorded_at\na,{year:04}-12-31T23:59:59\n")
+    result = find_recordings([tmp_path / "odd"], tmp_path / "sites.csv")
+    assert [finding.code for finding in result.findings] == ["W_SITE_TABLE"]
+    assert result.recordings[0].recorded_at is None
 
 
 @pytest.mark.parametrize("channels", [2, 4])

@@ -50,7 +50,7 @@ _GENERIC_FOLDER = re.compile(
     re.IGNORECASE,
 )
 _STATION_KEYS = ("WA|Song Meter|Prefix", "WA|Prefix", "Station", "Site")
-_PLAUSIBLE_YEARS = range(1990, 2100)
+PLAUSIBLE_YEARS = range(1990, 2100)
 _AUDIOMOTH_YEARS = range(2015, 2050)
 _AGREEMENT = timedelta(minutes=1)  # between the clock of a header and that of a name
 
@@ -213,7 +213,7 @@ def metadata_from_comment(comment: str) -> RecordingMetadata:
     zone = f"{sign}{int((hours or '0').lstrip('+-')):02}{int(minutes or 0):02}"
     try:
         recorded_at = datetime.strptime(f"{clock} {day}", "%H:%M:%S %d/%m/%Y")
-        if recorded_at.year not in _PLAUSIBLE_YEARS:
+        if recorded_at.year not in PLAUSIBLE_YEARS:
             raise ValueError(f"the year {recorded_at.year}")
         recorded_at = recorded_at.replace(tzinfo=_parse_zone(zone))
     except ValueError as error:
@@ -259,7 +259,7 @@ def _parse_time(text: str, fraction: str, zone: str) -> datetime | None:
         recorded_at = datetime.strptime(digits, "%Y%m%d%H%M%S")
     except ValueError:
         return None
-    if recorded_at.year not in _PLAUSIBLE_YEARS:
+    if recorded_at.year not in PLAUSIBLE_YEARS:
         return None
     recorded_at = recorded_at.replace(microsecond=int(fraction.ljust(6, "0") or 0))
     try:
@@ -287,7 +287,7 @@ def _parse_timestamp(text: str) -> datetime:
         raise ValueError("no date and time")
     *parts, fraction, zone = match.groups()
     year, month, day, hour, minute, second = map(int, parts)
-    if year not in _PLAUSIBLE_YEARS:
+    if year not in PLAUSIBLE_YEARS:
         raise ValueError(f"the year {year}")
     microsecond = int((fraction or "0").ljust(6, "0")[:6])
     recorded_at = datetime(year, month, day, hour, minute, second, microsecond)

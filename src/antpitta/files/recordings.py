@@ -24,7 +24,7 @@ from antpitta.core.errors import Finding, UserError, list_names
 from antpitta.core.types import Recording
 from antpitta.files.audio import SUFFIXES, UnreadableAudio, file_errors, probe
 from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
-from antpitta.files.recording_metadata import read_metadata, site_from_folder
+from antpitta.files.recording_metadata import PLAUSIBLE_YEARS, read_metadata, site_from_folder
 from antpitta.files.remote import Location, RemotePath, fetch, list_objects
 from antpitta.files.texts import printable
 
@@ -231,7 +231,10 @@ def _with_cells(recording: Recording, site: str | None, time: str | None) -> tup
         recording = replace(recording, site=site)
     if time:
         try:
-            return replace(recording, recorded_at=datetime.fromisoformat(time)), ""
+            recorded_at = datetime.fromisoformat(time)
+            if recorded_at.year in PLAUSIBLE_YEARS:
+                return replace(recording, recorded_at=recorded_at), ""
+            return recording, f"{time!r} is in a year of no recorder"
         except ValueError:
             return recording, f"{time!r} is not a time"
     return recording, ""
