@@ -178,6 +178,14 @@ def test_mp3_with_its_xing_header_keeps_its_length(tmp_path):
     assert (recording.samples, recording.header_samples) == (sf.info(path).frames, None)
 
 
+def test_aiff_cut_short_tells_what_is_missing(tmp_path):
+    path = tmp_path / "a.aiff"
+    sf.write(path, SOUND, RATE)
+    assert probe(path, "a").header_samples is None
+    path.write_bytes(path.read_bytes()[: len(PCM) // 2])
+    assert probe(path, "a").missing_seconds == pytest.approx(5.0, abs=0.01)
+
+
 @pytest.mark.parametrize("suffix", ["mp3", "flac", "wav", "ogg", "aiff", "w64", "au"])
 def test_fuzzed_file_is_read_or_unreadable(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"

@@ -87,7 +87,8 @@ def measure_length(path: Path, header_samples: int, sample_rate: int) -> SoundLe
             return SoundLength(max(1, frames.samples - delay), None)
         promised = frames.tagged * frames.samples // frames.count
         return SoundLength(min(frames.samples, header_samples), promised)
-    return SoundLength(header_samples, header_samples)
+    promised = _aiff_promise(path)
+    return SoundLength(header_samples, max(promised or 0, header_samples))
 
 
 def open_sound(path: Path, samples: int | None = None) -> sf.SoundFile:
@@ -207,6 +208,16 @@ def _id3_size(head: bytes) -> int:
 
 def _skip_id3(raw: bytes) -> int:
     return _id3_size(raw) if raw[:3] == b"ID3" else 0
+
+
+def _aiff_promise(path: Path) -> int | None:
+    """The samples that an AIFF promises, for which libsndfile takes those it has."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    at = head.find(b"COMM")
+    if head[:4] != b"FORM" or head[8:11] != b"AIF" or not 0 <= at < len(head) - 14:
+        return None
+    return int.from_bytes(head[at + 10 : at + 14], "big")
 
 
 # ---- FLAC
