@@ -18,7 +18,7 @@ from antpitta.core.errors import Finding
 from antpitta.core.types import Recording
 from antpitta.files.audio import TAIL, UnreadableAudio, polarity, read_channels
 from antpitta.files.recording_metadata import read_metadata
-from antpitta.files.texts import printable
+from antpitta.files.texts import utf8_text
 
 Read = Callable[[Recording, float, float], NDArray[np.float32]]
 BLOCK = 60.0  # seconds
@@ -70,7 +70,7 @@ def _check_recording(recording: Recording, annotated: bool, read: Read) -> list[
     findings: list[Finding] = []
 
     def add(code: str, what: str, remedy: str, serious: bool = False) -> None:
-        findings.append(Finding(code, printable(str(recording.path)), None, what, remedy, serious))
+        findings.append(Finding(code, utf8_text(str(recording.path)), None, what, remedy, serious))
 
     copy_again = "copy it again from the card, or leave it out"
     promised = recording.duration + recording.missing_seconds
@@ -109,7 +109,7 @@ def _check_recording(recording: Recording, annotated: bool, read: Read) -> list[
 
 def _check_clock(recording: Recording) -> Iterator[Finding]:
     """What is wrong with the time that a recorder wrote into the file or its name."""
-    path = printable(str(recording.path))
+    path = utf8_text(str(recording.path))
     metadata = read_metadata(recording.path)
     for problem in metadata.problems:
         remedy = "give site and time in the table of sites"

@@ -26,7 +26,7 @@ from antpitta.files.audio import SUFFIXES, UnreadableAudio, file_errors, probe
 from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
 from antpitta.files.recording_metadata import PLAUSIBLE_YEARS, read_metadata, site_from_folder
 from antpitta.files.remote import Location, RemotePath, fetch, list_objects
-from antpitta.files.texts import printable
+from antpitta.files.texts import utf8_text
 
 _UNSUPPORTED = frozenset((".m4a", ".aac", ".wma", ".wac", ".wv", ".ape", ".amr", ".mp4"))
 _PROBE_THREADS = 8  # probing waits for the disk
@@ -92,7 +92,7 @@ def list_files(roots: Sequence[Location]) -> tuple[tuple[ListedFile, ...], tuple
     folders: dict[Location, set[str | None]] = {}
     for file in files:
         folders.setdefault(file.root, set()).add(site_from_folder(file.below.parent))
-    ids = short_names([[printable(id) for id in file.possible_ids()] for file in files])
+    ids = short_names([[utf8_text(id) for id in file.possible_ids()] for file in files])
     listed = []
     for file, id in zip(files, ids, strict=True):
         several = len(folders[file.root]) > 1
@@ -128,7 +128,7 @@ def open_file(file: ListedFile) -> Recording:
     except UnreadableAudio as error:
         raise UnreadableAudio(str(error).replace(str(path), str(file.path))) from None
     site = metadata.site or file.folder or metadata.recorder
-    site = None if site is None else printable(site)
+    site = None if site is None else utf8_text(site)
     return replace(recording, site=site, recorded_at=metadata.recorded_at)
 
 
@@ -305,7 +305,7 @@ def _open_or_report(file: ListedFile) -> Recording | Finding:
     except UnreadableAudio as error:
         what = str(error).removeprefix(f"{file.path}: ")
         remedy = "copy or convert it again, or leave it out"
-        path = printable(str(file.path))
+        path = utf8_text(str(file.path))
         return Finding("W_AUDIO_UNREADABLE", path, None, what, remedy, True)
 
 

@@ -136,7 +136,7 @@ def write_text(text: str, path: Path) -> None:
         unfinished.write_text(text, encoding="utf-8", newline="")
 
 
-def printable(text: str) -> str:
+def utf8_text(text: str) -> str:
     """A name that UTF-8 can hold: bytes of a name that are none are written as ``\\xe9``.
 
     Parameters

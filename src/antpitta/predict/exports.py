@@ -15,6 +15,7 @@ unreviewed: what a model found never becomes a label by itself.
 - **camtrapdp**: a Camera Trap Data Package (predict/camtrapdp.py).
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -31,7 +32,7 @@ from antpitta.files.formats.audacity import write_track
 from antpitta.files.manifest import replace_files
 from antpitta.files.remote import Location
 from antpitta.files.tables import write_csv
-from antpitta.files.texts import printable, write_json
+from antpitta.files.texts import utf8_text, write_json
 from antpitta.predict.camtrapdp import NAME, UNPLACED, DeploymentInfo, write_package
 from antpitta.predict.journal import EventRow, JournalEntry, explain_database_errors
 from antpitta.predict.tables import (
@@ -137,7 +138,7 @@ def write_raven_events(parts: Parts, path: Path) -> None:
         begin = round(offsets[entry.path] + start, 3)
         return (
             *(count, "Spectrogram 1", 1, begin, round(begin + stop - start, 3), low, high),
-            *(clean_name(printable(entry.path.name)), clean_name(printable(str(entry.path)))),
+            *(_one_line(entry.path.name), _one_line(str(entry.path))),
             *(start, clock_time(entry, start)),
             *(clean_name(entry.site or ""), clean_name(species), score, ""),
         )
@@ -174,7 +175,7 @@ def write_kaleidoscope_events(parts: Parts, path: Path) -> None:
         date, _, time = clock_time(entry, start).partition(" ")
         folder = entry.path.parent
         return (
-            *(printable(str(folder.parent)), printable(folder.name), printable(entry.path.name)),
+            *(utf8_text(str(folder.parent)), utf8_text(folder.name), utf8_text(entry.path.name)),
             *(0, start, round(stop - start, 3)),
             *(low, high, date.replace("/", "-"), time, entry.site or "", species, score, ""),
         )
@@ -242,6 +243,11 @@ def read_events(folder: Path) -> pd.DataFrame:
     missing = {name: [""] for name in COLUMNS if name not in TEXT_COLUMNS}
     text = dict.fromkeys(TEXT_COLUMNS, str)
     return pd.read_csv(table, dtype=text, keep_default_na=False, na_values=missing)[list(COLUMNS)]
+
+
+def _one_line(path: str) -> str:
+    """The path with blanks for tabs and line ends, which Raven's tables cannot hold."""
+    return " ".join(re.split(r"[\t\r\n]", utf8_text(path)))
 
 
 def clock_time(entry: JournalEntry, start: float) -> str:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from antpitta.core.errors import UserError
 from antpitta.files.remote import Location
-from antpitta.files.texts import printable
+from antpitta.files.texts import utf8_text
 
 NAME = "journal.sqlite"
 TABLES = """
@@ -106,13 +106,13 @@ class Journal:
         if stamp == GONE or not (self._begun or self._resume):
             return False
         query = "SELECT 1 FROM recordings WHERE path = ? AND size = ? AND changed = ?"
-        return self._database.execute(query, (printable(str(path)), *stamp)).fetchone() is not None
+        return self._database.execute(query, (utf8_text(str(path)), *stamp)).fetchone() is not None
 
     def add(self, entry: JournalEntry) -> None:
         """Store an entry; it replaces an earlier one of the same path."""
         presence = None if entry.presence is None else entry.presence.astype("<f4").tobytes()
         row = (
-            *(printable(str(entry.path)), *entry.stamp, entry.reason, entry.duration, entry.site),
+            *(utf8_text(str(entry.path)), *entry.stamp, entry.reason, entry.duration, entry.site),
             *(entry.recorded_at, presence, json.dumps(entry.events)),
         )
         self._begin_run()
@@ -126,7 +126,7 @@ class Journal:
         self._begin_run()
         query = "SELECT * FROM recordings WHERE path = ?"
         for path in paths:
-            if row := self._database.execute(query, (printable(str(path)),)).fetchone():
+            if row := self._database.execute(query, (utf8_text(str(path)),)).fetchone():
                 _, size, changed, reason, duration, site, recorded_at, presence, events = row
                 yield JournalEntry(
                     *(path, (size, changed), reason, duration, site, recorded_at),

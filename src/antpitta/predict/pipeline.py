@@ -38,7 +38,7 @@ from antpitta.core.types import Event, Recording, Scores
 from antpitta.files.audio import TAIL, UnreadableAudio, read
 from antpitta.files.recordings import ListedFile, open_file
 from antpitta.files.remote import Location, RemotePath
-from antpitta.files.texts import printable
+from antpitta.files.texts import utf8_text
 from antpitta.model.embedding import NoEmbeddingError
 from antpitta.model.features import ReadAudio
 from antpitta.predict.journal import GONE, EventRow, Journal, JournalEntry, Stamp
@@ -313,9 +313,9 @@ def failure_reason(result: FileResult) -> str:
     ``result.reason`` with the path of ``result.file``.
     """
     if result.recording is None:
-        return printable(result.reason)
+        return utf8_text(result.reason)
     reason = result.reason.replace(str(result.recording.path), str(result.file.path))
-    return printable(reason)
+    return utf8_text(reason)
 
 
 def _events(predictor: Predictor, scores: Scores) -> list[Event]:

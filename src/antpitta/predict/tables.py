@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from antpitta.core.errors import Finding
 from antpitta.files.recordings import ListedFile
 from antpitta.files.tables import csv_quoting
-from antpitta.files.texts import atomic_replace, printable
+from antpitta.files.texts import atomic_replace, utf8_text
 from antpitta.predict.journal import EVENT_COLUMNS, EventRow, Journal, JournalEntry
 from antpitta.scores.cells import clip_score_table
 
@@ -71,7 +71,7 @@ class Archive:
         """Rows file, reason: what has no scores, or only scores of a part."""
         rows = [(finding.file, finding.what) for finding in self.unreadable]
         rows += [
-            (printable(str(entry.path)), entry.reason)
+            (utf8_text(str(entry.path)), entry.reason)
             for _, entry in self._entries()
             if entry.reason
         ]
@@ -131,7 +131,7 @@ def write_csv_events(parts: Parts, path: Path) -> None:
     path : replaced atomically
     """
     write_event_rows(
-        parts, path, COLUMNS, lambda entry, event: (printable(str(entry.path)), *event, "")
+        parts, path, COLUMNS, lambda entry, event: (utf8_text(str(entry.path)), *event, "")
     )
 
 
@@ -149,7 +149,7 @@ def write_parquet_events(parts: Parts, path: Path) -> None:
     ):
         for part in or_empty_table(parts()):
             rows = [
-                (printable(str(entry.path)), *event, "")
+                (utf8_text(str(entry.path)), *event, "")
                 for _, entry in part
                 for event in entry.events
             ]
