@@ -84,7 +84,7 @@ def example(score=0.93, present=True, **changed):
     fields = {
         "title": "best", "recording": "rec & 7", "species": "coqui", "start": 1.0, "stop": 2.0,
         "low": 500.0, "high": 900.0, "score": score, "present": present,
-        "image": np.random.default_rng(0).random((20, 8)), "image_start": 0.0,
+        "spectrogram": np.random.default_rng(0).random((20, 8)), "image_start": 0.0,
         "image_stop": 3.0, "frequencies": np.linspace(100, 8000, 8),
     }  # fmt: skip
     return Example(**fields | changed)

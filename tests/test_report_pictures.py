@@ -69,7 +69,7 @@ def example(**changed):
     fields = {
         "title": "best", "recording": "a", "species": "coqui", "start": 1.0, "stop": 2.0,
         "low": 500.0, "high": float("inf"), "score": 0.934, "present": True,
-        "image": np.random.default_rng(0).random((40, 16)), "image_start": 0.0,
+        "spectrogram": np.random.default_rng(0).random((40, 16)), "image_start": 0.0,
         "image_stop": 3.0, "frequencies": np.linspace(100, 8000, 16),
     }  # fmt: skip
     return Example(**fields | changed)
@@ -241,24 +241,24 @@ def test_round_frequencies_are_marked_at_their_rows():
 
 
 def test_thinning_keeps_a_click():
-    image = np.zeros((1000, 2))
-    image[777, 1] = 9
-    thin = thin_frames(image, 100)
+    spectrogram = np.zeros((1000, 2))
+    spectrogram[777, 1] = 9
+    thin = thin_frames(spectrogram, 100)
     assert thin.shape == (100, 2)
     assert thin.max() == 9
 
 
-@pytest.mark.parametrize("image", [np.full((5, 16), 7.0), np.full((5, 16), NAN)])
-def test_example_without_contrast_is_drawn(image):
-    drawn = texts(draw_example(example(image=image, present=False)))
+@pytest.mark.parametrize("spectrogram", [np.full((5, 16), 7.0), np.full((5, 16), NAN)])
+def test_example_without_contrast_is_drawn(spectrogram):
+    drawn = texts(draw_example(example(spectrogram=spectrogram, present=False)))
     assert "score 0.93, labelled absent" in drawn
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"image": np.zeros((0, 16))}, "image"),
-        ({"image": np.zeros((4, 3))}, "frequencies"),
+        ({"spectrogram": np.zeros((0, 16))}, "image"),
+        ({"spectrogram": np.zeros((4, 3))}, "frequencies"),
         ({"start": 2.0}, "reversed"),
         ({"image_stop": -1.0}, "reversed"),
     ],

@@ -135,8 +135,10 @@ def _examples(dataset: Dataset, recipe: Recipe, cells: pd.DataFrame) -> tuple[Ex
     mel = LogMel(recipe.features)
     examples = []
     for group, table in groups:
-        distinct = table.drop_duplicates("species").head(EXAMPLES)  # not one species four times
-        examples += [_example(dataset, recipe, mel, group, row) for _, row in distinct.iterrows()]
+        per_species = table.drop_duplicates("species").head(EXAMPLES)  # not one species four times
+        examples += [
+            _example(dataset, recipe, mel, group, row) for _, row in per_species.iterrows()
+        ]
     return tuple(examples)
 
 
@@ -162,7 +164,7 @@ def _example(
         high=float(row["high"]),
         score=float(row["score"]),
         present=bool(row["present"]),
-        image=mel_features(wave, mel),
+        spectrogram=mel_features(wave, mel),
         image_start=first,
         image_stop=first + len(wave) / rate,
         frequencies=band_edges(recipe.features)[1:-1],

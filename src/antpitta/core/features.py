@@ -155,12 +155,12 @@ class MelConfig(FeatureConfig):
         >>> [MelConfig().read_rate(rate) for rate in (16_000, 44_100, 48_000, 96_000)]
         [16000, 32000, 48000, 32000]
         """
-        whole = all(
+        is_exact = all(
             recorded * size % self.sample_rate == 0 for size in (self.hop_length, self.n_fft)
         )
         even = recorded * self.n_fft // self.sample_rate % 2 == 0  # a frame is centred on a sample
         in_range = 2 * self.fmin < recorded <= MAX_NATIVE_RATIO * self.sample_rate
-        return recorded if whole and even and in_range else self.sample_rate
+        return recorded if is_exact and even and in_range else self.sample_rate
 
 
 class EmbeddingConfig(FeatureConfig):

@@ -181,8 +181,8 @@ def read(
         if rate != sample_rate:
             sound = soxr.resample(sound, rate, sample_rate, quality="HQ")
             lead = lead * sample_rate // rate
-    whole = held == last - first and stop <= recording.duration
-    length = round((stop - start) * sample_rate if whole else held * sample_rate / rate)
+    is_complete = held == last - first and stop <= recording.duration
+    length = round((stop - start) * sample_rate if is_complete else held * sample_rate / rate)
     sound = sound[lead : lead + length].astype(np.float32, copy=False)
     return sound if len(sound) == length else np.pad(sound, (0, length - len(sound)))
 
@@ -272,9 +272,9 @@ def content_key(path: Path) -> str:
 def _decode(recording: Recording, first: int, last: int, notes: list[str]) -> Floats:
     """Frames ``first`` to ``last`` of the file as mono; damaged frames are silence."""
     if not first and last >= recording.samples:
-        whole = read_whole(recording)
-        if whole is not None:
-            return to_mono(whole)
+        frames = read_whole(recording)
+        if frames is not None:
+            return to_mono(frames)
     last = min(last, recording.samples)
     parts: list[Floats] = []
     large = max(_DAMAGED_BLOCK + 1, _BLOCK_SAMPLES // recording.channels)

@@ -121,8 +121,8 @@ def _open_flac(path: Path, samples: int) -> sf.SoundFile | None:
         head = bytearray(file.read(begin + 18))
     if not begin:
         return None
-    word = int.from_bytes(head[begin + 10 : begin + 18], "big")
-    head[begin + 10 : begin + 18] = (word >> 36 << 36 | samples).to_bytes(8, "big")
+    block_size = int.from_bytes(head[begin + 10 : begin + 18], "big")
+    head[begin + 10 : begin + 18] = (block_size >> 36 << 36 | samples).to_bytes(8, "big")
     return sf.SoundFile(_Patched(path, bytes(head), len(head)))
 
 

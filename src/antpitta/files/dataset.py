@@ -464,5 +464,5 @@ def _quote(path: str) -> str:
 
 def _relative(home: Path, path: Path) -> str:
     """The path relative to ``home`` if it lies below, else the whole path."""
-    whole = path.absolute().parent.resolve() / path.name
-    return (whole.relative_to(home) if whole.is_relative_to(home) else whole).as_posix()
+    absolute = path.absolute().parent.resolve() / path.name
+    return (absolute.relative_to(home) if absolute.is_relative_to(home) else absolute).as_posix()

@@ -162,10 +162,10 @@ def read_backgrounds(
             "E_NO_BACKGROUNDS", f"{names}: there are no backgrounds", "give a folder of sound files"
         )
     if len(backgrounds) == 1:
-        whole = backgrounds[0]
-        cut = whole.end * 2 // 3
-        first = BackgroundFile(whole.recording, 0, cut, sample_rate)
-        last = BackgroundFile(whole.recording, cut, whole.end, sample_rate)
+        background = backgrounds[0]
+        cut = background.end * 2 // 3
+        first = BackgroundFile(background.recording, 0, cut, sample_rate)
+        last = BackgroundFile(background.recording, cut, background.end, sample_rate)
         return {"train": [first], "test": [last]}, findings
     test = backgrounds[1::3]
     return {"train": [b for b in backgrounds if b not in test], "test": test}, findings

@@ -384,7 +384,7 @@ def _read_blend(bundle: Bundle) -> "Blend | None":
 
 def _on_grid(scores: Scores, grid: TimeGrid) -> Floats:
     """Scores (rows, classes) at the centres of the rows of a grid."""
-    centre = (np.arange(grid.frames) + 0.5) * grid.hop
-    row = np.clip((centre / scores.grid.hop).astype(np.int64), 0, len(scores.value) - 1)
+    center = (np.arange(grid.frames) + 0.5) * grid.hop
+    row = np.clip((center / scores.grid.hop).astype(np.int64), 0, len(scores.value) - 1)
     value: Floats = scores.value[row]
     return value

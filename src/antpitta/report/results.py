@@ -43,7 +43,7 @@ class Example:
     low, high : Hz; an infinite ``high`` is the top of the picture
     score : the model's, out of fold
     present : the verdict of the expert
-    image : (frames, bands), in any unit that grows with loudness
+    spectrogram : (frames, bands), in any unit that grows with loudness
     image_start, image_stop : seconds in the recording
     frequencies : (bands,), Hz, rising
     group : the heading that it is shown under; empty: derived from verdict and score
@@ -58,17 +58,19 @@ class Example:
     high: float
     score: float
     present: bool
-    image: np.ndarray = field(repr=False)
+    spectrogram: np.ndarray = field(repr=False)
     image_start: float
     image_stop: float
     frequencies: np.ndarray = field(repr=False)
     group: str = ""
 
     def __post_init__(self) -> None:
-        if self.image.ndim != 2 or not self.image.size:
-            raise ValueError(f"{self.recording}: the image has the shape {self.image.shape}")
-        if self.frequencies.shape != self.image.shape[1:]:
-            shapes = f"{self.frequencies.shape} frequencies for an image of {self.image.shape}"
+        if self.spectrogram.ndim != 2 or not self.spectrogram.size:
+            raise ValueError(f"{self.recording}: the image has the shape {self.spectrogram.shape}")
+        if self.frequencies.shape != self.spectrogram.shape[1:]:
+            shapes = (
+                f"{self.frequencies.shape} frequencies for an image of {self.spectrogram.shape}"
+            )
             raise ValueError(f"{self.recording}: {shapes}")
         if not (self.start < self.stop and self.image_start < self.image_stop):
             raise ValueError(f"{self.recording}: empty or reversed box: {self.title}")

@@ -59,11 +59,11 @@ def draw_example(example: Example, form: ImageFormat = "svg") -> bytes:
 
 
 def _draw_sound(axes: Axes, example: Example) -> None:
-    image = thin_frames(np.asarray(example.image, dtype=float), FRAMES)
-    finite = image[np.isfinite(image)]
+    spectrogram = thin_frames(np.asarray(example.spectrogram, dtype=float), FRAMES)
+    finite = spectrogram[np.isfinite(spectrogram)]
     floor, ceiling = np.percentile(finite, (10, 99.7)) if finite.size else (0.0, 1.0)
     axes.imshow(
-        np.nan_to_num(image, nan=floor, posinf=ceiling, neginf=floor).T,
+        np.nan_to_num(spectrogram, nan=floor, posinf=ceiling, neginf=floor).T,
         aspect="auto",
         origin="lower",
         cmap="gray_r",
@@ -79,12 +79,12 @@ def _draw_sound(axes: Axes, example: Example) -> None:
     axes.tick_params(labelcolor=MUTED, labelsize=7.5)
 
 
-def thin_frames(image: np.ndarray, most: int) -> np.ndarray:
+def thin_frames(spectrogram: np.ndarray, most: int) -> np.ndarray:
     """Reduce an image (frames, bands) to at most ``most`` frames by the maximum: a click stays.
 
     Parameters
     ----------
-    image : (frames, bands)
+    spectrogram : (frames, bands)
     most : frames at most
 
     Returns
@@ -92,8 +92,8 @@ def thin_frames(image: np.ndarray, most: int) -> np.ndarray:
     ndarray
         (frames, bands), with at most ``most`` frames.
     """
-    size = -(-len(image) // most)
-    return np.maximum.reduceat(image, np.arange(0, len(image), size), axis=0)
+    size = -(-len(spectrogram) // most)
+    return np.maximum.reduceat(spectrogram, np.arange(0, len(spectrogram), size), axis=0)
 
 
 def mark_frequencies(frequencies: np.ndarray, most: int = 7) -> tuple[np.ndarray, list[str]]:

@@ -181,10 +181,10 @@ def _draw_cells(axes: Axes, cells: np.ndarray) -> None:
     columns, size = merge_columns(cells[sort_recordings(cells)])
     palette = np.array([to_rgb(colour) for colour in COLOURS])
     count, species = cells.shape
-    image = np.repeat(columns.T, ROW_PIXELS, axis=0)
-    image = np.repeat(image, -(-2 * COLUMNS // len(columns)), axis=1)
+    pixels = np.repeat(columns.T, ROW_PIXELS, axis=0)
+    pixels = np.repeat(pixels, -(-2 * COLUMNS // len(columns)), axis=1)
     axes.imshow(
-        palette[image],
+        palette[pixels],
         aspect="auto",
         interpolation="none",
         extent=(0, count, species - 0.5, -0.5),

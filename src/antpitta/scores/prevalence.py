@@ -128,13 +128,13 @@ def prior_from_boxes(
     return prior
 
 
-def _occupancy(boxes: int, distinct: int, recordings: int) -> Floats:
-    """How probable 1, 2, ... recordings are, given that the boxes lie in ``distinct`` of them."""
-    occupied = np.arange(distinct, recordings + 1)
+def _occupancy(boxes: int, occupied_count: int, recordings: int) -> Floats:
+    """How probable 1, 2, ... recordings are if the boxes lie in ``occupied_count`` of them."""
+    occupied = np.arange(occupied_count, recordings + 1)
     # C(k, d) C(n - 1, d - 1) / C(k + n - 1, n) for k occupied, times the prior 1 / k
-    log = gammaln(occupied + 1) - gammaln(occupied - distinct + 1)
+    log = gammaln(occupied + 1) - gammaln(occupied - occupied_count + 1)
     log += gammaln(occupied) - gammaln(occupied + boxes) - np.log(occupied)
-    return np.concatenate([np.zeros(distinct - 1), softmax(log)])
+    return np.concatenate([np.zeros(occupied_count - 1), softmax(log)])
 
 
 WEIGHT = 0.5  # power of the likelihood

@@ -220,7 +220,7 @@ def lr_at(stage: Stage, position: float) -> float:
     return stage.lr * (1 + cos(pi * position / period)) / 2
 
 
-def accumulation_group(i: int, batches: int, accumulate: int) -> tuple[int, bool]:
+def accumulation_group(i: int, batches: int, grad_accum_steps: int) -> tuple[int, bool]:
     """The group of accumulated batches that a batch belongs to.
 
     Parameters
@@ -229,7 +229,7 @@ def accumulation_group(i: int, batches: int, accumulate: int) -> tuple[int, bool
         The index of the batch in its epoch.
     batches
         The number of batches of the epoch.
-    accumulate
+    grad_accum_steps
         The number of batches in a group; the last group of an epoch may have fewer.
 
     Returns
@@ -239,8 +239,8 @@ def accumulation_group(i: int, batches: int, accumulate: int) -> tuple[int, bool
     is_last
         Whether the batch is the last one of its group, after which the optimizer steps.
     """
-    first = i - i % accumulate
-    count = min(accumulate, batches - first)
+    first = i - i % grad_accum_steps
+    count = min(grad_accum_steps, batches - first)
     return count, i + 1 == first + count
 
 

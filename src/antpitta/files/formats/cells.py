@@ -51,9 +51,9 @@ def parse_word(text: str) -> int | None:
     -------
     verdict : PRESENT, ABSENT or UNKNOWN; None for a text that is no verdict
     """
-    word = text.strip().lower()
+    spelling = text.strip().lower()
     words = {PRESENT: _PRESENT_WORDS, ABSENT: _ABSENT_WORDS, UNKNOWN: _UNKNOWN_WORDS}
-    return next((value for value, spellings in words.items() if word in spellings), None)
+    return next((value for value, spellings in words.items() if spelling in spellings), None)
 
 
 def split_labels(label: np.ndarray, scores: Sequence[np.ndarray]) -> LabelParts:

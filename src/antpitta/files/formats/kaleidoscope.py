@@ -94,9 +94,9 @@ def files_of_kaleidoscope(sheet: Sheet) -> np.ndarray:
 
 def _parse_manual(cell: str, auto: str) -> tuple[int, list[str]]:
     """The verdict on the program's species, and the other species that a person named."""
-    word = parse_word(cell)
-    if word is not None:
-        return word, []
+    verdict = parse_word(cell)
+    if verdict is not None:
+        return verdict, []
     if cell.casefold() in _NOT_IDENTIFIED:
         return UNKNOWN, []
     if cell.casefold() in _NO_SPECIES:

@@ -340,8 +340,8 @@ class Sheet:
         self._check_texts(recording, label, verdicts)
         self._check_interval(start, stop, "s")
         self._check_interval(low, high, "Hz")
-        judged = ~self._dropped & (verdicts != UNKNOWN)
-        usable = judged.copy()
+        reviewed = ~self._dropped & (verdicts != UNKNOWN)
+        usable = reviewed.copy()
         usable[list(self._row_findings)] = False
         scores = pd.Series(self._or_default(score, math.nan), dtype=object)
         columns = (
@@ -350,14 +350,14 @@ class Sheet:
             scores.where(scores.notna(), None).to_numpy(),
         )
         rows = zip(*(column[usable].tolist() for column in columns), strict=True)
-        row_findings = (finding for i, finding in sorted(self._row_findings.items()) if judged[i])
+        row_findings = (finding for i, finding in sorted(self._row_findings.items()) if reviewed[i])
         return AnnotationTable(
             format=self.format,
             path=self.path,
             annotations=tuple(Annotation(*row) for row in rows),
             rows=tuple(int(line) for line in self.lines[usable]),
             findings=(*self._table_findings, *row_findings),
-            unvalidated=int(np.sum(~self._dropped & ~judged)),
+            unvalidated=int(np.sum(~self._dropped & ~reviewed)),
         )
 
     def _or_default(self, column: np.ndarray | None, default: float | str) -> np.ndarray:

@@ -116,24 +116,24 @@ def fit_weights(
 
 
 def _coefficients(
-    features: Floats, present: Flags, group: Any, centre: Floats, precision: float
+    features: Floats, present: Flags, group: Any, prior_mean: Floats, precision: float
 ) -> Floats:
     """The non-negative coefficients (members,) that maximise the penalised likelihood.
 
     ``features`` are (cells, members); each ``group`` of cells has an intercept of its own without
-    penalty; the penalty is ``precision / 2`` times the squared distance from ``centre``.
+    penalty; the penalty is ``precision / 2`` times the squared distance from ``prior_mean``.
     """
     members = features.shape[1]
     groups, group = np.unique(group, return_inverse=True)
-    start = np.concatenate([centre, np.zeros(len(groups))])
+    start = np.concatenate([prior_mean, np.zeros(len(groups))])
     bounds = [(0.0, None)] * members + [(-30.0, 30.0)] * len(groups)  # 30: as good as certain
-    loss = _loss(features, present.astype(float), group, centre, precision)
+    loss = _loss(features, present.astype(float), group, prior_mean, precision)
     solution = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     return np.asarray(solution.x[:members])
 
 
 def _loss(
-    features: Floats, present: Floats, group: Any, centre: Floats, precision: float
+    features: Floats, present: Floats, group: Any, prior_mean: Floats, precision: float
 ) -> Callable[[Floats], tuple[float, Floats]]:
     """The penalised negative log-likelihood, and its gradient."""
     members = features.shape[1]
@@ -141,7 +141,7 @@ def _loss(
     def loss(point: Floats) -> tuple[float, Floats]:
         coefficients, intercepts = point[:members], point[members:]
         total = features @ coefficients + intercepts[group]
-        distance = coefficients - centre
+        distance = coefficients - prior_mean
         value = (np.logaddexp(0, total) - present * total).sum()
         value = value + precision / 2 * (distance @ distance)
         error = expit(total) - present
