@@ -20,7 +20,7 @@ from antpitta.files.recordings import find_recordings
 from antpitta.files.tables import read_frame
 from antpitta.scores.cells import clip_score_table, truth_cells
 from antpitta.scores.evaluate import Report, evaluate_cells
-from antpitta.scores.tables import list_names
+from antpitta.scores.tables import sample_names
 
 KEY = "recording_id"
 
@@ -83,7 +83,7 @@ def read_test_set(
     if missing := sorted(set(table[KEY]) - set(ids)):
         raise UserError(
             "E_TEST_SET_TRUTH",
-            f"{truth}: {list_names(missing)} are not among the test recordings",
+            f"{truth}: {sample_names(missing)} are not among the test recordings",
             "add the recordings",
         )
     keys = {recording.id: content_key(recording.path) for recording in opened.recordings}
@@ -91,7 +91,7 @@ def read_test_set(
     if shared := sorted(name for name, key in keys.items() if key in trained_on):
         raise UserError(
             "E_TEST_SET_TRAINED_ON",
-            f"test recordings are training recordings too: {list_names(shared)}",
+            f"test recordings are training recordings too: {sample_names(shared)}",
             "remove them from the test recordings",
         )
     if events is not None:
@@ -138,13 +138,13 @@ def read_truth(path: Path, classes: Classes) -> pd.DataFrame:
     if missing := set(classes.names) - columns:
         raise UserError(
             "E_TEST_SET_TRUTH",
-            f"{path} lacks the species {list_names(missing)}",
+            f"{path} lacks the species {sample_names(missing)}",
             "add a column with 1, 0 or blank for each",
         )
     if unknown := columns - set(classes.names):
         raise UserError(
             "E_TEST_SET_TRUTH",
-            f"{path}: the species {list_names(unknown)} are in no training table",
+            f"{path}: the species {sample_names(unknown)} are in no training table",
             "remove these columns",
         )
     return table.replace("", np.nan)[[KEY, *classes.names]]

@@ -20,7 +20,7 @@ from antpitta.core.errors import UserError
 from antpitta.core.features import FrozenConfig
 from antpitta.files.recipes import read_recipe
 from antpitta.scores.ensemble.blend import FITTED
-from antpitta.scores.tables import list_names
+from antpitta.scores.tables import sample_names
 from benchmarks.files import read_toml
 
 TABLES = Path(__file__).parent / "ablations"
@@ -58,7 +58,7 @@ class Variant(FrozenConfig):
         if self.weights and (self.method in FITTED or not usable):
             raise ValueError(
                 "give finite weights that are not negative, and a method other than "
-                f"{list_names(FITTED)}"
+                f"{sample_names(FITTED)}"
             )
         return self
 

@@ -16,7 +16,7 @@ from antpitta.scores.cells import (
     count_unmatched,
     truth_cells,
 )
-from antpitta.scores.tables import list_names
+from antpitta.scores.tables import sample_names
 
 FROGS = Classes(("coqui", "whistler", "bullfrog"))
 
@@ -155,7 +155,7 @@ def test_table_that_cannot_be_evaluated_is_refused(truth, scores, code, values):
 
 
 def test_long_list_of_names_is_shortened_and_counted():
-    assert list_names([f"r{i}" for i in range(9)]) == "r0, r1, r2, ... (9)"
+    assert sample_names([f"r{i}" for i in range(9)]) == "r0, r1, r2, ... (9)"
 
 
 # ---- boxes

@@ -247,7 +247,7 @@ def sentences(what: str, remedy: str) -> str:
     return " ".join(part if part.endswith(("?", "!")) else f"{part}." for part in parts)
 
 
-def shorten(name: str, longest: int = 40) -> str:
+def cut_name(name: str, longest: int = 40) -> str:
     """A name for a message, cut where it is long.
 
     Parameters
@@ -276,7 +276,7 @@ def list_names(names: Iterable[str], most: int = 12) -> str:
     """
     every = list(names)
     more = f" and {len(every) - most} more" if len(every) > most else ""
-    return f"{', '.join(map(shorten, every[:most]))}{more}" if every else "none"
+    return f"{', '.join(map(cut_name, every[:most]))}{more}" if every else "none"
 
 
 TRAIN_PACKAGES = (  # the import names of the extra `train`

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from antpitta.core.errors import Finding, UserError, list_names, shorten
+from antpitta.core.errors import Finding, UserError, cut_name, list_names
 from antpitta.core.identity import (
     class_names,
     similar_names,
@@ -276,7 +276,9 @@ def _with_aliases(
             unknown.append(label)
     findings = opened.findings
     if unknown:
-        what = f"{len(unknown)} species are in no table of boxes, the first {shorten(unknown[0])!r}"
+        what = (
+            f"{len(unknown)} species are in no table of boxes, the first {cut_name(unknown[0])!r}"
+        )
         remedy = "write species as the tables do, or ignore this if that is intended"
         findings = (*findings, Finding("W_UNKNOWN_SPECIES", str(table), None, what, remedy, False))
     dataset = replace(opened.dataset, aliases=aliases)

@@ -138,7 +138,7 @@ def write_raven_events(parts: Parts, path: Path) -> None:
         begin = round(offsets[entry.path] + start, 3)
         return (
             *(count, "Spectrogram 1", 1, begin, round(begin + stop - start, 3), low, high),
-            *(_one_line(entry.path.name), _one_line(str(entry.path))),
+            *(_without_line_ends(entry.path.name), _without_line_ends(str(entry.path))),
             *(start, clock_time(entry, start)),
             *(clean_name(entry.site or ""), clean_name(species), score, ""),
         )
@@ -245,7 +245,7 @@ def read_events(folder: Path) -> pd.DataFrame:
     return pd.read_csv(table, dtype=text, keep_default_na=False, na_values=missing)[list(COLUMNS)]
 
 
-def _one_line(path: str) -> str:
+def _without_line_ends(path: str) -> str:
     """The path with blanks for tabs and line ends, which Raven's tables cannot hold."""
     return " ".join(re.split(r"[\t\r\n]", utf8_text(path)))
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation, Classes, Scores
 from antpitta.scores.metrics import Flags, Floats
-from antpitta.scores.tables import index_by_recording, list_names, numeric_scores, select_scores
+from antpitta.scores.tables import index_by_recording, numeric_scores, sample_names, select_scores
 
 COLUMNS = ("recording", "species", "present", "score")
 
@@ -81,7 +81,7 @@ def check_cells(cells: pd.DataFrame, classes: Classes) -> None:
     if not np.isfinite(cells["score"].to_numpy(float)).all():
         raise ValueError("cells: a score is infinite")
     if unknown := set(cells["species"].astype(str)) - set(classes.names):
-        raise ValueError(f"cells: species that are not among the classes: {list_names(unknown)}")
+        raise ValueError(f"cells: species that are not among the classes: {sample_names(unknown)}")
 
 
 def cell_matrices(cells: pd.DataFrame, classes: Classes, *, merge: bool = True) -> CellMatrices:

@@ -17,10 +17,10 @@ KEY = "recording_id"
 SHOWN = 3  # names in an error message; the rest is only counted
 
 
-def list_names(names: Collection[str]) -> str:
+def sample_names(names: Collection[str]) -> str:
     """The first few names and how many there are, for a message.
 
-    >>> list_names(["a", "b", "c", "d"])
+    >>> sample_names(["a", "b", "c", "d"])
     'a, b, c, ... (4)'
 
     Parameters
@@ -58,12 +58,14 @@ def index_by_recording(frame: pd.DataFrame, title: str) -> pd.DataFrame:
         names = [str(name) for name in named.columns]
         raise UserError(
             "E_SCORE_TABLE",
-            f"{title} has no column {KEY}, only {list_names(names) if names else 'no column'}",
+            f"{title} has no column {KEY}, only {sample_names(names) if names else 'no column'}",
             f"name the column of recordings {KEY}",
         )
     if doubled := set(named.columns[named.columns.duplicated()]):
         raise UserError(
-            "E_SCORE_TABLE", f"{title} has columns twice: {list_names(doubled)}", "keep one of each"
+            "E_SCORE_TABLE",
+            f"{title} has columns twice: {sample_names(doubled)}",
+            "keep one of each",
         )
     if named[KEY].isna().any():
         raise UserError(
@@ -75,7 +77,7 @@ def index_by_recording(frame: pd.DataFrame, title: str) -> pd.DataFrame:
     if doubled := set(named.index[named.index.duplicated()]):
         raise UserError(
             "E_SCORE_TABLE",
-            f"{title} has recordings twice: {list_names(doubled)}",
+            f"{title} has recordings twice: {sample_names(doubled)}",
             "keep one row of each",
         )
     return named
@@ -107,12 +109,12 @@ def select_scores(
     if missing := [name for name in columns if name not in frame.columns]:
         raise UserError(
             "E_SCORES_MISSING",
-            f"{title} lacks the species {list_names(missing)}",
+            f"{title} lacks the species {sample_names(missing)}",
             "add their columns",
         )
     if missing := [name for name in recordings if name not in frame.index]:
         raise UserError(
-            "E_SCORES_MISSING", f"{title} lacks the recordings {list_names(missing)}", "add them"
+            "E_SCORES_MISSING", f"{title} lacks the recordings {sample_names(missing)}", "add them"
         )
     numbers = numeric_scores(frame.loc[list(recordings), columns], title)
     if not np.isfinite(numbers).all():

@@ -36,7 +36,7 @@ from antpitta.scores.ensemble.members import (
 )
 from antpitta.scores.ensemble.weights import align_logits, auc_weights, fit_weights
 from antpitta.scores.metrics import Flags, Floats, clipped_logit
-from antpitta.scores.tables import list_names
+from antpitta.scores.tables import sample_names
 
 FITTED = ("auc", "fit")  # the methods that need labelled cells
 EXTREMIZE = 1.5
@@ -163,8 +163,8 @@ class Blend:
         if set(by_name) != set(self.members):
             raise UserError(
                 "E_ENSEMBLE_MEMBERS",
-                f"the ensemble has the members {list_names(self.members)}, not "
-                f"{list_names(by_name)}",
+                f"the ensemble has the members {sample_names(self.members)}, not "
+                f"{sample_names(by_name)}",
                 "score the recordings with the same members",
             )
         ordered = [by_name[name] for name in self.members]
@@ -335,7 +335,7 @@ def nested_cells(
         E_ENSEMBLE_FOLDS if there is one fold only.
     """
     if missing := {name for name in cells.recordings if name not in folds}:
-        raise ValueError(f"no fold for recordings {list_names(missing)}")
+        raise ValueError(f"no fold for recordings {sample_names(missing)}")
     fold = np.array([folds[name] for name in cells.recordings])
     if len(cells.recordings) and len(set(fold.tolist())) < 2:
         raise UserError(

@@ -15,7 +15,7 @@ from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
 from antpitta.scores.cells import CellMatrices, cell_matrices
 from antpitta.scores.metrics import Flags, Floats
-from antpitta.scores.tables import index_by_recording, list_names, select_scores
+from antpitta.scores.tables import index_by_recording, sample_names, select_scores
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def member_from_table(
         columns = [str(column) for column in table.columns]
         raise UserError(
             "E_SCORES_MISSING",
-            f"{title} has none of the species {list_names(classes.names)}, but "
-            f"{list_names(columns) if columns else 'none'}",
+            f"{title} has none of the species {sample_names(classes.names)}, but "
+            f"{sample_names(columns) if columns else 'none'}",
             "name its columns like the species",
         )
     value = select_scores(table, recordings, species, title)
@@ -156,7 +156,7 @@ def check_aligned(members: Sequence[Member], classes: int) -> None:
         raise UserError("E_ENSEMBLE_MEMBERS", "the ensemble has no members", "name at least one")
     if doubled := {name for name in names if names.count(name) > 1}:
         raise UserError(
-            "E_ENSEMBLE_MEMBERS", f"two members are called {list_names(doubled)}", "rename one"
+            "E_ENSEMBLE_MEMBERS", f"two members are called {sample_names(doubled)}", "rename one"
         )
     shapes = {member.scores.shape for member in members}
     if len(shapes) > 1 or {shape[1] for shape in shapes} != {classes}:
@@ -180,7 +180,7 @@ def check_scored(members: Sequence[Member], classes: Sequence[str]) -> None:
     if missing := [name for i, name in enumerate(classes) if not scored[:, i].any()]:
         raise UserError(
             "E_SCORES_MISSING",
-            f"no member scores the species {list_names(missing)}",
+            f"no member scores the species {sample_names(missing)}",
             "add a member that does",
         )
 
