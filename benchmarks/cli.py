@@ -72,4 +72,4 @@ def print_lines(lines: Iterable[str]) -> None:
     lines : the lines
     """
     for line in lines:
-        console.print(line, markup=False)
+        console.print(line)

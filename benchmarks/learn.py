@@ -223,7 +223,7 @@ def learn(
             progress=progress,
         )
     print_result(result)
-    console.print(f"tables  {out / 'learn.md'}", markup=False)
+    console.print(f"tables  {out / 'learn.md'}")
 
 
 def print_result(result: LearnResult) -> None:
@@ -234,7 +234,8 @@ def print_result(result: LearnResult) -> None:
     result : all figures
     """
     if not console.is_terminal:
-        console.print(result.markdown, markup=False)
+        for line in result.markdown.splitlines():
+            console.print(line)
         return
     print_table(result.table, "median over seeds (lowest-highest)")
     print_lines(result.correlation_lines)

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from antpitta.cli import bench, data, prediction, settings, simulation, training
-from antpitta.cli.display import printable
+from antpitta.cli.display import console, print_error
 from antpitta.core.errors import UserError, sentences
 
 MISTAKE, UNFORESEEN, INTERRUPTED = 2, 3, 130  # exit codes
@@ -47,7 +47,7 @@ for command in (  # in the order of the help
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"antpitta {version('antpitta')}")
+        console.print(f"antpitta {version('antpitta')}")
         raise typer.Exit
 
 
@@ -85,8 +85,7 @@ def main() -> None:
 
 
 def _fail(code: str, what: str, remedy: str) -> None:
-    line = printable(" ".join(sentences(what, remedy).split()))
-    sys.stderr.write(f"antpitta: {line} [{code}]\n")
+    print_error(f"antpitta: {sentences(what, remedy)} [{code}]")
 
 
 def _refuse_usage(error: Exception) -> None:
@@ -116,6 +115,7 @@ def _log(error: Exception) -> tuple[str, str]:
         ) as file:
             file.write(head + trace)
     except OSError:  # a full disk: nothing can be written anywhere
-        sys.stderr.write(head + trace)
+        for line in (head + trace).splitlines():
+            print_error(line)
         return what, "report it with the traceback above"
     return what, f"report it with the log {file.name}"

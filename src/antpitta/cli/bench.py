@@ -41,4 +41,4 @@ def bench(
         day = timedelta(seconds=round(row["day"]))
         table.add_row(row["precision"], f"{row['speed']:.0f}", str(day), f"{row['first']:.1f} s")
     console.print(table)
-    console.print(result.machine, markup=False)
+    console.print(result.machine)

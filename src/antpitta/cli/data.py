@@ -172,7 +172,7 @@ def init(
         sites=sites,
         names=names,
     )
-    console.print(f"wrote {path}", markup=False)
+    console.print(f"wrote {path}")
 
 
 @takes_data
@@ -205,11 +205,11 @@ def check(
     minor = [finding for finding in checked.findings if not finding.serious]
     for title, findings in (("error", serious), ("warning", minor)):
         for finding in findings[:MAX_FINDINGS]:
-            console.print(f"{title}: {finding}", markup=False)
+            console.print(f"{title}: {finding}")
         if len(findings) > MAX_FINDINGS:
             console.print(f"{title}: and {len(findings) - MAX_FINDINGS} more")
-    console.print(checked.summary, markup=False)
+    console.print(checked.summary)
     if checked.picture:
-        console.print(f"picture  {checked.picture}", markup=False)
+        console.print(f"picture  {checked.picture}")
     if serious:
         raise typer.Exit(1)

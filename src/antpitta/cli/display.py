@@ -1,4 +1,9 @@
-"""How results and progress look: tables, one moving bar on a terminal, plain lines elsewhere."""
+"""How results and progress look: tables, one moving bar on a terminal, plain lines elsewhere.
+
+Everything that a command prints goes through :data:`console` or :func:`print_error`. Names of
+files, species and settings may hold markup, line ends or escape sequences: here, and only here,
+they become text that a terminal shows and does not obey. A test holds that nothing else prints.
+"""
 
 import re
 import sys
@@ -11,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBars
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -26,28 +32,32 @@ if TYPE_CHECKING:
 
 PIPED_WIDTH = None if sys.stdout.isatty() else 100  # columns of a table that goes to a file
 
-# What moves a terminal's cursor, turns its text around or cannot be encoded. Names of files and
-# species may hold it.
-CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# What moves a terminal's cursor, ends its line, turns its text around or cannot be encoded.
+CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def printable(text: str) -> str:
-    """Escape control characters and surrogates, as in ``\\x1b``.
+    """Escape control characters, line ends and surrogates, as in ``\\x1b`` and ``\\n``.
 
     Parameters
     ----------
-    text : with the names of a user
+    text : a line with the names of a user
 
     Returns
     -------
     str
-        Text that a terminal shows and does not obey.
+        One line that a terminal shows and does not obey.
     """
     return CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 class PlainConsole(Console):
-    """A console that shows text as it is: neither markup nor escape sequences have an effect."""
+    """A console that shows text as it is: neither markup nor escape sequences have an effect.
+
+    A string is a line of its own: a line end in it is part of a name.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -55,8 +65,28 @@ class PlainConsole(Console):
         )
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Render text with its control characters escaped."""
+        """Render a line or a cell with its control characters escaped."""
         return super().render_str(printable(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Render anything else by the same rule: only rich's own controls and line ends stay."""
+        for text, style, control in super().render(renderable, options):
+            if control or text.isprintable():
+                yield Segment(text, style, control)
+            else:
+                yield Segment("\n".join(map(printable, text.split("\n"))), style)
+
+
+def print_error(line: str) -> None:
+    """Print a line on stderr.
+
+    Parameters
+    ----------
+    line : with the names of a user
+    """
+    sys.stderr.write(f"{printable(line)}\n")
 
 
 console = PlainConsole()
@@ -110,7 +140,7 @@ def _bar_progress(bars: ProgressBars) -> Progress:
 
     def update(task: str, done: int, total: int, loss: float) -> None:
         if task not in tasks:
-            tasks[task] = bars.add_task(task, total=total, loss="")
+            tasks[task] = bars.add_task(printable(task), total=total, loss="")
         text = "" if isnan(loss) else f"loss {loss:.3f}"
         bars.update(tasks[task], completed=done, loss=text)
 

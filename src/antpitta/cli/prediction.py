@@ -125,15 +125,12 @@ def predict(
             progress=progress,
         )
     counts, unplaced = prediction.counts, len(prediction.unplaced)
-    _print(f"{counts.recordings} recordings, {counts.events} events -> {out}")
+    console.print(f"{counts.recordings} recordings, {counts.events} events -> {out}")
     folder = out.rstrip("/")
     if counts.quarantined:
-        _print(f"{counts.quarantined} files could not be read completely: {folder}/quarantine.csv")
+        text = f"{counts.quarantined} files could not be read completely"
+        console.print(f"{text}: {folder}/quarantine.csv")
     if unplaced:
-        _print(f"{unplaced} recordings are not in camtrapdp: {folder}/unplaced.csv")
+        console.print(f"{unplaced} recordings are not in camtrapdp: {folder}/unplaced.csv")
     if counts.quarantined or unplaced:
         raise typer.Exit(1)
-
-
-def _print(line: str) -> None:
-    console.print(line, markup=False)

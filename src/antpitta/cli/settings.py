@@ -38,7 +38,7 @@ def settings(
     listed = api.settings(recipe, changes=tuple(changes or ()), baseline=baseline)
     lines = _markdown(listed, recipe) if markdown else _plain(listed, recipe)
     for line in lines:
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def _plain(settings: "Sequence[Setting]", recipe: str | None) -> Iterator[str]:

@@ -26,9 +26,9 @@ def demo(
     with training_progress() as progress:
         result = api.demo(out, progress=progress)
     show_reports(result.reports, "each stage on the test recordings, against complete ground truth")
-    console.print(f"report  {result.run.path / 'report.html'}", markup=False)
-    console.print(f"model   {result.run.model}", markup=False)
-    console.print(f"events  {result.predictions / 'events.csv'}", markup=False)
+    console.print(f"report  {result.run.path / 'report.html'}")
+    console.print(f"model   {result.run.model}")
+    console.print(f"events  {result.predictions / 'events.csv'}")
 
 
 def simulate(
@@ -61,11 +61,10 @@ def simulate(
     plan = api.SimulationConfig(train, test, seconds, sample_rate, present, absent, seed)
     simulated, unusable = api.simulate(clips, backgrounds, out, plan, replace=replace)
     for finding in unusable:
-        console.print(f"left out: {finding}", markup=False)
+        console.print(f"left out: {finding}")
     console.print(
         f"{simulated.train} training and {simulated.test} test recordings, {simulated.present} "
-        f"present and {simulated.absent} absent boxes -> {simulated.data}",
-        markup=False,
+        f"present and {simulated.absent} absent boxes -> {simulated.data}"
     )
     if unusable:
         raise typer.Exit(1)

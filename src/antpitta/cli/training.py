@@ -121,11 +121,11 @@ def train(
             progress=progress,
         )
     show_reports(result.reports, "out of fold, on labelled boxes (95 % intervals over recordings)")
-    console.print(f"report  {result.path / 'report.html'}", markup=False)
-    console.print(f"model   {result.model}  ({len(data.dataset.classes)} species)", markup=False)
+    console.print(f"report  {result.path / 'report.html'}")
+    console.print(f"model   {result.model}  ({len(data.dataset.classes)} species)")
     serious = [finding for finding in data.findings if finding.serious]
     for finding in serious[:MAX_FINDINGS]:
-        console.print(f"left out: {finding}", markup=False)
+        console.print(f"left out: {finding}")
     if len(serious) > MAX_FINDINGS:
         console.print(f"left out: and {len(serious) - MAX_FINDINGS} more")
     if serious:
@@ -172,7 +172,7 @@ def evaluate(
     if events is not None:
         show_events(api.evaluate_events(target, events))
     for note in evaluation.notes[:MAX_FINDINGS]:
-        console.print(f"left out: {note}", markup=False)
+        console.print(f"left out: {note}")
     if len(evaluation.notes) > MAX_FINDINGS:
         console.print(f"left out: and {len(evaluation.notes) - MAX_FINDINGS} more")
 
@@ -212,5 +212,5 @@ def ensemble(
     result = api.ensemble(members, out, method=method, weights=weights or None)
     show_reports(result.reports, "out of fold, weights fitted on the other folds")
     for note in result.notes:
-        console.print(note, markup=False)
-    console.print(f"model   {out}", markup=False)
+        console.print(note)
+    console.print(f"model   {out}")
