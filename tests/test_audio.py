@@ -247,3 +247,33 @@ def test_header_that_reads_before_sound_that_does_not_is_unreadable(tmp_path):
     path.write_bytes(raw[:86] + bytes(len(raw) - 86))
     with pytest.raises(UnreadableAudio):
         probe(path, "a")
+
+
+def test_polarity_is_decided_once_so_that_parts_are_those_of_the_whole(tmp_path):
+    rng = np.random.default_rng(5)
+    call = rng.normal(0, 0.1, 16_000 * 12)
+    noise = rng.normal(0, 0.1, (16_000 * 12, 2))
+    noise[16_000 * 4 : 16_000 * 8] = 0  # in the middle, the channels cancel; elsewhere they do not
+    together = np.stack([call, -0.97 * call], axis=1)
+    together[: 16_000 * 4] *= 0.5
+    sf.write(tmp_path / "a.wav", 0.3 * together + 0.2 * noise, 16_000)
+    recording = probe(tmp_path / "a.wav", "a")
+    whole = read(recording, 0, 12, 16_000)
+    parts = [read(recording, i, i + 1, 16_000) for i in range(12)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_chosen_channel_is_that_of_the_file_and_one_that_is_missing_its_failure(tmp_path, suffix):
+    rng = np.random.default_rng(6)
+    sound = rng.normal(0, 0.05, (16_000 * 2, 3)).astype(np.float32)
+    path = tmp_path / f"a.{suffix}"
+    sf.write(path, sound, 16_000)
+    stored = sf.read(path, dtype="float32")[0]
+    for channel in (1, 2, 3):
+        recording = probe(path, "a", channel)
+        np.testing.assert_array_equal(read(recording, 0, 2, 16_000), stored[:, channel - 1])
+        assert recording.mixing == f"-channel{channel}"
+    for channel in (4, 0, -1):
+        with pytest.raises(UnreadableAudio, match=f"no channel {channel}"):
+            probe(path, "a", channel)

@@ -21,7 +21,7 @@ FUNCTIONS = {"predict": api.predict_to}  # of the other commands: the function o
 OPTION_OF = {"changes": "set", "formats": "format", "weights": "weight"}
 NOT_OPTIONS = {"progress", "tick", "export", "plan"}  # parameters of functions only
 SIMULATION_PLAN = {"train", "test", "seconds", "sample_rate", "present", "absent", "seed"}
-DATA_OPTIONS = {"audio", "present", "absent", "annotations", "sites", "names"}
+DATA_OPTIONS = {"audio", "present", "absent", "annotations", "sites", "names", "channel"}
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -64,6 +64,7 @@ def open_data(
     annotations: Paths = (),
     sites: Path | str | None = None,
     names: Path | str | None = None,
+    channel: int | None = None,
 ) -> OpenedDataset:
     """Open a data set: match the rows of tables to recordings.
 
@@ -83,6 +84,9 @@ def open_data(
         A table of the site and the start time of recordings; it overrides their names.
     names
         A table of species and their other names.
+    channel
+        The channel of each file that is used, counted from 1; by default the mean of all. It may be
+        given beside ``data``.
 
     Returns
     -------
@@ -102,8 +106,9 @@ def open_data(
     ... # doctest: +SKIP
     """
     if data is None and not any((audio, present, absent, annotations, sites, names)):
-        return open_dataset(_source_here())
-    return open_dataset(_source(data, audio, present, absent, annotations, sites, names))
+        return open_dataset(_with_channel(_source_here(), channel))
+    source = _source(data, audio, present, absent, annotations, sites, names)
+    return open_dataset(_with_channel(source, channel))
 
 
 def init(
@@ -115,6 +120,7 @@ def init(
     annotations: Paths = (),
     sites: Path | str | None = None,
     names: Path | str | None = None,
+    channel: int | None = None,
 ) -> Path:
     """Write an ``antpitta.toml``, which names the recordings and tables of a data set.
 
@@ -124,7 +130,7 @@ def init(
     ----------
     folder
         Where it is written.
-    audio, present, absent, annotations, sites, names
+    audio, present, absent, annotations, sites, names, channel
         As for :func:`open_data`.
 
     Returns
@@ -146,7 +152,9 @@ def init(
     path = Path(folder) / "antpitta.toml"
     if path.exists():
         raise UserError("E_DATA_EXISTS", f"{path} exists", "edit it, or remove it first")
-    source = _source(None, audio, present, absent, annotations, sites, names)
+    source = _with_channel(
+        _source(None, audio, present, absent, annotations, sites, names), channel
+    )
     open_dataset(source)
     try:
         write_source(source, path)
@@ -243,6 +251,10 @@ def describe_missing(data: OpenedDataset) -> str:
         A line about the rows that were left out.
     """
     return f"{data.missing} of {data.rows} rows name recordings that are missing"
+
+
+def _with_channel(source: DataSource, channel: int | None) -> DataSource:
+    return source if channel is None else replace(source, channel=channel)
 
 
 def _source_here() -> DataSource:

@@ -57,6 +57,7 @@ def predict(
     inference: InferenceMode = "full",
     precision: Precision = "float32",
     workers: int | None = None,
+    channel: int | None = None,
 ) -> "pd.DataFrame":
     """Compute the framewise scores of recordings, in memory.
 
@@ -69,6 +70,7 @@ def predict(
     precision : ``float32``, ``bfloat16`` or ``int8``; the scores of the others differ slightly
         from those of float32
     workers : threads; None for one per core
+    channel : the channel of each file, counted from 1; None for the mean of all
 
     Returns
     -------
@@ -95,7 +97,13 @@ def predict(
     import pandas as pd
 
     tables = list(
-        predict_each(model, *audio, inference=inference, precision=precision, workers=workers)
+        predict_each(
+            *(model, *audio),
+            inference=inference,
+            precision=precision,
+            workers=workers,
+            channel=channel,
+        )
     )
     scores = pd.concat(tables)
     scores.attrs["quarantine"] = [row for table in tables for row in table.attrs["quarantine"]]
@@ -108,12 +116,13 @@ def predict_each(
     inference: InferenceMode = "full",
     precision: Precision = "float32",
     workers: int | None = None,
+    channel: int | None = None,
 ) -> "Iterator[pd.DataFrame]":
     """Compute the framewise scores of recordings, one recording after the other.
 
     Parameters
     ----------
-    model, audio, inference, precision, workers : as for :func:`predict`
+    model, audio, inference, precision, workers, channel : as for :func:`predict`
 
     Yields
     ------
@@ -127,7 +136,7 @@ def predict_each(
     ...     print(scores.index.get_level_values("file")[:1], scores.max())
     """
     bundle = read_bundle(Path(model))
-    files, unreadable = list_files([location_of(root) for root in audio])
+    files, unreadable = list_files([location_of(root) for root in audio], channel)
     for finding in unreadable:
         yield _empty_frame(bundle.species, finding.file, finding.what)
     config = InferenceConfig(inference, precision, workers or cpu_count())
@@ -227,6 +236,7 @@ def predict_to(
     precision: Precision = "float32",
     workers: int | None = None,
     address: str | None = None,
+    channel: int | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Prediction:
     """Write presence.csv, events, quarantine.csv and run.json for an archive of any size.
@@ -245,6 +255,7 @@ def predict_to(
     inference, precision : as for :func:`predict`
     workers : threads, or actors of a cluster; None for one per core
     address : of a running Ray cluster, or ``auto``
+    channel : the channel of each file, counted from 1; None for the mean of all
     progress : called with (files done, files in total, seconds of sound per second)
 
     Returns
@@ -270,17 +281,17 @@ def predict_to(
     job = PredictionJob(executor, inference, precision, workers, address)
     info = _deployment_info(audio, deployments) if "camtrapdp" in formats else None
     bundle = read_bundle(Path(model))
-    files, unreadable = list_files([location_of(root) for root in audio])
+    files, unreadable = list_files([location_of(root) for root in audio], channel)
     folder = _local_folder(target := location_of(out))
     _check_no_run(folder)
     expected = None if prevalence is None else _read_prevalence(Path(prevalence), bundle)
-    with Journal(folder, job.key(bundle), resume=resume) as journal:
+    with Journal(folder, job.key(bundle) | {"channel": channel}, resume=resume) as journal:
         check_own_files(folder, "prediction", TABLES, merged=(DESCRIPTOR,))
         remove_unfinished(folder)
         # Imported meanwhile; a process that ends early waits for it.
         Thread(target=import_module, args=("antpitta.predict.exports",)).start()
         job.run(bundle, files, journal, progress)
-        note = _note(bundle, prevalence, inference, precision)
+        note = _note(bundle, prevalence, inference, precision) | {"channel": channel}
         from antpitta.predict.exports import write_outputs
         from antpitta.predict.tables import Archive
 

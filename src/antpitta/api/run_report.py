@@ -227,14 +227,17 @@ def _needed_file(recipe: Recipe) -> str:
 
 def _provenance(recipe: Recipe, folder: RunFolder) -> dict[str, str]:
     first = folder.stage(recipe.stages[0].name) / "fold0.safetensors"
+    config = folder.config()
+    channel = config.get("channel")
     return {
-        "training data": str(folder.config()["data"]),
+        "training data": str(config["data"]),
         "recipe digest": recipe.digest,
         "seed": str(recipe.seed),
         "backbone weights": load_tensors(first)[1].get("from", "unknown"),
         "antpitta": version("antpitta"),
         "torch": version("torch"),
         "timm": version("timm"),
+        **({"channel": str(channel)} if channel else {}),
     }
 
 

@@ -46,6 +46,7 @@ def simulate(
     out: Path | str,
     plan: SimulationConfig | None = None,
     *,
+    channel: int | None = None,
     replace: bool = False,
 ) -> tuple[SimulatedData, tuple[Finding, ...]]:
     """Simulate soundscapes with complete ground truth, from clips and background sound.
@@ -61,6 +62,8 @@ def simulate(
     plan
         Number, length and sample rate of the recordings, and number of boxes; without it
         160 training and 80 test recordings of a minute at 32 kHz.
+    channel
+        The channel of each clip and background, counted from 1; by default the mean of all.
     replace
         Replace an earlier simulation in ``out``.
 
@@ -81,8 +84,8 @@ def simulate(
     >>> antpitta.api.simulate("clips", "backgrounds", "soundscapes")  # doctest: +SKIP
     """
     plan = plan or SimulationConfig(train=160, test=80, seconds=60.0, sample_rate=32_000)
-    waves, unusable_clips = read_clips(Path(clips), plan.sample_rate)
-    files, unusable_files = read_backgrounds([Path(backgrounds)], plan.sample_rate)
+    waves, unusable_clips = read_clips(Path(clips), plan.sample_rate, channel)
+    files, unusable_files = read_backgrounds([Path(backgrounds)], plan.sample_rate, channel)
     rng = np.random.default_rng([plan.seed, SPECIES_STREAM])
     species = species_sources(waves, plan.sample_rate, rng)
     background = {side: (background_source(files[side], plan.sample_rate),) for side in SPLITS}

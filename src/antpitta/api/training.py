@@ -155,10 +155,12 @@ def train(
 
 
 def _config(data: OpenedDataset, recipe: Recipe) -> dict[str, Any]:
+    channels = {recording.channel for recording in data.dataset.recordings} - {None}
     return {
         "recipe": recipe.model_dump(mode="json"),
         "data": dataset_digest(data.dataset),
         "versions": {name: version(name) for name in PACKAGES},
+        **({"channel": channels.pop()} if channels else {}),
     }
 
 

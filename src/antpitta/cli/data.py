@@ -84,6 +84,17 @@ Names = Annotated[
     ),
 ]
 
+Channel = Annotated[
+    int | None,
+    typer.Option(
+        "--channel",
+        metavar="NUMBER",
+        help="The channel of each file, counted from 1; by default the mean of all, in which none "
+        "cancels another.",
+        rich_help_panel=PANEL,
+    ),
+]
+
 
 def open_options(
     data: Data = None,
@@ -93,13 +104,14 @@ def open_options(
     annotations: Annotations = None,
     sites: Sites = None,
     names: Names = None,
+    channel: Channel = None,
 ) -> "OpenedDataset":
     """Open the data set that DATA or the data options name.
 
     Parameters
     ----------
     data : the argument DATA
-    audio, present, absent, annotations, sites, names : the data options
+    audio, present, absent, annotations, sites, names, channel : the data options
 
     Returns
     -------
@@ -114,6 +126,7 @@ def open_options(
         annotations=annotations or (),
         sites=sites,
         names=names,
+        channel=channel,
     )
 
 
@@ -158,6 +171,7 @@ def init(
     annotations: Annotations = None,
     sites: Sites = None,
     names: Names = None,
+    channel: Channel = None,
 ) -> None:
     """Write an antpitta.toml that names recordings and tables.
 
@@ -171,6 +185,7 @@ def init(
         annotations=annotations or (),
         sites=sites,
         names=names,
+        channel=channel,
     )
     console.print(f"wrote {path}")
 

@@ -78,6 +78,15 @@ def predict(
             " int8 only if the model offers it.",
         ),
     ] = "float32",
+    channel: Annotated[
+        int | None,
+        typer.Option(
+            "--channel",
+            metavar="NUMBER",
+            help="The channel of each file, counted from 1; by default the mean of all, in which"
+            " none cancels another.",
+        ),
+    ] = None,
     executor: Annotated[
         Executor,
         typer.Option("--executor", help="local: this machine. ray: all machines of a Ray cluster."),
@@ -122,6 +131,7 @@ def predict(
             executor=executor,
             workers=workers,
             address=address,
+            channel=channel,
             progress=progress,
         )
     counts, unplaced = prediction.counts, len(prediction.unplaced)

@@ -48,6 +48,14 @@ def simulate(
     ] = 12,
     absent: Annotated[int, typer.Option("--absent", help="Absent boxes a species, at most.")] = 75,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random numbers.")] = 1,
+    channel: Annotated[
+        int | None,
+        typer.Option(
+            "--channel",
+            metavar="NUMBER",
+            help="The channel of each file, counted from 1; by default the mean of all.",
+        ),
+    ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace an earlier simulation in the folder.")
     ] = False,
@@ -59,7 +67,9 @@ def simulate(
     Example: `antpitta simulate clips backgrounds -o soundscapes`
     """
     plan = api.SimulationConfig(train, test, seconds, sample_rate, present, absent, seed)
-    simulated, unusable = api.simulate(clips, backgrounds, out, plan, replace=replace)
+    simulated, unusable = api.simulate(
+        clips, backgrounds, out, plan, channel=channel, replace=replace
+    )
     for finding in unusable:
         console.print(f"left out: {finding}")
     console.print(

@@ -28,6 +28,8 @@ class Recording:
     recorded_at: datetime | None = None
     # What the header promises, where the file holds another number; 0 where it promises nothing.
     header_samples: int | None = None
+    channel: int | None = None  # the one that is used, from 1; None: the mean of all
+    inverted: tuple[int, ...] = ()  # channels that are inverted in this mean, from 1
 
     @property
     def missing_seconds(self) -> float:
@@ -38,6 +40,13 @@ class Recording:
     def duration(self) -> float:
         """Length of the recording, seconds."""
         return self.samples / self.sample_rate
+
+    @property
+    def mixing(self) -> str:
+        """A key of how channels become one; "" for the plain mean."""
+        if self.channel is not None:
+            return f"-channel{self.channel}"
+        return "".join(f"-inverted{channel}" for channel in self.inverted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 - Only the part that is asked for is decoded, and a little around it, so that the resampler does
   not ring at its edges and parts join as if the file had been resampled as a whole.
-- Channels are averaged, those of opposite polarity after an inversion, so that none cancel.
+- One channel is used, or all are averaged, those of opposite polarity after an inversion, so that
+  none cancel. Polarity is decided once per recording: scores do not depend on how it is divided.
 - Values that are not finite (a float WAV can have them) count as 0. Samples far beyond full scale
   are divided by the scale of the integers that they are, or by their peak.
 - Lengths are measured, and not those of a header (files/audio_length.py).
@@ -20,6 +21,7 @@ import math
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -43,7 +45,9 @@ BEYOND_SCALE = "has samples far beyond full scale, which are scaled down"
 _MAX_PEAK = 8.0  # of full scale: recorders with float samples go a little beyond 1
 _MAX_FLOAT = 1e30  # beyond it, sums of samples are not finite
 _INTEGER_SCALES = (float(1 << 15), float(1 << 23), float(1 << 31))  # integers in a float file
+_AS_LOUD = 0.8  # of the power of the loudest channel: the first such is the reference
 _OPPOSITE = -0.8  # correlation of channels that cancel each other
+_POLARITY_STRETCHES, _POLARITY_SECONDS = 4, 2.0  # that are compared, all over a recording
 _MIN_RATE, _MAX_RATE = 1_000, 2_000_000  # Hz: outside, the header is broken
 _MAX_SECONDS = 60 * 60 * 24 * 366  # a FLAC of unknown length claims 2**63 samples
 _MARGIN = 0.05  # seconds around a part, longer than soxr's filter rings
@@ -82,13 +86,14 @@ def file_errors(path: Path) -> Iterator[None]:
         raise UnreadableAudio(f"{path}: {_plain_reason(path, error)}") from error
 
 
-def probe(path: Path, id: str) -> Recording:
+def probe(path: Path, id: str, channel: int | None = None) -> Recording:
     """The recording in a file. Its length is measured (files/audio_length.py).
 
     Parameters
     ----------
     path : file of sound
     id : of the recording
+    channel : the one to use, from 1; None for the mean of all
 
     Returns
     -------
@@ -97,7 +102,7 @@ def probe(path: Path, id: str) -> Recording:
     Raises
     ------
     UnreadableAudio
-        The file is empty, no sound, or has a broken header.
+        The file is empty, no sound, has a broken header, or does not have this channel.
     """
     with file_errors(path):
         status = path.stat()
@@ -117,12 +122,35 @@ def probe(path: Path, id: str) -> Recording:
         header_samples = None if frames == length.samples == length.promised else length.promised
         if length.promised is None and frames != length.samples:
             header_samples = 0
+        if channel is not None and not 1 <= channel <= channels:
+            raise UnreadableAudio(f"{path}: has {channels} channels, and no channel {channel}")
         recording = Recording(
-            id, path, rate, length.samples, channels, header_samples=header_samples
+            *(id, path, rate, length.samples, channels),
+            header_samples=header_samples,
+            channel=channel,
         )
         if not _decodes_anywhere(recording):
             raise UnreadableAudio(f"{path}: has a header, but nothing in it decodes")
-        return recording
+        return replace(recording, inverted=_opposite_channels(recording))
+
+
+def _opposite_channels(recording: Recording) -> tuple[int, ...]:
+    """The channels that would cancel the loudest one, by stretches all over the recording."""
+    if recording.channels == 1 or recording.channel is not None:
+        return ()
+    length = round(_POLARITY_SECONDS * recording.sample_rate)
+    last = max(0, recording.samples - length)
+    starts = sorted({last * i // (_POLARITY_STRETCHES - 1) for i in range(_POLARITY_STRETCHES)})
+    stretches: list[Floats] = []
+    for start in starts:
+        try:
+            stretches += _blocks(recording, start, min(start + length, recording.samples), length)
+        except (sf.SoundFileError, OSError):
+            continue
+    if not stretches:
+        return ()
+    signs = polarity(_to_full_scale(np.concatenate(stretches), []))
+    return tuple(i + 1 for i in range(recording.channels) if signs[i] < 0)
 
 
 def _decodes_anywhere(recording: Recording) -> bool:
@@ -274,7 +302,7 @@ def _decode(recording: Recording, first: int, last: int, notes: list[str]) -> Fl
     if not first and last >= recording.samples:
         frames = read_whole(recording)
         if frames is not None:
-            return to_mono(frames)
+            return to_mono(frames, recording)
     last = min(last, recording.samples)
     parts: list[Floats] = []
     large = max(_DAMAGED_BLOCK + 1, _BLOCK_SAMPLES // recording.channels)
@@ -282,7 +310,7 @@ def _decode(recording: Recording, first: int, last: int, notes: list[str]) -> Fl
     while at < last:
         try:
             for frames in _blocks(recording, at, last, block):
-                parts.append(to_mono(_to_full_scale(frames, notes)))
+                parts.append(to_mono(_to_full_scale(frames, notes), recording))
                 at += len(frames)
             break
         except (sf.SoundFileError, OSError):
@@ -349,12 +377,13 @@ def _to_full_scale(frames: Floats, notes: list[str]) -> Floats:
     return frames
 
 
-def to_mono(frames: Floats) -> Floats:
-    """Average channels; channels of the opposite polarity to the loudest are inverted first.
+def to_mono(frames: Floats, recording: Recording) -> Floats:
+    """The chosen channel, or the mean of all, some of them inverted.
 
     Parameters
     ----------
     frames : (samples, channels)
+    recording : gives the channel, or those to invert
 
     Returns
     -------
@@ -362,8 +391,13 @@ def to_mono(frames: Floats) -> Floats:
     """
     if frames.shape[1] == 1:
         return frames[:, 0]
-    signs = polarity(frames)
-    mono: Floats = (frames if (signs > 0).all() else frames * signs).mean(axis=1)
+    if recording.channel is not None:
+        return np.ascontiguousarray(frames[:, recording.channel - 1])
+    if recording.inverted:
+        signs = np.ones(frames.shape[1], dtype=np.float32)
+        signs[[channel - 1 for channel in recording.inverted]] = -1
+        frames = frames * signs
+    mono: Floats = frames.mean(axis=1)
     return mono
 
 
@@ -381,7 +415,7 @@ def polarity(frames: Floats) -> Floats:
     mean = frames.mean(axis=0, dtype=np.float64)
     covariance = (frames.T @ frames) / max(1, len(frames)) - np.outer(mean, mean)
     power = np.diagonal(covariance)
-    loudest = int(np.argmax(power))
+    loudest = int(np.argmax(power >= _AS_LOUD * power.max()))
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = covariance[loudest] / np.sqrt(power[loudest] * power)
     return np.where(correlation < _OPPOSITE, np.float32(-1), np.float32(1))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from antpitta.core.errors import Finding
 from antpitta.core.types import Recording
-from antpitta.files.audio import TAIL, UnreadableAudio, polarity, read_channels
+from antpitta.files.audio import TAIL, UnreadableAudio, read_channels
 from antpitta.files.recording_metadata import read_metadata
 from antpitta.files.texts import utf8_text
 
@@ -101,7 +101,7 @@ def _check_recording(recording: Recording, annotated: bool, read: Read) -> list[
         what = f"clipped: {share:.1%} of the samples are at full scale"
         add("W_AUDIO_CLIPPED", what, "record with less gain")
     if recording.channels > 1:
-        remedy = "check the microphones; all channels are mixed"
+        remedy = "check the microphones, and choose one with --channel"
         for what in _channel_problems(recording):
             add("W_AUDIO_CHANNELS", what, remedy)
     return [*findings, *_check_clock(recording)]
@@ -130,12 +130,12 @@ def _channel_problems(recording: Recording) -> Iterator[str]:
     if not len(sound):
         return
     power = sound.var(axis=0, dtype=np.float64)
-    signs = polarity(sound)
-    for i in range(sound.shape[1]):
+    used = range(sound.shape[1]) if recording.channel is None else [recording.channel - 1]
+    for i in used:
         clipped = float(np.mean(np.abs(sound[:, i]) >= _FULL_SCALE))
         if math.isfinite(power.max()) and power[i] < _QUIETER * power.max():
             yield f"channel {i + 1} is silent beside the others"
-        elif signs[i] < 0:
+        elif i + 1 in recording.inverted:
             yield f"channel {i + 1} has the opposite polarity, and is inverted"
         if clipped > _CLIPPED_SHARE:
             yield f"channel {i + 1} is clipped: {clipped:.1%} of its samples are at full scale"

@@ -1,8 +1,8 @@
 """Features on the disk, so that audio is decoded once and not in every epoch.
 
-One ``.npy`` file per recording, keyed by the digest of the feature settings and by the content of
-the audio file: a renamed recording is found again, a changed one is computed anew. Files are read
-as memory maps.
+One ``.npy`` file per recording, keyed by the digest of the feature settings, the content of the
+audio file, and the channel that is used: a renamed recording is found again, a changed one is
+computed anew. Files are read as memory maps.
 """
 
 import os
@@ -64,7 +64,7 @@ def cached_features(
 
     def load_or_compute(recording: Recording) -> FeatureArray:
         nonlocal done
-        path = home / f"{content_key(recording.path)}{key_suffix(recording)}.npy"
+        path = home / f"{content_key(recording.path)}{recording.mixing}{key_suffix(recording)}.npy"
         features = _load(path)
         if features is None:
             _save(compute(recording), path)

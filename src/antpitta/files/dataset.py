@@ -57,6 +57,7 @@ class DataSource:
     annotations: tuple[Path, ...] = ()
     sites: Path | None = None
     names: Path | None = None  # other names of the species (species_names.py)
+    channel: int | None = None  # the one to use of each file, from 1; None: the mean of all
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def read_source(path: Path) -> DataSource:
     if unknown := [key for key in content if key not in known]:
         what = f"{path}: unknown key {unknown[0]!r}"
         raise UserError("E_BAD_SOURCE", what, f"use only {', '.join(known)}")
+    channel = _parse_channel(content.pop("channel", None), path)
     paths = {key: _parse_paths(key, value, path) for key, value in content.items()}
     if not paths.get("audio"):
         what = f"{path}: no key 'audio'"
@@ -122,7 +124,7 @@ def read_source(path: Path) -> DataSource:
             what = f"{path}: key {key!r} has {len(tables)} tables"
             raise UserError("E_BAD_SOURCE", what, "give one")
     sites, names = (tables[0] if tables else None for tables in single.values())
-    return DataSource(**paths, sites=sites, names=names)
+    return DataSource(**paths, sites=sites, names=names, channel=channel)
 
 
 def _source_of_layout(folder: Path) -> DataSource | None:
@@ -148,7 +150,9 @@ def write_source(source: DataSource, path: Path) -> None:
     for field in fields(DataSource):
         value = getattr(source, field.name)
         paths = () if value is None else value if isinstance(value, tuple) else (value,)
-        if paths:
+        if isinstance(value, int):
+            lines.append(f"{field.name} = {value}\n")
+        elif paths:
             texts = [_quote(_relative(home, item)) for item in paths]
             text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
             lines.append(f"{field.name} = {text}\n")
@@ -173,7 +177,8 @@ def open_dataset(source: DataSource) -> OpenedDataset:
     """
     verdicts = ((source.present, True), (source.absent, False), (source.annotations, None))
     tables = [read_table(path, verdict) for paths, verdict in verdicts for path in paths]
-    audio = _without_species_as_sites(find_recordings(source.audio, source.sites), tables)
+    found = find_recordings(source.audio, source.sites, source.channel)
+    audio = _without_species_as_sites(found, tables)
     names = read_species_names(source.names) if source.names else {}
     opened = match_tables(audio, tables, names)
     return _with_aliases(opened, names, source.names) if source.names else opened
@@ -257,6 +262,8 @@ def dataset_digest(dataset: Dataset) -> str:
         digest.update(f"{name}\0".encode())
     for recording in sorted(dataset.recordings, key=lambda recording: recording.id):
         digest.update(f"{recording.id}\0{content_key(recording.path)}\0".encode())
+        if recording.channel is not None:
+            digest.update(f"channel {recording.channel}\0".encode())
     for text in sorted(repr(annotation) for annotation in dataset.annotations):
         digest.update(text.encode())
     return digest.hexdigest()
@@ -457,6 +464,15 @@ def _parse_paths(key: str, value: object, toml: Path) -> tuple[Path, ...]:
         what = f"{toml}: key {key!r} is {value!r}"
         raise UserError("E_BAD_SOURCE", what, "give a path, or a list of paths")
     return paths
+
+
+def _parse_channel(value: object, toml: Path) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    what = f"{toml}: key 'channel' is {value!r}"
+    raise UserError(
+        "E_BAD_SOURCE", what, "give a number from 1, or leave it out to mix all channels"
+    )
 
 
 def _quote(path: str) -> str:

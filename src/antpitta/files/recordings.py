@@ -50,6 +50,7 @@ class ListedFile:
     id: str
     path: Location
     folder: str | None = None  # the site, if the file itself has none
+    channel: int | None = None  # the one to use, from 1; None: the mean of all
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,15 @@ class _File:
         return (*(unicodedata.normalize("NFC", name) for name in names), path)
 
 
-def list_files(roots: Sequence[Location]) -> tuple[tuple[ListedFile, ...], tuple[Finding, ...]]:
+def list_files(
+    roots: Sequence[Location], channel: int | None = None
+) -> tuple[tuple[ListedFile, ...], tuple[Finding, ...]]:
     """List the files of sound in folders, without opening them.
 
     Parameters
     ----------
     roots : folders, files, or URLs
+    channel : the one to use of each file, from 1; None for the mean of all
 
     Returns
     -------
@@ -86,8 +90,11 @@ def list_files(roots: Sequence[Location]) -> tuple[tuple[ListedFile, ...], tuple
     Raises
     ------
     UserError
-        E_NO_FILE: a root does not exist. E_NO_AUDIO: a root has no sound.
+        E_NO_FILE: a root does not exist. E_NO_AUDIO: a root has no sound. E_OPTION: a channel
+        below 1.
     """
+    if channel is not None and channel < 1:
+        raise UserError("E_OPTION", f"--channel {channel}: there is none", "count from 1")
     files, findings = _collect(roots)
     folders: dict[Location, set[str | None]] = {}
     for file in files:
@@ -97,7 +104,7 @@ def list_files(roots: Sequence[Location]) -> tuple[tuple[ListedFile, ...], tuple
     for file, id in zip(files, ids, strict=True):
         several = len(folders[file.root]) > 1
         site = site_from_folder(file.below.parent) if several else None
-        listed.append(ListedFile(id, file.path, site))
+        listed.append(ListedFile(id, file.path, site, channel))
     return tuple(sorted(listed, key=lambda file: file.id)), tuple(findings)
 
 
@@ -124,7 +131,7 @@ def open_file(file: ListedFile) -> Recording:
     path = file.path if isinstance(file.path, Path) else fetch(file.path)
     try:
         with file_errors(path):
-            recording, metadata = probe(path, file.id), read_metadata(path)
+            recording, metadata = probe(path, file.id, file.channel), read_metadata(path)
     except UnreadableAudio as error:
         raise UnreadableAudio(str(error).replace(str(path), str(file.path))) from None
     site = metadata.site or file.folder or metadata.recorder
@@ -132,13 +139,16 @@ def open_file(file: ListedFile) -> Recording:
     return replace(recording, site=site, recorded_at=metadata.recorded_at)
 
 
-def find_recordings(roots: Sequence[Path], sites: Path | None = None) -> FoundRecordings:
+def find_recordings(
+    roots: Sequence[Path], sites: Path | None = None, channel: int | None = None
+) -> FoundRecordings:
     """Find and probe every recording in folders.
 
     Parameters
     ----------
     roots : folders or files
     sites : table of sites and times, which overrides what the files have
+    channel : the one to use of each file, from 1; None for the mean of all
 
     Returns
     -------
@@ -149,7 +159,7 @@ def find_recordings(roots: Sequence[Path], sites: Path | None = None) -> FoundRe
     UserError
         E_NO_FILE, E_NO_AUDIO; E_MISSING_COLUMN: the table of sites lacks one.
     """
-    files, unsupported = list_files(roots)
+    files, unsupported = list_files(roots, channel)
     with ThreadPoolExecutor(_PROBE_THREADS) as pool:
         opened = list(pool.map(_open_or_report, files))
     recordings = tuple(result for result in opened if isinstance(result, Recording))

@@ -42,13 +42,16 @@ LONGEST_CLIP = 600.0  # seconds; the rest is not read
 SHORTEST_BACKGROUND = 0.5  # seconds
 
 
-def read_clips(folder: Path, sample_rate: int) -> tuple[dict[str, list[Floats]], list[Finding]]:
+def read_clips(
+    folder: Path, sample_rate: int, channel: int | None = None
+) -> tuple[dict[str, list[Floats]], list[Finding]]:
     """Read the clips of every species, mixed to mono.
 
     Parameters
     ----------
     folder : with one folder of clips per species
     sample_rate : of the result, Hz
+    channel : the one to use of each file, from 1; None for the mean of all
 
     Returns
     -------
@@ -65,7 +68,7 @@ def read_clips(folder: Path, sample_rate: int) -> tuple[dict[str, list[Floats]],
         waves = []
         for path in _sound_files(species):
             try:
-                wave, cut = _read_clip(path, sample_rate)
+                wave, cut = _read_clip(path, sample_rate, channel)
             except UnreadableAudio as error:
                 findings.append(_unusable(path, str(error).removeprefix(f"{path}: ")))
                 continue
@@ -124,7 +127,7 @@ class BackgroundFile:
 
 
 def read_backgrounds(
-    folders: Sequence[Path], sample_rate: int
+    folders: Sequence[Path], sample_rate: int, channel: int | None = None
 ) -> tuple[dict[str, list[BackgroundFile]], list[Finding]]:
     """Find the backgrounds of training and test recordings, which share none.
 
@@ -134,6 +137,7 @@ def read_backgrounds(
     ----------
     folders : searched with their subfolders
     sample_rate : of the excerpts, Hz
+    channel : the one to use of each file, from 1; None for the mean of all
 
     Returns
     -------
@@ -148,7 +152,7 @@ def read_backgrounds(
     findings = []
     for path in (p for folder in folders for p in sorted(folder.rglob("*")) if _is_sound(p)):
         try:
-            recording = probe(path, path.stem)
+            recording = probe(path, path.stem, channel)
         except UnreadableAudio as error:
             findings.append(_unusable(path, str(error).removeprefix(f"{path}: ")))
             continue
@@ -189,9 +193,9 @@ def _is_sound(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def _read_clip(path: Path, sample_rate: int) -> tuple[Floats, bool]:
+def _read_clip(path: Path, sample_rate: int, channel: int | None) -> tuple[Floats, bool]:
     """The wave of a clip, and whether it is longer than what is read."""
-    recording = probe(path, path.stem)
+    recording = probe(path, path.stem, channel)
     longest = int(LONGEST_CLIP * recording.sample_rate)
     wave = read_samples(recording, 0, min(longest, recording.samples))
     return _resampled(wave, recording.sample_rate, sample_rate), recording.samples > longest

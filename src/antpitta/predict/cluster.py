@@ -170,11 +170,17 @@ def file_to_row(index: int, file: ListedFile, stamp: Stamp) -> Row:
 
     Returns
     -------
-    Columns index, id, path, remote, folder, size and changed.
+    Columns index, id, path, remote, folder, channel, size and changed.
     """
     path = str(file.path.absolute() if isinstance(file.path, Path) else file.path)
     remote = isinstance(file.path, RemotePath)
-    columns = {"id": file.id, "path": path, "remote": remote, "folder": file.folder or ""}
+    columns = {
+        "id": file.id,
+        "path": path,
+        "remote": remote,
+        "folder": file.folder or "",
+        "channel": file.channel or 0,
+    }
     return {"index": index, **columns, "size": stamp[0], "changed": stamp[1]}
 
 
@@ -191,7 +197,8 @@ def row_to_file(row: Row) -> tuple[ListedFile, Stamp]:
     """
     stamp = (int(row["size"]), int(row["changed"]))
     path = RemotePath(str(row["path"]), stamp) if row["remote"] else Path(str(row["path"]))
-    return ListedFile(str(row["id"]), path, str(row["folder"]) or None), stamp
+    folder, channel = str(row["folder"]) or None, int(row["channel"]) or None
+    return ListedFile(str(row["id"]), path, folder, channel), stamp
 
 
 def unpack_entry(packed: bytes) -> JournalEntry:

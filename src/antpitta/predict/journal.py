@@ -171,10 +171,15 @@ class Journal:
     def _check_earlier_run(self, key: dict[str, str], *, resume: bool) -> None:
         earlier = dict(self._database.execute("SELECT key, value FROM run"))
         count = self._database.execute("SELECT count(*) FROM recordings").fetchone()[0]
-        if resume and earlier and any(earlier.get(name) != value for name, value in key.items()):
+        if (
+            resume
+            and earlier
+            and any(earlier.get(name, "null") != value for name, value in key.items())
+        ):
             raise UserError(
                 "E_RESUME_MISMATCH",
-                f"{self.path}: the earlier run used another model, --inference or --precision",
+                f"{self.path}: the earlier run used another model, --inference, --precision or"
+                " --channel",
                 "choose another --out, or leave --resume out to start again",
             )
         if not resume and count and "finished" not in earlier:
