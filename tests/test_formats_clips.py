@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+import antpitta as ap
 from antpitta.core.errors import UserError
 from antpitta.files.dataset import open_dataset, read_source
 from antpitta.files.formats import read_table
@@ -82,3 +83,45 @@ def test_verdict_of_the_user_holds_for_all_species(write_clips):
         ("*", False),
         ("wren", False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("names", "culprit"),
+    [
+        (("wren/a.wav", "list.csv"), "list.csv"),
+        (("wren/a.wav", "robin/b.wav", "recording/c.wav"), "recording"),
+        (("wren/a.wav", "test/b.wav"), "test"),
+    ],
+)
+def test_what_is_in_the_way_of_folders_of_clips_is_named(write_clips, names, culprit):
+    home = write_clips(*(name for name in names if name.endswith(".wav")))
+    for name in names:
+        (home / name).touch()
+    with pytest.raises(UserError) as error:
+        read_source(home)
+    assert error.value.code == "E_NO_FILE"
+    assert repr(culprit) in error.value.what
+
+
+def test_clips_train_and_predict(tmp_path, recipe):
+    rng, rate = np.random.default_rng(0), 16_000
+    data = tmp_path / "clips"
+    for number, name in enumerate(("Turdus merula_Blackbird", "wren", "robin, wren", "noise")):
+        (data / name).mkdir(parents=True)
+        for clip in range(3):
+            time = np.arange(int(rng.uniform(2, 6) * rate)) / rate
+            wave = 0.01 * rng.standard_normal(len(time))
+            if name != "noise":
+                wave += 0.2 * np.sin(2 * np.pi * (1000 + 1000 * number) * time)
+            sf.write(data / name / f"clip{clip}.wav", wave, rate)
+    settings, _, stages = recipe.read_text().partition("[[stages]]")
+    one_stage = tmp_path / "one.toml"
+    one_stage.write_text(f"{settings}[[stages]]{stages.partition('[[stages]]')[0]}")
+    result = ap.train(ap.open_data(data), recipe=str(one_stage), out=tmp_path / "run")
+    scores = ap.predict(result.model, data)
+    assert list(scores.columns) == ["Turdus merula", "robin", "wren"]
+    assert scores.index.get_level_values("file").nunique() == 12
+    assert scores.notna().all(axis=None)
+    boxes = ap.open_data(data).dataset.annotations
+    assert len({box.recording for box in boxes}) == 12  # each clip is a recording of its own
+    assert sum(box.present for box in boxes) == 12

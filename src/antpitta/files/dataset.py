@@ -30,7 +30,7 @@ from antpitta.core.identity import (
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Dataset, Recording
 from antpitta.files.audio import content_key
 from antpitta.files.formats import AnnotationTable, read_table
-from antpitta.files.formats.clips import is_clip_folder
+from antpitta.files.formats.clips import explain_no_clip_folder, is_clip_folder
 from antpitta.files.matching import (
     AmbiguousMatch,
     Match,
@@ -99,8 +99,13 @@ def read_source(path: Path) -> DataSource:
         E_NO_FILE; E_BAD_SOURCE: an unknown key, a wrong type, no audio, or no TOML.
     """
     if path.is_dir():
-        if not (path / NAME).exists() and (source := _source_of_layout(path)):
-            return source
+        if not (path / NAME).exists():
+            if source := _source_of_layout(path):
+                return source
+            if reason := explain_no_clip_folder(path):
+                what = f"{path}: no {NAME}, and no folder of clips per species: {reason}"
+                remedy = "rename or move it, or write a file with 'antpitta init'"
+                raise UserError("E_NO_FILE", what, remedy)
         path = path / NAME
     if not path.is_file():
         what = f"{path}: there is no such file"

@@ -34,12 +34,30 @@ def is_clip_folder(folder: Path) -> bool:
     -------
     answer : True or False
     """
-    files = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    if any(path.suffix.lower() in SUFFIXES | {".csv", ".tsv"} for path in files if path.is_file()):
-        return False
-    names = [home.name for home in _species_folders(folder)]
-    generic = [name for name in names if site_from_folder(PurePath(name)) is None]
-    return bool(names) and not generic and not _NO_CLIPS & {name.lower() for name in names}
+    return bool(_species_names(folder)) and explain_no_clip_folder(folder) is None
+
+
+def explain_no_clip_folder(folder: Path) -> str | None:
+    """Why a folder that holds folders of clips is not read as one folder per species.
+
+    Parameters
+    ----------
+    folder : to look into
+
+    Returns
+    -------
+    reason : what is in the way; None for a folder without folders of clips, or for a good one
+    """
+    if not (names := _species_names(folder)):
+        return None
+    for path in sorted(folder.iterdir()):
+        is_table = path.suffix.lower() in SUFFIXES | {".csv", ".tsv"} and path.is_file()
+        if is_table and not path.name.startswith("."):
+            return f"{path.name!r} lies beside the folders of clips"
+    for name in names:
+        if name.lower() in _NO_CLIPS or site_from_folder(PurePath(name)) is None:
+            return f"{name!r} may be a folder of whole recordings, not the name of a species"
+    return None
 
 
 def read_clips(folder: Path, verdict: bool | None = None) -> AnnotationTable:
@@ -101,6 +119,10 @@ def parse_folder(name: str) -> list[tuple[str, bool]]:
         if label and label != EVERY_CLASS:
             labels.append((label, present))
     return labels
+
+
+def _species_names(folder: Path) -> list[str]:
+    return [home.name for home in _species_folders(folder)]
 
 
 def _species_folders(folder: Path) -> Iterator[Path]:
