@@ -55,8 +55,8 @@ def test_error_is_one_line_with_a_code_and_exit_code_2(antpitta, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["evaluate", "nowhere.csv", "--truth", "x.csv"], "E_NO_SCORES"),
-        (["evaluate", "nowhere.csv"], "E_NO_TRUTH"),
+        (["evaluate", "nowhere.csv", "--truth", "x.csv"], "E_NO_FILE"),
+        (["evaluate", "nowhere.csv"], "E_NO_FILE"),
         (["train", "-o", "run"], "E_DATA_MISSING"),
         (["check", "data", "--audio", "x"], "E_DATA_TWICE"),
         (["bench", "--minutes", "0"], "E_BENCH_MINUTES"),

@@ -1,28 +1,29 @@
 """evaluate, evaluate_events: metrics of a run out of fold, of scores against ground truth."""
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field
-from pathlib import Path, PurePath
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
 from antpitta.api.training import TrainResult
-from antpitta.core.errors import UserError
-from antpitta.core.identity import class_names
-from antpitta.core.types import Annotation, Classes, Event
-from antpitta.files.formats import read_table
+from antpitta.core.errors import Finding, UserError
+from antpitta.core.identity import class_names, recording_key, species_key
+from antpitta.core.types import Annotation, Classes, Event, Recording
+from antpitta.files.dataset import match_table
+from antpitta.files.formats import AnnotationTable, read_table
+from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame
+from antpitta.predict.exports import read_events
 from antpitta.scores.cells import clip_scores, count_unmatched, truth_cells
 from antpitta.scores.evaluate import DRAWS, Report, evaluate_cells, report_from_json
 from antpitta.scores.event_metrics import event_f1
+from antpitta.scores.tables import KEY, index_by_recording
 
 SCORES = "presence.csv"  # of a folder that predict wrote
-EVENTS = "events.csv"
 MIN_IOU = 0.2  # intersection over union; scores have half-second frames, and some calls are shorter
-NUMBERS = ("start_time", "end_time", "low_freq", "high_freq", "score")
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ def evaluate(target: TrainResult | Path | str, truth: Path | str | None = None) 
     Raises
     ------
     UserError
-        ``E_NO_TRUTH`` for a table without ``truth``, ``E_NO_SCORES`` if ``target`` is neither a
-        run nor a table, or a run that has no scores yet.
+        ``E_NO_FILE`` if one of the two does not exist, ``E_NO_TRUTH`` for a table without
+        ``truth``, ``E_NO_SCORES`` for a run that has no scores yet, ``E_AMBIGUOUS_RECORDING`` if a
+        name in ``truth`` fits several scored recordings.
 
     Examples
     --------
@@ -96,18 +98,17 @@ def evaluate(target: TrainResult | Path | str, truth: Path | str | None = None) 
     >>> antpitta.evaluate("out/presence.csv", "truth.csv").per_species  # doctest: +SKIP
     """
     path = target.path if isinstance(target, TrainResult) else Path(target)
-    if path.is_dir() and (path / SCORES).is_file():
+    _require_file(path, "give a run, a folder that predict wrote, or presence.csv")
+    if truth is not None:
+        _require_file(Path(truth), "check the path")
+    if path.is_dir() and (path / SCORES).is_file() and not (path / "config.json").is_file():
         path = path / SCORES
     if path.is_dir():
         run = RunFolder(path)
         return _read_reports(run) if truth is None else _evaluate_run(run, Path(truth))
     if truth is None:
         raise UserError("E_NO_TRUTH", f"{path}: scores need a ground truth", "add --truth FILE")
-    if not path.is_file():
-        raise UserError(
-            "E_NO_SCORES", f"{path}: there is no such file", "give a run or presence.csv"
-        )
-    return _evaluate_table(read_frame(path), read_frame(Path(truth)), path.name)
+    return _evaluate_table(read_frame(path), read_frame(Path(truth)), path.name, path, Path(truth))
 
 
 def evaluate_events(target: Path | str, truth: Path | str) -> pd.DataFrame:
@@ -127,39 +128,54 @@ def evaluate_events(target: Path | str, truth: Path | str) -> pd.DataFrame:
     DataFrame
         Rows: the species, then ``macro`` and ``micro``. Columns: ``species``, ``tp``, ``fp``,
         ``fn``, ``precision``, ``recall``, ``f1``. Only predicted recordings count.
+        ``attrs["findings"]`` holds what is left out of the table of calls.
 
     Raises
     ------
     UserError
-        ``E_NO_TRUTH`` if the two have no recording in common.
+        ``E_NO_TRUTH`` if the two have no recording in common, ``E_AMBIGUOUS_RECORDING`` if a call
+        may lie in several of the recordings.
 
     Examples
     --------
     >>> antpitta.api.evaluate_events("out", "calls.csv")  # doctest: +SKIP
     """
-    path = Path(target)
+    path, calls_path = Path(target), Path(truth)
+    _require_file(path, "give a folder that predict wrote, or its events.csv")
+    _require_file(calls_path, "check the path")
     folder = path if path.is_dir() else path.parent
-    table = read_frame(path / EVENTS if path.is_dir() else path)
-    predicted = set(read_frame(folder / SCORES)["recording_id"])
-    events = [_event(row) for row in table.to_dict("records")]
-    annotations = read_table(Path(truth), True).annotations
-    labels = class_names({annotation.label for annotation in annotations})
-    calls = [
-        Annotation(
-            PurePath(annotation.recording).stem,
-            annotation.start,
-            annotation.stop,
-            labels[annotation.label],
+    table = read_events(path)
+    presence = index_by_recording(read_frame(folder / SCORES), f"{folder / SCORES}")
+    file_of = _files_of_recordings(map(str, presence.index), set(table["file"]))
+    id_of = {file: id for id, file in file_of.items()}
+    columns = ("file", "start_time", "end_time", "species", "score", "model")
+    events = [
+        Event(id_of[file], start, stop, species, score, model)
+        for file, start, stop, species, score, model in zip(
+            *(table[name] for name in columns), strict=True
         )
-        for annotation in annotations
+        if file in id_of
     ]
-    if not predicted & {call.recording for call in calls}:
+    recordings = [
+        Recording(id, Path(file_of.get(id, f"{id}.wav")), 1, 1) for id in map(str, presence.index)
+    ]
+    annotations = read_table(calls_path, True)
+    species = (*map(str, presence.columns), *(event.label for event in events))
+    calls, findings = _place_calls(annotations, recordings, species)
+    if not calls:
         raise UserError(
             "E_NO_TRUTH",
             f"{truth}: names none of the recordings in {folder}",
             "give the calls of these recordings",
         )
-    return event_f1(events, calls, min_iou=MIN_IOU, recordings=predicted)
+    scores = event_f1(events, calls, min_iou=MIN_IOU, recordings={one.id for one in recordings})
+    scores.attrs["findings"] = (*annotations.findings, *findings)
+    return scores
+
+
+def _require_file(path: Path, remedy: str) -> None:
+    if not path.exists():
+        raise UserError("E_NO_FILE", f"{path}: there is no such file or folder", remedy)
 
 
 def _read_reports(run: RunFolder) -> Evaluation:
@@ -175,7 +191,8 @@ def _evaluate_run(run: RunFolder, truth: Path) -> Evaluation:
     table = read_frame(truth)
     paths = sorted(run.path.glob("stages/*/oof_scores.parquet"), key=lambda p: p.stat().st_mtime)
     evaluations = [
-        _evaluate_table(clip_scores(read_scores(path)), table, path.parent.name) for path in paths
+        _evaluate_table(clip_scores(read_scores(path)), table, path.parent.name, path, truth)
+        for path in paths
     ]
     if not evaluations:
         raise UserError(
@@ -185,9 +202,15 @@ def _evaluate_run(run: RunFolder, truth: Path) -> Evaluation:
     return Evaluation(reports, evaluations[-1].notes)
 
 
-def _evaluate_table(scores: pd.DataFrame, truth: pd.DataFrame, source: str) -> Evaluation:
-    cells = truth_cells(truth, scores)
-    classes = Classes(tuple(name for name in truth.columns if name != "recording_id"))
+def _evaluate_table(
+    scores: pd.DataFrame, truth: pd.DataFrame, source: str, scores_path: Path, truth_path: Path
+) -> Evaluation:
+    """Metrics of one table; ``source`` is what the report calls it."""
+    titles = f"{truth_path}:", f"{scores_path}:"
+    if KEY in truth.columns and KEY in scores.columns:
+        truth = truth.assign(**{KEY: _ids_of_names(truth[KEY], scores[KEY], truth_path)})
+    cells = truth_cells(truth, scores, *titles)
+    classes = Classes(tuple(map(str, index_by_recording(truth, titles[0]).columns)))
     rng = np.random.default_rng(0)
     report = evaluate_cells(cells, classes, source, draws=DRAWS, rng=rng)
     rest = count_unmatched(truth, scores)
@@ -201,7 +224,65 @@ def _evaluate_table(scores: pd.DataFrame, truth: pd.DataFrame, source: str) -> E
     return Evaluation((report,), tuple(notes))
 
 
-def _event(row: dict[Hashable, Any]) -> Event:
-    start, stop, low, high, score = (float(row[name]) for name in NUMBERS)
-    recording = PurePath(row["file"]).stem
-    return Event(recording, start, stop, row["species"], score, row["model"], low, high)
+def _ids_of_names(names: pd.Series, ids: pd.Series, table: Path) -> list[str]:
+    """The id of the scores that each name of a ground truth means; the name where there is none."""
+    recordings = [Recording(id, Path(f"{id}.wav"), 1, 1) for id in map(str, ids) if id]
+    written = names.astype(str)
+    matches = RecordingMatcher(recordings).find_all([name for name in written if name], table)
+    result = []
+    for line, name in written.items():
+        match = matches.get(name)
+        if isinstance(match, AmbiguousMatch) and not match.elsewhere:
+            raise _ambiguous_error(table, int(str(line)), match)
+        result.append(match.id if isinstance(match, Recording) else name)
+    return result
+
+
+def _files_of_recordings(ids: Iterable[str], files: Iterable[str]) -> dict[str, str]:
+    """The file of each recording that has events: an id is the end of its path (list_files)."""
+    known = {recording_key(id): id for id in ids}
+    file_of = {}
+    for file in files:
+        path = PurePosixPath(file)
+        for parts in (path.with_suffix("").parts, path.parts):
+            ends = (recording_key("/".join(parts[i:])) for i in range(len(parts)))
+            if end := next((end for end in ends if end in known), None):
+                file_of[known[end]] = file
+                break
+    return file_of
+
+
+def _place_calls(
+    table: AnnotationTable, recordings: list[Recording], species: Iterable[str]
+) -> tuple[list[Annotation], list[Finding]]:
+    """The calls in the predicted recordings, with their ids and classes; what is left out."""
+    by_key = {species_key(name): name for name in species}
+    labels = {
+        label: by_key.get(species_key(label), name)
+        for label, name in class_names({call.label for call in table.annotations}).items()
+    }
+    matches = match_table(table, RecordingMatcher(recordings))
+    calls, missing = [], []
+    for call, (file, row) in zip(table.annotations, table.origins(), strict=True):
+        match = matches[file][call.recording]
+        if isinstance(match, Recording):
+            calls.append(replace(call, recording=match.id, label=labels[call.label]))
+        elif isinstance(match, AmbiguousMatch) and not match.elsewhere:
+            raise _ambiguous_error(file, row, match)
+        else:
+            missing.append((call.recording, file, row))
+    findings = []
+    if missing:
+        name, file, row = missing[0]
+        what = (
+            f"{len(missing)} of {len(table.annotations)} calls lie in recordings without scores,"
+            f" the first {name!r}"
+        )
+        remedy = "predict these recordings, too, or ignore this if that is intended"
+        findings.append(Finding("W_NO_AUDIO", str(file), row, what, remedy, False))
+    return calls, findings
+
+
+def _ambiguous_error(file: Path, row: int, match: AmbiguousMatch) -> UserError:
+    remedy = "write the recording's id, or its path with the folder"
+    return UserError("E_AMBIGUOUS_RECORDING", f"{file}:{row}: {match.reason}", remedy)

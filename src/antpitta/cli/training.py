@@ -15,6 +15,7 @@ from antpitta.cli.display import (
     show_species,
     training_progress,
 )
+from antpitta.core.errors import Finding
 
 if TYPE_CHECKING:
     from antpitta.api import OpenedDataset
@@ -165,16 +166,23 @@ def evaluate(
     Example: `antpitta evaluate out/presence.csv --truth test_truth.csv`
     """
     evaluation = api.evaluate(target, truth)
+    findings: tuple[Finding, ...] = ()
     title = "out of fold, on labelled boxes" if truth is None else f"against {truth.name}"
     show_reports(evaluation.reports, f"{title} (95 % intervals over recordings)")
     if species:
         show_species(evaluation.per_species)
     if events is not None:
-        show_events(api.evaluate_events(target, events))
+        metrics = api.evaluate_events(target, events)
+        show_events(metrics)
+        findings = metrics.attrs["findings"]
+        for finding in findings[:MAX_FINDINGS]:
+            console.print(f"left out: {finding}", markup=False)
     for note in evaluation.notes[:MAX_FINDINGS]:
         console.print(f"left out: {note}")
     if len(evaluation.notes) > MAX_FINDINGS:
         console.print(f"left out: and {len(evaluation.notes) - MAX_FINDINGS} more")
+    if any(finding.serious for finding in findings):
+        raise typer.Exit(1)
 
 
 def ensemble(

@@ -103,6 +103,7 @@ CODES: dict[str, str] = {
     "E_NEEDS_RAY_EXTRA": "the package of the extra `ray` is not installed",
     "E_NOTHING_PLACED": "no recording has what a Camtrap DP requires",
     "E_NO_DEPLOYMENTS": "camtrapdp without a table of deployments",
+    "E_EVENT_TABLE": "a damaged table of events",
     "E_NO_EVENT_TABLE": "an output folder has no table of events",
     "E_OUTPUT_EDITED": "a file that would be replaced is not as antpitta wrote it",
     "E_OUTPUT_LOCKED": "another run is writing to the output folder",

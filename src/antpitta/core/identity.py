@@ -5,14 +5,17 @@
 - A species whose label is a bare number is named ``s`` and the number. So an id in a table and
   the name that antpitta writes are one class, whatever other tables there are. All digits count:
   ``7`` and ``007`` are two species.
+- A species that is called like another column of a table has a column of its own name, with
+  ``(species)`` behind it.
 - Names that differ only in accents, punctuation, blanks or leading zeros are similar. They stay
   two names, and whoever compares them reports it.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
+_COLUMN_SUFFIX = " (species)"
 _NUMBERED = re.compile(r"s(\d+)", re.IGNORECASE | re.ASCII)
 
 
@@ -144,6 +147,44 @@ def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
     return sorted(tuple(sorted(group)) for key, group in groups.items() if key and len(group) > 1)
 
 
+def species_columns(names: Iterable[str], others: Collection[str]) -> list[str]:
+    """The columns of species in a table that has other columns, too.
+
+    Parameters
+    ----------
+    names : of the species
+    others : names of the other columns
+
+    Returns
+    -------
+    columns : the names, those that are taken with a suffix
+
+    Examples
+    --------
+    >>> species_columns(["wren", "source"], ["recording", "source"])
+    ['wren', 'source (species)']
+    """
+    return [name + _COLUMN_SUFFIX if _base_column(name) in others else name for name in names]
+
+
+def species_of_columns(columns: Iterable[str], others: Collection[str]) -> list[str]:
+    """The species of a table's columns: the inverse of :func:`species_columns`.
+
+    Parameters
+    ----------
+    columns : of the species alone
+    others : names of the other columns
+
+    Returns
+    -------
+    names : of the species
+    """
+    return [
+        name.removesuffix(_COLUMN_SUFFIX) if _base_column(name) in others else name
+        for name in columns
+    ]
+
+
 def class_names(
     labels: Iterable[str], names: Mapping[str, Iterable[str]] | None = None
 ) -> dict[str, str]:
@@ -184,6 +225,13 @@ def _species_of_other_names(names: Mapping[str, Iterable[str]]) -> dict[str, str
             if not _is_number(clean_name(other)):  # a count or a rank is no name
                 owners.setdefault(species_key(other), set()).add(species_key(label))
     return {name: min(keys) for name, keys in owners.items() if len(keys) == 1}
+
+
+def _base_column(name: str) -> str:
+    """The name without any of the suffixes."""
+    while name.endswith(_COLUMN_SUFFIX):
+        name = name.removesuffix(_COLUMN_SUFFIX)
+    return name
 
 
 def _is_number(name: str) -> bool:

@@ -221,7 +221,7 @@ def match_tables(
     missing = 0
     for table in tables:
         findings += table.findings
-        matches = _match_table(table, matcher)
+        matches = match_table(table, matcher)
         late = []
         for box, (file, row) in zip(table.annotations, table.origins(), strict=True):
             match = matches[file][box.recording]
@@ -311,8 +311,18 @@ def _without_species_as_sites(
     return replace(audio, recordings=recordings)
 
 
-def _match_table(table: AnnotationTable, matcher: RecordingMatcher) -> dict[Path, dict[str, Match]]:
-    """The recording of each name in each file of a table."""
+def match_table(table: AnnotationTable, matcher: RecordingMatcher) -> dict[Path, dict[str, Match]]:
+    """The recording of each name in each file of a table.
+
+    Parameters
+    ----------
+    table : as from :func:`read_table`
+    matcher : of the recordings that are here
+
+    Returns
+    -------
+    matches : file -> name, as the file writes it -> recording
+    """
     names: dict[Path, dict[str, None]] = {}
     for box, (file, _) in zip(table.annotations, table.origins(), strict=True):
         names.setdefault(file, {})[box.recording] = None

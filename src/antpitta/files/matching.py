@@ -25,6 +25,7 @@ class AmbiguousMatch:
     """A name that fits several recordings, or a recording that may be another one's namesake."""
 
     reason: str
+    elsewhere: bool = False  # only recordings in other folders than that of the name fit it
 
 
 Match = Recording | AmbiguousMatch | None
@@ -81,7 +82,8 @@ class RecordingMatcher:
             others = [match for match in matches if lies_elsewhere(name, match, table)]
             if len(others) == len(matches):
                 folder = others[0].path.parent.name
-                return AmbiguousMatch(f"{name!r} lies in another folder than {folder!r}")
+                reason = f"{name!r} lies in another folder than {folder!r}"
+                return AmbiguousMatch(reason, elsewhere=True)
             matches = [match for match in matches if match not in others]
         if len(matches) > 1:
             ids = ", ".join(recording.id for recording in matches[:3])

@@ -23,6 +23,7 @@ import pandas as pd
 from safetensors import safe_open
 
 from antpitta.core.errors import UserError
+from antpitta.core.identity import species_columns, species_of_columns
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Classes, Scores
 from antpitta.files.manifest import check_own_files, replace_files
@@ -36,6 +37,7 @@ FINAL_FILES = (  # written at the end of a run
     *("report.json", "report.html", "prevalence.csv"),
     *("oof_scores.parquet", "oof_cells.parquet"),
 )
+SCORE_COLUMNS = ("recording", "start_time", "end_time", "source")  # before those of the species
 LOG_KEY = ["stage", "cycle", "fold", "epoch"]
 
 
@@ -243,6 +245,8 @@ class RunFolder:
 def write_scores(scores: Iterable[Scores], path: Path) -> None:
     """Write framewise scores as Parquet: recording, start_time, end_time, source, the species.
 
+    A species that is called like one of these columns has ``(species)`` behind its name.
+
     Parameters
     ----------
     scores : of recordings with equal classes; at least one
@@ -252,9 +256,8 @@ def write_scores(scores: Iterable[Scores], path: Path) -> None:
     grids = [part.grid for part in scores]
     frames = [grid.frames for grid in grids]
     start = np.concatenate([grid.start + np.arange(grid.frames) * grid.hop for grid in grids])
-    table = pd.DataFrame(
-        np.concatenate([part.value for part in scores]), columns=list(scores[0].classes.names)
-    )
+    columns = species_columns(scores[0].classes.names, SCORE_COLUMNS)
+    table = pd.DataFrame(np.concatenate([part.value for part in scores]), columns=columns)
     recordings = np.repeat([part.recording for part in scores], frames)
     table.insert(0, "recording", recordings.astype(object))
     table.insert(1, "start_time", start)
@@ -284,11 +287,12 @@ def read_scores(path: Path) -> list[Scores]:
     if not path.is_file():
         raise _unfinished_run(path)
     table = pd.read_parquet(path)
-    classes = Classes(tuple(table.columns[4:]))
+    columns = [name for name in table.columns if name not in SCORE_COLUMNS]
+    classes = Classes(tuple(species_of_columns(columns, SCORE_COLUMNS)))
     codes, names = pd.factorize(table["recording"])
     order = np.argsort(codes, kind="stable")
     edges = np.searchsorted(codes[order], np.arange(len(names) + 1))
-    values = table[list(classes.names)].to_numpy(dtype=np.float32)
+    values = table[columns].to_numpy(dtype=np.float32)
     starts, ends = (table[key].to_numpy() for key in ("start_time", "end_time"))
     sources = table["source"].to_numpy()
     scores = []

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from antpitta.core.errors import UserError
+from antpitta.core.errors import UserError, cut_name
 from antpitta.core.identity import clean_name
 from antpitta.files.formats.audacity import write_track
 from antpitta.files.manifest import replace_files
@@ -219,7 +219,7 @@ def read_events(folder: Path) -> pd.DataFrame:
 
     Parameters
     ----------
-    folder : that predict wrote
+    folder : that predict wrote, or one of these tables
 
     Returns
     -------
@@ -228,11 +228,13 @@ def read_events(folder: Path) -> pd.DataFrame:
     Raises
     ------
     UserError
-        ``E_NO_EVENT_TABLE`` if there is neither.
+        ``E_NO_EVENT_TABLE`` if there is neither, ``E_EVENT_TABLE`` for a damaged table.
     """
     parquet, table = folder / FORMATS["parquet"].name, folder / FORMATS["csv"].name
-    if parquet.is_file():
-        return pd.read_parquet(parquet)
+    if folder.is_file():
+        parquet = table = folder
+    if parquet.is_file() and parquet.suffix == ".parquet":
+        return _read_event_table(parquet, lambda: pd.read_parquet(parquet))
     if not table.is_file():
         raise UserError(
             "E_NO_EVENT_TABLE",
@@ -242,7 +244,24 @@ def read_events(folder: Path) -> pd.DataFrame:
     # A species may be called NA: only cells of numbers may be missing.
     missing = {name: [""] for name in COLUMNS if name not in TEXT_COLUMNS}
     text = dict.fromkeys(TEXT_COLUMNS, str)
-    return pd.read_csv(table, dtype=text, keep_default_na=False, na_values=missing)[list(COLUMNS)]
+    return _read_event_table(
+        table,
+        lambda: pd.read_csv(table, dtype=text, keep_default_na=False, na_values=missing),
+    )
+
+
+def _read_event_table(path: Path, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    remedy = "give events.csv as predict wrote it"
+    try:
+        table = read()
+    except (ValueError, OSError) as error:  # such as a cell that is no number
+        reason = cut_name(" ".join(str(error).split()), 100)
+        raise UserError(
+            "E_EVENT_TABLE", f"{path}: this is no table of events ({reason})", remedy
+        ) from error
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        raise UserError("E_EVENT_TABLE", f"{path}: there is no column {missing[0]!r}", remedy)
+    return table[list(COLUMNS)]
 
 
 def _without_line_ends(path: str) -> str:

@@ -20,9 +20,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from antpitta.core.errors import UserError
+from antpitta.core.identity import species_columns
 from antpitta.core.types import Annotation, Classes, Scores
 from antpitta.scores.metrics import Flags, Floats
-from antpitta.scores.tables import index_by_recording, numeric_scores, sample_names, select_scores
+from antpitta.scores.tables import (
+    KEY,
+    index_by_recording,
+    locate_recordings,
+    locate_species,
+    numeric_scores,
+    sample_names,
+    select_scores,
+)
 
 COLUMNS = ("recording", "species", "present", "score")
 
@@ -149,7 +158,12 @@ def cells_from_matrices(matrices: CellMatrices, scores: Floats, classes: Classes
     )
 
 
-def truth_cells(truth: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+def truth_cells(
+    truth: pd.DataFrame,
+    scores: pd.DataFrame,
+    truth_title: str = "the table of ground truth",
+    scores_title: str = "the table of scores",
+) -> pd.DataFrame:
     """Labelled cells from a table of ground truth and a table of scores.
 
     The ground truth decides what is compared: each of its recordings and species must have a
@@ -158,6 +172,7 @@ def truth_cells(truth: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     truth, scores : ``recording_id``, then one column per species
+    truth_title, scores_title : what a message calls the tables, such as their paths
 
     Returns
     -------
@@ -169,25 +184,25 @@ def truth_cells(truth: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
         E_NO_TRUTH for a truth without cells, E_TRUTH_VALUE for a truth other than 0, 1 or blank;
         E_SCORE_TABLE, E_SCORES_MISSING and E_SCORE_VALUE as in :mod:`antpitta.scores.tables`.
     """
-    labels = index_by_recording(truth, "the table of ground truth").replace("", np.nan)
-    if labels.empty:
+    labels = index_by_recording(truth, truth_title)
+    present = numeric_scores(labels, truth_title)
+    if np.isnan(present).all():  # also of a table without rows or without columns
         raise UserError(
             "E_NO_TRUTH",
-            "the table of ground truth has no recordings or no species",
+            f"{truth_title} no cell is 1 (present) or 0 (absent)",
             "give recording_id and one column a species, and one row a recording",
         )
-    present = numeric_scores(labels, "the table of ground truth")
     if (invalid := ~np.isin(present, (0, 1)) & ~np.isnan(present)).any():
         row, column = np.argwhere(invalid)[0]
         raise UserError(
             "E_TRUTH_VALUE",
-            f"the table of ground truth has {present[row, column]:g} for {labels.columns[column]} "
+            f"{truth_title} has {present[row, column]:g} for {labels.columns[column]} "
             f"in {labels.index[row]}",
             "write 1 for present, 0 for absent and nothing for unknown",
         )
     recordings, species = [str(i) for i in labels.index], [str(i) for i in labels.columns]
-    indexed = index_by_recording(scores, "the table of scores")
-    selected = select_scores(indexed, recordings, species, "the table of scores")
+    indexed = index_by_recording(scores, scores_title)
+    selected = select_scores(indexed, recordings, species, scores_title)
     matrices = CellMatrices(present == 1, ~np.isnan(present), selected, recordings)
     return cells_from_matrices(matrices, selected, Classes(tuple(species)))
 
@@ -206,10 +221,12 @@ def count_unmatched(truth: pd.DataFrame, scores: pd.DataFrame) -> UnmatchedScore
     """
     labels = index_by_recording(truth, "the table of ground truth")
     indexed = index_by_recording(scores, "the table of scores")
+    rows = set(locate_recordings(indexed, map(str, labels.index)))
+    columns = set(locate_species(indexed, map(str, labels.columns)))
     return UnmatchedScores(
-        tuple(str(name) for name in indexed.index.difference(labels.index)),
-        tuple(str(name) for name in indexed.columns if name not in labels.columns),
-        int(labels.isna().to_numpy().sum()),
+        tuple(str(name) for i, name in enumerate(indexed.index) if i not in rows),
+        tuple(str(name) for i, name in enumerate(indexed.columns) if i not in columns),
+        int(np.isnan(numeric_scores(labels, "the table of ground truth")).sum()),
     )
 
 
@@ -283,6 +300,7 @@ def clip_score_table(
     -------
     table : ``recording_id``, then one column per species
     """
-    table = pd.DataFrame(value.reshape(len(ids), len(names)), columns=list(names))
-    table.insert(0, "recording_id", ids)
+    columns = species_columns(names, (KEY,))
+    table = pd.DataFrame(value.reshape(len(ids), len(names)), columns=columns)
+    table.insert(0, KEY, ids)
     return table

@@ -1,19 +1,22 @@
 """Tables of scores that anyone may have written: ``recording_id``, then one column per species.
 
 Such tables come from spreadsheets and from other people's models. Columns are found by name and
-rows by id, never by position, and whatever is missing, doubled or not a number is an error that
-names it. Columns and rows that were not asked for are left out.
+rows by id (core/identity.py), never by position, and whatever is missing, doubled or not a number
+is an error that names it. Columns and rows that were not asked for are left out. An id that is
+there in the same letters is taken before one in another spelling.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from antpitta.core.errors import UserError
+from antpitta.core.errors import UserError, cut_name
+from antpitta.core.identity import recording_key, species_key, species_of_columns
 from antpitta.scores.metrics import Floats
 
 KEY = "recording_id"
+UNKNOWN = ("", "na", "nan")  # cells without a number, in small letters
 SHOWN = 3  # names in an error message; the rest is only counted
 
 
@@ -31,7 +34,7 @@ def sample_names(names: Collection[str]) -> str:
     -------
     text : one line
     """
-    shown = ", ".join(sorted(names)[:SHOWN])
+    shown = ", ".join(cut_name(name, 80) for name in sorted(names)[:SHOWN])
     return f"{shown}{', ...' if len(names) > SHOWN else ''} ({len(names)})"
 
 
@@ -45,7 +48,7 @@ def index_by_recording(frame: pd.DataFrame, title: str) -> pd.DataFrame:
 
     Returns
     -------
-    indexed : one column per species
+    indexed : one column per species; blank cells are NaN
 
     Raises
     ------
@@ -55,25 +58,28 @@ def index_by_recording(frame: pd.DataFrame, title: str) -> pd.DataFrame:
     """
     named = frame.rename(columns=lambda name: str(name).strip())
     if KEY not in named.columns:
-        names = [str(name) for name in named.columns]
+        columns = [str(name) for name in named.columns]
         raise UserError(
             "E_SCORE_TABLE",
-            f"{title} has no column {KEY}, only {sample_names(names) if names else 'no column'}",
+            f"{title} has no column {KEY}, only {sample_names(columns) if columns else 'none'}",
             f"name the column of recordings {KEY}",
         )
-    if doubled := set(named.columns[named.columns.duplicated()]):
+    names = pd.Index(species_of_columns(named.columns.drop(KEY), (KEY,)), dtype=object)
+    if doubled := {*named.columns[named.columns.duplicated()]} or _doubled(names, species_key):
         raise UserError(
             "E_SCORE_TABLE",
             f"{title} has columns twice: {sample_names(doubled)}",
             "keep one of each",
         )
-    if named[KEY].isna().any():
+    named = named.replace("", np.nan)
+    if blank := int(named[KEY].isna().sum()):
         raise UserError(
             "E_SCORE_TABLE",
-            f"{title} has {int(named[KEY].isna().sum())} rows without {KEY}",
+            f"{title} has {blank} rows without {KEY}",
             "add the ids, or remove these rows",
         )
     named = named.assign(**{KEY: named[KEY].astype(str)}).set_index(KEY)
+    named.columns = names
     if doubled := set(named.index[named.index.duplicated()]):
         raise UserError(
             "E_SCORE_TABLE",
@@ -106,17 +112,20 @@ def select_scores(
         value that is not a finite number.
     """
     columns = list(species)
-    if missing := [name for name in columns if name not in frame.columns]:
+    positions = locate_species(frame, columns)
+    if missing := [name for name, column in zip(columns, positions, strict=True) if column is None]:
         raise UserError(
             "E_SCORES_MISSING",
             f"{title} lacks the species {sample_names(missing)}",
             "add their columns",
         )
-    if missing := [name for name in recordings if name not in frame.index]:
+    rows = locate_recordings(frame, recordings)
+    if missing := [name for name, row in zip(recordings, rows, strict=True) if row is None]:
         raise UserError(
             "E_SCORES_MISSING", f"{title} lacks the recordings {sample_names(missing)}", "add them"
         )
-    numbers = numeric_scores(frame.loc[list(recordings), columns], title)
+    selected = frame.take(np.array(rows, dtype=int)).take(np.array(positions, dtype=int), axis=1)
+    numbers = numeric_scores(selected, title)
     if not np.isfinite(numbers).all():
         row, column = np.argwhere(~np.isfinite(numbers))[0]
         raise UserError(
@@ -127,8 +136,57 @@ def select_scores(
     return numbers
 
 
+def locate_species(frame: pd.DataFrame, species: Iterable[str]) -> list[int | None]:
+    """The column of each species of an indexed table.
+
+    Parameters
+    ----------
+    frame : a table from :func:`index_by_recording`
+    species : their names
+
+    Returns
+    -------
+    columns : positions; None for a species without a column
+    """
+    return _locate([str(name) for name in frame.columns], species, species_key)
+
+
+def locate_recordings(frame: pd.DataFrame, recordings: Iterable[str]) -> list[int | None]:
+    """The row of each recording of an indexed table.
+
+    Parameters
+    ----------
+    frame : a table from :func:`index_by_recording`
+    recordings : their ids
+
+    Returns
+    -------
+    rows : positions; None for a recording without a row, or with one in two other spellings
+    """
+    return _locate([str(name) for name in frame.index], recordings, recording_key)
+
+
+def _locate(
+    names: Sequence[str], wanted: Iterable[str], key: Callable[[str], str]
+) -> list[int | None]:
+    """The position of each wanted name: in the same letters, else with an equal key."""
+    exact = {name: i for i, name in enumerate(names)}
+    by_key: dict[str, int | None] = {}
+    for i, name in enumerate(names):
+        by_key[key(name)] = None if key(name) in by_key else i
+    return [exact[name] if name in exact else by_key.get(key(name)) for name in wanted]
+
+
+def _doubled(names: Iterable[str], key: Callable[[str], str]) -> set[str]:
+    """The names whose key another name has."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(key(name), []).append(name)
+    return {name for group in groups.values() if len(group) > 1 for name in group}
+
+
 def numeric_scores(frame: pd.DataFrame, title: str) -> Floats:
-    """Every value of an indexed table as a number, blank cells as NaN.
+    """Every value of an indexed table as a number; blank cells, and ``NA``, as NaN.
 
     Parameters
     ----------
@@ -145,13 +203,14 @@ def numeric_scores(frame: pd.DataFrame, title: str) -> Floats:
         E_SCORE_VALUE for text that is not a number.
     """
     columns = []
-    for name in frame.columns:
-        numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(float, na_value=np.nan)
-        if (bad := np.isnan(numbers) & frame[name].notna().to_numpy()).any():
+    for name, cells in frame.items():
+        numbers = pd.to_numeric(cells, errors="coerce").to_numpy(float, na_value=np.nan)
+        unknown = cells.isna() | cells.astype(str).str.strip().str.lower().isin(UNKNOWN)
+        if (bad := np.isnan(numbers) & ~unknown.to_numpy()).any():
             row = int(np.flatnonzero(bad)[0])
             raise UserError(
                 "E_SCORE_VALUE",
-                f"{title} has {frame[name].iloc[row]!r} for {name} in {frame.index[row]}",
+                f"{title} has {cells.iloc[row]!r} for {name} in {frame.index[row]}",
                 "write a number",
             )
         columns.append(numbers)

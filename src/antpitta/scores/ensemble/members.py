@@ -15,7 +15,7 @@ from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
 from antpitta.scores.cells import CellMatrices, cell_matrices
 from antpitta.scores.metrics import Flags, Floats
-from antpitta.scores.tables import index_by_recording, sample_names, select_scores
+from antpitta.scores.tables import index_by_recording, locate_species, sample_names, select_scores
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,14 @@ def member_from_table(
     """
     title = f"the table of {name}"
     table = index_by_recording(frame, title)
-    species = [label for label in classes.names if label in table.columns]
+    columns = locate_species(table, classes.names)
+    species = [label for label, at in zip(classes.names, columns, strict=True) if at is not None]
     if not species:
-        columns = [str(column) for column in table.columns]
+        names = [str(column) for column in table.columns]
         raise UserError(
             "E_SCORES_MISSING",
             f"{title} has none of the species {sample_names(classes.names)}, but "
-            f"{sample_names(columns) if columns else 'none'}",
+            f"{sample_names(names) if names else 'none'}",
             "name its columns like the species",
         )
     value = select_scores(table, recordings, species, title)
