@@ -11,9 +11,8 @@ from antpitta.api.training import TrainResult
 from antpitta.core.errors import Finding, UserError
 from antpitta.core.identity import class_names, recording_key, species_key
 from antpitta.core.types import Annotation, Classes, Event, Recording
-from antpitta.files.dataset import match_table
 from antpitta.files.formats import AnnotationTable, read_table
-from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
+from antpitta.files.matching import AmbiguousMatch, RecordingMatcher, match_table
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame
 from antpitta.predict.exports import read_events

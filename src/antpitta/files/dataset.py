@@ -35,8 +35,8 @@ from antpitta.files.matching import (
     AmbiguousMatch,
     Match,
     RecordingMatcher,
-    drop_rivals,
     lies_elsewhere,
+    match_table,
 )
 from antpitta.files.recordings import FoundRecordings, find_recordings
 from antpitta.files.species_names import read_species_names
@@ -309,26 +309,6 @@ def _without_species_as_sites(
         for recording in audio.recordings
     )
     return replace(audio, recordings=recordings)
-
-
-def match_table(table: AnnotationTable, matcher: RecordingMatcher) -> dict[Path, dict[str, Match]]:
-    """The recording of each name in each file of a table.
-
-    Parameters
-    ----------
-    table : as from :func:`read_table`
-    matcher : of the recordings that are here
-
-    Returns
-    -------
-    matches : file -> name, as the file writes it -> recording
-    """
-    names: dict[Path, dict[str, None]] = {}
-    for box, (file, _) in zip(table.annotations, table.origins(), strict=True):
-        names.setdefault(file, {})[box.recording] = None
-    matches = {file: matcher.find_all(names[file], file) for file in names}
-    drop_rivals(matches)
-    return matches
 
 
 def _place(box: Annotation, recording: Recording, labels: dict[str, str]) -> Annotation:

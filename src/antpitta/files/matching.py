@@ -13,11 +13,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from antpitta.core.identity import clean_name, recording_key
 from antpitta.core.types import Recording
 from antpitta.files.audio import SUFFIXES
 from antpitta.files.recording_metadata import metadata_from_name, site_from_folder
+
+if TYPE_CHECKING:  # pandas, which prediction does not wait for
+    from antpitta.files.formats import AnnotationTable
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,28 @@ def lies_elsewhere(name: str, recording: Recording, table: Path | None = None) -
     if named is None or actual is None:
         return False
     return named not in _folder_keys(ours) and actual not in _folder_keys(folders)
+
+
+def match_table(
+    table: "AnnotationTable", matcher: RecordingMatcher
+) -> dict[Path, dict[str, Match]]:
+    """The recording of each name in each file of a table.
+
+    Parameters
+    ----------
+    table : as from :func:`antpitta.files.formats.read_table`
+    matcher : of the recordings that are here
+
+    Returns
+    -------
+    matches : file -> name, as the file writes it -> recording
+    """
+    names: dict[Path, dict[str, None]] = {}
+    for box, (file, _) in zip(table.annotations, table.origins(), strict=True):
+        names.setdefault(file, {})[box.recording] = None
+    matches = {file: matcher.find_all(names[file], file) for file in names}
+    drop_rivals(matches)
+    return matches
 
 
 def drop_rivals(matches: Mapping[Path, dict[str, Match]]) -> None:
