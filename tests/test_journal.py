@@ -163,13 +163,13 @@ def test_file_that_is_no_journal_is_a_user_error(run, archive, tmp_path):
     (tmp_path / NAME).write_bytes(b"something else" * 99)
     with pytest.raises(UserError, match=NAME) as error:
         predict_to(run.model, [archive], tmp_path)
-    assert error.value.code == "E_OUTPUT_NOT_WRITABLE"
+    assert error.value.code == "E_JOURNAL_DAMAGED"
     assert "\n" not in str(error.value)
 
 
 def test_folder_that_cannot_be_made_is_a_user_error(run, archive, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/out/.*\(Not a directory\)") as error:
+    with pytest.raises(UserError, match=r"file/out.*\(Not a directory\)") as error:
         predict_to(run.model, [archive], tmp_path / "file" / "out")
     assert error.value.code == "E_OUTPUT_NOT_WRITABLE"
 

@@ -7,11 +7,11 @@ import sys
 import pytest
 
 from antpitta.core.errors import UserError
+from antpitta.files.locks import lock_folder
 from antpitta.files.manifest import (
     MANIFEST,
     check_own_files,
     check_own_folder,
-    lock_folder,
     replace_files,
     write_manifest,
 )
@@ -135,7 +135,7 @@ def test_locked_folder_is_refused_until_its_command_ends(tmp_path):
     with lock_folder(tmp_path / "out"):
         assert code_of(lock_folder(tmp_path / "out").__enter__) == "E_OUTPUT_LOCKED"
         code = (
-            "import sys, pathlib; from antpitta.files.manifest import lock_folder;"
+            "import sys, pathlib; from antpitta.files.locks import lock_folder;"
             "lock_folder(pathlib.Path(sys.argv[1])).__enter__()"
         )
         child = [sys.executable, "-c", code, str(tmp_path / "out")]

@@ -7,6 +7,7 @@ where it is used, and for ``predict_to`` in a thread while the first recordings 
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import blake2b
@@ -23,6 +24,7 @@ from antpitta.core.errors import UserError
 from antpitta.core.progress import ProgressCallback, no_progress
 from antpitta.files.bundle import Bundle, read_bundle
 from antpitta.files.cache import cache_folder
+from antpitta.files.locks import lock_folder
 from antpitta.files.manifest import check_own_files
 from antpitta.files.recordings import ListedFile, list_files
 from antpitta.files.remote import Location, RemotePath, check_writable, location_of, upload
@@ -178,10 +180,12 @@ class Prediction:
     ----------
     path : the output folder, or its local copy where the output is a URL
     counts : recordings with scores, events, and quarantined files
+    notes : what else a user should know
     """
 
     path: Path
     counts: "TableCounts"
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def presence(self) -> "pd.DataFrame":
@@ -283,9 +287,11 @@ def predict_to(
     bundle = read_bundle(Path(model))
     files, unreadable = list_files([location_of(root) for root in audio], channel)
     folder = _local_folder(target := location_of(out))
-    _check_no_run(folder)
     expected = None if prevalence is None else _read_prevalence(Path(prevalence), bundle)
-    with Journal(folder, job.key(bundle) | {"channel": channel}, resume=resume) as journal:
+    key = job.key(bundle) | {"channel": channel}
+    with lock_folder(folder), ExitStack() as stack:
+        _check_no_run(folder)
+        journal = stack.enter_context(Journal(folder, key, resume=resume))
         check_own_files(folder, "prediction", TABLES, merged=(DESCRIPTOR,))
         remove_unfinished(folder)
         # Imported meanwhile; a process that ends early waits for it.
@@ -299,7 +305,8 @@ def predict_to(
         counts = write_outputs(archive, folder, formats, expected, note, info)
         if isinstance(target, RemotePath):
             upload(folder, target)
-    return Prediction(folder, counts)
+        others = journal.count_others(file.path for file in files)
+    return Prediction(folder, counts, _notes(others))
 
 
 @dataclass(frozen=True)
@@ -375,6 +382,15 @@ class PredictionJob:
         else:
             config = InferenceConfig(self.inference, self.precision, self.workers or cpu_count())
             predict_archive(Predictor(bundle, config), files, journal, count)
+
+
+def _notes(others: int) -> tuple[str, ...]:
+    if not others:
+        return ()
+    return (
+        f"{others} recordings of the earlier run are not among these, so the tables lack them; "
+        "their scores are kept",
+    )
 
 
 def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:

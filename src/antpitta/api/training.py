@@ -17,7 +17,8 @@ from antpitta.core.errors import requires_train_extra
 from antpitta.core.progress import Progress
 from antpitta.core.types import Dataset, Scores
 from antpitta.files.dataset import OpenedDataset, dataset_digest
-from antpitta.files.manifest import check_own_folder, lock_folder, replace_files
+from antpitta.files.locks import lock_folder
+from antpitta.files.manifest import check_own_folder, replace_files
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder, read_scores, write_scores
 from antpitta.files.tables import write_prevalence

@@ -136,6 +136,8 @@ def predict(
         )
     counts, unplaced = prediction.counts, len(prediction.unplaced)
     console.print(f"{counts.recordings} recordings, {counts.events} events -> {out}")
+    for note in prediction.notes:
+        console.print(note)
     folder = out.rstrip("/")
     if counts.quarantined:
         text = f"{counts.quarantined} files could not be read completely"

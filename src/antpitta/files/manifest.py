@@ -8,72 +8,29 @@ to replace them is refused.
   they move, the manifest names the old and the new digests. A command that is killed at any moment
   therefore leaves no file that the next one would take for a user's.
 - The manifest names the kind of the folder, so that one kind of output never replaces another one.
-- The lock is that of a SQLite file: the operating system releases it when a process ends.
+- A manifest that cannot be read, or that a later version wrote, names no file. Paths in it that
+  lead out of the folder are ignored.
 """
 
 import hashlib
 import json
 import re
 import shutil
-import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
 from antpitta.core.errors import UserError
-from antpitta.files.texts import write_json
+from antpitta.files.locks import LOCK
+from antpitta.files.texts import explain_write_errors, is_regular_file, write_json
 
 MANIFEST = ".antpitta.json"
-LOCK = ".antpitta.lock"
+LAYOUT = 1  # raised when an older version could not read it
 OutputKind = Literal["prediction", "run", "model", "ensemble", "simulation"]
 _UNFINISHED = re.compile(r"\.unfinished-[0-9a-f]{12}")
 Digests = dict[str, list[str]]  # of each file, by its path below the folder
-
-
-@contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other commands from writing to a folder.
-
-    Parameters
-    ----------
-    folder : created if missing
-
-    Yields
-    ------
-    None
-        The folder is locked inside the context.
-
-    Raises
-    ------
-    UserError
-        E_OUTPUT_LOCKED if another command has the lock, E_OUTPUT_NOT_WRITABLE.
-    """
-    lock = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None)
-        lock.execute("BEGIN EXCLUSIVE")
-    except (OSError, sqlite3.Error) as error:
-        if lock is not None:
-            lock.close()
-        if "locked" in str(error):
-            raise UserError(
-                "E_OUTPUT_LOCKED",
-                f"{folder}: another command is writing to this folder",
-                "wait until it ends, or choose another folder with -o",
-            ) from None
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(
-            "E_OUTPUT_NOT_WRITABLE",
-            f"{folder}: the folder cannot be written ({reason})",
-            "choose another folder with -o",
-        ) from None
-    try:
-        yield
-    finally:
-        lock.close()
 
 
 def write_manifest(folder: Path, kind: OutputKind) -> None:
@@ -108,7 +65,7 @@ def check_own_files(
     digests = _read(folder, kind)
     for name in sorted({*names, *digests} - set(merged)):
         if not _is_own(folder, name, digests):
-            raise _edited(folder / name, kind)
+            raise _edited(folder, name, kind)
 
 
 def check_own_folder(folder: Path, kind: OutputKind) -> None:
@@ -127,7 +84,30 @@ def check_own_folder(folder: Path, kind: OutputKind) -> None:
     if folder.is_dir() and not folder.is_symlink():
         check_own_files(folder, kind, _files(folder))
     elif folder.exists() or folder.is_symlink():
-        raise _edited(folder, kind)
+        raise _edited(folder, "", kind)
+
+
+def check_unchanged(folder: Path, kind: OutputKind, name: str) -> None:
+    """Refuse a file that was changed since antpitta wrote it; one without a digest is accepted.
+
+    Parameters
+    ----------
+    folder : the output folder
+    kind : of the output
+    name : path of the file below the folder
+
+    Raises
+    ------
+    UserError
+        E_FILE_DAMAGED.
+    """
+    digests = _read(folder, kind)
+    if name in digests and not _is_own(folder, name, digests):
+        raise UserError(
+            "E_FILE_DAMAGED",
+            f"{folder / name}: the file was changed since antpitta wrote it",
+            "move it away, and repeat the command that wrote it (train with --resume)",
+        )
 
 
 @contextmanager
@@ -156,19 +136,21 @@ def replace_files(
     UserError
         E_OUTPUT_EDITED if a file would be replaced that is not antpitta's or was edited.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".unfinished-*"):
-        if _UNFINISHED.fullmatch(leftover.name):
-            shutil.rmtree(leftover, ignore_errors=True)
     unfinished = folder / f".unfinished-{uuid.uuid4().hex[:12]}"
-    unfinished.mkdir()
     try:
-        for name in merged:
-            if (folder / name).is_file():
-                (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / name, unfinished / name)
+        with explain_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.glob(".unfinished-*"):
+                if _UNFINISHED.fullmatch(leftover.name):
+                    shutil.rmtree(leftover, ignore_errors=True)
+            unfinished.mkdir()
+            for name in merged:
+                if (folder / name).is_file():
+                    (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(folder / name, unfinished / name)
         yield unfinished
-        _move(unfinished, folder, kind, complete=complete, merged=set(merged))
+        with explain_write_errors(folder):
+            _move(unfinished, folder, kind, complete=complete, merged=set(merged))
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -181,7 +163,7 @@ def _move(
     both = {**earlier, **{name: [*earlier.get(name, []), *new[name]] for name in new}}
     for name in set(new) - merged:
         if not _is_own(folder, name, both):
-            raise _edited(folder / name, kind)
+            raise _edited(folder, name, kind)
     _write(folder, kind, both)
     for name in new:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -195,11 +177,14 @@ def _move(
 
 
 def _is_own(folder: Path, name: str, digests: Digests) -> bool:
-    """Whether a file is missing, or is as antpitta wrote it."""
+    """Whether a file is missing, or is as antpitta wrote it; a link is never followed."""
     file = folder / name
-    if file.is_symlink() or (file.exists() and not file.is_file()):
+    above = [parent for parent in file.parents if parent.is_relative_to(folder)]
+    if file.is_symlink() or any(parent.is_symlink() for parent in above if parent != folder):
         return False
-    return not file.exists() or (name in digests and _digest(file) in digests[name])
+    if not file.exists():
+        return not any(parent.exists() and not parent.is_dir() for parent in above)
+    return file.is_file() and name in digests and _digest(file) in digests[name]
 
 
 def _files(folder: Path) -> list[str]:
@@ -221,22 +206,46 @@ def _digest(path: Path) -> str:
 
 def _read(folder: Path, kind: OutputKind) -> Digests:
     """The digests of a folder of this kind; a manifest that cannot be read names no file."""
-    try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if content["kind"] != kind:
-            return {}
-        return {str(name): list(map(str, digests)) for name, digests in content["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    content = _content(folder)
+    if content is None or content[0] != kind:
         return {}
+    return content[1]
+
+
+def _content(folder: Path) -> tuple[str, Digests] | None:
+    """The kind and the digests of a manifest; None without one that can be read."""
+    file = folder / MANIFEST
+    if not is_regular_file(file):
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content.get("layout", LAYOUT) > LAYOUT:
+            return None
+        files = {str(name): list(map(str, each)) for name, each in content["files"].items()}
+        return str(content["kind"]), {n: each for n, each in files.items() if _is_inside(n)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a path of a manifest stays in its folder."""
+    path = PurePosixPath(name)
+    plain = not path.is_absolute() and ".." not in path.parts and "\0" not in name
+    return plain and name not in ("", ".", MANIFEST, LOCK) and not PureWindowsPath(name).drive
 
 
 def _write(folder: Path, kind: OutputKind, digests: Digests) -> None:
-    write_json({"kind": kind, "files": dict(sorted(digests.items()))}, folder / MANIFEST)
+    content = {"layout": LAYOUT, "kind": kind, "files": dict(sorted(digests.items()))}
+    write_json(content, folder / MANIFEST)
 
 
-def _edited(path: Path, kind: OutputKind) -> UserError:
+def _edited(folder: Path, name: str, kind: OutputKind) -> UserError:
+    what = f"{folder / name}: this is no file of a {kind} that antpitta wrote, or it was changed"
+    if (folder / MANIFEST).exists() and _content(folder) is None:
+        what = (
+            f"{folder / MANIFEST}: it is damaged or of a later version of antpitta, so nothing "
+            f"tells whether {folder / name} may be replaced"
+        )
     return UserError(
-        "E_OUTPUT_EDITED",
-        f"{path}: this is no file of a {kind} that antpitta wrote, or it was changed since",
-        "choose another folder with -o, or move the file away",
+        "E_OUTPUT_EDITED", what, "choose another folder with -o, or move the file away"
     )

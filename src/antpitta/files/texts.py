@@ -9,9 +9,10 @@ import json
 import math
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from datetime import date
 from pathlib import Path
@@ -175,16 +176,69 @@ def atomic_replace(path: Path) -> Iterator[Path]:
     Yields
     ------
     A path in the same folder, with the same suffix.
+
+    Raises
+    ------
+    UserError
+        E_OUTPUT_NOT_WRITABLE.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem[:40]}.{uuid.uuid4().hex[:12]}{path.suffix[:20]}")
     try:
-        yield unfinished
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())  # else a power cut can leave an empty file of the new name
-        unfinished.replace(path)
+        with explain_write_errors(path):
+            if path.exists() and not path.is_file():
+                raise OSError("this is a folder, a pipe or a device")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield unfinished
+            with unfinished.open("rb+") as file:
+                os.fsync(file.fileno())  # else a power cut can leave an empty file of the new name
+            unfinished.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder could not be made
+            unfinished.unlink(missing_ok=True)
+
+
+def is_regular_file(path: Path) -> bool:
+    """Whether a path is a file: no link, folder, pipe or device, which must not be opened.
+
+    Parameters
+    ----------
+    path : that may be missing
+
+    Returns
+    -------
+    False for a path that is missing or cannot be looked at.
+    """
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into a UserError that names what cannot be written.
+
+    Parameters
+    ----------
+    path : of the file or folder that is written in the block
+
+    Yields
+    ------
+    None.
+
+    Raises
+    ------
+    UserError
+        E_OUTPUT_NOT_WRITABLE.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            "E_OUTPUT_NOT_WRITABLE",
+            f"{path}: cannot be written ({error.strerror or error})",
+            "free disk space, correct the permissions or choose another place",
+        ) from error
 
 
 def remove_unfinished(folder: Path) -> None:

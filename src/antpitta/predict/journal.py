@@ -9,13 +9,18 @@
   so that a run which cannot start (no int8 network) deletes nothing.
 - The database stays locked while a run has it open. The operating system releases the lock of a
   run that was killed.
+- Every row carries a checksum of its content and of the run's key, so that a row which was edited,
+  damaged or copied from another journal is never used. A file that is no journal of this version is
+  not changed.
 """
 
 import json
+import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,16 +29,16 @@ from numpy.typing import NDArray
 
 from antpitta.core.errors import UserError
 from antpitta.files.remote import Location
-from antpitta.files.texts import utf8_text
+from antpitta.files.texts import is_regular_file, utf8_text
 
 NAME = "journal.sqlite"
-TABLES = """
-CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS recordings (
-    path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, reason TEXT NOT NULL,
-    duration REAL, site TEXT, recorded_at TEXT, presence BLOB, events TEXT
-);
-"""
+APPLICATION = 0x616E7470  # "antp": whose database it is
+LAYOUT = 2  # of the tables; raised when they change
+TABLES = {
+    "run": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
+    "recordings": "path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, reason TEXT NOT NULL,"
+    " duration REAL, site TEXT, recorded_at TEXT, presence BLOB, events TEXT, checksum BLOB",
+}
 EventRow = tuple[float, float, float, float, str, float, str]  # by EVENT_COLUMNS
 EVENT_COLUMNS = ("start_time", "end_time", "low_freq", "high_freq", "species", "score", "model")
 Stamp = tuple[int, int]  # size in bytes, time of the last change in nanoseconds
@@ -78,8 +83,9 @@ class Journal:
     Raises
     ------
     UserError
-        ``E_OUTPUT_LOCKED``, ``E_OUTPUT_NOT_WRITABLE``; ``E_RESUME_MISMATCH`` if the earlier run
-        has another key, ``E_UNFINISHED_RUN`` if one was stopped here and ``resume`` is false.
+        ``E_OUTPUT_LOCKED``, ``E_OUTPUT_NOT_WRITABLE``, ``E_JOURNAL_DAMAGED``;
+        ``E_RESUME_MISMATCH`` if the earlier run has another key, ``E_UNFINISHED_RUN`` if one was
+        stopped here and ``resume`` is false.
     """
 
     def __init__(self, out: Path, key: dict[str, Any], *, resume: bool) -> None:
@@ -88,6 +94,8 @@ class Journal:
         self._values: dict[str, str] = {}
         with explain_database_errors(self.path):
             out.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(self.path) and not is_regular_file(self.path):
+                raise _damaged(self.path, "it is a link, a folder, a pipe or a device")
             self._database = sqlite3.connect(self.path, timeout=0, isolation_level=None)
             try:
                 self._begin(key, resume=resume)
@@ -106,33 +114,48 @@ class Journal:
         if stamp == GONE or not (self._begun or self._resume):
             return False
         query = "SELECT 1 FROM recordings WHERE path = ? AND size = ? AND changed = ?"
-        return self._database.execute(query, (utf8_text(str(path)), *stamp)).fetchone() is not None
+        with explain_database_errors(self.path):
+            row = self._database.execute(query, (utf8_text(str(path)), *stamp)).fetchone()
+        return row is not None
 
     def add(self, entry: JournalEntry) -> None:
         """Store an entry; it replaces an earlier one of the same path."""
         presence = None if entry.presence is None else entry.presence.astype("<f4").tobytes()
         row = (
-            *(utf8_text(str(entry.path)), *entry.stamp, entry.reason, entry.duration, entry.site),
-            *(entry.recorded_at, presence, json.dumps(entry.events)),
+            *(utf8_text(str(entry.path)), *map(int, entry.stamp)),
+            *(entry.reason, float(entry.duration)),
+            *(entry.site, entry.recorded_at, presence, json.dumps(entry.events)),
         )
         self._begin_run()
         with explain_database_errors(self.path):
             self._database.execute(
-                f"REPLACE INTO recordings VALUES ({','.join('?' * len(row))})", row
+                f"REPLACE INTO recordings VALUES ({','.join('?' * len(row))}, ?)",
+                (*row, self._checksum(row)),
             )
 
-    def read(self, paths: Iterator[Location]) -> Iterator[JournalEntry]:
+    def read(self, paths: Iterable[Location]) -> Iterator[JournalEntry]:
         """The entries of these files, in their order; files without an entry are skipped."""
         self._begin_run()
         query = "SELECT * FROM recordings WHERE path = ?"
         for path in paths:
-            if row := self._database.execute(query, (utf8_text(str(path)),)).fetchone():
-                _, size, changed, reason, duration, site, recorded_at, presence, events = row
-                yield JournalEntry(
-                    *(path, (size, changed), reason, duration, site, recorded_at),
-                    presence=None if presence is None else np.frombuffer(presence, dtype="<f4"),
-                    events=tuple(tuple(event) for event in json.loads(events)),
-                )
+            with explain_database_errors(self.path):
+                row = self._database.execute(query, (utf8_text(str(path)),)).fetchone()
+            if row is None:
+                continue
+            self._check_row(row)
+            _, size, changed, reason, duration, site, recorded_at, presence, events, _ = row
+            yield JournalEntry(
+                *(path, (size, changed), reason, duration, site, recorded_at),
+                presence=None if presence is None else np.frombuffer(presence, dtype="<f4"),
+                events=tuple(tuple(event) for event in json.loads(events)),
+            )
+
+    def count_others(self, paths: Iterable[Location]) -> int:
+        """The number of entries of files that are not among these."""
+        own = {utf8_text(str(path)) for path in paths}
+        with explain_database_errors(self.path):
+            rows = self._database.execute("SELECT path FROM recordings")
+            return sum(path not in own for (path,) in rows)
 
     def finish(self) -> None:
         """Note that all tables are written."""
@@ -143,15 +166,45 @@ class Journal:
     def _begin(self, key: dict[str, Any], *, resume: bool) -> None:
         # Exclusive: no second run, and no shared memory, which network drives do not have.
         self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._check_layout()
         self._database.execute("PRAGMA journal_mode = WAL")
         # A power cut may lose the last recordings, never a part of one; a kill loses nothing.
         self._database.execute("PRAGMA synchronous = NORMAL")
-        self._database.executescript(TABLES)
-        values = {name: json.dumps(value) for name, value in key.items()}
-        self._check_earlier_run(values, resume=resume)
-        self._values = values
+        self._values = {name: json.dumps(value) for name, value in key.items()}
+        self._check_earlier_run(self._values, resume=resume)
+        if resume:
+            for row in self._database.execute("SELECT * FROM recordings"):
+                self._check_row(row)
         if not self._database.execute("SELECT count(*) FROM recordings").fetchone()[0]:
             self._begin_run()  # there is nothing to delete
+
+    def _check_layout(self) -> None:
+        """Make the tables of a new journal; refuse any other database before it is changed."""
+        tables = {
+            name: text
+            for name, text in self._database.execute("SELECT name, sql FROM sqlite_master")
+            if not name.startswith("sqlite_")
+        }
+        (application,) = self._database.execute("PRAGMA application_id").fetchone()
+        (layout,) = self._database.execute("PRAGMA user_version").fetchone()
+        expected = {name: f"CREATE TABLE {name} ({text})" for name, text in TABLES.items()}
+        if not tables and not layout:
+            script = "; ".join(expected.values())
+            self._database.executescript(
+                f"BEGIN; {script}; PRAGMA application_id = {APPLICATION}; "
+                f"PRAGMA user_version = {LAYOUT}; COMMIT"
+            )
+        elif (application, layout, tables) != (APPLICATION, LAYOUT, expected):
+            raise _damaged(self.path, "it is not of this version of antpitta")
+
+    def _checksum(self, row: tuple[Any, ...]) -> bytes:
+        key = sorted(item for item in self._values.items() if item[1] != "null")
+        content = repr((key, row))
+        return blake2b(content.encode(), digest_size=8).digest()
+
+    def _check_row(self, row: tuple[Any, ...]) -> None:
+        if row[-1] != self._checksum(row[:-1]):
+            raise _damaged(self.path, f"the row of {row[0]} was changed")
 
     def _begin_run(self) -> None:
         """Delete the entries of an earlier run; called when the new one has its first result."""
@@ -190,6 +243,14 @@ class Journal:
             )
 
 
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(
+        "E_JOURNAL_DAMAGED",
+        f"{path}: the journal cannot be used ({reason})",
+        "delete this file, and all recordings are computed again",
+    )
+
+
 @contextmanager
 def explain_database_errors(path: Path) -> Iterator[None]:
     """Turn errors of the disk and the database into a UserError.
@@ -205,20 +266,31 @@ def explain_database_errors(path: Path) -> Iterator[None]:
     Raises
     ------
     UserError
-        ``E_OUTPUT_LOCKED`` if another run has the journal open, else ``E_OUTPUT_NOT_WRITABLE``.
+        ``E_OUTPUT_LOCKED`` if another run has the journal open, ``E_JOURNAL_DAMAGED`` for a file
+        that is no journal, else ``E_OUTPUT_NOT_WRITABLE``.
     """
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        cause = error.strerror if isinstance(error, OSError) else str(error)
-        if "locked" in str(cause):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise UserError(
                 "E_OUTPUT_LOCKED",
                 f"{path}: another run is writing to this folder",
                 "wait until it ends, or choose another --out",
             ) from None
+        if isinstance(error, sqlite3.Error) and code not in _DISK_ERRORS:
+            raise _damaged(path, str(error)) from None
+        cause = error.strerror or error if isinstance(error, OSError) else error
         raise UserError(
             "E_OUTPUT_NOT_WRITABLE",
             f"{path}: cannot be written ({cause})",
             "free disk space or fix the permissions, then continue with --resume",
         ) from None
+
+
+_DISK_ERRORS = (
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
+    *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM),
+    *(sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_AUTH),
+)
