@@ -9,6 +9,7 @@ import soundfile as sf
 
 from antpitta.files.audio import UnreadableAudio, probe, read
 from antpitta.files.audio_length import last_flac_sample, read_mp3_frames
+from antpitta.files.sound_chunks import has_ogg_end
 
 RATE = 16_000
 SOUND = np.random.default_rng(0).normal(0, 0.05, RATE * 10).astype(np.float32)
@@ -205,3 +206,81 @@ def test_fuzzed_file_is_read_or_unreadable(tmp_path, suffix):
             assert 0 < recording.duration < 4000
             for start in (0.0, recording.duration / 2):
                 read(recording, start, min(start + 3, recording.duration), RATE, [])
+
+
+def write_chunks(path, *data, name=b"RIFF", before=b""):
+    """A WAV with some chunks of data, each with a size of its own."""
+    body = b"WAVE" + before + b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, RATE, RATE * 2, 2, 16)
+    body += b"".join(b"data" + struct.pack("<I", size) + sound for size, sound in data)
+    path.write_bytes(name + struct.pack("<I", len(body)) + body)
+    return path
+
+
+WHOLE = (len(PCM), PCM)
+
+
+@pytest.mark.parametrize(
+    ("data", "seconds", "missing"),
+    [
+        ((WHOLE, WHOLE), 20, -10),
+        ((WHOLE, WHOLE, WHOLE), 30, -20),
+        ((WHOLE, (len(PCM), PCM[: len(PCM) // 2])), 15, 5),
+        (((0, b""), WHOLE), 10, 0),
+    ],
+)
+def test_wav_with_several_chunks_of_data_gives_the_sound_of_all(tmp_path, data, seconds, missing):
+    recording, sound = sound_of(write_chunks(tmp_path / "a.wav", *data))
+    assert (recording.duration, recording.missing_seconds) == (seconds, missing)
+    expected = np.concatenate([SOUND] * 3)[: seconds * RATE]
+    np.testing.assert_allclose(sound, expected, atol=1e-4)
+    part = read(recording, seconds - 3.0, seconds - 2.0, RATE)
+    np.testing.assert_allclose(
+        part, expected[(seconds - 3) * RATE : (seconds - 2) * RATE], atol=1e-4
+    )
+
+
+def test_wav_behind_a_wav_in_one_file_is_one_sound(tmp_path):
+    path = write_chunks(tmp_path / "a.wav", WHOLE)
+    path.write_bytes(path.read_bytes() * 2)
+    recording, _ = sound_of(path)
+    assert (recording.duration, recording.missing_seconds) == (20, -10)
+
+
+@pytest.mark.parametrize("name", [b"RF64", b"BW64"])
+@pytest.mark.parametrize(("share", "missing"), [(1, 0), (2, 10), (0, 0), (0.5, -5)])
+def test_size_of_64_bits_is_checked_against_the_file(tmp_path, name, share, missing):
+    size = int(len(PCM) * share)
+    sizes = b"ds64" + struct.pack("<IQQQI", 28, 0, size, size // 2, 0)
+    path = write_chunks(tmp_path / "a.wav", (0xFFFFFFFF, PCM), name=name, before=sizes)
+    recording, sound = sound_of(path)
+    assert (recording.duration, recording.missing_seconds) == (10, missing)
+    np.testing.assert_allclose(sound, SOUND, atol=1e-4)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+@pytest.mark.parametrize("form", ["AU", "CAF", "W64", "AIFF", "RF64"])
+def test_too_much_and_too_little_sound_is_measured_in_seconds(tmp_path, form, subtype):
+    path = tmp_path / f"a.{form.lower()}"
+    sf.write(path, SOUND, RATE, format=form, subtype=subtype)
+    raw = path.read_bytes()
+    recording, sound = sound_of(path)
+    assert (recording.duration, recording.missing_seconds) == (10, 0)
+    np.testing.assert_allclose(sound, SOUND, atol=1e-4)
+    path.write_bytes(raw[: len(raw) // 2])
+    recording, sound = sound_of(path)
+    assert 4.9 < recording.duration <= 5
+    assert recording.missing_seconds == pytest.approx(10 - recording.duration)
+    np.testing.assert_allclose(sound, SOUND[: len(sound)], atol=1e-4)
+    path.write_bytes(raw + raw[-RATE * 4 :])
+    recording, sound = sound_of(path)
+    assert recording.duration > 10.9
+    assert recording.missing_seconds == pytest.approx(10 - recording.duration)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_ogg_without_its_end_is_known(tmp_path, subtype):
+    path = tmp_path / "a.ogg"
+    sf.write(path, SOUND, RATE, format="OGG", subtype=subtype)
+    assert has_ogg_end(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert not has_ogg_end(path)

@@ -85,7 +85,7 @@ EASTERN = timezone(timedelta(hours=-5))
         ("20200607.wav", None, None),
         ("XC123456.mp3", None, None),
         ("x_20191322_000000.wav", None, None),
-        ("x_18190522_000000.wav", None, None),
+        ("x_18190522_000000.wav", "x", None),
         ("x_201905220000001.wav", None, None),
     ],
 )
@@ -385,3 +385,108 @@ def test_metadata_behind_the_sound_of_an_rf64_is_read(tmp_path):
         raw += struct.pack("<4sI", name, len(content)) + content + b"\0" * (len(content) % 2)
     path.write_bytes(raw)
     assert read_metadata(path).recorded_at == when(2020, 6, 7, 5, 15, zone=UTC)
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "problem"),
+    [
+        ("SITE_20240230_053000.wav", "SITE", "20240230_053000"),
+        ("SITE_23000101_000000.wav", "SITE", "23000101_000000"),
+        ("19700101_000012.WAV", None, "19700101_000012"),
+        ("S4A03895_20001331$053000.wav", None, None),
+        ("12345678_123456.wav", None, None),
+    ],
+)
+def test_time_in_a_name_that_no_calendar_has_is_a_problem(name, site, problem):
+    metadata = metadata_from_name(name)
+    assert (metadata.site, metadata.recorded_at) == (site, None)
+    assert [text.split()[0] for text in metadata.problems] == [problem] * (problem is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "position"),
+    [
+        ("20190401T053000+1000_REC [-27.1 153.2].flac", "-27.100 153.200"),
+        ("20190401T053000+1000_REC [-27.1234+153.2345].flac", "-27.123 153.234"),
+        ("S20240815T092156.785867+1000_E20240815T092214.785867+1000_-12.34567+78.90123.wav",
+         "-12.346 78.901"),
+        ("20190401T053000+1000_REC [-97.1 153.2].flac", None),
+        ("20190401T053000+1000_REC.flac", None),
+    ],
+)  # fmt: skip
+def test_position_in_a_name_of_frontier_labs_is_read(name, position):
+    assert metadata_from_name(name).position == position
+
+
+def chunk(name, content):
+    return name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
+
+
+def write_chunks(path, *chunks, pcm=b"\1\0" * 8000):
+    body = b"WAVE" + chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, 8000, 16000, 2, 16))
+    body += b"".join(chunks) + chunk(b"data", pcm)
+    path.write_bytes(chunk(b"RIFF", body))
+    return path
+
+
+def wamd(**fields):
+    numbers = {"serial": 2, "station": 4, "time": 5, "position": 6}
+    parts = [struct.pack("<HI", numbers[k], len(v)) + v.encode() for k, v in fields.items()]
+    return chunk(b"wamd", struct.pack("<HIH", 0, 2, 1) + b"".join(parts))
+
+
+def test_chunk_of_wildlife_acoustics_gives_station_time_and_position(tmp_path):
+    content = wamd(serial="SMM00123", station="POND", time="2024-05-01 05:00:00-03:30")
+    metadata = read_metadata(write_chunks(tmp_path / "POND_20240501_050000.wav", content))
+    assert (metadata.site, metadata.problems) == ("POND", ())
+    assert metadata.recorded_at.isoformat() == "2024-05-01T05:00:00-03:30"
+    content = wamd(time="2024-05-01 05:00:00", position="WGS84,12.50000,N,3.25000,W")
+    metadata = read_metadata(write_chunks(tmp_path / "b.wav", content))
+    assert (metadata.site, metadata.recorded_at.tzinfo) == ("12.500 -3.250", None)
+    content = wamd(time="2024-05-01 05:00:00+25:00", station="POND")
+    metadata = read_metadata(write_chunks(tmp_path / "c.wav", content))
+    assert metadata.recorded_at is None
+    assert len(metadata.problems) == 1
+    assert read_metadata(write_chunks(tmp_path / "d.wav", chunk(b"wamd", b"\4\0\xff"))).site is None
+
+
+def test_sites_and_clocks_that_disagree_are_problems(tmp_path):
+    guano = chunk(b"guan", b"WA|Prefix: POND\nTimestamp: 2024-05-01T05:00:00")
+    other = chunk(b"guan", b"WA|Prefix: LAKE\nTimestamp: 2024-05-01T05:00:00")
+    late = wamd(time="2024-05-02 05:00:00")
+    cases = (
+        ("LAKE_20240501_050000.wav", (guano,), ["POND", "LAKE"]),
+        ("pond_20240501_050000.wav", (guano,), []),
+        ("a.wav", (other, guano), ["several GUANO"]),
+        ("b.wav", (guano, late), ["GUANO", "WAMD"]),
+    )
+    for name, chunks, words in cases:
+        metadata = read_metadata(write_chunks(tmp_path / name, *chunks))
+        assert metadata.site == "POND"
+        assert len(metadata.problems) == bool(words)
+        assert all(word in metadata.problems[0] for word in words)
+
+
+def test_recorders_serial_number_in_the_name_is_no_other_site(tmp_path):
+    guano = chunk(b"guan", b"WA|Prefix: POND\nSerial: S4A03895")
+    metadata = read_metadata(write_chunks(tmp_path / "S4A03895_20240501_050000.wav", guano))
+    assert (metadata.site, metadata.problems) == ("POND", ())
+
+
+@pytest.mark.parametrize("comment", [True, False])
+def test_triggered_recording_with_gaps_has_no_clock_and_their_length(tmp_path, comment):
+    def silence(blocks):
+        bits = [1 if blocks >> i & 1 else -1 for i in range(32)]
+        return np.array(bits + [0] * 224, "<i2").tobytes()
+
+    sound = np.random.default_rng(0).integers(-900, 900, 256 * 9, dtype=np.int16).tobytes()
+    text = b"Recorded at 05:00:00 01/05/2024 (UTC) by AudioMoth 24F319055FDF0001 threshold"
+    info = chunk(b"LIST", b"INFO" + chunk(b"ICMT", text)) if comment else b""
+    pad = chunk(b"JUNK", bytes(512 - (12 + 24 + len(info) + 8 + 8)))
+    pcm = sound + silence(1000) + sound + silence(1 << 20) + sound
+    path = write_chunks(tmp_path / "20240501_050000T.WAV", info, pad, pcm=pcm)
+    metadata = read_metadata(path)
+    assert (metadata.triggered, metadata.recorded_at) == (True, None)
+    assert metadata.left_out == pytest.approx((1000 + (1 << 20) - 2) * 256 / 8000)
+    whole = read_metadata(write_chunks(tmp_path / "20240501_060000T.WAV", pad, pcm=sound))
+    assert (whole.left_out, whole.recorded_at.hour) == (0.0, 6)

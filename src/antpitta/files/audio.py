@@ -36,8 +36,8 @@ from antpitta.core.types import Recording
 from antpitta.files.audio_length import measure_length, open_sound
 
 SUFFIXES = frozenset(
-    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mpga", ".aif", ".aiff", ".au", ".w64")
-)
+    (".wav", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mpga")
+) | frozenset((".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"))
 MAX_WHOLE_SAMPLES = 1 << 24  # of all channels: 64 MB; longer files are not decoded whole
 TAIL = 0.5  # seconds: some codecs promise a few hundredths more than they give
 NOT_FINITE = "has samples that are not finite, which count as silence"

@@ -18,6 +18,7 @@ from antpitta.core.errors import Finding
 from antpitta.core.types import Recording
 from antpitta.files.audio import TAIL, UnreadableAudio, read_channels
 from antpitta.files.recording_metadata import read_metadata
+from antpitta.files.sound_chunks import has_ogg_end
 from antpitta.files.texts import utf8_text
 
 Read = Callable[[Recording, float, float], NDArray[np.float32]]
@@ -81,9 +82,8 @@ def _check_recording(recording: Recording, annotated: bool, read: Read) -> list[
     if not statistics.samples:
         add("W_AUDIO_DAMAGED", "nothing in it decodes", copy_again, serious=True)
         return findings
-    if promised - held > TAIL:
-        what = f"cut short: its header promises {promised:.1f} s, it has {held:.1f} s"
-        add("W_AUDIO_CUT_SHORT", what, copy_again, annotated)
+    if promised - held > TAIL or not has_ogg_end(recording.path):
+        add("W_AUDIO_CUT_SHORT", _describe_loss(promised, held), copy_again, annotated)
     elif promised - held < -TAIL:
         what = f"its header promises {promised:.1f} s, and it has {held:.1f} s, which are all used"
         add("W_AUDIO_HEADER", what, "repair the header, as other programs may use less")
@@ -107,6 +107,12 @@ def _check_recording(recording: Recording, annotated: bool, read: Read) -> list[
     return [*findings, *_check_clock(recording)]
 
 
+def _describe_loss(promised: float, held: float) -> str:
+    if promised - held > TAIL:
+        return f"cut short: its header promises {promised:.1f} s, it has {held:.1f} s"
+    return f"cut short: its OGG stream has no end, it has {held:.1f} s"
+
+
 def _check_clock(recording: Recording) -> Iterator[Finding]:
     """What is wrong with the time that a recorder wrote into the file or its name."""
     path = utf8_text(str(recording.path))
@@ -117,6 +123,12 @@ def _check_clock(recording: Recording) -> Iterator[Finding]:
     if metadata.triggered:
         what = "a triggered recording: sound below the threshold may have been left out"
         remedy = "do not take times in the file for clock times"
+        if metadata.left_out:
+            what = (
+                f"a triggered recording: {metadata.left_out:.1f} s of silence are left out, so its"
+                " detections have no clock time"
+            )
+            remedy = "expand it with AudioMoth's app"
         yield Finding("W_RECORDER_TRIGGERED", path, None, what, remedy, False)
 
 

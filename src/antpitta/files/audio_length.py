@@ -1,11 +1,12 @@
 """How much sound a file holds, measured in the file itself and compared with its header.
 
-- WAV: by its chunks (files/wav_chunks.py).
+- WAV, AIFF, AU, CAF and W64: by their chunks (files/wav_chunks.py, files/sound_chunks.py).
 - FLAC: the last frame of the file has its own number. It is found in the last bytes, without
   decoding.
 - MP3: the length of a file with a Xing header is that of the header, unless the file has fewer
   frames. Without one, libsndfile estimates the length from the first frames, which is far off for
   a variable bit rate; then the frames are counted, which takes 20 ms for 10 minutes.
+- OGG: its header makes no promise, but its last page is marked as the end.
 - Other formats are left to libsndfile.
 
 A file whose header is wrong is given to libsndfile as :func:`open_sound` corrects it: raw samples
@@ -15,13 +16,15 @@ of a WAV, a FLAC with another count of samples, an MP3 behind a Xing header that
 import io
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import soundfile as sf
 
-from antpitta.files.wav_chunks import WavChunks, read_wav_chunks
+from antpitta.files.sound_chunks import read_sound_chunks
+from antpitta.files.wav_chunks import RIFF_NAMES, WavChunks, read_wav_chunks
 
 TOLERANCE = 0.1  # seconds: codecs add a few hundredths, which are no mistake of a header
 _FLAC_TAIL = (1 << 16, 1 << 21)  # bytes in which the last frame is looked for
@@ -64,12 +67,8 @@ def measure_length(path: Path, header_samples: int, sample_rate: int) -> SoundLe
     """
     kind = _kind(path)
     slack = round(TOLERANCE * sample_rate)
-    if kind == "wav":
-        chunks = read_wav_chunks(path)
-        held = chunks.samples(chunks.held)
-        samples = header_samples if held is None else max(held, header_samples)
-        promised = header_samples if held is None else chunks.samples(chunks.promised)
-        return SoundLength(samples, promised)
+    if (chunks := _read_chunks(path, kind)) is not None:
+        return _length_by_chunks(chunks, header_samples)
     if kind == "flac":
         promised = _flac_header(path)[1] or None
         held = last_flac_sample(path)
@@ -79,16 +78,27 @@ def measure_length(path: Path, header_samples: int, sample_rate: int) -> SoundLe
             held = promised
         return SoundLength(held, promised)
     if kind == "mp3":
-        frames = read_mp3_frames(path)
-        if abs(frames.samples - header_samples) <= slack or not frames.count:
-            return SoundLength(header_samples, header_samples)
-        if frames.tagged is None:
-            delay = _MP3_DELAY if header_samples < frames.samples else 0  # as in open_sound
-            return SoundLength(max(1, frames.samples - delay), None)
-        promised = frames.tagged * frames.samples // frames.count
-        return SoundLength(min(frames.samples, header_samples), promised)
-    promised = _aiff_promise(path)
-    return SoundLength(header_samples, max(promised or 0, header_samples))
+        return _length_of_mp3(path, header_samples, slack)
+    return SoundLength(header_samples, header_samples)
+
+
+def _length_by_chunks(chunks: WavChunks, header_samples: int) -> SoundLength:
+    held = chunks.samples(chunks.held)
+    if held is None:  # a codec, of which a file that is cut short has its share
+        share = (chunks.promised or 0) / max(1, chunks.held)
+        return SoundLength(header_samples, round(header_samples * max(1.0, share)))
+    return SoundLength(held or header_samples, chunks.samples(chunks.promised))
+
+
+def _length_of_mp3(path: Path, header_samples: int, slack: int) -> SoundLength:
+    frames = read_mp3_frames(path)
+    if abs(frames.samples - header_samples) <= slack or not frames.count:
+        return SoundLength(header_samples, header_samples)
+    if frames.tagged is None:
+        delay = _MP3_DELAY if header_samples < frames.samples else 0  # as in open_sound
+        return SoundLength(max(1, frames.samples - delay), None)
+    promised = frames.tagged * frames.samples // frames.count
+    return SoundLength(min(frames.samples, header_samples), promised)
 
 
 def open_sound(path: Path, samples: int | None = None) -> sf.SoundFile:
@@ -106,13 +116,21 @@ def open_sound(path: Path, samples: int | None = None) -> sf.SoundFile:
     name = os.fsencode(path) if os.name == "posix" else str(path)
     kind = "" if samples is None else _kind(path)
     corrected = None
-    if kind == "wav":
-        corrected = _open_wav(path, read_wav_chunks(path))
-    elif kind == "flac" and samples:
+    if kind == "flac" and samples:
         corrected = _open_flac(path, samples)
     elif kind == "mp3" and samples:
         corrected = _open_mp3(path, samples, name)
-    return corrected or sf.SoundFile(name)
+    elif samples is not None and (chunks := _read_chunks(path, kind)):
+        corrected = _open_chunks(path, chunks)
+    if corrected is not None:
+        return corrected
+    try:
+        return sf.SoundFile(name)
+    except sf.SoundFileError:  # a container that libsndfile does not know, or calls broken
+        chunks = _read_chunks(path, _kind(path))
+        if chunks is None or (corrected := _open_chunks(path, chunks)) is None:
+            raise
+        return corrected
 
 
 def _open_flac(path: Path, samples: int) -> sf.SoundFile | None:
@@ -123,7 +141,7 @@ def _open_flac(path: Path, samples: int) -> sf.SoundFile | None:
         return None
     block_size = int.from_bytes(head[begin + 10 : begin + 18], "big")
     head[begin + 10 : begin + 18] = (block_size >> 36 << 36 | samples).to_bytes(8, "big")
-    return sf.SoundFile(_Patched(path, bytes(head), len(head)))
+    return sf.SoundFile(_Patched(path, bytes(head), ((len(head), path.stat().st_size),)))
 
 
 def _open_mp3(path: Path, samples: int, name: bytes | str) -> sf.SoundFile | None:
@@ -134,32 +152,31 @@ def _open_mp3(path: Path, samples: int, name: bytes | str) -> sf.SoundFile | Non
     frames = read_mp3_frames(path)
     if not frames.count or frames.tagged is not None:
         return None
-    return sf.SoundFile(_Patched(path, frames.xing_frame(), frames.begin))
+    return sf.SoundFile(_Patched(path, frames.xing_frame(), ((frames.begin, path.stat().st_size),)))
 
 
-def _open_wav(path: Path, chunks: WavChunks) -> sf.SoundFile | None:
+def _open_chunks(path: Path, chunks: WavChunks) -> sf.SoundFile | None:
     sound = chunks.format
-    if sound is None or not sound.subtype:
+    if sound is None or not sound.subtype or not chunks.spans:
         return None
-    end = chunks.begin + chunks.held // sound.block * sound.block
     return sf.SoundFile(
-        _Patched(path, b"", chunks.begin, end),
+        _Patched(path, b"", chunks.spans),
         samplerate=sound.sample_rate,
         channels=sound.channels,
         subtype=sound.subtype,
         format="RAW",
-        endian="LITTLE",
+        endian=sound.endian,
     )
 
 
 class _Patched(io.RawIOBase):
-    """A file with another beginning: ``head``, then the file's bytes from ``begin`` to ``end``."""
+    """A file of other parts: ``head``, then some spans of bytes of a file."""
 
-    def __init__(self, path: Path, head: bytes, begin: int, end: int | None = None) -> None:
+    def __init__(self, path: Path, head: bytes, spans: Sequence[tuple[int, int]]) -> None:
         self._file = path.open("rb")
-        self._head, self._begin = head, begin
-        size = path.stat().st_size if end is None else end
-        self._size, self._at = len(head) + size - begin, 0
+        self._head, self._spans = head, spans
+        self._size = len(head) + sum(end - begin for begin, end in spans)
+        self._at = 0
 
     def readable(self) -> bool:
         return True
@@ -173,12 +190,14 @@ class _Patched(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        count = min(len(buffer), max(0, self._size - self._at))
-        if self._at < len(self._head):
-            part = self._head[self._at : self._at + count]
-        else:
-            self._file.seek(self._begin + self._at - len(self._head))
-            part = self._file.read(count)
+        part = self._head[self._at : self._at + len(buffer)]
+        at = self._at - len(self._head)
+        for begin, end in self._spans if not part else ():
+            if 0 <= at < end - begin:
+                self._file.seek(begin + at)
+                part = self._file.read(min(len(buffer), end - begin - at))
+                break
+            at -= end - begin
         buffer[: len(part)] = part
         self._at += len(part)
         return len(part)
@@ -192,7 +211,7 @@ def _kind(path: Path) -> str:
     """The format by the first bytes, whatever the name: wav, flac, mp3 or ""."""
     with path.open("rb") as file:
         head = file.read(12)
-        if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE":
+        if head[:4] in RIFF_NAMES and head[8:] == b"WAVE":
             return "wav"
         if head[:3] == b"ID3":
             file.seek(_id3_size(head))
@@ -210,14 +229,9 @@ def _skip_id3(raw: bytes) -> int:
     return _id3_size(raw) if raw[:3] == b"ID3" else 0
 
 
-def _aiff_promise(path: Path) -> int | None:
-    """The samples that an AIFF promises, for which libsndfile takes those it has."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-    at = head.find(b"COMM")
-    if head[:4] != b"FORM" or head[8:11] != b"AIF" or not 0 <= at < len(head) - 14:
-        return None
-    return int.from_bytes(head[at + 10 : at + 14], "big")
+def _read_chunks(path: Path, kind: str) -> WavChunks | None:
+    """Where the sound of a file with chunks lies; None for other files."""
+    return read_wav_chunks(path) if kind == "wav" else read_sound_chunks(path)
 
 
 # ---- FLAC

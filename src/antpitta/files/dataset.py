@@ -182,8 +182,8 @@ def open_dataset(source: DataSource) -> OpenedDataset:
     """
     verdicts = ((source.present, True), (source.absent, False), (source.annotations, None))
     tables = [read_table(path, verdict) for paths, verdict in verdicts for path in paths]
-    found = find_recordings(source.audio, source.sites, source.channel)
-    audio = _without_species_as_sites(found, tables)
+    recordings = find_recordings(source.audio, source.sites, source.channel)
+    audio = _without_species_as_sites(recordings, tables)
     names = read_species_names(source.names) if source.names else {}
     opened = match_tables(audio, tables, names)
     return _with_aliases(opened, names, source.names) if source.names else opened

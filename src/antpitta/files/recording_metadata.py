@@ -15,12 +15,13 @@ This module is the only reader of clocks and sites in names.
 """
 
 import re
+import struct
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path, PurePath, PurePosixPath
 
 from antpitta.files.audio_length import read_vorbis_comments
-from antpitta.files.wav_chunks import read_wav_chunks
+from antpitta.files.wav_chunks import left_out_seconds, read_wav_chunks
 
 _TIME = re.compile(
     r"(?<!\d)(?P<time>(?:\d{8}|\d{4}[-_.]\d{2}[-_.]\d{2})[_$ T-]?"
@@ -33,10 +34,20 @@ _SOUNDTRAP = re.compile(r"\d{3,10}\.(\d{12})")  # serial number, then a year of 
 _TIME_RANGE = re.compile(r"S\d{8}T\d{6}.*_E\d{8}T\d{6}")  # Frontier Labs: start and end
 # The names of early AudioMoths: seconds since 1970. Eight digits without a letter are an id.
 _HEX_SECONDS = re.compile(r"(?=.*[A-F])[0-9A-F]{8}")
-_CHANNELS = re.compile(r"[_-](0\+1|[01][-+]|[-+][01])[_-]*$")  # Song Meter's, before the time
+_CHANNELS = re.compile(
+    r"(?:^|[_-])(0\+1|[01][-+]|[-+][01]|_[01])[_-]*$"
+)  # Song Meter's, before the time
 _AUDIOMOTH_COMMENT = re.compile(
     r"Recorded at (\d{2}:\d{2}:\d{2})(?:\.\d+)? (\d{2}/\d{2}/\d{4})"
     r"(?: \(UTC([+-]\d+)?(?::(\d{2}))?\))?(?=[ .]|$)(?:.*?AudioMoth ([0-9A-F]{8,16}))?"
+)
+_DAY_FOLDER_NAME = re.compile(r"\d{6}T")  # AudioMoth's, triggered, in a folder for each day
+# Frontier Labs: "[-27.1 153.2]", or "-27.12345+153.23456" at the end
+_POSITION = re.compile(
+    r"(?:\[|_)([+-]?\d{1,2}\.\d+)[ ,]*([+-]\d{1,3}\.\d+|(?<=[ ,])\d{1,3}\.\d+)(?:\]|$)"
+)
+_LIKE_A_TIME = re.compile(  # with a year, month, day and clock that only a calendar refuses
+    r"(?<!\d)[1-9]\d{3}(?:0\d|1[0-2])(?:[0-2]\d|3[01])[_$T-](?:[01]\d|2[0-4])[0-5]\d[0-6]\d(?!\d)"
 )
 _TRIGGERED_NAME = re.compile(r"\d{6}T")  # AudioMoth's, with an amplitude or frequency trigger
 _TRIGGERED_COMMENT = re.compile(r"(?i)\b(threshold|trigger)")
@@ -50,6 +61,8 @@ _GENERIC_FOLDER = re.compile(
     re.IGNORECASE,
 )
 _STATION_KEYS = ("WA|Song Meter|Prefix", "WA|Prefix", "Station", "Site")
+_WAMD_SERIAL, _WAMD_STATION, _WAMD_TIME, _WAMD_POSITION = 2, 4, 5, 6  # numbers of fields
+_WAMD_PLACE = re.compile(r"(\d+\.\d+),([NS]),(\d+\.\d+),([EW])")
 PLAUSIBLE_YEARS = range(1990, 2100)
 _AUDIOMOTH_YEARS = range(2015, 2050)
 _AGREEMENT = timedelta(minutes=1)  # between the clock of a header and that of a name
@@ -67,6 +80,8 @@ class RecordingMetadata:
     problems : what the sources hold and cannot be understood, and where they disagree
     triggered : the recorder left out sound below a threshold, so that times in the file are not
         clock times
+    left_out : seconds that it left out, as far as the file tells
+    position : latitude and longitude, the site where no station is named
     """
 
     site: str | None = None
@@ -74,6 +89,8 @@ class RecordingMetadata:
     recorder: str | None = None
     problems: tuple[str, ...] = ()
     triggered: bool = False
+    left_out: float = 0.0
+    position: str | None = None
 
 
 def read_metadata(path: Path) -> RecordingMetadata:
@@ -102,33 +119,59 @@ def read_metadata(path: Path) -> RecordingMetadata:
     header_time, name_time = from_header.recorded_at, from_name.recorded_at
     if header_time and name_time and not _agree(header_time, name_time):
         problems += (f"its header gives {header_time}, its name {name_time}",)
+    if from_header.site and from_name.site and not _same_site(from_header, from_name.site):
+        problems += (f"its header gives the site {from_header.site}, its name {from_name.site}",)
+    triggered = from_header.triggered or from_name.triggered
+    left_out = _left_out(path) if triggered else 0.0
+    position = from_header.position or from_name.position
     return RecordingMetadata(
-        from_header.site or from_name.site or from_header.recorder_position,
-        header_time or name_time,
+        from_header.site or from_name.site or position,
+        None if left_out else header_time or name_time,
         from_header.recorder,
         problems,
-        from_header.triggered or from_name.triggered,
+        triggered,
+        left_out,
+        position,
     )
 
 
-@dataclass(frozen=True)
-class _HeaderMetadata(RecordingMetadata):
-    recorder_position: str | None = None
+def _same_site(header: RecordingMetadata, name: str) -> bool:
+    """Whether a name means the site, or the recorder, of a header."""
+    plain = [re.sub(r"[\W_]+", "", text).casefold() for text in (header.site or "", name)]
+    return plain[0] == plain[1] or name.casefold() == (header.recorder or "").casefold()
 
 
-def _read_header(path: Path) -> _HeaderMetadata:
+def _left_out(path: Path) -> float:
+    """The seconds of silence that a triggered recorder left out of a WAV file."""
+    try:
+        return left_out_seconds(path, read_wav_chunks(path))
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _read_header(path: Path) -> RecordingMetadata:
     """What the file itself has: GUANO before AudioMoth's comment, or the comments of a FLAC."""
     if path.suffix.lower() == ".flac":
         return _parse_vorbis(read_vorbis_comments(path))
     chunks = read_wav_chunks(path)
     comment = metadata_from_comment(chunks.comment)
-    guano = _parse_guano(chunks.guano)
-    return replace(
-        guano,
-        recorded_at=guano.recorded_at or comment.recorded_at,
-        recorder=comment.recorder,
-        problems=(*guano.problems, *comment.problems),
-        triggered=comment.triggered,
+    guano, wamd = _parse_guano(chunks.guano), _parse_wamd(chunks.wamd)
+    problems = (*guano.problems, *comment.problems, *wamd.problems)
+    for other in map(_parse_guano, chunks.more_guano):
+        if (other.site, other.recorded_at) != (guano.site, guano.recorded_at):
+            problems += ("it has several GUANO chunks that disagree, and the last is used",)
+    sources = {"GUANO": guano, "WAMD": wamd, "comment": comment}
+    times = [(name, part.recorded_at) for name, part in sources.items() if part.recorded_at]
+    for name, time in times[1:]:
+        if not _agree(times[0][1], time):
+            problems += (f"its {times[0][0]} gives {times[0][1]}, its {name} {time}",)
+    return RecordingMetadata(
+        guano.site or wamd.site,
+        times[0][1] if times else None,
+        comment.recorder or guano.recorder or wamd.recorder,
+        problems,
+        comment.triggered,
+        position=guano.position or wamd.position,
     )
 
 
@@ -148,8 +191,9 @@ def metadata_from_name(name: str) -> RecordingMetadata:
     """Site and time from the name or path of a file, with or without its suffix.
 
     Understands ``20190522_053000`` with any of ``_$ T-`` in between, dashed dates and times
-    (``2019-05-22T05-30``), a time zone behind the time, and the hexadecimal seconds of early
-    AudioMoths.
+    (``2019-05-22T05-30``), a time zone behind the time, the position that Frontier Labs writes, and
+    the hexadecimal seconds of early AudioMoths. A time of no calendar, such as 30 February, or of
+    a year before 1990, is a problem.
 
     Parameters
     ----------
@@ -172,6 +216,7 @@ def metadata_from_name(name: str) -> RecordingMetadata:
         return RecordingMetadata(recorded_at=seconds if seconds.year in _AUDIOMOTH_YEARS else None)
     if match := _SOUNDTRAP.fullmatch(stem):
         return RecordingMetadata(stem.partition(".")[0], _parse_time("20" + match[1], "", ""))
+    position = _position_in_name(stem)
     for match in _TIME.finditer(stem):
         zone = (match["zone"] or "").lstrip("_").replace("GMT", "UTC")
         if recorded_at := _parse_time(match["time"], match["fraction"] or "", zone):
@@ -182,8 +227,28 @@ def metadata_from_name(name: str) -> RecordingMetadata:
             problems = (f"the time zone {zone} in its name is none",) if unknown_zone else ()
             if unknown_zone and zone[0] == "+":  # no running number: the time is not to be trusted
                 return RecordingMetadata(site, None, None, problems, triggered)
-            return RecordingMetadata(site, recorded_at, triggered=triggered)
-    return RecordingMetadata()
+            return RecordingMetadata(site, recorded_at, triggered=triggered, position=position)
+    return _without_time(stem)
+
+
+def _without_time(stem: str) -> RecordingMetadata:
+    """What a name holds whose time, if it has any, is in no calendar."""
+    if match := _LIKE_A_TIME.search(stem):
+        site = _CHANNELS.sub("", stem[: match.start()].rstrip(" _.$")).strip(" _-.$+") or None
+        problem = f"{match[0]} in its name is no time of a recording"
+        return RecordingMetadata(site, problems=(problem,))
+    return RecordingMetadata(triggered=bool(_DAY_FOLDER_NAME.fullmatch(stem)))
+
+
+def _position_in_name(stem: str) -> str | None:
+    match = _POSITION.search(stem)
+    return _plain_position(*map(float, match.groups())) if match else None
+
+
+def _plain_position(latitude: float, longitude: float) -> str | None:
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        return None
+    return f"{latitude:.3f} {longitude:.3f}"
 
 
 def metadata_from_comment(comment: str) -> RecordingMetadata:
@@ -294,7 +359,33 @@ def _parse_timestamp(text: str) -> datetime:
     return recorded_at.replace(tzinfo=_parse_zone(zone)) if zone else recorded_at
 
 
-def _parse_guano(chunk: bytes) -> _HeaderMetadata:
+def _parse_wamd(chunk: bytes) -> RecordingMetadata:
+    """Station, position and time of a WAMD chunk: numbered fields, each with its length."""
+    fields: dict[int, str] = {}
+    at = 0
+    while at + 6 <= len(chunk):
+        number, size = struct.unpack_from("<HI", chunk, at)
+        fields.setdefault(
+            number, chunk[at + 6 : at + 6 + size].decode("utf-8", "replace").strip("\0 ")
+        )
+        at += 6 + size
+    problems: tuple[str, ...] = ()
+    recorded_at = None
+    if text := fields.get(_WAMD_TIME):
+        try:
+            recorded_at = _parse_timestamp(text)
+        except ValueError as error:
+            problems = (f"the time {text!r} in its WAMD metadata is none ({error})",)
+    match = _WAMD_PLACE.search(fields.get(_WAMD_POSITION, ""))
+    position = None
+    if match:
+        signs = [-1 if match[i] in "SW" else 1 for i in (2, 4)]
+        position = _plain_position(signs[0] * float(match[1]), signs[1] * float(match[3]))
+    site, recorder = fields.get(_WAMD_STATION) or None, fields.get(_WAMD_SERIAL) or None
+    return RecordingMetadata(site, recorded_at, recorder, problems, position=position)
+
+
+def _parse_guano(chunk: bytes) -> RecordingMetadata:
     """Station, position and time of a GUANO chunk."""
     lines = chunk.rstrip(b"\0").decode("utf-8", "replace").splitlines()
     pairs = (line.partition(":") for line in lines)
@@ -307,9 +398,8 @@ def _parse_guano(chunk: bytes) -> _HeaderMetadata:
     if (text := fields.get("Loc Position")) is not None:
         try:
             latitude, longitude = map(float, text.replace(",", " ").split())
-            if not (abs(latitude) <= 90 and abs(longitude) <= 180):
+            if (position := _plain_position(latitude, longitude)) is None:
                 raise ValueError("no place on Earth")
-            position = f"{latitude:.3f} {longitude:.3f}"
         except ValueError:
             problems += (f"the position {text!r} in its GUANO metadata is none",)
     if text := fields.get("Timestamp"):
@@ -317,24 +407,26 @@ def _parse_guano(chunk: bytes) -> _HeaderMetadata:
             recorded_at = _parse_timestamp(text)
         except ValueError as error:
             problems += (f"the time {text!r} in its GUANO metadata is none ({error})",)
-    return _HeaderMetadata(station, recorded_at, None, problems, recorder_position=position)
+    return RecordingMetadata(
+        station, recorded_at, fields.get("Serial") or None, problems, position=position
+    )
 
 
-def _parse_vorbis(comments: dict[str, str]) -> _HeaderMetadata:
+def _parse_vorbis(comments: dict[str, str]) -> RecordingMetadata:
     """Time and recorder of a FLAC: Frontier Labs' fields, or the comment that AudioMoth wrote."""
     for key in ("COMMENT", "DESCRIPTION", "ICMT"):
         comment = metadata_from_comment(comments.get(key, ""))
         if comment != RecordingMetadata():
-            return _HeaderMetadata(
+            return RecordingMetadata(
                 None, comment.recorded_at, comment.recorder, comment.problems, comment.triggered
             )
     if guano := comments.get("GUANO"):
         return _parse_guano(guano.encode())
     if not (text := comments.get("RECORDINGSTART")):
-        return _HeaderMetadata()
+        return RecordingMetadata()
     recorder = comments.get("SENSORUID") or None
     try:
-        return _HeaderMetadata(None, _parse_timestamp(text), recorder)
+        return RecordingMetadata(None, _parse_timestamp(text), recorder)
     except ValueError as error:
         problem = f"RecordingStart {text!r} in its header is no time ({error})"
-        return _HeaderMetadata(None, None, recorder, (problem,))
+        return RecordingMetadata(None, None, recorder, (problem,))

@@ -4,7 +4,10 @@
 - The size of the data is checked against the file. Recorders leave 0 or another placeholder where
   they could not return to the header; the size of a file of more than 4 GiB wraps round. If what
   follows the data is no chain of chunks, then it is sound, and the data lasts to the file's end.
-- A file that is cut short has less data than its header promises.
+- A file that is cut short has less data than its header promises. Several chunks of data are one
+  sound, although other programs read the first of them only.
+- AudioMoths that record by a trigger leave out silence: 512 bytes stand for each stretch, at a
+  multiple of 512 bytes of the file (AudioMoth's note "Triggered T.WAV File Format").
 """
 
 import struct
@@ -12,9 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 _MAX_METADATA = 1 << 20  # bytes
 _MAX_CHUNKS = 10_000
-_KEPT = (b"ds64", b"fmt ", b"guan", b"LIST")
+_KEPT = (b"ds64", b"fmt ", b"guan", b"wamd", b"LIST")
+RIFF_NAMES = (b"RIFF", b"RF64", b"BW64")
+_BLOCK = 512  # bytes, of AudioMoth
+_BLOCK_BITS = 32  # of the number of blocks that one block stands for, a sample each: 1 or -1
+_READ_BLOCKS = 1 << 13
 _SLACK = 512  # bytes behind the data that are neither sound nor a chunk
 _SUBTYPES = {
     **{(1, 8): "PCM_U8", (1, 16): "PCM_16", (1, 24): "PCM_24", (1, 32): "PCM_32"},
@@ -30,12 +39,14 @@ class WavFormat:
     ----------
     subtype : libsndfile's name; "" for codecs in which bytes are no measure of time
     block : bytes of one sample of all channels
+    endian : libsndfile's name
     """
 
     subtype: str
     channels: int
     sample_rate: int
     block: int
+    endian: str = "LITTLE"
 
 
 @dataclass(frozen=True)
@@ -44,20 +55,27 @@ class WavChunks:
 
     Parameters
     ----------
-    guano : content of the GUANO chunk
+    guano : content of the GUANO chunk; of the last, if there are several
+    more_guano : content of the other GUANO chunks
+    wamd : content of the chunk of Wildlife Acoustics
     comment : LIST INFO ICMT, where AudioMoth writes
     format : None in a broken file
-    begin : of the data, bytes
+    spans : begin and end of each chunk of data in the file, bytes
     promised : bytes of data by the header; None where the header gives a placeholder
-    held : bytes of data in the file
     """
 
     guano: bytes = b""
     comment: str = ""
     format: WavFormat | None = None
-    begin: int = 0
+    spans: tuple[tuple[int, int], ...] = ()
     promised: int | None = None
-    held: int = 0
+    more_guano: tuple[bytes, ...] = ()
+    wamd: bytes = b""
+
+    @property
+    def held(self) -> int:
+        """Bytes of data in the file."""
+        return sum(end - begin for begin, end in self.spans)
 
     def samples(self, size: int | None) -> int | None:
         """Samples in ``size`` bytes of data; None where bytes are no measure of time."""
@@ -79,14 +97,16 @@ def read_wav_chunks(path: Path) -> WavChunks:
     """
     with path.open("rb") as file:
         head = file.read(12)
-        if len(head) < 12 or head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
+        if len(head) < 12 or head[:4] not in RIFF_NAMES or head[8:] != b"WAVE":
             return WavChunks()
         return _read_chunks(file, path.stat().st_size)
 
 
 def _read_chunks(file: BinaryIO, end: int) -> WavChunks:
-    guano, comment, sound_format, long_size = b"", "", None, None
-    data: tuple[int, int | None, int] | None = None  # begin, promised, held
+    guano: list[bytes] = []
+    wamd, comment, sound_format, long_size = b"", "", None, None
+    spans: list[tuple[int, int]] = []
+    sizes: list[int | None] = []  # by the header
     for _ in range(_MAX_CHUNKS):
         header = file.read(8)
         if len(header) < 8:
@@ -97,21 +117,46 @@ def _read_chunks(file: BinaryIO, end: int) -> WavChunks:
         if name == b"ds64" and len(content) >= 16:
             long_size = struct.unpack_from("<Q", content, 8)[0]
         elif name == b"fmt ":
-            sound_format = _parse_format(content)
+            sound_format = sound_format or parse_wav_format(content)
+            if sound_format != parse_wav_format(content):
+                break
         elif name == b"guan":
-            guano = content
+            guano.append(content)
+        elif name == b"wamd":
+            wamd = content
+        elif name in RIFF_NAMES:  # one file behind another
+            size = 4
         elif name == b"LIST":
             comment = _find_comment(content) or comment
-        elif name == b"data" and data is None:
-            promised = long_size if size == 0xFFFFFFFF and long_size else size
-            data = (begin, *_measure_data(file, begin, promised, end))
-            size = data[2]
+        elif name == b"data":
+            size = long_size if size == 0xFFFFFFFF and long_size else size
+            promised, size = measure_data(file, begin, size, end)
+            spans.append((begin, begin + size))
+            sizes.append(promised)
         file.seek(begin + size + size % 2)
-    return WavChunks(guano, comment, sound_format, *(data or (0, None, 0)))
+    first = sound_format.block if sound_format else 1  # whole samples, so that channels stay apart
+    spans = [(begin, stop - (stop - begin) % first) for begin, stop in spans if stop > begin]
+    total = sum(size for size in sizes if size is not None)
+    is_short = total > sum(stop - begin for begin, stop in spans) + first * len(spans)
+    promised = total if is_short and None not in sizes else (sizes or [None])[0]
+    last = guano.pop() if guano else b""
+    return WavChunks(last, comment, sound_format, tuple(spans), promised, tuple(guano), wamd)
 
 
-def _measure_data(file: BinaryIO, begin: int, size: int, end: int) -> tuple[int | None, int]:
-    """The bytes of data by the header, None for a placeholder; and those in the file."""
+def measure_data(file: BinaryIO, begin: int, size: int, end: int) -> tuple[int | None, int]:
+    """Measure the data of a file.
+
+    Parameters
+    ----------
+    file : open
+    begin, size : of the data, by the header
+    end : of the file, bytes
+
+    Returns
+    -------
+    promised : bytes by the header; None for a placeholder
+    held : bytes in the file
+    """
     rest = end - begin
     if size > rest:
         return (None if _is_placeholder(size) else size), rest
@@ -136,11 +181,49 @@ def _is_chain(file: BinaryIO, at: int, end: int) -> bool:
             return not any(header) and not any(file.read(_MAX_METADATA))  # zeros fill a sector
         at += 8 + (size := int.from_bytes(header[4:], "little")) + size % 2
         if at > end + 1:
-            return False
+            return header[:4] == b"data"  # cut short
     return False
 
 
-def _parse_format(content: bytes) -> WavFormat | None:
+def left_out_seconds(path: Path, chunks: WavChunks) -> float:
+    """The silence that a triggered AudioMoth left out of a file.
+
+    Parameters
+    ----------
+    path : WAV file
+    chunks : of this file
+
+    Returns
+    -------
+    seconds : 0 where the file has no blocks that stand for silence
+    """
+    sound = chunks.format
+    if sound is None or (sound.subtype, sound.channels) != ("PCM_16", 1) or not chunks.spans:
+        return 0.0
+    begin, end = chunks.spans[0]
+    blocks = 0
+    with path.open("rb") as file:
+        file.seek(-(-begin // _BLOCK) * _BLOCK)
+        while file.tell() + _BLOCK <= end:
+            count = min(_READ_BLOCKS, (end - file.tell()) // _BLOCK)
+            samples = np.frombuffer(file.read(count * _BLOCK), "<i2").reshape(count, -1)
+            bits = samples[~samples[:, _BLOCK_BITS:].any(axis=1), :_BLOCK_BITS].astype(np.int64)
+            bits = bits[(np.abs(bits) == 1).all(axis=1)]
+            blocks += int(((bits > 0) @ (1 << np.arange(_BLOCK_BITS))).sum()) - len(bits)
+    return max(0, blocks) * _BLOCK / 2 / sound.sample_rate
+
+
+def parse_wav_format(content: bytes) -> WavFormat | None:
+    """Read how samples are stored.
+
+    Parameters
+    ----------
+    content : of a chunk ``fmt``
+
+    Returns
+    -------
+    sound : None where the chunk is too short
+    """
     if len(content) < 16:
         return None
     tag, channels, rate, _, block, bits = struct.unpack_from("<HHIIHH", content)

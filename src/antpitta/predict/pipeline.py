@@ -38,6 +38,7 @@ from antpitta.core.types import Event, Recording, Scores
 from antpitta.files.audio import TAIL, UnreadableAudio, read
 from antpitta.files.recordings import ListedFile, open_file
 from antpitta.files.remote import Location, RemotePath
+from antpitta.files.sound_chunks import has_ogg_end
 from antpitta.files.texts import utf8_text
 from antpitta.model.embedding import NoEmbeddingError
 from antpitta.model.features import ReadAudio
@@ -203,7 +204,9 @@ def _map_ahead(
 def _truncation_notes(recording: Recording) -> list[str]:
     """What the header promises and the file does not hold."""
     lost = recording.missing_seconds
-    return [f"is cut short: {lost:.1f} s are missing at the end"] if lost > TAIL else []
+    if lost > TAIL:
+        return [f"is cut short: {lost:.1f} s are missing at the end"]
+    return [] if has_ogg_end(recording.path) else ["is cut short: its OGG stream has no end"]
 
 
 def _tolerant_reader(notes: list[str]) -> ReadAudio:
