@@ -9,17 +9,18 @@ from safetensors.torch import save_file
 
 from antpitta.core.errors import UserError
 from antpitta.files.bundle import (
-    LAYOUT,
     Bundle,
     bundle_from_bytes,
     bundle_to_bytes,
     read_bundle,
     write_bundle,
 )
+from antpitta.files.bundle_schema import LAYOUT
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import save_tensors
 
 INF = float("inf")
+FILLED = ("head.smoothing_frames=8", "head.class_band_limits=null")  # as after training
 
 
 def weights(folder, count=2, fill=0.0):
@@ -36,7 +37,7 @@ def bundle(path, **more):
         **{
             "name": "mine",
             "species": ("coqui", "owl, the"),
-            "recipe": read_recipe("quick").model_dump(),
+            "recipe": read_recipe("quick", FILLED).model_dump(),
             "weights": ("fold0.safetensors", "fold1.safetensors"),
             "thresholds": {"coqui": 0.31, "owl, the": 0.5},
             "bands": {"coqui": (1000.0, 3000.0), "owl, the": (0.0, INF)},
@@ -80,7 +81,7 @@ def test_digest_changes_with_the_weights_and_with_the_content(tmp_path):
     assert digest() == first
     assert digest(fill=0.25) != first
     assert digest(thresholds={"coqui": 0.4}) != first
-    assert digest(species=("coqui", "owl")) != first
+    assert digest(species=("coqui", "owl, the", "frog")) != first
 
 
 def test_newer_bundle_replaces_all_of_the_older_one(tmp_path):
@@ -140,7 +141,11 @@ def test_ensemble_contains_its_members(tmp_path):
     for name in ("one", "two"):
         made = bundle(tmp_path / name, name=name)
         write_bundle(made, weights(tmp_path / f"w{name}", fill=len(name)), "card")
-    blend = {"by": "mean", "weights": [0.5, 0.5]}
+    blend = {
+        **{"method": "mean", "members": ["one", "two"], "classes": ["coqui", "owl, the"]},
+        **{"weights": [[0.5, 0.5], [0.5, 0.5]], "slopes": [1.0, 1.0], "offsets": [0.0, 0.0]},
+        **{"scored": [[True, True], [True, True]], "ranks": []},
+    }
     both = bundle(
         tmp_path / "both", name="both", recipe={}, weights=(), members=("one", "two"), blend=blend
     )
@@ -162,7 +167,8 @@ def test_ensemble_contains_its_members(tmp_path):
         ("[]", "E_MODEL_DAMAGED"),
         ('"text"', "E_MODEL_DAMAGED"),
         ("{}", "E_MODEL_DAMAGED"),
-        ('{"layout": 1, "species": []}', "E_MODEL_DAMAGED"),
+        ('{"layout": 2, "species": []}', "E_MODEL_TOO_OLD"),
+        (f'{{"layout": {LAYOUT}, "species": []}}', "E_MODEL_DAMAGED"),
         ('{"layout": "one"}', "E_MODEL_DAMAGED"),
         (f'{{"layout": {LAYOUT + 1}, "new": 1}}', "E_MODEL_TOO_NEW"),
     ],

@@ -66,7 +66,7 @@ def test_value_of_a_wrong_type_is_one_phrase_with_its_key():
     assert error.value.code == "E_SETTING_VALUE"
     assert error.value.what == (
         "my.toml: head.smoothing_frames = bxes is not allowed "
-        "(boxes, integer or list of integers, at least 1)"
+        "(boxes, integer or list of integers, 1 to 10000)"
     )
 
 

@@ -10,7 +10,7 @@ these descriptions (core/settings.py).
 
 import hashlib
 import re
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -20,13 +20,12 @@ from pydantic import (
 )
 
 from antpitta.core.features import (
-    Count,
-    CountOrZero,
     EmbeddingConfig,
     FeatureConfig,
+    Frames,
+    FramesOrZero,
     FrozenConfig,
     MelConfig,
-    NonNegative,
     Share,
 )
 from antpitta.core.settings import apply_change, check_settings
@@ -34,6 +33,9 @@ from antpitta.core.stages import Stage
 
 EMBEDDING_BACKBONE = "embedding"  # the backbone of recipes whose features are embeddings already
 BASELINE_STAGE = "unknown_as_absent"  # recipes/presets/baseline.toml
+MAX_SMOOTHING = 10_000  # frames
+MAX_BATCH_CELLS = 1 << 28  # frames x bands x windows of one batch
+MAX_SEED = 1_000_000_000
 
 # Choices that a command shares with the code that acts on them.
 BlendMethod = Literal["mean", "extremized", "rank", "auc", "fit"]  # scores/ensemble/blend.py
@@ -44,14 +46,19 @@ EventFormat = Literal["csv", "parquet", "raven", "audacity", "kaleidoscope", "ca
 Executor = Literal["local", "ray"]  # predict/cluster.py
 
 
+Reduction = Annotated[int, Field(ge=1, le=1024)]
+Smoothing = Annotated[int, Field(ge=1, le=MAX_SMOOTHING)]
+Band = Annotated[int, Field(ge=0, le=1024)]
+
+
 class WindowConfig(FrozenConfig):
     """Windows of a segment's features."""
 
-    frames: Count = Field(512, description="Length of a window, in frames.")
-    overlap: CountOrZero = Field(
+    frames: Frames = Field(512, description="Length of a window, in frames.")
+    overlap: FramesOrZero = Field(
         49, description="Overlap of windows in training and for pseudo-labels, in frames."
     )
-    inference_overlap: CountOrZero = Field(
+    inference_overlap: FramesOrZero = Field(
         256, description="Overlap of windows in sliding inference, in frames."
     )
 
@@ -67,22 +74,31 @@ class BackboneConfig(FrozenConfig):
 
     name: str = Field(
         "tf_efficientnet_lite0",
-        description="Name of a timm model, or embedding in recipes with [embedding].",
+        description="Name of an architecture of timm, or embedding in recipes with [embedding].",
     )
     weights: str | None = Field(
         None, description="File of weights, .safetensors or .pth; null: timm's."
     )
     pretrained: bool = Field(True, description="Start from ImageNet weights.")
     frozen: bool = Field(False, description="Train the head only.")
-    reduction: Count | tuple[Count, ...] | None = Field(
+    reduction: Reduction | tuple[Reduction, ...] | None = Field(
         None,
         description="Input frames for each step of the feature maps used; several maps are "
         "concatenated; null: the last map.",
     )
-    step: Count | None = Field(
+    step: Reduction | None = Field(
         None,
         description="Input frames for each step of the concatenated maps; null: as the coarsest.",
     )
+
+    @model_validator(mode="after")
+    def _name_is_no_address(self) -> Self:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", self.name):
+            raise ValueError(
+                f"name {self.name!r} is no architecture of timm, such as resnet18; weights of "
+                "your own go into backbone.weights, as a file"
+            )
+        return self
 
 
 class HeadConfig(FrozenConfig):
@@ -94,12 +110,12 @@ class HeadConfig(FrozenConfig):
     background_subtraction: Share = Field(
         0.0, description="Share of each feature's mean over the window that is subtracted."
     )
-    smoothing_frames: Literal["boxes"] | Count | tuple[Count, ...] = Field(
+    smoothing_frames: Literal["boxes"] | Smoothing | tuple[Smoothing, ...] = Field(
         1,
         description="Moving average of framewise logits, in frames, for all classes or for each; "
         "boxes: the median length of the class's boxes.",
     )
-    class_band_limits: Literal["boxes"] | tuple[tuple[int, int], ...] | None = Field(
+    class_band_limits: Literal["boxes"] | tuple[tuple[Band, Band], ...] | None = Field(
         None,
         description="First and last + 1 mel band that the logits of each class use; boxes: those "
         "of the class's boxes; null: all.",
@@ -119,16 +135,20 @@ class HeadConfig(FrozenConfig):
     def _band_limits_need_bands(self) -> Self:
         if self.class_band_limits is not None and self.frequency_pooling != "none":
             raise ValueError('class_band_limits needs frequency_pooling = "none"')
+        if isinstance(self.class_band_limits, tuple):
+            for first, end in self.class_band_limits:
+                if first >= end:
+                    raise ValueError(f"class_band_limits: {first} is not below {end}")
         return self
 
 
 class OverlayConfig(FrozenConfig):
     """Copies of recordings with validated calls mixed into absent boxes."""
 
-    copies: CountOrZero = Field(0, description="Copies of each recording; 0: none.")
+    copies: int = Field(0, ge=0, le=1000, description="Copies of each recording; 0: none.")
     probability: Share = Field(0.5, description="Probability that an absent box receives a call.")
-    max_gain: NonNegative = Field(
-        6.0, description="Largest random gain or attenuation of a call, in dB."
+    max_gain: float = Field(
+        6.0, ge=0, le=60, description="Largest random gain or attenuation of a call, in dB."
     )
 
 
@@ -137,9 +157,11 @@ class Recipe(FrozenConfig):
 
     name: str = Field(description="Name of the recipe.")
     description: str = Field(description="One line: when to use it.")
-    seed: int = Field(1, description="Seed of training.")
-    split_seed: int = Field(1, description="Seed of the folds and of the overlays.")
-    folds: int = Field(5, ge=2, description="Number of folds, and of models in a bundle.")
+    seed: int = Field(1, ge=0, le=MAX_SEED, description="Seed of training.")
+    split_seed: int = Field(
+        1, ge=0, le=MAX_SEED, description="Seed of the folds and of the overlays."
+    )
+    folds: int = Field(5, ge=2, le=100, description="Number of folds, and of models in a bundle.")
     features: MelConfig = MelConfig()
     windows: WindowConfig = WindowConfig()
     backbone: BackboneConfig = BackboneConfig()
@@ -194,6 +216,21 @@ class Recipe(FrozenConfig):
             raise ValueError(
                 f"embeddings cannot be masked; set stages.{masked[0]}.masks.probability = 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _batches_fit_into_memory(self) -> Self:
+        bands = 1 if self.embedding is not None else self.features.n_mels
+        for stage in self.stages:
+            cells = stage.batch_size * self.windows.frames * bands
+            if cells > MAX_BATCH_CELLS:
+                raise ValueError(
+                    f"stage {stage.name!r}: batch_size {stage.batch_size} x windows.frames "
+                    f"{self.windows.frames} x {bands} bands are more than {MAX_BATCH_CELLS} values"
+                )
+        limits = self.head.class_band_limits
+        if isinstance(limits, tuple) and any(end > self.features.n_mels for _, end in limits):
+            raise ValueError(f"head.class_band_limits: there are {self.features.n_mels} bands")
         return self
 
     @model_validator(mode="after")

@@ -35,6 +35,7 @@ CODES: dict[str, str] = {
     "E_NO_MODEL": "a folder without a model",
     "E_MODEL_DAMAGED": "a model whose files are damaged",
     "E_MODEL_TOO_NEW": "a model that a later version wrote",
+    "E_MODEL_TOO_OLD": "a model that an older version wrote, without digests",
     "E_NO_EMBEDDING_MODEL": "no file of the embedding model",
     "E_OTHER_EMBEDDING_MODEL": "another embedding model than in training",
     "E_NO_LABELS": "a file of labels that names no classes",
@@ -93,6 +94,7 @@ CODES: dict[str, str] = {
     "E_DROPOUT": "a network with dropout, which parallel folds cannot reproduce",
     "E_FEW_RECORDINGS": "fewer recordings than folds",
     "E_NO_BOXES": "no boxes to train on",
+    "E_LOSS_NOT_FINITE": "a training whose loss or weights are no numbers any more",
     "E_SOLVER": "the L-BFGS solver needs fixed features",
     "E_OTHER_DATA": "another run was trained on other recordings or species",
     # predict

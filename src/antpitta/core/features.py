@@ -25,9 +25,17 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+SampleRate = Annotated[int, Field(ge=100, le=2_000_000)]
+SegmentLength = Annotated[float, Field(ge=0.1, le=3600)]
+Frames = Annotated[int, Field(ge=1, le=65_536)]
+FramesOrZero = Annotated[int, Field(ge=0, le=65_536)]
 
 SPECTROGRAM_VERSION = 5  # part of the cache key; raised when equal settings give other values
 EMBEDDING_VERSION = 1  # the same, for embeddings
+MAX_CELLS = 100_000_000  # of the spectrogram of one segment
+MAX_TRANSFORMED = 2_000_000_000  # samples of all transforms of one segment
+MAX_EMBEDDINGS = 1_000_000  # of one segment
+MAX_INPUT = 50_000_000  # samples of an embedding model's input window
 MAX_NATIVE_RATIO = 1.5  # above it, resampling costs less than the longer transforms
 LABELS_BESIDE_MODEL = "beside"  # the label file lies in the folder of a model known by name
 
@@ -35,14 +43,14 @@ LABELS_BESIDE_MODEL = "beside"  # the label file lies in the folder of a model k
 class FrozenConfig(BaseModel):
     """Settings that cannot change once they are read; an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class FeatureConfig(FrozenConfig):
     """How a recording becomes rows of numbers, one row per frame."""
 
-    sample_rate: Count
-    segment: Positive
+    sample_rate: SampleRate
+    segment: SegmentLength
 
     @property
     @abstractmethod
@@ -98,18 +106,22 @@ class FeatureConfig(FrozenConfig):
 class MelConfig(FeatureConfig):
     """A log-mel spectrogram, scaled to 0..255 in each segment."""
 
-    sample_rate: Count = Field(32_000, description="Sample rate of the spectrogram, in Hz.")
-    n_fft: Count = Field(2048, description="Length of the Fourier transform, in samples.")
-    hop_length: Count = Field(512, description="Samples from one frame to the next.")
-    n_mels: Count = Field(128, description="Number of mel bands.")
+    sample_rate: SampleRate = Field(32_000, description="Sample rate of the spectrogram, in Hz.")
+    n_fft: int = Field(
+        2048, ge=16, le=32_768, description="Length of the Fourier transform, in samples."
+    )
+    hop_length: Frames = Field(512, description="Samples from one frame to the next.")
+    n_mels: int = Field(
+        128, ge=1, le=1024, description="Number of mel bands, at most half of n_fft."
+    )
     fmin: NonNegative = Field(20.0, description="Lowest frequency, in Hz.")
     fmax: Positive = Field(
         16_000.0, description="Highest frequency, in Hz, at most half of sample_rate."
     )
-    top_db: Positive = Field(
-        80.0, description="Range kept below the loudest value of a segment, in dB."
+    top_db: float = Field(
+        80.0, ge=1, le=300, description="Range kept below the loudest value of a segment, in dB."
     )
-    segment: Positive = Field(
+    segment: SegmentLength = Field(
         60.0, description="Length of a segment in seconds; longer recordings are divided."
     )
 
@@ -120,6 +132,21 @@ class MelConfig(FeatureConfig):
                 f"fmin {self.fmin} < fmax {self.fmax} <= half of sample_rate "
                 f"{self.sample_rate / 2} must hold"
             )
+        if self.fmax - self.fmin < 1:
+            raise ValueError(f"fmin {self.fmin} and fmax {self.fmax} must be 1 Hz apart")
+        return self
+
+    @model_validator(mode="after")
+    def _segments_can_be_computed(self) -> Self:
+        if self.n_mels > self.n_fft // 2:
+            raise ValueError(f"n_mels {self.n_mels} <= half of n_fft {self.n_fft} must hold")
+        frames = self.n_frames(self.segment)
+        for size, limit in ((self.n_mels, MAX_CELLS), (self.n_fft, MAX_TRANSFORMED)):
+            if frames * size > limit:
+                raise ValueError(
+                    f"a segment has {frames} frames x {size} values, and at most {limit} are "
+                    "possible: raise hop_length, or lower segment"
+                )
         return self
 
     @property
@@ -176,14 +203,21 @@ class EmbeddingConfig(FeatureConfig):
     model: str = Field(
         description="A .tflite or .onnx file, or a known model's name (birdnet, birdnet-2.3)."
     )
-    sample_rate: Count = Field(48_000, description="Sample rate that the model expects, in Hz.")
-    seconds: Positive = Field(3.0, description="Length of the model's input window, in seconds.")
-    step: Positive = Field(0.375, description="Seconds from one vector to the next.")
+    sample_rate: SampleRate = Field(
+        48_000, description="Sample rate that the model expects, in Hz."
+    )
+    seconds: float = Field(
+        3.0, ge=0.01, le=600, description="Length of the model's input window, in seconds."
+    )
+    step: float = Field(0.375, ge=0.01, le=600, description="Seconds from one vector to the next.")
     output: str | tuple[str, ...] | None = Field(
         None, description="Names of the tensors to use; null: the first output of the model."
     )
-    time_axis: Count | None = Field(
-        None, description="Time axis of outputs that are feature maps; null: outputs are vectors."
+    time_axis: int | None = Field(
+        None,
+        ge=1,
+        le=10,
+        description="Time axis of outputs that are feature maps; null: outputs are vectors.",
     )
     kept_seconds: Positive | None = Field(
         None,
@@ -197,13 +231,13 @@ class EmbeddingConfig(FeatureConfig):
         description="File with the class names of the first output; beside: in the folder of a "
         "known model; null: unused.",
     )
-    class_map: tuple[tuple[int, ...], ...] | None = Field(
+    class_map: tuple[tuple[CountOrZero, ...], ...] | None = Field(
         None, description="The model's classes for each species (filled in by train)."
     )
     n_model_classes: Count | None = Field(
         None, description="Number of classes of the model (filled in by train)."
     )
-    segment: Positive = Field(
+    segment: SegmentLength = Field(
         60.0, description="Length of a segment in seconds; a remainder joins the last segment."
     )
 
@@ -222,6 +256,26 @@ class EmbeddingConfig(FeatureConfig):
             raise ValueError("kept_seconds above step needs time_axis")
         if self.output == ():
             raise ValueError("output names no tensor; leave it out to use the first one")
+        return self
+
+    @model_validator(mode="after")
+    def _model_is_a_local_file(self) -> Self:
+        if "://" in self.model or self.model.startswith(("\\\\", "//")) or "\0" in self.model:
+            raise ValueError(f"model {self.model!r} is no file of this machine; copy it here first")
+        return self
+
+    @model_validator(mode="after")
+    def _segments_can_be_computed(self) -> Self:
+        for name, count, limit in (
+            ("samples in a window", self.seconds * self.sample_rate, MAX_INPUT),
+            ("vectors in a segment", self.segment / self.step, MAX_EMBEDDINGS),
+        ):
+            if count > limit:
+                raise ValueError(f"{count:.0f} {name}, and at most {limit} are possible")
+        if self.class_map and max(map(max, filter(None, self.class_map)), default=-1) >= (
+            self.n_model_classes or 0
+        ):
+            raise ValueError("class_map names classes beyond n_model_classes")
         return self
 
     @model_serializer(mode="wrap")

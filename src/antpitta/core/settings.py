@@ -153,7 +153,7 @@ def apply_change(table: dict[str, Any], change: str) -> None:
         raise UserError("E_SET", f"--set {change}: there is no '='", "write --set key=value")
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         value = text
     *tables, last = path.strip().split(".")
     target: Any = table
@@ -287,18 +287,22 @@ def _range(field: FieldInfo) -> str:
     limits = dict(_limits([*field.metadata, *_rules(field.annotation)]))
     low = high = ""
     if "ge" in limits:
-        low = f"{limits['ge']:g}"
+        low = f"{_number(limits['ge'])}"
     elif "gt" in limits:
-        low = f"above {limits['gt']:g}"
+        low = f"above {_number(limits['gt'])}"
     if "le" in limits:
-        high = f"{limits['le']:g}"
+        high = f"{_number(limits['le'])}"
     elif "lt" in limits:
-        high = f"below {limits['lt']:g}"
+        high = f"below {_number(limits['lt'])}"
     if "pattern" in limits:
         return f"matching {limits['pattern']}"
     if low and high:
         return f"{low} to {high}"
     return f"at least {low}" if "ge" in limits else low or high
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _limits(rules: Sequence[Any]) -> Iterator[tuple[str, Any]]:
@@ -321,4 +325,7 @@ def _text(value: Any) -> str:
     """A value as TOML or --set would have it."""
     if isinstance(value, str):
         return value or '""'
-    return json.dumps(value)
+    try:
+        return json.dumps(value, default=str)
+    except (ValueError, RecursionError):  # thousands of digits or levels
+        return "a value that is too long"

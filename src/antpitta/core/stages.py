@@ -4,26 +4,24 @@ Each setting is described once, in its ``Field``; ``antpitta settings`` and the 
 these descriptions (core/settings.py).
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from antpitta.core.features import (
-    Count,
-    CountOrZero,
-    FrozenConfig,
-    NonNegative,
-    Positive,
-    Share,
-)
+from antpitta.core.features import FramesOrZero, FrozenConfig, Share
+
+Factor = Annotated[float, Field(ge=0, le=1000)]
+BetaParameter = Annotated[float, Field(ge=0, le=100)]
+Shift = Annotated[int, Field(ge=-65_536, le=65_536)]
+Repeats = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class MaskConfig(FrozenConfig):
     """SpecAugment: one time mask and one frequency mask on each segment, filled with 0."""
 
     probability: Share = Field(0.5, description="Probability that a segment is masked.")
-    max_frames: CountOrZero = Field(40, description="Longest time mask, in frames.")
-    max_bands: CountOrZero = Field(30, description="Widest frequency mask, in bands.")
+    max_frames: FramesOrZero = Field(40, description="Longest time mask, in frames.")
+    max_bands: int = Field(30, ge=0, le=1024, description="Widest frequency mask, in bands.")
 
 
 class LossConfig(FrozenConfig):
@@ -46,14 +44,14 @@ class LossConfig(FrozenConfig):
     class_weights: bool = Field(
         False, description="Weight each class by the largest class count divided by its own."
     )
-    focal_gamma: NonNegative = Field(
-        0.0, description="Exponent of the focal factor on positives; 0: no focal loss."
+    focal_gamma: float = Field(
+        0.0, ge=0, le=20, description="Exponent of the focal factor on positives; 0: no focal loss."
     )
-    soft_weight: NonNegative = Field(0.5, description="Weight of the loss on pseudo-labels.")
+    soft_weight: Factor = Field(0.5, description="Weight of the loss on pseudo-labels.")
     unlabelled_target: Share | None = Field(
         None, description="Target probability of unlabelled cells; null: they are not used."
     )
-    unlabelled_weight: NonNegative = Field(
+    unlabelled_weight: Factor = Field(
         0.1, description="Weight of the loss towards unlabelled_target."
     )
 
@@ -71,8 +69,11 @@ class PseudoLabelConfig(FrozenConfig):
     aggregation: Literal["mean", "vote"] = Field(
         "mean", description="How the scores of several runs are combined."
     )
-    min_votes: Count = Field(
-        3, description="With aggregation = vote: runs whose score must reach the threshold."
+    min_votes: int = Field(
+        3,
+        ge=1,
+        le=1000,
+        description="With aggregation = vote: runs whose score must reach the threshold.",
     )
     members: tuple[str, ...] = Field(
         (), description="Folders of other runs on the same data whose scores are added."
@@ -83,8 +84,11 @@ class PseudoLabelConfig(FrozenConfig):
     rescale: bool = Field(
         False, description="First rescale the scores to the estimated prevalence of each species."
     )
-    cycles: Count = Field(
-        1, description="How often the stage is trained, each time on labels of the cycle before."
+    cycles: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="How often the stage is trained, each time on labels of the cycle before.",
     )
 
 
@@ -92,7 +96,7 @@ class Stage(FrozenConfig):
     """One stage: windows, labels, loss and optimizer, and the stage it starts from."""
 
     name: str = Field(
-        pattern=r"^[a-z][a-z0-9_-]*$",
+        pattern=r"^[a-z][a-z0-9_-]{0,99}$",
         description="Name of the stage: small letters, digits, _ and -.",
     )
     description: str = Field("", description="One line for the report.")
@@ -104,30 +108,32 @@ class Stage(FrozenConfig):
         description="What an epoch draws: crops around boxes, whole recordings, or windows with "
         "labels.",
     )
-    absent_crops: CountOrZero = Field(
+    absent_crops: int = Field(
         30,
+        ge=0,
+        le=100_000,
         description="With sample = crops: crops per epoch from recordings without present boxes.",
     )
-    crop_shifts: tuple[int, ...] = Field(
+    crop_shifts: tuple[Shift, ...] = Field(
         (32, 64, 128, 256), description="With sample = crops: offsets of the crops, in frames."
     )
-    batch_size: Count = Field(32, description="Crops, recordings or windows in a batch.")
-    grad_accum_steps: Count = Field(1, description="Batches for each optimizer step.")
-    epochs: Count = Field(5, description="Number of epochs.")
-    cosine_t_max: Count | None = Field(
+    batch_size: Repeats = Field(32, description="Crops, recordings or windows in a batch.")
+    grad_accum_steps: Repeats = Field(1, description="Batches for each optimizer step.")
+    epochs: Repeats = Field(5, description="Number of epochs.")
+    cosine_t_max: Repeats | None = Field(
         None, description="Epochs of half a cosine of the learning rate; null: all epochs."
     )
     optimizer: Literal["adam", "lbfgs"] = Field(
         "adam", description="Adam, or L-BFGS on a linear head."
     )
-    lr: Positive = Field(3e-4, description="Learning rate of Adam.")
-    weight_decay: NonNegative = Field(
+    lr: float = Field(3e-4, gt=0, le=10, description="Learning rate of Adam.")
+    weight_decay: Factor = Field(
         0.0, description="L2 penalty: half of it times the squared weights joins the loss."
     )
-    mixup: NonNegative = Field(
+    mixup: BetaParameter = Field(
         0.0, description="Parameter of mixup's Beta distribution, on the input; 0: no mixup."
     )
-    manifold_mixup: NonNegative = Field(
+    manifold_mixup: BetaParameter = Field(
         0.0, description="Parameter of mixup's Beta distribution, on feature maps; 0: no mixup."
     )
     use_overlays: bool = Field(False, description="Also train on the copies of [overlay].")

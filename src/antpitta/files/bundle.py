@@ -1,15 +1,17 @@
 """The bundle: everything that prediction needs, in one folder, without pickle.
 
-    bundle.json           species, recipe, thresholds, frequency ranges, provenance, the digest
+    bundle.json           species, recipe, thresholds, frequency ranges, provenance, digests
     <member>.safetensors  the weights of each fold
     network*.xml, .bin    the same for OpenVINO, all folds in one (model/export.py)
     MODEL_CARD.md         for people
 
-An ensemble is a bundle too: its bundle.json names bundles in ``members/`` and how to blend them.
-A bundle also travels as bytes, to machines that share no disk with this one.
+An ensemble is a bundle too: its bundle.json names bundles in ``members/``, which are no ensembles,
+and how to blend them. A bundle also travels as bytes, to machines that share no disk with this one.
+
+:func:`read_bundle` is the only reader. It checks everything (files/bundle_schema.py) before a
+weight is loaded or a network is opened.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -22,13 +24,26 @@ import openvino
 
 from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
+from antpitta.files.bundle_schema import (
+    CARD,
+    LAYOUT,
+    MANIFEST,
+    MEMBERS,
+    BundleContent,
+    check_files,
+    check_recipe,
+    content_digest,
+    damaged,
+    file_records,
+    network_files,
+    read_content,
+)
 from antpitta.files.manifest import OutputKind, check_own_folder, write_manifest
 from antpitta.files.texts import write_json, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LAYOUT = 2  # of bundle.json; raised when an older version could not read it
 BundleBytes = dict[str, bytes]  # by path below the bundle's folder
 
 
@@ -48,6 +63,8 @@ class Bundle:
     provenance: dict[str, Any] = field(default_factory=dict)
     digest: str = ""  # of everything above but the name, and of the weights' bytes
     networks: dict[str, str] = field(default_factory=dict)  # for OpenVINO: "float", "int8" to files
+    files: tuple[str, ...] = ()  # checked files besides bundle.json, by path below the folder
+    _parts: tuple["Bundle", ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
         parts = f"{len(self.members)} members" if self.members else f"{len(self.weights)} folds"
@@ -59,7 +76,7 @@ class Bundle:
         return Classes(self.species)
 
     def states(self) -> "list[dict[str, Tensor]]":
-        """The weights of every fold; UserError (E_MODEL_DAMAGED) where one cannot be read."""
+        """The weights of every fold; UserError (E_MODEL_DAMAGED) where one cannot be used."""
         return [self._state(name) for name in self.weights]
 
     def _state(self, name: str) -> "dict[str, Tensor]":
@@ -67,17 +84,17 @@ class Bundle:
 
         file = self.path / name
         try:
-            return load_tensors(file)[0]
-        except Exception as error:
-            raise UserError(
-                "E_MODEL_DAMAGED",
-                f"{file}: the weights cannot be read ({error})",
-                "copy the model again",
-            ) from None
+            state = load_tensors(file)[0]
+        except Exception as error:  # the package has no common class of errors
+            raise damaged(file, f"the weights cannot be read: {error}") from None
+        for key, tensor in state.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise damaged(file, f"the weights {key[:80]} are not all numbers")
+        return state
 
     def parts(self) -> list["Bundle"]:
         """The members of an ensemble; none for a single model."""
-        return [read_bundle(self.path / "members" / name) for name in self.members]
+        return list(self._parts)
 
 
 def write_bundle(
@@ -109,27 +126,35 @@ def write_bundle(
     unfinished = bundle.path.with_name(f".{bundle.path.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    digest = hashlib.blake2b(digest_size=16)
     for source, name in zip(sources if not bundle.members else [], bundle.weights, strict=True):
         shutil.copyfile(source, unfinished / name)
-        digest.update((unfinished / name).read_bytes())
     for source, name in zip(sources if bundle.members else [], bundle.members, strict=True):
-        shutil.copytree(source, unfinished / "members" / name)
-        digest.update(read_bundle(source).digest.encode())
-    derived = ("path", "digest", "networks")
-    content = {key: value for key, value in vars(bundle).items() if key not in derived}
-    described = {key: value for key, value in content.items() if key != "name"}
-    digest.update(json.dumps(described, sort_keys=True, default=str).encode())
-    networks = {precision: f"network-{precision}.xml" for precision in exported or {}}
+        bundle_from_bytes(bundle_to_bytes(read_bundle(source)), unfinished / MEMBERS / name)
+    networks = {precision: network_files(precision)[0] for precision in exported or {}}
     for precision, model in (exported or {}).items():
         _save_network(model, unfinished / networks[precision])
-    content |= {"digest": digest.hexdigest(), "networks": networks}
-    write_json({"layout": LAYOUT, **content}, unfinished / "bundle.json")
-    write_text(card, unfinished / "MODEL_CARD.md")
+    _write_content(bundle, networks, unfinished)
+    write_text(card, unfinished / CARD)
     write_manifest(unfinished, kind)
+    read_bundle(unfinished)
     shutil.rmtree(bundle.path, ignore_errors=True)
     unfinished.replace(bundle.path)
     return read_bundle(bundle.path)
+
+
+def _write_content(bundle: Bundle, networks: dict[str, str], folder: Path) -> None:
+    """Write bundle.json beside the files that it describes."""
+    derived = ("path", "digest", "networks", "files", "_parts")
+    content = {key: value for key, value in vars(bundle).items() if key not in derived}
+    content |= {"layout": LAYOUT, "blend": bundle.blend or None, "networks": networks}
+    names = [*bundle.weights, *(name for kind in networks for name in network_files(kind))]
+    names += [f"{MEMBERS}/{name}/{MANIFEST}" for name in bundle.members]
+    content["files"] = file_records(folder, names)
+    write_json(content, folder / MANIFEST)
+    plain = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    members = [read_bundle(folder / MEMBERS / name).digest for name in bundle.members]
+    digest = content_digest(plain, members or [plain["files"][n]["sha256"] for n in bundle.weights])
+    write_json({**plain, "digest": digest}, folder / MANIFEST)
 
 
 def _save_network(model: openvino.Model, path: Path) -> None:
@@ -156,41 +181,71 @@ def read_bundle(path: Path) -> Bundle:
     Raises
     ------
     UserError
-        E_NO_MODEL, E_MODEL_TOO_NEW, E_MODEL_DAMAGED.
+        E_NO_MODEL, E_MODEL_TOO_NEW, E_MODEL_TOO_OLD, E_MODEL_DAMAGED.
     """
     for folder in (path, path / "model"):
-        file = folder / "bundle.json"
-        if file.is_file():
-            break
-    else:
-        raise UserError(
-            "E_NO_MODEL",
-            f"{path}: there is no model here (no bundle.json)",
-            "give RUN/model of a finished run",
-        )
+        if _has_manifest(folder):
+            return _read_folder(folder, nested=False)
+    raise UserError(
+        "E_NO_MODEL",
+        f"{path}: there is no model here (no {MANIFEST})",
+        "give RUN/model of a finished run",
+    )
+
+
+def _has_manifest(folder: Path) -> bool:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if content.pop("layout") > LAYOUT:
-            raise UserError(
-                "E_MODEL_TOO_NEW",
-                f"{file}: a later version of antpitta wrote this model",
-                "update antpitta",
-            )
-        for key in ("species", "weights", "members"):
-            content[key] = tuple(content[key])
-        content["bands"] = {
-            name: (low, float("inf") if high is None else high)
-            for name, (low, high) in content["bands"].items()
-        }
-        return Bundle(path=folder, **content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            "E_MODEL_DAMAGED", f"{file}: the file is damaged ({error})", "copy the model again"
-        ) from None
+        return (folder / MANIFEST).is_file()
+    except OSError:  # such as a name that is too long
+        return False
+
+
+def _read_folder(folder: Path, *, nested: bool) -> Bundle:
+    """Check and read the bundle in a folder; a nested one is a member of an ensemble."""
+    file = folder / MANIFEST
+    content, plain = read_content(file)
+    if content.members and nested:
+        raise damaged(file, "a member of an ensemble is an ensemble")
+    if not content.members:
+        check_recipe(content, file)
+    check_files(folder, content.files)
+    members = [_read_folder(folder / MEMBERS / name, nested=True) for name in content.members]
+    for member in members:
+        if member.species != content.species:
+            raise damaged(member.path / MANIFEST, "the member has other species than the ensemble")
+    shares = [content.files[name].sha256 for name in content.weights]
+    if content_digest(plain, [m.digest for m in members] or shares) != content.digest:
+        raise damaged(file, "the digest is not that of the content")
+    return _to_bundle(folder, content, plain, tuple(members))
+
+
+def _to_bundle(
+    folder: Path, content: BundleContent, plain: dict[str, Any], parts: tuple[Bundle, ...]
+) -> Bundle:
+    bands = {
+        name: (low, float("inf") if high is None else high)
+        for name, (low, high) in content.bands.items()
+    }
+    return Bundle(
+        path=folder,
+        name=content.name,
+        species=content.species,
+        recipe=dict(content.recipe),
+        weights=content.weights,
+        thresholds=content.thresholds,
+        bands=bands,
+        members=content.members,
+        blend=plain["blend"] or {},
+        provenance=dict(content.provenance),
+        digest=content.digest,
+        networks={str(kind): name for kind, name in content.networks.items()},
+        files=content.file_names,
+        _parts=parts,
+    )
 
 
 def bundle_to_bytes(bundle: Bundle) -> BundleBytes:
-    """Read all files of a bundle, those of its members included.
+    """Read all files of a bundle that belong to it, those of its members included.
 
     Parameters
     ----------
@@ -200,8 +255,13 @@ def bundle_to_bytes(bundle: Bundle) -> BundleBytes:
     -------
     The content of each file, by its path below the bundle's folder.
     """
-    files = sorted(path for path in bundle.path.rglob("*") if path.is_file())
-    return {path.relative_to(bundle.path).as_posix(): path.read_bytes() for path in files}
+    content = {name: (bundle.path / name).read_bytes() for name in (MANIFEST, *bundle.files)}
+    if (card := bundle.path / CARD).is_file() and not card.is_symlink():
+        content[CARD] = card.read_bytes()
+    for name, part in zip(bundle.members, bundle.parts(), strict=True):
+        files = bundle_to_bytes(part)
+        content |= {f"{MEMBERS}/{name}/{file}": data for file, data in files.items()}
+    return content
 
 
 def bundle_from_bytes(content: BundleBytes, folder: Path) -> Bundle:

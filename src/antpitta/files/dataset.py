@@ -112,7 +112,7 @@ def read_source(path: Path) -> DataSource:
         raise UserError("E_NO_FILE", what, "write one with 'antpitta init'")
     try:
         content = tomllib.loads(read_text(path).removeprefix("\ufeff"))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError("E_BAD_SOURCE", f"{path}: {error}", "correct this line") from error
     known = [field.name for field in fields(DataSource)]
     if unknown := [key for key in content if key not in known]:

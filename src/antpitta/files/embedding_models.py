@@ -16,6 +16,7 @@ from antpitta.core.errors import UserError
 from antpitta.core.features import EmbeddingConfig
 from antpitta.files.audio import content_key
 
+SUFFIXES = (".tflite", ".onnx")
 SEARCH_PATH = "ANTPITTA_EMBEDDING"  # files, separated as in PATH
 
 
@@ -102,7 +103,8 @@ def find_embedding_model(embedding: EmbeddingConfig) -> Path:
     UserError
         E_NO_EMBEDDING_MODEL without a file, E_OTHER_EMBEDDING_MODEL if no file has the hash.
     """
-    files = [path for path in _candidates(embedding.model) if path.is_file()]
+    trained = embedding.model_digest is not None  # such a recipe may be of somebody else's model
+    files = [path for path in _candidates(embedding.model) if _is_model_file(path, trained)]
     if not files:
         raise _missing_model(embedding.model)
     if embedding.model_digest is None:
@@ -130,6 +132,14 @@ def _candidates(model: str) -> Iterator[Path]:
                 yield from sorted(Path(folder).rglob(known.file))
     listed = [Path(path) for path in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if path]
     yield from sorted(listed, key=lambda path: known is not None and path.name != known.file)
+
+
+def _is_model_file(path: Path, only_runnable: bool) -> bool:
+    """Whether a path names a file, and one of a kind that can be run; others are not opened."""
+    try:
+        return (not only_runnable or path.suffix.lower() in SUFFIXES) and path.is_file()
+    except (OSError, ValueError):  # such as a name that is too long
+        return False
 
 
 def _missing_model(model: str) -> UserError:

@@ -94,7 +94,7 @@ def _read_shipped(name: str) -> Table | None:
 def _parse(text: str, where: str) -> Table:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             "E_NO_TOML", f"{where}: is no TOML ({error})", "correct that line"
         ) from None

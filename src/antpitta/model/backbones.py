@@ -84,15 +84,12 @@ def build_backbone(
         origin = "none: the vectors of an embedding model"
         return Backbone(nn.Identity(), bands, 1, 1, (0.0,) * 3, (1.0,) * 3, origin)
     options: dict[str, Any] = {"bn_eps": 1e-3} if config.name == WHEEL_BACKBONE else {}
+    if not timm.is_model(config.name):  # no hub, folder or URL: create_model would ask them
+        raise _unknown_backbone(config.name, "no such architecture")
     try:
         model: Any = timm.create_model(config.name, num_classes=0, global_pool="", **options)
     except (RuntimeError, ValueError, TypeError) as error:
-        similar = ", ".join(timm.list_models(f"*{config.name[:6]}*")[:4]) or "resnet18"
-        raise UserError(
-            "E_BACKBONE_UNKNOWN",
-            f"backbone.name: timm cannot create {config.name!r} ({error})",
-            f"set backbone.name to a convolutional network of timm, such as {similar}",
-        ) from None
+        raise _unknown_backbone(config.name, str(error)) from None
     mean, std = tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
     origin = "random"
     if load_weights and (config.weights or config.pretrained):
@@ -105,6 +102,15 @@ def build_backbone(
     channels, stride, height = _output_shape(model, config.name, bands, stacked=stacked)
     maps = model.map_sizes(bands) if stacked else ((channels, height),)
     return Backbone(model, channels, stride, height, mean, std, origin, maps)
+
+
+def _unknown_backbone(name: str, reason: str) -> UserError:
+    similar = ", ".join(timm.list_models(f"*{name[:6]}*")[:4]) or "resnet18"
+    return UserError(
+        "E_BACKBONE_UNKNOWN",
+        f"backbone.name: timm cannot create {name!r} ({reason[:200]})",
+        f"set backbone.name to a convolutional network of timm, such as {similar}",
+    )
 
 
 class IntermediateBackbone(nn.Module):

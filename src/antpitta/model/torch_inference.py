@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from antpitta.core.config import Recipe, WindowConfig
+from antpitta.core.errors import UserError
 from antpitta.model.fusion import fuse_conv_bn
 from antpitta.model.inference import padded_length
 from antpitta.model.inputs import FeatureStore
@@ -68,6 +69,12 @@ class TorchBackend:
     def predict(self, features: FeatureArray) -> list[Floats]:
         """Score a segment (frames, width): probabilities (rows, classes) of each network."""
         scores = [self._predict(net, features) for net in self._run]
+        if not all(np.isfinite(part).all() for part in scores):
+            raise UserError(
+                "E_MODEL_DAMAGED",
+                "the model's scores are not all numbers, because its weights are too large",
+                "copy the model again, or train it again",
+            )
         return np.split(scores[0], len(self.nets), axis=1) if len(scores) == 1 else scores
 
     @contextmanager

@@ -37,6 +37,7 @@ from antpitta.model.features import (
     stitch_segments,
 )
 from antpitta.model.inference import (
+    ExportedShape,
     InferenceBackend,
     InferenceConfig,
     OpenVinoBackend,
@@ -112,7 +113,10 @@ def open_backend(
     exported = None if windowed or gpu else model.networks.get(EXPORTED_KIND[precision])
     if exported is not None:
         kind = "float32" if precision == "int8" else precision
-        return OpenVinoBackend(model.path / exported, kind, len(model.weights), inference.workers)
+        frames = recipe.feature_config.n_frames(recipe.feature_config.segment)
+        shape = ExportedShape(frames, width, len(model.species))
+        networks = len(model.weights)
+        return OpenVinoBackend(model.path / exported, kind, networks, inference.workers, shape)
     if precision == "int8" and not windowed:
         raise UserError(
             "E_PRECISION_UNAVAILABLE",

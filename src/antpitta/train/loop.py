@@ -180,7 +180,7 @@ def _run_epoch(
             optimizer.step()
             step.zero_grad(optimizer)
             steps += 1
-    mean = _mean_loss(total, len(batches), stage, fabric)
+    mean = _mean_loss(total, len(batches), epoch, fabric)
     windows, seconds = sum(len(batch.windows) for batch in batches), time.perf_counter() - began
     return EpochResult(epoch + 1, mean, lr, windows, seconds, steps)
 
@@ -244,11 +244,11 @@ def accumulation_group(i: int, batches: int, grad_accum_steps: int) -> tuple[int
     return count, i + 1 == first + count
 
 
-def _mean_loss(total: Tensor, batches: int, stage: Stage, fabric: Fabric) -> float:
+def _mean_loss(total: Tensor, batches: int, epoch: int, fabric: Fabric) -> float:
     """The mean over all batches and processes."""
     mean = float(cast(Tensor, fabric.all_reduce(total, reduce_op="mean"))) / batches
     if not np.isfinite(mean):
-        raise FloatingPointError(f"stage {stage.name}: the loss became {mean}")
+        raise FloatingPointError(f"the loss became {mean} in epoch {epoch + 1}")
     return mean
 
 

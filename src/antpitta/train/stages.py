@@ -349,15 +349,30 @@ def _train_fold(
     seed = (plan.recipe.seed, number, cycle, fold)
     task = TrainTask(stage, recordings, pseudo_labels, seed, features, bool(compute.compiled))
     report = partial(_report_epoch, run, stage, cycle, fold)
-    if stage.optimizer == "lbfgs":
-        solve_linear_head(net, task, plan.training_data, compute.fabric, report)
-    else:
-        fit(net, task, plan.training_data, compute.fabric, store, report)
-    fit_zero_shot(net, task, plan.training_data, compute.fabric.device)
+    try:
+        if stage.optimizer == "lbfgs":
+            solve_linear_head(net, task, plan.training_data, compute.fabric, report)
+        else:
+            fit(net, task, plan.training_data, compute.fabric, store, report)
+        fit_zero_shot(net, task, plan.training_data, compute.fabric.device)
+        _check_finite(net)
+    except FloatingPointError as error:
+        raise UserError(
+            "E_LOSS_NOT_FINITE",
+            f"stage {stage.name}, fold {fold + 1}: {error}",
+            f"lower stages.{stage.name}.lr or its weights of the loss, such as with "
+            f"--set stages.{stage.name}.lr={stage.lr / 10:g}",
+        ) from None
     if run.is_main_process:
         save_tensors(net.state_dict(), path, {"stage": stage.name, "from": origin})
         file.path.unlink(missing_ok=True)
     compute.fabric.barrier()
+
+
+def _check_finite(net: SedNet) -> None:
+    """Raise FloatingPointError for a network that the last step of training has broken."""
+    if any(t.is_floating_point() and not t.isfinite().all() for t in net.state_dict().values()):
+        raise FloatingPointError("the weights are no numbers at the end of training")
 
 
 def _initial_net(run: Run, stage: Stage, fold: int) -> tuple[SedNet, str]:

@@ -21,7 +21,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from numpy.typing import NDArray
 
-from antpitta.core.config import Recipe
+from antpitta.core.config import MAX_SMOOTHING, Recipe
 from antpitta.core.errors import UserError
 from antpitta.core.progress import Progress
 from antpitta.core.types import Annotation, Dataset
@@ -70,14 +70,24 @@ def resolve_recipe(recipe: Recipe, dataset: Dataset) -> Recipe:
     Raises
     ------
     UserError
-        ``E_NO_BOXES`` where "boxes" stands for values and there are none, and as
+        ``E_NO_BOXES`` where "boxes" stands for values and there are none, ``E_SETTING_VALUE``
+        for values of another number of species, and as
         :func:`~antpitta.files.embedding_models.resolve_embedding` does.
     """
     recipe = resolve_embedding(recipe)
     if recipe.embedding is not None:
         embedding = match_embedding_classes(recipe.embedding, dataset)
         recipe = recipe.model_copy(update={"embedding": embedding})
-    return fill_class_band_limits(fill_smoothing_frames(recipe, dataset), dataset)
+    recipe = fill_class_band_limits(fill_smoothing_frames(recipe, dataset), dataset)
+    for key in ("smoothing_frames", "class_band_limits"):
+        value = getattr(recipe.head, key)
+        if isinstance(value, tuple) and len(value) != len(dataset.classes):
+            raise UserError(
+                "E_SETTING_VALUE",
+                f"head.{key} has {len(value)} values, and there are {len(dataset.classes)} species",
+                "give one for each species",
+            )
+    return recipe
 
 
 def fill_smoothing_frames(recipe: Recipe, dataset: Dataset) -> Recipe:
@@ -110,7 +120,9 @@ def fill_smoothing_frames(recipe: Recipe, dataset: Dataset) -> Recipe:
     ]
     config = recipe.feature_config
     frames_per_second = config.n_frames(config.segment) / config.segment
-    frames = tuple(max(1, round(length * frames_per_second)) for length in lengths)
+    frames = tuple(
+        min(max(1, round(length * frames_per_second)), MAX_SMOOTHING) for length in lengths
+    )
     head = recipe.head.model_copy(update={"smoothing_frames": frames})
     return recipe.model_copy(update={"head": head})
 
