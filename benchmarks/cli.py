@@ -2,14 +2,15 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pandas as pd
 import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
+from antpitta.cli import run_app
 from antpitta.cli.display import console
-from antpitta.core.errors import UserError
 
 
 def command_app(command: Callable[..., None]) -> typer.Typer:
@@ -35,17 +36,13 @@ def command_app(command: Callable[..., None]) -> typer.Typer:
 
 
 def run(app: typer.Typer) -> None:
-    """Run a command with the arguments of this process.
+    """Run a command with the arguments of this process, and end it as ``antpitta`` ends.
 
     Parameters
     ----------
     app : the app of the command; a user's mistake ends the process with one line and exit code 2
     """
-    try:
-        app()
-    except UserError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        sys.exit(2)
+    run_app(lambda: app, Path(sys.argv[0]).stem)
 
 
 def print_table(table: pd.DataFrame, title: str) -> None:

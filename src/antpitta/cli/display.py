@@ -14,7 +14,6 @@ from datetime import timedelta
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.box import SIMPLE
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -23,6 +22,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from antpitta.cli import process
 from antpitta.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
     from antpitta.api import Interval, Report
 
-PIPED_WIDTH = None if sys.stdout.isatty() else 100  # columns of a table that goes to a file
+INTERRUPTED = 130  # exit code
+TERMINAL = sys.stdout is not None and sys.stdout.isatty()
+PIPED_WIDTH = None if TERMINAL else 100  # columns of a table that goes to a file
 
 # What moves a terminal's cursor, ends its line, turns its text around or cannot be encoded.
 CONTROLS = re.compile(
@@ -109,9 +111,12 @@ def resumable(command: str = "the same command with --resume") -> Iterator[None]
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException as error:
+        # An interrupted import or compiled function may raise an error of its own.
+        if not isinstance(error, KeyboardInterrupt) and not process.interruption():
+            raise
         console.print(f"interrupted; {command} continues from here")
-        raise typer.Exit(130) from None
+        raise SystemExit(INTERRUPTED) from None
 
 
 @contextmanager

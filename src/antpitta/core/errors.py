@@ -119,6 +119,8 @@ CODES: dict[str, str] = {
     "E_OPTION": "an option has an unknown value, or excludes another one",
     "E_NEEDS_TRAIN_EXTRA": "a package of the extra `train` is not installed",
     "E_USAGE": "the arguments of a command cannot be parsed",
+    "E_MEMORY": "the process may not use enough memory",
+    "E_STDOUT": "the standard output cannot be written",
     "E_INTERRUPTED": "the user interrupted the command",
     "E_UNFORESEEN": "an error of antpitta itself; its log has the traceback",
     "E_DATA_MISSING": "no recordings are given",
