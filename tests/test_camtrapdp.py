@@ -17,10 +17,10 @@ from antpitta.api import predict_to
 from antpitta.cli import main
 from antpitta.core.errors import UserError
 from antpitta.files.audio import SUFFIXES
-from antpitta.files.deployments import Deployment, Deployments
+from antpitta.files.deployments import Deployment, Deployments, common_root
 from antpitta.files.recordings import ListedFile
 from antpitta.predict import exports
-from antpitta.predict.camtrapdp import MEDIATYPES, NAME, DeploymentInfo, common_root, write_package
+from antpitta.predict.camtrapdp import MEDIATYPES, NAME, write_package
 from antpitta.predict.journal import JournalEntry
 
 spec = importlib.util.spec_from_file_location(
@@ -63,7 +63,7 @@ def write(tmp_path, *entries, deployments=SITES, size=2):
     """The package of these entries, written in parts of ``size``."""
     listed = [(ListedFile(entry.path.stem, entry.path), entry) for entry in entries]
     parts = [listed[i : i + size] for i in range(0, len(listed), size)]
-    info = DeploymentInfo(Deployments(deployments), common_root([tmp_path]))
+    info = Deployments(deployments, common_root([tmp_path]))
     contents = write_package(lambda: iter(parts), tmp_path / "out", info)
     return contents, tmp_path / "out" / NAME
 
@@ -234,7 +234,7 @@ def test_characters_that_the_standard_forbids_in_paths_are_escaped(tmp_path):
 
 
 def test_path_of_a_file_outside_the_root_starts_at_the_root_of_the_disk(tmp_path):
-    info = DeploymentInfo(Deployments({"bog": SITES["bog"]}), tmp_path / "elsewhere")
+    info = Deployments({"bog": SITES["bog"]}, tmp_path / "elsewhere")
     recording = entry(Path("/sound/a.wav"), recorded_at="2025-01-01T10:00:00")
     write_package(lambda: iter([[(ListedFile("a", recording.path), recording)]]), tmp_path, info)
     assert table(tmp_path / NAME, "media")["filePath"].tolist() == ["sound/a.wav"]

@@ -41,7 +41,7 @@ def parts(tmp_path):
 
 
 def test_raven_times_include_files_without_events(parts, tmp_path):
-    write_events(parts, tmp_path, ["raven"])
+    write_events(parts, tmp_path, ["raven"], tmp_path)
     table = pd.read_csv(tmp_path / "events.raven.txt", sep="\t")
     assert tuple(table.columns) == RAVEN_COLUMNS
     assert table["Begin Time (s)"].tolist() == [1.0, 10.0, 60 + 30.5 + 59]
@@ -56,19 +56,19 @@ def test_raven_times_include_files_without_events(parts, tmp_path):
 
 
 def test_audacity_has_a_track_for_each_recording_below_its_folder(parts, tmp_path):
-    write_events(parts, tmp_path, ["audacity"])
+    write_events(parts, tmp_path, ["audacity"], tmp_path)
     home = tmp_path / "audacity"
-    assert (home / "b.txt").read_text() == ""
-    assert (home / "north" / "c.txt").read_text().splitlines()[0] == "59.0\t60.0\tfrog;0.900"
-    boxes = read_table(home / "north" / "c.txt", verdict=True).annotations
+    assert (home / "s1" / "b.txt").read_text() == ""
+    assert (home / "s1" / "c.txt").read_text().splitlines()[0] == "59.0\t60.0\tfrog;0.900"
+    boxes = read_table(home / "s1" / "c.txt", verdict=True).annotations
     assert [(box.recording, box.start, box.low, box.high) for box in boxes] == [
         ("c", 59.0, 500.0, 2000.0)
     ]
-    assert read_table(home / "a.txt").unvalidated == 2
+    assert read_table(home / "s1" / "a.txt").unvalidated == 2
 
 
 def test_kaleidoscope_has_folder_file_and_clock_time(parts, tmp_path):
-    write_events(parts, tmp_path, ["kaleidoscope"])
+    write_events(parts, tmp_path, ["kaleidoscope"], tmp_path)
     table = pd.read_csv(tmp_path / "events.kaleidoscope.csv")
     last = table.iloc[-1]
     assert (last["FOLDER"], last["IN FILE"], last["OFFSET"]) == ("s1", "c.wav", 59.0)
@@ -79,11 +79,11 @@ def test_kaleidoscope_has_folder_file_and_clock_time(parts, tmp_path):
 
 
 def test_archive_without_recordings_has_tables_with_a_header(tmp_path):
-    write_events(lambda: iter(()), tmp_path, ALL)
-    for name, columns in (("events.csv", 9), ("events.kaleidoscope.csv", 14)):
+    write_events(lambda: iter(()), tmp_path, ALL, tmp_path)
+    for name, columns in (("events.csv", 11), ("events.kaleidoscope.csv", 14)):
         assert pd.read_csv(tmp_path / name).shape == (0, columns)
     assert pd.read_csv(tmp_path / "events.raven.txt", sep="\t").shape == (0, len(RAVEN_COLUMNS))
-    assert pd.read_parquet(tmp_path / "events.parquet").shape == (0, 9)
+    assert pd.read_parquet(tmp_path / "events.parquet").shape == (0, 11)
 
 
 def test_all_formats_hold_the_same_events(run, simulated, tmp_path):

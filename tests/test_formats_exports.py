@@ -32,7 +32,7 @@ def exports(tmp_path):
         events = tuple((*box, "model") for box in boxes)
         entry = JournalEntry(path, (1, 1), duration=60.0, events=events)
         entries.append((ListedFile(name, path), entry))
-    write_events(lambda: iter([entries]), tmp_path, FORMATS)
+    write_events(lambda: iter([entries]), tmp_path, FORMATS, tmp_path / "site")
     return tmp_path
 
 
@@ -105,7 +105,7 @@ def fill_in_track(path, words):
 
 
 def test_raven_export_without_events_says_nothing(tmp_path):
-    write_events(lambda: iter(()), tmp_path, ["raven"])
+    write_events(lambda: iter(()), tmp_path, ["raven"], tmp_path)
     table = read_table(tmp_path / "events.raven.txt")
     assert (table.annotations, table.unvalidated) == ((), 0)
 
@@ -118,7 +118,8 @@ def test_odd_name_of_a_species_reads_back_as_the_same_class(tmp_path, name, spec
     entry = JournalEntry(
         tmp_path / "a.wav", (1, 1), duration=9.0, events=((1.0, 2.0, 0.0, 9.0, species, 0.5, "m"),)
     )
-    write_events(lambda: iter([[(ListedFile("a", entry.path), entry)]]), tmp_path, FORMATS)
+    parts = [(ListedFile("a", entry.path), entry)]
+    write_events(lambda: iter([parts]), tmp_path, FORMATS, tmp_path)
     (box,) = read_table(tmp_path / name, verdict=True).annotations
     assert species_key(box.label) == species_key(species)
 

@@ -24,6 +24,7 @@ from antpitta.core.errors import UserError
 from antpitta.core.progress import ProgressCallback, no_progress
 from antpitta.files.bundle import Bundle, read_bundle
 from antpitta.files.cache import cache_folder
+from antpitta.files.deployments import Deployments, common_root, read_deployments
 from antpitta.files.locks import lock_folder
 from antpitta.files.manifest import check_own_files
 from antpitta.files.recordings import ListedFile, list_files
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from antpitta.predict.camtrapdp import DeploymentInfo
     from antpitta.predict.tables import TableCounts
 
 TABLES = ("presence.csv", "quarantine.csv", "run.json")  # of every output folder
@@ -194,8 +194,8 @@ class Prediction:
 
     @cached_property
     def events(self) -> "pd.DataFrame":
-        """One row per event: file, start_time, end_time, low_freq, high_freq, species, score,
-        model.
+        """One row per event: file, site, start_time, end_time, clock_time, low_freq, high_freq,
+        species, score, model, verdict.
 
         Raises
         ------
@@ -253,7 +253,8 @@ def predict_to(
     formats : of the events: csv, parquet, raven, audacity, kaleidoscope, camtrapdp
     prevalence : a table species,prevalence (share of recordings); the odds in presence.csv are
         rescaled to it
-    deployments : a table site,latitude,longitude,timezone, which camtrapdp requires
+    deployments : a table site,latitude,longitude,timezone: the sites and time zones of the events;
+        camtrapdp requires it
     resume : continue a stopped run; only new and changed files are computed
     executor : ``local``, or ``ray`` for a cluster
     inference, precision : as for :func:`predict`
@@ -283,7 +284,8 @@ def predict_to(
     """
     _check_formats(formats)
     job = PredictionJob(executor, inference, precision, workers, address)
-    info = _deployment_info(audio, deployments) if "camtrapdp" in formats else None
+    root = common_root([location_of(place) for place in audio])
+    sites = _read_deployments(deployments, root, required="camtrapdp" in formats)
     bundle = read_bundle(Path(model))
     files, unreadable = list_files([location_of(root) for root in audio], channel)
     folder = _local_folder(target := location_of(out))
@@ -301,8 +303,8 @@ def predict_to(
         from antpitta.predict.exports import write_outputs
         from antpitta.predict.tables import Archive
 
-        archive = Archive(journal, files, unreadable, bundle.species)
-        counts = write_outputs(archive, folder, formats, expected, note, info)
+        archive = Archive(journal, files, unreadable, bundle.species, sites, root)
+        counts = write_outputs(archive, folder, formats, expected, note)
         if isinstance(target, RemotePath):
             upload(folder, target)
         others = journal.count_others(file.path for file in files)
@@ -423,21 +425,18 @@ def _read_prevalence(table: Path, bundle: Bundle) -> "NDArray[np.float64]":
     return read_prevalence(table, bundle.species)
 
 
-def _deployment_info(
-    audio: Sequence[Location | str], deployments: Path | str | None
-) -> "DeploymentInfo":
-    if deployments is None:
+def _read_deployments(
+    table: Path | str | None, root: Path, *, required: bool
+) -> Deployments | None:
+    if table is not None:
+        return read_deployments(Path(table), root)
+    if required:
         raise UserError(
             "E_NO_DEPLOYMENTS",
             "--format camtrapdp: the standard requires the position of each site",
             "add --deployments, a table with the columns site, latitude, longitude and timezone",
         )
-    from antpitta.files.deployments import read_deployments
-    from antpitta.predict.camtrapdp import DeploymentInfo, common_root
-
-    return DeploymentInfo(
-        read_deployments(Path(deployments)), common_root([location_of(root) for root in audio])
-    )
+    return None
 
 
 def _check_no_run(folder: Path) -> None:

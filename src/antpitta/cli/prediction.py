@@ -52,8 +52,8 @@ def predict(
         typer.Option(
             "--deployments",
             metavar="TABLE",
-            help="Table with columns site, latitude, longitude and timezone, for --format"
-            " camtrapdp.",
+            help="Table with columns site, latitude, longitude and timezone: the sites and time"
+            " zones of the events. --format camtrapdp requires it.",
         ),
     ] = None,
     resume: Annotated[

@@ -4,21 +4,26 @@ Columns by name, in any order: ``site``, ``latitude``, ``longitude`` (degrees, W
 they are known ``timezone`` and ``uncertainty`` (metres, for positions rounded to protect a nest).
 A zone is an offset or a name: most recorders keep one offset all year, so ``-04:00`` is right for
 them, and ``Europe/Brussels`` for a clock that is put forward in summer.
+A recording lies at the site that its name or metadata give, else in a folder that is called like
+a site.
 A row with a mistake is an error, not a finding: a package with a site in the wrong sea is worse
 than none.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, timedelta, timezone, tzinfo
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from antpitta.core.errors import UserError, list_names
 from antpitta.core.identity import recording_key
-from antpitta.files.tables import read_frame
+from antpitta.files.audio import SUFFIXES
+from antpitta.files.remote import Location, RemotePath
 
 _COLUMNS = {
     "site": ("site", "site_name", "location", "locationid", "station"),
@@ -45,9 +50,30 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Deployments:
-    """The deployments of all sites that have one."""
+    """The deployments of all sites that have one.
+
+    Parameters
+    ----------
+    by_site : deployments by the name of their site
+    root : the folder that holds the recordings, for their folders' names
+    """
 
     by_site: dict[str, Deployment]
+    root: Path = Path()
+
+    def of_recording(self, path: Location, site: str | None) -> Deployment | None:
+        """The deployment of a recording.
+
+        Parameters
+        ----------
+        path : of the recording
+        site : of the recording, None if unknown
+
+        Returns
+        -------
+        deployment : None where there is no answer
+        """
+        return self.find(site, [self.root.name, *path_below(path, self.root).parts[:-1]])
 
     def find(self, site: str | None, folders: Sequence[str]) -> Deployment | None:
         """The deployment of a recording.
@@ -62,10 +88,9 @@ class Deployments:
         deployment : the only one, where there is but one and the recording has no site; None
             where there is no answer
         """
-        by_key = {recording_key(name): deployment for name, deployment in self.by_site.items()}
         for name in (site, *reversed(folders)):
-            if name is not None and recording_key(name) in by_key:
-                return by_key[recording_key(name)]
+            if name is not None and recording_key(name) in self._by_key:
+                return self._by_key[recording_key(name)]
         if site is None:
             return next(iter(self.by_site.values())) if len(self.by_site) == 1 else None
         if not (position := _POSITION.fullmatch(site)):
@@ -75,13 +100,72 @@ class Deployments:
             return None
         return Deployment(site, latitude, longitude, uncertainty=_POSITION_UNCERTAINTY)
 
+    @cached_property
+    def _by_key(self) -> dict[str, Deployment]:
+        return {recording_key(name): deployment for name, deployment in self.by_site.items()}
 
-def read_deployments(table: Path) -> Deployments:
+
+def common_root(roots: Sequence[Location]) -> Path:
+    """The innermost folder that holds all of some folders and files.
+
+    Parameters
+    ----------
+    roots : paths or URLs
+
+    Returns
+    -------
+    An absolute path; the empty path if there is no such folder.
+    """
+    folders = [absolute_path(root.parent if _is_file(root) else root) for root in roots]
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError:  # on several drives
+        return Path()
+
+
+def path_below(path: Location, root: Path) -> Path:
+    """The path of a file below the common root, or below its drive if it lies elsewhere.
+
+    Parameters
+    ----------
+    path : of a file, or a URL
+    root : as from :func:`common_root`
+
+    Returns
+    -------
+    A relative path.
+    """
+    absolute = absolute_path(path)
+    return absolute.relative_to(root if absolute.is_relative_to(root) else absolute.anchor)
+
+
+def absolute_path(path: Location) -> Path:
+    """Absolute and without dots; links keep the names that the user gave them.
+
+    Parameters
+    ----------
+    path : or a URL, which is written as if the store were a folder of this machine
+
+    Returns
+    -------
+    An absolute path.
+    """
+    if isinstance(path, RemotePath):
+        return Path("/", *path.url.split("://"))
+    return Path(os.path.normpath(path.absolute()))
+
+
+def _is_file(root: Location) -> bool:
+    return root.suffix in SUFFIXES if isinstance(root, RemotePath) else not root.is_dir()
+
+
+def read_deployments(table: Path, root: Path = Path()) -> Deployments:
     """Read the table of deployments.
 
     Parameters
     ----------
     table : file with a row per site
+    root : the folder that holds the recordings
 
     Returns
     -------
@@ -93,6 +177,8 @@ def read_deployments(table: Path) -> Deployments:
         E_MISSING_COLUMN: no site, latitude or longitude. E_BAD_DEPLOYMENT: a site without a
         name or in two rows, or a cell that is no position, time zone or distance.
     """
+    from antpitta.files.tables import read_frame  # pandas, which prediction does not wait for
+
     frame = read_frame(table)
     header = {str(name).lower().replace(" ", "_"): name for name in frame.columns}
     columns = {
@@ -115,7 +201,7 @@ def read_deployments(table: Path) -> Deployments:
             what = f"{table}:{line}: site {deployment.site!r} has two rows"
             raise UserError("E_BAD_DEPLOYMENT", what, "keep one row")
         by_site[deployment.site] = deployment
-    return Deployments(by_site)
+    return Deployments(by_site, root)
 
 
 class _CellError(Exception):

@@ -30,6 +30,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that stand for no byte
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")  # temporary names of atomic_replace
 
 
@@ -148,7 +149,10 @@ def utf8_text(text: str) -> str:
     -------
     text : the same for all names in UTF-8
     """
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if text.isascii():
+        return text
+    bytes_only = _NO_BYTES.sub(lambda match: ascii(match[0])[1:-1], text)
+    return bytes_only.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def write_picture(content: bytes, path: Path) -> None:
@@ -268,7 +272,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {utf8_text(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, str):
+        return utf8_text(value)
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in (sorted(value) if isinstance(value, set) else value)]
     if isinstance(value, np.ndarray | np.generic):
@@ -276,5 +282,5 @@ def _plain(value: Any) -> Any:
     elif is_dataclass(value) and not isinstance(value, type):
         value = _plain(asdict(value))
     elif isinstance(value, Path | date):
-        value = value.as_posix() if isinstance(value, Path) else value.isoformat()
+        value = utf8_text(value.as_posix()) if isinstance(value, Path) else value.isoformat()
     return value

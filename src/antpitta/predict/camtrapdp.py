@@ -19,7 +19,6 @@ docs/decisions/0016-camtrap-dp.md gives the reasons.
   from an uninterrupted one.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -32,13 +31,17 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from antpitta.files.audio import SUFFIXES
-from antpitta.files.deployments import Deployment, Deployments
-from antpitta.files.remote import Location, RemotePath
+from antpitta.files.deployments import Deployment, Deployments, path_below
 from antpitta.files.tables import write_csv
-from antpitta.files.texts import atomic_replace, read_json, remove_unfinished, write_json
-from antpitta.predict.journal import EventRow, JournalEntry
-from antpitta.predict.tables import Parts, append, or_empty_table
+from antpitta.files.texts import (
+    atomic_replace,
+    read_json,
+    remove_unfinished,
+    utf8_text,
+    write_json,
+)
+from antpitta.predict.journal import EventRow, JournalEntry, clock_after
+from antpitta.predict.tables import Parts, append, or_empty_table, text_table
 
 NAME = "camtrapdp"  # of the format, and of the folder in the output
 UNPLACED = "unplaced.csv"
@@ -95,20 +98,6 @@ Row = tuple[Any, ...]
 Rows = list[Row]
 
 
-@dataclass(frozen=True)
-class DeploymentInfo:
-    """What a package needs besides the events.
-
-    Parameters
-    ----------
-    deployments : positions and time zones of the sites
-    root : the folder that paths in the package are relative to
-    """
-
-    deployments: Deployments
-    root: Path
-
-
 class Medium(NamedTuple):
     """A recording whose position and time are known."""
 
@@ -119,8 +108,7 @@ class Medium(NamedTuple):
 
     def at(self, seconds: float) -> datetime:
         """The recorder's local time at some seconds of the file, across changes of its offset."""
-        moment = self.recorded_at.astimezone(UTC) + timedelta(seconds=seconds)
-        return moment.astimezone(self.recorded_at.tzinfo)
+        return clock_after(self.recorded_at, seconds)
 
 
 @dataclass
@@ -151,14 +139,14 @@ class PackageContents:
         }
 
 
-def write_package(parts: Parts, out: Path, info: DeploymentInfo) -> PackageContents:
+def write_package(parts: Parts, out: Path, deployments: Deployments) -> PackageContents:
     """Write OUT/camtrapdp, and OUT/unplaced.csv with the recordings that are not in it.
 
     Parameters
     ----------
     parts : all recordings with scores
     out : the output folder
-    info : sites and root
+    deployments : positions and time zones of the sites
 
     Returns
     -------
@@ -172,9 +160,9 @@ def write_package(parts: Parts, out: Path, info: DeploymentInfo) -> PackageConte
     with ExitStack() as stack:
         unfinished = [stack.enter_context(atomic_replace(target)) for target in targets]
         for i, part in enumerate(or_empty_table(parts())):
-            tables = _tables([entry for _, entry in part], info, contents)
+            tables = _tables([entry for _, entry in part], deployments, contents)
             for path, columns, rows in zip(unfinished, targets.values(), tables, strict=True):
-                append(pd.DataFrame(rows, columns=list(columns)), path, first=not i)
+                append(text_table(rows, columns), path, first=not i)
     if contents.media:
         _write_deployments(contents, folder)
     else:
@@ -194,14 +182,14 @@ def _write_deployments(contents: PackageContents, folder: Path) -> None:
 
 
 def _tables(
-    entries: list[JournalEntry], info: DeploymentInfo, contents: PackageContents
+    entries: list[JournalEntry], deployments: Deployments, contents: PackageContents
 ) -> tuple[Rows, Rows, Rows]:
     """Rows of media, observations and unplaced recordings; all are added to ``contents``."""
     media: Rows = []
     observations: Rows = []
     unplaced: Rows = []
     for entry in entries:
-        medium = locate_recording(entry, info)
+        medium = locate_recording(entry, deployments)
         if isinstance(medium, str):
             contents.left_out[medium.partition(":")[0]] += 1
             unplaced.append((str(entry.path), medium))
@@ -217,22 +205,19 @@ def _tables(
     return media, observations, unplaced
 
 
-def locate_recording(entry: JournalEntry, info: DeploymentInfo) -> Medium | str:
+def locate_recording(entry: JournalEntry, deployments: Deployments) -> Medium | str:
     """Position and time of a recording.
 
     Parameters
     ----------
     entry : the recording
-    info : sites and root
+    deployments : positions and time zones of the sites
 
     Returns
     -------
     The medium, or a reason such as ``no time: ...``: what is missing, a colon, the details.
     """
-    path = _absolute(entry.path)
-    inside = path.is_relative_to(info.root)
-    below = path.relative_to(info.root if inside else path.anchor)
-    deployment = info.deployments.find(entry.site, [info.root.name, *below.parts[:-1]])
+    deployment = deployments.of_recording(entry.path, entry.site)
     if deployment is None and entry.site is None:
         return "no site: neither the file nor its folder names a site of the table of deployments"
     if deployment is None:
@@ -244,37 +229,9 @@ def locate_recording(entry: JournalEntry, info: DeploymentInfo) -> Medium | str:
         return f"no time zone: site {deployment.site!r} has none in the table of deployments"
     if recorded_at.tzinfo is None:
         recorded_at = recorded_at.replace(tzinfo=deployment.zone)
-    id = _FORBIDDEN.sub(lambda match: f"%{ord(match[0]):02X}", below.as_posix())
+    below = utf8_text(path_below(entry.path, deployments.root).as_posix())
+    id = _FORBIDDEN.sub(lambda match: f"%{ord(match[0]):02X}", below)
     return Medium(entry, deployment, recorded_at, id)
-
-
-def common_root(roots: Sequence[Location]) -> Path:
-    """The innermost folder that holds all of some folders and files.
-
-    Parameters
-    ----------
-    roots : paths or URLs
-
-    Returns
-    -------
-    An absolute path; the empty path if there is no such folder.
-    """
-    folders = [_absolute(root.parent if _is_file(root) else root) for root in roots]
-    try:
-        return Path(os.path.commonpath(folders))
-    except ValueError:  # on several drives
-        return Path()
-
-
-def _is_file(root: Location) -> bool:
-    return root.suffix in SUFFIXES if isinstance(root, RemotePath) else not root.is_dir()
-
-
-def _absolute(path: Location) -> Path:
-    """Absolute and without dots; links keep the names that the user gave them."""
-    if isinstance(path, RemotePath):  # as if the store were a folder of this machine
-        return Path("/", *path.url.split("://"))
-    return Path(os.path.normpath(path.absolute()))
 
 
 def describe(stays: Iterable[Stay], taxa: Iterable[str], earlier: dict[str, Any]) -> dict[str, Any]:
@@ -373,7 +330,7 @@ def medium_row(medium: Medium) -> Row:
     entry = medium.entry
     comments = [
         f"duration: {entry.duration:.3f} s",
-        entry.reason.removeprefix(f"{entry.path}: "),
+        entry.reason.removeprefix(f"{utf8_text(str(entry.path))}: "),
     ]
     cells = {
         "mediaID": medium.id,

@@ -1,26 +1,33 @@
 """Everything that ``predict`` writes into its output folder, by format.
 
-A format of events is a function in :data:`FORMATS`, so a new one is one more function. All are
-written from the journal: they are the same bytes however often a run was stopped.
+A format of events is a function in :data:`TABLES` or :data:`FOLDERS`, so a new one is one more
+function. All are written from the journal: they are the same bytes however often a run was stopped.
 
 All of them carry an empty verdict, for a person to fill in. Until then antpitta reads them back as
 unreviewed: what a model found never becomes a label by itself.
 
-- **raven**: one selection table for all recordings. Raven opens many files as one long sound, so
-  the time of a selection includes the durations of all files before its own, also of those
-  without events. Cells are free of tabs and line breaks, because Raven quotes nothing.
+- **raven**: a selection table per recording, to be opened with its sound, and one for all of them.
+  Raven opens many files as one long sound, so the time of a selection in the latter includes the
+  durations of all files before its own, also of those without events. Cells are free of tabs and
+  line breaks, because Raven quotes nothing.
 - **audacity**: a label track per recording; empty where there are no events. A label is
   ``species;score``; a verdict goes behind it, ``species;score;yes``.
+- Files per recording lie in folders as the recordings do. They have the recordings' names without
+  the suffix, or with it where two differ in nothing else. A name that would still be that of
+  another file, or is longer than file systems allow, ends with ``~`` and a digest of the path.
 - **kaleidoscope**: one table with folder and file in each row, offsets from the start of the file.
 - **camtrapdp**: a Camera Trap Data Package (predict/camtrapdp.py).
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import partial
+from hashlib import blake2b
+from itertools import count
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,12 +35,14 @@ from numpy.typing import NDArray
 
 from antpitta.core.errors import UserError, cut_name
 from antpitta.core.identity import clean_name
+from antpitta.files.deployments import path_below
 from antpitta.files.formats.audacity import write_track
 from antpitta.files.manifest import replace_files
+from antpitta.files.recordings import short_names
 from antpitta.files.remote import Location
 from antpitta.files.tables import write_csv
 from antpitta.files.texts import utf8_text, write_json
-from antpitta.predict.camtrapdp import NAME, UNPLACED, DeploymentInfo, write_package
+from antpitta.predict.camtrapdp import NAME, UNPLACED, write_package
 from antpitta.predict.journal import EventRow, JournalEntry, explain_database_errors
 from antpitta.predict.tables import (
     COLUMNS,
@@ -52,6 +61,7 @@ RAVEN_COLUMNS = (
     *("High Freq (Hz)", "Begin File", "Begin Path", "File Offset (s)", "Begin Date Time"),
     *("Site", "Species", "Score", "Verdict"),
 )
+LONGEST_NAME = 255  # bytes, on all common file systems
 DESCRIPTOR = f"{NAME}/datapackage.json"  # users complete it; their text is kept
 KALEIDOSCOPE_COLUMNS = (
     *("INDIR", "FOLDER", "IN FILE", "CHANNEL", "OFFSET", "DURATION", "Fmin", "Fmax", "DATE"),
@@ -65,7 +75,6 @@ def write_outputs(
     formats: Iterable[str],
     prevalence: NDArray[np.float64] | None,
     note: dict[str, Any],
-    deployments: DeploymentInfo | None = None,
 ) -> TableCounts:
     """Write presence.csv, the events in each format, quarantine.csv and run.json.
 
@@ -73,11 +82,10 @@ def write_outputs(
     ----------
     archive : completely processed
     out : the output folder
-    formats : keys of :data:`FORMATS`
+    formats : of :data:`FORMATS`, and camtrapdp
     prevalence : (classes,), the share of recordings that presence.csv is rescaled to, NaN where
         unknown; events stay as they are
     note : what run.json holds besides counts
-    deployments : if given, camtrapdp/ and unplaced.csv are written, too
 
     Returns
     -------
@@ -89,10 +97,12 @@ def write_outputs(
         ``E_OUTPUT_NOT_WRITABLE``; ``E_NOTHING_PLACED`` if no recording fits into the Camtrap DP,
         after everything else is written.
     """
+    chosen = set(formats)
+    deployments = archive.deployments if NAME in chosen else None
     with explain_database_errors(out):
         with replace_files(out, "prediction", complete=True, merged=(DESCRIPTOR,)) as new:
             recordings, events = write_presence(archive, new / "presence.csv", prevalence)
-            write_events(archive.parts, new, formats)
+            write_events(archive.parts, new, chosen, archive.root)
             quarantine = archive.quarantine()
             write_csv(quarantine, new / "quarantine.csv")
             package = (
@@ -129,36 +139,118 @@ def write_raven_events(parts: Parts, path: Path) -> None:
         for _, entry in part:
             offsets[entry.path] = duration
             duration += entry.duration
-    count = 0
-
-    def row(entry: JournalEntry, event: EventRow) -> tuple[Any, ...]:
-        nonlocal count
-        count += 1
-        start, stop, low, high, species, score, _ = event
-        begin = round(offsets[entry.path] + start, 3)
-        return (
-            *(count, "Spectrogram 1", 1, begin, round(begin + stop - start, 3), low, high),
-            *(_without_line_ends(entry.path.name), _without_line_ends(str(entry.path))),
-            *(start, clock_time(entry, start)),
-            *(clean_name(entry.site or ""), clean_name(species), score, ""),
-        )
-
+    row = _raven_row(lambda entry: offsets[entry.path])
     write_event_rows(parts, path, RAVEN_COLUMNS, row, separator="\t")
 
 
-def write_audacity_events(parts: Parts, folder: Path) -> None:
-    """Write ID.txt for each recording: start, end, label and score, then the frequency band.
+def write_raven_tables(parts: Parts, folder: Path, root: Path) -> None:
+    """Write a selection table for each recording, with times in the recording.
+
+    Parameters
+    ----------
+    parts : the recordings, some at a time
+    folder : of the tables
+    root : the folder that holds all recordings
+    """
+    names = recording_file_names(parts, root, ".selections.txt")
+    for part in parts():
+        for recording in part:
+            table, row = folder / names[recording[1].path], _raven_row(lambda entry: 0.0)
+            single = partial(iter, [[recording]])
+            write_event_rows(single, table, RAVEN_COLUMNS, row, separator="\t")
+
+
+def _raven_row(
+    offset: Callable[[JournalEntry], float],
+) -> Callable[[JournalEntry, EventRow], tuple[Any, ...]]:
+    """A function that gives the cells of each selection of a table, numbered in their order.
+
+    Parameters
+    ----------
+    offset : seconds of the table's sound before a recording
+    """
+    numbers = count(1)
+
+    def row(entry: JournalEntry, event: EventRow) -> tuple[Any, ...]:
+        start, stop, low, high, species, score, _ = event
+        begin = round(offset(entry) + start, 3)
+        return (
+            *(next(numbers), "Spectrogram 1", 1, begin, round(begin + stop - start, 3), low, high),
+            *(_without_line_ends(entry.path.name), _without_line_ends(str(entry.path))),
+            *(start, format_clock_time(entry, start)),
+            *(clean_name(entry.site or ""), clean_name(species), score, ""),
+        )
+
+    return row
+
+
+def write_audacity_events(parts: Parts, folder: Path, root: Path) -> None:
+    """Write a label track for each recording: start, end, label and score, then the band.
 
     Parameters
     ----------
     parts : the recordings, some at a time
     folder : of the label tracks
+    root : the folder that holds all recordings
     """
+    names = recording_file_names(parts, root, ".txt")
     for part in parts():
-        for file, entry in part:
-            track = folder / f"{file.id.lstrip('/')}.txt"
+        for _, entry in part:
             labels = ((*event[:4], f"{event[4]};{event[5]:.3f}") for event in entry.events)
-            write_track(labels, track)
+            write_track(labels, folder / names[entry.path])
+
+
+def recording_file_names(parts: Parts, root: Path, ending: str) -> dict[Location, str]:
+    """The names of files per recording, laid out as the recordings are.
+
+    Parameters
+    ----------
+    parts : the recordings, some at a time
+    root : the folder that holds all recordings
+    ending : of the names
+
+    Returns
+    -------
+    names : path below the output folder, by the path of the recording; no two are the same file,
+        also where upper and lower case are one
+    """
+    paths = [entry.path for part in parts() for _, entry in part]
+    below = [_safe_path(path_below(path, root)) for path in paths]
+    folders = {_file_key(str(folder)) for path in below for folder in path.parents}
+    choices = []
+    for path, file in zip(paths, below, strict=True):
+        names = [f"{file.with_suffix('').name}{ending}", f"{file.name}{ending}"]
+        free = [n for n in names if _fits(n) and _file_key(str(file.with_name(n))) not in folders]
+        last = _cut_name(file.name, str(path), ending)
+        choices.append([str(file.with_name(name)) for name in (*free, last)])
+    keys = short_names([list(map(_file_key, names)) for names in choices])
+    return {
+        path: next(name for name in names if _file_key(name) == key)
+        for path, names, key in zip(paths, choices, keys, strict=True)
+    }
+
+
+def _safe_path(path: Path) -> PurePosixPath:
+    """The path in UTF-8, and without steps upwards, which the key of a remote object may have."""
+    parts = ["_" if part == ".." else utf8_text(part) for part in path.parts]
+    folders = [part if _fits(part) else _cut_name(part, part, "") for part in parts[:-1]]
+    return PurePosixPath(*folders, parts[-1])
+
+
+def _cut_name(name: str, path: str, ending: str) -> str:
+    """A name that is no other path's, and that file systems allow."""
+    digest = blake2b(path.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    end = f"~{digest}{ending}"
+    return name.encode()[: LONGEST_NAME - len(end)].decode("utf-8", "ignore") + end
+
+
+def _fits(name: str) -> bool:
+    return len(name.encode()) <= LONGEST_NAME
+
+
+def _file_key(name: str) -> str:
+    """What two names have in common that are one file on some disks."""
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def write_kaleidoscope_events(parts: Parts, path: Path) -> None:
@@ -172,10 +264,10 @@ def write_kaleidoscope_events(parts: Parts, path: Path) -> None:
 
     def row(entry: JournalEntry, event: EventRow) -> tuple[Any, ...]:
         start, stop, low, high, species, score, _ = event
-        date, _, time = clock_time(entry, start).partition(" ")
+        date, _, time = format_clock_time(entry, start).partition(" ")
         folder = entry.path.parent
         return (
-            *(utf8_text(str(folder.parent)), utf8_text(folder.name), utf8_text(entry.path.name)),
+            *(str(folder.parent), folder.name, entry.path.name),
             *(0, start, round(stop - start, 3)),
             *(low, high, date.replace("/", "-"), time, entry.site or "", species, score, ""),
         )
@@ -183,35 +275,36 @@ def write_kaleidoscope_events(parts: Parts, path: Path) -> None:
     write_event_rows(parts, path, KALEIDOSCOPE_COLUMNS, row)
 
 
-class EventWriter(NamedTuple):
-    """A format of events: the file or folder in the output, and the function that writes it."""
-
-    name: str
-    write: Callable[[Parts, Path], None]
-
-
-FORMATS = {
-    "csv": EventWriter("events.csv", write_csv_events),
-    "parquet": EventWriter("events.parquet", write_parquet_events),
-    "raven": EventWriter("events.raven.txt", write_raven_events),
-    "audacity": EventWriter("audacity", write_audacity_events),
-    "kaleidoscope": EventWriter("events.kaleidoscope.csv", write_kaleidoscope_events),
+TABLES: dict[str, tuple[str, Callable[[Parts, Path], None]]] = {  # of all recordings
+    "csv": ("events.csv", write_csv_events),
+    "parquet": ("events.parquet", write_parquet_events),
+    "raven": ("events.raven.txt", write_raven_events),
+    "kaleidoscope": ("events.kaleidoscope.csv", write_kaleidoscope_events),
 }
+FOLDERS: dict[str, tuple[str, Callable[[Parts, Path, Path], None]]] = {  # of a file per recording
+    "raven": ("raven", write_raven_tables),
+    "audacity": ("audacity", write_audacity_events),
+}
+FORMATS = ("csv", "parquet", "raven", "audacity", "kaleidoscope")
 
 
-def write_events(parts: Parts, out: Path, formats: Iterable[str]) -> None:
+def write_events(parts: Parts, out: Path, formats: Iterable[str], root: Path) -> None:
     """Write the events in each of the formats.
 
     Parameters
     ----------
     parts : the recordings, some at a time
     out : the output folder
-    formats : keys of :data:`FORMATS`; others are ignored
+    formats : of :data:`FORMATS`; others are ignored
+    root : the folder that holds all recordings
     """
-    chosen = list(formats)
-    for name, form in FORMATS.items():
-        if name in chosen:
-            form.write(parts, out / form.name)
+    chosen = set(formats)
+    for form, (name, write_table) in TABLES.items():
+        if form in chosen:
+            write_table(parts, out / name)
+    for form, (name, write_folder) in FOLDERS.items():
+        if form in chosen:
+            write_folder(parts, out / name, root)
 
 
 def read_events(folder: Path) -> pd.DataFrame:
@@ -230,7 +323,7 @@ def read_events(folder: Path) -> pd.DataFrame:
     UserError
         ``E_NO_EVENT_TABLE`` if there is neither, ``E_EVENT_TABLE`` for a damaged table.
     """
-    parquet, table = folder / FORMATS["parquet"].name, folder / FORMATS["csv"].name
+    parquet, table = (folder / TABLES[form][0] for form in ("parquet", "csv"))
     if folder.is_file():
         parquet = table = folder
     if parquet.is_file() and parquet.suffix == ".parquet":
@@ -259,6 +352,8 @@ def _read_event_table(path: Path, read: Callable[[], pd.DataFrame]) -> pd.DataFr
         raise UserError(
             "E_EVENT_TABLE", f"{path}: this is no table of events ({reason})", remedy
         ) from error
+    later = ("site", "clock_time", "verdict")  # columns that earlier versions did not write
+    table = table.assign(**{name: "" for name in later if name not in table.columns})
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise UserError("E_EVENT_TABLE", f"{path}: there is no column {missing[0]!r}", remedy)
     return table[list(COLUMNS)]
@@ -269,7 +364,7 @@ def _without_line_ends(path: str) -> str:
     return " ".join(re.split(r"[\t\r\n]", utf8_text(path)))
 
 
-def clock_time(entry: JournalEntry, start: float) -> str:
+def format_clock_time(entry: JournalEntry, start: float) -> str:
     """The time of an event by the recorder's clock.
 
     Parameters
@@ -283,10 +378,11 @@ def clock_time(entry: JournalEntry, start: float) -> str:
 
     Examples
     --------
-    >>> clock_time(JournalEntry(Path("a.wav"), (1, 1), recorded_at="2025-01-01T23:59:59"), 1.5)
+    >>> entry = JournalEntry(Path("a.wav"), (1, 1), recorded_at="2025-01-01T23:59:59")
+    >>> format_clock_time(entry, 1.5)
     '2025/01/02 00:00:00.500'
     """
-    if entry.recorded_at is None:
+    moment = entry.clock_time(start)
+    if moment is None:
         return ""
-    moment = datetime.fromisoformat(entry.recorded_at) + timedelta(seconds=start)
     return moment.strftime("%Y/%m/%d %H:%M:%S.") + f"{moment.microsecond // 1000:03}"

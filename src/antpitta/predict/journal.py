@@ -20,6 +20,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
@@ -59,6 +60,7 @@ class JournalEntry:
     recorded_at : ISO 8601; None if unknown
     presence : (classes,), None if the file could not be read
     events : one tuple per event, ordered as :data:`EVENT_COLUMNS`
+    zone : of the recorder's clock by the table of deployments; it is not stored
     """
 
     path: Location
@@ -69,6 +71,34 @@ class JournalEntry:
     recorded_at: str | None = None
     presence: NDArray[np.float32] | None = None
     events: tuple[EventRow, ...] = ()
+    zone: tzinfo | None = None
+
+    def clock_time(self, seconds: float) -> datetime | None:
+        """The time by the recorder's clock at some seconds of the file; None if unknown.
+
+        It has a time zone where the recording or the table of deployments gives one.
+        """
+        if self.recorded_at is None:
+            return None
+        start = datetime.fromisoformat(self.recorded_at)
+        return clock_after(start if start.tzinfo else start.replace(tzinfo=self.zone), seconds)
+
+
+def clock_after(start: datetime, seconds: float) -> datetime:
+    """A clock's time some seconds later, across changes of its offset.
+
+    Parameters
+    ----------
+    start : with a time zone or without
+    seconds : that pass
+
+    Returns
+    -------
+    In the time zone of ``start``.
+    """
+    if start.tzinfo is None:
+        return start + timedelta(seconds=seconds)
+    return (start.astimezone(UTC) + timedelta(seconds=seconds)).astimezone(start.tzinfo)
 
 
 class Journal:

@@ -5,8 +5,8 @@ memory as one table. The largest thing in memory is one number per recording and
 only where presence is rescaled to prevalences.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,22 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from antpitta.core.errors import Finding
+from antpitta.files.deployments import Deployments
 from antpitta.files.recordings import ListedFile
 from antpitta.files.tables import csv_quoting
 from antpitta.files.texts import atomic_replace, utf8_text
-from antpitta.predict.journal import EVENT_COLUMNS, EventRow, Journal, JournalEntry
+from antpitta.predict.journal import EventRow, Journal, JournalEntry
 from antpitta.scores.cells import clip_score_table
 
 PART_SIZE = 1000  # recordings
 Part = list[tuple[ListedFile, JournalEntry]]
 Parts = Callable[[], Iterator[Part]]  # all recordings with scores, some at a time
 
-COLUMNS = ("file", *EVENT_COLUMNS, "verdict")  # of events.csv and events.parquet
-TEXT_COLUMNS = ("file", "species", "model", "verdict")
+COLUMNS = (  # of events.csv and events.parquet
+    *("file", "site", "start_time", "end_time", "clock_time", "low_freq", "high_freq", "species"),
+    *("score", "model", "verdict"),
+)
+TEXT_COLUMNS = ("file", "site", "clock_time", "species", "model", "verdict")
 SCHEMA = pa.schema(
     [(name, pa.string() if name in TEXT_COLUMNS else pa.float64()) for name in COLUMNS]
 )
@@ -54,12 +58,16 @@ class Archive:
     files : as listed
     unreadable : files of formats that cannot be read
     species : columns of the scores
+    deployments : sites and time zones, which override those of the recordings
+    root : the folder that holds all recordings
     """
 
     journal: Journal
     files: Sequence[ListedFile]
     unreadable: Sequence[Finding]
     species: tuple[str, ...]
+    deployments: Deployments | None = None
+    root: Path = Path()
 
     def parts(self) -> Iterator[Part]:
         """All recordings with scores, :data:`PART_SIZE` at a time."""
@@ -80,7 +88,15 @@ class Archive:
     def _entries(self) -> Iterator[tuple[ListedFile, JournalEntry]]:
         by_path = {file.path: file for file in self.files}
         for entry in self.journal.read(file.path for file in self.files):
-            yield by_path[entry.path], entry
+            yield by_path[entry.path], self._with_deployment(entry)
+
+    def _with_deployment(self, entry: JournalEntry) -> JournalEntry:
+        if self.deployments is None:
+            return entry
+        deployment = self.deployments.of_recording(entry.path, entry.site)
+        if deployment is None:
+            return entry
+        return replace(entry, site=deployment.site, zone=deployment.zone)
 
 
 def write_presence(
@@ -130,8 +146,27 @@ def write_csv_events(parts: Parts, path: Path) -> None:
     parts : the recordings, some at a time
     path : replaced atomically
     """
-    write_event_rows(
-        parts, path, COLUMNS, lambda entry, event: (utf8_text(str(entry.path)), *event, "")
+    write_event_rows(parts, path, COLUMNS, event_cells)
+
+
+def event_cells(entry: JournalEntry, event: EventRow) -> tuple[Any, ...]:
+    """The cells of an event in events.csv.
+
+    Parameters
+    ----------
+    entry : the recording
+    event : ordered as ``EVENT_COLUMNS``
+
+    Returns
+    -------
+    Cells in the order of :data:`COLUMNS`; the verdict is empty, and what is unknown as well.
+    """
+    start, stop, low, high, species, score, model = event
+    moment = entry.clock_time(start)
+    clock_time = "" if moment is None else moment.isoformat(timespec="milliseconds")
+    return (
+        *(str(entry.path), entry.site or "", start, stop, clock_time, low, high, species),
+        *(score, model, ""),
     )
 
 
@@ -148,12 +183,8 @@ def write_parquet_events(parts: Parts, path: Path) -> None:
         pq.ParquetWriter(unfinished, SCHEMA) as writer,
     ):
         for part in or_empty_table(parts()):
-            rows = [
-                (utf8_text(str(entry.path)), *event, "")
-                for _, entry in part
-                for event in entry.events
-            ]
-            table = pd.DataFrame(rows, columns=list(COLUMNS))
+            rows = [event_cells(entry, event) for _, entry in part for event in entry.events]
+            table = text_table(rows, COLUMNS)
             writer.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False))
 
 
@@ -177,8 +208,23 @@ def write_event_rows(
     with atomic_replace(path) as unfinished:
         for i, part in enumerate(or_empty_table(parts())):
             rows = [row(entry, event) for _, entry in part for event in entry.events]
-            table = pd.DataFrame(rows, columns=list(columns))
-            append(table, unfinished, first=not i, separator=separator)
+            append(text_table(rows, columns), unfinished, first=not i, separator=separator)
+
+
+def text_table(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """A table whose text UTF-8 can hold, whatever bytes are in the names of files.
+
+    Parameters
+    ----------
+    rows : cells in the order of the columns
+    columns : names
+
+    Returns
+    -------
+    The table.
+    """
+    encoded = [[utf8_text(c) if isinstance(c, str) else c for c in row] for row in rows]
+    return pd.DataFrame(encoded, columns=list(columns))
 
 
 def or_empty_table(parts: Iterator[Part]) -> Iterator[Part]:
