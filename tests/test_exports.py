@@ -1,7 +1,13 @@
 """Events in the formats of other programs, with times that count files without events."""
 
+import csv
+import os
+from dataclasses import replace
+from pathlib import Path
 from typing import get_args
+from zoneinfo import ZoneInfo
 
+import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
@@ -9,12 +15,21 @@ import soundfile as sf
 from antpitta.api import predict_to
 from antpitta.core.config import EventFormat
 from antpitta.core.errors import UserError
+from antpitta.files.dataset import DataSource, open_dataset
+from antpitta.files.deployments import Deployment, Deployments
 from antpitta.files.formats import read_table
 from antpitta.files.recordings import ListedFile
+from antpitta.files.remote import RemotePath
 from antpitta.predict.camtrapdp import NAME
-from antpitta.predict.exports import FORMATS, RAVEN_COLUMNS, read_events, write_events
-from antpitta.predict.journal import JournalEntry
-from antpitta.predict.tables import TEXT_COLUMNS
+from antpitta.predict.exports import (
+    FORMATS,
+    RAVEN_COLUMNS,
+    read_events,
+    recording_file_names,
+    write_events,
+)
+from antpitta.predict.journal import Journal, JournalEntry
+from antpitta.predict.tables import COLUMNS, TEXT_COLUMNS, Archive
 
 ALL = tuple(FORMATS)
 
@@ -114,3 +129,152 @@ def test_tables_of_an_earlier_run_are_deleted(run, simulated, tmp_path):
     with pytest.raises(UserError, match=str(tmp_path)) as error:
         _ = prediction.events
     assert error.value.code == "E_NO_EVENT_TABLE"
+
+
+def read_csv(path):
+    """As the documentation says."""
+    return pd.read_csv(path, keep_default_na=False, dtype=str)
+
+
+def test_events_have_the_contract_of_columns_with_site_and_clock_time(parts, tmp_path):
+    write_events(parts, tmp_path, ["csv", "parquet"], tmp_path)
+    header = "file,site,start_time,end_time,clock_time,low_freq,high_freq,species,score,model"
+    table = read_csv(tmp_path / "events.csv")
+    assert ",".join(table.columns) == f"{header},verdict"
+    assert table["site"].tolist() == ["", "", "bog"]
+    assert table["clock_time"].tolist() == ["", "", "2025-06-01T00:00:29.000"]
+    parquet = pd.read_parquet(tmp_path / "events.parquet")
+    assert parquet[list(TEXT_COLUMNS)].equals(
+        table[list(TEXT_COLUMNS)].astype(parquet["file"].dtype)
+    )
+
+
+BRUSSELS = Deployment("bog", 51.0, 4.0, ZoneInfo("Europe/Brussels"))
+
+
+@pytest.mark.parametrize(
+    ("recorded_at", "site", "deployment", "expected"),
+    [
+        ("2025-01-01T05:00:00", "bog", None, ("bog", "2025-01-01T05:00:10.500")),
+        ("2025-01-01T05:00:00-04:00", None, None, ("", "2025-01-01T05:00:10.500-04:00")),
+        ("2025-01-01T05:00:00", "BOG", BRUSSELS, ("bog", "2025-01-01T05:00:10.500+01:00")),
+        ("2025-03-30T01:59:55", "bog", BRUSSELS, ("bog", "2025-03-30T03:00:05.500+02:00")),
+        ("2025-01-01T05:00:00+00:00", "bog", BRUSSELS, ("bog", "2025-01-01T05:00:10.500+00:00")),
+        (None, None, BRUSSELS, ("bog", "")),
+        ("2025-01-01T05:00:00", "moon", BRUSSELS, ("moon", "2025-01-01T05:00:10.500")),
+    ],
+)
+def test_site_and_zone_are_those_of_the_deployment(
+    tmp_path, recorded_at, site, deployment, expected
+):
+    path = tmp_path / "rec" / "a.wav"
+    sites = None if deployment is None else Deployments({"bog": deployment}, tmp_path)
+    with Journal(tmp_path / "out", {}, resume=False) as journal:
+        made = entry(path, 60.0, (10.5, 11.0), recorded_at=recorded_at, site=site)
+        journal.add(replace(made, presence=np.zeros(1, np.float32)))
+        archive = Archive(journal, (ListedFile("a", path),), (), ("frog",), sites, tmp_path)
+        write_events(archive.parts, tmp_path, ["csv", "raven", "kaleidoscope"], tmp_path)
+    (row,) = read_csv(tmp_path / "events.csv").to_dict("records")
+    assert (row["site"], row["clock_time"]) == expected
+    (row,) = pd.read_csv(tmp_path / "events.kaleidoscope.csv", dtype=str, keep_default_na=False
+                         ).to_dict("records")  # fmt: skip
+    assert row["SITE"] == expected[0]
+    assert row["TIME"] == expected[1][11:23]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_events_of_an_earlier_version_are_read(parts, tmp_path, form):
+    write_events(parts, tmp_path, [form], tmp_path)
+    path = tmp_path / f"events.{form}"
+    table = read_events(tmp_path)
+    old = table.drop(columns=["site", "clock_time", "verdict"])
+    old.to_csv(path, index=False) if form == "csv" else old.to_parquet(path)
+    again = read_events(tmp_path)
+    assert tuple(again.columns) == COLUMNS
+    assert (again[["site", "clock_time", "verdict"]] == "").all(axis=None)
+    assert again["start_time"].tolist() == table["start_time"].tolist()
+
+
+def test_raven_has_a_table_per_recording_with_times_in_it(parts, tmp_path):
+    write_events(parts, tmp_path, ["raven"], tmp_path)
+    home = tmp_path / "raven" / "s1"
+    assert sorted(path.name for path in home.iterdir()) == [
+        f"{name}.selections.txt" for name in "abc"
+    ]
+    table = pd.read_csv(home / "c.selections.txt", sep="\t")
+    assert tuple(table.columns) == RAVEN_COLUMNS
+    assert table["Begin Time (s)"].tolist() == table["File Offset (s)"].tolist() == [59.0]
+    assert table["Selection"].tolist() == [1]
+    assert read_table(home / "a.selections.txt").unvalidated == 2
+    silent = read_table(home / "b.selections.txt")
+    assert (silent.annotations, silent.unvalidated) == ((), 0)
+
+
+NAMES = {  # of recordings, and of their label tracks
+    "a.wav": "a.wav.txt",
+    "a.flac": "a.flac.txt",
+    "b.wav": "b.txt",
+    "north/b.wav": "north/b.txt",
+    "q.txt/r.wav": "q.txt/r.txt",
+    "q.wav": "q.wav.txt",
+    "C.wav": None,
+    "c.wav": None,
+    "x" * 251 + ".wav": "x" * 251 + ".txt",
+    "x" * 252 + ".au": None,
+    "[red]\n.wav": "[red]\n.txt",
+    "NA.wav": "NA.txt",
+    os.fsdecode(b"caf\xe9.wav"): "caf\\xe9.txt",
+    os.fsdecode(b"\xe9" * 200 + b".wav"): None,
+    os.fsdecode(b"\xe9" * 200) + "/d.wav": None,
+}
+
+
+def test_files_per_recording_have_names_of_their_own(tmp_path):
+    entries = [(ListedFile("", tmp_path / name), entry(tmp_path / name, 1.0)) for name in NAMES]
+    names = recording_file_names(lambda: iter([entries]), tmp_path, ".txt")
+    given = {path.relative_to(tmp_path).as_posix(): name for path, name in names.items()}
+    assert {name: given[name] for name in NAMES if NAMES[name]} == {
+        name: track for name, track in NAMES.items() if track
+    }
+    assert len({name.casefold() for name in names.values()}) == len(NAMES)
+    parents = {str(parent) for name in names.values() for parent in Path(name).parents}
+    assert not parents & set(names.values())
+    for name in names.values():
+        assert all(len(part.encode()) <= 255 for part in name.split("/"))
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text("")
+
+
+def test_key_of_a_remote_object_leads_to_no_other_folder():
+    path = RemotePath("s3://bucket/season/../../../x.wav")
+    entries = [(ListedFile("x", path), JournalEntry(path, (1, 1)))]
+    (name,) = recording_file_names(lambda: iter([entries]), Path("/s3/bucket"), ".txt").values()
+    assert ".." not in name.split("/")
+    assert not name.startswith("/")
+
+
+ODD_NAMES = (
+    *("a\nb", "a\rc", "a\td", "a,b", 'a"b', "=cmd|' C'!A0", "+1", "-1", "@x", "NA", "null", "nan"),
+    *("\U0001f438", "[red]", "[", "\x1b]0;x\x07", "\x7f", "\u202egpj", "  s", "None", "1e5", "007"),
+)
+
+
+def test_odd_names_read_back_from_every_table(tmp_path):
+    """By pandas and by csv as they were, and as the recordings that they are."""
+    folder = tmp_path / "rec"
+    folder.mkdir()
+    files = [folder / f"{name}.wav" for name in (*ODD_NAMES, os.fsdecode(b"caf\xe9"))]
+    for file in files:
+        sf.write(os.fsencode(file), np.zeros(8000), 8000, format="WAV")
+    entries = [(ListedFile(file.stem, file), entry(file, 1.0, (0.1, 0.5), site="=1+1"))
+               for file in files]  # fmt: skip
+    write_events(lambda: iter([entries]), tmp_path, ALL, folder)
+    expected = [*(str(folder / f"{name}.wav") for name in ODD_NAMES), f"{folder}/caf\\xe9.wav"]
+    assert read_csv(tmp_path / "events.csv")["file"].tolist() == expected
+    with (tmp_path / "events.csv").open(newline="", encoding="utf-8") as stream:
+        assert [row["file"] for row in csv.DictReader(stream)] == expected
+    assert read_events(tmp_path)["file"].tolist() == expected
+    assert set(read_events(tmp_path)["site"]) == {"=1+1"}
+    for name in ("events.csv", "events.raven.txt", "events.kaleidoscope.csv", "raven", "audacity"):
+        dataset = open_dataset(DataSource((folder,), present=(tmp_path / name,))).dataset
+        assert len({box.recording for box in dataset.annotations}) == len(files), name

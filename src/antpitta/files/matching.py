@@ -19,6 +19,7 @@ from antpitta.core.identity import clean_name, recording_key
 from antpitta.core.types import Recording
 from antpitta.files.audio import SUFFIXES
 from antpitta.files.recording_metadata import metadata_from_name, site_from_folder
+from antpitta.files.texts import utf8_text
 
 if TYPE_CHECKING:  # pandas, which prediction does not wait for
     from antpitta.files.formats import AnnotationTable
@@ -46,10 +47,12 @@ class RecordingMatcher:
     def __init__(self, recordings: Sequence[Recording]) -> None:
         self._by_id = {clean_name(recording.id): recording for recording in recordings}
         self._by_id |= {recording.id: recording for recording in recordings}
+        self._by_path = {utf8_text(str(recording.path)): recording for recording in recordings}
         self._by_name: dict[str, list[Recording]] = {}
         self._by_key: dict[str, list[Recording]] = {}
         for recording in recordings:
-            for name in dict.fromkeys(map(clean_name, (recording.path.name, recording.path.stem))):
+            names = (utf8_text(recording.path.name), utf8_text(recording.path.stem))
+            for name in dict.fromkeys(map(clean_name, names)):
                 self._by_name.setdefault(name, []).append(recording)
                 self._by_key.setdefault(recording_key(name), []).append(recording)
 
@@ -65,13 +68,16 @@ class RecordingMatcher:
         -------
         match : None where no recording fits
         """
-        for spelling in (name, clean_name(name)):
-            if spelling in self._by_id:
-                return self._by_id[spelling]
+        names = ((self._by_path, name), (self._by_id, name), (self._by_id, clean_name(name)))
+        for known, spelling in names:
+            if spelling in known:
+                return known[spelling]
         parts = _path_parts(name)
         if not parts:
             return None
         matches = self._find_files(parts[-1])
+        if not matches and "\\" in name:  # it may be a part of the name, where no folder ends
+            matches = self._find_files(clean_name(name).rpartition("/")[2])
         if len(matches) > 1:
             matches = _best(matches, [_count_common_folders(parts, r) for r in matches])
             matches = [r for r in matches if not lies_elsewhere(name, r, table)] or matches

@@ -8,9 +8,10 @@ from pathlib import Path
 from antpitta.core.errors import list_names
 from antpitta.core.identity import clean_name
 
-_TABLE_SUFFIXES = re.compile(  # ~ and digits: of names that antpitta makes different
-    r"(\.birdnet\.(results|selection\.table)|[._ -]selections?([._ -]table)?|\.table[._ ]?\d*|~[0-9a-f]{8}"
-    r"|[._ -](labels?|annotations?|audacity|raven|birdnet|hawkears|britekit|nighthawk|koogu))$",
+_TABLE_SUFFIXES = re.compile(
+    r"(\.birdnet\.(results|selection\.table)|[._ -]selections?([._ -]table)?|\.table[._ ]?\d*"
+    r"|[._ -](labels?|annotations?|audacity|raven|birdnet|hawkears|britekit|nighthawk|koogu)"
+    r"|~[0-9a-f]{8})$",  # by which antpitta's exports tell names apart
     re.IGNORECASE,
 )
 _BRACKETS = re.compile(r"[(\[]\s*([^()\[\]]*?)\s*[)\]]\s*\*?\s*$")
