@@ -167,7 +167,9 @@ def evaluate_events(target: Path | str, truth: Path | str) -> pd.DataFrame:
             f"{truth}: names none of the recordings in {folder}",
             "give the calls of these recordings",
         )
-    scores = event_f1(events, calls, min_iou=MIN_IOU, recordings={one.id for one in recordings})
+    scores = event_f1(
+        events, calls, min_iou=MIN_IOU, recordings={recording.id for recording in recordings}
+    )
     scores.attrs["findings"] = (*annotations.findings, *findings)
     return scores
 
