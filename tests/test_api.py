@@ -14,7 +14,8 @@ from antpitta.api import Progress, predict_to
 from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
 from antpitta.files.bundle import read_bundle
-from antpitta.files.runs import load_tensors, read_scores
+from antpitta.files.own_files import load_tensors
+from antpitta.files.runs import read_scores
 from antpitta.scores.prevalence import prevalence_or_mean
 
 

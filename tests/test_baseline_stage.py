@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import antpitta as ap
+from antpitta.files.own_files import load_tensors
 from antpitta.files.recipes import read_recipe
-from antpitta.files.runs import load_tensors
 from antpitta.train.stages import first_stage_number
 
 

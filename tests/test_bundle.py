@@ -16,8 +16,8 @@ from antpitta.files.bundle import (
     write_bundle,
 )
 from antpitta.files.bundle_schema import LAYOUT
+from antpitta.files.own_files import save_tensors
 from antpitta.files.recipes import read_recipe
-from antpitta.files.runs import save_tensors
 
 INF = float("inf")
 FILLED = ("head.smoothing_frames=8", "head.class_band_limits=null")  # as after training

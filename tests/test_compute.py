@@ -20,7 +20,8 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 import antpitta as ap
 from antpitta.core.errors import UserError
 from antpitta.core.progress import Progress
-from antpitta.files.runs import load_tensors, read_scores
+from antpitta.files.own_files import load_tensors
+from antpitta.files.runs import read_scores
 from antpitta.model.network import SedNet
 from antpitta.train import compute, training
 from antpitta.train.compute import (

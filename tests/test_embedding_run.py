@@ -14,7 +14,7 @@ import antpitta as ap
 from antpitta.core.errors import UserError
 from antpitta.files.audio import probe, read
 from antpitta.files.bundle import read_bundle
-from antpitta.files.runs import load_tensors
+from antpitta.files.own_files import load_tensors
 from antpitta.model.embedding import EmbeddingModel
 from antpitta.model.features import FeatureExtractor
 from antpitta.predict.predictor import Predictor

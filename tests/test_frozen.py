@@ -8,7 +8,7 @@ import antpitta as ap
 from antpitta.api import Progress
 from antpitta.core.config import BackboneConfig, HeadConfig
 from antpitta.core.types import Targets
-from antpitta.files.runs import load_tensors
+from antpitta.files.own_files import load_tensors
 from antpitta.model.network import SedNet
 from antpitta.train.batches import box_batch
 from antpitta.train.data import FeatureCache

@@ -200,8 +200,10 @@ def test_table_of_scores_has_start_and_end_times(tmp_path):
 def test_report_reads_back(tmp_path):
     folder = RunFolder(tmp_path)
     folder.begin(CONFIG, resume=False)
-    folder.write_report({"lwlrap": np.float32(0.5), "none": float("nan")}, "<html>é</html>")
-    assert folder.report() == {"lwlrap": 0.5, "none": None}
+    metrics = {"lwlrap": np.float32(0.5), "none": float("nan")}
+    stages = [{"name": "masked", "description": "", "report": metrics}]
+    folder.write_report({"stages": stages, "left_out": []}, "<html>é</html>")
+    assert folder.report()["stages"][0]["report"] == {"lwlrap": 0.5, "none": None}
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == "<html>é</html>"
     json.loads((tmp_path / "report.json").read_text())
 

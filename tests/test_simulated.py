@@ -186,7 +186,7 @@ def test_folder_in_use_is_never_overwritten(tmp_path):
     for folder, replace, code in (
         (out, False, "E_OUT_NOT_EMPTY"),
         (notes, True, "E_OUTPUT_EDITED"),
-        (notes / "thesis.txt", True, "E_OUT_NOT_EMPTY"),
+        (notes / "thesis.txt", True, "E_OUTPUT_NOT_WRITABLE"),
     ):
         with pytest.raises(UserError) as error:
             write(folder, replace=replace)

@@ -10,7 +10,8 @@ import pytest
 
 from antpitta.core.errors import UserError
 from antpitta.core.progress import Progress
-from antpitta.files.runs import RunFolder, load_tensors, read_scores, write_scores
+from antpitta.files.own_files import load_tensors
+from antpitta.files.runs import RunFolder, read_scores, write_scores
 from antpitta.train import checkpoints, stages
 from antpitta.train.out_of_fold import match_folds, score_recordings
 from antpitta.train.stages import RunMonitor, load_net, run_stages, weights_path

@@ -5,7 +5,7 @@ the other folds, so that it does not flatter the ensemble. A table of scores may
 takes part in the weights and the report, but such an ensemble cannot predict new recordings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from antpitta.core.config import BlendMethod
 from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation, Classes
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
+from antpitta.files.locks import lock_folder
 from antpitta.files.manifest import check_own_folder, replace_files
 from antpitta.files.recordings import short_path_names
-from antpitta.files.runs import RunFolder, read_scores
+from antpitta.files.runs import RunFolder
 from antpitta.files.tables import read_frame, read_prevalence, write_csv, write_prevalence
 from antpitta.files.texts import write_json
 from antpitta.scores.cells import CellMatrices, clip_score_table
@@ -95,12 +96,7 @@ def ensemble(
     """
     out = Path(out)
     check_own_folder(out, "ensemble")
-    runs = [RunFolder(Path(member)) for member in members if Path(member).is_dir()]
-    tables = [Path(member) for member in members if not Path(member).is_dir()]
-    if not runs:
-        what, remedy = "no member of the ensemble is a run", "name a run: it has the labelled boxes"
-        raise UserError("E_ENSEMBLE_MEMBERS", what, remedy)
-    _check_same_data(runs)
+    runs, tables = _runs_and_tables(members)
     names = _member_names([*(run.path for run in runs), *tables])
     classes = read_bundle(runs[0].model).classes
     scored, cells = _read_members(dict(zip(names, [*runs, *tables], strict=True)), classes)
@@ -117,8 +113,6 @@ def ensemble(
     ]
     if tables:
         notes.append("a member is a table, so this ensemble cannot predict new recordings")
-    else:
-        _write_model(runs, fitted, nested, classes, out, weights)
 
     recordings = cells.recordings if tables else sorted(map(str, runs[0].folds()))
     clipwise = [_clip_scores(name, run, recordings) for name, run in zip(names, runs, strict=False)]
@@ -126,11 +120,35 @@ def ensemble(
     prevalence = None if tables else _mean_prevalence(runs, classes)
     if prevalence is None:
         prevalence = prevalence_or_mean(blended, recordings, _boxes(runs[0].cells()), classes)
-    with replace_files(out, "ensemble", complete=bool(tables)) as new:
+
+    def write(new: Path) -> None:
+        if not tables:
+            _write_model(runs, fitted, nested, classes, (out.name, new), weights)
         write_csv(clip_score_table(recordings, blended, classes.names), new / "oof_blended.csv")
         write_prevalence(classes.names, prevalence, new / "prevalence.csv")
         write_json({"reports": [report_to_json(report) for report in reports]}, new / "report.json")
+
+    _replace(out, write)
     return EnsembleResult(out, fitted, reports, tuple(notes), not tables)
+
+
+def _replace(out: Path, write: Callable[[Path], None]) -> None:
+    """Replace an ensemble by the files that ``write`` puts into an empty folder."""
+    with lock_folder(out):
+        check_own_folder(out, "ensemble")
+        with replace_files(out, "ensemble", complete=True) as new:
+            write(new)
+
+
+def _runs_and_tables(members: Sequence[Path | str]) -> tuple[list[RunFolder], list[Path]]:
+    """The members by their kind; raises UserError without a run, or for runs on other data."""
+    runs = [RunFolder(Path(member)) for member in members if Path(member).is_dir()]
+    tables = [Path(member) for member in members if not Path(member).is_dir()]
+    if not runs:
+        what, remedy = "no member of the ensemble is a run", "name a run: it has the labelled boxes"
+        raise UserError("E_ENSEMBLE_MEMBERS", what, remedy)
+    _check_same_data(runs)
+    return runs, tables
 
 
 def _check_same_data(runs: Sequence[RunFolder]) -> None:
@@ -190,7 +208,7 @@ def _order_weights(
 
 def _clip_scores(name: str, run: RunFolder, recordings: Sequence[str]) -> Member:
     """A run's highest scores in whole recordings, out of fold."""
-    scores = read_scores(run.path / "oof_scores.parquet")
+    scores = run.scores()
     highest = {score.recording: score.value.max(axis=0) for score in scores}
     return Member(name, np.array([highest[recording] for recording in recordings], dtype=float))
 
@@ -234,14 +252,16 @@ def _write_model(
     fitted: Blend,
     nested: pd.DataFrame,
     classes: Classes,
-    out: Path,
+    name_folder: tuple[str, Path],
     weights: Sequence[float] | None,
 ) -> None:
+    """Write the bundle of this name into an empty folder."""
+    name, folder = name_folder
     bundles = [read_bundle(run.model) for run in runs]
     names = fitted.members
     bundle = Bundle(
-        path=out,
-        name=out.name,
+        path=folder,
+        name=name,
         species=classes.names,
         thresholds=choose_thresholds(nested, classes, target="f1"),
         bands=bundles[0].bands,

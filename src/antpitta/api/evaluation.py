@@ -13,6 +13,7 @@ from antpitta.core.identity import class_names, recording_key, species_key
 from antpitta.core.types import Annotation, Classes, Event, Recording
 from antpitta.files.formats import AnnotationTable, read_table
 from antpitta.files.matching import AmbiguousMatch, RecordingMatcher, match_table
+from antpitta.files.own_files import explain_damage
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame
 from antpitta.predict.exports import read_events
@@ -182,7 +183,8 @@ def _require_file(path: Path, remedy: str) -> None:
 def _read_reports(run: RunFolder) -> Evaluation:
     """The reports that a run's end wrote, on labelled boxes."""
     table = run.report()
-    reports = tuple(report_from_json(stage["report"]) for stage in table["stages"])
+    with explain_damage(run.path / "report.json"):
+        reports = tuple(report_from_json(stage["report"]) for stage in table["stages"])
     return Evaluation(reports, tuple(table["left_out"]))
 
 

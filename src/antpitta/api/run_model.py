@@ -7,7 +7,8 @@ from antpitta.core.progress import Progress
 from antpitta.core.types import Scores
 from antpitta.files.bundle import Bundle, write_bundle
 from antpitta.files.dataset import OpenedDataset
-from antpitta.files.runs import RunFolder, load_tensors, read_scores
+from antpitta.files.own_files import load_tensors
+from antpitta.files.runs import RunFolder, read_scores
 from antpitta.report.card import render_card
 from antpitta.report.results import RunReport
 from antpitta.scores.cells import box_cells

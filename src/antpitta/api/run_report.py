@@ -15,7 +15,8 @@ from antpitta.core.types import Dataset
 from antpitta.files.audio import read_or_silence
 from antpitta.files.dataset import OpenedDataset
 from antpitta.files.embedding_models import SEARCH_PATH
-from antpitta.files.runs import RunFolder, load_tensors, read_scores
+from antpitta.files.own_files import load_tensors
+from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame
 from antpitta.report.page import render_page
 from antpitta.report.results import Example, RunReport, StageResult

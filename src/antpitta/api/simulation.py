@@ -4,7 +4,6 @@
 eight invented species over coloured noise. ``demo`` trains on the latter.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -18,6 +17,7 @@ from antpitta.api.prediction import predict_to
 from antpitta.api.training import TrainResult, train
 from antpitta.core.errors import Finding, UserError, requires_train_extra
 from antpitta.core.progress import Progress
+from antpitta.files.locks import is_empty, lock_folder
 from antpitta.files.runs import RunFolder
 from antpitta.files.simulated import (
     SimulatedData,
@@ -180,15 +180,22 @@ def demo(
     """
     with requires_train_extra("demo"):  # before anything is simulated
         import_module("antpitta.train.training")
+    home = Path(out)
+    with lock_folder(home):
+        if not is_empty(home):
+            raise UserError(
+                "E_OUT_NOT_EMPTY",
+                f"{home} is not empty",
+                "remove it, or choose another folder with --out",
+            )
+        return _demo(home, plan, changes, progress)
+
+
+def _demo(
+    home: Path, plan: SimulationConfig, changes: tuple[str, ...], progress: Progress
+) -> DemoResult:
     from antpitta.api.run_report import write_report
 
-    home = Path(out)
-    if home.exists() and any(home.iterdir()):
-        raise UserError(
-            "E_OUT_NOT_EMPTY",
-            f"{home} is not empty",
-            "remove it, or choose another folder with --out",
-        )
     simulated = simulate_callers(home / "data", plan)
     progress.message(
         f"simulated {simulated.train} training and {simulated.test} test recordings in "
@@ -213,7 +220,6 @@ def demo(
 def _evaluate_stage(stage: str, run: Path, home: Path, progress: Progress) -> Report:
     """Predict the test recordings with the model of a stage, and evaluate it."""
     out = home / "stages" / stage
-    shutil.rmtree(out, ignore_errors=True)  # of a demo that was interrupted
 
     def update(done: int, total: int, speed: float) -> None:
         progress.update(f"{stage} on the test recordings", done, total, float("nan"))

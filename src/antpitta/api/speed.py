@@ -219,7 +219,7 @@ def untrained_model(recipe: Recipe, audio: Sequence[Path], home: Path) -> Bundle
         import torch
 
         from antpitta.files.audio import read
-        from antpitta.files.runs import save_tensors
+        from antpitta.files.own_files import save_tensors
         from antpitta.model.export import to_int8, to_openvino
         from antpitta.model.features import build_feature_extractor
         from antpitta.model.network import SedNet

@@ -19,6 +19,7 @@ from antpitta.core.types import Dataset, Scores
 from antpitta.files.dataset import OpenedDataset, dataset_digest
 from antpitta.files.locks import lock_folder
 from antpitta.files.manifest import check_own_folder, replace_files
+from antpitta.files.own_files import write_parquet
 from antpitta.files.recipes import read_recipe
 from antpitta.files.runs import RunFolder, read_scores, write_scores
 from antpitta.files.tables import write_prevalence
@@ -136,7 +137,8 @@ def train(
     folder = RunFolder(Path(out))
     with lock_folder(folder.path):
         folder.begin(_config(data, resolved), resume=resume)
-        check_own_folder(folder.model, "model")
+        for model in (folder.model, *sorted(folder.path.glob("stages/*/model"))):
+            check_own_folder(model, "model")
         progress.message(describe_data(data))
         if known_species := describe_known_species(resolved, data):
             progress.message(known_species)
@@ -175,5 +177,5 @@ def _keep_scores(stage: Path, dataset: Dataset, out: Path) -> list[Scores]:
     with replace_files(out, "run") as new:
         write_scores(scores, new / "oof_scores.parquet")
         write_prevalence(dataset.classes.names, prevalence, new / "prevalence.csv")
-        cells.to_parquet(new / "oof_cells.parquet", index=False)
+        write_parquet(cells, new / "oof_cells.parquet")
     return scores

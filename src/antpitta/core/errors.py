@@ -27,6 +27,7 @@ CODES: dict[str, str] = {
     "E_PREVALENCE_VALUE": "a prevalence that is not between 0 and 1",
     "E_PREVALENCE_TWICE": "a species with two prevalences",
     "E_PREVALENCE_SPECIES": "a table of prevalences without a species of the model",
+    "E_CACHE_NOT_WRITABLE": "the cache of features cannot be written",
     "E_FILE_DAMAGED": "a file that antpitta wrote is damaged or was changed",
     "E_NO_RUN": "a folder without a run",
     "E_RUN_EXISTS": "a folder that has a run already",

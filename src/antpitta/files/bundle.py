@@ -80,7 +80,7 @@ class Bundle:
         return [self._state(name) for name in self.weights]
 
     def _state(self, name: str) -> "dict[str, Tensor]":
-        from antpitta.files.runs import load_tensors
+        from antpitta.files.own_files import load_tensors
 
         file = self.path / name
         try:

@@ -2,12 +2,17 @@
 
 One ``.npy`` file per recording, keyed by the digest of the feature settings, the content of the
 audio file, and the channel that is used: a renamed recording is found again, a changed one is
-computed anew. Files are read as memory maps.
+computed anew. Files are read as memory maps. Each ends with a checksum of all its bytes, which is
+compared whenever features are read: a damaged file is computed anew.
 """
 
+import io
 import os
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,13 +20,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from antpitta.core.errors import UserError
 from antpitta.core.progress import ProgressCallback, no_progress
 from antpitta.core.types import Recording
 from antpitta.files.audio import content_key
-from antpitta.files.texts import atomic_replace
+from antpitta.files.texts import atomic_replace, is_regular_file
 
 FeatureArray = NDArray[Any]  # (frames of all segments of a recording, bands or values)
 CACHED_TYPES = (np.uint8, np.float16)  # of spectrograms, of embeddings
+CHECKSUM_SIZE = 16  # bytes at the end of a file
 
 
 def cache_folder() -> Path:
@@ -57,9 +64,13 @@ def cached_features(
     Returns
     -------
     Memory maps, (frames, bands or values) each. A damaged file is computed anew.
+
+    Raises
+    ------
+    UserError
+        E_CACHE_NOT_WRITABLE.
     """
     home = (folder or cache_folder()) / digest
-    home.mkdir(parents=True, exist_ok=True)
     lock, done = Lock(), 0
 
     def load_or_compute(recording: Recording) -> FeatureArray:
@@ -67,8 +78,10 @@ def cached_features(
         path = home / f"{content_key(recording.path)}{recording.mixing}{key_suffix(recording)}.npy"
         features = _load(path)
         if features is None:
-            _save(compute(recording), path)
-            features = np.load(path, mmap_mode="r")
+            computed = compute(recording)
+            with _explain_errors(path):
+                _save(computed, path)
+                features = np.load(path, mmap_mode="r")
         with lock:
             done += 1
             progress(done, len(recordings), float("nan"))
@@ -107,7 +120,13 @@ def load_features(files: list[Path]) -> list[FeatureArray]:
 
 
 def _load(path: Path) -> FeatureArray | None:
+    """The features of a file; None if it is missing or damaged."""
+    if not is_regular_file(path):
+        return None
     try:
+        content = path.read_bytes()
+        if _checksum(memoryview(content)[:-CHECKSUM_SIZE]) != content[-CHECKSUM_SIZE:]:
+            return None
         features: FeatureArray = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):  # EOFError: an empty file
         return None
@@ -115,5 +134,25 @@ def _load(path: Path) -> FeatureArray | None:
 
 
 def _save(features: FeatureArray, path: Path) -> None:
+    if os.path.lexists(path) and not is_regular_file(path):  # somebody's folder or link: kept
+        path.rename(path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}"))
+    content = io.BytesIO()
+    np.save(content, features)
     with atomic_replace(path) as unfinished:
-        np.save(unfinished, features)
+        unfinished.write_bytes(content.getvalue() + _checksum(content.getbuffer()))
+
+
+def _checksum(content: memoryview) -> bytes:
+    return blake2b(content, digest_size=CHECKSUM_SIZE).digest()
+
+
+@contextmanager
+def _explain_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UserError) as error:
+        raise UserError(
+            "E_CACHE_NOT_WRITABLE",
+            f"the cache of features cannot be written ({error})",
+            "free disk space, or set ANTPITTA_CACHE to a folder that can be written",
+        ) from error

@@ -48,6 +48,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         with explain_write_errors(folder):
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise OSError("this is no folder")
             folder.mkdir(parents=True, exist_ok=True)
             lock = _take_lock(folder)
         try:
@@ -63,6 +65,22 @@ def lock_folder(folder: Path) -> Iterator[None]:
         for path in made:
             with suppress(OSError):  # it is not empty
                 path.rmdir()
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is missing, or holds nothing but its lock.
+
+    Parameters
+    ----------
+    folder : of an output
+
+    Returns
+    -------
+    False for a file.
+    """
+    if not folder.is_dir():
+        return not os.path.lexists(folder)
+    return all(path.name.startswith(LOCK) for path in folder.iterdir())
 
 
 def _is_write_error(error: OSError, folder: Path) -> bool:

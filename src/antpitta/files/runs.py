@@ -13,22 +13,33 @@ Every file is written under a temporary name and then renamed, so a file that ex
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
+from pydantic import BaseModel, ConfigDict, Field
 
 from antpitta.core.errors import UserError
 from antpitta.core.identity import species_columns, species_of_columns
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Classes, Scores
-from antpitta.files.manifest import check_own_files, replace_files
-from antpitta.files.tables import read_frame
-from antpitta.files.texts import atomic_replace, read_text, write_json, write_text
+from antpitta.files.manifest import check_own_files, check_unchanged, replace_files
+from antpitta.files.own_files import (
+    check_tensors,
+    explain_damage,
+    load_tensors,
+    read_model,
+    read_parquet,
+    save_tensors,
+    write_parquet,
+)
+from antpitta.files.tables import read_frame, write_csv
+from antpitta.files.texts import read_text, write_json, write_text
 
 if TYPE_CHECKING:  # a run's tables can be read without PyTorch
     from torch import Tensor
@@ -38,52 +49,38 @@ FINAL_FILES = (  # written at the end of a run
     *("oof_scores.parquet", "oof_cells.parquet"),
 )
 SCORE_COLUMNS = ("recording", "start_time", "end_time", "source")  # before those of the species
+FOLDS = "folds.csv"
 LOG_KEY = ["stage", "cycle", "fold", "epoch"]
+CELL_COLUMNS = ("recording", "species", "present", "score", "start", "stop", "low", "high")
+NO_CONFIG = (
+    "restore it from a copy, or train into another folder; weights in stages/ stay as they are"
+)
+NO_LOG = "delete this file: it only lists the losses of earlier epochs"
 
 
-def save_tensors(
-    state: "dict[str, Tensor]", path: Path, metadata: dict[str, str] | None = None
-) -> None:
-    """Write named tensors as safetensors.
+class RunConfig(BaseModel):
+    """The content of config.json; other versions may write more."""
 
-    Parameters
-    ----------
-    state : tensors by name
-    path : of the file
-    metadata : kept in the file's header
-    """
-    from safetensors.torch import save
+    model_config = ConfigDict(extra="allow")
 
-    tensors = {name: state[name].detach().contiguous().cpu() for name in sorted(state)}
-    with atomic_replace(path) as unfinished:
-        unfinished.write_bytes(_sorted_header(save(tensors, metadata=metadata)))
+    recipe: dict[str, Any]
+    data: str | dict[str, Any]
+    versions: dict[str, str] = {}
 
 
-def _sorted_header(content: bytes) -> bytes:
-    """The same safetensors file with the entries of its header in the order of their names.
+class StageReport(BaseModel):
+    """The entry of a stage in report.json."""
 
-    The package writes the metadata in random order, which would give equal weights other bytes.
-    """
-    size = int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":"))
-    text = header.encode()
-    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
-    return len(text).to_bytes(8, "little") + text + content[8 + size :]
+    name: str
+    description: str
+    report: dict[str, Any]
 
 
-def load_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
-    """Read a file of :func:`save_tensors`.
+class RunReportFile(BaseModel):
+    """The content of report.json."""
 
-    Parameters
-    ----------
-    path : of the file
-
-    Returns
-    -------
-    The tensors by name, and the metadata.
-    """
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    stages: list[StageReport] = Field(min_length=1)
+    left_out: list[str]
 
 
 @dataclass(frozen=True)
@@ -94,14 +91,19 @@ class CheckpointFile:
 
     def load(self) -> "tuple[int, dict[str, Tensor]] | None":
         """The number of epochs done and the state; None without a file."""
-        if not self.path.is_file():
+        if not os.path.lexists(self.path):
             return None
         state, metadata = load_tensors(self.path)
-        return int(metadata["epoch"]), state
+        with self.explain_damage():
+            return int(metadata["epoch"]), state
 
     def save(self, epoch: int, state: "dict[str, Tensor]") -> None:
         """Replace the file with this state."""
         save_tensors(state, self.path, {"epoch": str(epoch)})
+
+    def explain_damage(self) -> AbstractContextManager[None]:
+        """A context in which every failure is that of a damaged checkpoint."""
+        return explain_damage(self.path)
 
 
 @dataclass(frozen=True)
@@ -134,27 +136,36 @@ class RunFolder:
             E_OUTPUT_EDITED if a result was edited, E_OUT_NOT_EMPTY.
         """
         file = self.path / "config.json"
-        if not file.is_file():
+        if not os.path.lexists(file):
             self._check_free()
-        else:
-            if not resume:
-                raise UserError(
-                    "E_RUN_EXISTS",
-                    f"{self.path}: this folder has a run already",
-                    "add --resume to continue it, or choose another folder with -o",
-                )
-            earlier = json.loads(file.read_text(encoding="utf-8"))
-            for key in ("recipe", "data"):
-                if earlier[key] != json.loads(json.dumps(config[key])):
-                    raise UserError(
-                        "E_RUN_DIFFERS",
-                        f"{self.path}: the run in this folder has another {key}",
-                        f"resume it with the same {key}, or choose another folder with -o",
-                    )
-            check_own_files(self.path, "run", FINAL_FILES)
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(config, file)
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(config, file)
+        if not resume:
+            raise UserError(
+                "E_RUN_EXISTS",
+                f"{self.path}: this folder has a run already",
+                "add --resume to continue it, or choose another folder with -o",
+            )
+        earlier = self.config()
+        for key in ("recipe", "data"):
+            if earlier[key] != json.loads(json.dumps(config[key])):
+                raise UserError(
+                    "E_RUN_DIFFERS",
+                    f"{self.path}: the run in this folder has another {key}"
+                    f"{_other_version(earlier, config)}",
+                    f"resume it with the same {key}, or choose another folder with -o",
+                )
+        check_own_files(self.path, "run", FINAL_FILES)
+        self._check_stages()
+
+    def _check_stages(self) -> None:
+        """Refuse damaged files of the stages at once, not when they are needed."""
+        for path in sorted((self.path / "stages").glob("*/*")):
+            if path.suffix in (".safetensors", ".checkpoint"):
+                check_tensors(path)
+            elif path.name == "oof_scores.parquet":
+                read_scores(path)
 
     def _check_free(self) -> None:
         """Refuse to begin among files that have the names of a run, a model or an output."""
@@ -170,14 +181,13 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The content of config.json; UserError (E_NO_RUN) where this is no run."""
         file = self.path / "config.json"
-        if not file.is_file():
+        if not os.path.lexists(file):
             raise UserError(
                 "E_NO_RUN",
                 f"{self.path}: there is no run in this folder",
                 "give the folder that `antpitta train` wrote with -o",
             )
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return config
+        return read_model(file, RunConfig, NO_CONFIG).model_dump()
 
     def write_report(self, report: dict[str, Any], page: str) -> None:
         """Write report.json and report.html.
@@ -194,11 +204,15 @@ class RunFolder:
     def report(self) -> dict[str, Any]:
         """The content of report.json; UserError (E_NO_RUN, E_RUN_UNFINISHED) without one."""
         self.config()
-        file = self.path / "report.json"
-        if not file.is_file():
+        return read_model(self._final_file("report.json"), RunReportFile).model_dump()
+
+    def _final_file(self, name: str) -> Path:
+        """A file that the end of the run wrote, unchanged since."""
+        file = self.path / name
+        if not os.path.lexists(file):
             raise _unfinished_run(self.path)
-        report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return report
+        check_unchanged(self.path, "run", name)
+        return file
 
     def log(self, rows: list[dict[str, Any]]) -> None:
         """Add epochs to log.csv; an epoch that is there already is replaced.
@@ -209,16 +223,17 @@ class RunFolder:
         """
         file = self.path / "log.csv"
         by_epoch: dict[tuple[str, ...], dict[str, Any]] = {}
-        earlier = list(csv.DictReader(io.StringIO(read_text(file)))) if file.is_file() else []
-        for row in [*earlier, *rows]:
-            key = tuple(str(row[name]) for name in LOG_KEY)
-            by_epoch.pop(key, None)
-            by_epoch[key] = row
-        text = io.StringIO()
-        columns = dict.fromkeys(name for row in (*rows, *earlier) for name in row)
-        table = csv.DictWriter(text, list(columns), lineterminator="\n")
-        table.writeheader()
-        table.writerows(by_epoch.values())
+        with explain_damage(file, NO_LOG):
+            earlier = list(csv.DictReader(io.StringIO(read_text(file)))) if file.exists() else []
+            for row in [*earlier, *rows]:
+                key = tuple(str(row[name]) for name in LOG_KEY)
+                by_epoch.pop(key, None)
+                by_epoch[key] = row
+            text = io.StringIO()
+            columns = dict.fromkeys(name for row in (*rows, *earlier) for name in row)
+            table = csv.DictWriter(text, list(columns), lineterminator="\n")
+            table.writeheader()
+            table.writerows(by_epoch.values())
         write_text(text.getvalue(), file)
 
     def cells(self) -> pd.DataFrame:
@@ -226,20 +241,45 @@ class RunFolder:
 
         UserError (E_RUN_UNFINISHED) before the run's end.
         """
-        file = self.path / "oof_cells.parquet"
-        if not file.is_file():
-            raise _unfinished_run(self.path)
-        return pd.read_parquet(file)
+        return read_parquet(self._final_file("oof_cells.parquet"), CELL_COLUMNS)
+
+    def scores(self) -> list[Scores]:
+        """The out-of-fold scores of the last stage; UserError (E_RUN_UNFINISHED) without."""
+        return read_scores(self._final_file("oof_scores.parquet"))
+
+    def write_folds(self, table: pd.DataFrame) -> None:
+        """Write folds.csv.
+
+        Parameters
+        ----------
+        table : columns recording, site, fold
+        """
+        with replace_files(self.path, "run") as new:
+            write_csv(table, new / FOLDS)
 
     def folds(self) -> dict[str, int]:
         """The fold of each recording, from folds.csv."""
-        table = read_frame(self.path / "folds.csv")
-        return dict(zip(table["recording"], table["fold"].astype(int), strict=True))
+        file = self.path / FOLDS
+        check_unchanged(self.path, "run", FOLDS)
+        with explain_damage(file):
+            table = read_frame(file)
+            return dict(zip(table["recording"], table["fold"].astype(int), strict=True))
 
     def read_log(self) -> pd.DataFrame | None:
         """The content of log.csv; None before the first epoch."""
         file = self.path / "log.csv"
-        return pd.read_csv(file) if file.is_file() else None
+        if not file.exists():
+            return None
+        with explain_damage(file, NO_LOG):
+            types = {"stage": str, "cycle": int, "fold": int, "epoch": int, "loss": float}
+            return pd.read_csv(file).astype(types)
+
+
+def _other_version(earlier: dict[str, Any], config: dict[str, Any]) -> str:
+    """A remark for a message where another version of antpitta began the run."""
+    version = earlier.get("versions", {}).get("antpitta")
+    other = version is not None and version != config.get("versions", {}).get("antpitta")
+    return f" (it was begun by antpitta {version})" if other else ""
 
 
 def write_scores(scores: Iterable[Scores], path: Path) -> None:
@@ -264,8 +304,7 @@ def write_scores(scores: Iterable[Scores], path: Path) -> None:
     table.insert(2, "end_time", start + np.repeat([grid.hop for grid in grids], frames))
     sources = np.repeat([part.source for part in scores], frames)
     table.insert(3, "source", sources.astype(object))
-    with atomic_replace(path) as unfinished:
-        table.to_parquet(unfinished, index=False)
+    write_parquet(table, path)
 
 
 def read_scores(path: Path) -> list[Scores]:
@@ -282,11 +321,16 @@ def read_scores(path: Path) -> list[Scores]:
     Raises
     ------
     UserError
-        E_RUN_UNFINISHED without the file.
+        E_RUN_UNFINISHED without the file, E_FILE_DAMAGED.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise _unfinished_run(path)
-    table = pd.read_parquet(path)
+    table = read_parquet(path, SCORE_COLUMNS)
+    with explain_damage(path):
+        return _scores_of_table(table)
+
+
+def _scores_of_table(table: pd.DataFrame) -> list[Scores]:
     columns = [name for name in table.columns if name not in SCORE_COLUMNS]
     classes = Classes(tuple(species_of_columns(columns, SCORE_COLUMNS)))
     codes, names = pd.factorize(table["recording"])

@@ -17,8 +17,7 @@ Output:
 - Equal simulations give equal bytes: no date and no path is written.
 """
 
-import shutil
-import uuid
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +31,10 @@ from numpy.typing import NDArray
 from antpitta.core.errors import Finding, UserError
 from antpitta.core.types import Annotation, Recording
 from antpitta.files.audio import SUFFIXES, UnreadableAudio, probe, read_samples
-from antpitta.files.manifest import check_own_folder, write_manifest
+from antpitta.files.locks import is_empty, lock_folder
+from antpitta.files.manifest import check_own_folder, replace_files
 from antpitta.files.tables import write_csv
-from antpitta.files.texts import write_text
+from antpitta.files.texts import explain_write_errors, write_text
 
 Floats = NDArray[np.float32]
 
@@ -278,33 +278,23 @@ def write_simulation(
         E_OUT_NOT_EMPTY, or E_OUTPUT_EDITED if ``out`` holds anything but an unchanged simulation,
         before anything is simulated.
     """
-    _check_free(out, replace)
-    unfinished = out.with_name(f".{out.name}.{uuid.uuid4().hex[:12]}")
-    try:
-        n_train = _write_split(unfinished, "train", sample_rate, species, train)
-        boxes = list(validated())
-        for name, present in (("train_tp.csv", True), ("train_fp.csv", False)):
-            chosen = [box for box in boxes if box.present == present]
-            write_csv(_box_table(chosen, species), unfinished / name)
-        n_test = _write_split(unfinished, "test", sample_rate, species, test)
-        write_csv(_species_table(species), unfinished / "species.csv")
-        write_text(_TOML, unfinished / "antpitta.toml")
-        write_manifest(unfinished, "simulation")
-        if out.exists():
-            shutil.rmtree(out)
-        unfinished.replace(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with lock_folder(out):
+        _check_free(out, replace)
+        with replace_files(out, "simulation", complete=True) as new:
+            n_train = _write_split(new, "train", sample_rate, species, train)
+            boxes = list(validated())
+            for name, present in (("train_tp.csv", True), ("train_fp.csv", False)):
+                chosen = [box for box in boxes if box.present == present]
+                write_csv(_box_table(chosen, species), new / name)
+            n_test = _write_split(new, "test", sample_rate, species, test)
+            write_csv(_species_table(species), new / "species.csv")
+            write_text(_TOML, new / "antpitta.toml")
     n_present = sum(box.present for box in boxes)
     return SimulatedData(out, n_train, n_test, n_present, len(boxes) - n_present)
 
 
 def _check_free(out: Path, replace: bool) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UserError("E_OUT_NOT_EMPTY", f"{out}: this is a file", "choose another folder")
-    if not any(out.iterdir()):
+    if is_empty(out):
         return
     if not replace:
         raise UserError(
@@ -324,10 +314,14 @@ def _write_split(
     ids = _ids(species)
     truth: list[list[object]] = []
     events: list[Annotation] = []
-    (data / split).mkdir(parents=True)
+    with explain_write_errors(data / split):
+        (data / split).mkdir(parents=True)
     for recording, wave, calls in recordings:
+        content = io.BytesIO()  # soundfile does not notice every error of a full disk
+        sf.write(content, wave, sample_rate, format="FLAC", subtype="PCM_16")
         path = data / split / f"{recording}.flac"
-        sf.write(path, wave, sample_rate, format="FLAC", subtype="PCM_16")
+        with explain_write_errors(path):
+            path.write_bytes(content.getvalue())
         present = {ids[call.label] for call in calls}
         truth.append([recording, *(int(number in present) for number in range(len(species)))])
         events += calls

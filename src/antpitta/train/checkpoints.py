@@ -6,6 +6,7 @@ a disk (files/runs.py does).
 """
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,6 +27,9 @@ class CheckpointStore(Protocol):
 
     def save(self, epoch: int, state: State) -> None:
         """Replace the checkpoint by this one."""
+
+    def explain_damage(self) -> AbstractContextManager[None]:
+        """A context in which every failure is that of a damaged checkpoint."""
 
 
 @dataclass
@@ -53,6 +57,10 @@ class ThrottledStore:
             self.store.save(epoch, state)
             self.saved = time.monotonic()
 
+    def explain_damage(self) -> AbstractContextManager[None]:
+        """A context in which every failure is that of a damaged checkpoint."""
+        return self.store.explain_damage()
+
 
 @dataclass(frozen=True)
 class ReadOnlyStore:
@@ -66,6 +74,10 @@ class ReadOnlyStore:
 
     def save(self, epoch: int, state: State) -> None:
         """Do nothing: the main process saves."""
+
+    def explain_damage(self) -> AbstractContextManager[None]:
+        """A context in which every failure is that of a damaged checkpoint."""
+        return self.store.explain_damage()
 
 
 def resume(net: SedNet, optimizer: torch.optim.Adam, store: CheckpointStore) -> int:
@@ -87,7 +99,8 @@ def resume(net: SedNet, optimizer: torch.optim.Adam, store: CheckpointStore) -> 
     if checkpoint is None:
         return 0
     epochs, state = checkpoint
-    restore(net, optimizer, state)
+    with store.explain_damage():
+        restore(net, optimizer, state)
     return epochs
 
 

@@ -27,7 +27,8 @@ from antpitta.core.errors import UserError
 from antpitta.core.progress import Progress
 from antpitta.core.stages import Stage
 from antpitta.core.types import Scores, Targets
-from antpitta.files.runs import CheckpointFile, RunFolder, load_tensors, save_tensors, write_scores
+from antpitta.files.own_files import explain_damage, load_tensors, save_tensors
+from antpitta.files.runs import CheckpointFile, RunFolder, write_scores
 from antpitta.files.tables import write_csv
 from antpitta.model.fusion import with_trainable_grey_stem
 from antpitta.model.network import SedNet
@@ -276,7 +277,10 @@ def load_net(run: Run, stage: str, cycle: int, fold: int) -> SedNet:
         With the weights of that fold, on the run's device.
     """
     net = run.compute.template.copy(lambda: build_net(run, load_weights=False))
-    net.load_state_dict(load_tensors(weights_path(run, stage, cycle, fold))[0])
+    path = weights_path(run, stage, cycle, fold)
+    weights = load_tensors(path)[0]
+    with explain_damage(path):
+        net.load_state_dict(weights)
     device: torch.device = run.compute.fabric.device
     return net.to(device)
 

@@ -30,7 +30,6 @@ from antpitta.files.cache import cached_features, cached_files, load_features
 from antpitta.files.embedding_models import find_embedding_model, resolve_embedding
 from antpitta.files.runs import RunFolder
 from antpitta.files.species_names import match_embedding_classes
-from antpitta.files.tables import write_csv
 from antpitta.model.features import FeatureArray, build_feature_extractor
 from antpitta.sound.mel import band_edges
 from antpitta.train.compute import (
@@ -224,7 +223,7 @@ def train_stages(
             f"{len(sites)} sites are too few for {recipe.folds} folds: a site's recordings can be "
             "in several folds"
         )
-    _write_folds(dataset, folds, folder.path / "folds.csv")
+    _write_folds(dataset, folds, folder)
     overlays = plan_overlays(dataset, folds, recipe.overlay, recipe.split_seed)
     features = _compute_features(dataset, recipe, overlays, progress)
     sendable = cached_files(features) if compute.devices > 1 else features
@@ -314,9 +313,9 @@ def train_on_features(
         board.finalize("success")
 
 
-def _write_folds(dataset: Dataset, folds: NDArray[np.int64], path: Path) -> None:
+def _write_folds(dataset: Dataset, folds: NDArray[np.int64], folder: RunFolder) -> None:
     rows = [(r.id, r.site or "", int(k)) for r, k in zip(dataset.recordings, folds, strict=True)]
-    write_csv(pd.DataFrame(rows, columns=["recording", "site", "fold"]), path)
+    folder.write_folds(pd.DataFrame(rows, columns=["recording", "site", "fold"]))
 
 
 def _log_to_board(board: TensorBoardLogger, row: dict[str, Any]) -> None:
