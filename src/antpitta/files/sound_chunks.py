@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from antpitta.files.wav_chunks import WavChunks, WavFormat, measure_data, parse_wav_format
 
+_OGG_PAGE = 27  # bytes of a page before the lengths of its segments, the last their number
 _OGG_TAIL = 1 << 17  # bytes: a page has 65,307 at most
 _MAX_CHUNKS = 1_000
 _MAX_HEADER = 1 << 12  # bytes that describe the samples
@@ -55,7 +56,7 @@ def read_sound_chunks(path: Path) -> WavChunks | None:
 
 
 def has_ogg_end(path: Path) -> bool:
-    """Whether the last page of an OGG file is marked as its end.
+    """Whether the last page of an OGG file is marked as its end, and is complete.
 
     Parameters
     ----------
@@ -71,7 +72,12 @@ def has_ogg_end(path: Path) -> bool:
         file.seek(max(0, path.stat().st_size - _OGG_TAIL))
         tail = file.read()
     at = tail.rfind(b"OggS\0")
-    return 0 <= at < len(tail) - 5 and bool(tail[at + 5] & 4)
+    if at < 0 or at + _OGG_PAGE > len(tail) or not tail[at + 5] & 4:
+        return False
+    lengths = tail[at + _OGG_PAGE : at + _OGG_PAGE + tail[at + _OGG_PAGE - 1]]
+    return len(lengths) == tail[at + _OGG_PAGE - 1] and (
+        at + _OGG_PAGE + len(lengths) + sum(lengths) <= len(tail)
+    )
 
 
 def _iter_chunks(file: BinaryIO, at: int, end: int, layout: str, align: int) -> Iterator[Chunk]:
