@@ -34,7 +34,7 @@ from antpitta.core.stages import Stage
 EMBEDDING_BACKBONE = "embedding"  # the backbone of recipes whose features are embeddings already
 BASELINE_STAGE = "unknown_as_absent"  # recipes/presets/baseline.toml
 MAX_SMOOTHING = 10_000  # frames
-MAX_BATCH_CELLS = 1 << 28  # frames x bands x windows of one batch
+MAX_BATCH_CELLS = 1 << 26  # frames x bands x windows of one batch
 MAX_SEED = 1_000_000_000
 
 # Choices that a command shares with the code that acts on them.

@@ -138,8 +138,17 @@ class Blend:
                 f"there is no ensemble method {self.method!r}",
                 f"use one of {', '.join(get_args(BlendMethod))}",
             )
-        if self.weights.shape != (len(self.members), len(self.classes)):
+        shape = (len(self.members), len(self.classes))
+        if self.weights.shape != shape or self.scored.shape != shape:
             raise ValueError(f"weights {self.weights.shape} do not fit the members and classes")
+        if self.slopes.shape != shape[:1] or self.offsets.shape != shape[:1]:
+            raise ValueError(f"slopes {self.slopes.shape} do not fit the members")
+        if len(self.ranks) != (shape[0] if self.method == "rank" else 0):
+            raise ValueError(f"ranks of {len(self.ranks)} members do not fit the members")
+        if not all(len(ranks.scores) == len(ranks.ranks) == shape[1] for ranks in self.ranks):
+            raise ValueError("ranks do not fit the classes")
+        if not all(np.isfinite(v).all() for v in (self.weights, self.slopes, self.offsets)):
+            raise ValueError("weights, slopes or offsets are not numbers")
 
     def apply(self, members: Sequence[Member]) -> Floats:
         """Combine the scores of the members.
@@ -202,20 +211,27 @@ class Blend:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Blend":
-        """The ensemble that :meth:`to_json` wrote."""
-        return cls(
-            method=content["method"],
-            members=tuple(content["members"]),
-            classes=tuple(content["classes"]),
-            weights=np.array(content["weights"], float),
-            slopes=np.array(content["slopes"], float),
-            offsets=np.array(content["offsets"], float),
-            scored=np.array(content["scored"], bool),
-            ranks=tuple(
-                RankReference(tuple(map(tuple, r["scores"])), tuple(map(tuple, r["ranks"])))
-                for r in content["ranks"]
-            ),
-        )
+        """The ensemble that :meth:`to_json` wrote; UserError (E_MODEL_DAMAGED) for another one."""
+        try:
+            return cls(
+                method=content["method"],
+                members=tuple(content["members"]),
+                classes=tuple(content["classes"]),
+                weights=np.array(content["weights"], float),
+                slopes=np.array(content["slopes"], float),
+                offsets=np.array(content["offsets"], float),
+                scored=np.array(content["scored"], bool),
+                ranks=tuple(
+                    RankReference(tuple(map(tuple, r["scores"])), tuple(map(tuple, r["ranks"])))
+                    for r in content["ranks"]
+                ),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                "E_MODEL_DAMAGED",
+                f"the ensemble's description is damaged ({type(error).__name__}: {error})",
+                "make the ensemble again",
+            ) from None
 
     def _transform(self, i: int, member: Member) -> Floats:
         """What the method averages: probabilities, ranks or aligned logits."""
