@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import soundfile as sf
@@ -18,6 +19,12 @@ from antpitta.predict import pipeline
 from antpitta.train.data import build_training_data
 from antpitta.train.out_of_fold import assign_folds
 from antpitta.train.stages import Run, RunCompute, RunMonitor, RunPlan, run_stages
+
+# Property tests draw the same examples on every machine.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, database=None, deadline=None, max_examples=50
+)
+hypothesis.settings.load_profile("repeatable")
 
 SMALL = """
 name = "small"
