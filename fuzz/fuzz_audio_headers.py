@@ -22,7 +22,16 @@ with instrumented():
     from antpitta.files.wav_chunks import read_wav_chunks
 
 NAMES = (
-    *("S4A_20240501_050000.wav", "a.flac", "a.mp3", "a.ogg", "a.aif", "a.au", "a.w64", "5CE2A0B0.WAV"),
+    *(
+        "S4A_20240501_050000.wav",
+        "a.flac",
+        "a.mp3",
+        "a.ogg",
+        "a.aif",
+        "a.au",
+        "a.w64",
+        "5CE2A0B0.WAV",
+    ),
 )
 RATE = 8_000
 _MOST = RATE * 60 * 60  # an hour: more is only touched at its ends
@@ -52,11 +61,15 @@ def run(data: bytes, folder: Path) -> None:
         assert sound.ndim == 1
         assert np.isfinite(sound).all()
     read_channels(recording, 0, min(recording.samples, RATE))
-    for finding in check_audio([recording], {"a"}, lambda r, start, stop: read(r, start, stop, RATE)):
+    for finding in check_audio(
+        [recording], {"a"}, lambda r, start, stop: read(r, start, stop, RATE)
+    ):
         str(finding).encode()
 
 
-def _encode(format: str, subtype: str | None = None, channels: int = 1, seconds: float = 0.25) -> bytes:
+def _encode(
+    format: str, subtype: str | None = None, channels: int = 1, seconds: float = 0.25
+) -> bytes:
     rng = np.random.default_rng(0)
     sound = rng.uniform(-0.3, 0.3, (int(RATE * seconds), channels))
     buffer = io.BytesIO()

@@ -16,7 +16,7 @@ with instrumented():
     from antpitta.api.evaluation import evaluate, evaluate_events
     from antpitta.core.types import Annotation, Recording
     from antpitta.files.checks import check_dataset
-    from antpitta.files.dataset import DataSource, match_tables, read_source
+    from antpitta.files.dataset import match_tables, read_source
     from antpitta.files.deployments import read_deployments
     from antpitta.files.formats import read_table
     from antpitta.files.recipes import read_recipe
@@ -151,7 +151,9 @@ EVENTS = (
     "file,start_time,end_time,low_freq,high_freq,species,score,model,verdict\n"
     "/audio/b/dawn.wav,1.5,2.5,100,2000,s1,0.9,quick,\n"
 )
-RFCX = "recording_id,species_id,songtype_id,t_min,f_min,t_max,f_max\ndawn,11,1,1.0,93.75,2.0,2906.2\n"
+RFCX = (
+    "recording_id,species_id,songtype_id,t_min,f_min,t_max,f_max\ndawn,11,1,1.0,93.75,2.0,2906.2\n"
+)
 RAVEN = (
     "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\t"
     "Begin File\tBegin Path\tFile Offset (s)\tSpecies\tScore\tVerdict\n"
@@ -181,11 +183,15 @@ JOB = (
     "1,100,2,2000,1,5,2024-05-01T05:00:00.000Z,https://x/y/S4A_20240501_050000.wav?a=1,a\n"
     "1,100,2,2000,---,6,---,---,---\n"
 )
-ROIS = "pattern_matching_id,recording_id,species_id,songtype_id,x1,x2,y1,y2,validated,score\n1,5,2,1,1,2,100,2000,1,0.3\n"
+ROIS = (
+    "pattern_matching_id,recording_id,species_id,songtype_id,x1,x2,y1,y2,validated,score\n"
+    "1,5,2,1,1,2,100,2000,1,0.3\n"
+)
 BACKUP = (
     ROIS,
     "species_id,scientific_name,songtype_id,songtype\n2,Coqui,1,Song\n",
-    'recording_id,site_id,datetime,uri,meta\n5,1,2024-05-01 05:00:00,a/b.flac,"{""filename"": ""x.wav""}"\n',
+    "recording_id,site_id,datetime,uri,meta\n"
+    '5,1,2024-05-01 05:00:00,a/b.flac,"{""filename"": ""x.wav""}"\n',
     "site_id,name\n1,a\n",
 )
 SCORES = "recording_id,s1,Coqui\ndawn,0.5,0.25\n07,0.1,1\n"

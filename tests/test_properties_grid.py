@@ -4,6 +4,7 @@ Times and hops of the references are multiples of 1/256 s, which floating point 
 """
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import assume, given
@@ -63,7 +64,9 @@ def test_frames_by_centre_are_those_whose_centre_lies_inside(grid, interval):
 
 @given(exact_grids(), intervals())
 def test_overlapping_frames_go_from_the_frame_of_the_start_to_that_of_the_stop(grid, interval):
-    assert list(range(grid.frames))[grid.overlapping_frames(*interval)] == frames_of(grid, *interval)
+    assert list(range(grid.frames))[grid.overlapping_frames(*interval)] == frames_of(
+        grid, *interval
+    )
 
 
 @given(exact_grids(), st.lists(TICKS, min_size=4, max_size=4, unique=True))
@@ -94,7 +97,7 @@ def test_windows_cover_every_frame_and_share_the_overlap(length, frames, data):
     covered = {frame for start in starts for frame in range(start, start + frames)}
     assert covered >= set(range(length))
     assert starts[0] == 0
-    assert all(b - a == frames - overlap for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a == frames - overlap for a, b in pairwise(starts))
     without_last = {frame for start in starts[:-1] for frame in range(start, start + frames)}
     assert len(starts) == 1 or not set(range(length)) <= without_last
 

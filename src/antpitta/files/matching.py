@@ -125,7 +125,7 @@ class RecordingMatcher:
         -------
         matches : a match for each name, as from :meth:`find`
         """
-        matches = {name: self.find(name, table) for name in dict.fromkeys(names)}
+        matches = {name: self._find_in(name, table) for name in dict.fromkeys(names)}
         names_of: dict[str, list[str]] = {}
         for name, match in matches.items():
             if isinstance(match, Recording) and len(_path_parts(name)) > 1 and name != match.id:
@@ -134,6 +134,21 @@ class RecordingMatcher:
             if len({_path_parts(name)[:-1] for name in rivals}) > 1:
                 _resolve_rivals(rivals, matches)
         return matches
+
+
+    def _find_in(self, name: str, table: Path) -> Match:
+        """The recording that a name means in a table, which may be named after the recording.
+
+        The track of ``dawn_raven.wav`` is ``dawn_raven.txt``, which may belong to ``dawn.wav``,
+        too: the whole name counts before the shorter one.
+        """
+        from antpitta.files.formats.columns import recording_from_table_name  # loads pandas
+
+        if table.suffix.lower() == ".txt" and name == recording_from_table_name(table):
+            whole = self.find(table.stem, table)
+            if isinstance(whole, Recording):
+                return whole
+        return self.find(name, table)
 
 
 def lies_elsewhere(name: str, recording: Recording, table: Path | None = None) -> bool:

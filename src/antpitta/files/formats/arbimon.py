@@ -266,7 +266,15 @@ def _export_times(sheet: Sheet, recording: np.ndarray) -> pd.Series:
     days = days.fillna(file_starts(recording).dt.normalize())
     hour = sheet.numbers("hour", empty=np.nan)
     minute = sheet.numbers("minute", "min", empty=np.nan)
-    return days + pd.to_timedelta(pd.Series(hour * 60 + minute), unit="min")
+    outside = (hour < 0) | (hour >= 24) | (minute < 0) | (minute >= 60)  # False for NaN
+    sheet.reject_rows(
+        "W_SLICE_CLOCK",
+        outside,
+        lambda i: f"{hour[i]:g} h {minute[i]:g} min is no time of day",
+        "correct hour and minute",
+    )
+    minutes = pd.Series(np.where(outside, np.nan, hour * 60 + minute))
+    return days + pd.to_timedelta(minutes, unit="min")
 
 
 def file_starts(recording: np.ndarray) -> pd.Series:

@@ -81,7 +81,9 @@ def split_labels(label: np.ndarray, scores: Sequence[np.ndarray]) -> LabelParts:
                 parts.scored[i], parts.score[i] = True, _parse_score(column[i])
     for i in np.flatnonzero(~parts.scored):
         if match := _LABEL_SCORE.fullmatch(label[i]):
-            parts.label[i] = match["label"].rstrip(" ;|,:=([")
+            # Behind a semicolon or a bar every character before it belongs to the name.
+            name = match["label"]
+            parts.label[i] = name if match["score"] else name.rstrip(" ;|,:=([")
             parts.verdict[i] = (match["verdict"] or "").strip()
             parts.scored[i], parts.score[i] = True, _parse_score(match["score"] or match["end"])
     return parts
