@@ -23,7 +23,7 @@ import atheris
 ROOT = Path(__file__).parents[1] / ".fuzz"
 FINDINGS = ROOT / "findings"
 _MEMORY = Path("/dev/shm")
-_LIMITS = ("-timeout=20", "-rss_limit_mb=3000", "-max_len=4096")
+_LIMITS = ("-timeout=20", "-rss_limit_mb=3000", "-max_len=8192")
 
 Run = Callable[[bytes, Path], None]
 
