@@ -135,7 +135,6 @@ class RecordingMatcher:
                 _resolve_rivals(rivals, matches)
         return matches
 
-
     def _find_in(self, name: str, table: Path) -> Match:
         """The recording that a name means in a table, which may be named after the recording.
 
