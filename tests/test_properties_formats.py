@@ -25,7 +25,7 @@ from antpitta.files.deployments import Deployment, Deployments
 from antpitta.files.formats import read_table
 from antpitta.files.recordings import FoundRecordings, ListedFile, short_names
 from antpitta.files.tables import read_frame, read_prevalence, write_prevalence
-from antpitta.predict.camtrapdp import NAME, DeploymentInfo, write_package
+from antpitta.predict.camtrapdp import NAME, write_package
 from antpitta.predict.exports import FORMATS, write_events
 from antpitta.predict.journal import Journal, JournalEntry
 from antpitta.predict.tables import Archive, write_presence
@@ -116,7 +116,7 @@ def events_of(draw, names):
 
 
 def write(archive, folder):
-    write_events(lambda: iter([archive]), folder, FORMATS)
+    write_events(lambda: iter([archive]), folder, FORMATS, HOME)
 
 
 def recordings_of(archive):
@@ -159,6 +159,10 @@ def count_events(archive):
 
 def fill_in(path, word):
     """A person writes this verdict into every row."""
+    if path.name == "raven":
+        for table in path.rglob("*.txt"):
+            fill_in(table, word)
+        return
     if path.is_dir():
         for track in path.rglob("*.txt"):
             lines = track.read_text(encoding="utf-8").split("\n")
@@ -173,7 +177,7 @@ def fill_in(path, word):
     frame.to_csv(path, sep=separator, index=False, quoting=csv.QUOTE_ALL)
 
 
-TABLES = [form.name for key, form in FORMATS.items() if key != "parquet"]
+TABLES = ("events.csv", "events.raven.txt", "events.kaleidoscope.csv", "audacity", "raven")
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -275,7 +279,7 @@ def test_camtrap_dp_holds_every_event_with_its_species(archive):
     dated = [(f, JournalEntry(e.path, e.stamp, "", e.duration, e.site, "2024-05-01T05:00:00",
                               None, e.events)) for f, e in archive]  # fmt: skip
     with new_folder() as folder:
-        write_package(lambda: iter([dated]), folder, DeploymentInfo(Deployments(sites), HOME))
+        write_package(lambda: iter([dated]), folder, Deployments(sites, HOME))
         observations, media = (
             pd.read_csv(folder / NAME / f"{name}.csv", dtype=str, keep_default_na=False)
             for name in ("observations", "media")
