@@ -126,3 +126,34 @@ def test_channels_of_opposite_polarity_do_not_cancel(run, tmp_path, channels):
         api.predict_to(run.model, [tmp_path / name], tmp_path / f"out{name}")
         tables.append(pd.read_csv(tmp_path / f"out{name}" / "presence.csv").iloc[0, 1:])
     np.testing.assert_allclose(*(table.to_numpy(float) for table in tables), atol=1e-4)
+
+
+def test_calls_in_the_lost_part_of_a_recording_leave_all_figures(run, recipe, tmp_path):
+    home = tmp_path / "cut"
+    for i in range(6):
+        put(home / f"r{i}_20240501_050000.wav", np.tile(SOUND, 2))  # 6 s
+    cut = home / "r0_20240501_050000.wav"
+    cut.write_bytes(cut.read_bytes()[: 44 + RATE * 2 * 2])  # 2 s
+    rows = ["recording,start_time,end_time,species,verdict"]
+    for i in range(6):
+        rows.append(f"r{i}_20240501_050000,1,1.5,WOTH,{'present' if i % 2 else 'absent'}")
+    rows.append("r0_20240501_050000,4,4.5,WOTH,present")
+    table = tmp_path / "boxes.csv"
+    table.write_text("\n".join(rows) + "\n")
+    data = ap.open_data(audio=home, annotations=table)
+    lost = [f for f in ap.check(data, sound=False).findings if f.code == "W_BOX_BEYOND_END"]
+    assert [(f.file, f.row, f.serious) for f in lost] == [(str(table), 8, True)]
+    assert len(data.dataset.annotations) == 6
+
+    api.predict_to(run.model, [home], tmp_path / "out")
+    calls = tmp_path / "calls.csv"
+    calls.write_text("\n".join(row for row in rows if "absent" not in row) + "\n")
+    metrics = api.evaluate_events(tmp_path / "out", calls).set_index("species")
+    assert metrics.loc["WOTH", ["tp", "fn"]].sum() == 3
+    findings = api.evaluate_events(tmp_path / "out", calls).attrs["findings"]
+    assert [(f.code, f.file, f.row) for f in findings] == [("W_BOX_BEYOND_END", str(calls), 5)]
+    truth = pd.read_csv(tmp_path / "out" / "presence.csv", dtype={"recording_id": str})
+    truth.iloc[:, 1:] = (truth.iloc[:, 1:] > 0.5).astype(int)
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    notes = api.evaluate(tmp_path / "out", tmp_path / "truth.csv").notes
+    assert any("1 scored recordings are cut short" in note for note in notes)

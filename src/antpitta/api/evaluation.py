@@ -1,7 +1,8 @@
 """evaluate, evaluate_events: metrics of a run out of fold, of scores against ground truth."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,12 +18,15 @@ from antpitta.files.own_files import explain_damage
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame
 from antpitta.predict.exports import read_events
+from antpitta.predict.journal import read_durations
 from antpitta.scores.cells import clip_scores, count_unmatched, truth_cells
 from antpitta.scores.evaluate import DRAWS, Report, evaluate_cells, report_from_json
 from antpitta.scores.event_metrics import event_f1
 from antpitta.scores.tables import KEY, index_by_recording
 
+QUARANTINE = "quarantine.csv"
 SCORES = "presence.csv"  # of a folder that predict wrote
+PlacedCall = tuple[Annotation, tuple[str, int]]  # with its file and row
 MIN_IOU = 0.2  # intersection over union; scores have half-second frames, and some calls are shorter
 
 
@@ -127,8 +131,8 @@ def evaluate_events(target: Path | str, truth: Path | str) -> pd.DataFrame:
     -------
     DataFrame
         Rows: the species, then ``macro`` and ``micro``. Columns: ``species``, ``tp``, ``fp``,
-        ``fn``, ``precision``, ``recall``, ``f1``. Only predicted recordings count.
-        ``attrs["findings"]`` holds what is left out of the table of calls.
+        ``fn``, ``precision``, ``recall``, ``f1``. Only predicted recordings count, as far as they
+        have sound. ``attrs["findings"]`` holds what is left out of the table of calls.
 
     Raises
     ------
@@ -146,7 +150,8 @@ def evaluate_events(target: Path | str, truth: Path | str) -> pd.DataFrame:
     folder = path if path.is_dir() else path.parent
     table = read_events(path)
     presence = index_by_recording(read_frame(folder / SCORES), f"{folder / SCORES}")
-    file_of = _files_of_recordings(map(str, presence.index), set(table["file"]))
+    durations = read_durations(folder)
+    file_of = _files_of_recordings(map(str, presence.index), {*table["file"], *durations})
     id_of = {file: id for id, file in file_of.items()}
     columns = ("file", "start_time", "end_time", "species", "score", "model")
     events = [
@@ -162,14 +167,18 @@ def evaluate_events(target: Path | str, truth: Path | str) -> pd.DataFrame:
     annotations = read_table(calls_path, True)
     species = (*map(str, presence.columns), *(event.label for event in events))
     calls, findings = _place_calls(annotations, recordings, species)
+    lengths = {id: durations.get(file, inf) for id, file in file_of.items()}
+    calls, lost = _without_lost_calls(calls, lengths)
+    findings += lost
     if not calls:
         raise UserError(
             "E_NO_TRUTH",
             f"{truth}: names none of the recordings in {folder}",
             "give the calls of these recordings",
         )
+    placed = [call for call, _ in calls]
     scores = event_f1(
-        events, calls, min_iou=MIN_IOU, recordings={recording.id for recording in recordings}
+        events, placed, min_iou=MIN_IOU, recordings={recording.id for recording in recordings}
     )
     scores.attrs["findings"] = (*annotations.findings, *findings)
     return scores
@@ -222,9 +231,24 @@ def _evaluate_table(
         notes.append(f"{len(rest.recordings)} scored recordings are not in the ground truth")
     if rest.species:
         notes.append(f"{len(rest.species)} scored species are not in the ground truth")
+    if cut := _count_cut_recordings(scores_path, scores):
+        notes.append(
+            f"{cut} scored recordings are cut short or damaged ({QUARANTINE}); their truth"
+            " may hold calls that are lost"
+        )
     if rest.unknown:
         notes.append(f"{rest.unknown} cells of the ground truth are blank: unknown, not absent")
     return Evaluation((report,), tuple(notes))
+
+
+def _count_cut_recordings(table: Path, scores: pd.DataFrame) -> int:
+    """Recordings with scores of a part only, by the table beside that of the scores."""
+    path = table.parent / QUARANTINE
+    if table.name != SCORES or not path.is_file() or KEY not in scores.columns:
+        return 0
+    files = read_frame(path)
+    ids = map(str, scores[KEY])
+    return len(_files_of_recordings(ids, map(str, files["file"]))) if "file" in files else 0
 
 
 def _ids_of_names(names: pd.Series, ids: pd.Series, table: Path) -> list[str]:
@@ -257,7 +281,7 @@ def _files_of_recordings(ids: Iterable[str], files: Iterable[str]) -> dict[str, 
 
 def _place_calls(
     table: AnnotationTable, recordings: list[Recording], species: Iterable[str]
-) -> tuple[list[Annotation], list[Finding]]:
+) -> tuple[list[PlacedCall], list[Finding]]:
     """The calls in the predicted recordings, with their ids and classes; what is left out."""
     by_key = {species_key(name): name for name in species}
     labels = {
@@ -269,7 +293,8 @@ def _place_calls(
     for call, (file, row) in zip(table.annotations, table.origins(), strict=True):
         match = matches[file][call.recording]
         if isinstance(match, Recording):
-            calls.append(replace(call, recording=match.id, label=labels[call.label]))
+            place = replace(call, recording=match.id, label=labels[call.label])
+            calls.append((place, (str(file), row)))
         elif isinstance(match, AmbiguousMatch) and not match.elsewhere:
             raise _ambiguous_error(file, row, match)
         else:
@@ -284,6 +309,22 @@ def _place_calls(
         remedy = "predict these recordings, too, or ignore this if that is intended"
         findings.append(Finding("W_NO_AUDIO", str(file), row, what, remedy, False))
     return calls, findings
+
+
+def _without_lost_calls(
+    calls: list[PlacedCall], lengths: Mapping[str, float]
+) -> tuple[list[PlacedCall], list[Finding]]:
+    """The calls as far as their recordings have sound, and a finding for each that is lost."""
+    kept, findings = [], []
+    remedy = "check the recording that the row names, and the unit of the times"
+    for call, (file, row) in calls:
+        end = lengths.get(call.recording, inf)
+        if call.start < end:
+            kept.append((replace(call, stop=min(call.stop, end)), (file, row)))
+            continue
+        what = f"the call begins at {call.start:g} s, {call.recording} ends at {end:.2f} s"
+        findings.append(Finding("W_BOX_BEYOND_END", file, row, what, remedy, True))
+    return kept, findings
 
 
 def _ambiguous_error(file: Path, row: int, match: AmbiguousMatch) -> UserError:

@@ -281,6 +281,28 @@ def _damaged(path: Path, reason: str) -> UserError:
     )
 
 
+def read_durations(out: Path) -> dict[str, float]:
+    """The length of each recording with scores in an output folder.
+
+    Parameters
+    ----------
+    out : a folder that ``predict`` wrote, or any other
+
+    Returns
+    -------
+    durations : seconds, by path; empty where there is no journal that can be read
+    """
+    path = out / NAME
+    if not is_regular_file(path):
+        return {}
+    query = "SELECT path, duration FROM recordings WHERE presence IS NOT NULL"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            return {str(path): float(duration) for path, duration in database.execute(query)}
+    except (sqlite3.Error, TypeError, ValueError):
+        return {}
+
+
 @contextmanager
 def explain_database_errors(path: Path) -> Iterator[None]:
     """Turn errors of the disk and the database into a UserError.
