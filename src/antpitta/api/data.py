@@ -1,12 +1,14 @@
 """open_data, init and check: a data set from its tables, and every problem in it."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from pydantic import InstanceOf
+
+from antpitta.core.arguments import Number, PathArgument, PathArguments, as_paths, checked
 from antpitta.core.errors import Finding, UserError
 from antpitta.core.progress import Progress
 from antpitta.files.audio import read
@@ -25,7 +27,7 @@ from antpitta.sound.targets import Supervision, count_supervision_frames
 SILENT = Progress(lambda text: None, lambda task, done, total, loss: None)
 FRAME = 0.016  # seconds: about a frame of the recipes
 CHECK_SAMPLE_RATE = 16_000  # Hz
-Paths = Sequence[Path | str] | Path | str
+Paths = PathArguments
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,17 @@ class CheckResult:
         return f"CheckResult({serious} serious of {len(self.findings)} findings; {self.summary})"
 
 
+@checked
 def open_data(
-    data: Path | str | None = None,
+    data: PathArgument | None = None,
     *,
     audio: Paths = (),
     present: Paths = (),
     absent: Paths = (),
     annotations: Paths = (),
-    sites: Path | str | None = None,
-    names: Path | str | None = None,
-    channel: int | None = None,
+    sites: PathArgument | None = None,
+    names: PathArgument | None = None,
+    channel: Number | None = None,
 ) -> OpenedDataset:
     """Open a data set: match the rows of tables to recordings.
 
@@ -111,16 +114,17 @@ def open_data(
     return open_dataset(_with_channel(source, channel))
 
 
+@checked
 def init(
-    folder: Path | str = ".",
+    folder: PathArgument = ".",
     *,
     audio: Paths = (),
     present: Paths = (),
     absent: Paths = (),
     annotations: Paths = (),
-    sites: Path | str | None = None,
-    names: Path | str | None = None,
-    channel: int | None = None,
+    sites: PathArgument | None = None,
+    names: PathArgument | None = None,
+    channel: Number | None = None,
 ) -> Path:
     """Write an ``antpitta.toml``, which names the recordings and tables of a data set.
 
@@ -167,19 +171,20 @@ def init(
     return path
 
 
+@checked
 def check(
-    data: OpenedDataset,
+    data: InstanceOf[OpenedDataset] | PathArgument,
     *,
     sound: bool = True,
-    picture: Path | str | None = None,
-    progress: Progress = SILENT,
+    picture: PathArgument | None = None,
+    progress: InstanceOf[Progress] = SILENT,
 ) -> CheckResult:
     """Find the problems of a data set, and count how much of it is labelled.
 
     Parameters
     ----------
     data
-        The data set, from :func:`open_data`.
+        The data set from :func:`open_data`, or the path that it takes.
     sound
         Decode every recording, to find damaged ones.
     picture
@@ -208,6 +213,7 @@ def check(
         raise UserError("E_PICTURE_FORMAT", f"{path} is no .svg or .png", "change its ending")
     if path is not None and path.exists():
         raise UserError("E_PICTURE_EXISTS", f"{path} exists", "choose another name, or remove it")
+    data = as_dataset(data)
     decode = partial(read, sample_rate=CHECK_SAMPLE_RATE) if sound else None
     findings = tuple(check_dataset(data, decode))
     supervision = count_supervision_frames(data.dataset, FRAME)
@@ -215,6 +221,21 @@ def check(
         form: Literal["svg", "png"] = "png" if path.suffix == ".png" else "svg"
         write_picture(draw_supervision(supervision, form), path)
     return CheckResult(findings, supervision, _summarize(data, supervision), path)
+
+
+def as_dataset(data: OpenedDataset | Path | str) -> OpenedDataset:
+    """The data set, opened if a path is given.
+
+    Parameters
+    ----------
+    data : the data set, or the path that :func:`open_data` takes
+
+    Returns
+    -------
+    OpenedDataset
+        The opened data set.
+    """
+    return data if isinstance(data, OpenedDataset) else open_data(data)
 
 
 def describe_data(data: OpenedDataset) -> str:
@@ -278,7 +299,10 @@ def _source(
     sites: Path | str | None,
     names: Path | str | None,
 ) -> DataSource:
-    sequences = (_paths(audio), _paths(present), _paths(absent), _paths(annotations))
+    audio, present, absent, annotations = (
+        tuple(map(Path, as_paths(paths))) for paths in (audio, present, absent, annotations)
+    )
+    sequences = (audio, present, absent, annotations)
     if data is not None:
         if any((*sequences, sites, names)):
             raise UserError(
@@ -298,12 +322,6 @@ def _source(
         sites=None if sites is None else Path(sites),
         names=None if names is None else Path(names),
     )
-
-
-def _paths(paths: Paths) -> tuple[Path, ...]:
-    if isinstance(paths, str | Path):
-        return (Path(paths),)
-    return tuple(Path(path) for path in paths)
 
 
 def _summarize(data: OpenedDataset, supervision: Supervision) -> str:

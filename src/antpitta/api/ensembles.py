@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from antpitta.core.arguments import Finite, PathArgument, PathArguments, as_paths, checked
 from antpitta.core.config import BlendMethod
 from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation, Classes
@@ -36,7 +37,7 @@ BOX = ("recording", "start", "stop", "species", "present")  # columns of labelle
 
 @dataclass(frozen=True)
 class EnsembleResult:
-    """A fitted ensemble.
+    """A fitted ensemble; as a path, its folder.
 
     Attributes
     ----------
@@ -53,13 +54,17 @@ class EnsembleResult:
     notes: tuple[str, ...]
     can_predict: bool
 
+    def __fspath__(self) -> str:
+        return str(self.path)
 
+
+@checked
 def ensemble(
-    members: Sequence[Path | str],
-    out: Path | str,
+    members: PathArguments,
+    out: PathArgument,
     *,
     method: BlendMethod = "mean",
-    weights: Sequence[float] | None = None,
+    weights: Sequence[Finite] | None = None,
 ) -> EnsembleResult:
     """Combine runs on the same data, and tables of scores, into one model.
 
@@ -94,7 +99,7 @@ def ensemble(
     --------
     >>> antpitta.ensemble(["runs/a", "runs/b"], "model", weights=[1, 2])  # doctest: +SKIP
     """
-    out = Path(out)
+    out, members = Path(out), as_paths(members)
     check_own_folder(out, "ensemble")
     runs, tables = _runs_and_tables(members)
     names = _member_names([*(run.path for run in runs), *tables])

@@ -7,8 +7,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
+from pydantic import InstanceOf
 
 from antpitta.api.training import TrainResult
+from antpitta.core.arguments import PathArgument, checked
 from antpitta.core.errors import Finding, UserError
 from antpitta.core.identity import class_names, recording_key, species_key
 from antpitta.core.types import Annotation, Classes, Event, Recording
@@ -72,7 +74,10 @@ class Evaluation:
         )
 
 
-def evaluate(target: TrainResult | Path | str, truth: Path | str | None = None) -> Evaluation:
+@checked
+def evaluate(
+    target: InstanceOf[TrainResult] | PathArgument, truth: PathArgument | None = None
+) -> Evaluation:
     """Compute LWLRAP, average precision and AUC, with 95 % intervals over recordings.
 
     Parameters
@@ -115,7 +120,8 @@ def evaluate(target: TrainResult | Path | str, truth: Path | str | None = None) 
     return _evaluate_table(read_frame(path), read_frame(Path(truth)), path.name, path, Path(truth))
 
 
-def evaluate_events(target: Path | str, truth: Path | str) -> pd.DataFrame:
+@checked
+def evaluate_events(target: PathArgument, truth: PathArgument) -> pd.DataFrame:
     """Compute the F1 score of events: of detections against every call in the recordings.
 
     An event and a call of its species match if their intersection over union is at least 0.2.

@@ -19,6 +19,15 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from antpitta.core.arguments import (
+    Number,
+    PathArgument,
+    PathArguments,
+    SplitWords,
+    as_paths,
+    as_words,
+    checked,
+)
 from antpitta.core.config import EventFormat, Executor, InferenceMode, Precision
 from antpitta.core.errors import UserError
 from antpitta.core.progress import ProgressCallback, no_progress
@@ -53,13 +62,14 @@ DESCRIPTOR = "camtrapdp/datapackage.json"  # users complete it, and their text i
 INDEX = ["file", "start_time", "end_time"]
 
 
+@checked
 def predict(
-    model: Path | str,
-    *audio: Path | str,
+    model: PathArgument,
+    *audio: PathArgument,
     inference: InferenceMode = "full",
     precision: Precision = "float32",
-    workers: int | None = None,
-    channel: int | None = None,
+    workers: Number | None = None,
+    channel: Number | None = None,
 ) -> "pd.DataFrame":
     """Compute the framewise scores of recordings, in memory.
 
@@ -112,13 +122,14 @@ def predict(
     return scores
 
 
+@checked
 def predict_each(
-    model: Path | str,
-    *audio: Path | str,
+    model: PathArgument,
+    *audio: PathArgument,
     inference: InferenceMode = "full",
     precision: Precision = "float32",
-    workers: int | None = None,
-    channel: int | None = None,
+    workers: Number | None = None,
+    channel: Number | None = None,
 ) -> "Iterator[pd.DataFrame]":
     """Compute the framewise scores of recordings, one recording after the other.
 
@@ -226,21 +237,22 @@ def _read(table: Path | io.StringIO, types: Any) -> "pd.DataFrame":
     return pd.read_csv(table, dtype=types, keep_default_na=False)
 
 
+@checked
 def predict_to(
-    model: Path | str,
-    audio: Sequence[Path | RemotePath | str],
-    out: Path | str,
+    model: PathArgument,
+    audio: PathArguments,
+    out: PathArgument,
     *,
-    formats: tuple[str, ...] = ("csv",),
-    prevalence: Path | str | None = None,
-    deployments: Path | str | None = None,
+    formats: SplitWords = ("csv",),
+    prevalence: PathArgument | None = None,
+    deployments: PathArgument | None = None,
     resume: bool = False,
     executor: Executor = "local",
     inference: InferenceMode = "full",
     precision: Precision = "float32",
-    workers: int | None = None,
+    workers: Number | None = None,
     address: str | None = None,
-    channel: int | None = None,
+    channel: Number | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Prediction:
     """Write presence.csv, events, quarantine.csv and run.json for an archive of any size.
@@ -282,6 +294,7 @@ def predict_to(
     >>> prediction = predict_to("runs/first/model", ["season"], "out")  # doctest: +SKIP
     >>> prediction.events["species"].value_counts()  # doctest: +SKIP
     """
+    formats, audio = as_words(formats), as_paths(audio)
     _check_formats(formats)
     job = PredictionJob(executor, inference, precision, workers, address)
     root = common_root([location_of(place) for place in audio])

@@ -1,12 +1,15 @@
 """settings: every setting of a recipe, with type, default, range and meaning."""
 
+from antpitta.core.arguments import PathArgument, Words, as_words, checked
 from antpitta.core.config import Recipe
+from antpitta.core.errors import UserError
 from antpitta.core.settings import Setting, list_settings
 from antpitta.files.recipes import read_recipe
 
 
+@checked
 def settings(
-    recipe: str | None = None, *, changes: tuple[str, ...] = (), baseline: bool = False
+    recipe: PathArgument | None = None, *, changes: Words = (), baseline: bool = False
 ) -> tuple[Setting, ...]:
     """List all settings.
 
@@ -26,5 +29,8 @@ def settings(
     UserError
         As `read_recipe`.
     """
-    values = None if recipe is None else read_recipe(recipe, changes, baseline=baseline)
+    changes = as_words(changes)
+    if recipe is None and (changes or baseline):
+        raise UserError("E_OPTION", "changes need a recipe", "name the recipe that they change")
+    values = None if recipe is None else read_recipe(str(recipe), changes, baseline=baseline)
     return tuple(list_settings(Recipe, values))

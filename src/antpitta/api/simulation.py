@@ -10,11 +10,13 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+from pydantic import InstanceOf
 
 from antpitta.api.data import SILENT, check, open_data
 from antpitta.api.evaluation import evaluate
 from antpitta.api.prediction import predict_to
 from antpitta.api.training import TrainResult, train
+from antpitta.core.arguments import Number, PathArgument, Words, checked
 from antpitta.core.errors import Finding, UserError, requires_train_extra
 from antpitta.core.progress import Progress
 from antpitta.files.locks import is_empty, lock_folder
@@ -40,13 +42,14 @@ DEMO_PLAN = SimulationConfig(
 )
 
 
+@checked
 def simulate(
-    clips: Path | str,
-    backgrounds: Path | str,
-    out: Path | str,
-    plan: SimulationConfig | None = None,
+    clips: PathArgument,
+    backgrounds: PathArgument,
+    out: PathArgument,
+    plan: InstanceOf[SimulationConfig] | None = None,
     *,
-    channel: int | None = None,
+    channel: Number | None = None,
     replace: bool = False,
 ) -> tuple[SimulatedData, tuple[Finding, ...]]:
     """Simulate soundscapes with complete ground truth, from clips and background sound.
@@ -93,8 +96,9 @@ def simulate(
     return simulated, (*unusable_clips, *unusable_files)
 
 
+@checked
 def simulate_callers(
-    out: Path | str, plan: SimulationConfig | None = None, *, replace: bool = False
+    out: PathArgument, plan: InstanceOf[SimulationConfig] | None = None, *, replace: bool = False
 ) -> SimulatedData:
     """Simulate soundscapes of eight invented species over coloured noise.
 
@@ -143,12 +147,13 @@ class DemoResult:
     reports: tuple[Report, ...] = field(repr=False)
 
 
+@checked
 def demo(
-    out: Path | str = "demo",
+    out: PathArgument = "demo",
     *,
-    plan: SimulationConfig = DEMO_PLAN,
-    changes: tuple[str, ...] = (),
-    progress: Progress = SILENT,
+    plan: InstanceOf[SimulationConfig] = DEMO_PLAN,
+    changes: Words = (),
+    progress: InstanceOf[Progress] = SILENT,
 ) -> DemoResult:
     """Simulate recordings, check, train, predict, evaluate and report.
 

@@ -19,9 +19,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from pydantic import InstanceOf
+
 from antpitta.api.data import SILENT
 from antpitta.api.prediction import predict_to
 from antpitta.api.simulation import simulate_callers
+from antpitta.core.arguments import Finite, PathArgument, PathArguments, as_paths, checked
 from antpitta.core.config import Precision, Recipe
 from antpitta.core.errors import UserError, requires_train_extra
 from antpitta.core.progress import Progress
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MINUTE = 60.0
+MAX_MINUTES = 100_000.0
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 SOUND = SimulationConfig(train=8, test=0, seconds=MINUTE, sample_rate=48_000, present=1, absent=1)
 NETWORK = ("head.smoothing_frames=64", "head.class_band_limits=null", "backbone.pretrained=false")
@@ -64,12 +68,13 @@ class SpeedTest:
     machine: str
 
 
+@checked
 def bench(
-    audio: Sequence[Path | str] = (),
+    audio: PathArguments = (),
     *,
-    model: Path | str | None = None,
-    minutes: float = 60.0,
-    progress: Progress = SILENT,
+    model: PathArgument | None = None,
+    minutes: Finite = 60.0,
+    progress: InstanceOf[Progress] = SILENT,
 ) -> SpeedTest:
     """Measure how fast this machine predicts, in every precision that it and the model offer.
 
@@ -102,10 +107,10 @@ def bench(
     """
     import pandas as pd
 
-    if not minutes > 0:
-        raise UserError(
-            "E_BENCH_MINUTES", f"--minutes {minutes:g} is not positive", "give 1 or more"
-        )
+    if not 0 < minutes <= MAX_MINUTES:
+        what = f"--minutes {minutes:g} is not between 0 and {MAX_MINUTES:g}"
+        raise UserError("E_BENCH_MINUTES", what, "give 1 or more")
+    audio = as_paths(audio)
     with TemporaryDirectory(prefix="antpitta-bench-") as temporary:
         home = Path(temporary)
         if not audio:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import InstanceOf
 
-from antpitta.api.data import SILENT, describe_data
+from antpitta.api.data import SILENT, as_dataset, describe_data
+from antpitta.core.arguments import Number, PathArgument, Words, as_words, checked
 from antpitta.core.config import Recipe
 from antpitta.core.errors import requires_train_extra
 from antpitta.core.progress import Progress
@@ -33,7 +35,7 @@ PACKAGES = ("antpitta", "torch", "timm", "numpy", "openvino", "soundfile", "soxr
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished run.
+    """A finished run; as a path, its folder.
 
     Attributes
     ----------
@@ -43,6 +45,9 @@ class TrainResult:
 
     path: Path
     run_report: RunReport = field(repr=False)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @property
     def model(self) -> Path:
@@ -55,29 +60,30 @@ class TrainResult:
         return tuple(stage.report for stage in self.run_report.stages)
 
 
+@checked
 def train(
-    data: OpenedDataset,
-    recipe: str = "quick",
-    out: Path | str = "run",
+    data: InstanceOf[OpenedDataset] | PathArgument,
+    recipe: PathArgument = "quick",
+    out: PathArgument = "run",
     *,
-    changes: tuple[str, ...] = (),
+    changes: Words = (),
     baseline: bool = False,
     resume: bool = False,
     device: str = "auto",
-    devices: int = 1,
+    devices: Number = 1,
     precision: str = "auto",
     compile: bool = False,
     cudnn_benchmark: bool = False,
-    parallel_folds: int = 1,
+    parallel_folds: Number = 1,
     export: bool = True,
-    progress: Progress = SILENT,
+    progress: InstanceOf[Progress] = SILENT,
 ) -> TrainResult:
     """Train all stages of a recipe on every fold, and write a run.
 
     Parameters
     ----------
     data
-        The data set, from :func:`open_data`.
+        The data set from :func:`open_data`, or the path that it takes.
     recipe
         The name of a recipe of the package, or the path of a TOML file.
     out
@@ -125,13 +131,16 @@ def train(
     >>> run = antpitta.train(data, out="run")  # doctest: +SKIP
     >>> scores = antpitta.predict(run.model, "new-recordings")  # doctest: +SKIP
     """
+    data = as_dataset(data)
     with requires_train_extra("train"):
         from antpitta.api.run_model import bundle_stage, bundle_stages, export_stage
         from antpitta.api.run_report import collect_report, describe_known_species, write_report
         from antpitta.train.compute import ComputeConfig, build_fabric
         from antpitta.train.training import resolve_recipe, train_stages
 
-    resolved = resolve_recipe(read_recipe(recipe, changes, baseline=baseline), data.dataset)
+    resolved = resolve_recipe(
+        read_recipe(str(recipe), as_words(changes), baseline=baseline), data.dataset
+    )
     compute = ComputeConfig(device, devices, precision, compile, cudnn_benchmark, parallel_folds)
     build_fabric(compute)  # refuses a wrong device before the run's folder is made
     folder = RunFolder(Path(out))

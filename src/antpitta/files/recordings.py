@@ -93,6 +93,8 @@ def list_files(
         E_NO_FILE: a root does not exist. E_NO_AUDIO: a root has no sound. E_OPTION: a channel
         below 1.
     """
+    if not roots:
+        raise UserError("E_NO_AUDIO", "no recordings are given", "name a file or a folder")
     if channel is not None and channel < 1:
         raise UserError("E_OPTION", f"--channel {channel}: there is none", "count from 1")
     files, findings = _collect(roots)

@@ -23,6 +23,7 @@ present or absent for each proposal, and everything else stays unknown. Three pr
 - All boxes of a species are as long and as wide as its template.
 """
 
+import numbers
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,21 @@ Bools = NDArray[np.bool_]
 
 ECHOES = 5  # reflections of a distant call
 MIN_PAUSE = 0.15  # seconds between two calls of one species
+# What can be simulated; the upper limits refuse what no memory holds.
+LIMITS = {
+    "train": (1, 100_000),
+    "test": (0, 100_000),
+    "seconds": (0.5, 86_400.0),
+    "sample_rate": (1_000, 1_000_000),
+    "present": (0, 1_000_000),
+    "absent": (0, 1_000_000),
+    "seed": (0, 2**128),
+    "min_prevalence": (0, 1.0),
+    "max_prevalence": (0, 1.0),
+    "min_snr": (-200, 200.0),
+    "max_snr": (-200, 200.0),
+}
+MAX_SAMPLES = 2**27  # of a recording: 47 minutes at 48 kHz
 PEAK = 0.98  # of full scale; a louder recording is scaled down, never clipped
 
 
@@ -79,14 +95,14 @@ class SimulationConfig:
     max_snr: float = 14.0
 
     def __post_init__(self) -> None:
-        if min(self.train, self.test) < 0 or self.train + self.test < 1:
-            self._refuse(f"{self.train} training and {self.test} test recordings", "ask for one")
-        if self.seconds <= 0 or self.sample_rate <= 0 or min(self.present, self.absent) < 0:
-            self._refuse(
-                f"{self.seconds:g} s, {self.sample_rate} Hz, {self.present} present and "
-                f"{self.absent} absent boxes",
-                "use positive numbers",
-            )
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name)
+            kind = numbers.Integral if isinstance(high, int) else numbers.Real
+            if not isinstance(value, kind) or not low <= float(value) <= high:
+                self._refuse(f"with {name} {value!r}", f"use a number from {low:g} to {high:g}")
+        if self.seconds * self.sample_rate > MAX_SAMPLES:
+            what = f"recordings of {self.seconds:g} s at {self.sample_rate} Hz"
+            self._refuse(what, f"use at most {MAX_SAMPLES / self.sample_rate:.0f} s")
         if not 0 < self.min_prevalence <= self.max_prevalence <= 1:
             self._refuse(
                 f"prevalences from {self.min_prevalence:g} to {self.max_prevalence:g}",
