@@ -16,7 +16,7 @@ from antpitta.api.data import SILENT, check, open_data
 from antpitta.api.evaluation import evaluate
 from antpitta.api.prediction import predict_to
 from antpitta.api.training import TrainResult, train
-from antpitta.core.arguments import Number, PathArgument, Words, checked
+from antpitta.core.arguments import Number, PathArgument, Words, as_words, checked
 from antpitta.core.errors import Finding, UserError, requires_train_extra
 from antpitta.core.progress import Progress
 from antpitta.files.locks import is_empty, lock_folder
@@ -193,7 +193,7 @@ def demo(
                 f"{home} is not empty",
                 "remove it, or choose another folder with --out",
             )
-        return _demo(home, plan, changes, progress)
+        return _demo(home, plan, as_words(changes), progress)
 
 
 def _demo(

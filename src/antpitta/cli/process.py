@@ -181,10 +181,10 @@ def is_memory_shortage(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
         yield error
-        seen.append(error)
+        chain.append(error)
         error = error.__cause__ or error.__context__
 
 

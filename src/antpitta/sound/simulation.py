@@ -52,8 +52,6 @@ LIMITS = {
     "present": (0, 1_000_000),
     "absent": (0, 1_000_000),
     "seed": (0, 2**128),
-    "min_prevalence": (0, 1.0),
-    "max_prevalence": (0, 1.0),
     "min_snr": (-200, 200.0),
     "max_snr": (-200, 200.0),
 }
