@@ -1,8 +1,10 @@
 """The loader of a model's bundle: bundle.json, the weights, the recipe and the blend in it.
 
 The first byte chooses the file that the input stands for; the others are those of a small valid
-model or ensemble. Where it is below 128, sizes and digests are made anew, so that the input is not
-refused for being changed. Networks are not built: their time is not that of the reader.
+model or ensemble. From 192 on, the rest is no file but edits of the valid bundle.json, by which
+values get deeper into the reader than bytes do. Below 128 and in such edits, sizes and digests are
+made anew, so that the input is not refused for being changed. Networks are not built: their time is
+not that of the reader.
 """
 
 import json
@@ -12,7 +14,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import atheris
 import numpy as np
 import torch
 
@@ -26,6 +30,23 @@ with instrumented():
     from antpitta.predict import predictor
     from antpitta.scores.ensemble.blend import Blend
 
+_EDITS = 192
+_VALUES = (
+    *(None, True, 0, 1, -1, 1.5, 2**31, 2**63, 10**30, 1e308, float("nan"), float("inf"), "", "a"),
+    *([], {}, [[]], [1], ["a"], {"a": 1}, "..", "/", "a.safetensors", "m", "boxes", "embedding"),
+    *(
+        "rank",
+        "fit",
+        "quick",
+        "float",
+        "int8",
+        "x" * 300,
+        "\x00",
+        "\u00e9",
+        "e\u0301",
+        "hf-hub:a/b",
+    ),
+)
 SPECIES = ("s1", "Coqui, \u00e9")
 PLACES = ("model/bundle.json", "model/a.safetensors", "ensemble/bundle.json")
 HOME = Path(tempfile.mkdtemp())
@@ -66,8 +87,11 @@ def run(data: bytes, folder: Path) -> None:
     place = PLACES[first % len(PLACES)]
     bundle = folder / place.partition("/")[0]
     shutil.copytree(HOME / bundle.name, bundle)
-    (folder / place).write_bytes(data[1:])
-    if first < 128:
+    if first >= _EDITS:
+        _edit(bundle / "bundle.json", atheris.FuzzedDataProvider(data[1:]))
+    else:
+        (folder / place).write_bytes(data[1:])
+    if first < 128 or first >= _EDITS:
         with suppress(Exception):
             _renew_digests(bundle)
     opened = read_bundle(bundle)
@@ -75,6 +99,32 @@ def run(data: bytes, folder: Path) -> None:
     for part in opened.parts() or [opened]:
         part.states()
     predictor.Predictor(opened)
+
+
+def _edit(file: Path, choices: atheris.FuzzedDataProvider) -> None:
+    """Replace, remove or repeat a few values somewhere in the file."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    for _ in range(choices.ConsumeIntInRange(1, 3)):
+        parent: Any = content
+        while isinstance(parent, dict | list) and parent:
+            keys: list[Any] = list(parent) if isinstance(parent, dict) else [*range(len(parent))]
+            key = keys[choices.ConsumeIntInRange(0, len(keys) - 1)]
+            if isinstance(parent[key], dict | list) and parent[key] and choices.ConsumeBool():
+                parent = parent[key]
+                continue
+            action = choices.ConsumeIntInRange(0, len(_VALUES) + 3)
+            if action == 0:
+                del parent[key]
+            elif action == 1:
+                parent[key] = [parent[key], parent[key]]
+            elif action == 2:
+                parent[key] = choices.ConsumeInt(9)
+            elif action == 3:
+                parent[key] = choices.ConsumeFloat()
+            else:
+                parent[key] = _VALUES[action - 4]
+            break
+    file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _renew_digests(folder: Path) -> None:
@@ -94,6 +144,7 @@ def _renew_digests(folder: Path) -> None:
 SEEDS = [
     *(bytes([i]) + (HOME / place).read_bytes() for i, place in enumerate(PLACES)),
     bytes([129]) + (HOME / PLACES[0]).read_bytes(),
+    *(bytes([192 + i]) + bytes(range(0, 120, 3)) for i in range(len(PLACES))),
 ]
 WORDS = (
     *(f'"{key}"'.encode() for key in json.loads((HOME / PLACES[0]).read_text())),
