@@ -277,7 +277,7 @@ def _files_of_recordings(ids: Iterable[str], files: Iterable[str]) -> dict[str, 
     file_of = {}
     for file in files:
         path = PurePosixPath(file)
-        for parts in (path.with_suffix("").parts, path.parts):
+        for parts in ((*path.parts[:-1], path.stem), path.parts):
             ends = (recording_key("/".join(parts[i:])) for i in range(len(parts)))
             if end := next((end for end in ends if end in known), None):
                 file_of[known[end]] = file

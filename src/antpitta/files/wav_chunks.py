@@ -134,7 +134,8 @@ def _read_chunks(file: BinaryIO, end: int) -> WavChunks:
             spans.append((begin, begin + size))
             sizes.append(promised)
         file.seek(begin + size + size % 2)
-    first = sound_format.block if sound_format else 1  # whole samples, so that channels stay apart
+    # Whole samples, so that channels stay apart; a broken header has samples of 0 bytes.
+    first = max(1, sound_format.block) if sound_format else 1
     spans = [(begin, stop - (stop - begin) % first) for begin, stop in spans if stop > begin]
     total = sum(size for size in sizes if size is not None)
     is_short = total > sum(stop - begin for begin, stop in spans) + first * len(spans)

@@ -167,7 +167,7 @@ def _read_zip(path: Path, verdict: bool | None) -> AnnotationTable:
                 archive.extractall(folder, members)
         except (
             *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
-            *(OSError, EOFError, ValueError),
+            *(OSError, EOFError, ValueError, IndexError),  # IndexError: a member without a name
         ) as error:
             reason = str(error).replace(folder, str(path))
             what = f"{path}: cannot be unpacked ({reason})"
