@@ -519,7 +519,12 @@ DEEP_TOML = "a = " + "[" * 5000 + "]" * 5000
         *("seed=99999999999999999999999", "seed=9223372036854775807", "seed=-1", "seed=" + DIGITS),
         *("split_seed=4294967296", "features.segment=1e-9", "features.segment=1e300"),
         *("features.n_mels=5000", "features.n_fft=1", "features.n_fft=1000000007"),
-        *("features.n_fft=64", "features.hop_length=0", "features.hop_length=1"),
+        *(
+            "features.n_fft=64",
+            "features.n_fft=1023",
+            "features.hop_length=0",
+            "features.hop_length=1",
+        ),
         *("features.top_db=1e300", "features.fmin=7999.9999", "features.fmax=NaN"),
         *("windows.frames=10000000", "windows.frames=65536", "head.smoothing_frames=1000000"),
         *("head.class_band_limits=[[5,5]]", "head.class_band_limits=[[0,999]]"),

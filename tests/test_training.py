@@ -14,7 +14,7 @@ from antpitta.core.features import MelConfig
 from antpitta.core.stages import Stage
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
 from antpitta.files.bundle import read_bundle
-from antpitta.files.manifest import lock_folder
+from antpitta.files.locks import lock_folder
 from antpitta.train.training import fill_class_band_limits, fill_smoothing_frames
 
 CLASSES = Classes(("frog", "bird", "bat"))

@@ -138,6 +138,8 @@ class MelConfig(FeatureConfig):
 
     @model_validator(mode="after")
     def _segments_can_be_computed(self) -> Self:
+        if self.n_fft % 2:
+            raise ValueError(f"n_fft {self.n_fft} must be even")
         if self.n_mels > self.n_fft // 2:
             raise ValueError(f"n_mels {self.n_mels} <= half of n_fft {self.n_fft} must hold")
         frames = self.n_frames(self.segment)
