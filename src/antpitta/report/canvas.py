@@ -12,6 +12,7 @@
   an undefined value. A value without an interval has none; it never gets one of width 0.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,9 +109,12 @@ def save(figure: Figure, form: ImageFormat) -> bytes:
     """
     buffer = BytesIO()
     metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
-    figure.savefig(
-        buffer, format=form, dpi=160, metadata=metadata, bbox_inches="tight", pad_inches=0.06
-    )
+    with warnings.catch_warnings():
+        # A character that the font lacks, such as an emoji, is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+        figure.savefig(
+            buffer, format=form, dpi=160, metadata=metadata, bbox_inches="tight", pad_inches=0.06
+        )
     # A browser that shrinks a "pixelated" picture drops whole columns, and with them the only
     # recording in which a species is present.
     return buffer.getvalue().replace(PIXELATED, b"")
