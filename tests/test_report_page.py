@@ -11,6 +11,7 @@ import pytest
 from antpitta.core.types import Classes
 from antpitta.report import page as page_module
 from antpitta.report.canvas import NONE, format_interval, format_share
+from antpitta.report.card import render_card
 from antpitta.report.page import group_example, render_page
 from antpitta.report.results import Example, RunReport, StageResult
 from antpitta.report.tables import list_sources, pseudo_table
@@ -266,7 +267,15 @@ def test_example_is_grouped_by_verdict_and_score(box, heading):
 
 def test_page_with_a_file_name_that_is_no_utf8_can_be_written():
     odd = render_page(RunReport(examples=(example(recording="a\udcff"),), left_out=("b\udcff",)))
-    assert "recording a?" in odd.encode().decode()
+    assert r"recording a\udcff" in odd.encode().decode()
+
+
+@pytest.mark.parametrize("name", ["\x1b]0;x\x07", "\u202egpj", "\x7f", "a\rb"])
+def test_page_and_card_show_control_characters_escaped(name):
+    report = RunReport(title=name, examples=(example(recording=name),), left_out=(name,))
+    for text in (render_page(report), render_card(report)):
+        assert name not in text
+        assert ascii(name)[1:-1].replace("\\", "") in text.replace("\\", "")
 
 
 def test_pseudo_labels_are_counted_by_species_and_cycle(html):

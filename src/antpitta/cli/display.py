@@ -5,7 +5,6 @@ files, species and settings may hold markup, line ends or escape sequences: here
 they become text that a terminal shows and does not obey. A test holds that nothing else prints.
 """
 
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from antpitta.cli import process
+from antpitta.core.errors import printable, printable_lines
 from antpitta.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -33,26 +33,6 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # exit code
 TERMINAL = sys.stdout is not None and sys.stdout.isatty()
 PIPED_WIDTH = None if TERMINAL else 100  # columns of a table that goes to a file
-
-# What moves a terminal's cursor, ends its line, turns its text around or cannot be encoded.
-CONTROLS = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-
-
-def printable(text: str) -> str:
-    """Escape control characters, line ends and surrogates, as in ``\\x1b`` and ``\\n``.
-
-    Parameters
-    ----------
-    text : a line with the names of a user
-
-    Returns
-    -------
-    str
-        One line that a terminal shows and does not obey.
-    """
-    return CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 class PlainConsole(Console):
@@ -78,7 +58,7 @@ class PlainConsole(Console):
             if control or text.isprintable():
                 yield Segment(text, style, control)
             else:
-                yield Segment("\n".join(map(printable, text.split("\n"))), style)
+                yield Segment(printable_lines(text), style)
 
 
 def print_error(line: str) -> None:

@@ -4,6 +4,7 @@ A message has at most two sentences: what is wrong and where, then what to do. T
 code and the values, not the sentences.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -193,6 +194,11 @@ CODES: dict[str, str] = {
     "W_LONG_CLIP": "a clip of which only the beginning is used",
 }
 
+# What moves a terminal's cursor, ends its line, turns its text around or cannot be encoded.
+_CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
 
 class UserError(Exception):
     """A mistake that only the user can correct; the command line prints it and exits with 2.
@@ -253,6 +259,34 @@ def sentences(what: str, remedy: str) -> str:
     capitalized = f"{remedy[:1].upper()}{remedy[1:]}"
     parts = [part.rstrip(". ") for part in (what, capitalized) if part]
     return " ".join(part if part.endswith(("?", "!")) else f"{part}." for part in parts)
+
+
+def printable(text: str) -> str:
+    """Escape control characters, line ends and surrogates, as in ``\\x1b`` and ``\\n``.
+
+    Parameters
+    ----------
+    text : a line with the names of a user
+
+    Returns
+    -------
+    One line that a terminal shows and does not obey.
+    """
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def printable_lines(text: str) -> str:
+    """Escape control characters as :func:`printable` does, and leave the line ends.
+
+    Parameters
+    ----------
+    text : lines of a page or a table
+
+    Returns
+    -------
+    The lines.
+    """
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def cut_name(name: str, longest: int = 40) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from antpitta.core.errors import printable_lines
 from antpitta.report.canvas import count_nouns, format_count, format_share
 from antpitta.report.results import RunReport
 from antpitta.report.stages import METRICS
@@ -75,7 +76,7 @@ def render_card(
         _provenance(run_report),
     )
     card = "\n".join(part for part in parts if part)
-    return card.encode("utf-8", "replace").decode("utf-8")  # see render_page
+    return printable_lines(card)  # see render_page
 
 
 def escape(text: str) -> str:

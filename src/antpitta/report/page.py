@@ -18,6 +18,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from antpitta.core.errors import printable_lines
 from antpitta.report.canvas import ROWS, count_nouns, format_count, format_number, format_share
 from antpitta.report.results import Example, RunReport
 from antpitta.report.species import draw_curves, draw_species, drawn_curves
@@ -73,9 +74,8 @@ def render_page(run_report: RunReport) -> str:
     undrawn = len(run_report.examples)
     characters = len(template.render(**context, groups={}, undrawn=undrawn))
     groups, undrawn = _draw_examples(run_report.examples, MAX_CHARACTERS - characters)
-    page = template.render(**context, groups=groups, undrawn=undrawn)
-    # File names may hold bytes that are not UTF-8; the page must still be writable.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    # Names may hold escape sequences, or bytes that are not UTF-8 and could not be written.
+    return printable_lines(template.render(**context, groups=groups, undrawn=undrawn))
 
 
 def _context(run_report: RunReport) -> dict[str, object]:
