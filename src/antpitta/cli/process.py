@@ -170,6 +170,11 @@ def is_memory_shortage(error: BaseException) -> bool:
     Parameters
     ----------
     error : of any library, with those that led to it
+
+    Returns
+    -------
+    bool
+        True if memory or threads are short.
     """
     for part in _chain(error):
         text = str(part).lower()
