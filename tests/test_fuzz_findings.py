@@ -60,3 +60,13 @@ def test_wav_with_samples_of_no_bytes_is_unreadable(tmp_path):
     assert read_metadata(path).problems == ()
     with pytest.raises(UnreadableAudio):
         probe(path, "a")
+
+
+def test_job_of_arbimon_whose_url_is_none_has_the_number_of_its_recording(tmp_path):
+    (tmp_path / "_pattern_matching.csv").write_text("job_id,scientific_name\n1,Coqui\n")
+    (tmp_path / "pm_x_1.csv").write_text(
+        "x1,y1,x2,y2,validated,recording_id,recording_local_time,audio_url\n"
+        "1,100,2,2000,1,5,,https://[min]/a.wav\n"
+    )
+    (box,) = read_table(tmp_path).annotations
+    assert (box.recording, box.label, box.present) == ("5", "Coqui", True)

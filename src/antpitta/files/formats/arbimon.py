@@ -140,7 +140,7 @@ def _read_job(
         )
         sheet.drop_rows(np.ones(len(sheet), dtype=bool))
     numbers = sheet.text("recording_id")
-    files = [base_name(unquote(urlsplit(url).path)) for url in sheet.text("audio_url", empty="")]
+    files = [_file_of_url(url) for url in sheet.text("audio_url", empty="")]
     recording = np.array(
         [
             file if _AUDIO_FILE.fullmatch(file) else number
@@ -158,6 +158,14 @@ def _read_job(
         np.full(len(sheet), _or_empty(songtype), dtype=object),
         verdict,
     )
+
+
+def _file_of_url(url: str) -> str:
+    """The name of the file at the end of a URL; "" where it is none."""
+    try:
+        return base_name(unquote(urlsplit(url).path))
+    except ValueError:  # such as a host in brackets that is no address
+        return ""
 
 
 def is_backup_folder(folder: Path) -> bool:
