@@ -72,11 +72,21 @@ def run_app(find: Callable[[], Any], name: str = "antpitta") -> None:
 
 
 def _run(find: Callable[[], Any], name: str) -> int:
+    _refuse_empty(sys.argv[1:])
     process.check_memory(sys.argv[1:])
     code = int(find()(prog_name=name, standalone_mode=False) or 0)
     if code == INTERRUPTED:  # Typer's, for a KeyboardInterrupt
         raise KeyboardInterrupt
     return code
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """An empty path would be this folder: what a script's unset variable leaves."""
+    for word in arguments:
+        option, _, value = word.partition("=")
+        if not word.strip() or (option.startswith("--") and "=" in word and not value.strip()):
+            what = f"the value of {option} is empty" if option.strip() else "an argument is empty"
+            raise UserError("E_USAGE", what, "leave it out, or give a value")
 
 
 def _report(error: BaseException) -> int:

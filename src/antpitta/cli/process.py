@@ -174,7 +174,7 @@ def is_memory_shortage(error: BaseException) -> bool:
     Returns
     -------
     bool
-        True if memory or threads are short.
+        True also for other errors of a process that has used up its address space.
     """
     for part in _chain(error):
         text = str(part).lower()

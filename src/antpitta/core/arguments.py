@@ -104,6 +104,24 @@ Number = Annotated[int, Field(ge=1, le=10_000)]  # of workers, processes, channe
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
+def show_value(value: object) -> str:
+    """A value for a message, cut where it is long.
+
+    Parameters
+    ----------
+    value : of any type
+
+    Returns
+    -------
+    str
+        Its representation, or the name of its type if it has none.
+    """
+    try:
+        return cut_name(repr(value), 60)
+    except Exception:  # such as of a number with more digits than Python converts
+        return f"a value of type {type(value).__name__}"
+
+
 def checked(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Check the arguments of a function when it is called.
 
@@ -148,6 +166,6 @@ def _check(adapter: TypeAdapter[Any], name: str, value: Any) -> Any:
     except ValidationError as error:
         # Of a union, one message for each of its types: the last is that of the most general one.
         message = error.errors()[-1]["msg"].removeprefix("Value error, ")
-        what = f"{name} is {cut_name(repr(value), 60)}, which is not allowed"
+        what = f"{name} is {show_value(value)}, which is not allowed"
         remedy = message.replace("Input should", "it should")
         raise UserError("E_OPTION", what, remedy) from None

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import uniform_filter1d
 
+from antpitta.core.arguments import show_value
 from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation
 from antpitta.sound.ambience import BackgroundSource
@@ -43,7 +44,6 @@ Bools = NDArray[np.bool_]
 
 ECHOES = 5  # reflections of a distant call
 MIN_PAUSE = 0.15  # seconds between two calls of one species
-# What can be simulated; the upper limits refuse what no memory holds.
 LIMITS = {
     "train": (1, 100_000),
     "test": (0, 100_000),
@@ -94,23 +94,22 @@ class SimulationConfig:
 
     def __post_init__(self) -> None:
         for name, (low, high) in LIMITS.items():
-            value = getattr(self, name)
+            value = number = getattr(self, name)
             kind = numbers.Integral if isinstance(high, int) else numbers.Real
-            if not isinstance(value, kind) or not low <= float(value) <= high:
-                self._refuse(f"with {name} {value!r}", f"use a number from {low:g} to {high:g}")
+            if not isinstance(value, kind) or not low <= number <= high:
+                self._refuse(
+                    f"with {name} {show_value(value)}", f"use a number from {low:g} to {high:g}"
+                )
         if self.seconds * self.sample_rate > MAX_SAMPLES:
-            what = f"recordings of {self.seconds:g} s at {self.sample_rate} Hz"
-            self._refuse(what, f"use at most {MAX_SAMPLES / self.sample_rate:.0f} s")
+            self._refuse("so long recordings", f"use at most {MAX_SAMPLES // self.sample_rate} s")
         if not 0 < self.min_prevalence <= self.max_prevalence <= 1:
             self._refuse(
                 f"prevalences from {self.min_prevalence:g} to {self.max_prevalence:g}",
                 "use rising shares above 0 and up to 1",
             )
         if self.min_snr > self.max_snr:
-            self._refuse(
-                f"signal-to-noise ratios from {self.min_snr:g} to {self.max_snr:g} dB",
-                "exchange the two",
-            )
+            what = f"signal-to-noise ratios from {self.min_snr:g} to {self.max_snr:g} dB"
+            self._refuse(what, "exchange the two")
 
     def recordings(self, split: str) -> int:
         """The number of recordings of a split."""
