@@ -1,6 +1,9 @@
 """Text and JSON files: written completely or not at all, and plain JSON from any value."""
 
+import gzip
 import json
+import os
+import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 from antpitta.core.errors import UserError
 from antpitta.files.texts import (
     atomic_replace,
+    path_exists,
     read_json,
     read_text,
     remove_unfinished,
@@ -92,3 +96,48 @@ def test_file_that_is_no_json_object_is_an_error(tmp_path, content):
     with pytest.raises(UserError) as error:
         read_json(tmp_path / "x.json")
     assert error.value.code == "E_NOT_JSON"
+
+
+def _pipe(path):
+    os.mkfifo(path)
+
+
+def _socket(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (_pipe, "E_CANNOT_READ"),
+        (_socket, "E_CANNOT_READ"),
+        (lambda path: path.symlink_to("/dev/zero"), "E_CANNOT_READ"),
+        (lambda path: path.symlink_to(path), "E_CANNOT_READ"),
+        (lambda path: path.mkdir(), "E_CANNOT_READ"),
+        (lambda path: path.write_bytes(gzip.compress(b"a,b\n1,2\n")), "E_NOT_TEXT"),
+        (lambda path: path.write_bytes(b"a,b\n1,\0\n"), "E_NOT_TEXT"),
+        (lambda path: path.write_bytes(b"x" * 12_000_000), "E_NOT_TEXT"),
+        (lambda path: _write_sparse(path, b"a,b\n"), "E_FILE_TOO_LARGE"),
+    ],
+)
+def test_what_is_no_text_file_is_refused(tmp_path, make, code):
+    path = tmp_path / "t.csv"
+    make(path)
+    with pytest.raises(UserError) as error:
+        read_text(path)
+    assert error.value.code == code
+    assert str(path) in error.value.what
+
+
+def _write_sparse(path, head):
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(5_000_000_000)
+
+
+def test_name_that_no_disk_can_hold_does_not_exist():
+    assert not path_exists(Path("a" * 5000))
+    with pytest.raises(UserError) as error:
+        read_text(Path("a" * 5000))
+    assert error.value.code == "E_CANNOT_READ"

@@ -11,7 +11,7 @@ from pydantic import InstanceOf
 
 from antpitta.api.training import TrainResult
 from antpitta.core.arguments import PathArgument, checked
-from antpitta.core.errors import Finding, UserError
+from antpitta.core.errors import Finding, UserError, cut_name
 from antpitta.core.identity import class_names, recording_key, species_key
 from antpitta.core.types import Annotation, Classes, Event, Recording
 from antpitta.files.formats import AnnotationTable, read_table
@@ -19,6 +19,7 @@ from antpitta.files.matching import AmbiguousMatch, RecordingMatcher, match_tabl
 from antpitta.files.own_files import explain_damage
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.tables import read_frame
+from antpitta.files.texts import path_exists
 from antpitta.predict.exports import read_events
 from antpitta.predict.journal import read_durations
 from antpitta.scores.cells import clip_scores, count_unmatched, truth_cells
@@ -191,8 +192,10 @@ def evaluate_events(target: PathArgument, truth: PathArgument) -> pd.DataFrame:
 
 
 def _require_file(path: Path, remedy: str) -> None:
-    if not path.exists():
-        raise UserError("E_NO_FILE", f"{path}: there is no such file or folder", remedy)
+    if not path_exists(path):
+        raise UserError(
+            "E_NO_FILE", f"{cut_name(str(path), 200)}: there is no such file or folder", remedy
+        )
 
 
 def _read_reports(run: RunFolder) -> Evaluation:

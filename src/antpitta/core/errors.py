@@ -20,6 +20,7 @@ CODES: dict[str, str] = {
     "E_RECIPE_EXTENDS": "a recipe that extends nothing or itself",
     "E_NO_TOML": "a file that is no TOML",
     "E_CANNOT_READ": "a file that is missing or cannot be read",
+    "E_FILE_TOO_LARGE": "a file that is too large to be read as text",
     "E_NOT_TEXT": "a file that is no text",
     "E_NOT_JSON": "a file that is no JSON object",
     "E_TABLE_EMPTY": "a table without a header",

@@ -15,6 +15,7 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -109,7 +110,7 @@ def _open_table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]],
         )
     while header and not header[-1]:
         header.pop()
-    if twice := sorted({name for name in header if name and header.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(header).items() if name and count > 1):
         raise UserError(
             "E_DUPLICATE_COLUMN",
             f"{path}:{first}: two columns are named {twice[0]!r}",

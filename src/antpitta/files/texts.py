@@ -1,5 +1,8 @@
 """Text and JSON files: read in any encoding, written completely or not at all.
 
+Everything that is read as text goes through :func:`read_text`, which refuses what is no regular
+file, what is too large, and what is no text.
+
 Every file is written under a temporary name in its folder and then renamed, so that neither a
 reader nor a resumed run finds half a file.
 """
@@ -31,6 +34,12 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that stand for no byte
+LARGEST_TEXT = 1_000_000_000  # bytes
+_LONGEST_LINE = 10_000_000  # bytes of the first line
+_PACKED = (
+    *(b"PK\x03\x04", b"PK\x05\x06", b"\xd0\xcf\x11\xe0", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"),
+    *(b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x28\xb5\x2f\xfd"),
+)
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")  # temporary names of atomic_replace
 
 
@@ -51,24 +60,10 @@ def read_text(path: Path) -> str:
     Raises
     ------
     UserError
-        E_CANNOT_READ for a file that is missing or unreadable, E_NOT_TEXT for one that is no text.
+        E_CANNOT_READ for a file that is missing or unreadable, E_FILE_TOO_LARGE, E_NOT_TEXT for one
+        that is no text.
     """
-    try:
-        if path.exists() and not path.is_file():  # a pipe that nobody writes to would never end
-            what = f"{path}: this is a folder, a pipe or a device"
-            raise UserError("E_CANNOT_READ", what, "give a file")
-        raw = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            "E_CANNOT_READ", f"{path}: the file cannot be read ({reason})", "check the path"
-        ) from error
-    if raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise UserError(
-            "E_NOT_TEXT",
-            f"{path}: this is a spreadsheet or an archive, not a text file",
-            "save the table as CSV",
-        )
+    raw = _read_bytes(path)
     for encoding in _encodings(raw):
         try:
             text = raw.decode(encoding)
@@ -82,6 +77,54 @@ def read_text(path: Path) -> str:
     raise UserError(
         "E_NOT_TEXT", f"{path}: the characters cannot be decoded", "save the table as UTF-8"
     )
+
+
+def path_exists(path: Path) -> bool:
+    """Whether there is a file or folder; a name that no disk can hold names none.
+
+    Parameters
+    ----------
+    path : to look for
+
+    Returns
+    -------
+    answer : True or False
+    """
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, a zero byte
+        return False
+
+
+def _read_bytes(path: Path) -> bytes:
+    """The bytes of a regular file that may be text."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe that nobody writes to would never end
+            what = f"{path}: this is a folder, a pipe or a device"
+            raise UserError("E_CANNOT_READ", what, "give a file")
+        with path.open("rb") as file:
+            head = file.read(_LONGEST_LINE)
+            _check_head(path, head)
+            if status.st_size > LARGEST_TEXT:
+                what = f"{path}: larger than {LARGEST_TEXT / 1e9:g} GB"
+                raise UserError("E_FILE_TOO_LARGE", what, "divide it into several files")
+            return head + file.read(LARGEST_TEXT - len(head))
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            "E_CANNOT_READ", f"{path}: the file cannot be read ({reason})", "check the path"
+        ) from error
+
+
+def _check_head(path: Path, head: bytes) -> None:
+    """Raise UserError for the beginning of a file that is no text."""
+    if head.startswith(_PACKED):
+        what = f"{path}: this is a spreadsheet or an archive, not a text file"
+        raise UserError("E_NOT_TEXT", what, "unpack it, or save the table as CSV")
+    if len(head) == _LONGEST_LINE and not {10, 13} & set(head):
+        what = f"{path}: the first line is longer than {_LONGEST_LINE // 1_000_000} MB"
+        raise UserError("E_NOT_TEXT", what, "save the table as CSV, one line for each row")
 
 
 def write_json(value: object, path: Path) -> None:

@@ -15,7 +15,7 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
-from antpitta.core.errors import Finding, UserError, list_names
+from antpitta.core.errors import Finding, UserError, cut_name, list_names
 from antpitta.files.formats.arbimon import (
     ARBIMON,
     ARBIMON_BACKUP,
@@ -36,7 +36,7 @@ from antpitta.files.formats.kaleidoscope import KALEIDOSCOPE
 from antpitta.files.formats.raven import RAVEN
 from antpitta.files.formats.sheet import AnnotationTable, TableFormat, join_tables
 from antpitta.files.tables import read_header
-from antpitta.files.texts import read_text
+from antpitta.files.texts import LARGEST_TEXT, path_exists, read_text
 
 __all__ = ["FORMATS", "AnnotationTable", "TableFormat", "read_table"]
 
@@ -51,7 +51,7 @@ FORMATS: dict[str, TableFormat] = {
 _TABLE_SUFFIXES = {".txt", ".csv", ".tsv"}
 _NO_TABLE = {"E_UNKNOWN_TABLE", "E_TABLE_EMPTY"}
 _LINE = re.compile(r"(\d+): (.*)", re.DOTALL)
-_LARGEST_ZIP = 2 * 1024**3  # bytes unpacked
+_MOST_MEMBERS = 200_000  # files in a zip
 _MODEL_COLUMNS = ("file", "start_time", "end_time", "species", "model")
 
 
@@ -73,10 +73,11 @@ def read_table(path: Path, verdict: bool | None = None) -> AnnotationTable:
         E_NO_FILE, E_UNKNOWN_TABLE, E_MODEL_EVENTS, E_MISSING_COLUMN, E_NO_VERDICT,
         E_DECIMAL_COMMA, E_BAD_ZIP.
     """
+    if not path_exists(path):
+        what = f"{cut_name(str(path), 200)}: there is no such file"
+        raise UserError("E_NO_FILE", what, "check the path")
     if path.is_dir():
         return _read_folder(path, verdict)
-    if not path.exists():
-        raise UserError("E_NO_FILE", f"{path}: there is no such file", "check the path")
     if path.suffix.lower() == ".zip":
         return _read_zip(path, verdict)
     return _detect_format(path).read(path, verdict)
@@ -161,8 +162,9 @@ def _read_zip(path: Path, verdict: bool | None) -> AnnotationTable:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = [m for m in archive.infolist() if not m.filename.startswith("__MACOSX/")]
-                if sum(member.file_size for member in members) > _LARGEST_ZIP:
-                    what = f"{path}: holds more than {_LARGEST_ZIP / 1024**3:g} GB"
+                size = sum(member.file_size for member in members)
+                if size > LARGEST_TEXT or len(members) > _MOST_MEMBERS:
+                    what = f"{path}: holds {len(members)} files of {size / 1e9:.1f} GB"
                     raise UserError("E_BAD_ZIP", what, "give the tables alone")
                 archive.extractall(folder, members)
         except (
