@@ -1,6 +1,7 @@
 """Findings about boxes, species and sound of a data set."""
 
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -318,3 +319,19 @@ def test_data_of_the_competition_is_checked_in_seconds_with_few_findings():
     assert not any(finding.serious for finding in findings)
     assert "1198 of 1216 rows" in findings[0].what
     assert 3 <= len(findings) <= 8
+
+
+def test_boxes_that_all_overlap_are_checked_in_seconds(tmp_path):
+    recording = Recording("dawn", tmp_path / "dawn.wav", 8000, 8000 * 60)
+    boxes = tuple(Annotation("dawn", 1.0, 50.0, "frog", present=bool(i % 2)) for i in range(20_000))
+    opened = OpenedDataset(
+        Dataset((recording,), boxes, Classes(("frog",))),
+        (), 0, len(boxes), {"t.csv": "antpitta"},
+        tuple(("t.csv", i) for i in range(2, len(boxes) + 2)),
+    )  # fmt: skip
+    begin = time.process_time()
+    findings = check_dataset(opened)
+    assert time.process_time() - begin < 10
+    counts = Counter(finding.code for finding in findings)
+    assert counts["W_BOX_CONTRADICTION"] == counts["W_BOX_DUPLICATE"] == 6
+    assert "49995 more rows like this" in " ".join(finding.what for finding in findings)

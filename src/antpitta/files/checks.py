@@ -10,7 +10,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +25,8 @@ MAX_SPECIES = 8  # names in one finding
 _LATE = 1.0  # seconds beyond the end of the file: the box probably belongs to another file
 _ROUNDING = 0.01  # seconds by which tables round
 _SAME_SOUND = 0.5  # share of the time that two boxes cover together
+_MOST_COMPARED = 4000  # absent boxes with which one present box is compared
+_Draft = tuple[str, bool, Callable[[], Finding]]  # a finding's file and weight, and its text
 
 
 def check_dataset(opened: OpenedDataset, read: Read | None = None) -> list[Finding]:
@@ -49,17 +51,16 @@ def check_dataset(opened: OpenedDataset, read: Read | None = None) -> list[Findi
     return findings
 
 
-def _first_few(findings: Iterator[Finding]) -> Iterator[Finding]:
+def _first_few(drafts: Iterator[_Draft]) -> Iterator[Finding]:
     """The first findings of each file and weight, and the number of the others."""
     counts: dict[tuple[str, bool], int] = defaultdict(int)
     examples: dict[tuple[str, bool], Finding] = {}
-    for finding in findings:
-        group = (finding.file, finding.serious)
-        counts[group] += 1
-        if counts[group] <= MAX_LISTED:
-            yield finding
-        else:
-            examples.setdefault(group, finding)
+    for file, serious, describe in drafts:
+        counts[file, serious] += 1
+        if counts[file, serious] <= MAX_LISTED:
+            yield describe()
+        elif (file, serious) not in examples:
+            examples[file, serious] = describe()
     for group, example in examples.items():
         what = f"{counts[group] - MAX_LISTED} more rows like this: {example.what}"
         yield replace(example, what=what)
@@ -72,65 +73,94 @@ def _iter_boxes(opened: OpenedDataset) -> Iterator[tuple[Annotation, Recording, 
         yield box, recordings[box.recording], file, row
 
 
-def _check_ends(opened: OpenedDataset) -> Iterator[Finding]:
+def _draft(
+    code: str, file: str, row: int, what: str, remedy: str, serious: bool, *values: object
+) -> _Draft:
+    """A finding whose text is only made if it is shown."""
+    return (
+        file,
+        serious,
+        lambda: Finding(code, file, row, what.format(*values), remedy, serious),
+    )
+
+
+def _check_ends(opened: OpenedDataset) -> Iterator[_Draft]:
     code = "W_BOX_BEYOND_END"
     remedy = "check the recording that the row names, and the unit of the times"
     for box, recording, file, row in _iter_boxes(opened):
         end = recording.duration
         if box.start >= end:
-            what = f"the box begins at {box.start:g} s, {recording.id} ends at {end:.2f} s"
-            yield Finding(code, file, row, what, remedy, True)
+            what = "the box begins at {:g} s, {} ends at {:.2f} s"
+            yield _draft(code, file, row, what, remedy, True, box.start, recording.id, end)
         elif box.stop > end + _ROUNDING:
-            what = f"the box ends at {box.stop:g} s, {recording.id} at {end:.2f} s"
-            yield Finding(code, file, row, what, remedy, box.stop > end + _LATE)
+            what, serious = "the box ends at {:g} s, {} at {:.2f} s", box.stop > end + _LATE
+            yield _draft(code, file, row, what, remedy, serious, box.stop, recording.id, end)
 
 
-def _check_frequencies(opened: OpenedDataset) -> Iterator[Finding]:
+def _check_frequencies(opened: OpenedDataset) -> Iterator[_Draft]:
     code = "W_BOX_ABOVE_NYQUIST"
     remedy = "check the unit of the frequencies, and that this is the original recording"
+    limit = "{} has nothing above {:g} Hz"
     for box, recording, file, row in _iter_boxes(opened):
         nyquist = recording.sample_rate / 2
-        limit = f"{recording.id} has nothing above {nyquist:g} Hz"
         if box.low >= nyquist:
-            what = f"the box begins at {box.low:g} Hz, {limit}"
-            yield Finding(code, file, row, what, remedy, True)
+            what = f"the box begins at {{:g}} Hz, {limit}"
+            yield _draft(code, file, row, what, remedy, True, box.low, recording.id, nyquist)
         elif math.isfinite(box.high) and box.high > nyquist + 1:
-            what = f"the box ends at {box.high:g} Hz, {limit}"
-            yield Finding(code, file, row, what, remedy, False)
+            what = f"the box ends at {{:g}} Hz, {limit}"
+            yield _draft(code, file, row, what, remedy, False, box.high, recording.id, nyquist)
 
 
-def _check_contradictions(opened: OpenedDataset) -> Iterator[Finding]:
+def _check_contradictions(opened: OpenedDataset) -> Iterator[_Draft]:
     remedy = "listen again and remove one of them; until then present wins"
-    boxes = list(_iter_boxes(opened))
+    what = "{} is absent from {:g} to {:g} s of {}, and present from {:g} to {:g} s in {}:{}"
+    annotations, origins = opened.dataset.annotations, opened.origins
     groups: dict[tuple[str, str], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-    for i, (box, *_) in enumerate(boxes):
+    for i, box in enumerate(annotations):
         if box.label != EVERY_CLASS:
             groups[box.recording, box.label][box.present].append(i)
     for absents, presents in groups.values():
         if not (absents and presents):
             continue
-        starts = np.array([boxes[i][0].start for i in absents])
-        stops = np.array([boxes[i][0].stop for i in absents])
-        for i in presents:
-            present, _, present_file, present_row = boxes[i]
-            overlaps = np.flatnonzero((starts < present.stop) & (stops > present.start))
-            for j in overlaps[:MAX_LISTED]:
-                absent, recording, file, row = boxes[absents[j]]
-                if not _may_be_one_sound(present, absent):
-                    continue
-                what = (
-                    f"{absent.label} is absent from {absent.start:g} to {absent.stop:g} s of"
-                    f" {recording.id}, and present from {present.start:g} to {present.stop:g} s"
-                    f" in {present_file}:{present_row}"
-                )
-                serious = _common_share(present, absent) >= _SAME_SOUND
-                yield Finding("W_BOX_CONTRADICTION", file, row, what, remedy, serious)
+        for i, j in _overlapping_pairs(
+            [annotations[i] for i in presents], [annotations[j] for j in absents]
+        ):
+            present, absent = annotations[presents[i]], annotations[absents[j]]
+            serious = _common_share(present, absent) >= _SAME_SOUND
+            place, other = origins[absents[j]], origins[presents[i]]
+            values = (absent.label, absent.start, absent.stop, absent.recording)
+            times = (present.start, present.stop)
+            yield _draft(
+                "W_BOX_CONTRADICTION", *place, what, remedy, serious, *values, *times, *other
+            )
 
 
-def _may_be_one_sound(box: Annotation, other: Annotation) -> bool:
-    """Whether two boxes share frequencies, and have no different song types."""
-    same_type = not box.songtype or not other.songtype or box.songtype == other.songtype
-    return same_type and box.low < other.high and other.low < box.high
+def _overlapping_pairs(
+    presents: Sequence[Annotation], absents: Sequence[Annotation]
+) -> Iterator[tuple[int, int]]:
+    """The indices of each present box and the first absent boxes that may be the same sound.
+
+    A million boxes may overlap. So each present box is compared with at most ``_MOST_COMPARED``
+    absent ones, in the order in which they begin.
+    """
+    order = np.argsort([box.start for box in absents], kind="stable")
+    ordered = [absents[i] for i in order]
+    starts, stops, lows, highs = (
+        np.array([getattr(box, edge) for box in ordered])
+        for edge in ("start", "stop", "low", "high")
+    )
+    songtypes = np.array([box.songtype for box in ordered], dtype=object)
+    typed = bool((songtypes != "").any())
+    latest = np.maximum.accumulate(stops)
+    first = np.searchsorted(latest, [box.start for box in presents], side="right")
+    last = np.searchsorted(starts, [box.stop for box in presents], side="left")
+    for i in np.flatnonzero(first < last).tolist():
+        box, here = presents[i], slice(first[i], min(last[i], first[i] + _MOST_COMPARED))
+        one_sound = (stops[here] > box.start) & (lows[here] < box.high) & (highs[here] > box.low)
+        if typed and box.songtype:
+            one_sound &= (songtypes[here] == "") | (songtypes[here] == box.songtype)
+        for k in np.flatnonzero(one_sound)[:MAX_LISTED].tolist():
+            yield i, int(order[first[i] + k])
 
 
 def _common_share(box: Annotation, other: Annotation) -> float:
@@ -139,15 +169,17 @@ def _common_share(box: Annotation, other: Annotation) -> float:
     return both / (max(box.stop, other.stop) - min(box.start, other.start))
 
 
-def _check_duplicates(opened: OpenedDataset) -> Iterator[Finding]:
-    first: dict[tuple[object, ...], tuple[str, int]] = {}
-    for box, _, file, row in _iter_boxes(opened):
+def _check_duplicates(opened: OpenedDataset) -> Iterator[_Draft]:
+    remedy = "remove one of them"
+    first: dict[tuple[object, ...], int] = {}
+    annotations, origins = opened.dataset.annotations, opened.origins
+    for i, box in enumerate(annotations):
         sound = (box.recording, box.label, box.songtype, box.present)
-        key = (*sound, box.start, box.stop, box.low, box.high)
-        place = first.setdefault(key, (file, row))
-        if place != (file, row):
-            what = f"the same box as {place[0]}:{place[1]}"
-            yield Finding("W_BOX_DUPLICATE", file, row, what, "remove one of them", False)
+        earlier = first.setdefault((*sound, box.start, box.stop, box.low, box.high), i)
+        if origins[earlier] != origins[i]:
+            what = "the same box as {}:{}"
+            place = origins[i]
+            yield _draft("W_BOX_DUPLICATE", *place, what, remedy, False, *origins[earlier])
 
 
 def _check_species(opened: OpenedDataset) -> Iterator[Finding]:

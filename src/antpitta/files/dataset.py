@@ -223,7 +223,7 @@ def match_tables(
         findings += table.findings
         matches = match_table(table, matcher)
         late = []
-        for box, (file, row) in zip(table.annotations, table.origins(), strict=True):
+        for box, (file, row) in zip(table.annotations, table.iter_origins(), strict=True):
             match = matches[file][box.recording]
             if not isinstance(match, Recording):
                 missing += match is None
@@ -315,6 +315,8 @@ def _place(box: Annotation, recording: Recording, labels: dict[str, str]) -> Ann
     """The annotation with the id of its recording, its class, and an end."""
     stop = recording.duration if math.isinf(box.stop) else box.stop
     label = labels.get(box.label, box.label)
+    if (recording.id, stop, label) == (box.recording, box.stop, box.label):
+        return box  # a million rows are held once
     place = (recording.id, box.start, stop, label, box.present, box.low, box.high)
     return Annotation(*place, box.source, box.songtype, box.score)
 
@@ -323,40 +325,40 @@ def _report_unmatched(
     table: AnnotationTable, matches: Mapping[Path, Mapping[str, Match]]
 ) -> list[Finding]:
     """One finding for all rows without audio, with an ambiguous name, or from another folder."""
-    rows = [
-        (box.recording, matches[file][box.recording], file, row)
-        for box, (file, row) in zip(table.annotations, table.origins(), strict=True)
-    ]
-    findings = []
-    missing = [(name, file, row) for name, match, file, row in rows if match is None]
-    if missing:
-        name, file, row = missing[0]
-        count = len({name for name, _, _ in missing})
-        what = (
-            f"{len(missing)} of {len(rows)} rows name {count} recordings whose audio is not here,"
-            f" the first {name!r}"
-        )
-        remedy = "add the audio, or ignore this if that is intended"
-        findings.append(Finding("W_NO_AUDIO", str(file), row, what, remedy, False))
-    ambiguous = [
-        (match, file, row) for _, match, file, row in rows if isinstance(match, AmbiguousMatch)
-    ]
-    if ambiguous:
-        match, file, row = ambiguous[0]
-        what = f"{len(ambiguous)} of {len(rows)} rows are left out, the first: {match.reason}"
-        remedy = "write the recording's id, or its path with the folder"
-        findings.append(Finding("W_AMBIGUOUS_RECORDING", str(file), row, what, remedy, True))
+    count_rows, findings = len(table.annotations), []
     elsewhere = {
         (file, name)
         for file, by_name in matches.items()
         for name, match in by_name.items()
         if isinstance(match, Recording) and lies_elsewhere(name, match, file)
     }
-    moved = [row for row in rows if (row[2], row[0]) in elsewhere] if elsewhere else []
-    if moved:
-        name, _, file, row = moved[0]
+    missing, ambiguous, moved = [], [], []
+    for box, (file, row) in zip(table.annotations, table.iter_origins(), strict=True):
+        match = matches[file][box.recording]
+        if match is None:
+            missing.append((box.recording, file, row))
+        elif isinstance(match, AmbiguousMatch):
+            ambiguous.append((match, file, row))
+        elif elsewhere and (file, box.recording) in elsewhere:
+            moved.append((box.recording, file, row))
+    if missing:
+        name, file, row = missing[0]
+        count = len({name for name, _, _ in missing})
         what = (
-            f"{len(moved)} of {len(rows)} rows name a file in another folder than the recording of"
+            f"{len(missing)} of {count_rows} rows name {count} recordings whose audio is not here,"
+            f" the first {name!r}"
+        )
+        remedy = "add the audio, or ignore this if that is intended"
+        findings.append(Finding("W_NO_AUDIO", str(file), row, what, remedy, False))
+    if ambiguous:
+        match, file, row = ambiguous[0]
+        what = f"{len(ambiguous)} of {count_rows} rows are left out, the first: {match.reason}"
+        remedy = "write the recording's id, or its path with the folder"
+        findings.append(Finding("W_AMBIGUOUS_RECORDING", str(file), row, what, remedy, True))
+    if moved:
+        name, file, row = moved[0]
+        what = (
+            f"{len(moved)} of {count_rows} rows name a file in another folder than the recording of"
             f" that name, the first {name!r}"
         )
         remedy = "check that it is the same recording"

@@ -195,7 +195,7 @@ def match_table(
     matches : file -> name, as the file writes it -> recording
     """
     names: dict[Path, dict[str, None]] = {}
-    for box, (file, _) in zip(table.annotations, table.origins(), strict=True):
+    for box, (file, _) in zip(table.annotations, table.iter_origins(), strict=True):
         names.setdefault(file, {})[box.recording] = None
     matches = {file: matcher.find_all(names[file], file) for file in names}
     drop_rivals(matches)

@@ -15,8 +15,9 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,11 @@ class AnnotationTable:
 
     def origins(self) -> tuple[tuple[Path, int], ...]:
         """The file and line of each annotation."""
-        files = self.files or (self.path,) * len(self.rows)
-        return tuple(zip(files, self.rows, strict=True))
+        return tuple(self.iter_origins())
+
+    def iter_origins(self) -> Iterator[tuple[Path, int]]:
+        """The file and line of each annotation, one after the other."""
+        return zip(self.files or repeat(self.path, len(self.rows)), self.rows, strict=True)
 
 
 @dataclass(frozen=True)
