@@ -10,6 +10,10 @@ import soundfile as sf
 
 import antpitta as ap
 from antpitta import api
+from antpitta.core.errors import UserError
+from antpitta.files.audio import read
+from antpitta.files.cache import cached_features
+from antpitta.files.dataset import dataset_digest
 from antpitta.files.recordings import find_recordings
 
 RATE = 16_000
@@ -157,3 +161,39 @@ def test_calls_in_the_lost_part_of_a_recording_leave_all_figures(run, recipe, tm
     truth.to_csv(tmp_path / "truth.csv", index=False)
     notes = api.evaluate(tmp_path / "out", tmp_path / "truth.csv").notes
     assert any("1 scored recordings are cut short" in note for note in notes)
+
+
+def test_channel_is_part_of_the_data_set_its_digest_and_its_cached_features(tmp_path):
+    home = tmp_path / "data"
+    other = np.random.default_rng(9).normal(0, 0.05, len(SOUND))
+    put(home / "audio" / "two.wav", np.stack([SOUND, other], axis=1))
+    put(home / "audio" / "one.wav")
+    (home / "boxes.csv").write_text(
+        "recording,start_time,end_time,species,verdict\ntwo,0,0.5,WOTH,present\n"
+    )
+    table, audio = home / "boxes.csv", home / "audio"
+    api.init(home, audio=audio, annotations=table, channel=2)
+    assert "channel = 2\n" in (home / "antpitta.toml").read_text()
+    second, first = ap.open_data(home), ap.open_data(home, channel=1)
+    mixed = ap.open_data(audio=audio, annotations=table)
+    assert [recording.id for recording in second.dataset.recordings] == ["two"]
+    assert [(f.code, f.file) for f in second.findings] == [
+        ("W_AUDIO_UNREADABLE", str(audio / "one.wav"))
+    ]
+    assert len(first.dataset.recordings) == len(mixed.dataset.recordings) == 2
+    assert len({dataset_digest(data.dataset) for data in (second, first, mixed)}) == 3
+    sounds = []
+    for data in (second, first, mixed):
+        recording = next(r for r in data.dataset.recordings if r.id == "two")
+        compute = lambda r: (np.abs(read(r, 0, 1, RATE)[:, None]) * 255).astype(np.uint8)  # noqa: E731
+        [features] = cached_features([recording], "digest", compute, folder=tmp_path / "cache")
+        sounds.append(features.astype(int))
+    assert all((sounds[i] != sounds[i - 1]).any() for i in range(3))
+
+
+@pytest.mark.parametrize("channel", ["0", "-1", "2.5", "true", '"1"'])
+def test_channel_that_is_none_in_the_toml_is_an_error(tmp_path, channel):
+    (tmp_path / "antpitta.toml").write_text(f'audio = "a"\nchannel = {channel}\n')
+    with pytest.raises(UserError) as error:
+        ap.open_data(tmp_path)
+    assert error.value.code == "E_BAD_SOURCE"

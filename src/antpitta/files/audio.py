@@ -123,7 +123,7 @@ def probe(path: Path, id: str, channel: int | None = None) -> Recording:
         if length.promised is None and frames != length.samples:
             header_samples = 0
         if channel is not None and not 1 <= channel <= channels:
-            raise UnreadableAudio(f"{path}: has {channels} channels, and no channel {channel}")
+            raise UnreadableAudio(f"{path}: has no channel {channel}, its last one is {channels}")
         recording = Recording(
             *(id, path, rate, length.samples, channels),
             header_samples=header_samples,
