@@ -19,11 +19,11 @@ unreviewed: what a model found never becomes a label by itself.
 - **camtrapdp**: a Camera Trap Data Package (predict/camtrapdp.py).
 """
 
+import csv
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from functools import partial
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -154,10 +154,13 @@ def write_raven_tables(parts: Parts, folder: Path, root: Path) -> None:
     """
     names = recording_file_names(parts, root, ".selections.txt")
     for part in parts():
-        for recording in part:
-            table, row = folder / names[recording[1].path], _raven_row(lambda entry: 0.0)
-            single = partial(iter, [[recording]])
-            write_event_rows(single, table, RAVEN_COLUMNS, row, separator="\t")
+        for _, entry in part:
+            table, row = folder / names[entry.path], _raven_row(lambda entry: 0.0)
+            rows = [RAVEN_COLUMNS, *(row(entry, event) for event in entry.events)]
+            table.parent.mkdir(parents=True, exist_ok=True)
+            # The folder moves when it is complete, so the tables need not be written atomically.
+            with table.open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
 
 
 def _raven_row(
