@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -122,7 +123,7 @@ def _edit(file: Path, choices: atheris.FuzzedDataProvider) -> None:
             elif action == 3:
                 parent[key] = choices.ConsumeFloat()
             else:
-                parent[key] = _VALUES[action - 4]
+                parent[key] = deepcopy(_VALUES[action - 4])
             break
     file.write_text(json.dumps(content), encoding="utf-8")
 

@@ -70,3 +70,15 @@ def test_job_of_arbimon_whose_url_is_none_has_the_number_of_its_recording(tmp_pa
     )
     (box,) = read_table(tmp_path).annotations
     assert (box.recording, box.label, box.present) == ("5", "Coqui", True)
+
+
+def test_event_whose_time_is_no_number_is_an_error_that_names_the_table(tmp_path):
+    (tmp_path / "presence.csv").write_text("recording_id,frog\ndawn,0.5\n")
+    header = "file,start_time,end_time,low_freq,high_freq,species,score,model,verdict\n"
+    (tmp_path / "events.csv").write_text(f"{header}/a/dawn.wav,2520-06-07,2,0,9,frog,0.9,m,\n")
+    (tmp_path / "calls.csv").write_text(
+        "recording,start_time,end_time,species,verdict\ndawn,1,2,frog,yes\n"
+    )
+    with pytest.raises(UserError, match=r"events\.csv") as error:
+        evaluate_events(tmp_path, tmp_path / "calls.csv")
+    assert error.value.code == "E_EVENT_TABLE"

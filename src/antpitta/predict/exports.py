@@ -339,10 +339,10 @@ def read_events(folder: Path) -> pd.DataFrame:
         )
     # A species may be called NA: only cells of numbers may be missing.
     missing = {name: [""] for name in COLUMNS if name not in TEXT_COLUMNS}
-    text = dict.fromkeys(TEXT_COLUMNS, str)
+    types = {name: str if name in TEXT_COLUMNS else float for name in COLUMNS}
     return _read_event_table(
         table,
-        lambda: pd.read_csv(table, dtype=text, keep_default_na=False, na_values=missing),
+        lambda: pd.read_csv(table, dtype=types, keep_default_na=False, na_values=missing),
     )
 
 
