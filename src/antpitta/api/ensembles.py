@@ -100,7 +100,8 @@ def ensemble(
     >>> antpitta.ensemble(["runs/a", "runs/b"], "model", weights=[1, 2])  # doctest: +SKIP
     """
     out, members = Path(out), as_paths(members)
-    check_own_folder(out, "ensemble")
+    with lock_folder(out):  # refused before anything is computed
+        check_own_folder(out, "ensemble")
     runs, tables = _runs_and_tables(members)
     names = _member_names([*(run.path for run in runs), *tables])
     classes = read_bundle(runs[0].model).classes
