@@ -20,7 +20,7 @@ from antpitta.core.stages import Stage
 from antpitta.core.types import Targets
 from antpitta.model.network import SedNet
 from antpitta.train.batches import Batch, epoch_batches, prepare_batch
-from antpitta.train.data import TrainingData, TrainTask, compute_class_weights
+from antpitta.train.data import TrainingData, compute_class_weights
 from antpitta.train.loop import TrainStep, batch_loss, set_up
 
 # Dense bfloat16 matrix peaks in FLOP/s by data sheet; the first name that fits counts.
@@ -197,7 +197,7 @@ def profile_stage(
     model, optimizer, _ = set_up(net, stage, fabric)
     net.train()
     sections = Sections(fabric.device)
-    pseudo_labels, weights = _empty_labels_and_weights(stage, training_data, train, fabric.device)
+    pseudo_labels, weights = _empty_labels_and_weights(stage, training_data, fabric.device)
     rng, timed_model = np.random.default_rng(0), _TimedModel(model, sections)
     with sections.measure("batches"):
         batches = epoch_batches(stage, training_data, train, pseudo_labels, rng)
@@ -222,7 +222,7 @@ def profile_stage(
 
     def step(batch: Batch) -> None:
         ready = prepare_batch(batch, training_data, stage, rng, fabric.device)
-        train_step(ready, 1.0, stepping=True)
+        train_step(ready, stepping=True)
         optimizer.step()
         train_step.zero_grad(optimizer)
 
@@ -230,7 +230,7 @@ def profile_stage(
 
 
 def _empty_labels_and_weights(
-    stage: Stage, training_data: TrainingData, train: np.ndarray, device: torch.device
+    stage: Stage, training_data: TrainingData, device: torch.device
 ) -> tuple[Targets | None, torch.Tensor | None]:
     """Pseudo-labels that are all unknown, and class weights; None where a stage has none."""
     pseudo_labels = None
@@ -239,8 +239,7 @@ def _empty_labels_and_weights(
         pseudo_labels = Targets(zeros, zeros)
     if not stage.loss.class_weights:
         return pseudo_labels, None
-    task = TrainTask(stage, train, pseudo_labels, (0,))
-    return pseudo_labels, compute_class_weights(training_data, task).to(device)
+    return pseudo_labels, compute_class_weights(training_data.dataset).to(device)
 
 
 def _repeat(sections: Sections, step: Callable[[Batch], None], batches: list[Batch]) -> None:

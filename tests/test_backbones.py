@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from antpitta.core.config import BackboneConfig
 from antpitta.core.errors import UserError
 from antpitta.model import backbones
-from antpitta.model.backbones import WHEEL_BACKBONE, build_backbone, wheel_weights
+from antpitta.model.backbones import WHEEL_BACKBONE, build_backbone, check_weights, wheel_weights
 
 
 def tiny_config(**settings):
@@ -68,17 +68,33 @@ def test_timm_backbone_has_the_imagenet_statistics():
     assert (backbone.channels, backbone.stride, backbone.origin) == (512, 32, "random")
 
 
-def test_unreachable_hub_warns_once_and_is_asked_once(monkeypatch, tmp_path):
-    monkeypatch.setattr(backbones, "_unreachable", set())
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("resnet18.tv_in1k", "https://download.pytorch.org/models/resnet18-f37072fd.pth"),
+        ("test_resnet", "https://huggingface.co/timm/test_resnet.r160_in1k"),
+    ],
+)
+def test_unreachable_hub_is_an_error_that_names_the_file_to_fetch(monkeypatch, tmp_path, name, url):
     monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub_settings, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.warns(UserWarning, match="resnet18.*backbone.weights"):
-        backbone = build_backbone(BackboneConfig(name="resnet18"))
-    assert backbone.origin.startswith("random")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        again = build_backbone(BackboneConfig(name="resnet18"))
-    assert again.origin == backbone.origin
+    with pytest.raises(UserError) as error:
+        check_weights(BackboneConfig(name=name), 128)
+    assert error.value.code == "E_WEIGHTS_UNREACHABLE"
+    assert name in error.value.what
+    assert url in error.value.remedy
+    assert "--set backbone.weights=FILE" in error.value.remedy
+    assert "backbone.pretrained=false" in error.value.remedy
+
+
+def test_weights_that_nobody_asks_for_or_that_are_installed_are_not_looked_for(monkeypatch):
+    monkeypatch.setattr(backbones, "build_backbone", None)
+    for config in (
+        BackboneConfig(),
+        BackboneConfig(name="embedding"),
+        BackboneConfig(name="resnet18.tv_in1k", pretrained=False),
+    ):
+        check_weights(config, 128)
 
 
 def test_reachable_hub_gives_its_weights(monkeypatch):

@@ -135,13 +135,14 @@ def test_a_last_batch_of_one_joins_the_batch_before(training_data):
         for b in draw_epoch(training_data, Stage(name="s", sample="crops", batch_size=3))
     ] == [
         3,
-        4,
+        3,
+        2,
     ]
     assert [
         len(b.windows)
         for b in draw_epoch(training_data, Stage(name="s", sample="crops", batch_size=7))
-    ] == [7]
-    single = draw_epoch(training_data, Stage(name="s", sample="crops", batch_size=7), [0])
+    ] == [8]
+    single = draw_epoch(training_data, Stage(name="s", sample="crops", batch_size=7), [1])
     assert [len(b.windows) for b in single] == [1]
 
 
@@ -152,26 +153,94 @@ def test_recordings_without_boxes_give_no_batch(training_data):
 
 def test_an_epoch_has_one_crop_of_each_recording_with_present_boxes_and_some_others(training_data):
     stage = Stage(name="s", sample="crops", batch_size=64, absent_crops=3)
-    drawn = set()
+    drawn, twice = set(), 0
     for seed in range(40):
         (batch,) = draw_epoch(training_data, stage, seed=seed)
         owners = training_data.recording_index[batch.windows.segment].tolist()
-        assert len(owners) == len(set(owners)) == 5
+        assert len(owners) == 5
         assert {0, 1} <= set(owners)
+        twice += owners.count(0) == 2  # r0 has present and absent boxes
         drawn |= set(owners)
     assert drawn == {0, 1, 2, 3, 4, 5, 6}  # drawn in each epoch; 7 has no box
+    assert 5 < twice < 35
     assert (
         len(draw_epoch(training_data, Stage(name="s", sample="crops", absent_crops=0))[0].windows)
         == 2
     )
-    assert {0} == set(
-        training_data.recording_index[draw_epoch(training_data, stage, [0, 7])[0].windows.segment]
-    )
+    (batch,) = draw_epoch(training_data, stage, [1, 7])
+    assert training_data.recording_index[batch.windows.segment].tolist() == [1]
+
+
+def test_a_crop_around_an_absent_box_knows_no_present_one(training_data):
+    stage = Stage(name="s", sample="crops", batch_size=64, crop_shifts=(16, 32))
+    seen = set()
+    for seed in range(30):
+        (batch,) = draw_epoch(training_data, stage, [0], seed=seed)
+        for row, (_, first) in enumerate(window_keys([batch])):
+            known = batch.labels.weight[row].tolist()
+            shown = batch.labels.value[row].tolist()
+            if first <= 120 < first + 64:
+                assert (shown, known) == ([1, 0, 0], [1, 0, 0])
+            else:  # around the present "b" at 310, or around the absent "a" at 320
+                assert (shown, known) in (([0, 1, 0], [1, 1, 0]), ([0, 0, 0], [1, 0, 0]))
+            seen.add((tuple(shown), first))
+    assert {320 - 16, 320 - 32} == {first for shown, first in seen if shown == (0, 0, 0)}
+    assert {310 - 16, 310 - 32} == {first for shown, first in seen if shown == (0, 1, 0)}
+
+
+def test_present_and_absent_boxes_of_a_recording_are_two_samples(training_data):
+    batches = draw_epoch(training_data, Stage(name="s", sample="verdicts", batch_size=3), [0, 1, 2])
+    assert sum(len(np.unique(batch.examples)) for batch in batches) == 4  # r0 twice
+    cells = {}
+    for batch in batches:
+        for example in np.unique(batch.examples):
+            own = batch.examples == example
+            (owner,) = set(training_data.recording_index[batch.windows.segment[own]])
+            assert own.sum() == len(training_data.windows_of(np.array([owner])))
+            known = batch.labels.weight[own] > 0
+            value = batch.labels.value[own][known]
+            assert len(set(value)) == 1  # one kind of labels only
+            cells[int(owner), bool(value[0])] = int(known.sum())
+    assert set(cells) == {(0, True), (0, False), (1, True), (2, False)}
+    stage = Stage(name="s", sample="recordings", batch_size=8)
+    (merged,) = draw_epoch(training_data, stage, [0, 1, 2])
+    assert sum(cells.values()) == (merged.labels.weight > 0).sum()  # no box overlaps another kind
+
+
+def test_samples_of_one_recording_have_masks_of_their_own(training_data):
+    stage = Stage(name="s", sample="verdicts", batch_size=8)
+    (batch,) = draw_epoch(training_data, stage, [0])
+    kept = []
+    for seed in range(10):
+        pixels = prepare_batch(
+            batch, training_data, stage, np.random.default_rng(seed), torch.device("cpu")
+        ).pixels
+        first, second = (pixels[batch.examples == example] for example in (0, 1))
+        kept.append(torch.equal(first, second))
+    assert 0 < sum(kept) < 10  # equal where neither is masked
+
+
+@pytest.mark.parametrize("mixup_inputs", [True, False])
+def test_mixup_of_labels_alone_leaves_the_inputs(training_data, mixup_inputs):
+    stage = Stage(name="s", batch_size=8, mixup=0.5, mixup_inputs=mixup_inputs)
+    (batch,) = draw_epoch(training_data, stage)
+    rng = np.random.default_rng(0)
+    device_batch = prepare_batch(batch, training_data, stage, rng, torch.device("cpu"))
+    assert (device_batch.mixup is not None) == mixup_inputs
+    labels, _ = device_batch.targets
+    assert not np.array_equal(labels.weight.numpy(), batch.labels.weight)
 
 
 def test_a_crop_lies_around_a_present_box_moved_by_one_of_the_shifts(training_data):
     shifts = (3, 11)
-    stage = Stage(name="s", sample="crops", batch_size=64, crop_shifts=shifts)
+    stage = Stage(
+        name="s",
+        sample="crops",
+        batch_size=64,
+        crop_shifts=shifts,
+        crop_anchor="centre",
+        absent_crops=0,
+    )
     middles = {0: (120, 310), 1: (125,)}  # frames in the segment; r1's box lies in [8, 10)
     moves = set()
     for seed in range(60):
@@ -187,8 +256,9 @@ def test_a_crop_lies_around_a_present_box_moved_by_one_of_the_shifts(training_da
     assert len(moves) == 3 * 4
 
 
-def test_a_crop_stays_inside_its_segment(training_data):
-    stage = Stage(name="s", sample="crops", batch_size=64, crop_shifts=(500,))
+@pytest.mark.parametrize("anchor", ["start", "centre"])
+def test_a_crop_stays_inside_its_segment(training_data, anchor):
+    stage = Stage(name="s", sample="crops", batch_size=64, crop_shifts=(1, 500), crop_anchor=anchor)
     for seed in range(10):
         for segment, first in window_keys(draw_epoch(training_data, stage, seed=seed)):
             assert 0 <= first <= max(0, training_data.features.lengths[segment] - 64)
@@ -197,7 +267,7 @@ def test_a_crop_stays_inside_its_segment(training_data):
 def test_labels_of_a_crop_are_those_of_the_boxes_that_overlap_it(training_data):
     stage = Stage(name="s", sample="crops", batch_size=64)
     for seed in range(20):
-        (batch,) = draw_epoch(training_data, stage, seed=seed)
+        (batch,) = draw_epoch(training_data, stage, range(1, 8), seed=seed)
         for row, (segment, first) in enumerate(window_keys([batch])):
             grid = training_data.grids[segment]
             value, weight = np.zeros(3), np.zeros(3)

@@ -142,6 +142,9 @@ def test_stage_with_a_wrong_name_or_predecessor_is_an_error(stages, named):
     assert named in error.value.what
 
 
+SOLVED = {"name": "a", "optimizer": "lbfgs", "loss": {"on": "boxes"}}
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -150,6 +153,14 @@ def test_stage_with_a_wrong_name_or_predecessor_is_an_error(stages, named):
         ({"stages": [{"name": "a", "loss": {"on": "boxes"}, "mixup": 0.1}]}, "mixup"),
         ({"stages": [{"name": "a", "loss": {"on": "boxes"}, "sample": "crops"}]}, "crops"),
         ({"stages": [{"name": "a", "optimizer": "lbfgs"}]}, "loss.on"),
+        (
+            {"stages": [{**SOLVED, "keep": "best"}]},
+            'keep = "best" needs optimizer = "adam"',
+        ),
+        (
+            {"stages": [SOLVED, {"name": "b", "pseudo": {"teacher": "a", "scores": "clipwise"}}]},
+            "stages.b.pseudo.scores",
+        ),
     ],
 )
 def test_settings_that_exclude_each_other_are_an_error(settings, named):

@@ -80,7 +80,7 @@ def test_with_trainable_grey_stem_has_the_same_weights_and_gradients(backbone):
     assert grey.state_dict().keys() == net.state_dict().keys()
     assert [name for name, _ in grey.named_parameters()] == [n for n, _ in net.named_parameters()]
     assert relative_difference(net, grey, pixels_of(64)) < 1e-4
-    mixup = Mixup(torch.tensor([1, 0]), torch.tensor([0.7, 0.4]))
+    mixup = Mixup(torch.tensor([1, 0]), torch.tensor(0.7))
     for n in (net, grey):
         n.extract_features(pixels_of(64), mixup).square().mean().backward()
     expected, gradient = (next(iter(n.backbone.parameters())).grad for n in (net, grey))

@@ -8,7 +8,7 @@ from antpitta.core.stages import MaskConfig
 from antpitta.model.inputs import (
     FeatureStore,
     Mixup,
-    draw_mixup,
+    draw_mixups,
     draw_spec_mask,
     join_mixups,
 )
@@ -43,7 +43,8 @@ def test_gather_of_no_windows_is_empty():
 
 def mask(pixels, windows, lengths, config, seed):
     """The pixels of the windows, masked."""
-    masks = draw_spec_mask(windows, lengths, pixels.shape[2], config, np.random.default_rng(seed))
+    rng, examples = np.random.default_rng(seed), np.zeros_like(windows.segment)
+    masks = draw_spec_mask(windows, examples, lengths, pixels.shape[2], config, rng)
     return pixels if masks is None else masks.apply(pixels, windows)
 
 
@@ -71,12 +72,12 @@ def test_segment_has_one_time_mask_and_one_frequency_mask_or_none():
         widths.append(run_length(times))
         heights.append(run_length(bands))
     widths, heights = np.array(widths), np.array(heights)
-    assert widths.max() in range(36, 41)
-    assert heights.max() in range(27, 31)
+    assert widths.max() in range(25, 39)
+    assert heights.max() in range(18, 29)
     masked = (widths > 0) | (heights > 0)
     assert 0.38 < masked.mean() < 0.62  # 200 draws at a half
-    # Both or none: of the masked segments, 1 in 41 has a time mask of width 0, 1 in 31 a band mask
-    assert ((widths > 0) & (heights > 0))[masked].mean() > 0.85
+    # Both or none: of the masked segments, 13 % have a time mask of width 0, 17 % a band mask.
+    assert ((widths > 0) & (heights > 0))[masked].mean() > 0.6
 
 
 def test_masks_lie_anywhere_in_the_segment():
@@ -88,7 +89,7 @@ def test_masks_lie_anywhere_in_the_segment():
     assert times[:, -60:].any()
     assert bands[:, :13].any()
     assert bands[:, -13:].any()
-    assert times.any(axis=1).mean() > 0.9
+    assert times.any(axis=1).mean() > 0.75
 
 
 @pytest.mark.parametrize(
@@ -110,15 +111,33 @@ def test_overlapping_windows_of_one_segment_show_the_same_mask():
     windows = index_windows(lengths, frames=200, overlap=120)
     windows = windows.take(np.random.default_rng(1).permutation(len(windows)))
     white = torch.ones(len(windows), 200, BANDS, dtype=torch.uint8)
-    pixels = mask(white, windows, lengths, MaskConfig(probability=1.0), 5).numpy()
+    pixels = mask(white, windows, lengths, MaskConfig(probability=1.0), 6).numpy()
     frames = {}
     for segment, first, window in zip(windows.segment, windows.start, pixels, strict=True):
         for i, row in enumerate(window):
             key = (int(segment), int(first) + i)
             np.testing.assert_array_equal(row, frames.setdefault(key, row))
     assert (pixels == 0).any()
-    by_segment = [pixels[windows.segment == i][0].all(axis=0) for i in range(3)]
+    by_segment = [pixels[windows.segment == i][0] for i in range(3)]
     assert len({row.tobytes() for row in by_segment}) == 3  # each segment has its own mask
+
+
+def test_examples_of_one_segment_have_masks_of_their_own():
+    windows = WindowIndex(np.zeros(40, dtype=np.int64), np.zeros(40, dtype=np.int64), 200)
+    lengths, masks = np.array([200]), MaskConfig(probability=1.0)
+    examples = np.repeat(np.arange(20), 2)
+    rng = np.random.default_rng(0)
+    edges = draw_spec_mask(windows, examples, lengths, BANDS, masks, rng).edges.T
+    np.testing.assert_array_equal(edges[::2], edges[1::2])
+    assert len(np.unique(edges, axis=0)) == 20
+
+
+def test_padding_is_marked_only_where_the_recipe_asks_for_it():
+    pixels = torch.ones(5, 4, dtype=torch.uint8)
+    windows = WindowIndex(np.array([0, 0]), np.array([0, 3]), 4)
+    assert FeatureStore(pixels, np.array([5])).inside(windows) is None
+    inside = FeatureStore(pixels, np.array([5]), marks_padding=True).inside(windows)
+    assert inside.tolist() == [[True] * 4, [True, True, False, False]]
 
 
 def test_segments_shorter_than_the_mask_are_accepted():
@@ -131,23 +150,25 @@ def test_segments_shorter_than_the_mask_are_accepted():
 
 
 def test_mixup_is_the_share_of_the_example_and_the_rest_of_the_partner():
-    mixup = Mixup(torch.tensor([2, 0, 1]), torch.tensor([1.0, 0.25, 0.5]))
+    mixup = Mixup(torch.tensor([2, 0, 1]), torch.tensor(0.25))
     x = torch.tensor([[4.0, 0.0], [0.0, 8.0], [2.0, 2.0]])
-    expected = [[4.0, 0.0], [3.0, 2.0], [1.0, 5.0]]
+    expected = [[2.5, 1.5], [3.0, 2.0], [0.5, 6.5]]
     assert mixup(x).tolist() == expected
     deep = x.view(3, 2, 1, 1).expand(3, 2, 4, 5)
     assert mixup(deep)[:, :, 3, 4].tolist() == expected
 
 
 def test_mixup_keeps_the_data_type():
-    mixup = Mixup(torch.tensor([1, 0]), torch.tensor([0.5, 0.5]))
+    mixup = Mixup(torch.tensor([1, 0]), torch.tensor(0.5))
     assert mixup(torch.ones(2, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 def test_mixup_shares_follow_beta_and_partners_are_a_permutation():
-    mixup = draw_mixup(4000, 0.1, np.random.default_rng(2), torch.device("cpu"))
-    assert sorted(mixup.partner.tolist()) == list(range(4000))
-    share = mixup.share.numpy()
+    rng, cpu = np.random.default_rng(2), torch.device("cpu")
+    mixups = [draw_mixups([9], 0.1, rng, cpu)[0] for _ in range(4000)]
+    assert all(sorted(mixup.partner.tolist()) == list(range(9)) for mixup in mixups)
+    assert mixups[0].share.shape == ()  # one for the whole batch
+    share = torch.stack([mixup.share for mixup in mixups]).numpy()
     assert share.dtype == np.float32
     assert share.mean() == pytest.approx(0.5, abs=0.03)
     assert share.var() == pytest.approx(1 / (4 * 1.2), abs=0.01)  # of Beta(a, a): 1 / (4 (2a + 1))
@@ -156,16 +177,16 @@ def test_mixup_shares_follow_beta_and_partners_are_a_permutation():
 def test_equal_generators_give_equal_masks_and_mixups():
     np.testing.assert_array_equal(masked_segments(seed=3), masked_segments(seed=3))
     assert (masked_segments(seed=3) != masked_segments(seed=4)).any()
-    first, second = (
-        draw_mixup(9, 0.1, np.random.default_rng(1), torch.device("cpu")) for _ in range(2)
+    (first,), (second,) = (
+        draw_mixups([9], 0.1, np.random.default_rng(1), torch.device("cpu")) for _ in range(2)
     )
     assert torch.equal(first.share, second.share)
     assert torch.equal(first.partner, second.partner)
 
 
 def test_joined_mixups_stay_within_their_parts():
-    rng = np.random.default_rng(1)
-    parts = [draw_mixup(size, 0.5, rng, torch.device("cpu")) for size in (4, 3)]
+    parts = draw_mixups([4, 3], 0.5, np.random.default_rng(1), torch.device("cpu"))
+    assert torch.equal(parts[0].share, parts[1].share)
     joined = join_mixups(parts)
     x = torch.arange(7.0)
     assert torch.equal(joined(x), torch.cat([parts[0](x[:4]), parts[1](x[4:])]))

@@ -217,17 +217,16 @@ def test_the_learning_rate_equals_pytorchs_cosine_schedule():
 
 
 def test_the_weight_of_a_class_is_the_largest_count_over_its_own(training_data):
-    task = TrainTask(make_stage(), np.array([0, 1, 2, 3, 4]), None, (1,))
-    # Present boxes in r0 to r4: "a" in r0 (two), r1 and r2; "b" in r4; "c" in r2.
-    np.testing.assert_allclose(compute_class_weights(training_data, task), [1, 4, 4])
+    # Present boxes: "a" in r0 (two), r1, r2 and r6; "b" in r4; "c" in r2.
+    np.testing.assert_allclose(compute_class_weights(training_data.dataset), [1, 5, 5])
 
 
-def test_a_class_without_present_boxes_has_weight_1(training_data):
-    # Present boxes in r1, r4 and r6: "a" in r1 and r6, "b" in r4, none of "c".
-    task = TrainTask(make_stage(), np.array([1, 4, 6]), None, (1,))
-    np.testing.assert_allclose(compute_class_weights(training_data, task), [1, 2, 1])
-    absent_only = TrainTask(make_stage(), np.array([3]), None, (1,))
-    np.testing.assert_allclose(compute_class_weights(training_data, absent_only), [1, 1, 1])
+def test_a_class_without_present_boxes_has_weight_1(make_training_data):
+    boxes = [Annotation("r0", 0.2, 0.9, "a"), Annotation("r0", 0.2, 0.9, "b", present=False)]
+    few = make_training_data(RECIPE, [2.0], [boxes[0], *boxes])
+    np.testing.assert_allclose(compute_class_weights(few.dataset), [1, 1, 1])
+    absent_only = make_training_data(RECIPE, [2.0], boxes[1:])
+    np.testing.assert_allclose(compute_class_weights(absent_only.dataset), [1, 1, 1])
 
 
 @pytest.mark.parametrize("sample", ["known", "crops"])
@@ -240,9 +239,11 @@ def test_a_stage_without_boxes_is_an_error(make_training_data, fabric, first_net
     assert error.value.code == "E_NO_BOXES"
 
 
-@pytest.mark.parametrize(("grad_accum_steps", "steps"), [(3, 1), (2, 2), (1, 3)])
-def test_accumulated_batches_step_as_one_along_their_mean_gradient(
-    training_data, fabric, first_net, grad_accum_steps, steps
+@pytest.mark.parametrize(
+    ("grad_accum_steps", "groups"), [(3, [[0]]), (2, [[0], [1, 2]]), (1, [[0], [1], [2]])]
+)
+def test_the_optimizer_steps_after_the_first_batch_and_then_along_sums(
+    training_data, fabric, first_net, grad_accum_steps, groups
 ):
     # Batches of 2, 2 and 3 recordings, with a learning rate that does not change the weights.
     stage = make_stage(epochs=1, grad_accum_steps=grad_accum_steps, lr=1e-12)
@@ -255,23 +256,50 @@ def test_accumulated_batches_step_as_one_along_their_mean_gradient(
     handle = register_optimizer_step_pre_hook(keep_gradients)
     train(first_net, stage, training_data, fabric)
     handle.remove()
-    assert len(step_gradients) == steps
+    assert len(step_gradients) == len(groups)
 
     net = deepcopy(first_net).train()
     task = TrainTask(stage, np.arange(7), pseudo_labels(training_data), (1, 2, 3))
     rng = np.random.default_rng([1, 2, 3, 0])
     torch.manual_seed(int(rng.integers(2**31)))
     batches = epoch_batches(stage, training_data, task.recordings, task.pseudo_labels, rng)
-    weights = compute_class_weights(training_data, task)
+    weights = compute_class_weights(training_data.dataset)
     gradients = []
     for batch in batches:
         device_batch = prepare_batch(batch, training_data, stage, rng, fabric.device)
         loss = batch_loss(net, device_batch, stage, weights)
         gradients.append(torch.autograd.grad(loss, list(net.parameters())))
-    for step, actual in enumerate(step_gradients):
-        group = gradients[step * grad_accum_steps : (step + 1) * grad_accum_steps]
-        for gradient, parts in zip(actual, zip(*group, strict=True), strict=True):
-            torch.testing.assert_close(gradient, sum(parts) / len(group), atol=1e-5, rtol=1e-3)
+    for actual, group in zip(step_gradients, groups, strict=True):
+        by_weight = zip(*(gradients[i] for i in group), strict=True)
+        for gradient, parts in zip(actual, by_weight, strict=True):
+            torch.testing.assert_close(gradient, sum(parts), atol=1e-5, rtol=1e-3)
+
+
+def test_the_best_epoch_is_kept_also_after_a_kill(training_data, fabric, first_net, tmp_path):
+    stage = make_stage(epochs=4)
+    task = TrainTask(stage, np.arange(7), None, (1, 2, 3))
+    values = {1: 0.2, 2: 0.7, 3: 0.7, 4: 0.5}
+
+    def train_with(store, net, first=1):
+        epochs, kept, results = iter(range(first, 5)), [], []
+
+        def validate(net):
+            kept.append({key: value.clone() for key, value in net.state_dict().items()})
+            return values[next(epochs)]
+
+        fit(net, task, training_data, fabric, store, results.append, validate)
+        return kept, results
+
+    store, net = MemoryStore(), deepcopy(first_net)
+    kept, results = train_with(store, net)
+    assert [result.lwlrap for result in results] == [0.2, 0.7, 0.7, 0.5]
+    assert all(torch.equal(value, kept[1][key]) for key, value in net.state_dict().items())
+    for epoch, state in store.saved[:3]:
+        file = CheckpointFile(tmp_path / f"{epoch}.checkpoint")
+        file.save(epoch, state)
+        resumed = deepcopy(first_net)
+        train_with(file, resumed, epoch + 1)
+        assert equal(resumed, net), f"killed after epoch {epoch}"
 
 
 def test_a_loss_that_is_not_finite_stops_training(training_data, fabric, first_net):
@@ -335,14 +363,14 @@ def test_no_graph_is_captured_without_a_gpu(training_data, fabric, first_net):
     device_batch = prepare_batch(batch, training_data, stage, rng, fabric.device)
     net = deepcopy(first_net)
     step = TrainStep(net, fabric.setup_module(net), stage, None, fabric)
-    half_loss = step(device_batch, 2.0, stepping=True)
+    first_loss = step(device_batch, stepping=True)
     assert step.captured is None
-    assert not half_loss.requires_grad
+    assert not first_loss.requires_grad
     n_gradients = len([p.grad for p in net.parameters() if p.grad is not None])
     for p in net.parameters():
         p.grad = None
-    loss = step(device_batch, 1.0, stepping=True)
-    torch.testing.assert_close(half_loss, loss, rtol=0.5, atol=0)  # dropout
+    loss = step(device_batch, stepping=True)
+    torch.testing.assert_close(first_loss, loss, rtol=0.5, atol=0)  # dropout
     assert n_gradients == len([p for p in net.parameters() if p.grad is not None]) > 0
 
 
@@ -353,8 +381,8 @@ class FakeGraph:
         self.runs = []
 
     def replay(self):
-        step, batch, count, loss = self.runs[-1]
-        loss.copy_(FORWARD_BACKWARD(step, batch, count))
+        step, batch, loss = self.runs[-1]
+        loss.copy_(FORWARD_BACKWARD(step, batch))
 
 
 FORWARD_BACKWARD = TrainStep.forward_backward
@@ -369,10 +397,10 @@ def fake_graphs(monkeypatch):
         graphs.append(FakeGraph())
         return graphs[-1]
 
-    def run_and_keep(step, batch, count):
-        loss = FORWARD_BACKWARD(step, batch, count)
-        if graphs and torch.is_tensor(count):  # while a graph is captured
-            graphs[-1].runs.append((step, batch, count, loss))
+    def run_and_keep(step, batch):
+        loss = FORWARD_BACKWARD(step, batch)
+        if graphs and step.captured is None:  # while a graph is captured
+            graphs[-1].runs.append((step, batch, loss))
         return loss
 
     fakes = {

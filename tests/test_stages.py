@@ -7,17 +7,27 @@ from itertools import count
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from antpitta.core.config import parse_recipe
 from antpitta.core.errors import UserError
 from antpitta.core.progress import Progress
 from antpitta.files.own_files import load_tensors
-from antpitta.files.runs import RunFolder, read_scores, write_scores
+from antpitta.files.runs import (
+    RunFolder,
+    read_scores,
+    read_windows,
+    write_scores,
+    write_windows,
+)
+from antpitta.files.texts import write_json
 from antpitta.train import checkpoints, stages
-from antpitta.train.out_of_fold import match_folds, score_recordings
+from antpitta.train.out_of_fold import held_out_lwlrap, match_folds, score_recordings
 from antpitta.train.stages import RunMonitor, load_net, run_stages, weights_path
 
 DURATIONS = [2.0, 2.0, 5.0, 2.0, 0.7, 2.0]  # as in conftest
 STAGES = ("crops", "masked", "pseudo", "pseudo-c2")
+WINDOWS = "oof_windows.parquet"
 
 
 SILENT = Progress(lambda text: None, lambda *progress: None)
@@ -61,7 +71,7 @@ def test_a_run_writes_these_files_and_no_pickle(finished_run):
     expected = ["log.csv"]
     for place in STAGES:
         expected += [f"stages/{place}/fold{k}.safetensors" for k in (0, 1)]
-        expected += [f"stages/{place}/oof_scores.parquet"]
+        expected += [f"stages/{place}/oof_{what}.parquet" for what in ("scores", "windows")]
     expected += [f"stages/{place}/pseudo.csv" for place in ("pseudo", "pseudo-c2")]
     assert files_of(finished_run) == sorted(expected)
     for name in files_of(finished_run):
@@ -413,3 +423,90 @@ def test_a_member_with_other_species_is_an_error(finished_run, tmp_path):
 def test_a_member_that_does_not_exist_is_an_error(finished_run, tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         run_stages(restart(finished_run, tmp_path, RunFolder(tmp_path / "nowhere")))
+
+
+# ---- clipwise scores, and the best epoch
+
+
+@pytest.fixture(scope="module")
+def exact_run(make_run, tmp_path_factory):
+    """The run as the recipe rfcx would have it: clipwise pseudo-labels and the best epochs."""
+    run = make_run(tmp_path_factory.mktemp("exact") / "first")
+    table = run.plan.recipe.model_dump()
+    for stage in table["stages"]:
+        stage |= {"keep": "best", "epochs": 3}
+    table["stages"][1]["sample"] = "verdicts"
+    table["stages"][2]["pseudo"] |= {"scores": "clipwise", "cycles": 1, "threshold": 0.5}
+    table["windows"]["padding"] = "mean"
+    recipe = parse_recipe(table, "exact")
+    data = replace(
+        run.plan.training_data,
+        features=replace(run.plan.training_data.features, marks_padding=True),
+    )
+    run = replace(run, plan=replace(run.plan, recipe=recipe, training_data=data))
+    write_json({"recipe": recipe.model_dump(mode="json")}, run.folder.path / "config.json")
+    run_stages(run)
+    return run
+
+
+def test_clipwise_logits_are_those_of_the_saved_weights(exact_run):
+    data, folder = exact_run.plan.training_data, exact_run.folder
+    for score in read_windows(folder.stage("masked") / "oof_windows.parquet"):
+        fold = int(score.source[-1])
+        recording = int(score.recording[1:])
+        assert exact_run.plan.folds[recording] == fold
+        windows = data.windows_of(np.array([recording]))
+        times = [data.window_times(int(window)) for window in windows]
+        np.testing.assert_allclose(np.stack([score.start, score.stop], axis=1), times)
+        net, index = load_net(exact_run, "masked", 1, fold).eval(), data.windows.take(windows)
+        with torch.inference_mode():
+            logits = net(data.features.gather(index), inside=data.features.inside(index)).clipwise
+        np.testing.assert_allclose(score.logit, logits, rtol=0, atol=1e-4)
+
+
+def test_pseudo_labels_come_from_clipwise_scores(exact_run):
+    folder = exact_run.folder
+    probability = np.concatenate(
+        [1 / (1 + np.exp(-s.logit)) for s in read_windows(folder.stage("masked") / WINDOWS)]
+    )
+    table = pd.read_csv(folder.stage("pseudo") / "pseudo.csv")
+    unlabelled = exact_run.plan.training_data.labels.weight == 0
+    expected = np.sort(probability[unlabelled & (probability >= 0.5)])
+    np.testing.assert_allclose(np.sort(table["score"]), expected, atol=1e-5)
+
+
+def test_the_weights_of_the_best_epoch_are_kept(exact_run):
+    log = exact_run.folder.read_log()
+    assert log["lwlrap"].between(0, 1).all()
+    data = exact_run.plan.training_data
+    for stage in ("crops", "masked", "pseudo"):
+        for fold in (0, 1):
+            rows = log[(log["stage"] == stage) & (log["fold"] == fold)]
+            held_out = np.flatnonzero(exact_run.plan.folds == fold)
+            value = held_out_lwlrap(
+                load_net(exact_run, stage, 1, fold),
+                data,
+                exact_run.plan.recipe.windows,
+                held_out,
+                exact_run.compute.fabric,
+            )
+            assert value == pytest.approx(rows["lwlrap"].max(), abs=1e-6)
+
+
+def test_clipwise_scores_of_another_run_join(exact_run, tmp_path):
+    run = restart(exact_run, tmp_path, exact_run.folder)
+    run_stages(run)
+    table = pd.read_csv(run.folder.path / "stages" / "pseudo" / "pseudo.csv")
+    sources = table["source"].str.split(" + ", regex=False)
+    assert len(table)
+    assert set(sources.str[1].str.rpartition("/")[0]) == {"first/pseudo"}  # its last stage
+
+
+def test_clipwise_scores_of_other_windows_are_an_error(exact_run, tmp_path):
+    shutil.copytree(exact_run.folder.path, tmp_path / "second")
+    path = tmp_path / "second" / "stages" / "pseudo" / WINDOWS
+    moved = [replace(score, start=score.start + 0.1) for score in read_windows(path)]
+    write_windows(moved, path)
+    with pytest.raises(UserError, match="other windows") as error:
+        run_stages(restart(exact_run, tmp_path, RunFolder(tmp_path / "second")))
+    assert error.value.code == "E_OTHER_DATA"

@@ -27,6 +27,10 @@ from antpitta.sound.targets import count_supervision_frames
 
 EXAMPLES = 4  # of each group
 MARGIN = 2.0  # seconds of sound shown on either side of a box
+BEST_EPOCH = (
+    "The best epoch of each fold was chosen on the recordings that it holds out, so these figures "
+    "are a little too high"
+)
 LONGEST = 20.0  # seconds of a box that are shown: a label of a whole recording has no shape
 
 
@@ -121,6 +125,8 @@ def _stage_result(dataset: Dataset, stage: Stage, cycle: int, folder: RunFolder)
     rng = np.random.default_rng(0)
     report = evaluate_cells(cells, dataset.classes, home.name, draws=DRAWS, rng=rng)
     description = stage.description if cycle == 1 else f"{stage.description} (cycle {cycle})"
+    if stage.keep == "best":
+        description = f"{description}. {BEST_EPOCH}"
     return StageResult(home.name, description, report)
 
 

@@ -100,7 +100,7 @@ def train(
         Number of GPUs, or of CPU processes. A script that uses several must have its own work
         under ``if __name__ == "__main__"``.
     precision
-        ``"auto"``, ``"float32"`` or ``"bfloat16"``.
+        ``"auto"``, ``"float32"`` or ``"bfloat16"``; ``"auto"`` is what the recipe says.
     compile
         Compile the backbone with ``torch.compile``.
     cudnn_benchmark
@@ -136,14 +136,20 @@ def train(
         from antpitta.api.run_model import bundle_stage, bundle_stages, export_stage
         from antpitta.api.run_report import collect_report, describe_known_species, write_report
         from antpitta.train.compute import ComputeConfig, build_fabric
-        from antpitta.train.training import resolve_recipe, train_stages
+        from antpitta.train.training import (
+            check_pretrained_weights,
+            resolve_recipe,
+            train_stages,
+        )
 
     resolved = resolve_recipe(
         read_recipe(str(recipe), as_words(changes), baseline=baseline), data.dataset
     )
+    precision = resolved.precision if precision == "auto" else precision
     compute = ComputeConfig(device, devices, precision, compile, cudnn_benchmark, parallel_folds)
     build_fabric(compute)  # refuses a wrong device before the run's folder is made
     folder = RunFolder(Path(out))
+    check_pretrained_weights(resolved, folder)  # before anything is computed or written
     with lock_folder(folder.path):
         folder.begin(_config(data, resolved), resume=resume)
         for model in (folder.model, *sorted(folder.path.glob("stages/*/model"))):

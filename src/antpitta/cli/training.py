@@ -32,7 +32,8 @@ PrecisionOption = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="auto, float32 or bfloat16. auto is bfloat16 on a GPU that supports it.",
+        help="auto, float32 or bfloat16. auto is what the recipe says, or else bfloat16 on a GPU "
+        "that supports it.",
         rich_help_panel=COMPUTE,
     ),
 ]

@@ -61,6 +61,11 @@ class WindowConfig(FrozenConfig):
     inference_overlap: FramesOrZero = Field(
         256, description="Overlap of windows in sliding inference, in frames."
     )
+    padding: Literal["silence", "mean"] = Field(
+        "silence",
+        description="Frames of a window beyond the end of its segment: silence, whose scores are "
+        "left out, or the mean of all pixels (0 after normalization), whose scores count.",
+    )
 
     @model_validator(mode="after")
     def _windows_advance(self) -> Self:
@@ -162,6 +167,9 @@ class Recipe(FrozenConfig):
         1, ge=0, le=MAX_SEED, description="Seed of the folds and of the overlays."
     )
     folds: int = Field(5, ge=2, le=100, description="Number of folds, and of models in a bundle.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Precision of training; auto: bfloat16 on a GPU that supports it."
+    )
     features: MelConfig = MelConfig()
     windows: WindowConfig = WindowConfig()
     backbone: BackboneConfig = BackboneConfig()
@@ -246,9 +254,21 @@ class Recipe(FrozenConfig):
             if re.search(r"-c\d+$", stage.name):  # the folder of a later cycle (files/runs.py)
                 raise ValueError(f"stage {stage.name!r}: -c and a number is the name of a cycle")
             earlier.append(stage.name)
+            if boxes := self._without_clipwise(stage):
+                raise ValueError(
+                    f"stages.{stage.name}.pseudo.scores: stage {boxes[0]!r} has its loss on boxes "
+                    "and no clipwise scores"
+                )
         if not earlier:
             raise ValueError("a recipe needs a stage")
         return self
+
+    def _without_clipwise(self, stage: Stage) -> list[str]:
+        """The stages that would label this one by clipwise scores, which they do not train."""
+        if stage.pseudo is None or stage.pseudo.scores != "clipwise":
+            return []
+        teachers = {stage.pseudo.teacher, stage.name}
+        return [own.name for own in self.stages if own.name in teachers and own.loss.on == "boxes"]
 
     @property
     def digest(self) -> str:

@@ -80,6 +80,7 @@ CODES: dict[str, str] = {
     "E_BACKBONE_UNKNOWN": "timm does not know the backbone",
     "E_BACKBONE_UNSUITABLE": "the backbone gives no feature maps",
     "E_BACKBONE_REDUCTION": "the backbone has no such feature map",
+    "E_WEIGHTS_UNREACHABLE": "pretrained weights cannot be fetched",
     "E_WEIGHTS_FILE": "a file of pretrained weights cannot be read",
     "E_WEIGHTS_MISMATCH": "pretrained weights belong to another backbone",
     "E_EMBEDDING_FILE": "the file is not a model that can be run",

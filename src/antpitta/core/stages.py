@@ -20,8 +20,15 @@ class MaskConfig(FrozenConfig):
     """SpecAugment: one time mask and one frequency mask on each segment, filled with 0."""
 
     probability: Share = Field(0.5, description="Probability that a segment is masked.")
-    max_frames: FramesOrZero = Field(40, description="Longest time mask, in frames.")
-    max_bands: int = Field(30, ge=0, le=1024, description="Widest frequency mask, in bands.")
+    max_frames: FramesOrZero = Field(
+        40, description="Time masks are shorter than this, in frames; 0: none."
+    )
+    max_bands: int = Field(
+        30,
+        ge=0,
+        le=1024,
+        description="Frequency masks are narrower than this, in bands; 0: none.",
+    )
 
 
 class LossConfig(FrozenConfig):
@@ -36,13 +43,19 @@ class LossConfig(FrozenConfig):
     reduction: Literal["sum", "positives", "balanced", "mean"] = Field(
         "positives",
         description="How the loss is reduced. sum: no division; positives: positives are divided "
-        "by their number; balanced: positives and negatives each by theirs; mean: by all cells.",
+        "by their number, pseudo-labels included; balanced: positives and negatives each by "
+        "theirs; mean: by all cells.",
     )
     on: Literal["windows", "boxes"] = Field(
         "windows", description="Compare labels with the maximum of a window or the mean of a box."
     )
     class_weights: bool = Field(
-        False, description="Weight each class by the largest class count divided by its own."
+        False,
+        description="Weight the positives of each class by the largest count of present boxes "
+        "divided by its own.",
+    )
+    positive_weight: Factor = Field(
+        1.0, description="Weight of the loss on positives, pseudo-labels included."
     )
     focal_gamma: float = Field(
         0.0, ge=0, le=20, description="Exponent of the focal factor on positives; 0: no focal loss."
@@ -66,6 +79,11 @@ class PseudoLabelConfig(FrozenConfig):
     negative_threshold: Share = Field(
         0.01, description="Scores below are counted as hard negatives; the loss does not use them."
     )
+    scores: Literal["framewise", "clipwise"] = Field(
+        "framewise",
+        description="Score of a training window: the highest framewise probability in it, or its "
+        "clipwise probability.",
+    )
     aggregation: Literal["mean", "vote"] = Field(
         "mean", description="How the scores of several runs are combined."
     )
@@ -73,7 +91,7 @@ class PseudoLabelConfig(FrozenConfig):
         3,
         ge=1,
         le=1000,
-        description="With aggregation = vote: runs whose score must reach the threshold.",
+        description="With aggregation = vote: runs whose score must pass a threshold.",
     )
     members: tuple[str, ...] = Field(
         (), description="Folders of other runs on the same data whose scores are added."
@@ -103,22 +121,33 @@ class Stage(FrozenConfig):
     init_from: str | None = Field(
         None, description="Earlier stage whose weights it starts from; null: the backbone's."
     )
-    sample: Literal["crops", "recordings", "known"] = Field(
+    sample: Literal["crops", "recordings", "verdicts", "known"] = Field(
         "recordings",
-        description="What an epoch draws: crops around boxes, whole recordings, or windows with "
-        "labels.",
+        description="What an epoch draws: crops around boxes; whole recordings; recordings with "
+        "their present boxes, and once more with their absent ones; or windows with labels.",
     )
     absent_crops: int = Field(
         30,
         ge=0,
         le=100_000,
-        description="With sample = crops: crops per epoch from recordings without present boxes.",
+        description="With sample = crops: crops per epoch around absent boxes, without present "
+        "labels.",
+    )
+    crop_anchor: Literal["start", "centre"] = Field(
+        "start",
+        description="With sample = crops: the middle of the box lies crop_shifts after the crop's "
+        "start, or that far from its centre.",
     )
     crop_shifts: tuple[Shift, ...] = Field(
-        (32, 64, 128, 256), description="With sample = crops: offsets of the crops, in frames."
+        (32, 64, 128, 256),
+        description="With sample = crops: distances of a box's middle from the anchor, in frames.",
     )
     batch_size: Repeats = Field(32, description="Crops, recordings or windows in a batch.")
-    grad_accum_steps: Repeats = Field(1, description="Batches for each optimizer step.")
+    grad_accum_steps: Repeats = Field(
+        1,
+        description="The optimizer steps after the first batch of an epoch and each time so many "
+        "batches later, along the sum of their gradients.",
+    )
     epochs: Repeats = Field(5, description="Number of epochs.")
     cosine_t_max: Repeats | None = Field(
         None, description="Epochs of half a cosine of the learning rate; null: all epochs."
@@ -130,8 +159,16 @@ class Stage(FrozenConfig):
     weight_decay: Factor = Field(
         0.0, description="L2 penalty: half of it times the squared weights joins the loss."
     )
+    keep: Literal["last", "best"] = Field(
+        "last",
+        description="Epoch whose weights are kept: the last, or the one with the best LWLRAP on "
+        "the fold that is held out.",
+    )
     mixup: BetaParameter = Field(
         0.0, description="Parameter of mixup's Beta distribution, on the input; 0: no mixup."
+    )
+    mixup_inputs: bool = Field(
+        True, description="Mixup mixes inputs and labels; false: the labels only."
     )
     manifold_mixup: BetaParameter = Field(
         0.0, description="Parameter of mixup's Beta distribution, on feature maps; 0: no mixup."
@@ -155,8 +192,15 @@ class Stage(FrozenConfig):
     @model_validator(mode="after")
     def _boxes_exclude_mixup(self) -> Self:
         mixing = self.mixup or self.manifold_mixup or self.loss.unknown == "absent"
-        if self.loss.on == "boxes" and (mixing or self.sample == "crops"):
+        if self.loss.on == "boxes" and (mixing or self.sample in ("crops", "verdicts")):
             raise ValueError(
-                'loss.on = "boxes" needs loss.unknown = "masked", no mixup and no crops'
+                'loss.on = "boxes" needs loss.unknown = "masked", no mixup, and neither '
+                'sample = "crops" nor "verdicts"'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _best_needs_epochs(self) -> Self:
+        if self.keep == "best" and self.optimizer == "lbfgs":
+            raise ValueError('keep = "best" needs optimizer = "adam"')
         return self

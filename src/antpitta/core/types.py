@@ -156,6 +156,22 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class WindowScores:
+    """The clipwise scores of one model for the training windows of one recording."""
+
+    recording: str
+    start: np.ndarray  # (windows,), seconds
+    stop: np.ndarray  # (windows,), seconds
+    classes: Classes
+    logit: np.ndarray  # (windows, classes), float32
+    source: str  # the model
+
+    def __post_init__(self) -> None:
+        if self.logit.shape != (len(self.start), len(self.classes)):
+            raise ValueError(f"{self.recording}: logits {self.logit.shape} do not fit the windows")
+
+
+@dataclass(frozen=True)
 class Event:
     """One detected sound: a row of the tables that predict writes."""
 

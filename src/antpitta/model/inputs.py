@@ -5,8 +5,8 @@ indexing operation, in memory or on the GPU. Only three numbers per window are s
 and the index of every frame is computed there: computed on the host, the indices would be half as
 many bytes as the features themselves.
 
-Masks are drawn per segment, not per window, so overlapping windows of one segment show the same
-masked region. All randomness comes from a generator that the caller passes.
+Masks are drawn per example, which is one segment or several windows of one, so overlapping windows
+show the same masked region. All randomness comes from a generator that the caller passes.
 """
 
 from dataclasses import dataclass
@@ -50,10 +50,13 @@ class FeatureStore:
     ----------
     pixels : (frames of all segments, features per frame), on any device
     lengths : (segments,), frames
+    marks_padding : frames of a window that are padding are marked for the network, as
+        ``windows.padding = "mean"`` asks
     """
 
     pixels: Tensor
     lengths: Ints
+    marks_padding: bool = False
 
     @cached_property
     def offsets(self) -> Ints:
@@ -67,16 +70,28 @@ class FeatureStore:
         -------
         pixels : (windows, frames, features per frame)
         """
-        device = self.pixels.device
-        rows = np.stack(
-            [self.offsets[windows.segment], windows.start, self.lengths[windows.segment]]
-        )
-        offset, start, length = to_device(rows, device)[:, :, None].unbind()
-        frames = start + torch.arange(windows.frames, device=device)
-        inside = (frames >= 0) & (frames < length)
+        offset = to_device(self.offsets[windows.segment], self.pixels.device)[:, None]
+        frames, inside = self._frames(windows)
         index = offset + torch.where(inside, frames, 0)
         pixels = self.pixels.index_select(0, index.flatten())
         return pixels.view(*frames.shape, self.pixels.shape[1]) * inside[:, :, None]
+
+    def inside(self, windows: WindowIndex) -> Tensor | None:
+        """Which frames of the windows lie in their segments, where padding is marked.
+
+        Returns
+        -------
+        inside : (windows, frames), bool; None where padding is silence
+        """
+        return self._frames(windows)[1] if self.marks_padding else None
+
+    def _frames(self, windows: WindowIndex) -> tuple[Tensor, Tensor]:
+        """The frames of each window in its segment, and which of them exist."""
+        device = self.pixels.device
+        rows = to_device(np.stack([windows.start, self.lengths[windows.segment]]), device)
+        start, length = rows[:, :, None].unbind()
+        frames = start + torch.arange(windows.frames, device=device)
+        return frames, (frames >= 0) & (frames < length)
 
 
 @dataclass(frozen=True)
@@ -112,13 +127,24 @@ class SpecMask:
 
 
 def draw_spec_mask(
-    windows: WindowIndex, lengths: Ints, bands: int, masks: MaskConfig, rng: np.random.Generator
+    windows: WindowIndex,
+    examples: Ints,
+    lengths: Ints,
+    bands: int,
+    masks: MaskConfig,
+    rng: np.random.Generator,
 ) -> SpecMask | None:
-    """Draw both masks for each segment that has windows, or none for it.
+    """Draw both masks for each example, or none for it.
+
+    A mask's width is drawn twice, as the competition's code does: first ``t`` below the maximum,
+    then the start, then the end from the start up to ``t - 1`` further. So narrow masks are more
+    frequent, and the widest is 2 below the maximum.
 
     Parameters
     ----------
     windows : the windows of the batch
+    examples : (windows,), the number of the example that each window belongs to; an example is
+        masked alike in all windows of a segment
     lengths : (segments,), frames
     bands : mel bands
     masks : how probable masks are, and how large
@@ -130,13 +156,21 @@ def draw_spec_mask(
     """
     if masks.probability == 0 or not len(windows):
         return None
-    segments, place = np.unique(windows.segment, return_inverse=True)
-    masked = rng.random(len(segments)) < masks.probability
-    width = rng.integers(0, masks.max_frames + 1, len(segments)) * masked
-    height = rng.integers(0, masks.max_bands + 1, len(segments)) * masked
-    left = (rng.random(len(segments)) * np.maximum(lengths[segments] - width, 0)).astype(np.int64)
-    bottom = (rng.random(len(segments)) * (bands - height)).astype(np.int64)
-    return SpecMask(np.stack([left, left + width, bottom, bottom + height])[:, place])
+    pairs = np.stack([examples, windows.segment])
+    unique, place = np.unique(pairs, axis=1, return_inverse=True)
+    masked = np.asarray(rng.random(unique.shape[1]) < masks.probability)
+    left, right = _draw_span(lengths[unique[1]], masks.max_frames, masked, rng)
+    bottom, top = _draw_span(np.full(len(masked), bands), masks.max_bands, masked, rng)
+    return SpecMask(np.stack([left, right, bottom, top])[:, place.reshape(-1)])
+
+
+def _draw_span(
+    sizes: Ints, maximum: int, masked: NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[Ints, Ints]:
+    """Start and end of one mask for each example; equal where there is none."""
+    longest = np.minimum(rng.integers(0, max(maximum, 1), len(sizes)), sizes - 1) * masked
+    start = rng.integers(0, sizes - longest)
+    return start, start + rng.integers(0, np.maximum(longest, 1))
 
 
 class Mixup(NamedTuple):  # a tuple, because Fabric cannot walk frozen dataclasses
@@ -145,7 +179,7 @@ class Mixup(NamedTuple):  # a tuple, because Fabric cannot walk frozen dataclass
     Parameters
     ----------
     partner : (batch,), a permutation
-    share : (batch,), of the example itself, in 0..1
+    share : (), of the example itself, in 0..1: one for the whole batch
     """
 
     partner: Tensor
@@ -153,34 +187,36 @@ class Mixup(NamedTuple):  # a tuple, because Fabric cannot walk frozen dataclass
 
     def __call__(self, x: Tensor) -> Tensor:
         """``share * x + (1 - share) * x[partner]``, along the first axis."""
-        share = self.share.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+        share = self.share.to(x.dtype)
         return share * x + (1 - share) * x.index_select(0, self.partner)
 
 
-def draw_mixup(batch: int, alpha: float, rng: np.random.Generator, device: torch.device) -> Mixup:
-    """Draw shares from Beta(alpha, alpha) and a random partner for each of ``batch`` examples.
+def draw_mixups(
+    sizes: list[int], alpha: float, rng: np.random.Generator, device: torch.device
+) -> list[Mixup]:
+    """Draw one share from Beta(alpha, alpha), and a random partner for each example of a batch.
 
     Parameters
     ----------
-    batch : number of examples
+    sizes : examples of each part of the batch; partners are in the same part
     alpha : both parameters of the Beta distribution
     rng : source of all random choices
     device : where the tensors are put
 
     Returns
     -------
-    mixup : of the whole batch
+    mixups : one for each part, with equal shares
     """
-    share = rng.beta(alpha, alpha, batch).astype(np.float32)
-    return Mixup(to_device(rng.permutation(batch), device), to_device(share, device))
+    share = to_device(np.array(rng.beta(alpha, alpha), dtype=np.float32), device)
+    return [Mixup(to_device(rng.permutation(size), device), share) for size in sizes]
 
 
 def join_mixups(mixups: list[Mixup]) -> Mixup:
-    """The mixups of the parts of a batch as one; each partner is in the same part.
+    """The mixups of the parts of a batch as one.
 
     Parameters
     ----------
-    mixups : one for each part, in their order
+    mixups : one for each part, in their order, as :func:`draw_mixups` draws them
 
     Returns
     -------
@@ -188,6 +224,6 @@ def join_mixups(mixups: list[Mixup]) -> Mixup:
     """
     if len(mixups) == 1:
         return mixups[0]
-    starts = np.cumsum([0, *(len(mixup.share) for mixup in mixups)])
+    starts = np.cumsum([0, *(len(mixup.partner) for mixup in mixups)])
     partners = [mixup.partner + int(start) for mixup, start in zip(mixups, starts, strict=False)]
-    return Mixup(torch.cat(partners), torch.cat([mixup.share for mixup in mixups]))
+    return Mixup(torch.cat(partners), mixups[0].share)

@@ -15,13 +15,14 @@ BCE- = -log(1 - sigmoid(z)), the reductions are:
 
 Added to it are
 
-- the pseudo-labels: ``soft_weight`` (sum p BCE+ + sum n BCE-) / sum (p + n) over their own cells,
-  without the division for "sum";
+- the pseudo-labels: ``soft_weight`` times the same sums over their own cells. With "sum" they are
+  not divided either, and with "positives" their positives count among the positives, with that
+  weight. Otherwise they are divided by sum (p + n) over their cells;
 - with ``unlabelled_target`` = t: ``unlabelled_weight`` times the mean of t BCE+ + (1 - t) BCE-
   over the unknown cells.
 
-With ``focal_gamma`` = g, BCE+ becomes (1 - sigmoid(z))^g BCE+ [1]_. A class weight multiplies both
-parts of its cells, but not the divisor.
+With ``focal_gamma`` = g, BCE+ becomes (1 - sigmoid(z))^g BCE+ [1]_. Class weights multiply BCE+ of
+labels, and ``positive_weight`` BCE+ of labels and pseudo-labels; divisors stay as they are.
 
 References
 ----------
@@ -143,12 +144,11 @@ def masked_loss(
     if config.focal_gamma:
         # (1 - p) ** gamma as exp(gamma * log(1 - p)): the power has an infinite gradient at p = 1.
         positive_loss = -log_sigmoid * (-config.focal_gamma * negative_loss).exp()
-    losses = positive_loss, negative_loss
-    total = _label_loss(labels, global_labels, losses, class_scale, config)
-    if pseudo_labels is not None and global_pseudo_labels is not None:
-        total = total + config.soft_weight * _pseudo_label_loss(
-            pseudo_labels, global_pseudo_labels, losses, config
-        )
+    losses = config.positive_weight * positive_loss, negative_loss
+    divisors, pseudo_divisors = _find_divisors(global_labels, global_pseudo_labels, config)
+    total = _cell_loss(labels, (losses[0] * class_scale, losses[1]), divisors)
+    if pseudo_labels is not None:
+        total = total + config.soft_weight * _cell_loss(pseudo_labels, losses, pseudo_divisors)
     if config.unlabelled_target is not None:
         target = config.unlabelled_target
         pull = (target * -log_sigmoid + (1 - target) * negative_loss) * (~known).to(logits.dtype)
@@ -156,33 +156,37 @@ def masked_loss(
     return total
 
 
-def _label_loss(
-    labels: CellTargets,
-    global_labels: CellTargets,
-    losses: tuple[Tensor, Tensor],
-    class_scale: Tensor,
-    config: LossConfig,
-) -> Tensor:
-    positive = (labels.positive * losses[0] * class_scale).sum()
-    negative = (labels.negative * losses[1] * class_scale).sum()
-    if config.reduction in ("positives", "balanced"):
-        positive = positive / _divisor(global_labels.positive.sum())
+@dataclass(frozen=True)
+class _Divisors:
+    """What the losses of positives and of negatives are divided by."""
+
+    positive: Tensor | float = 1.0
+    negative: Tensor | float = 1.0
+
+
+def _find_divisors(
+    labels: CellTargets, pseudo_labels: CellTargets | None, config: LossConfig
+) -> tuple[_Divisors, _Divisors]:
+    """The divisors of labels and of pseudo-labels, by the targets of the whole batch."""
+    if config.reduction == "sum":
+        return _Divisors(), _Divisors()
+    positives = labels.positive.sum()
+    if config.reduction == "positives":
+        if pseudo_labels is not None:
+            positives = positives + config.soft_weight * pseudo_labels.positive.sum()
+        joint = _Divisors(_divisor(positives))
+        return joint, joint
+    cells = _divisor(labels.weight.sum())
+    soft_cells = cells if pseudo_labels is None else _divisor(pseudo_labels.weight.sum())
+    own = _Divisors(cells, cells)
     if config.reduction == "balanced":
-        negative = negative / _divisor(global_labels.negative.sum())
-    total = positive + negative
-    return total / _divisor(global_labels.weight.sum()) if config.reduction == "mean" else total
+        own = _Divisors(_divisor(positives), _divisor(labels.negative.sum()))
+    return own, _Divisors(soft_cells, soft_cells)
 
 
-def _pseudo_label_loss(
-    pseudo_labels: CellTargets,
-    global_pseudo_labels: CellTargets,
-    losses: tuple[Tensor, Tensor],
-    config: LossConfig,
-) -> Tensor:
-    total = (pseudo_labels.positive * losses[0] + pseudo_labels.negative * losses[1]).sum()
-    return (
-        total if config.reduction == "sum" else total / _divisor(global_pseudo_labels.weight.sum())
-    )
+def _cell_loss(targets: CellTargets, losses: tuple[Tensor, Tensor], divisors: _Divisors) -> Tensor:
+    positive = (targets.positive * losses[0]).sum() / divisors.positive
+    return positive + (targets.negative * losses[1]).sum() / divisors.negative
 
 
 def _known_cells(labels: CellTargets, pseudo_labels: CellTargets | None) -> Tensor:

@@ -85,12 +85,14 @@ class SedNet(nn.Module):
         self.register_buffer("std", torch.tensor(backbone.std).view(shape), persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def prepare(self, pixels: Tensor) -> Tensor:
+    def prepare(self, pixels: Tensor, inside: Tensor | None = None) -> Tensor:
         """Turn features from files into the backbone's input.
 
         Parameters
         ----------
         pixels : (batch, frames, bands), uint8, or an embedding model's vectors
+        inside : (batch, frames), bool: frames that are no padding; the others become 0, which is
+            the mean of all pixels
 
         Returns
         -------
@@ -99,6 +101,8 @@ class SedNet(nn.Module):
         if self.is_embedding:
             return pixels.float()
         images = (pixels[:, None].float() / 255 - self.mean) / self.std
+        if inside is not None:
+            images = images * inside[:, None, :, None]
         return images.contiguous(memory_format=torch.channels_last)
 
     def feature_maps(self, images: Tensor) -> Tensor:
@@ -116,7 +120,11 @@ class SedNet(nn.Module):
         return maps.transpose(2, 3).flatten(1, 2)
 
     def extract_features(
-        self, pixels: Tensor, mixup: Mixup | None = None, manifold_mixup: Mixup | None = None
+        self,
+        pixels: Tensor,
+        mixup: Mixup | None = None,
+        manifold_mixup: Mixup | None = None,
+        inside: Tensor | None = None,
     ) -> Tensor:
         """Compute the features that the head takes.
 
@@ -125,12 +133,13 @@ class SedNet(nn.Module):
         pixels : (batch, frames, bands); frames of nothing but 0 are padding, not background
         mixup : mixes the input
         manifold_mixup : mixes the feature maps, before ReLU and pooling
+        inside : (batch, frames), bool: frames that are no padding; None to take padding as it is
 
         Returns
         -------
         (batch, inputs, steps)
         """
-        images = self.prepare(pixels)
+        images = self.prepare(pixels) if inside is None else self.prepare(pixels, inside)
         maps = self.feature_maps(images if mixup is None else mixup(images))
         features = self.pool_frequency(maps if manifold_mixup is None else manifold_mixup(maps))
         share = self.head_config.background_subtraction
@@ -156,6 +165,7 @@ class SedNet(nn.Module):
         mixup: Mixup | None = None,
         manifold_mixup: Mixup | None = None,
         features: Tensor | None = None,
+        inside: Tensor | None = None,
     ) -> Logits:
         """Compute the logits of a batch of windows.
 
@@ -165,10 +175,11 @@ class SedNet(nn.Module):
         mixup : mixes the input
         manifold_mixup : mixes the feature maps, or ``features``
         features : (batch, inputs, steps), computed before by :meth:`extract_features`
+        inside : (batch, frames), bool: frames of ``pixels`` that are no padding
         """
         logits: Logits
         if pixels is not None:
-            logits = self.head(self.extract_features(pixels, mixup, manifold_mixup))
+            logits = self.head(self.extract_features(pixels, mixup, manifold_mixup, inside))
         elif features is not None:
             logits = self.head(features if manifold_mixup is None else manifold_mixup(features))
         else:
@@ -189,10 +200,10 @@ class MultiHeadNet(nn.Module):
         self.nets = nn.ModuleList(nets)
         self.stride, self.mean = nets[0].stride, nets[0].mean
 
-    def forward(self, pixels: Tensor) -> Logits:
+    def forward(self, pixels: Tensor, inside: Tensor | None = None) -> Logits:
         """Compute the logits of all networks, side by side: (batch, steps, networks x classes)."""
         nets = [cast(SedNet, net) for net in self.nets]
-        features = nets[0].extract_features(pixels)
+        features = nets[0].extract_features(pixels, inside=inside)
         logits = [net.head(features) for net in nets]
         return Logits(*(torch.cat(field, dim=-1) for field in zip(*logits, strict=True)))
 

@@ -2,7 +2,8 @@
 
 :func:`predict_sliding` runs a network over segments of any length, window by window. Windows
 overlap, and where several cover a frame the highest probability wins, so that a call that the edge
-of one window cuts is taken from the other.
+of one window cuts is taken from the other. With ``windows.padding = "mean"`` the scores of padding
+count as those of the segment's last row.
 
 A GPU gets all windows before the first score is read back. Reading after each batch would leave
 it idle while the CPU sorts the scores, which are few beside the features.
@@ -10,6 +11,7 @@ it idle while the CPU sorts the scores, which are few beside the features.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from math import gcd
 from typing import Any
 
@@ -21,6 +23,7 @@ from torch import Tensor
 from antpitta.core.config import Recipe, WindowConfig
 from antpitta.core.errors import UserError
 from antpitta.model.fusion import fuse_conv_bn
+from antpitta.model.head import Logits
 from antpitta.model.inference import padded_length
 from antpitta.model.inputs import FeatureStore
 from antpitta.model.network import MultiHeadNet, SedNet, share_backbone
@@ -89,7 +92,9 @@ class TorchBackend:
 
     def _predict(self, net: SedNet | MultiHeadNet, features: FeatureArray) -> Floats:
         pixels = torch.from_numpy(np.ascontiguousarray(features)).to(self.device)
-        store = FeatureStore(pixels, np.array([len(features)], dtype=np.int64))
+        lengths = np.array([len(features)], dtype=np.int64)
+        marks = self.windows is not None and self.windows.padding == "mean"
+        store = FeatureStore(pixels, lengths, marks_padding=marks)
         frames, overlap = padded_length(len(features), self.segment_frames, net.stride), 0
         if self.windows is not None:
             frames, overlap = self.windows.frames, self.windows.inference_overlap
@@ -214,16 +219,56 @@ def predict_sliding(
             last += 1
         index = _window_index(segments[first:last], starts[first:last], frames)
         with precision():
-            logits = net(features.gather(index).to(net.mean.device)).framewise
+            logits = _run(net, features, index).framewise
         batches.append(torch.sigmoid(logits.float()))  # (windows, steps, classes)
         update(last - first)
         first = last
     probabilities = iter(torch.cat(batches).cpu().numpy()) if batches else iter(())
     rows = [-(-int(features.lengths[i]) // row_frames) for i in segments]
+    merge = partial(_merge_windows, padding_counts=features.marks_padding)
     return [
-        _merge_windows(probabilities, first_frames, count, row_frames, net.stride)
+        merge(probabilities, first_frames, count, row_frames, net.stride)
         for first_frames, count in zip(starts, rows, strict=True)
     ]
+
+
+@torch.inference_mode()
+def predict_windows(
+    net: SedNet,
+    features: FeatureStore,
+    windows: WindowIndex,
+    batch: int,
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Floats:
+    """Score training windows.
+
+    Parameters
+    ----------
+    net : the network
+    features : the features of all segments
+    windows : the windows
+    batch : windows per batch
+    precision : each batch runs inside this context
+
+    Returns
+    -------
+    Clipwise logits (windows, classes).
+    """
+    net.eval()
+    blocks = []
+    for first in range(0, len(windows), batch):
+        index = windows.take(np.arange(first, min(first + batch, len(windows))))
+        with precision():
+            blocks.append(_run(net, features, index).clipwise.float())
+    return torch.cat(blocks).cpu().numpy()
+
+
+def _run(net: SedNet | MultiHeadNet, features: FeatureStore, windows: WindowIndex) -> Logits:
+    """The logits of some windows."""
+    device, inside = net.mean.device, features.inside(windows)
+    pixels = features.gather(windows).to(device)
+    logits: Logits = net(pixels) if inside is None else net(pixels, inside=inside.to(device))
+    return logits
 
 
 def _window_index(segments: NDArray[np.int64], starts: list[list[int]], frames: int) -> WindowIndex:
@@ -235,9 +280,18 @@ def _window_index(segments: NDArray[np.int64], starts: list[list[int]], frames: 
 
 
 def _merge_windows(
-    probabilities: Iterator[Floats], starts: list[int], rows: int, row_frames: int, stride: int
+    probabilities: Iterator[Floats],
+    starts: list[int],
+    rows: int,
+    row_frames: int,
+    stride: int,
+    *,
+    padding_counts: bool,
 ) -> Floats:
-    """Take the next windows of ``probabilities`` as one segment's scores: (rows, classes)."""
+    """Take the next windows of ``probabilities`` as one segment's scores: (rows, classes).
+
+    Rows beyond the segment are left out, or join its last row where padding counts.
+    """
     scores: Floats | None = None
     for start in starts:
         window = np.repeat(next(probabilities), stride // row_frames, axis=0)
@@ -245,5 +299,7 @@ def _merge_windows(
             scores = np.zeros((rows, window.shape[1]), dtype=np.float32)
         part = scores[start // row_frames : start // row_frames + len(window)]
         np.maximum(part, window[: len(part)], out=part)
+        if padding_counts and len(window) > len(part):
+            np.maximum(scores[-1], window[len(part) :].max(axis=0), out=scores[-1])
     assert scores is not None  # every segment has a window
     return scores

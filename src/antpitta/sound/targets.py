@@ -14,7 +14,7 @@ import math
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -112,6 +112,21 @@ class BoxFrames:
         frames = np.concatenate([window[None], inside])[:, first].T
         return frames, self._targets(len(first), row, overlapping)
 
+    def select(self, *, present: bool) -> Self:
+        """The ranges of the present boxes alone, or of the absent ones."""
+        chosen = self.present == present
+        segment = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        count = np.bincount(segment[chosen], minlength=len(self.offsets) - 1)
+        return replace(
+            self,
+            offsets=np.concatenate([[0], np.cumsum(count)]),
+            start=self.start[chosen],
+            stop=self.stop[chosen],
+            column=self.column[chosen],
+            present=self.present[chosen],
+            box=self.box[chosen],
+        )
+
     def count_frames(self) -> tuple[Ints, Ints]:
         """Frames of each segment and class that are present, and that are known.
 
@@ -157,26 +172,27 @@ class BoxFrames:
 
 @dataclass(frozen=True)
 class CropCenters:
-    """The middles of the boxes that random crops lie around, recording by recording.
-
-    They are those of the present boxes, or of the absent ones in a recording without present boxes.
+    """The middles of the present or of the absent boxes, recording by recording.
 
     Parameters
     ----------
     offsets : (recordings + 1,), where the centers of each recording begin among all centers
     segment : (centers,)
     frame : (centers,), in frames of that segment
-    present : (recordings,), whether the recording has present boxes
     """
 
     offsets: Ints
     segment: Ints
     frame: Ints
-    present: Bools
 
     @classmethod
     def from_boxes(
-        cls, boxes: Sequence[Sequence[Annotation]], owner: Ints, grids: Sequence[TimeGrid]
+        cls,
+        boxes: Sequence[Sequence[Annotation]],
+        owner: Ints,
+        grids: Sequence[TimeGrid],
+        *,
+        present: bool,
     ) -> Self:
         """Find the middles of the boxes.
 
@@ -185,54 +201,85 @@ class CropCenters:
         boxes : (recordings,), the boxes of each recording
         owner : (segments,), rising: the recording that each segment belongs to
         grids : (segments,), the frames of each segment on the recording's clock
+        present : which boxes to take: the present ones, or the absent ones
         """
         offsets, segments, frames = [0], [], []
         edges = np.searchsorted(owner, np.arange(len(boxes) + 1))
         for own_boxes, first, last in zip(boxes, edges, edges[1:], strict=False):
             starts = [grid.start for grid in grids[first:last]]
-            for box in [box for box in own_boxes if box.present] or own_boxes:
+            for box in own_boxes:
+                if box.present != present:
+                    continue
                 end = grids[last - 1].end
                 middle = (min(box.start, end) + min(box.stop, end)) / 2
                 segment = int(first) + bisect_right(starts, middle) - 1
+                covered = grids[segment].overlapping_frames(box.start, box.stop)
                 segments.append(segment)
-                frames.append(int((middle - grids[segment].start) / grids[segment].hop))
+                frames.append((covered.start + covered.stop) // 2)
             offsets.append(len(segments))
-        return cls(
-            np.array(offsets, dtype=np.int64),
-            np.array(segments, dtype=np.int64),
-            np.array(frames, dtype=np.int64),
-            np.array([any(box.present for box in own_boxes) for own_boxes in boxes], dtype=bool),
-        )
+        return cls(*(np.array(part, dtype=np.int64) for part in (offsets, segments, frames)))
 
-    def draw_crops(
-        self, stage: Stage, train: Ints, frames: int, lengths: Ints, rng: np.random.Generator
-    ) -> WindowIndex:
-        """The crops of one epoch, in random order.
+    def having(self, recordings: Ints) -> Ints:
+        """Those of the recordings that have a box."""
+        return recordings[np.diff(self.offsets)[recordings] > 0]
 
-        There is one crop for each recording with present boxes, and ``stage.absent_crops`` for
-        recordings with absent boxes only. A crop lies around a random box, is moved by one of
-        ``stage.crop_shifts`` to a random side, and then back inside its segment, so that it seldom
-        cuts the box.
+    def draw(self, recordings: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
+        """A random box of each of these recordings: its segment and its middle, in frames."""
+        first = self.offsets[recordings]
+        center = first + rng.integers(0, self.offsets[recordings + 1] - first)
+        return self.segment[center], self.frame[center]
 
-        Parameters
-        ----------
-        train : indices of the recordings
-        frames : length of a crop
-        lengths : (segments,), frames
-        """
-        counts = np.diff(self.offsets)
-        with_present = train[self.present[train]]
-        without = train[(counts[train] > 0) & ~self.present[train]]
-        absent = rng.permutation(without)[: stage.absent_crops]
-        order = rng.permutation(np.concatenate([with_present, absent]))
-        first, count = self.offsets[order], counts[order]
-        center = first + rng.integers(0, count) if len(order) else first
-        segment, middle = self.segment[center], self.frame[center]
-        if stage.crop_shifts:
-            side = 2 * rng.integers(0, 2, len(center)) - 1
-            middle = middle + side * rng.choice(np.array(stage.crop_shifts), len(center))
-        last = np.maximum(0, lengths[segment] - frames)
-        return WindowIndex(segment, np.clip(middle - frames // 2, 0, last), frames)
+
+def draw_crops(
+    stage: Stage,
+    centers: tuple[CropCenters, CropCenters],
+    train: Ints,
+    frames: int,
+    lengths: Ints,
+    rng: np.random.Generator,
+) -> tuple[WindowIndex, Bools]:
+    """The crops of one epoch, in random order.
+
+    There is one crop for each recording with present boxes, around a random one of them, and
+    ``stage.absent_crops`` around absent boxes, in recordings drawn anew; such a recording can have
+    present boxes too. With ``stage.crop_anchor = "start"``, the middle of the box lies a random one
+    of ``stage.crop_shifts`` after the start of the crop, if it lies that far from the start of the
+    segment; else the crop begins with the segment. With ``"centre"`` the crop lies around the
+    middle, moved by one of the shifts to a random side. A crop that would end after its segment is
+    moved back.
+
+    Parameters
+    ----------
+    stage : the settings
+    centers : of the present and of the absent boxes
+    train : indices of the recordings
+    frames : length of a crop
+    lengths : (segments,), frames
+    rng : source of all random choices
+
+    Returns
+    -------
+    crops : the crops
+    is_present : (crops,), whether the crop lies around a present box
+    """
+    present, absent = centers
+    recordings = present.having(train), rng.permutation(absent.having(train))[: stage.absent_crops]
+    drawn = [own.draw(rows, rng) for own, rows in zip(centers, recordings, strict=True)]
+    segment, middle = np.concatenate([np.stack(part) for part in drawn], axis=1)
+    is_present = np.arange(len(segment)) < len(recordings[0])
+    shifts = np.sort(np.array(stage.crop_shifts or (0,)))
+    last = lengths[segment] - frames
+    if stage.crop_anchor == "start":
+        usable = np.searchsorted(shifts, middle)  # the shifts below the middle
+        shift = shifts[rng.integers(0, np.maximum(usable, 1))]
+        start = np.where(usable > 0, middle - shift, 0)
+        last = last - 1  # as in the competition's code, which keeps the last frame out
+    else:
+        side = 2 * rng.integers(0, 2, len(middle)) - 1
+        start = middle + side * rng.choice(shifts, len(middle)) - frames // 2
+    start = np.clip(start, 0, np.maximum(0, last))
+    order = rng.permutation(len(segment))
+    return WindowIndex(segment[order], start[order], frames), is_present[order]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
   windows. The loss is divided by counts over the whole batch, whose targets every process knows,
   so only gradients are exchanged. Mixup stays within a part, because the feature maps of other
   parts are in other processes: which windows are mixed differs from training in one process, how
-  often and how much does not.
+  much does not.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from antpitta.core.stages import Stage
 from antpitta.core.types import Targets
-from antpitta.model.inputs import Mixup, draw_mixup, draw_spec_mask, join_mixups, to_device
+from antpitta.model.inputs import Mixup, draw_mixups, draw_spec_mask, join_mixups, to_device
 from antpitta.model.losses import CellTargets, LossTargets, treat_unknown_as_absent
+from antpitta.sound.targets import draw_crops
 from antpitta.sound.windows import WindowIndex
 from antpitta.train.data import TrainingData
 
@@ -50,6 +51,8 @@ class Batch:
     box_spans : (boxes, 3)
         The window, first frame and end frame of each row of the targets, where the loss is on
         boxes.
+    examples : (windows,)
+        The number of the example that each window belongs to; None where that is its segment.
     """
 
     windows: WindowIndex
@@ -57,6 +60,7 @@ class Batch:
     pseudo_labels: Targets | None = None
     indices: Ints | None = None
     box_spans: Ints | None = None
+    examples: Ints | None = None
 
 
 def epoch_batches(
@@ -88,21 +92,57 @@ def epoch_batches(
     """
     if stage.sample == "crops":
         return _crop_batches(stage, training_data, recordings, rng)
-    windows = training_data.windows_of(recordings)
+    if stage.sample == "verdicts":
+        return _verdict_batches(stage, training_data, recordings, pseudo_labels, rng)
     if stage.sample == "known":
+        windows = training_data.windows_of(recordings)
         known = training_data.labels.weight[windows].any(axis=1)
         if pseudo_labels is not None:
             known |= pseudo_labels.weight[windows].any(axis=1)
         groups = _split_batches(rng.permutation(windows[known]), stage.batch_size)
     else:
-        owner = training_data.recording_index[training_data.windows.segment[windows]]
-        order = np.argsort(owner, kind="stable")
-        windows, owner = windows[order], owner[order]
-        first, end = (np.searchsorted(owner, recordings, side) for side in ("left", "right"))
-        batches = _split_batches(rng.permutation(len(recordings)), stage.batch_size)
-        groups = [np.concatenate([windows[first[i] : end[i]] for i in batch]) for batch in batches]
+        order = rng.permutation(len(recordings))
+        batches = _split_batches(order, stage.batch_size)
+        groups = _windows_by_recording(training_data, [recordings[batch] for batch in batches])
     make_batch = box_batch if stage.loss.on == "boxes" else _window_batch
     return [make_batch(training_data, group, pseudo_labels) for group in groups if len(group)]
+
+
+def _verdict_batches(
+    stage: Stage,
+    training_data: TrainingData,
+    recordings: Ints,
+    pseudo_labels: Targets | None,
+    rng: np.random.Generator,
+) -> list[Batch]:
+    """Batches of recordings with their present boxes, and of recordings with their absent ones.
+
+    A recording that has both is two examples, and each of them has one kind of labels only.
+    """
+    with_present, with_absent = (own.having(recordings) for own in training_data.crop_centers)
+    owner = np.concatenate([with_present, with_absent])
+    present, absent = training_data.verdict_labels
+    batches = []
+    for group in _split_batches(rng.permutation(len(owner)), stage.batch_size):
+        parts = _windows_by_recording(training_data, list(owner[group][:, None]))
+        examples = np.repeat(group, [len(part) for part in parts])
+        indices = np.concatenate(parts)
+        batch = _window_batch(training_data, indices, pseudo_labels)
+        is_present = (examples < len(with_present))[:, None]
+        labels = Targets(
+            np.where(is_present, present.value[indices], absent.value[indices]),
+            np.where(is_present, present.weight[indices], absent.weight[indices]),
+        )
+        batches.append(replace(batch, labels=labels, examples=examples))
+    return batches
+
+
+def _windows_by_recording(training_data: TrainingData, groups: list[Ints]) -> list[Ints]:
+    """The windows of each group of recordings."""
+    owner = training_data.recording_index[training_data.windows.segment]
+    order = np.argsort(owner, kind="stable")
+    edges = np.searchsorted(owner[order], np.arange(len(training_data.boxes) + 1))
+    return [np.concatenate([order[edges[i] : edges[i + 1]] for i in group]) for group in groups]
 
 
 def _split_batches(order: Ints, size: int) -> list[Ints]:
@@ -162,10 +202,16 @@ def _crop_batches(
     stage: Stage, training_data: TrainingData, recordings: Ints, rng: np.random.Generator
 ) -> list[Batch]:
     frames, lengths = training_data.windows.frames, training_data.features.lengths
-    crops = training_data.crop_centers.draw_crops(stage, recordings, frames, lengths, rng)
-    labels = training_data.box_frames.window_targets(crops)
+    centers, box_frames = training_data.crop_centers, training_data.box_frames
+    crops, is_present = draw_crops(stage, centers, recordings, frames, lengths, rng)
+    labels = box_frames.window_targets(crops)
+    blind = box_frames.select(present=False).window_targets(crops)  # to the present boxes
+    labels = Targets(
+        np.where(is_present[:, None], labels.value, blind.value),
+        np.where(is_present[:, None], labels.weight, blind.weight),
+    )
     return [
-        Batch(crops.take(group), _take(labels, group))
+        Batch(crops.take(group), _take(labels, group), examples=group)
         for group in _split_batches(np.arange(len(crops)), stage.batch_size)
     ]
 
@@ -204,6 +250,8 @@ class DeviceBatch:
         The features from files, masked; None where ``backbone_features`` are known.
     backbone_features : (windows, inputs, steps)
         The features of a frozen backbone.
+    inside : (windows, frames)
+        Which frames are no padding; None where padding is silence.
     mixup, manifold_mixup
         How the input and the feature maps are mixed.
     targets : (windows, classes), or (boxes, classes) with ``box_spans``
@@ -218,6 +266,7 @@ class DeviceBatch:
 
     pixels: Tensor | None
     backbone_features: Tensor | None
+    inside: Tensor | None
     mixup: Mixup | None
     manifold_mixup: Mixup | None
     targets: LossTargets
@@ -241,6 +290,7 @@ class DeviceBatch:
             self,
             pixels=apply(self.pixels),
             backbone_features=apply(self.backbone_features),
+            inside=apply(self.inside),
             mixup=self.mixup and Mixup(*map(change, self.mixup)),
             manifold_mixup=self.manifold_mixup and Mixup(*map(change, self.manifold_mixup)),
             targets=_map_targets(self.targets, change),
@@ -310,15 +360,19 @@ def prepare_batch(
     parts = split_windows(len(batch.windows), process)
     own = process.rank if len(parts) > 1 else 0
     rows = parts[own]
-    pixels = features = None
+    pixels = features = inside = None
     if backbone_features is not None and batch.indices is not None:
         indices = to_device(batch.indices[rows], backbone_features.device)
         features = backbone_features[indices].to(device).float()
     else:
-        pixels = _masked_pixels(batch, rows, training_data, stage, rng)
+        pixels, inside = _masked_pixels(batch, rows, training_data, stage, rng)
         pixels = pixels.to(device, non_blocking=True)
-    mixups = _draw_mixups(parts, stage.mixup, rng, device)
-    manifold_mixups = _draw_mixups(parts, stage.manifold_mixup, rng, device)
+        inside = None if inside is None else inside.to(device, non_blocking=True)
+    sizes = [part.stop - part.start for part in parts]
+    mixups, manifold_mixups = (
+        draw_mixups(sizes, alpha, rng, device) if alpha else []
+        for alpha in (stage.mixup, stage.manifold_mixup)
+    )
     targets = _mixed_targets(batch, stage, mixups, manifold_mixups, device)
     box_spans, target_rows = _own_spans(batch, rows, device)
     global_targets = None
@@ -328,7 +382,8 @@ def prepare_batch(
     return DeviceBatch(
         pixels=pixels,
         backbone_features=features,
-        mixup=mixups[own] if mixups else None,
+        inside=inside,
+        mixup=mixups[own] if mixups and stage.mixup_inputs else None,
         manifold_mixup=manifold_mixups[own] if manifold_mixups else None,
         targets=targets,
         global_targets=global_targets,
@@ -339,22 +394,15 @@ def prepare_batch(
 
 def _masked_pixels(
     batch: Batch, rows: slice, training_data: TrainingData, stage: Stage, rng: np.random.Generator
-) -> Tensor:
+) -> tuple[Tensor, Tensor | None]:
+    """The masked features of some windows of a batch, and which of their frames are no padding."""
     features = training_data.features
     bands = features.pixels.shape[1]
-    spec_mask = draw_spec_mask(batch.windows, features.lengths, bands, stage.masks, rng)
+    examples = np.zeros_like(batch.windows.segment) if batch.examples is None else batch.examples
+    spec_mask = draw_spec_mask(batch.windows, examples, features.lengths, bands, stage.masks, rng)
     windows = batch.windows.take(np.arange(rows.start, rows.stop))
-    pixels = features.gather(windows)
-    return pixels if spec_mask is None else spec_mask.take(rows).apply(pixels, windows)
-
-
-def _draw_mixups(
-    parts: list[slice], alpha: float, rng: np.random.Generator, device: torch.device
-) -> list[Mixup]:
-    """A mixup for each part, or none at all."""
-    if not alpha:
-        return []
-    return [draw_mixup(part.stop - part.start, alpha, rng, device) for part in parts]
+    pixels, inside = features.gather(windows), features.inside(windows)
+    return pixels if spec_mask is None else spec_mask.take(rows).apply(pixels, windows), inside
 
 
 def _mixed_targets(

@@ -53,7 +53,8 @@ class ComputeConfig:
     devices
         The number of devices; each has a process.
     precision
-        ``float32``, ``bfloat16``, or ``auto``: bfloat16 on GPUs that support it.
+        ``float32``, ``bfloat16``, or ``auto``: bfloat16 on GPUs that support it. With ``float32``
+        GPUs do not shorten numbers to TF32 either.
     compile
         Compile the backbone with ``torch.compile``; one device only.
     cudnn_benchmark
@@ -159,8 +160,9 @@ def configure_cuda(compute: ComputeConfig, device: torch.device) -> None:
         The device of this process.
     """
     if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32, where bfloat16 is not used anyway
-        torch.backends.cudnn.allow_tf32 = True
+        exact = compute.precision == "float32"  # else TF32, where bfloat16 is not used anyway
+        torch.set_float32_matmul_precision("highest" if exact else "high")
+        torch.backends.cudnn.allow_tf32 = not exact
         torch.backends.cudnn.benchmark = compute.cudnn_benchmark
         torch.backends.cudnn.deterministic = not compute.cudnn_benchmark
 

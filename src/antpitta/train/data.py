@@ -12,7 +12,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -84,13 +84,31 @@ class TrainingData:
         return self.recording_index[self.windows.segment] < len(self.dataset.recordings)
 
     @cached_property
-    def crop_centers(self) -> CropCenters:
-        """The middles of the boxes that crops lie around."""
-        return CropCenters.from_boxes(self.boxes, self.recording_index, self.grids)
+    def crop_centers(self) -> tuple[CropCenters, CropCenters]:
+        """The middles of the present and of the absent boxes."""
+        present, absent = (
+            CropCenters.from_boxes(self.boxes, self.recording_index, self.grids, present=present)
+            for present in (True, False)
+        )
+        return present, absent
+
+    @cached_property
+    def verdict_labels(self) -> tuple[Targets, Targets]:
+        """The targets of each window from present boxes alone, and from absent ones alone."""
+        present, absent = (
+            self.box_frames.select(present=present).window_targets(self.windows)
+            for present in (True, False)
+        )
+        return present, absent
 
     def windows_of(self, recordings: Ints) -> Ints:
         """The indices of the windows of these recordings."""
         return np.flatnonzero(np.isin(self.recording_index[self.windows.segment], recordings))
+
+    def window_times(self, window: int) -> tuple[float, float]:
+        """When a window begins and ends, in seconds of its recording; without padding."""
+        grid = self.grids[self.windows.segment[window]]
+        return _window_times(grid, int(self.windows.start[window]), self.windows.frames)
 
     def segments_of(self, recordings: Ints) -> Ints:
         """The indices of the segments of these recordings."""
@@ -99,6 +117,11 @@ class TrainingData:
     def with_overlays(self, recordings: Ints) -> Ints:
         """These recordings, and all copies of them with overlaid calls."""
         return np.flatnonzero(np.isin(self.overlay_hosts, recordings))
+
+
+@lru_cache(maxsize=4096)  # the windows of recordings of one length are alike
+def _window_times(grid: TimeGrid, first: int, frames: int) -> tuple[float, float]:
+    return grid.seconds(first), min(grid.seconds(first + frames), grid.end)
 
 
 def build_training_data(
@@ -147,7 +170,11 @@ def build_training_data(
     box_frames = BoxFrames.from_boxes([boxes[i] for i in recording_index], grids, dataset.classes)
     return TrainingData(
         dataset=dataset,
-        features=FeatureStore(_move_if_it_fits(pixels, device), lengths),
+        features=FeatureStore(
+            _move_if_it_fits(pixels, device),
+            lengths,
+            marks_padding=recipe.windows.padding == "mean",
+        ),
         recording_index=np.array(recording_index, dtype=np.int64),
         grids=tuple(grids),
         boxes=boxes,
@@ -233,6 +260,8 @@ class EpochResult:
         The learning rate at the end of the epoch.
     windows, seconds, steps
         The number of windows shown, the duration, and the steps of the optimizer.
+    lwlrap
+        Of the held-out recordings, where the best epoch is kept.
     """
 
     epoch: int
@@ -241,31 +270,29 @@ class EpochResult:
     windows: int
     seconds: float
     steps: int = 0
+    lwlrap: float | None = None
 
 
-def compute_class_weights(training_data: TrainingData, task: TrainTask) -> Tensor:
-    """Weight classes by max_count / count of their present boxes in the training recordings.
+def compute_class_weights(dataset: Dataset) -> Tensor:
+    """Weight classes by max_count / count of their present boxes in the data set.
 
     A class without a present box has weight 1, like the most frequent class: nothing is known
     that would justify more.
 
     Parameters
     ----------
-    training_data
-        The boxes of all recordings.
-    task
-        Gives the training recordings.
+    dataset
+        The boxes of all recordings, in all folds.
 
     Returns
     -------
     weights : (classes,)
     """
-    classes = training_data.dataset.classes
+    classes = dataset.classes
     count = np.zeros(len(classes), dtype=np.float32)
-    for recording in task.recordings:
-        for box in training_data.boxes[recording]:
-            if box.present:
-                count[classes.columns(box.label)] += 1
+    for box in dataset.annotations:
+        if box.present:
+            count[classes.columns(box.label)] += 1
     return torch.from_numpy(np.where(count > 0, count.max() / np.maximum(count, 1), np.float32(1)))
 
 
@@ -312,8 +339,7 @@ def _compute_features(net: SedNet, training_data: TrainingData) -> Tensor | None
     size = max(1, BACKBONE_FRAMES // windows.frames)
     device = next(net.parameters()).device
     for block in _blocks(np.arange(len(windows)), size):
-        pixels = training_data.features.gather(windows.take(block)).to(device)
-        features = net.extract_features(pixels).half()
+        features = _extract_features(net, training_data, windows.take(block), device).half()
         if features[0].nbytes * len(windows) > MAX_FEATURE_BYTES:
             return None
         blocks.append(features)
@@ -357,9 +383,16 @@ def fit_zero_shot(
     own = training_data.windows_of(task.recordings)
     own = own[training_data.original_windows[own]]
     blocks = (training_data.windows.take(block) for block in _blocks(own, HEAD_WINDOWS))
-    net.head.fit_zero_shot(
-        net.extract_features(training_data.features.gather(block).to(device)) for block in blocks
-    )
+    net.head.fit_zero_shot(_extract_features(net, training_data, block, device) for block in blocks)
+
+
+def _extract_features(
+    net: SedNet, training_data: TrainingData, windows: WindowIndex, device: torch.device
+) -> Tensor:
+    """The features of some windows: (windows, inputs, steps)."""
+    pixels = training_data.features.gather(windows).to(device)
+    inside = training_data.features.inside(windows)
+    return net.extract_features(pixels, inside=None if inside is None else inside.to(device))
 
 
 def _blocks(windows: Ints, size: int) -> Iterator[Ints]:

@@ -225,7 +225,7 @@ def solve_linear_head(
         raise task.no_boxes_error
     weights = None
     if stage.loss.class_weights:
-        weights = compute_class_weights(training_data, task).to(fabric.device)
+        weights = compute_class_weights(training_data.dataset).to(fabric.device)
     with whitened_head(net, rows, labels):
         loss, steps = _minimize(net, task, rows, labels, weights)
     seconds = time.perf_counter() - began

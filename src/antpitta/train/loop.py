@@ -17,6 +17,9 @@ From a row of a table to the loss, a box passes these files:
   that was killed resumes after its last whole epoch, and ends with the same weights as one that
   never stopped. The learning rate follows half cosines and depends on the position in the epoch
   only, so no scheduler has a state to lose.
+* Accumulated gradients are summed, and the optimizer steps after the first batch of an epoch and
+  then after every ``grad_accum_steps`` batches, as the competition's code does: its first step
+  follows a single batch, and the gradients left at the end of an epoch are dropped.
 * Nothing in an epoch waits for the device: the loss is summed there and read at the epoch's end.
 * Several processes run this together (``fabric``). Each takes its part of every batch, and their
   mean gradient is that of the whole batch. On GPUs, batch norm uses statistics over all parts; on
@@ -29,7 +32,7 @@ From a row of a table to the loss, a box passes these files:
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import cos, pi
 from typing import Any, cast
 
@@ -43,7 +46,7 @@ from antpitta.model.head import Logits, box_logits
 from antpitta.model.losses import masked_loss
 from antpitta.model.network import SedNet
 from antpitta.train.batches import Batch, DeviceBatch, ProcessRank, epoch_batches, prepare_batch
-from antpitta.train.checkpoints import CheckpointStore, capture, resume
+from antpitta.train.checkpoints import BestWeights, CheckpointStore, capture, resume
 from antpitta.train.compute import PROCESS_LOCK
 from antpitta.train.data import (
     EpochResult,
@@ -64,6 +67,7 @@ def fit(
     fabric: Fabric,
     store: CheckpointStore,
     report: Callable[[EpochResult], None],
+    validate: Callable[[SedNet], float] | None = None,
 ) -> None:
     """Train a network in place.
 
@@ -79,6 +83,9 @@ def fit(
         Where checkpoints are kept; training starts from the last one.
     report
         Called after each epoch.
+    validate
+        Measures the network after each epoch; it then ends with the weights of the epoch with the
+        highest value. Without it, it ends with those of the last epoch.
 
     Raises
     ------
@@ -90,14 +97,21 @@ def fit(
     model, fabric_optimizer, optimizer = set_up(net, task.stage, fabric)
     weights = None
     if task.stage.loss.class_weights:
-        weights = compute_class_weights(training_data, task).to(fabric.device)
+        weights = compute_class_weights(training_data.dataset).to(fabric.device)
     step = TrainStep(net, model, task.stage, weights, fabric, compiled=task.compiled)
+    best = BestWeights()
     with _fitted_head(net, task, training_data, fabric.device):
-        for epoch in range(resume(net, optimizer, store), task.stage.epochs):
+        for epoch in range(resume(net, optimizer, store, best), task.stage.epochs):
+            result = _run_epoch(epoch, step, fabric_optimizer, task, training_data)
+            if validate is not None:
+                value = validate(net)
+                best.offer(net, value)
+                result = replace(result, lwlrap=value)
             # Reported before it is saved: after a kill in between, the epoch is run and reported
             # again, and never missing in the log.
-            report(_run_epoch(epoch, step, fabric_optimizer, task, training_data))
-            store.save(epoch + 1, capture(net, optimizer))
+            report(result)
+            store.save(epoch + 1, capture(net, optimizer, best))
+        best.load_into(net)
 
 
 def set_up(net: SedNet, stage: Stage, fabric: Fabric) -> tuple[Any, Any, torch.optim.Adam]:
@@ -171,15 +185,16 @@ def _run_epoch(
         lr = lr_at(stage, epoch + i / len(batches))
         for group in optimizer.param_groups:
             group["lr"] = lr
-        count, is_last = accumulation_group(i, len(batches), stage.grad_accum_steps)
+        is_stepping = i % stage.grad_accum_steps == 0
         device_batch = prepare_batch(
             batch, training_data, stage, rng, fabric.device, task.backbone_features, process
         )
-        total += step(device_batch, count, stepping=is_last)
-        if is_last:
+        total += step(device_batch, stepping=is_stepping)
+        if is_stepping:
             optimizer.step()
             step.zero_grad(optimizer)
             steps += 1
+    step.zero_grad(optimizer)  # gradients after the last step of the epoch are dropped
     mean = _mean_loss(total, len(batches), epoch, fabric)
     windows, seconds = sum(len(batch.windows) for batch in batches), time.perf_counter() - began
     return EpochResult(epoch + 1, mean, lr, windows, seconds, steps)
@@ -220,30 +235,6 @@ def lr_at(stage: Stage, position: float) -> float:
     return stage.lr * (1 + cos(pi * position / period)) / 2
 
 
-def accumulation_group(i: int, batches: int, grad_accum_steps: int) -> tuple[int, bool]:
-    """The group of accumulated batches that a batch belongs to.
-
-    Parameters
-    ----------
-    i
-        The index of the batch in its epoch.
-    batches
-        The number of batches of the epoch.
-    grad_accum_steps
-        The number of batches in a group; the last group of an epoch may have fewer.
-
-    Returns
-    -------
-    count
-        The number of batches in the group.
-    is_last
-        Whether the batch is the last one of its group, after which the optimizer steps.
-    """
-    first = i - i % grad_accum_steps
-    count = min(grad_accum_steps, batches - first)
-    return count, i + 1 == first + count
-
-
 def _mean_loss(total: Tensor, batches: int, epoch: int, fabric: Fabric) -> float:
     """The mean over all batches and processes."""
     mean = float(cast(Tensor, fabric.all_reduce(total, reduce_op="mean"))) / batches
@@ -277,14 +268,18 @@ def batch_loss(
         With its gradient. It is multiplied by ``batch.loss_scale``.
     """
     outputs = cast(
-        Logits, model(batch.pixels, batch.mixup, batch.manifold_mixup, batch.backbone_features)
+        Logits,
+        model(
+            batch.pixels, batch.mixup, batch.manifold_mixup, batch.backbone_features, batch.inside
+        ),
     )
     logits = outputs.clipwise
     if batch.box_spans is not None:
         logits = box_logits(outputs, batch.box_spans, model.stride)
     labels, pseudo_labels = batch.targets
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     loss = masked_loss(
-        logits.float(), labels, pseudo_labels, stage.loss, class_weights, batch.global_targets
+        logits, labels, pseudo_labels, stage.loss, class_weights, batch.global_targets
     )
     return loss if batch.loss_scale == 1 else loss * batch.loss_scale
 
@@ -324,15 +319,13 @@ class TrainStep:
     n_windows: int | None = None
     captured: "CapturedGraph | None" = field(default=None, repr=False)
 
-    def __call__(self, batch: DeviceBatch, count: float, *, stepping: bool) -> Tensor:
-        """Add the gradient of a batch, divided by ``count``, to those of the weights.
+    def __call__(self, batch: DeviceBatch, *, stepping: bool) -> Tensor:
+        """Add the gradient of a batch to those of the weights.
 
         Parameters
         ----------
         batch
             The batch, on the network's device.
-        count
-            The number of batches that are accumulated.
         stepping
             A step of the optimizer follows.
 
@@ -347,16 +340,16 @@ class TrainStep:
             with PROCESS_LOCK:
                 self.captured = CapturedGraph(self, batch)
         if has_size and self.captured is not None:
-            return self.captured(batch, count)
+            return self.captured(batch)
         eager = self.compiled and not has_size
         with self.fabric.no_backward_sync(self.model, enabled=not stepping), _compiling(not eager):
-            return self.forward_backward(batch, count)
+            return self.forward_backward(batch)
 
-    def forward_backward(self, batch: DeviceBatch, count: float | Tensor) -> Tensor:
+    def forward_backward(self, batch: DeviceBatch) -> Tensor:
         """The same, without a CUDA graph."""
         loss = batch_loss(self.model, batch, self.stage, self.class_weights)
         with PROCESS_LOCK:  # Fabric marks the backward pass of its whole process
-            self.fabric.backward(loss / count)
+            self.fabric.backward(loss)
         return loss.detach()
 
     def zero_grad(self, optimizer: Any) -> None:
@@ -393,7 +386,6 @@ class CapturedGraph:
     def __init__(self, step: TrainStep, batch: DeviceBatch) -> None:
         self.inputs: list[Tensor] = []
         self.batch = batch.map_tensors(self._keep)
-        self.count = torch.ones((), device=step.fabric.device)
         self.graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         buffers = [(buffer, buffer.clone()) for buffer in step.net.buffers()]
@@ -403,9 +395,9 @@ class CapturedGraph:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_RUNS):
-                step.forward_backward(self.batch, self.count)
+                step.forward_backward(self.batch)
         with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
-            self.loss = step.forward_backward(self.batch, self.count)
+            self.loss = step.forward_backward(self.batch)
         # Undo what those runs changed: statistics, gradients, random numbers drawn.
         with torch.no_grad():
             for buffer, before in buffers:
@@ -419,11 +411,10 @@ class CapturedGraph:
         self.inputs.append(tensor.clone())
         return self.inputs[-1]
 
-    def __call__(self, batch: DeviceBatch, count: float) -> Tensor:
+    def __call__(self, batch: DeviceBatch) -> Tensor:
         """Copy a batch into the graph's inputs, and replay it; returns the loss."""
         inputs = iter(self.inputs)
         batch.map_tensors(lambda tensor: next(inputs).copy_(tensor))
-        self.count.fill_(count)
         self.graph.replay()
         return self.loss
 

@@ -6,8 +6,9 @@ distributed so that every fold gets its share of each species' present and absen
 stratification: Sechidis, Tsoumakas and Vlahavas, On the stratification of multi-label data, 2011).
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,16 +18,23 @@ from numpy.typing import NDArray
 
 from antpitta.core.config import WindowConfig
 from antpitta.core.errors import UserError
-from antpitta.core.types import Dataset, Scores
+from antpitta.core.types import Dataset, Scores, WindowScores
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.model.features import stitch_segments
 from antpitta.model.fusion import fuse_conv_bn
 from antpitta.model.network import SedNet
-from antpitta.model.torch_inference import frames_per_row, predict_sliding, windows_per_batch
+from antpitta.model.torch_inference import (
+    frames_per_row,
+    predict_sliding,
+    predict_windows,
+    windows_per_batch,
+)
+from antpitta.scores.metrics import lwlrap
 from antpitta.train.data import TrainingData
 from antpitta.train.pseudo import OutOfFoldScores
 
 Ints = NDArray[np.int64]
+T = TypeVar("T")
 
 
 # ---- folds
@@ -171,7 +179,90 @@ def score_recordings(
     return scores
 
 
-def gather_scores(fabric: Fabric, scores: list[Scores]) -> list[Scores]:
+def held_out_lwlrap(
+    net: SedNet,
+    training_data: TrainingData,
+    windows: WindowConfig,
+    recordings: Ints,
+    fabric: Fabric,
+) -> float:
+    """LWLRAP of recordings with present boxes, where all species without one are rivals.
+
+    Parameters
+    ----------
+    net
+        The network, on the device of ``fabric``.
+    training_data
+        The features and the boxes.
+    windows
+        The length of the windows and their overlap.
+    recordings : indices
+        The recordings; those without a present box do not count.
+    fabric
+        The device and the precision.
+
+    Returns
+    -------
+    lwlrap
+        NaN without any present box.
+    """
+    recordings = training_data.crop_centers[0].having(recordings)
+    if not len(recordings):
+        return float("nan")
+    classes = training_data.dataset.classes
+    truth = np.zeros((len(recordings), len(classes)), dtype=bool)
+    for row, recording in enumerate(recordings):
+        for box in training_data.boxes[recording]:
+            truth[row, classes.columns(box.label)] |= box.present
+    scores = score_recordings(net, training_data, windows, recordings, "", fabric)
+    return lwlrap(truth, np.array([score.value.max(axis=0) for score in scores])).value
+
+
+def score_windows(
+    net: SedNet, training_data: TrainingData, recordings: Ints, source: str, fabric: Fabric
+) -> list[WindowScores]:
+    """Score the training windows of recordings of the data set, window by window.
+
+    Parameters
+    ----------
+    net
+        The network, on the device of ``fabric``.
+    training_data
+        The windows and their features.
+    recordings : indices
+        The recordings to score.
+    source
+        The model's name in the scores.
+    fabric
+        The device and the precision.
+
+    Returns
+    -------
+    scores
+        One for each recording, in the order of ``recordings``.
+    """
+    windows, scores = training_data.windows, []
+    indices = training_data.windows_of(recordings)
+    batch = windows_per_batch(windows.frames, fabric.device.type)
+    logits = predict_windows(
+        fuse_conv_bn(net),
+        training_data.features,
+        windows.take(indices),
+        batch,
+        precision=fabric.autocast,
+    )
+    owner = training_data.recording_index[windows.segment[indices]]
+    dataset = training_data.dataset
+    for i in recordings:
+        own = np.flatnonzero(owner == i)
+        times = [training_data.window_times(indices[row]) for row in own]
+        start, stop = np.array(times).reshape(-1, 2).T
+        id = dataset.recordings[i].id
+        scores.append(WindowScores(id, start, stop, dataset.classes, logits[own], source))
+    return scores
+
+
+def gather_scores(fabric: Fabric, scores: list[T]) -> list[T]:
     """Collect the scores of all processes in the main process.
 
     Parameters
@@ -193,7 +284,12 @@ def gather_scores(fabric: Fabric, scores: list[Scores]) -> list[Scores]:
     return [] if parts is None else [score for part in parts for score in part]
 
 
-def read_out_of_fold(dataset: Dataset, path: Path, folds: Ints) -> list[OutOfFoldScores]:
+def read_out_of_fold(
+    dataset: Dataset,
+    path: Path,
+    folds: Ints,
+    read: Callable[[Path], Sequence[Scores | WindowScores]] = read_scores,
+) -> list[OutOfFoldScores]:
     """Read scores, each with the recordings that its model was trained on.
 
     The fold of each model is taken from the scores' own source, never assumed.
@@ -203,9 +299,11 @@ def read_out_of_fold(dataset: Dataset, path: Path, folds: Ints) -> list[OutOfFol
     dataset
         The recordings and classes of this run.
     path
-        The ``oof_scores.parquet`` of this run or of another one.
+        The ``oof_scores.parquet`` or ``oof_windows.parquet`` of this run or of another one.
     folds : (recordings,)
         The folds of the run that made the scores.
+    read
+        Reads the file.
 
     Returns
     -------
@@ -219,7 +317,7 @@ def read_out_of_fold(dataset: Dataset, path: Path, folds: Ints) -> list[OutOfFol
         without the file.
     """
     ids = [recording.id for recording in dataset.recordings]
-    scores = read_scores(path)
+    scores = read(path)
     if missing := sorted(set(ids) - {score.recording for score in scores}):
         raise UserError(
             "E_OTHER_DATA",

@@ -11,22 +11,28 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import expit
 
+from antpitta.core.errors import UserError
 from antpitta.core.stages import PseudoLabelConfig
 from antpitta.core.timegrid import TimeGrid
-from antpitta.core.types import Scores, Targets
+from antpitta.core.types import Scores, Targets, WindowScores
 from antpitta.scores.prevalence import estimate_prevalence, rescale_odds
 from antpitta.train.data import TrainingData
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
+TOLERANCE = 1e-3  # seconds by which the windows of two runs may differ
 Members = dict[str, "list[OutOfFoldScores]"]  # the runs whose scores are used, by name
 
 
 @dataclass(frozen=True)
 class OutOfFoldScores:
-    """One recording's scores, and the recordings that their model was trained on."""
+    """One recording's scores, and the recordings that their model was trained on.
 
-    scores: Scores
+    They are framewise, or the clipwise ones of the training windows.
+    """
+
+    scores: Scores | WindowScores
     trained_on: frozenset[str]
 
 
@@ -81,10 +87,12 @@ def make_pseudo_labels(
     if pseudo.aggregation == "vote":
         needed = min(pseudo.min_votes, len(scores))
         positive = (scores >= pseudo.threshold).sum(axis=0) >= needed
+        hard_negatives = (scores < pseudo.negative_threshold).sum(axis=0) >= needed
     else:
         positive = mean >= pseudo.threshold
+        hard_negatives = mean < pseudo.negative_threshold
     positive &= unlabelled
-    hard_negatives = (mean < pseudo.negative_threshold) & unlabelled
+    hard_negatives &= unlabelled
     value = mean if pseudo.targets == "soft" else np.ones_like(mean)
     targets = Targets(np.where(positive, value, 0).astype(np.float32), positive.astype(np.float32))
     table = _pseudo_table(training_data, members, mean, positive)
@@ -92,7 +100,7 @@ def make_pseudo_labels(
 
 
 def window_scores(training_data: TrainingData, members: Members) -> Floats:
-    """The highest framewise score in each training window.
+    """The score of each training window: the highest framewise one, or the clipwise one.
 
     Parameters
     ----------
@@ -109,10 +117,14 @@ def window_scores(training_data: TrainingData, members: Members) -> Floats:
     ------
     ValueError
         Where a model trained on a recording that it scores, or has other classes.
+    UserError
+        ``E_OTHER_DATA`` for clipwise scores of other windows.
     """
     windows, classes = training_data.windows, training_data.dataset.classes
     recordings = training_data.dataset.recordings
-    scores = np.zeros((len(members), len(windows), len(classes)), dtype=np.float32)
+    is_clipwise = any(isinstance(m[0].scores, WindowScores) for m in members.values())
+    dtype = np.float64 if is_clipwise else np.float32
+    scores = np.zeros((len(members), len(windows), len(classes)), dtype=dtype)
     owner = training_data.recording_index[windows.segment]
     order = np.argsort(owner, kind="stable")
     edges = np.searchsorted(owner[order], np.arange(len(recordings) + 1))
@@ -126,18 +138,27 @@ def window_scores(training_data: TrainingData, members: Members) -> Floats:
                 )
             if row.scores.classes != classes:
                 raise ValueError(f"{row.scores.source} has other classes than this run")
-            for window in order[edges[i] : edges[i + 1]]:
-                grid = training_data.grids[windows.segment[window]]
-                start, stop = _window_times(grid, int(windows.start[window]), windows.frames)
-                frames = _frames_by_centre(row.scores.grid, start, stop)
-                scores[m, window] = row.scores.value[frames].max(axis=0, initial=0.0)
+            own = order[edges[i] : edges[i + 1]]
+            times = [training_data.window_times(int(window)) for window in own]
+            scores[m, own] = _scores_at(row.scores, times)
     return scores
 
 
-@lru_cache(maxsize=4096)  # the windows of recordings of one length are alike
-def _window_times(grid: TimeGrid, first: int, frames: int) -> tuple[float, float]:
-    """When a window of a segment begins and ends, in seconds."""
-    return grid.seconds(first), min(grid.seconds(first + frames), grid.end)
+def _scores_at(scores: Scores | WindowScores, times: list[tuple[float, float]]) -> Floats:
+    """The scores of a recording's training windows: (windows, classes)."""
+    if isinstance(scores, Scores):
+        frames = [_frames_by_centre(scores.grid, start, stop) for start, stop in times]
+        return np.array([scores.value[rows].max(axis=0, initial=0.0) for rows in frames])
+    own = np.stack([scores.start, scores.stop], axis=1)
+    if own.shape != (len(times), 2) or np.abs(own - np.array(times)).max(initial=0) > TOLERANCE:
+        raise UserError(
+            "E_OTHER_DATA",
+            f"{scores.source} scored other windows of {scores.recording} than those of this run",
+            "use members with the same features.segment, windows.frames and windows.overlap, or "
+            'set pseudo.scores = "framewise"',
+        )
+    # In float64: next to a threshold, float32 would decide by its rounding.
+    return np.asarray(expit(scores.logit.astype(np.float64)))
 
 
 @lru_cache(maxsize=4096)
@@ -176,9 +197,7 @@ def _pseudo_table(
     window, column = np.nonzero(positive)
     unique, row = np.unique(window, return_inverse=True)
     owners = training_data.recording_index[windows.segment[unique]]
-    grids = [training_data.grids[segment] for segment in windows.segment[unique]]
-    starts = windows.start[unique].tolist()
-    times = [_window_times(*window, windows.frames) for window in zip(grids, starts, strict=True)]
+    times = [training_data.window_times(window) for window in unique.tolist()]
     table = pd.DataFrame(
         {
             "recording": [dataset.recordings[owner].id for owner in owners],

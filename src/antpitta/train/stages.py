@@ -9,7 +9,7 @@ recordings, and only the main process writes. The others wait where they need wh
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -26,9 +26,16 @@ from antpitta.core.config import BASELINE_STAGE, Recipe
 from antpitta.core.errors import UserError
 from antpitta.core.progress import Progress
 from antpitta.core.stages import Stage
-from antpitta.core.types import Scores, Targets
+from antpitta.core.types import Scores, Targets, WindowScores
 from antpitta.files.own_files import explain_damage, load_tensors, save_tensors
-from antpitta.files.runs import CheckpointFile, RunFolder, write_scores
+from antpitta.files.runs import (
+    CheckpointFile,
+    RunFolder,
+    read_scores,
+    read_windows,
+    write_scores,
+    write_windows,
+)
 from antpitta.files.tables import write_csv
 from antpitta.model.fusion import with_trainable_grey_stem
 from antpitta.model.network import SedNet
@@ -45,9 +52,11 @@ from antpitta.train.linear_head import solve_linear_head
 from antpitta.train.loop import fit
 from antpitta.train.out_of_fold import (
     gather_scores,
+    held_out_lwlrap,
     match_folds,
     read_out_of_fold,
     score_recordings,
+    score_windows,
 )
 from antpitta.train.pseudo import make_pseudo_labels
 
@@ -353,11 +362,12 @@ def _train_fold(
     seed = (plan.recipe.seed, number, cycle, fold)
     task = TrainTask(stage, recordings, pseudo_labels, seed, features, bool(compute.compiled))
     report = partial(_report_epoch, run, stage, cycle, fold)
+    validate = partial(_validate, run, fold) if stage.keep == "best" else None
     try:
         if stage.optimizer == "lbfgs":
             solve_linear_head(net, task, plan.training_data, compute.fabric, report)
         else:
-            fit(net, task, plan.training_data, compute.fabric, store, report)
+            fit(net, task, plan.training_data, compute.fabric, store, report, validate)
         fit_zero_shot(net, task, plan.training_data, compute.fabric.device)
         _check_finite(net)
     except FloatingPointError as error:
@@ -389,6 +399,17 @@ def _initial_net(run: Run, stage: Stage, fold: int) -> tuple[SedNet, str]:
     return net, f"stage {stage.init_from}"
 
 
+def _validate(run: Run, fold: int, net: SedNet) -> float:
+    """LWLRAP of the recordings that a fold holds out; the main process measures it for all."""
+    plan, fabric = run.plan, run.compute.fabric
+    value = np.nan
+    if run.is_main_process:
+        held_out = np.flatnonzero(plan.folds == fold)
+        data, windows = plan.training_data, plan.recipe.windows
+        value = held_out_lwlrap(net, data, windows, held_out, fabric)
+    return float(fabric.broadcast(value))
+
+
 def _report_epoch(run: Run, stage: Stage, cycle: int, fold: int, result: EpochResult) -> None:
     run.compute.parallel_folds.raise_if_stopped()
     if not run.is_main_process:
@@ -403,25 +424,35 @@ def _report_epoch(run: Run, stage: Stage, cycle: int, fold: int, result: EpochRe
 
 
 def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
-    """Score each recording with the one model of the stage that did not train on it."""
-    plan, fabric = run.plan, run.compute.fabric
-    path = run.folder.stage(stage.name, cycle) / "oof_scores.parquet"
-    if path.is_file():
-        return
+    """Score each recording with the one model of the stage that did not train on it.
 
-    def score_fold(fold: int, worker: int) -> list[Scores]:
+    Where the loss is on windows, their clipwise logits are kept too: pseudo-labels use them.
+    """
+    plan, fabric = run.plan, run.compute.fabric
+    home = run.folder.stage(stage.name, cycle)
+    if (home / "oof_scores.parquet").is_file():
+        return
+    has_clipwise = stage.loss.on == "windows" and stage.name != BASELINE_STAGE
+
+    def score_fold(fold: int, worker: int) -> tuple[list[Scores], list[WindowScores]]:
         net = load_net(run, stage.name, cycle, fold)
-        source = f"{run.source}/{run.folder.stage(stage.name, cycle).name}/fold{fold}"
+        source = f"{run.source}/{home.name}/fold{fold}"
         held_out = np.flatnonzero(plan.folds == fold)
         share = held_out[fabric.global_rank :: fabric.world_size]
-        windows = plan.recipe.windows
-        return score_recordings(net, plan.training_data, windows, share, source, fabric)
+        data, windows = plan.training_data, plan.recipe.windows
+        scores = score_recordings(net, data, windows, share, source, fabric)
+        return scores, score_windows(net, data, share, source, fabric) if has_clipwise else []
 
     by_fold = run.compute.parallel_folds.map(score_fold, range(plan.recipe.folds))
-    scores = gather_scores(fabric, [score for fold in by_fold for score in fold])
+    scores = gather_scores(fabric, [score for fold, _ in by_fold for score in fold])
+    windows = gather_scores(fabric, [score for _, fold in by_fold for score in fold])
     if run.is_main_process:
         position = {r.id: i for i, r in enumerate(plan.training_data.dataset.recordings)}
-        write_scores(sorted(scores, key=lambda score: position[score.recording]), path)
+        if has_clipwise:
+            windows.sort(key=lambda score: position[score.recording])
+            write_windows(windows, home / "oof_windows.parquet")
+        scores.sort(key=lambda score: position[score.recording])
+        write_scores(scores, home / "oof_scores.parquet")  # last: with it, scoring is complete
 
 
 def _write_pseudo_labels(run: Run, stage: Stage, cycle: int) -> Targets:
@@ -433,10 +464,16 @@ def _write_pseudo_labels(run: Run, stage: Stage, cycle: int) -> Targets:
     else:
         folder = run.folder.stage(stage.name, cycle - 1)
     dataset = plan.training_data.dataset
-    members = {run.source: read_out_of_fold(dataset, folder / "oof_scores.parquet", plan.folds)}
+    is_clipwise = pseudo.scores == "clipwise"
+    read: Callable[[Path], Sequence[Scores | WindowScores]] = (
+        read_windows if is_clipwise else read_scores
+    )
+    name = "oof_windows.parquet" if is_clipwise else "oof_scores.parquet"
+    members = {run.source: read_out_of_fold(dataset, folder / name, plan.folds, read)}
     for member in plan.members:
-        path = member.path / "oof_scores.parquet"
-        members[str(member.path)] = read_out_of_fold(dataset, path, match_folds(dataset, member))
+        path = (member.last_stage if is_clipwise else member.path) / name
+        folds = match_folds(dataset, member)
+        members[str(member.path)] = read_out_of_fold(dataset, path, folds, read)
     pseudo_labels = make_pseudo_labels(plan.training_data, members, pseudo)
     table = pseudo_labels.table
     if run.is_main_process:

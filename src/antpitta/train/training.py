@@ -30,6 +30,7 @@ from antpitta.files.cache import cached_features, cached_files, load_features
 from antpitta.files.embedding_models import find_embedding_model, resolve_embedding
 from antpitta.files.runs import RunFolder
 from antpitta.files.species_names import match_embedding_classes
+from antpitta.model.backbones import check_weights
 from antpitta.model.features import FeatureArray, build_feature_extractor
 from antpitta.sound.mel import band_edges
 from antpitta.train.compute import (
@@ -186,6 +187,31 @@ def _boxes_by_class(dataset: Dataset, setting: str) -> list[list[Annotation]]:
 
 
 # ---- training
+
+
+def check_pretrained_weights(recipe: Recipe, folder: RunFolder) -> None:
+    """Look for the pretrained weights that a run will start from.
+
+    Parameters
+    ----------
+    recipe
+        The recipe of the run.
+    folder
+        The run's folder; models that it holds need no pretrained weights any more.
+
+    Raises
+    ------
+    UserError
+        As :func:`antpitta.model.backbones.build_backbone` does.
+    """
+    weights = [
+        folder.stage(stage.name) / f"fold{fold}.safetensors"
+        for stage in recipe.stages
+        if stage.init_from is None
+        for fold in range(recipe.folds)
+    ]
+    if not all(file.is_file() for file in weights):
+        check_weights(recipe.backbone, recipe.features.n_mels)
 
 
 def train_stages(
