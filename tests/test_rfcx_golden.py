@@ -801,7 +801,7 @@ def test_09_masks_are_black(make_recipe):
 def test_10_starts_of_crops(make_recipe, make_data, version, changes):
     z = load("10_crops")
     stage = make_recipe(
-        "stages.crops.absent_crops=0", "stages.crops.batch_size=10000", *changes
+        "stages.crops.absent_crops=0", "stages.crops.batch_size=500", *changes
     ).stages[0]
     middles = np.unique(z[f"{version}_middle"])
     boxes = []

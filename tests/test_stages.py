@@ -444,7 +444,9 @@ def exact_run(make_run, tmp_path_factory):
         features=replace(run.plan.training_data.features, marks_padding=True),
     )
     run = replace(run, plan=replace(run.plan, recipe=recipe, training_data=data))
-    write_json({"recipe": recipe.model_dump(mode="json")}, run.folder.path / "config.json")
+    write_json(
+        {"recipe": recipe.model_dump(mode="json"), "data": ""}, run.folder.path / "config.json"
+    )
     run_stages(run)
     return run
 
