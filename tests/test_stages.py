@@ -444,9 +444,10 @@ def exact_run(make_run, tmp_path_factory):
         features=replace(run.plan.training_data.features, marks_padding=True),
     )
     run = replace(run, plan=replace(run.plan, recipe=recipe, training_data=data))
-    write_json(
-        {"recipe": recipe.model_dump(mode="json"), "data": ""}, run.folder.path / "config.json"
-    )
+    config = {"recipe": recipe.model_dump(mode="json"), "data": ""}
+    write_json(config, run.folder.path / "config.json")
+    ids = [recording.id for recording in data.dataset.recordings]
+    run.folder.write_folds(pd.DataFrame({"recording": ids, "site": "", "fold": run.plan.folds}))
     run_stages(run)
     return run
 
