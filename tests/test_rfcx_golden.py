@@ -305,6 +305,7 @@ def test_02_loss_of_the_published_function(make_recipe):
     loss = masked_loss(logits, targets, None, make_recipe().stages[1].loss)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(float(z["seed_loss"]), abs=1e-10)
+    assert float(loss.detach()) == pytest.approx(float(z["seed_loss_float32"]), rel=1e-5)
     np.testing.assert_allclose(logits.grad, z["seed_grad"], rtol=0, atol=1e-10)
 
 

