@@ -6,7 +6,14 @@ import torch
 from torch import nn
 
 from antpitta.core.config import BackboneConfig, HeadConfig
-from antpitta.model.head import PADDING_LOGIT, Logits, SedHead, box_logits, smooth_logits
+from antpitta.model.head import (
+    PADDING_LOGIT,
+    Logits,
+    SedHead,
+    StepSums,
+    box_logits,
+    smooth_logits,
+)
 from antpitta.model.network import SedNet
 
 STACKED = BackboneConfig(reduction=(4, 8, 16), step=8, frozen=True)
@@ -99,7 +106,7 @@ def test_fit_normalizer_sets_the_statistics_of_all_steps_but_padding(is_embeddin
     head = head_of(HeadConfig() if is_embedding else BY_HEIGHT, is_embedding=is_embedding)
     features = features_of(6, 20, 9)
     features[5, :, 4:] = 0
-    head.fit_normalizer(features.split(2))
+    head.fit_normalizer(StepSums.of(features))
     steps = features.transpose(1, 2)[(features != 0).any(dim=1)]
     norm = head.normalizer
     torch.testing.assert_close(norm.running_mean, steps.mean(dim=0), atol=1e-4, rtol=1e-4)
@@ -112,7 +119,7 @@ def test_fit_normalizer_sets_the_statistics_of_all_steps_but_padding(is_embeddin
 def test_fitted_normalizer_keeps_its_statistics_in_training(is_embedding):
     head = head_of(HeadConfig() if is_embedding else BY_HEIGHT, is_embedding=is_embedding)
     features = features_of(6, 20, 9)
-    head.fit_normalizer(features.split(2))
+    head.fit_normalizer(StepSums.of(features))
     mean, var = head.normalizer.running_mean.clone(), head.normalizer.running_var.clone()
     logits = head.train()(features[:2]).framewise
     assert torch.equal(head.normalizer.running_mean, mean)
@@ -123,7 +130,7 @@ def test_fitted_normalizer_keeps_its_statistics_in_training(is_embedding):
 
 def test_classify_rows_equals_framewise_logits_of_the_same_features():
     head = head_of().eval()
-    head.fit_normalizer([features_of(4, 20, 9)])
+    head.fit_normalizer(StepSums.of(features_of(4, 20, 9)))
     features = features_of(1, 20, 9, seed=1)
     with torch.no_grad():
         rows = head.classify_rows(features[0].T)

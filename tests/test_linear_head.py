@@ -13,7 +13,8 @@ from antpitta.core.stages import LossConfig, MaskConfig, Stage
 from antpitta.core.types import Annotation
 from antpitta.model.head import box_step_shares
 from antpitta.model.network import SedNet
-from antpitta.train.data import FeatureCache, TrainTask
+from antpitta.train.backbone_features import FeatureCache
+from antpitta.train.data import TrainTask
 from antpitta.train.linear_head import WithinClassWhitening, solve_linear_head
 
 FABRIC = Fabric(accelerator="cpu", devices=1)
@@ -68,7 +69,9 @@ def rows_by_hand(net, features, training_data):
             frames = training_data.grids[segment].overlapping_frames(box.start, box.stop)
             start, stop = max(frames.start - first, 0), min(frames.stop - first, 64)
             if start < stop:
-                by_frame = features[window].float().repeat_interleave(net.stride, dim=1)
+                by_frame = features.store.gather(np.array([window]))[0].repeat_interleave(
+                    net.stride, dim=1
+                )
                 rows.append(by_frame[:, start:stop].mean(dim=1))
                 present.append(box.present)
                 columns.append("ab".index(box.label))

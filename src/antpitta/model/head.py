@@ -23,9 +23,12 @@ References
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from antpitta.core.config import HeadConfig
@@ -174,24 +177,79 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
         return normalized.transpose(1, 2)
 
 
-def fit_masked_norm(norm: nn.BatchNorm1d, features: Iterable[Tensor]) -> None:
-    """Set the running statistics of ``norm`` to those of ``features``, and switch it to eval.
+@dataclass(frozen=True)
+class StepSums:
+    """Sums over the steps of each of many windows; padding, which is 0, does not count.
+
+    Parameters
+    ----------
+    count : (windows,), steps
+    total, square : (windows, inputs), of the features and of their squares
+    """
+
+    count: Tensor
+    total: Tensor
+    square: Tensor
+
+    @classmethod
+    def zeros(cls, windows: int, inputs: int, device: torch.device) -> Self:
+        """Make the sums of windows that are added later.
+
+        Parameters
+        ----------
+        windows, inputs : their numbers
+        device : where the sums are kept
+        """
+        shape = (windows, inputs)
+        return cls(
+            torch.zeros(windows, dtype=torch.int64, device=device),
+            torch.zeros(shape, device=device),
+            torch.zeros(shape, device=device),
+        )
+
+    @classmethod
+    def of(cls, features: Tensor) -> Self:
+        """Sum the steps of windows.
+
+        Parameters
+        ----------
+        features : (windows, inputs, steps)
+        """
+        sums = cls.zeros(len(features), features.shape[1], features.device)
+        sums.add(np.arange(len(features)), features)
+        return sums
+
+    def add(self, windows: NDArray[np.int64], features: Tensor) -> None:
+        """Set the sums of some windows.
+
+        Parameters
+        ----------
+        windows : (batch,), indices
+        features : (batch, inputs, steps)
+        """
+        rows = torch.from_numpy(windows).to(self.count.device)
+        values = features.float()
+        self.count[rows] = (features != 0).any(dim=1).sum(dim=1)
+        self.total[rows] = values.sum(dim=2)
+        self.square[rows] = values.square().sum(dim=2)
+
+    def take(self, windows: NDArray[np.int64]) -> "StepSums":
+        """The sums of some windows."""
+        rows = torch.from_numpy(windows).to(self.count.device)
+        return StepSums(self.count[rows], self.total[rows], self.square[rows])
+
+
+def fit_masked_norm(norm: nn.BatchNorm1d, sums: StepSums) -> None:
+    """Set the running statistics of ``norm`` to those of many steps, and switch it to eval.
 
     Parameters
     ----------
     norm : changed in place
-    features : blocks of (batch, inputs, steps); padding is left out
+    sums : of all windows
     """
-    count = 0
-    total = square = torch.zeros((), dtype=torch.float64)
-    for block in features:
-        steps = block.transpose(1, 2).float()
-        steps = steps[(steps != 0).any(dim=2)]
-        count += len(steps)
-        total = total.to(steps.device) + steps.double().sum(0)
-        square = square.to(steps.device) + steps.double().square().sum(0)
-    mean = total / max(1, count)
-    var = square / max(1, count) - mean.square()
+    count = max(1, int(sums.count.sum()))
+    mean = sums.total.double().sum(dim=0) / count
+    var = sums.square.double().sum(dim=0) / count - mean.square()
     assert norm.running_mean is not None
     assert norm.running_var is not None
     norm.running_mean.copy_(mean)
@@ -358,20 +416,33 @@ class SedHead(nn.Module):
             self.normalizer.eval()
         return self
 
-    def forward(self, features: Tensor) -> Logits:
-        """Turn features (batch, inputs, steps) into logits.
+    def forward(
+        self, features: Tensor, box_rows: Tensor | None = None, *, has_padding: bool = False
+    ) -> Logits:
+        """Turn features into logits.
 
         In float32 at least: half precision has three digits, which is too few to rank by.
+
+        Parameters
+        ----------
+        features : (batch, inputs, steps)
+        box_rows : (boxes, inputs), features of boxes: their logits come first among the clipwise
+            ones
+        has_padding : steps of nothing but 0 are padding, as they always are with an embedding
         """
         with torch.autocast(features.device.type, enabled=False):
             dtype = torch.promote_types(features.dtype, torch.float32)
-            return self._forward(features.to(dtype))
+            logits = self._forward(features.to(dtype), has_padding=has_padding)
+            if box_rows is None:
+                return logits
+            clipwise = torch.cat([self.classify_rows(box_rows.to(dtype)), logits.clipwise])
+            return logits._replace(clipwise=clipwise)
 
-    def _forward(self, features: Tensor) -> Logits:
+    def _forward(self, features: Tensor, *, has_padding: bool) -> Logits:
         unsmoothed = self._convolve(self.class_conv, features)
         if self.zero_shot is not None and not self.training:
             unsmoothed = self.zero_shot(unsmoothed, self._zero_shot_logits(features))
-        valid = valid_mask(features) if self.is_embedding else None
+        valid = valid_mask(features) if self.is_embedding or has_padding else None
         framewise = self._smooth(unsmoothed, valid)
         if valid is not None:
             framewise = framewise.masked_fill(~valid, PADDING_LOGIT)
@@ -384,15 +455,15 @@ class SedHead(nn.Module):
         return Logits((framewise * attention.softmax(dim=2)).sum(dim=2), *by_step)
 
     @torch.no_grad()
-    def fit_normalizer(self, features: Iterable[Tensor]) -> None:
+    def fit_normalizer(self, sums: StepSums) -> None:
         """Compute the normalizer's statistics once, and keep them from now on.
 
         Parameters
         ----------
-        features : blocks of (batch, inputs, steps), of a frozen backbone
+        sums : of the features of a frozen backbone, of all training windows
         """
         if isinstance(self.normalizer, nn.BatchNorm1d):
-            fit_masked_norm(self.normalizer, features)
+            fit_masked_norm(self.normalizer, sums)
             self.normalizer_fitted = True
 
     @torch.no_grad()

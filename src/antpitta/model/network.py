@@ -166,6 +166,7 @@ class SedNet(nn.Module):
         manifold_mixup: Mixup | None = None,
         features: Tensor | None = None,
         inside: Tensor | None = None,
+        box_rows: Tensor | None = None,
     ) -> Logits:
         """Compute the logits of a batch of windows.
 
@@ -174,14 +175,17 @@ class SedNet(nn.Module):
         pixels : (batch, frames, bands); None to use ``features``
         mixup : mixes the input
         manifold_mixup : mixes the feature maps, or ``features``
-        features : (batch, inputs, steps), computed before by :meth:`extract_features`
+        features : (batch, inputs, steps), computed before by :meth:`extract_features`; steps of
+            nothing but 0 are padding
         inside : (batch, frames), bool: frames of ``pixels`` that are no padding
+        box_rows : (boxes, inputs), features of boxes: their logits come before the clipwise ones
         """
         logits: Logits
         if pixels is not None:
             logits = self.head(self.extract_features(pixels, mixup, manifold_mixup, inside))
         elif features is not None:
-            logits = self.head(features if manifold_mixup is None else manifold_mixup(features))
+            features = features if manifold_mixup is None else manifold_mixup(features)
+            logits = self.head(features, box_rows, has_padding=True)
         else:
             raise ValueError("neither pixels nor features are given")
         return logits

@@ -225,7 +225,7 @@ def predict_sliding(
         first = last
     probabilities = iter(torch.cat(batches).cpu().numpy()) if batches else iter(())
     rows = [-(-int(features.lengths[i]) // row_frames) for i in segments]
-    merge = partial(_merge_windows, padding_counts=features.marks_padding)
+    merge = partial(merge_windows, padding_counts=features.marks_padding)
     return [
         merge(probabilities, first_frames, count, row_frames, net.stride)
         for first_frames, count in zip(starts, rows, strict=True)
@@ -279,18 +279,28 @@ def _window_index(segments: NDArray[np.int64], starts: list[list[int]], frames: 
     )
 
 
-def _merge_windows(
+def merge_windows(
     probabilities: Iterator[Floats],
     starts: list[int],
     rows: int,
     row_frames: int,
     stride: int,
     *,
-    padding_counts: bool,
+    padding_counts: bool = False,
 ) -> Floats:
-    """Take the next windows of ``probabilities`` as one segment's scores: (rows, classes).
+    """Take the next windows as the scores of one segment.
 
-    Rows beyond the segment are left out, or join its last row where padding counts.
+    Parameters
+    ----------
+    probabilities : (steps, classes) of each window; those of the segment are taken
+    starts : first frames of the segment's windows
+    rows : of the result
+    row_frames, stride : frames per row and per step
+    padding_counts : rows beyond the segment join its last row instead of being left out
+
+    Returns
+    -------
+    (rows, classes): the highest probability of the windows that cover each row
     """
     scores: Floats | None = None
     for start in starts:

@@ -25,6 +25,7 @@ from antpitta.model.losses import CellTargets, LossTargets, treat_unknown_as_abs
 from antpitta.sound.targets import draw_crops
 from antpitta.sound.windows import WindowIndex
 from antpitta.train.data import TrainingData
+from antpitta.train.step_store import BackboneFeatures
 
 Ints = NDArray[np.int64]
 
@@ -249,9 +250,12 @@ class DeviceBatch:
     pixels : (windows, frames, bands)
         The features from files, masked; None where ``backbone_features`` are known.
     backbone_features : (windows, inputs, steps)
-        The features of a frozen backbone.
+        The features of a frozen backbone; with ``box_rows`` those of the windows that the targets
+        after the boxes' belong to.
     inside : (windows, frames)
         Which frames are no padding; None where padding is silence.
+    box_rows : (boxes, inputs)
+        The features of a frozen backbone over each box, where the loss is on boxes.
     mixup, manifold_mixup
         How the input and the feature maps are mixed.
     targets : (windows, classes), or (boxes, classes) with ``box_spans``
@@ -259,7 +263,7 @@ class DeviceBatch:
     global_targets
         Those of the whole batch, where this is a part of one.
     box_spans : (boxes, 3)
-        As in :class:`Batch`, with the windows of this part.
+        As in :class:`Batch`, with the windows of this part; None with ``box_rows``.
     loss_scale
         Multiplies the loss, so that the mean over all processes is the loss of the whole batch.
     """
@@ -273,6 +277,7 @@ class DeviceBatch:
     global_targets: LossTargets | None
     box_spans: Tensor | None
     loss_scale: float
+    box_rows: Tensor | None = None
 
     @property
     def n_windows(self) -> int:
@@ -296,6 +301,7 @@ class DeviceBatch:
             targets=_map_targets(self.targets, change),
             global_targets=self.global_targets and _map_targets(self.global_targets, change),
             box_spans=apply(self.box_spans),
+            box_rows=apply(self.box_rows),
         )
 
 
@@ -334,7 +340,7 @@ def prepare_batch(
     stage: Stage,
     rng: np.random.Generator,
     device: torch.device,
-    backbone_features: Tensor | None = None,
+    backbone_features: BackboneFeatures | None = None,
     process: ProcessRank = SINGLE_PROCESS,
 ) -> DeviceBatch:
     """Gather, mask and mix this process's part of a batch.
@@ -347,8 +353,8 @@ def prepare_batch(
         All processes draw the same numbers from it.
     device
         Where the network is.
-    backbone_features : (windows, inputs, steps)
-        The features of all training windows, where they are kept.
+    backbone_features
+        Those of all training windows, where they are the same in all epochs.
     process
         A batch with too few windows to be split is run by every process, and counts once.
 
@@ -360,10 +366,15 @@ def prepare_batch(
     parts = split_windows(len(batch.windows), process)
     own = process.rank if len(parts) > 1 else 0
     rows = parts[own]
-    pixels = features = inside = None
+    pixels = features = inside = box_rows = None
+    box_spans, target_rows = _own_spans(batch, rows)
     if backbone_features is not None and batch.indices is not None:
-        indices = to_device(batch.indices[rows], backbone_features.device)
-        features = backbone_features[indices].to(device).float()
+        windows = batch.indices[rows]
+        if box_spans is not None:
+            box_rows = backbone_features.rows_of(windows).to(device)
+            windows = windows[box_spans[len(box_rows) :, 0]]  # those of the pseudo-labels
+            box_spans = None
+        features = backbone_features.store.gather(windows).to(device)
     else:
         pixels, inside = _masked_pixels(batch, rows, training_data, stage, rng)
         pixels = pixels.to(device, non_blocking=True)
@@ -374,11 +385,11 @@ def prepare_batch(
         for alpha in (stage.mixup, stage.manifold_mixup)
     )
     targets = _mixed_targets(batch, stage, mixups, manifold_mixups, device)
-    box_spans, target_rows = _own_spans(batch, rows, device)
     global_targets = None
     if len(parts) > 1:
         labels, pseudo = global_targets = targets
-        targets = labels.take(target_rows), pseudo and pseudo.take(target_rows)
+        own_rows = target_rows if isinstance(target_rows, slice) else to_device(target_rows, device)
+        targets = labels.take(own_rows), pseudo and pseudo.take(own_rows)
     return DeviceBatch(
         pixels=pixels,
         backbone_features=features,
@@ -387,8 +398,9 @@ def prepare_batch(
         manifold_mixup=manifold_mixups[own] if manifold_mixups else None,
         targets=targets,
         global_targets=global_targets,
-        box_spans=box_spans,
+        box_spans=None if box_spans is None else to_device(box_spans, device),
         loss_scale=float(len(parts)),
+        box_rows=box_rows,
     )
 
 
@@ -429,16 +441,13 @@ def _mixed_targets(
     return labels, pseudo
 
 
-def _own_spans(
-    batch: Batch, rows: slice, device: torch.device
-) -> tuple[Tensor | None, slice | Tensor]:
+def _own_spans(batch: Batch, rows: slice) -> tuple[Ints | None, slice | Ints]:
     """The box spans in some windows, counted from the first of these; and their target rows."""
     if batch.box_spans is None:
         return None, rows
     window = batch.box_spans[:, 0]
     own = np.flatnonzero((window >= rows.start) & (window < rows.stop))
-    box_spans = batch.box_spans[own] - np.array([rows.start, 0, 0])
-    return to_device(box_spans, device), to_device(own, device)
+    return batch.box_spans[own] - np.array([rows.start, 0, 0]), own
 
 
 def _on_device(targets: Targets, device: torch.device) -> CellTargets:

@@ -3,12 +3,8 @@
 * A recording is split into segments of up to a minute, and segments into overlapping windows.
   Recordings with overlaid calls (train/overlays.py) come after all others, and count as copies of
   their host: they are in the same fold, and never scored or pseudo-labelled.
-* A frozen backbone gives the same features of a window in every epoch, fold and stage. They are
-  computed once and kept, so that an epoch takes a moment. The key is the backbone's own weights,
-  so that another backbone never gets these features.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,18 +22,16 @@ from antpitta.core.stages import Stage
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Dataset, Recording, Targets
 from antpitta.model.features import FeatureArray
-from antpitta.model.fusion import fuse_conv_bn
 from antpitta.model.inputs import FeatureStore
 from antpitta.model.network import SedNet
 from antpitta.sound.targets import BoxFrames, CropCenters
 from antpitta.sound.windows import WindowIndex, index_windows
 from antpitta.train.overlays import OverlaidRecording
+from antpitta.train.step_store import BackboneFeatures
 
 Ints = NDArray[np.int64]
 
-MAX_FEATURE_BYTES = 4 << 30  # with more, the features of a frozen backbone are not kept
-BACKBONE_FRAMES = 8192  # frames in one pass through a frozen backbone
-HEAD_WINDOWS = 16  # windows in one block when a normalizer or a zero-shot blend is fitted
+HEAD_WINDOWS = 16  # windows in one block when a zero-shot blend is fitted
 
 
 @dataclass(frozen=True)
@@ -222,8 +216,8 @@ class TrainTask:
         Pseudo-labels of all training windows, if the stage has them.
     seed
         Different for each stage, cycle and fold.
-    backbone_features : (windows, inputs, steps)
-        The features of all training windows, where they are kept.
+    backbone_features
+        Those of all training windows, where they are the same in all epochs.
     compiled
         The network is compiled, for the size of an epoch's first batch.
     """
@@ -232,7 +226,7 @@ class TrainTask:
     recordings: Ints
     pseudo_labels: Targets | None
     seed: tuple[int, ...]
-    backbone_features: Tensor | None = None
+    backbone_features: BackboneFeatures | None = None
     compiled: bool = False
 
     @property
@@ -296,72 +290,7 @@ def compute_class_weights(dataset: Dataset) -> Tensor:
     return torch.from_numpy(np.where(count > 0, count.max() / np.maximum(count, 1), np.float32(1)))
 
 
-# ---- features of a frozen backbone
-
-
-class FeatureCache:
-    """The features of all training windows by one frozen backbone at a time, in float16."""
-
-    def __init__(self) -> None:
-        self.key = ""
-        self.features: Tensor | None = None
-
-    def get(self, net: SedNet, stage: Stage, training_data: TrainingData) -> Tensor | None:
-        """Compute or return the features of all training windows.
-
-        Returns
-        -------
-        features : (windows, inputs, steps)
-            None where they differ between epochs (a trained backbone, masks, mixup, crops), or
-            are too large to be kept.
-        """
-        changing = stage.masks.probability or stage.mixup or stage.sample == "crops"
-        if not net.backbone_config.frozen or changing:
-            return None
-        key = _backbone_digest(net)
-        if key != self.key:
-            self.key, self.features = key, _compute_features(net, training_data)
-        return self.features
-
-
-def _backbone_digest(net: SedNet) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for value in net.backbone.state_dict().values():
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-@torch.inference_mode()
-def _compute_features(net: SedNet, training_data: TrainingData) -> Tensor | None:
-    """The features of all training windows, or None if they are too large."""
-    net = fuse_conv_bn(net.eval())
-    windows, blocks = training_data.windows, []
-    size = max(1, BACKBONE_FRAMES // windows.frames)
-    device = next(net.parameters()).device
-    for block in _blocks(np.arange(len(windows)), size):
-        features = _extract_features(net, training_data, windows.take(block), device).half()
-        if features[0].nbytes * len(windows) > MAX_FEATURE_BYTES:
-            return None
-        blocks.append(features)
-    return torch.cat(blocks).clone()
-
-
-def fit_normalizer(net: SedNet, features: Tensor, windows: Ints, device: torch.device) -> None:
-    """Fit the head's normalizer to the features of these windows.
-
-    Parameters
-    ----------
-    net
-        The network, with a frozen backbone.
-    features : (windows, inputs, steps)
-        Those of all training windows.
-    windows : indices
-        The windows to fit to.
-    device
-        Where to compute.
-    """
-    blocks = (torch.from_numpy(block) for block in _blocks(windows, HEAD_WINDOWS))
-    net.head.fit_normalizer(features[block.to(features.device)].to(device) for block in blocks)
+# ---- the zero-shot blend
 
 
 def fit_zero_shot(

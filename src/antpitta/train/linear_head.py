@@ -25,17 +25,15 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from antpitta.core.errors import UserError
-from antpitta.model.head import box_step_shares
 from antpitta.model.losses import CellTargets, masked_loss
 from antpitta.model.network import SedNet
-from antpitta.train.batches import box_batch
 from antpitta.train.data import (
     EpochResult,
     TrainingData,
     TrainTask,
     compute_class_weights,
-    fit_normalizer,
 )
+from antpitta.train.step_store import BackboneFeatures
 
 MAX_STEPS = 200  # of the solver; most heads need a third
 
@@ -109,15 +107,13 @@ class WithinClassWhitening:
 
 
 def box_features(
-    net: SedNet, features: Tensor, training_data: TrainingData, recordings: np.ndarray
+    features: BackboneFeatures, training_data: TrainingData, recordings: np.ndarray
 ) -> tuple[Tensor, CellTargets]:
     """One row of features and of targets for every box in every training window.
 
     Parameters
     ----------
-    net
-        The network, whose device and stride are used.
-    features : (windows, inputs, steps)
+    features
         The features of all training windows.
     training_data
         The windows and their boxes.
@@ -131,22 +127,11 @@ def box_features(
     targets : (boxes, classes)
         1 for the classes of a present box, 0 for those of an absent one; all others have weight 0.
     """
-    device = net.head.class_conv.weight.device
-    rows, value, weight = [], [], []
-    for window in training_data.windows_of(recordings):
-        batch = box_batch(training_data, np.array([window]), None)
-        if batch.box_spans is None or not len(batch.box_spans):
-            continue
-        window_features = features[int(window)].to(device).float()  # (inputs, steps)
-        box_spans = torch.from_numpy(batch.box_spans).to(device)
-        shares = box_step_shares(box_spans, window_features.shape[1], net.stride)
-        rows.append(shares @ window_features.T)
-        value.append(batch.labels.value)
-        weight.append(batch.labels.weight)
-    if not rows:
-        return torch.zeros(0), CellTargets(torch.zeros(0), torch.zeros(0))
-    arrays = (torch.from_numpy(np.concatenate(part)).to(device) for part in (value, weight))
-    return torch.cat(rows), CellTargets(*arrays)
+    windows = training_data.windows_of(recordings)
+    _, targets = training_data.box_frames.box_targets(training_data.windows.take(windows))
+    rows = features.rows_of(windows)
+    arrays = (torch.from_numpy(part).to(rows.device) for part in (targets.value, targets.weight))
+    return rows, CellTargets(*arrays)
 
 
 @contextmanager
@@ -215,12 +200,12 @@ def solve_linear_head(
         raise UserError(
             "E_SOLVER",
             f'stage {stage.name}: optimizer = "lbfgs" needs a frozen backbone, no masks and no '
-            "mixup, and features that fit into memory",
+            "mixup",
             'set optimizer = "adam"',
         )
     windows = training_data.windows_of(task.recordings)
-    fit_normalizer(net, task.backbone_features, windows, fabric.device)
-    rows, labels = box_features(net, task.backbone_features, training_data, task.recordings)
+    task.backbone_features.fit_normalizer(net, windows)
+    rows, labels = box_features(task.backbone_features, training_data, task.recordings)
     if not len(rows):
         raise task.no_boxes_error
     weights = None

@@ -53,7 +53,6 @@ from antpitta.train.data import (
     TrainingData,
     TrainTask,
     compute_class_weights,
-    fit_normalizer,
 )
 from antpitta.train.linear_head import box_features, whitened_head
 
@@ -100,7 +99,7 @@ def fit(
         weights = compute_class_weights(training_data.dataset).to(fabric.device)
     step = TrainStep(net, model, task.stage, weights, fabric, compiled=task.compiled)
     best = BestWeights()
-    with _fitted_head(net, task, training_data, fabric.device):
+    with _fitted_head(net, task, training_data):
         for epoch in range(resume(net, optimizer, store, best), task.stage.epochs):
             result = _run_epoch(epoch, step, fabric_optimizer, task, training_data)
             if validate is not None:
@@ -154,7 +153,7 @@ def _synchronize_batch_norm(net: SedNet) -> None:
 
 
 def _fitted_head(
-    net: SedNet, task: TrainTask, training_data: TrainingData, device: torch.device
+    net: SedNet, task: TrainTask, training_data: TrainingData
 ) -> AbstractContextManager[None]:
     """Fit the normalizer to the features of a frozen backbone; inside, the head is whitened.
 
@@ -163,10 +162,10 @@ def _fitted_head(
     features = task.backbone_features
     if features is None:
         return nullcontext()
-    fit_normalizer(net, features, training_data.windows_of(task.recordings), device)
+    features.fit_normalizer(net, training_data.windows_of(task.recordings))
     if not net.head_config.within_class_whitening:
         return nullcontext()
-    return whitened_head(net, *box_features(net, features, training_data, task.recordings))
+    return whitened_head(net, *box_features(features, training_data, task.recordings))
 
 
 # ---- one epoch
@@ -270,7 +269,12 @@ def batch_loss(
     outputs = cast(
         Logits,
         model(
-            batch.pixels, batch.mixup, batch.manifold_mixup, batch.backbone_features, batch.inside
+            batch.pixels,
+            batch.mixup,
+            batch.manifold_mixup,
+            batch.backbone_features,
+            batch.inside,
+            batch.box_rows,
         ),
     )
     logits = outputs.clipwise

@@ -25,6 +25,7 @@ from antpitta.model.fusion import fuse_conv_bn
 from antpitta.model.network import SedNet
 from antpitta.model.torch_inference import (
     frames_per_row,
+    merge_windows,
     predict_sliding,
     predict_windows,
     windows_per_batch,
@@ -32,6 +33,7 @@ from antpitta.model.torch_inference import (
 from antpitta.scores.metrics import lwlrap
 from antpitta.train.data import TrainingData
 from antpitta.train.pseudo import OutOfFoldScores
+from antpitta.train.step_store import BackboneFeatures
 
 Ints = NDArray[np.int64]
 T = TypeVar("T")
@@ -136,6 +138,7 @@ def score_recordings(
     recordings: Ints,
     source: str,
     fabric: Fabric,
+    backbone_features: BackboneFeatures | None = None,
 ) -> list[Scores]:
     """Score recordings of the data set, frame by frame.
 
@@ -153,6 +156,8 @@ def score_recordings(
         The model's name in the scores.
     fabric
         The device and the precision.
+    backbone_features
+        Those of all training windows: used where recordings are scored by the same windows.
 
     Returns
     -------
@@ -160,23 +165,64 @@ def score_recordings(
         One for each recording, in the order of ``recordings``.
     """
     segments = training_data.segments_of(recordings)
-    parts = predict_sliding(
-        fuse_conv_bn(net),
-        training_data.features,
-        segments,
-        windows.frames,
-        windows.inference_overlap,
-        windows_per_batch(windows.frames, fabric.device.type),
-        precision=fabric.autocast,
-    )
+    batch = windows_per_batch(windows.frames, fabric.device.type)
     row_frames = frames_per_row(net.stride, windows.frames, windows.inference_overlap)
+    if backbone_features is not None and windows.inference_overlap == windows.overlap:
+        parts = _score_features(net, training_data, segments, backbone_features, batch, row_frames)
+    else:
+        parts = predict_sliding(
+            fuse_conv_bn(net),
+            training_data.features,
+            segments,
+            windows.frames,
+            windows.inference_overlap,
+            batch,
+            precision=fabric.autocast,
+        )
     dataset, scores = training_data.dataset, []
-    for i in recordings:
-        own = np.flatnonzero(training_data.recording_index[segments] == i)
+    owner = training_data.recording_index[segments]  # rising
+    edges = [np.searchsorted(owner, recordings, side) for side in ("left", "right")]
+    for i, first, end in zip(recordings, *edges, strict=True):
+        own = np.arange(first, end)
         grids = [training_data.grids[segments[j]] for j in own]
         value, grid = stitch_segments([parts[j] for j in own], grids, row_frames)
         scores.append(Scores(dataset.recordings[i].id, grid, dataset.classes, value, source))
     return scores
+
+
+@torch.inference_mode()
+def _score_features(
+    net: SedNet,
+    training_data: TrainingData,
+    segments: Ints,
+    features: BackboneFeatures,
+    batch: int,
+    row_frames: int,
+) -> list[NDArray[np.float32]]:
+    """Framewise probabilities (rows, classes) of each segment, from features of its windows."""
+    net.eval()
+    index = training_data.windows
+    windows = np.flatnonzero(np.isin(index.segment, segments))  # segment by segment, as both rise
+    probabilities = (
+        window
+        for i in range(0, len(windows), batch)
+        for window in net(None, features=features.store.gather(windows[i : i + batch]))
+        .framewise.sigmoid()
+        .cpu()
+        .numpy()
+    )
+    lengths = training_data.features.lengths
+    edges = [np.searchsorted(index.segment, segments, side) for side in ("left", "right")]
+    return [
+        merge_windows(
+            probabilities,
+            index.start[first:end].tolist(),
+            -(-int(lengths[segment]) // row_frames),
+            row_frames,
+            net.stride,
+        )
+        for segment, first, end in zip(segments, edges[0], edges[1], strict=True)
+    ]
 
 
 def held_out_lwlrap(

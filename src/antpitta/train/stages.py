@@ -39,11 +39,11 @@ from antpitta.files.runs import (
 from antpitta.files.tables import write_csv
 from antpitta.model.fusion import with_trainable_grey_stem
 from antpitta.model.network import SedNet
+from antpitta.train.backbone_features import FeatureCache
 from antpitta.train.checkpoints import ReadOnlyStore, ThrottledStore
 from antpitta.train.compute import PROCESS_LOCK, CompiledModel, ParallelFolds
 from antpitta.train.data import (
     EpochResult,
-    FeatureCache,
     TrainingData,
     TrainTask,
     fit_zero_shot,
@@ -59,6 +59,7 @@ from antpitta.train.out_of_fold import (
     score_windows,
 )
 from antpitta.train.pseudo import make_pseudo_labels
+from antpitta.train.step_store import BackboneFeatures
 
 Ints = NDArray[np.int64]
 
@@ -355,7 +356,7 @@ def _train_fold(
         net, origin = _initial_net(run, stage, fold)
         if compute.compiled:
             net = compute.compiled[worker].load(net)
-        features = compute.feature_cache.get(net, stage, plan.training_data)
+        features = _backbone_features(run, net, stage)
     recordings = np.flatnonzero(plan.folds != fold)
     if stage.use_overlays:
         recordings = plan.training_data.with_overlays(recordings)
@@ -410,6 +411,15 @@ def _validate(run: Run, fold: int, net: SedNet) -> float:
     return float(fabric.broadcast(value))
 
 
+def _backbone_features(run: Run, net: SedNet, stage: Stage) -> BackboneFeatures | None:
+    """The features of a frozen backbone, where they are the same in all epochs."""
+    progress = run.monitor.progress.of("features of the backbone")
+    data, folder = run.plan.training_data, run.folder.path
+    return run.compute.feature_cache.get(
+        net.to(run.compute.fabric.device), stage, data, folder, progress
+    )
+
+
 def _report_epoch(run: Run, stage: Stage, cycle: int, fold: int, result: EpochResult) -> None:
     run.compute.parallel_folds.raise_if_stopped()
     if not run.is_main_process:
@@ -439,8 +449,10 @@ def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
         source = f"{run.source}/{home.name}/fold{fold}"
         held_out = np.flatnonzero(plan.folds == fold)
         share = held_out[fabric.global_rank :: fabric.world_size]
+        with PROCESS_LOCK:
+            features = _backbone_features(run, net, stage)
         data, windows = plan.training_data, plan.recipe.windows
-        scores = score_recordings(net, data, windows, share, source, fabric)
+        scores = score_recordings(net, data, windows, share, source, fabric, features)
         return scores, score_windows(net, data, share, source, fabric) if has_clipwise else []
 
     by_fold = run.compute.parallel_folds.map(score_fold, range(plan.recipe.folds))
