@@ -28,6 +28,7 @@ from antpitta.sound.overlay import (
 
 Ints = NDArray[np.int64]
 
+MAX_COPIES = 1000  # in all: where boxes are many, copies are not needed, and cost as recordings do
 CACHED_LEVELS = 4096  # background levels of recordings and bands
 MARGIN = 0.25  # seconds around a call, for the filter's transients
 LEVEL_SECONDS = 60.0  # at the start of a recording, that its background level is measured on
@@ -111,7 +112,8 @@ def plan_overlays(
     Returns
     -------
     overlays
-        The copies, by their number, then by their host. A copy without calls is left out.
+        The copies, by their number, then by their host. A copy without calls is left out; of more
+        than 1,000 copies so many are chosen at random.
     """
     calls = _calls_by_fold(dataset, folds)
     recordings = {recording.id: recording for recording in dataset.recordings}
@@ -128,6 +130,9 @@ def plan_overlays(
                 copy = replace(host, id=f"{host.id}+{number + 1}")
                 boxes = [replace(box, recording=copy.id) for box in boxes]
                 overlays.append(OverlaidRecording(copy, i, tuple(chosen), tuple(boxes)))
+    if len(overlays) > MAX_COPIES:
+        order = np.random.default_rng([seed, overlay.copies]).permutation(len(overlays))
+        return [overlays[i] for i in np.sort(order[:MAX_COPIES])]
     return overlays
 
 
