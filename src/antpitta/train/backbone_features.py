@@ -13,6 +13,7 @@ A frozen backbone gives the same features of a window in every epoch, fold and s
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from antpitta.model.fusion import fuse_conv_bn
 from antpitta.model.head import StepSums, box_step_shares
 from antpitta.model.inference import padded_length
 from antpitta.model.network import SedNet
-from antpitta.train.data import TrainingData
+from antpitta.train.data import TrainingData, extract_features
 from antpitta.train.step_store import BackboneFeatures, StepStore
 
 Ints = NDArray[np.int64]
@@ -106,11 +107,8 @@ def _compute_features(
     sums = StepSums.zeros(len(windows), inputs, device)
     done = 0
     for block in _blocks_of_equal_length(frames):
-        index, length = windows.take(block), frames[block[0]]
-        pixels = training_data.features.gather(index)[:, :length].to(device)
-        inside = training_data.features.inside(index)
-        inside = None if inside is None else inside[:, :length].to(device)
-        features = net.extract_features(pixels, inside=inside).half()
+        index = replace(windows.take(block), frames=int(frames[block[0]]))
+        features = extract_features(net, training_data, index, device).half()
         for window, window_features in zip(block.tolist(), features, strict=True):
             if steps[window]:
                 store.write(window, window_features)

@@ -290,7 +290,7 @@ def compute_class_weights(dataset: Dataset) -> Tensor:
     return torch.from_numpy(np.where(count > 0, count.max() / np.maximum(count, 1), np.float32(1)))
 
 
-# ---- the zero-shot blend
+# ---- features of a backbone
 
 
 def fit_zero_shot(
@@ -312,13 +312,29 @@ def fit_zero_shot(
     own = training_data.windows_of(task.recordings)
     own = own[training_data.original_windows[own]]
     blocks = (training_data.windows.take(block) for block in _blocks(own, HEAD_WINDOWS))
-    net.head.fit_zero_shot(_extract_features(net, training_data, block, device) for block in blocks)
+    net.head.fit_zero_shot(extract_features(net, training_data, block, device) for block in blocks)
 
 
-def _extract_features(
+def extract_features(
     net: SedNet, training_data: TrainingData, windows: WindowIndex, device: torch.device
 ) -> Tensor:
-    """The features of some windows: (windows, inputs, steps)."""
+    """Run the backbone on some windows.
+
+    Parameters
+    ----------
+    net
+        The network.
+    training_data
+        The features from files.
+    windows
+        Any windows of its segments.
+    device
+        Where the network is.
+
+    Returns
+    -------
+    features : (windows, inputs, steps)
+    """
     pixels = training_data.features.gather(windows).to(device)
     inside = training_data.features.inside(windows)
     return net.extract_features(pixels, inside=None if inside is None else inside.to(device))
