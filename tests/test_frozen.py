@@ -10,8 +10,8 @@ from antpitta.core.config import BackboneConfig, HeadConfig
 from antpitta.core.types import Targets
 from antpitta.files.own_files import load_tensors
 from antpitta.model.network import SedNet
-from antpitta.train.batches import box_batch
 from antpitta.train.backbone_features import FeatureCache
+from antpitta.train.batches import box_batch
 
 TINY = {"name": "test_efficientnet", "pretrained": False}
 FROZEN = (
