@@ -254,3 +254,19 @@ def test_fuse_conv_bn_convolution_with_a_second_consumer_is_left_alone(functiona
     net.backbone = SharedOutput(functional=functional).eval()
     net.backbone.norm.running_mean.fill_(0.5)
     assert fuse_conv_bn(net) is net
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_trainable_grey_stem_takes_marked_padding_as_the_mean(mixed):
+    net = trained_net("resnet18").eval()
+    grey = with_trainable_grey_stem(net, 96, BANDS).eval()
+    assert grey is not net
+    pixels = pixels_of(96)
+    inside = torch.arange(96)[None] < torch.tensor([[96], [70]])[: len(pixels)]
+    mixup = Mixup(torch.tensor([1, 0]), torch.tensor(0.7)) if mixed else None
+    with torch.inference_mode():
+        expected, features = (n.extract_features(pixels, mixup, inside=inside) for n in (net, grey))
+        black = net.extract_features(pixels * inside[:, :, None], mixup)
+    largest = float(expected.abs().max())
+    torch.testing.assert_close(features, expected, rtol=0, atol=1e-4 * largest)
+    assert (black - expected).abs().max() > 1e-3 * largest

@@ -482,6 +482,8 @@ def test_05_padding_of_training_windows(padded_pixels):
     recipe, training_data, _ = padded_pixels
     stage = recipe.stages[1]
     (batch,) = epoch_batches(stage, training_data, np.array([0]), None, Scripted())
+    rows = np.searchsorted(STARTS, batch.windows.start)
+    np.testing.assert_array_equal(rows, z["train_row_of_window"])
     net = small_net(recipe, np.zeros((8, 6, 16, 1), dtype=np.float32))
     batch_loss(net, prepare_batch(batch, training_data, stage, Scripted(), CPU), stage, None)
     images = net.backbone.images[int(np.argmax(batch.windows.start))].transpose(1, 2)
