@@ -794,17 +794,17 @@ def test_09_masks_are_black(make_recipe):
 # ---- 10: crops
 
 
-@pytest.mark.parametrize(
-    ("version", "changes"),
-    [
-        ("v1_8", []),
-        ("v3_9", ["stages.crops.crop_anchor=centre", "stages.crops.crop_shifts=[0,32,64,128,256]"]),
-    ],
-)
-def test_10_starts_of_crops(make_recipe, make_data, version, changes):
+CROPS = {
+    "v1_8": [],
+    "v3_9": ["stages.crops.crop_anchor=centre", "stages.crops.crop_shifts=[0,32,64,128,256]"],
+}
+
+
+@pytest.mark.parametrize("version", list(CROPS))
+def test_10_starts_of_crops(make_recipe, make_data, version):
     z = load("10_crops")
     stage = make_recipe(
-        "stages.crops.absent_crops=0", "stages.crops.batch_size=500", *changes
+        "stages.crops.absent_crops=0", "stages.crops.batch_size=500", *CROPS[version]
     ).stages[0]
     middles = np.unique(z[f"{version}_middle"])
     boxes = []
@@ -824,6 +824,28 @@ def test_10_starts_of_crops(make_recipe, make_data, version, changes):
     np.testing.assert_array_equal(counts > 0, expected > 0)
     deviation = np.abs(counts / draws - expected)
     assert (deviation <= 5 * np.sqrt(expected * (1 - expected) / draws) + 1e-9).all()
+
+
+@pytest.mark.parametrize("version", list(CROPS))
+def test_10_places_of_the_real_boxes_in_their_crops(make_recipe, make_training_data, version):
+    z = load("10_crops")
+    changes = ["features.n_mels=1", "stages.crops.absent_crops=0", *CROPS[version]]
+    recipe = make_recipe(*changes)
+    present = [box for box in real_tables() if box.present]
+    boxes = [rename(box, f"r{i}") for i, box in enumerate(present)]  # a recording for each box
+    training_data = make_training_data(recipe, [60.0] * len(boxes), boxes, SPECIES.names)
+    rng, draws, everyone = np.random.default_rng(7), 40, np.arange(len(boxes))
+    offsets = []
+    for _ in range(draws):
+        for batch in epoch_batches(recipe.stages[0], training_data, everyone, None, rng):
+            middle = training_data.crop_centers[0].frame[batch.windows.segment]
+            offsets += (middle - batch.windows.start).tolist()
+    place = np.searchsorted(z[f"{version}_box_offset"], offsets)
+    np.testing.assert_array_equal(z[f"{version}_box_offset"][place], offsets)
+    probability = z[f"{version}_box_offset_probability"]
+    share = np.bincount(place, minlength=len(probability)) / len(offsets)
+    limit = 5 * np.sqrt(probability * (1 - probability) / len(offsets))
+    assert (np.abs(share - probability) <= limit).all()
 
 
 # ---- 11: prediction
@@ -933,6 +955,18 @@ def test_13_decibels_of_our_own_front_end(make_recipe, recording):
     assert np.abs(frames - z[f"{recording}_db_frame_mean"]).mean() < 0.2  # with bands 120 to 127
     # The same front end after soxr's resampling to 32 kHz: ours computes at 48 kHz.
     assert abs(decibels.max() - table.loc[recording, "soxr_hq_db_max"]) < 0.02
+
+
+@pytest.mark.parametrize("recording", ["003bec244", "006ab765f"])
+def test_13_our_resampler_gives_nearly_the_samples_of_theirs(recording):
+    z = np.load(shared_file("13_front_end.npz"))
+    path = shared_file(f"audio/{recording}.flac", DATA)
+    (own,) = find_recordings([path]).recordings
+    wave = read_or_silence(own, 0.0, 60.0, 32_000)
+    for part, first in (("first", 0), ("middle", 960_000)):
+        expected = z[f"{recording}_sound_{part}_2000"]
+        difference = wave[first : first + 2000] - expected
+        assert np.square(difference).mean() < 1e-3 * np.square(expected).mean()
 
 
 def own_decibels(recipe, path):
