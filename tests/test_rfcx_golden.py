@@ -955,6 +955,8 @@ def test_13_decibels_of_our_own_front_end(make_recipe, recording):
     assert np.abs(frames - z[f"{recording}_db_frame_mean"]).mean() < 0.2  # with bands 120 to 127
     # The same front end after soxr's resampling to 32 kHz: ours computes at 48 kHz.
     assert abs(decibels.max() - table.loc[recording, "soxr_hq_db_max"]) < 0.02
+    assert abs(decibels.min() - table.loc[recording, "soxr_hq_db_min"]) < 0.05
+    assert abs(to_uint8(decibels).mean() - table.loc[recording, "soxr_hq_grey_mean"]) < 0.1
 
 
 @pytest.mark.parametrize("recording", ["003bec244", "006ab765f"])
