@@ -106,8 +106,10 @@ def test_predict_writes_tables_and_quarantines_unreadable_files(run, simulated, 
     events = pd.read_csv(tmp_path / "out" / "events.csv")
     expected = [
         "file",
+        "site",
         "start_time",
         "end_time",
+        "clock_time",
         "low_freq",
         "high_freq",
         "species",

@@ -87,7 +87,8 @@ def new_folder():
 def archives(draw):
     """Recordings with events, as (ListedFile, JournalEntry) pairs; the species are class names."""
     stems = draw(st.lists(STEMS, min_size=1, max_size=3, unique_by=recording_key))
-    stems = [stem for stem in stems if recording_key(stem)] or ["a"]
+    # hidden files are no recordings
+    stems = [stem for stem in stems if recording_key(stem) and stem[0] != "."] or ["a"]
     paths = [HOME / f"site{i % 2}" / f"{stem}.wav" for i, stem in enumerate(stems)]
     if draw(st.booleans()):  # the same name at another site
         paths.append(HOME / f"site{len(stems) % 2}b" / paths[0].name)

@@ -17,6 +17,7 @@ while the packages of a command are still being imported.
 
 import errno
 import io
+import logging
 import os
 import signal
 import sys
@@ -101,6 +102,8 @@ def begin() -> bool:
         sys.stdout, sys.stderr = _tolerant(sys.stdout, 1), _tolerant(sys.stderr, 2)
         threading.excepthook = _keep_error
         sys.unraisablehook = _keep_error
+        # Such as that the home folder cannot be written: fonts are then looked up anew.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
         _handle_signals()
     return own
 

@@ -35,7 +35,11 @@ def cache_folder() -> Path:
     """The folder of cached features: $ANTPITTA_CACHE, or one in the user's cache folder."""
     if chosen := os.environ.get("ANTPITTA_CACHE"):
         return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # neither HOME nor an entry of this user
+        what, remedy = "this user has no home folder", "set ANTPITTA_CACHE to a folder"
+        raise UserError("E_CACHE_NOT_WRITABLE", what, remedy) from None
     return Path(base) / "antpitta"
 
 
@@ -151,8 +155,9 @@ def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, UserError) as error:
+        reason = error.what if isinstance(error, UserError) else str(error)
         raise UserError(
             "E_CACHE_NOT_WRITABLE",
-            f"the cache of features cannot be written ({error})",
+            f"the cache of features cannot be written ({reason})",
             "free disk space, or set ANTPITTA_CACHE to a folder that can be written",
         ) from error

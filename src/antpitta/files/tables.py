@@ -16,9 +16,9 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -129,6 +129,19 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """
     text = frame.to_csv(index=False, lineterminator="\n", quoting=csv_quoting(frame))
     write_text(text, path)
+
+
+def write_new_rows(rows: Iterable[Iterable[Any]], path: Path) -> None:
+    """Write rows into a new file of a folder that moves when it is complete, so not atomically.
+
+    Parameters
+    ----------
+    rows : the header, then the rows
+    path : its folder is made if it is missing
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
 
 
 def csv_quoting(frame: pd.DataFrame) -> Literal[0, 2]:

@@ -19,7 +19,6 @@ unreviewed: what a model found never becomes a label by itself.
 - **camtrapdp**: a Camera Trap Data Package (predict/camtrapdp.py).
 """
 
-import csv
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -40,7 +39,7 @@ from antpitta.files.formats.audacity import write_track
 from antpitta.files.manifest import replace_files
 from antpitta.files.recordings import short_names
 from antpitta.files.remote import Location
-from antpitta.files.tables import write_csv
+from antpitta.files.tables import write_csv, write_new_rows
 from antpitta.files.texts import utf8_text, write_json
 from antpitta.predict.camtrapdp import NAME, UNPLACED, write_package
 from antpitta.predict.journal import EventRow, JournalEntry, explain_database_errors
@@ -157,10 +156,7 @@ def write_raven_tables(parts: Parts, folder: Path, root: Path) -> None:
         for _, entry in part:
             table, row = folder / names[entry.path], _raven_row(lambda entry: 0.0)
             rows = [RAVEN_COLUMNS, *(row(entry, event) for event in entry.events)]
-            table.parent.mkdir(parents=True, exist_ok=True)
-            # The folder moves when it is complete, so the tables need not be written atomically.
-            with table.open("w", encoding="utf-8", newline="") as file:
-                csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
+            write_new_rows(rows, table)
 
 
 def _raven_row(
