@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from antpitta.core.progress import ProgressCallback, no_progress
 from antpitta.core.stages import Stage
 from antpitta.model.fusion import fuse_conv_bn
-from antpitta.model.head import StepSums, box_step_shares
+from antpitta.model.head import box_step_shares
 from antpitta.model.inference import padded_length
 from antpitta.model.network import SedNet
+from antpitta.model.normalizer import StepSums
 from antpitta.train.data import TrainingData, extract_features
 from antpitta.train.step_store import BackboneFeatures, StepStore
 
@@ -97,13 +98,13 @@ def _compute_features(
 ) -> BackboneFeatures:
     net = fuse_conv_bn(net.eval())
     windows, device = training_data.windows, next(net.parameters()).device
-    spans, _ = training_data.box_frames.box_targets(windows)
-    offsets = np.searchsorted(spans[:, 0], np.arange(len(windows) + 1))
+    box_spans, _ = training_data.box_frames.box_targets(windows)
+    offsets = np.searchsorted(box_spans[:, 0], np.arange(len(windows) + 1))
     frames = _window_frames(training_data, net.stride)
     steps = np.where(training_data.original_windows, -(-frames // net.stride), 0)
     inputs = net.head.class_conv.in_channels
     store = StepStore(steps, inputs, device, folder)
-    rows = torch.zeros((len(spans), inputs), device=device)
+    rows = torch.zeros((len(box_spans), inputs), device=device)
     sums = StepSums.zeros(len(windows), inputs, device)
     done = 0
     for block in _blocks_of_equal_length(frames):
@@ -113,8 +114,8 @@ def _compute_features(
             if steps[window]:
                 store.write(window, window_features)
             own = slice(*offsets[window : window + 2])
-            own_spans = torch.from_numpy(spans[own]).to(device)
-            shares = box_step_shares(own_spans, window_features.shape[1], net.stride)
+            own_box_spans = torch.from_numpy(box_spans[own]).to(device)
+            shares = box_step_shares(own_box_spans, window_features.shape[1], net.stride)
             rows[own] = shares @ window_features.T.float()
         sums.add(block, features)
         done += len(block)
