@@ -6,15 +6,9 @@ import torch
 from torch import nn
 
 from antpitta.core.config import BackboneConfig, HeadConfig
-from antpitta.model.head import (
-    PADDING_LOGIT,
-    Logits,
-    SedHead,
-    StepSums,
-    box_logits,
-    smooth_logits,
-)
+from antpitta.model.head import PADDING_LOGIT, Logits, SedHead, box_logits, smooth_logits
 from antpitta.model.network import SedNet
+from antpitta.model.normalizer import StepSums
 
 STACKED = BackboneConfig(reduction=(4, 8, 16), step=8, frozen=True)
 BY_HEIGHT = HeadConfig(frequency_pooling="none", background_subtraction=1.0)

@@ -225,7 +225,9 @@ def test_interpolation_weights_equal_those_of_the_formula():
 
 
 def test_second_members_images_have_224_bands_from_0_to_1():
-    config = BackboneConfig(name="test_efficientnet", pretrained=False, bands=224, normalize=False)
+    config = BackboneConfig(
+        name="test_efficientnet", pretrained=False, image_bands=224, normalize=False
+    )
     net = SedNet(config, HeadConfig(), 2, bands=128)
     pixels = torch.randint(0, 256, (2, 64, 128), generator=torch.Generator().manual_seed(1))
     images = net.prepare(pixels.to(torch.uint8))
@@ -348,7 +350,11 @@ SMALL = (
         (
             SECOND,
             (
-                *("backbone.name=test_efficientnet", "backbone.bands=64", "features.n_mels=32"),
+                *(
+                    "backbone.name=test_efficientnet",
+                    "backbone.image_bands=64",
+                    "features.n_mels=32",
+                ),
                 *("features.hop_length=400", "windows.frames=80", "stages.crops.epochs=1"),
                 "stages.crops.crop_shifts=[0, 20]",
             ),

@@ -96,7 +96,7 @@ class BackboneConfig(FrozenConfig):
         None,
         description="Input frames for each step of the concatenated maps; null: as the coarsest.",
     )
-    bands: Bands | None = Field(
+    image_bands: Bands | None = Field(
         None,
         description="Bands are interpolated linearly to this number before the network; null: as "
         "they are.",
@@ -236,7 +236,7 @@ class Recipe(FrozenConfig):
             raise ValueError("head.within_class_whitening needs backbone.frozen = true")
         if self.embedding is None:
             return self
-        own = backbone.reduction or backbone.weights or backbone.bands
+        own = backbone.reduction or backbone.weights or backbone.image_bands
         if own or head.frequency_pooling != "mean":
             raise ValueError(
                 "a recipe with [embedding] takes no reduction, weights, bands or frequency_pooling"
@@ -273,7 +273,7 @@ class Recipe(FrozenConfig):
     def _batches_fit_into_memory(self) -> Self:
         bands = 1
         if self.embedding is None:
-            bands = max(self.features.n_mels, self.backbone.bands or 0)
+            bands = max(self.features.n_mels, self.backbone.image_bands or 0)
         for stage in self.stages:
             cells = stage.batch_size * self.windows.frames * bands
             if cells > MAX_BATCH_CELLS:

@@ -74,7 +74,7 @@ class SedNet(nn.Module):
         load_weights: bool = True,
     ) -> None:
         super().__init__()
-        image_bands = backbone_config.bands or bands
+        image_bands = backbone_config.image_bands or bands
         backbone = build_backbone(backbone_config, bands=image_bands, load_weights=load_weights)
         self.is_embedding = backbone_config.name == EMBEDDING_BACKBONE
         if self.is_embedding:

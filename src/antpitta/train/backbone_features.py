@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from antpitta.core.progress import ProgressCallback, no_progress
 from antpitta.core.stages import Stage
 from antpitta.model.fusion import fuse_conv_bn
-from antpitta.model.head import StepSums, box_step_shares
+from antpitta.model.head import box_step_shares
 from antpitta.model.inference import padded_length
 from antpitta.model.network import SedNet
+from antpitta.model.normalizer import StepSums
 from antpitta.train.data import TrainingData, extract_features
 from antpitta.train.step_store import BackboneFeatures, StepStore
 

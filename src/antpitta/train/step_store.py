@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from antpitta.model.head import StepSums
 from antpitta.model.network import SedNet
+from antpitta.model.normalizer import StepSums
 
 Ints = NDArray[np.int64]
 
