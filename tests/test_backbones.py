@@ -175,9 +175,8 @@ def test_weights_file_with_code_is_not_executed(tmp_path):
     ("name", "code"),
     [
         ("resnet81", "E_BACKBONE_UNKNOWN"),
-        ("test_vit", "E_BACKBONE_UNSUITABLE"),  # tokens, not a map
         ("test_mambaout", "E_BACKBONE_UNSUITABLE"),  # (batch, height, width, channels)
-        ("vit_tiny_patch16_224", "E_BACKBONE_UNSUITABLE"),  # one fixed size
+        ("test_vit_relpos", "E_BACKBONE_UNSUITABLE"),  # one fixed size
     ],
 )
 def test_backbone_without_feature_maps_raises(name, code):

@@ -26,7 +26,7 @@ from antpitta.core.errors import UserError
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
 from antpitta.files.bundle_schema import content_digest, file_records
 from antpitta.files.dataset import read_source
-from antpitta.files.recipes import read_recipe
+from antpitta.files.recipes import read_recipe, shipped_recipes
 from antpitta.files.runs import save_tensors
 from antpitta.model.backbones import build_backbone
 from antpitta.model.export import to_openvino
@@ -547,7 +547,7 @@ def test_setting_beyond_its_bounds_is_one_message(change):
 
 
 def test_shipped_recipes_are_within_the_bounds():
-    for name in ("best", "demo", "embedding", "quick", "rfcx"):
+    for name in shipped_recipes():
         assert read_recipe(name).stages
 
 

@@ -6,13 +6,7 @@ import torch
 from torch import nn
 
 from antpitta.core.config import BackboneConfig, HeadConfig
-from antpitta.model.head import (
-    PADDING_LOGIT,
-    Logits,
-    SedHead,
-    box_logits,
-    smooth_logits,
-)
+from antpitta.model.head import PADDING_LOGIT, Logits, SedHead, box_logits, smooth_logits
 from antpitta.model.network import SedNet
 from antpitta.model.normalizer import StepSums
 

@@ -24,7 +24,8 @@ def stage_names(recipe):
 
 
 def test_every_shipped_recipe_is_valid_and_described():
-    assert {"rfcx", "quick", "best", "embedding", "demo"} == set(shipped_recipes())
+    names = {name for name in shipped_recipes() if not name.startswith("rfcx-")}
+    assert names == {"rfcx", "quick", "best", "embedding", "demo"}
     for name in shipped_recipes():
         recipe = read_recipe(name)
         assert recipe.name == name

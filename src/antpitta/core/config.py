@@ -49,6 +49,7 @@ Executor = Literal["local", "ray"]  # predict/cluster.py
 Reduction = Annotated[int, Field(ge=1, le=1024)]
 Smoothing = Annotated[int, Field(ge=1, le=MAX_SMOOTHING)]
 Band = Annotated[int, Field(ge=0, le=1024)]
+Bands = Annotated[int, Field(ge=16, le=1024)]
 
 
 class WindowConfig(FrozenConfig):
@@ -75,7 +76,7 @@ class WindowConfig(FrozenConfig):
 
 
 class BackboneConfig(FrozenConfig):
-    """The convolutional network that computes feature maps."""
+    """The convolutional network or vision transformer that computes feature maps."""
 
     name: str = Field(
         "tf_efficientnet_lite0",
@@ -94,6 +95,14 @@ class BackboneConfig(FrozenConfig):
     step: Reduction | None = Field(
         None,
         description="Input frames for each step of the concatenated maps; null: as the coarsest.",
+    )
+    image_bands: Bands | None = Field(
+        None,
+        description="Bands are interpolated linearly to this number before the network; null: as "
+        "they are.",
+    )
+    normalize: bool = Field(
+        True, description="Subtract ImageNet's mean and divide by its deviation; false: 0 to 1."
     )
 
     @model_validator(mode="after")
@@ -134,6 +143,17 @@ class HeadConfig(FrozenConfig):
     zero_shot_weight: Share = Field(
         0.5,
         description="Weight of the embedding model's own logits, for species that it classifies.",
+    )
+
+    layers: Literal["linear", "dense"] = Field(
+        "linear",
+        description="linear: convolutions of width 1 on the features; dense: before them the sum "
+        "of maximum and mean over 3 steps and a dense layer, with dropout, and tanh in the "
+        "attention.",
+    )
+    scores: Literal["framewise", "clipwise"] = Field(
+        "framewise",
+        description="Scores of a window: framewise, or its clipwise score in every frame.",
     )
 
     @model_validator(mode="after")
@@ -216,9 +236,10 @@ class Recipe(FrozenConfig):
             raise ValueError("head.within_class_whitening needs backbone.frozen = true")
         if self.embedding is None:
             return self
-        if backbone.reduction or backbone.weights or head.frequency_pooling != "mean":
+        own = backbone.reduction or backbone.weights or backbone.image_bands
+        if own or head.frequency_pooling != "mean":
             raise ValueError(
-                "a recipe with [embedding] takes no reduction, weights or frequency_pooling"
+                "a recipe with [embedding] takes no reduction, weights, bands or frequency_pooling"
             )
         if masked := [stage.name for stage in self.stages if stage.masks.probability]:
             raise ValueError(
@@ -227,8 +248,32 @@ class Recipe(FrozenConfig):
         return self
 
     @model_validator(mode="after")
+    def _clipwise_head_has_clipwise_losses(self) -> Self:
+        head = self.head
+        if head.layers == "linear" and head.scores == "framewise":
+            return self
+        boxes = [
+            f"stages.{stage.name}.loss.on" for stage in self.stages if stage.loss.on == "boxes"
+        ]
+        unfit = {
+            "[embedding]": self.embedding is not None,
+            "head.background_subtraction": head.background_subtraction > 0,
+            "head.within_class_whitening": head.within_class_whitening > 0,
+            'head.frequency_pooling = "none"': head.frequency_pooling == "none",
+        }
+        names = [*(f'{name} = "boxes"' for name in boxes), *(name for name in unfit if unfit[name])]
+        if names:
+            raise ValueError(
+                'head.layers = "dense" and head.scores = "clipwise" do not go with '
+                f"{', '.join(names)}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batches_fit_into_memory(self) -> Self:
-        bands = 1 if self.embedding is not None else self.features.n_mels
+        bands = 1
+        if self.embedding is None:
+            bands = max(self.features.n_mels, self.backbone.image_bands or 0)
         for stage in self.stages:
             cells = stage.batch_size * self.windows.frames * bands
             if cells > MAX_BATCH_CELLS:

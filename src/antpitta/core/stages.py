@@ -32,11 +32,16 @@ class MaskConfig(FrozenConfig):
 
 
 class LossConfig(FrozenConfig):
-    """Binary cross-entropy: which cells it uses and how it is reduced.
+    """The loss: its kind, which cells it uses and how it is reduced.
 
     The formulas are in model/losses.py.
     """
 
+    kind: Literal["bce", "lsep"] = Field(
+        "bce",
+        description="bce: binary cross-entropy; lsep: ranks the present classes of a window above "
+        "its absent ones, and has no reduction.",
+    )
     unknown: Literal["masked", "absent"] = Field(
         "masked", description="Unknown cells are left out of the loss, or treated as absent."
     )
@@ -121,10 +126,11 @@ class Stage(FrozenConfig):
     init_from: str | None = Field(
         None, description="Earlier stage whose weights it starts from; null: the backbone's."
     )
-    sample: Literal["crops", "recordings", "verdicts", "known"] = Field(
+    sample: Literal["crops", "recordings", "verdicts", "known", "balanced"] = Field(
         "recordings",
         description="What an epoch draws: crops around boxes; whole recordings; recordings with "
-        "their present boxes, and once more with their absent ones; or windows with labels.",
+        "their present boxes, and once more with their absent ones; windows with labels; or "
+        "windows with present labels, and in each batch as many with absent ones only.",
     )
     absent_crops: int = Field(
         30,
@@ -187,6 +193,18 @@ class Stage(FrozenConfig):
     def _lbfgs_needs_boxes(self) -> Self:
         if self.optimizer == "lbfgs" and (self.loss.on != "boxes" or self.pseudo):
             raise ValueError('optimizer = "lbfgs" needs loss.on = "boxes" and no pseudo-labels')
+        return self
+
+    @model_validator(mode="after")
+    def _lsep_ranks_labels_of_windows(self) -> Self:
+        loss = self.loss
+        mixing = self.mixup or self.manifold_mixup
+        weighting = loss.class_weights or loss.focal_gamma or loss.unlabelled_target is not None
+        if loss.kind == "lsep" and (mixing or weighting or self.pseudo or loss.on == "boxes"):
+            raise ValueError(
+                'loss.kind = "lsep" needs loss.on = "windows", and no mixup, pseudo-labels, '
+                "class_weights, focal_gamma or unlabelled_target"
+            )
         return self
 
     @model_validator(mode="after")

@@ -30,6 +30,7 @@ from antpitta.core.config import EMBEDDING_BACKBONE, BackboneConfig
 from antpitta.core.errors import UserError
 
 WHEEL_BACKBONE = "tf_efficientnet_lite0"
+TRANSFORMERS = "vision_transformer"  # the module of timm whose networks TokenBackbone takes
 HUB_SECONDS = 10  # to answer
 EXAMPLE_FRAMES = 256  # of the image that a backbone's output shape is read from
 
@@ -63,6 +64,7 @@ class Backbone:
     std: tuple[float, ...]
     origin: str  # where the weights come from, for the model card
     maps: tuple[tuple[int, int], ...] = ()  # channels and height of each feature map in the output
+    needs_windows: bool = False  # every step depends on the whole input
 
 
 def build_backbone(
@@ -91,7 +93,10 @@ def build_backbone(
     if config.name == EMBEDDING_BACKBONE:
         origin = "none: the vectors of an embedding model"
         return Backbone(nn.Identity(), bands, 1, 1, (0.0,) * 3, (1.0,) * 3, origin)
+    is_transformer = config.name.partition(".")[0] in timm.list_models(module=TRANSFORMERS)
     options: dict[str, Any] = {"bn_eps": 1e-3} if config.name == WHEEL_BACKBONE else {}
+    if is_transformer:
+        options = {"dynamic_img_size": True, "dynamic_img_pad": True}
     if not timm.is_model(config.name):  # no hub, folder or URL: create_model would ask them
         raise _unknown_backbone(config.name, "no such architecture")
     try:
@@ -104,12 +109,16 @@ def build_backbone(
         origin = _load_weights(model, config)
     if config.name == WHEEL_BACKBONE:
         mean, std = (127 / 255,) * 3, (128 / 255,) * 3
-    if config.reduction is not None:
+    if not config.normalize:
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    if is_transformer:
+        model = TokenBackbone(model, config)
+    elif config.reduction is not None:
         model = IntermediateBackbone(model, config.reduction, config.name, config.step)
     stacked = isinstance(model, IntermediateBackbone) and not model.single
     channels, stride, height = _output_shape(model, config.name, bands, stacked=stacked)
     maps = model.map_sizes(bands) if stacked else ((channels, height),)
-    return Backbone(model, channels, stride, height, mean, std, origin, maps)
+    return Backbone(model, channels, stride, height, mean, std, origin, maps, is_transformer)
 
 
 def _unknown_backbone(name: str, reason: str) -> UserError:
@@ -137,6 +146,43 @@ def check_weights(config: BackboneConfig, bands: int) -> None:
     is_installed = config.name in (EMBEDDING_BACKBONE, WHEEL_BACKBONE)
     if config.weights or (config.pretrained and not is_installed):
         build_backbone(config, bands=bands)
+
+
+class TokenBackbone(nn.Module):
+    """A vision transformer whose tokens become a feature map.
+
+    Images may have any size: timm interpolates the position embeddings, and images are padded with
+    0 to whole patches.
+
+    Parameters
+    ----------
+    model : a VisionTransformer of timm with a dynamic image size
+    config : settings ``[backbone]``
+
+    Raises
+    ------
+    UserError
+        E_BACKBONE_REDUCTION, as all its maps have one size.
+    """
+
+    def __init__(self, model: Any, config: BackboneConfig) -> None:
+        super().__init__()
+        if config.reduction is not None:
+            raise UserError(
+                "E_BACKBONE_REDUCTION",
+                f"backbone.reduction: the transformer {config.name} has one feature map only",
+                "leave backbone.reduction out",
+            )
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the feature map of (batch, 3, frames, bands); one step is a patch."""
+        tokens: Tensor = self.model.forward_features(images)
+        tokens = tokens[:, self.model.num_prefix_tokens :].contiguous()
+        frames = self.model.patch_embed.patch_size[0]
+        steps = -(-images.shape[2] // frames)
+        rows = tokens.view(len(tokens), steps, -1, tokens.shape[2])
+        return rows.permute(0, 3, 1, 2)
 
 
 class IntermediateBackbone(nn.Module):

@@ -215,7 +215,8 @@ def _replace_stem(
     """Return a copy with another first layer if its outputs match, else ``net``."""
     modules = net.backbone.named_modules()
     convs = [(name, module) for name, module in modules if isinstance(module, nn.Conv2d)]
-    if not convs or frames % 2 or bands % 2 or not _is_replaceable(convs[0][1]):
+    odd = frames % 2 or bands % 2 or net.band_weights is not None
+    if not convs or odd or not _is_replaceable(convs[0][1]):
         return net
     copy, (name, _) = deepcopy(net), convs[0]
     parent_name, _, attribute = name.rpartition(".")

@@ -2,6 +2,7 @@
 
 :class:`SedHead` runs its parts in this order:
 
+0. With ``layers = "dense"``, a dense layer mixes the inputs (:class:`DenseLayer`).
 1. The normalizer brings every input to mean 0 and variance 1. With a frozen backbone its
    statistics are computed once, over all training windows (:meth:`SedHead.fit_normalizer`), and
    then folded into the weights of the convolutions.
@@ -11,7 +12,8 @@
    the head's (:class:`ZeroShotBlend`).
 4. Each class's logits are averaged over the steps around each step (:func:`smooth_logits`).
 5. A second convolution and a softmax over time give the attention. The clipwise logit is the mean
-   of the framewise logits weighted by it.
+   of the framewise logits weighted by it. With ``scores = "clipwise"``, it is the score of all
+   steps in prediction.
 
 With an embedding model, frames in which all inputs are 0 are padding. They take no part in
 statistics, smoothing or attention.
@@ -36,6 +38,7 @@ from antpitta.model.normalizer import (
     norm_coefficients,
 )
 
+DENSE_DROPOUT = 0.5
 PADDING_LOGIT = -20.0  # the framewise logit of padding
 MIN_SPREAD = 1e-4  # of normalized logits; below it, the embedding model has no such class
 
@@ -237,6 +240,27 @@ class ZeroShotBlend(nn.Module):
         self.offset.copy_(head_logits.mean(dim=0) - model_logits.mean(dim=0) * self.scale)
 
 
+class DenseLayer(nn.Module):
+    """The sum of maximum and mean over 3 steps, a dense layer with ReLU, and dropout around it.
+
+    Parameters
+    ----------
+    inputs : channels of the features, before and after
+    """
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(DENSE_DROPOUT)
+        self.dense = nn.Conv1d(inputs, inputs, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Mix features (batch, inputs, steps); steps beyond the ends count as 0 in the mean."""
+        highest = nn.functional.max_pool1d(features, 3, stride=1, padding=1)
+        mean = nn.functional.avg_pool1d(features, 3, stride=1, padding=1)
+        mixed: Tensor = self.dropout(self.dense(self.dropout(highest + mean)).relu())
+        return mixed
+
+
 class SedHead(nn.Module):
     """Normalizer, class convolution, zero-shot blend, smoothing and attention.
 
@@ -279,8 +303,10 @@ class SedHead(nn.Module):
         normalizes = config.background_subtraction > 0 or is_embedding
         norm = MaskedBatchNorm1d(inputs) if is_embedding else nn.BatchNorm1d(inputs, affine=False)
         self.normalizer = norm if normalizes else nn.Identity()
-        self.class_conv = nn.Conv1d(inputs, classes, 1, bias=normalizes)
-        self.attention_conv = nn.Conv1d(inputs, classes, 1, bias=False)
+        is_dense = config.layers == "dense"
+        self.dense = DenseLayer(inputs) if is_dense else None
+        self.class_conv = nn.Conv1d(inputs, classes, 1, bias=normalizes or is_dense)
+        self.attention_conv = nn.Conv1d(inputs, classes, 1, bias=is_dense)
         self.zero_shot = ZeroShotBlend(classes, config.zero_shot_weight) if has_zero_shot else None
         if band_mask is None and has_zero_shot:
             band_mask = zero_shot_mask(inputs, classes)
@@ -321,6 +347,8 @@ class SedHead(nn.Module):
             return logits._replace(clipwise=clipwise)
 
     def _forward(self, features: Tensor, *, has_padding: bool) -> Logits:
+        if self.dense is not None:
+            features = self.dense(features)
         unsmoothed = self._convolve(self.class_conv, features)
         if self.zero_shot is not None and not self.training:
             unsmoothed = self.zero_shot(unsmoothed, self._zero_shot_logits(features))
@@ -334,7 +362,12 @@ class SedHead(nn.Module):
         attention = self._convolve(self.attention_conv, features)
         if valid is not None:
             attention = attention.masked_fill(~valid, -torch.inf)
-        return Logits((framewise * attention.softmax(dim=2)).sum(dim=2), *by_step)
+        elif self.dense is not None:
+            attention = attention.tanh()
+        clipwise = (framewise * attention.softmax(dim=2)).sum(dim=2)
+        if self.config.scores == "clipwise" and not self.training:
+            by_step = clipwise[:, None].expand_as(by_step[0]), by_step[1]
+        return Logits(clipwise, *by_step)
 
     @torch.no_grad()
     def fit_normalizer(self, sums: StepSums) -> None:

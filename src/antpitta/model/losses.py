@@ -1,4 +1,4 @@
-"""The loss: binary cross-entropy over known cells.
+"""The loss: binary cross-entropy over known cells, or a ranking loss.
 
 A cell is one window and class, or one box and class. A cell with weight 0 is unknown and has no
 gradient, unless a setting says otherwise. Validated labels and pseudo-labels are two targets over
@@ -19,14 +19,19 @@ Added to it are
   not divided either, and with "positives" their positives count among the positives, with that
   weight. Otherwise they are divided by sum (p + n) over their cells;
 - with ``unlabelled_target`` = t: ``unlabelled_weight`` times the mean of t BCE+ + (1 - t) BCE-
-  over the unknown cells.
+  over the unknown cells, or their sum with "sum".
 
 With ``focal_gamma`` = g, BCE+ becomes (1 - sigmoid(z))^g BCE+ [1]_. Class weights multiply BCE+ of
 labels, and ``positive_weight`` BCE+ of labels and pseudo-labels; divisors stay as they are.
 
+With ``kind = "lsep"`` (log-sum-exp pairwise [2]_, equation 6) the loss of a window is
+log(1 + sum exp(z_a - z_p)) over all pairs of an absent class a and a present class p, and 0 where
+one of the two is missing; the loss is the mean over windows.
+
 References
 ----------
 .. [1] Lin et al., Focal Loss for Dense Object Detection, 2017.
+.. [2] Li, Song and Luo, Improving Pairwise Ranking for Multi-label Image Classification, 2017.
 """
 
 from dataclasses import dataclass
@@ -40,6 +45,7 @@ from antpitta.core.stages import LossConfig
 from antpitta.model.inputs import Mixup
 
 MIN_DIVISOR = 1e-6  # cells; a sum below it counts as no cell at all
+NO_PAIR = -1e4  # added to logits that are in no pair
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,8 @@ def masked_loss(
     if config.unknown == "absent":
         labels = treat_unknown_as_absent(labels, pseudo_labels)
         global_labels = treat_unknown_as_absent(global_labels, global_pseudo_labels)
+    if config.kind == "lsep":
+        return pairwise_loss(logits, labels).sum() / len(global_labels.value)
     class_scale = torch.ones_like(logits) if class_weight is None else class_weight
     log_sigmoid = -softplus(-logits)
     negative_loss = softplus(logits)  # BCE-
@@ -152,8 +160,30 @@ def masked_loss(
     if config.unlabelled_target is not None:
         target = config.unlabelled_target
         pull = (target * -log_sigmoid + (1 - target) * negative_loss) * (~known).to(logits.dtype)
-        total = total + config.unlabelled_weight * pull.sum() / _divisor((~global_known).sum())
+        cells = 1.0 if config.reduction == "sum" else _divisor((~global_known).sum())
+        total = total + config.unlabelled_weight * pull.sum() / cells
     return total
+
+
+def pairwise_loss(logits: Tensor, labels: CellTargets) -> Tensor:
+    """Compute the ranking loss of each window by the formula in the module's docstring.
+
+    The sum over pairs is a product of two sums, so its logarithm is computed without overflow.
+
+    Parameters
+    ----------
+    logits : (windows, classes)
+    labels : a class is present where its positive part is above 0, and absent where its weight is
+
+    Returns
+    -------
+    (windows,)
+    """
+    present, absent = labels.positive > 0, (labels.weight > 0) & (labels.positive <= 0)
+    largest_absent = torch.where(absent, logits, logits + NO_PAIR).logsumexp(dim=1)
+    least_present = torch.where(present, -logits, -logits + NO_PAIR).logsumexp(dim=1)
+    has_pairs = present.any(dim=1) & absent.any(dim=1)
+    return softplus(largest_absent + least_present) * has_pairs
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,22 @@ from antpitta.model.head import Logits, SedHead, class_band_mask
 from antpitta.model.inputs import Mixup
 
 
+def interpolation_weights(bands: int, image_bands: int) -> Tensor:
+    """The matrix that interpolates spectrogram bands linearly, as OpenCV resizes images.
+
+    Parameters
+    ----------
+    bands : of the spectrogram
+    image_bands : of the image
+
+    Returns
+    -------
+    (bands, image_bands): each column adds up to 1.
+    """
+    rows = torch.eye(bands)[None]
+    return nn.functional.interpolate(rows, size=image_bands, mode="linear", align_corners=False)[0]
+
+
 class SedNet(nn.Module):
     """A sound event detector: a backbone and a :class:`~antpitta.model.head.SedHead`.
 
@@ -40,8 +56,10 @@ class SedNet(nn.Module):
     ----------
     stride : frames per step of the logits
     origin : where the backbone's weights come from
+    needs_windows : it must be applied to windows as in training, not to whole segments
     """
 
+    band_weights: Tensor | None  # (bands, bands of the image)
     mean: Tensor
     std: Tensor
 
@@ -56,7 +74,8 @@ class SedNet(nn.Module):
         load_weights: bool = True,
     ) -> None:
         super().__init__()
-        backbone = build_backbone(backbone_config, bands=bands, load_weights=load_weights)
+        image_bands = backbone_config.image_bands or bands
+        backbone = build_backbone(backbone_config, bands=image_bands, load_weights=load_weights)
         self.is_embedding = backbone_config.name == EMBEDDING_BACKBONE
         if self.is_embedding:
             backbone_config = backbone_config.model_copy(update={"frozen": True})
@@ -81,6 +100,9 @@ class SedNet(nn.Module):
             for layer in (self.head.class_conv, self.head.attention_conv):
                 nn.init.zeros_(layer.weight)
         shape = (1, 3, 1, 1)
+        self.needs_windows = backbone.needs_windows or head_config.scores == "clipwise"
+        weights = None if image_bands == bands else interpolation_weights(bands, image_bands)
+        self.register_buffer("band_weights", weights, persistent=False)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(shape), persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -96,11 +118,14 @@ class SedNet(nn.Module):
 
         Returns
         -------
-        (batch, 3, frames, bands), standardized; vectors keep their shape.
+        (batch, 3, frames, bands of the image), standardized; vectors keep their shape.
         """
         if self.is_embedding:
             return pixels.float()
-        images = (pixels[:, None].float() / 255 - self.mean) / self.std
+        grey = pixels[:, None].float() / 255
+        if self.band_weights is not None:
+            grey = grey @ self.band_weights
+        images = (grey - self.mean) / self.std
         if inside is not None:
             images = images * inside[:, None, :, None]
         return images.contiguous(memory_format=torch.channels_last)
@@ -115,6 +140,8 @@ class SedNet(nn.Module):
         """Turn feature maps (batch, channels, steps, height) into (batch, inputs, steps)."""
         if self.is_embedding:
             return maps.transpose(1, 2)
+        if self.head_config.layers == "dense":
+            return maps.mean(dim=3)
         if self.head_config.frequency_pooling == "mean":
             return maps.relu().mean(dim=3)
         return maps.transpose(2, 3).flatten(1, 2)

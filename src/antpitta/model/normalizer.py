@@ -1,4 +1,4 @@
-"""The head's normalizer: statistics of features over all steps that are not padding."""
+"""The normalizer of a head: batch norm whose statistics are computed once, from sums over steps."""
 
 from dataclasses import dataclass
 from typing import Self

@@ -129,6 +129,7 @@ def open_backend(
     frames = recipe.feature_config.n_frames(recipe.feature_config.segment)
     nets = _build_networks(model, recipe, width)
     half = precision == "bfloat16"
+    windowed = windowed or nets[0].needs_windows
     return TorchBackend(nets, frames, recipe.windows if windowed else None, half=half)
 
 

@@ -95,7 +95,9 @@ def epoch_batches(
         return _crop_batches(stage, training_data, recordings, rng)
     if stage.sample == "verdicts":
         return _verdict_batches(stage, training_data, recordings, pseudo_labels, rng)
-    if stage.sample == "known":
+    if stage.sample == "balanced":
+        groups = _balanced_groups(stage, training_data, recordings, rng)
+    elif stage.sample == "known":
         windows = training_data.windows_of(recordings)
         known = training_data.labels.weight[windows].any(axis=1)
         if pseudo_labels is not None:
@@ -107,6 +109,29 @@ def epoch_batches(
         groups = _windows_by_recording(training_data, [recordings[batch] for batch in batches])
     make_batch = box_batch if stage.loss.on == "boxes" else _window_batch
     return [make_batch(training_data, group, pseudo_labels) for group in groups if len(group)]
+
+
+def _balanced_groups(
+    stage: Stage, training_data: TrainingData, recordings: Ints, rng: np.random.Generator
+) -> list[Ints]:
+    """Half of each batch are windows with a present label, half such with absent labels only.
+
+    An epoch has every window with a present label once. The others are drawn without repetition
+    until all were drawn, and then anew.
+    """
+    windows = training_data.windows_of(recordings)
+    labels = training_data.labels
+    is_present = (labels.value * labels.weight)[windows].any(axis=1)
+    is_absent = labels.weight[windows].any(axis=1) & ~is_present
+    order, others = rng.permutation(windows[is_present]), windows[is_absent]
+    rounds = -(-len(order) // len(others)) if len(others) else 0
+    drawn = [rng.permutation(others) for _ in range(rounds)]
+    partners = np.concatenate([*drawn, others[:0]])
+    groups, first = [], 0
+    for group in _split_batches(order, max(1, stage.batch_size // 2)):
+        groups.append(np.concatenate([group, partners[first : first + len(group)]]))
+        first += len(group)
+    return groups
 
 
 def _verdict_batches(

@@ -24,6 +24,7 @@ from antpitta.files.cache import cached_features
 from antpitta.model.export import to_int8, to_openvino
 from antpitta.model.features import FeatureArray, build_feature_extractor, stitch_segments
 from antpitta.model.inference import InferenceBackend, OpenVinoBackend
+from antpitta.model.network import SedNet
 from antpitta.model.torch_inference import build_nets
 from antpitta.scores.cells import box_cells
 from antpitta.scores.evaluate import evaluate_cells
@@ -130,12 +131,16 @@ def export_networks(
     Returns
     -------
     exported
-        No networks for a head on embeddings: it takes no time worth exporting for.
+        No networks for a head on embeddings, which takes no time worth exporting for, and none
+        that must be applied to windows: those exported take whole segments.
     """
     if recipe.backbone.name == EMBEDDING_BACKBONE:
         return ExportedNetworks({})
+    nets = build_nets(recipe, states, len(dataset.classes), recipe.features.n_mels)
+    if nets[0].needs_windows:
+        return ExportedNetworks({})
     test = _build_test(dataset, recipe, folds)
-    candidates = _export_candidates(test, states)
+    candidates = _export_candidates(test, nets)
     ids = {recording.id for recording in test.recordings}
     base = test.macro_ap(scores for scores in reference if scores.recording in ids)
     results = [PrecisionResult(REFERENCE, base, 0.0)]
@@ -164,13 +169,10 @@ class _Candidate:
     arithmetic: str  # of what the network leaves open
 
 
-def _export_candidates(
-    test: _AccuracyTest, states: Sequence[dict[str, Tensor]]
-) -> list[_Candidate]:
+def _export_candidates(test: _AccuracyTest, nets: Sequence[SedNet]) -> list[_Candidate]:
     """The networks of all folds in float32, in bfloat16 where the CPU has it, and in int8."""
     config, width = test.recipe.feature_config, test.segments[0][0].shape[1]
     frames = config.n_frames(config.segment)
-    nets = build_nets(test.recipe, states, len(test.dataset.classes), width)
     network = to_openvino(nets, width, frames)
     approximate = to_openvino(nets, width, frames, exact_edges=False)
     all_segments = [segment for segments in test.segments for segment in segments]
