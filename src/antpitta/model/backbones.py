@@ -115,6 +115,8 @@ def build_backbone(
         model = TokenBackbone(model, config)
     elif config.reduction is not None:
         model = IntermediateBackbone(model, config.reduction, config.name, config.step)
+        if not config.frozen:
+            _freeze_unused(model, bands)
     stacked = isinstance(model, IntermediateBackbone) and not model.single
     channels, stride, height = _output_shape(model, config.name, bands, stacked=stacked)
     maps = model.map_sizes(bands) if stacked else ((channels, height),)
@@ -255,6 +257,15 @@ class IntermediateBackbone(nn.Module):
             rows.append(flat.repeat_interleave(max(1, reduction // self.step), dim=2))
         steps = min(row.shape[2] for row in rows)
         return torch.cat([row[:, :, :steps] for row in rows], dim=1)[..., None]
+
+
+def _freeze_unused(model: nn.Module, bands: int) -> None:
+    """Leave the weights of later layers out of training: several GPUs would wait for them."""
+    weights = list(model.parameters())
+    output = model.eval()(torch.zeros(1, 3, EXAMPLE_FRAMES, bands))
+    gradients = torch.autograd.grad(output.sum(), weights, allow_unused=True)
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.requires_grad_(gradient is not None)
 
 
 def _output_shape(

@@ -81,7 +81,9 @@ class SedNet(nn.Module):
             backbone_config = backbone_config.model_copy(update={"frozen": True})
         self.backbone_config, self.head_config = backbone_config, head_config
         self.bands = bands
-        self.backbone = backbone.module.requires_grad_(not backbone_config.frozen)
+        self.backbone = backbone.module
+        if backbone_config.frozen:
+            self.backbone.requires_grad_(False)
         self.stride = backbone.stride
         self.origin = backbone.origin
         band_mask = None
