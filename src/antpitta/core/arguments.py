@@ -150,9 +150,7 @@ def checked(function: Callable[Parameters, Result]) -> Callable[Parameters, Resu
         for name, value in bound.arguments.items():
             check = partial(_check, adapters()[name], name)
             if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
-                bound.arguments[name] = tuple(
-                    _check(adapters()[name], part, name) for part in value
-                )
+                bound.arguments[name] = tuple(check(part) for part in value)
             else:
                 bound.arguments[name] = check(value)
         return function(*bound.args, **bound.kwargs)
