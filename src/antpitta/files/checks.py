@@ -140,18 +140,20 @@ def _contradicting_pairs(annotations: Sequence[Annotation]) -> Iterator[tuple[in
         if box.label != EVERY_CLASS:
             groups[box.recording, box.label][box.present].append(i)
     for absents, presents in groups.values():
-        for some, others in _same_songtype(annotations, presents, absents) if presents else ():
-            edges = _edges(annotations, some), _edges(annotations, others)
+        for candidates, others in (
+            _pair_songtypes(annotations, presents, absents) if presents else ()
+        ):
+            edges = _edges(annotations, candidates), _edges(annotations, others)
             same = set(overlapping_pairs(*edges, _SAME_SOUND))
             touching = set(overlapping_pairs(*edges, 0.0))
             for i, j in sorted(same | touching):
-                present, absent = annotations[some[i]], annotations[others[j]]
+                present, absent = annotations[candidates[i]], annotations[others[j]]
                 serious = _common_share(present, absent) >= _SAME_SOUND
                 if not serious or (i, j) in same:
-                    yield some[i], others[j], serious
+                    yield candidates[i], others[j], serious
 
 
-def _same_songtype(
+def _pair_songtypes(
     annotations: Sequence[Annotation], presents: list[int], absents: list[int]
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Present and absent boxes that mean one song type; a box without one means any."""
