@@ -11,7 +11,7 @@ import soundfile as sf
 
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Dataset, Recording
 from antpitta.files.audio import UnreadableAudio, probe, read
-from antpitta.files.checks import check_dataset
+from antpitta.files.checks import check_dataset, overlapping_pairs
 from antpitta.files.dataset import DataSource, OpenedDataset, open_dataset
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "rfcx"
@@ -334,4 +334,40 @@ def test_boxes_that_all_overlap_are_checked_in_seconds(tmp_path):
     assert time.process_time() - begin < 10
     counts = Counter(finding.code for finding in findings)
     assert counts["W_BOX_CONTRADICTION"] == counts["W_BOX_DUPLICATE"] == 6
-    assert "49995 more rows like this" in " ".join(finding.what for finding in findings)
+    assert "at least 9995 more rows like this" in " ".join(finding.what for finding in findings)
+
+
+def test_contradiction_behind_thousands_of_boxes_in_another_band_is_found():
+    others = [box(present=False, start=1 + i / 1e5, stop=9, low=950, high=999) for i in range(9000)]
+    good = box(start=2.0, stop=8.0)
+    findings = row_findings(good, *others, box(present=False, start=2.1, stop=8.1))
+    found = [f for f in findings if f.code == "W_BOX_CONTRADICTION"]
+    assert [(f.row, f.serious) for f in found] == [(9003, True)]
+
+
+def test_contradictions_are_the_same_as_those_of_all_pairs():
+    rng = np.random.default_rng(0)
+    starts, lows = rng.uniform(0, 60, 600), rng.uniform(0, 3000, 600)
+    edges = np.array([starts, starts + rng.uniform(0.1, 5, 600), lows, lows + 300])
+    edges[3, ::9] = np.inf
+    for share in (0.0, 0.5):
+        boxes, others = edges[:, :300], edges[:, 300:]
+        start, stop = (np.maximum, np.minimum)
+        both = stop.outer(boxes[1], others[1]) - start.outer(boxes[0], others[0])
+        either = start.outer(boxes[1], others[1]) - stop.outer(boxes[0], others[0])
+        band = stop.outer(boxes[3], others[3]) > start.outer(boxes[2], others[2])
+        every = (both > 0) & (both >= share * either) & band
+        found = list(overlapping_pairs(boxes, others, share))
+        assert all(every[pair] for pair in found)
+        assert len(set(found)) == len(found) > 100
+        counts = Counter(i for i, _ in found)
+        assert all(counts[i] >= min(5, n) for i, n in enumerate(every.sum(axis=1)))
+
+
+@pytest.mark.parametrize(
+    ("present", "absent", "count"),
+    [("", "", 1), ("a", "a", 1), ("a", "b", 0), ("", "b", 1), ("a", "", 1)],
+)
+def test_song_types_that_differ_do_not_contradict(present, absent, count):
+    boxes = (box(songtype=present), box(present=False, songtype=absent))
+    assert [f.code for f in row_findings(*boxes)] == ["W_BOX_CONTRADICTION"] * count

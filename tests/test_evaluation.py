@@ -1,7 +1,9 @@
 """Evaluation of tables against ground truth, whoever wrote the names in them."""
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 
 from antpitta import api
 from antpitta.core.errors import UserError
@@ -149,3 +151,32 @@ def test_damaged_table_of_events_is_refused(prediction, content):
     with pytest.raises(UserError) as error:
         api.evaluate_events(prediction, prediction / "presence.csv")
     assert error.value.code == "E_EVENT_TABLE"
+
+
+@pytest.mark.parametrize("journalled", [True, False])
+def test_clips_as_truth_last_as_long_as_their_sound(tmp_path, monkeypatch, prediction, journalled):
+    for id in IDS:
+        path = tmp_path / "clips" / "Coqui" / f"{id.replace('/', '_')}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sf.write(path, np.zeros(8000 * 3), 8000)
+    names = {f"audio/{id}.wav": f"clips/Coqui/{id.replace('/', '_')}.wav" for id in IDS}
+    for table in ("events.csv", "presence.csv"):
+        text = (prediction / table).read_text()
+        for id in IDS:
+            text = text.replace(f"audio/{id}.wav", names[f"audio/{id}.wav"])
+            text = text.replace(f"{id},0.9", f"{id.replace('/', '_')},0.9")
+        (prediction / table).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    if journalled:
+        lengths = dict.fromkeys(names.values(), 3.0)
+        monkeypatch.setattr("antpitta.api.evaluation.read_durations", lambda folder: lengths)
+    metrics = api.evaluate_events(prediction, tmp_path / "clips").set_index("species")
+    assert metrics.loc["Coqui", ["tp", "fp", "fn"]].tolist() == [3, 0, 0]
+    assert metrics.attrs["findings"] == ()
+
+
+def test_call_without_an_end_in_a_file_that_is_not_here_is_reported(tmp_path, prediction):
+    text = f"recording,start_time,end_time,species\n{IDS[1]},1,inf,Coqui\n"
+    (tmp_path / "calls.csv").write_text(text + f"{IDS[0]},1,2,Coqui\n")
+    findings = api.evaluate_events(prediction, tmp_path / "calls.csv").attrs["findings"]
+    assert [finding.row for finding in findings if finding.serious] == [2]

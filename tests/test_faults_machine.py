@@ -286,6 +286,11 @@ def test_single_values_and_paths_stand_for_lists_and_data_sets(run, simulated, t
     audio = str(simulated / "test")
     written = api.predict_to(run, audio, tmp_path / "out", formats="csv,raven", workers=np.int64(1))
     assert written.counts.recordings == 4
+    files = sorted(Path(audio).iterdir())
+    scores = ap.predict(run.model, audio)
+    assert scores.equals(ap.predict(run.model, *map(str, files)))
+    with pytest.raises(UserError, match=r"audio is 5, "):
+        ap.predict(run.model, audio, 5)
     generated = (path for path in Path(audio).iterdir())
     assert api.predict_to(run.model, generated, tmp_path / "two").counts.recordings == 4
     assert ap.check(str(simulated), sound=False).summary.startswith("12 recordings")

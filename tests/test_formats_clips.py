@@ -8,6 +8,7 @@ import antpitta as ap
 from antpitta.core.errors import UserError
 from antpitta.files.dataset import open_dataset, read_source
 from antpitta.files.formats import read_table
+from antpitta.files.formats.clips import parse_folder
 
 
 @pytest.fixture
@@ -125,3 +126,22 @@ def test_clips_train_and_predict(tmp_path, recipe):
     boxes = ap.open_data(data).dataset.annotations
     assert len({box.recording for box in boxes}) == 12  # each clip is a recording of its own
     assert sum(box.present for box in boxes) == 12
+
+
+@pytest.mark.parametrize(
+    ("folder", "labels"),
+    [
+        ("noise,wren", [("wren", True)]),
+        ("wren, Background", [("wren", True)]),
+        ("noise, background", [("*", False)]),
+        (" Silence ,", [("*", False)]),
+        ("noise,-wren", [("wren", False), ("*", False)]),
+        ("-wren,-robin", [("wren", False), ("robin", False)]),
+        ("wren,-noise", [("wren", True)]),
+        ("-noise", []),
+        ("noisy miner", [("noisy miner", True)]),
+        ("Other,Turdus merula_Blackbird,-wren", [("Turdus merula", True), ("wren", False)]),
+    ],
+)
+def test_words_for_no_species_are_no_species_in_a_list(folder, labels):
+    assert parse_folder(folder) == labels

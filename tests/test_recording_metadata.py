@@ -490,3 +490,26 @@ def test_triggered_recording_with_gaps_has_no_clock_and_their_length(tmp_path, c
     assert metadata.left_out == pytest.approx((1000 + (1 << 20) - 2) * 256 / 8000)
     whole = read_metadata(write_chunks(tmp_path / "20240501_060000T.WAV", pad, pcm=sound))
     assert (whole.left_out, whole.recorded_at.hour) == (0.0, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "origination", "recorded_at", "problems"),
+    [
+        ("a.wav", b"2024-05-0105:30:00", when(2024, 5, 1, 5, 30), 0),
+        ("a.wav", b"2024:05:0105-30-00", when(2024, 5, 1, 5, 30), 0),
+        ("S1_20240501_053000.wav", b"2024-05-0105:30:01", when(2024, 5, 1, 5, 30), 0),
+        ("S1_20240501_053000.wav", b"2025-01-0712:00:00", when(2024, 5, 1, 5, 30), 1),
+        ("a.wav", b"0000-00-0000:00:00", None, 0),
+        ("a.wav", b"2024-02-3005:30:00", None, 0),
+        ("a.wav", b"\0" * 18, None, 0),
+        ("a.wav", b"2024-05-01", None, 0),
+        ("a.wav", b"\xff" * 18, None, 0),
+    ],
+)
+def test_origination_of_a_broadcast_wave_is_the_last_source_of_a_clock(
+    tmp_path, name, origination, recorded_at, problems
+):
+    content = bytes(320) + origination.ljust(282, b"\0")
+    write_wav(tmp_path / name, (b"bext", content))
+    metadata = read_metadata(tmp_path / name)
+    assert (metadata.recorded_at, len(metadata.problems)) == (recorded_at, problems)

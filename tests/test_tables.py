@@ -158,3 +158,20 @@ def test_names_with_separators_and_line_ends_read_back(tmp_path):
     with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as lines:
         assert [row["file"] for row in csv.DictReader(lines)] == names
     assert read_frame(tmp_path / "t.csv")["file"].tolist() == names
+
+
+@pytest.mark.parametrize(
+    "name", ["a,b\nc", "a\nb,c", "a,b\nc,d", "a\r\nb, c", 'a "b", c\nd', "a,\nb"]
+)
+def test_name_with_a_line_end_and_commas_in_a_table_of_two_columns_is_read(tmp_path, name):
+    write_csv(pd.DataFrame({"species": [name, "owl"], "score": 0.5}), tmp_path / "t.csv")
+    assert read_frame(tmp_path / "t.csv")["species"].tolist() == [name, "owl"]
+
+
+@pytest.mark.parametrize(
+    "rows", [['owl,"', 'frog,"'], ['"', 'owl,",1'], ['owl,"', "frog,1", '",x']]
+)
+def test_quote_mark_that_swallows_a_row_of_two_columns_is_refused(table, rows):
+    with pytest.raises(UserError) as error:
+        read_frame(table("\n".join(["species,notes", *rows, "newt,x"]) + "\n"))
+    assert error.value.code == "E_TABLE_ROW"

@@ -1,6 +1,7 @@
 """evaluate, evaluate_events: metrics of a run out of fold, of scores against ground truth."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from antpitta.core.arguments import PathArgument, checked
 from antpitta.core.errors import Finding, UserError, cut_name
 from antpitta.core.identity import class_names, recording_key, species_key
 from antpitta.core.types import Annotation, Classes, Event, Recording
+from antpitta.files.audio import UnreadableAudio, probe
 from antpitta.files.formats import AnnotationTable, read_table
 from antpitta.files.matching import AmbiguousMatch, RecordingMatcher, match_table
 from antpitta.files.own_files import explain_damage
@@ -174,7 +176,9 @@ def evaluate_events(target: PathArgument, truth: PathArgument) -> pd.DataFrame:
     annotations = read_table(calls_path, True)
     species = (*map(str, presence.columns), *(event.label for event in events))
     calls, findings = _place_calls(annotations, recordings, species)
-    lengths = {id: durations.get(file, inf) for id, file in file_of.items()}
+    lengths = {id: durations[file] for id, file in file_of.items() if file in durations}
+    clips = {call.recording for call, _ in calls if call.stop == inf} - set(lengths)
+    lengths |= _measure_clips(clips, annotations, file_of, recordings)
     calls, lost = _without_lost_calls(calls, lengths)
     findings += lost
     if not calls:
@@ -320,6 +324,26 @@ def _place_calls(
     return calls, findings
 
 
+def _measure_clips(
+    ids: set[str], table: AnnotationTable, file_of: Mapping[str, str], recordings: list[Recording]
+) -> dict[str, float]:
+    """The seconds of recordings with calls that last to their end, as far as the files are here."""
+    if not ids:
+        return {}
+    matches = match_table(table, RecordingMatcher(recordings))
+    files = {id: [Path(file_of[id])] for id in ids if id in file_of}
+    for by_name in matches.values():
+        for name, match in by_name.items():
+            if isinstance(match, Recording) and match.id in ids:
+                files.setdefault(match.id, []).append(Path(name))
+    lengths = {}
+    for id, paths in files.items():
+        for path in filter(path_exists, paths):
+            with suppress(UnreadableAudio):
+                lengths[id] = probe(path, id).duration
+    return lengths
+
+
 def _without_lost_calls(
     calls: list[PlacedCall], lengths: Mapping[str, float]
 ) -> tuple[list[PlacedCall], list[Finding]]:
@@ -328,11 +352,16 @@ def _without_lost_calls(
     remedy = "check the recording that the row names, and the unit of the times"
     for call, (file, row) in calls:
         end = lengths.get(call.recording, inf)
-        if call.start < end:
+        if end == call.stop == inf and call.present:
+            what = f"the call has no end, and the length of {call.recording} is not known"
+            findings.append(
+                Finding("W_BOX_BEYOND_END", file, row, what, "write the end of the call", True)
+            )
+        elif call.start < end:
             kept.append((replace(call, stop=min(call.stop, end)), (file, row)))
-            continue
-        what = f"the call begins at {call.start:g} s, {call.recording} ends at {end:.2f} s"
-        findings.append(Finding("W_BOX_BEYOND_END", file, row, what, remedy, True))
+        else:
+            what = f"the call begins at {call.start:g} s, {call.recording} ends at {end:.2f} s"
+            findings.append(Finding("W_BOX_BEYOND_END", file, row, what, remedy, True))
     return kept, findings
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from antpitta.core.errors import Finding, list_names
 from antpitta.core.types import EVERY_CLASS, Annotation, Dataset, Recording
@@ -25,7 +26,10 @@ MAX_SPECIES = 8  # names in one finding
 _LATE = 1.0  # seconds beyond the end of the file: the box probably belongs to another file
 _ROUNDING = 0.01  # seconds by which tables round
 _SAME_SOUND = 0.5  # share of the time that two boxes cover together
-_MOST_COMPARED = 4000  # absent boxes with which one present box is compared
+_MANY = 1000  # boxes of one species in a recording: more are named with one other box each
+_BLOCK = 128  # boxes that are compared with others at once
+Edges = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 _Draft = tuple[str, bool, Callable[[], Finding]]  # a finding's file and weight, and its text
 
 
@@ -42,8 +46,10 @@ def check_dataset(opened: OpenedDataset, read: Read | None = None) -> list[Findi
     findings : with code, file, row and remedy
     """
     findings = [*opened.findings]
-    for check in (_check_ends, _check_frequencies, _check_contradictions, _check_duplicates):
+    for check in (_check_ends, _check_frequencies):
         findings += _first_few(check(opened))
+    findings += _first_few(_check_contradictions(opened), "at least ")
+    findings += _first_few(_check_duplicates(opened))
     findings += _check_species(opened)
     if read is not None:
         annotated = {annotation.recording for annotation in opened.dataset.annotations}
@@ -51,7 +57,7 @@ def check_dataset(opened: OpenedDataset, read: Read | None = None) -> list[Findi
     return findings
 
 
-def _first_few(drafts: Iterator[_Draft]) -> Iterator[Finding]:
+def _first_few(drafts: Iterator[_Draft], least: str = "") -> Iterator[Finding]:
     """The first findings of each file and weight, and the number of the others."""
     counts: dict[tuple[str, bool], int] = defaultdict(int)
     examples: dict[tuple[str, bool], Finding] = {}
@@ -62,7 +68,7 @@ def _first_few(drafts: Iterator[_Draft]) -> Iterator[Finding]:
         elif (file, serious) not in examples:
             examples[file, serious] = describe()
     for group, example in examples.items():
-        what = f"{counts[group] - MAX_LISTED} more rows like this: {example.what}"
+        what = f"{least}{counts[group] - MAX_LISTED} more rows like this: {example.what}"
         yield replace(example, what=what)
 
 
@@ -115,52 +121,122 @@ def _check_contradictions(opened: OpenedDataset) -> Iterator[_Draft]:
     remedy = "listen again and remove one of them; until then present wins"
     what = "{} is absent from {:g} to {:g} s of {}, and present from {:g} to {:g} s in {}:{}"
     annotations, origins = opened.dataset.annotations, opened.origins
+    for i, j, serious in _contradicting_pairs(annotations):
+        present, absent = annotations[i], annotations[j]
+        values = (absent.label, absent.start, absent.stop, absent.recording)
+        times = (present.start, present.stop)
+        yield _draft(
+            "W_BOX_CONTRADICTION", *origins[j], what, remedy, serious, *values, *times, *origins[i]
+        )
+
+
+def _contradicting_pairs(annotations: Sequence[Annotation]) -> Iterator[tuple[int, int, bool]]:
+    """Present boxes, absent boxes of the same sound, and whether they cover the same time.
+
+    Of each present box the first few of either kind.
+    """
     groups: dict[tuple[str, str], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for i, box in enumerate(annotations):
         if box.label != EVERY_CLASS:
             groups[box.recording, box.label][box.present].append(i)
     for absents, presents in groups.values():
-        if not (absents and presents):
-            continue
-        for i, j in _overlapping_pairs(
-            [annotations[i] for i in presents], [annotations[j] for j in absents]
+        for candidates, others in (
+            _pair_songtypes(annotations, presents, absents) if presents else ()
         ):
-            present, absent = annotations[presents[i]], annotations[absents[j]]
-            serious = _common_share(present, absent) >= _SAME_SOUND
-            place, other = origins[absents[j]], origins[presents[i]]
-            values = (absent.label, absent.start, absent.stop, absent.recording)
-            times = (present.start, present.stop)
-            yield _draft(
-                "W_BOX_CONTRADICTION", *place, what, remedy, serious, *values, *times, *other
+            edges = _edges(annotations, candidates), _edges(annotations, others)
+            same = set(overlapping_pairs(*edges, _SAME_SOUND))
+            touching = set(overlapping_pairs(*edges, 0.0))
+            for i, j in sorted(same | touching):
+                present, absent = annotations[candidates[i]], annotations[others[j]]
+                serious = _common_share(present, absent) >= _SAME_SOUND
+                if not serious or (i, j) in same:
+                    yield candidates[i], others[j], serious
+
+
+def _pair_songtypes(
+    annotations: Sequence[Annotation], presents: list[int], absents: list[int]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Present and absent boxes that mean one song type; a box without one means any."""
+    by_type: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    for i in (*presents, *absents):
+        by_type[annotations[i].songtype][annotations[i].present].append(i)
+    untyped = by_type.pop("", ([], []))
+    pairs = [(untyped[True], absents)]
+    pairs += [([i for _, typed in by_type.values() for i in typed], untyped[False])]
+    pairs += [(typed, others) for others, typed in by_type.values()]
+    return (pair for pair in pairs if all(pair))
+
+
+def _edges(annotations: Sequence[Annotation], indices: Sequence[int]) -> Edges:
+    rows = [annotations[i] for i in indices]
+    return np.array([(box.start, box.stop, box.low, box.high) for box in rows]).T
+
+
+def overlapping_pairs(boxes: Edges, others: Edges, share: float) -> Iterator[tuple[int, int]]:
+    """The indices of each box and of the first few others that overlap it.
+
+    A million boxes may overlap. So the boxes are divided into blocks of neighbours: most pairs of
+    blocks have nothing in common, and a box that has its few is compared no more.
+
+    Parameters
+    ----------
+    boxes, others : (4, boxes), start, stop, low and high
+    share : of the time that one of the two covers, which both must cover
+
+    Yields
+    ------
+    pair : indices of a box and of another
+    """
+    few = MAX_LISTED if boxes.shape[1] <= _MANY else 1
+    blocks = [(block, others[:, block]) for block in _neighbours(others)]
+    edges = [(part.min(axis=1), part.max(axis=1)) for _, part in blocks]
+    lowest, highest = (np.array(side).T for side in zip(*edges, strict=True))  # (4, blocks)
+    for block in _neighbours(boxes):
+        part, count = boxes[:, block], np.zeros(len(block), dtype=int)
+        low, high = (side[:, None] for side in (part.min(axis=1), part.max(axis=1)))
+        near = np.flatnonzero(_may_overlap(low, high, lowest, highest, share))
+        away = np.abs((low + high)[:2] - (lowest + highest)[:2, near]).sum(axis=0)
+        for at in near[np.argsort(away, kind="stable")].tolist():  # the likeliest come first
+            other, edges_of_other = blocks[at]
+            active = np.flatnonzero(count < few)
+            if not len(active):
+                break
+            here = part[:, active, None]
+            there = edges_of_other[:, None]
+            rows, columns = np.nonzero(_may_overlap(here, here, there, there, share))
+            keep = np.arange(len(rows)) - np.searchsorted(rows, rows) < few
+            np.add.at(count, active[rows[keep]], 1)
+            yield from zip(
+                block[active[rows[keep]]].tolist(), other[columns[keep]].tolist(), strict=True
             )
 
 
-def _overlapping_pairs(
-    presents: Sequence[Annotation], absents: Sequence[Annotation]
-) -> Iterator[tuple[int, int]]:
-    """The indices of each present box and the first absent boxes that may be the same sound.
+def _may_overlap(low: Edges, high: Edges, lowest: Edges, highest: Edges, share: float) -> Mask:
+    """Whether boxes with edges from ``low`` to ``high`` may overlap others; exact for one box."""
+    overlaps = (low[0] < highest[1]) & (high[1] > lowest[0])
+    overlaps &= (low[2] < highest[3]) & (high[3] > lowest[2])
+    if share:
+        both = np.minimum(high[1], highest[1]) - np.maximum(low[0], lowest[0])
+        either = np.maximum(low[1], lowest[1]) - np.minimum(high[0], highest[0])
+        overlaps &= both >= share * either
+    return np.asarray(overlaps, dtype=bool)
 
-    A million boxes may overlap. So each present box is compared with at most ``_MOST_COMPARED``
-    absent ones, in the order in which they begin.
-    """
-    order = np.argsort([box.start for box in absents], kind="stable")
-    ordered = [absents[i] for i in order]
-    starts, stops, lows, highs = (
-        np.array([getattr(box, edge) for box in ordered])
-        for edge in ("start", "stop", "low", "high")
-    )
-    songtypes = np.array([box.songtype for box in ordered], dtype=object)
-    typed = bool((songtypes != "").any())
-    latest = np.maximum.accumulate(stops)
-    first = np.searchsorted(latest, [box.start for box in presents], side="right")
-    last = np.searchsorted(starts, [box.stop for box in presents], side="left")
-    for i in np.flatnonzero(first < last).tolist():
-        box, here = presents[i], slice(first[i], min(last[i], first[i] + _MOST_COMPARED))
-        one_sound = (stops[here] > box.start) & (lows[here] < box.high) & (highs[here] > box.low)
-        if typed and box.songtype:
-            one_sound &= (songtypes[here] == "") | (songtypes[here] == box.songtype)
-        for k in np.flatnonzero(one_sound)[:MAX_LISTED].tolist():
-            yield i, int(order[first[i] + k])
+
+def _neighbours(boxes: Edges) -> Iterator[NDArray[np.intp]]:
+    """The boxes' indices in blocks of similar edges."""
+    known = np.isfinite(boxes)
+    finite = np.where(known, boxes, np.max(boxes, initial=0.0, where=known))
+    scale = np.ptp(finite, axis=1, keepdims=True)
+    finite = finite / np.where(scale > 0, scale, 1.0)
+    pending = [np.arange(boxes.shape[1])]
+    while pending:
+        block = pending.pop()
+        if len(block) <= _BLOCK:
+            yield block
+            continue
+        edge = finite[np.argmax(np.ptp(finite[:, block], axis=1))][block]
+        order = np.argpartition(edge, len(block) // 2)
+        pending += [block[order[len(block) // 2 :]], block[order[: len(block) // 2]]]
 
 
 def _common_share(box: Annotation, other: Annotation) -> float:

@@ -240,7 +240,7 @@ def _write(folder: Path, kind: OutputKind, digests: Digests) -> None:
 
 
 def _edited(folder: Path, name: str, kind: OutputKind) -> UserError:
-    what = f"{folder / name}: this is no file of a {kind} that antpitta wrote, or it was changed"
+    what = f"{folder / name}: it is of no {kind} that antpitta wrote, or it was changed"
     if (folder / MANIFEST).exists() and _content(folder) is None:
         what = (
             f"{folder / MANIFEST}: it is damaged or of a later version of antpitta, so nothing "

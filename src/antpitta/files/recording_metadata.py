@@ -3,7 +3,8 @@
 This module is the only reader of clocks and sites in names.
 
 - Time: GUANO's timestamp, else the comment that AudioMoth writes or the fields of Frontier Labs,
-  else the file's name. It has a time zone only where the source names one. AudioMoth's early names
+  else the file's name, else the origination of a Broadcast Wave, which may be that of an edited
+  copy. It has a time zone only where the source names one. AudioMoth's early names
   and comments are UTC.
 - What is not understood is a problem that `check` reports, and is not used in part: a timestamp
   with an impossible zone is no timestamp. A header and a name that disagree are a problem too.
@@ -65,6 +66,7 @@ _WAMD_SERIAL, _WAMD_STATION, _WAMD_TIME, _WAMD_POSITION = 2, 4, 5, 6  # numbers 
 _WAMD_PLACE = re.compile(r"(\d+\.\d+),([NS]),(\d+\.\d+),([EW])")
 PLAUSIBLE_YEARS = range(1990, 2100)
 _AUDIOMOTH_YEARS = range(2015, 2050)
+_ORIGINATION = slice(320, 338)  # bytes of a Broadcast Wave's chunk: date and time
 _AGREEMENT = timedelta(minutes=1)  # between the clock of a header and that of a name
 
 
@@ -82,6 +84,7 @@ class RecordingMetadata:
         clock times
     left_out : seconds that it left out, as far as the file tells
     position : latitude and longitude, the site where no station is named
+    origination : time of a Broadcast Wave, which is `recorded_at` where nothing else gives one
     """
 
     site: str | None = None
@@ -91,6 +94,7 @@ class RecordingMetadata:
     triggered: bool = False
     left_out: float = 0.0
     position: str | None = None
+    origination: datetime | None = None
 
 
 def read_metadata(path: Path) -> RecordingMetadata:
@@ -121,12 +125,15 @@ def read_metadata(path: Path) -> RecordingMetadata:
         problems += (f"its header gives {header_time}, its name {name_time}",)
     if from_header.site and from_name.site and not _same_site(from_header, from_name.site):
         problems += (f"its header gives the site {from_header.site}, its name {from_name.site}",)
+    recorded_at = header_time or name_time or from_header.origination
+    if recorded_at and from_header.origination and not _agree(recorded_at, from_header.origination):
+        problems += (f"its bext chunk gives {from_header.origination}, it is of {recorded_at}",)
     triggered = from_header.triggered or from_name.triggered
     left_out = _left_out(path) if triggered else 0.0
     position = from_header.position or from_name.position
     return RecordingMetadata(
         from_header.site or from_name.site or position,
-        None if left_out else header_time or name_time,
+        None if left_out else recorded_at,
         from_header.recorder,
         problems,
         triggered,
@@ -172,7 +179,14 @@ def _read_header(path: Path) -> RecordingMetadata:
         problems,
         comment.triggered,
         position=guano.position or wamd.position,
+        origination=_parse_origination(chunks.bext),
     )
+
+
+def _parse_origination(bext: bytes) -> datetime | None:
+    """The time in the chunk of a Broadcast Wave, which has no zone; None for a placeholder."""
+    digits = re.sub(r"\D", "", bext[_ORIGINATION].decode("ascii", "replace"))
+    return _parse_time(digits, "", "") if len(digits) == 14 else None
 
 
 def _agree(header: datetime, name: datetime) -> bool:

@@ -214,8 +214,14 @@ def _unquote_cell(cell: str) -> str:
 
 
 def _holds_row(cell: str, separator: str, width: int) -> bool:
-    """Whether a cell spans lines, and has as many separators as a row."""
-    return bool({"\n", "\r"} & set(cell)) and cell.count(separator) >= width - 1 > 0
+    """Whether a cell spans lines, and has as many separators as a row.
+
+    One separator is no evidence, as a name may have it. A quote mark that swallows a row of two
+    columns stands alone in its cell: it is followed by the line's end, or preceded by a separator.
+    """
+    if not {"\n", "\r"} & set(cell) or cell.count(separator) < width - 1 or width < 2:
+        return False
+    return width > 2 or cell[0] in "\r\n" or cell[-1] in f"\r\n{separator}"
 
 
 def _is_spreadsheet(text: str) -> bool:

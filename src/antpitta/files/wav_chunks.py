@@ -19,7 +19,7 @@ import numpy as np
 
 _MAX_METADATA = 1 << 20  # bytes
 _MAX_CHUNKS = 10_000
-_KEPT = (b"ds64", b"fmt ", b"guan", b"wamd", b"LIST")
+_KEPT = (b"ds64", b"fmt ", b"guan", b"wamd", b"LIST", b"bext")
 RIFF_NAMES = (b"RIFF", b"RF64", b"BW64")
 _BLOCK = 512  # bytes, of AudioMoth
 _BLOCK_BITS = 32  # of the number of blocks that one block stands for, a sample each: 1 or -1
@@ -57,6 +57,7 @@ class WavChunks:
     ----------
     guano : content of the GUANO chunk; of the last, if there are several
     more_guano : content of the other GUANO chunks
+    bext : content of the chunk of the Broadcast Wave Format
     wamd : content of the chunk of Wildlife Acoustics
     comment : LIST INFO ICMT, where AudioMoth writes
     format : None in a broken file
@@ -71,6 +72,7 @@ class WavChunks:
     promised: int | None = None
     more_guano: tuple[bytes, ...] = ()
     wamd: bytes = b""
+    bext: bytes = b""
 
     @property
     def held(self) -> int:
@@ -104,7 +106,7 @@ def read_wav_chunks(path: Path) -> WavChunks:
 
 def _read_chunks(file: BinaryIO, end: int) -> WavChunks:
     guano: list[bytes] = []
-    wamd, comment, sound_format, long_size = b"", "", None, None
+    wamd, bext, comment, sound_format, long_size = b"", b"", "", None, None
     spans: list[tuple[int, int]] = []
     sizes: list[int | None] = []  # by the header
     for _ in range(_MAX_CHUNKS):
@@ -124,6 +126,8 @@ def _read_chunks(file: BinaryIO, end: int) -> WavChunks:
             guano.append(content)
         elif name == b"wamd":
             wamd = content
+        elif name == b"bext":
+            bext = bext or content
         elif name in RIFF_NAMES:  # one file behind another
             size = 4
         elif name == b"LIST":
@@ -141,7 +145,7 @@ def _read_chunks(file: BinaryIO, end: int) -> WavChunks:
     is_short = total > sum(stop - begin for begin, stop in spans) + first * len(spans)
     promised = total if is_short and None not in sizes else (sizes or [None])[0]
     last = guano.pop() if guano else b""
-    return WavChunks(last, comment, sound_format, tuple(spans), promised, tuple(guano), wamd)
+    return WavChunks(last, comment, sound_format, tuple(spans), promised, tuple(guano), wamd, bext)
 
 
 def measure_data(file: BinaryIO, begin: int, size: int, end: int) -> tuple[int | None, int]:

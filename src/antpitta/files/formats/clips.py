@@ -4,7 +4,7 @@
   are unknown there, not absent.
 - ``Turdus merula_Common Blackbird`` is Turdus merula; ``wren, robin`` holds both. A folder that
   begins with ``-`` holds clips without the species. ``noise``, ``background``, ``other`` and
-  ``silence`` hold no species at all.
+  ``silence`` hold no species at all; beside a species (``noise, wren``) they say nothing.
 """
 
 import math
@@ -107,17 +107,17 @@ def parse_folder(name: str) -> list[tuple[str, bool]]:
     >>> parse_folder("Turdus merula_Common Blackbird"), parse_folder("-wren"), parse_folder("noise")
     ([('Turdus merula', True)], [('wren', False)], [('*', False)])
     """
-    if name.strip().lower() in _NO_SPECIES:
-        return [(EVERY_CLASS, False)]
     labels = []
-    for part in name.split(","):
-        label = part.strip()
-        present = not label.startswith("-")
-        label = label.removeprefix("-").strip()
+    parts = [part.strip() for part in name.split(",")]
+    for part in parts:
+        label = part.removeprefix("-").strip()
         if match := _SCIENTIFIC.fullmatch(label):
             label = match[1]
-        if label and label != EVERY_CLASS:
-            labels.append((label, present))
+        if label and label != EVERY_CLASS and label.lower() not in _NO_SPECIES:
+            labels.append((label, not part.startswith("-")))
+    without_any = any(part.lower() in _NO_SPECIES for part in parts)
+    if without_any and not any(present for _, present in labels):
+        labels.append((EVERY_CLASS, False))
     return labels
 
 
