@@ -10,6 +10,7 @@ import torch
 from antpitta.core.config import OverlayConfig, Recipe
 from antpitta.core.stages import Stage
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
+from antpitta.train import overlays
 from antpitta.train.data import build_training_data
 from antpitta.train.overlays import plan_overlays, read_with_overlays
 
@@ -140,3 +141,15 @@ def test_copies_are_trained_on_wherever_their_host_is():
     assert training_data.original_windows.sum() == 4 * 6
     frog = training_data.labels.value[windows, 0] * training_data.labels.weight[windows, 0]
     assert frog.tolist() == [0, 0, 1, 1, 0, 0]  # windows of 2 s; the calls last until 6.5 s
+
+
+def test_at_most_a_thousand_copies_are_made(monkeypatch):
+    config = OverlayConfig(copies=30, probability=1.0, max_gain=0.0)
+    every = plan_overlays(DATASET, FOLDS, config, seed=1)
+    monkeypatch.setattr(overlays, "MAX_COPIES", 7)
+    chosen = plan_overlays(DATASET, FOLDS, config, seed=1)
+    assert len(every) > len(chosen) == 7
+    ids = [copy.recording.id for copy in every]
+    assert [copy.recording.id for copy in chosen] == sorted(
+        (copy.recording.id for copy in chosen), key=ids.index
+    )

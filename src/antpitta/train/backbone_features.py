@@ -120,7 +120,7 @@ def _compute_features(
         sums.add(block, features)
         done += len(block)
         progress(done, len(windows), float("nan"))
-    return BackboneFeatures(store, rows.clone(), offsets, sums)
+    return BackboneFeatures(store, rows, offsets, sums)
 
 
 def _window_frames(training_data: TrainingData, stride: int) -> Ints:
