@@ -1,5 +1,6 @@
 """A small simulated data set and one finished run, made once for all tests."""
 
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +12,7 @@ from lightning_fabric import Fabric
 
 import antpitta as ap
 from antpitta import api
+from antpitta.cli import main
 from antpitta.core.config import parse_recipe
 from antpitta.core.progress import Progress
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
@@ -109,6 +111,20 @@ def run(tmp_path_factory, simulated, recipe) -> api.TrainResult:
     """A run trained to its end."""
     out = tmp_path_factory.mktemp("runs") / "first"
     return ap.train(ap.open_data(simulated), recipe=str(recipe), out=out)
+
+
+@pytest.fixture
+def antpitta(monkeypatch, capsys):
+    """Run a command line; returns its exit code and what it printed."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["antpitta", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        return end.value.code or 0, printed.out, printed.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import inspect
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import soundfile as sf
 import typer
 
 from antpitta import api
-from antpitta.cli import app, main
+from antpitta.cli import app
 from antpitta.core.errors import CODES, UserError
 
 COMMANDS = typer.main.get_command(app).commands
@@ -22,20 +21,6 @@ OPTION_OF = {"changes": "set", "formats": "format", "weights": "weight"}
 NOT_OPTIONS = {"progress", "tick", "export", "plan"}  # parameters of functions only
 SIMULATION_PLAN = {"train", "test", "seconds", "sample_rate", "present", "absent", "seed"}
 DATA_OPTIONS = {"audio", "present", "absent", "annotations", "sites", "names", "channel"}
-
-
-@pytest.fixture
-def antpitta(monkeypatch, capsys):
-    """Run a command line; returns its exit code and what it printed."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["antpitta", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return end.value.code or 0, printed.out, printed.err
-
-    return run
 
 
 def error_code(err):

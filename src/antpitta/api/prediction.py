@@ -55,9 +55,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from antpitta.predict.submission import Submission
     from antpitta.predict.tables import TableCounts
 
 TABLES = ("presence.csv", "quarantine.csv", "run.json")  # of every output folder
+SUBMISSION = "submission.csv"
+TEXT_ID = {"recording_id": str}
 DESCRIPTOR = "camtrapdp/datapackage.json"  # users complete it, and their text is kept
 INDEX = ["file", "start_time", "end_time"]
 
@@ -192,16 +195,18 @@ class Prediction:
     path : the output folder, or its local copy where the output is a URL
     counts : recordings with scores, events, and quarantined files
     notes : what else a user should know
+    filled : recordings of the submission without scores; they have the mean of each species
     """
 
     path: Path
     counts: "TableCounts"
     notes: tuple[str, ...] = ()
+    filled: tuple[str, ...] = ()
 
     @cached_property
     def presence(self) -> "pd.DataFrame":
         """One row per recording: recording_id, then one score per species."""
-        return _read(self.path / "presence.csv", {"recording_id": str})
+        return _read(self.path / "presence.csv", TEXT_ID)
 
     @cached_property
     def events(self) -> "pd.DataFrame":
@@ -221,6 +226,12 @@ class Prediction:
     def quarantine(self) -> "pd.DataFrame":
         """Rows file, reason: files without scores, or with scores of a part."""
         return _read(self.path / "quarantine.csv", str)
+
+    @cached_property
+    def submission(self) -> "pd.DataFrame":
+        """The rows and columns of the sample with scores; no rows without a sample."""
+        path = self.path / SUBMISSION
+        return _read(path if path.is_file() else io.StringIO("recording_id\n"), TEXT_ID)
 
     @cached_property
     def unplaced(self) -> "pd.DataFrame":
@@ -246,6 +257,7 @@ def predict_to(
     formats: SplitWords = ("csv",),
     prevalence: PathArgument | None = None,
     deployments: PathArgument | None = None,
+    submission: PathArgument | None = None,
     resume: bool = False,
     executor: Executor = "local",
     inference: InferenceMode = "full",
@@ -267,6 +279,8 @@ def predict_to(
         rescaled to it
     deployments : a table site,latitude,longitude,timezone: the sites and time zones of the events;
         camtrapdp requires it
+    submission : a sample submission (recording_id, one column per species): submission.csv has its
+        rows and columns; recordings without scores get the mean of each species
     resume : continue a stopped run; only new and changed files are computed
     executor : ``local``, or ``ray`` for a cluster
     inference, precision : as for :func:`predict`
@@ -287,7 +301,8 @@ def predict_to(
         ``E_NEEDS_TRAIN_EXTRA`` if the model cannot run as asked, ``E_OUTPUT_LOCKED``,
         ``E_OUTPUT_NOT_WRITABLE``, ``E_OUTPUT_EDITED``, ``E_OUT_NOT_EMPTY``,
         ``E_UNFINISHED_RUN`` and ``E_RESUME_MISMATCH`` for the output
-        folder, ``E_CLUSTER_...`` for the cluster, and the errors of reading model and tables.
+        folder, ``E_SCORE_TABLE``, ``E_SCORES_MISSING`` and ``E_NO_MATCHING_AUDIO`` for the sample
+        submission, ``E_CLUSTER_...`` for the cluster, and the errors of reading model and tables.
 
     Examples
     --------
@@ -303,11 +318,13 @@ def predict_to(
     files, unreadable = list_files([location_of(root) for root in audio], channel)
     folder = _local_folder(target := location_of(out))
     expected = None if prevalence is None else _read_prevalence(Path(prevalence), bundle)
+    sample = None if submission is None else _prepare(Path(submission), bundle, files)
+    tables = TABLES if sample is None else (*TABLES, SUBMISSION)
     key = job.key(bundle) | {"channel": channel}
     with lock_folder(folder), ExitStack() as stack:
         _check_no_run(folder)
         journal = stack.enter_context(Journal(folder, key, resume=resume))
-        check_own_files(folder, "prediction", TABLES, merged=(DESCRIPTOR,))
+        check_own_files(folder, "prediction", tables, merged=(DESCRIPTOR,))
         remove_unfinished(folder)
         # Imported meanwhile; a process that ends early waits for it.
         Thread(target=import_module, args=("antpitta.predict.exports",)).start()
@@ -317,11 +334,14 @@ def predict_to(
         from antpitta.predict.tables import Archive
 
         archive = Archive(journal, files, unreadable, bundle.species, sites, root)
-        counts = write_outputs(archive, folder, formats, expected, note)
+        counts = write_outputs(archive, folder, formats, expected, note, sample)
         if isinstance(target, RemotePath):
             upload(folder, target)
         others = journal.count_others(file.path for file in files)
-    return Prediction(folder, counts, _notes(others))
+    if sample is None:
+        return Prediction(folder, counts, _notes(others))
+    notes = (*_notes(others), *sample.notes(bundle.species, counts.recordings))
+    return Prediction(folder, counts, notes, sample.filled)
 
 
 @dataclass(frozen=True)
@@ -430,6 +450,12 @@ def _counter(progress: ProgressCallback, total: int) -> Callable[[int, float], N
         progress(done, total, sound / max(time.monotonic() - start, 1e-9))
 
     return count
+
+
+def _prepare(sample: Path, bundle: Bundle, files: Sequence[ListedFile]) -> "Submission":
+    from antpitta.predict.submission import Submission
+
+    return Submission.prepare(sample, bundle.species, [file.id for file in files])
 
 
 def _read_prevalence(table: Path, bundle: Bundle) -> "NDArray[np.float64]":

@@ -8,6 +8,7 @@ import typer
 from antpitta import api
 from antpitta.cli.display import console, prediction_progress, resumable
 from antpitta.core.config import Executor, InferenceMode, Precision
+from antpitta.core.errors import list_names
 
 
 def predict(
@@ -54,6 +55,15 @@ def predict(
             metavar="TABLE",
             help="Table with columns site, latitude, longitude and timezone: the sites and time"
             " zones of the events. --format camtrapdp requires it.",
+        ),
+    ] = None,
+    submission: Annotated[
+        Path | None,
+        typer.Option(
+            "--submission",
+            metavar="SAMPLE",
+            help="A sample submission: recording_id and one column a species. submission.csv has"
+            " its rows and columns; recordings without scores get the mean of each species.",
         ),
     ] = None,
     resume: Annotated[
@@ -111,7 +121,7 @@ def predict(
 ) -> None:
     """Apply a model to recordings.
 
-    Writes presence.csv, events.csv, quarantine.csv and run.json.
+    Writes presence.csv, events.csv, quarantine.csv and run.json, with --submission submission.csv.
 
     Example: `antpitta predict run/model recordings -o out`
 
@@ -125,6 +135,7 @@ def predict(
             formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
             prevalence=prevalence,
             deployments=deployments,
+            submission=submission,
             resume=resume,
             inference=inference,
             precision=precision,
@@ -144,5 +155,9 @@ def predict(
         console.print(f"{text}: {folder}/quarantine.csv")
     if unplaced:
         console.print(f"{unplaced} recordings are not in camtrapdp: {folder}/unplaced.csv")
-    if counts.quarantined or unplaced:
+    if filled := prediction.filled:
+        text = f"{len(filled)} recordings of the sample have no scores but the mean of each species"
+        console.print(f"{text}: {list_names(filled)}", markup=False)
+        console.print(f"{folder}/run.json lists all of them")
+    if counts.quarantined or unplaced or filled:
         raise typer.Exit(1)

@@ -62,6 +62,7 @@ CODES: dict[str, str] = {
     "E_DECIMAL_COMMA": "a table with decimal commas",
     "E_BAD_ZIP": "a zip that cannot be unpacked",
     "E_BAD_SOURCE": "an antpitta.toml with a mistake",
+    "E_HALF_LAYOUT": "a folder with a part of the files of the competition's layout",
     "E_BAD_DEPLOYMENT": "a row of the table of deployments with a mistake",
     # sound
     "E_SILENT_CLIPS": "clips of a species hold no sound",
@@ -101,6 +102,8 @@ CODES: dict[str, str] = {
     "E_LOSS_NOT_FINITE": "a training whose loss or weights are no numbers any more",
     "E_SOLVER": "the L-BFGS solver needs fixed features",
     "E_OTHER_DATA": "another run was trained on other recordings or species",
+    "E_MEMBER_TABLE": "a table of scores that cannot give pseudo-labels",
+    "E_MEMBER_UNPROVEN": "scores whose model may have trained on the recordings",
     # predict
     "E_ARCHIVE_NOT_SHARED": "a worker of the cluster does not see the archive",
     "E_CLUSTER_FAILED": "the Ray cluster stopped before the archive was complete",

@@ -43,7 +43,8 @@ from antpitta.files.species_names import read_species_names
 from antpitta.files.texts import read_text, write_text
 
 NAME = "antpitta.toml"
-_COMPETITION = ("train", "train_tp.csv", "train_fp.csv")
+SAMPLE_SUBMISSION = "sample_submission.csv"
+_COMPETITION = ("train", "train_tp.csv", "train_fp.csv")  # test/ is not read in training
 _MAX_LISTED = 5  # findings of one kind in one table, and species in one finding
 
 
@@ -96,7 +97,8 @@ def read_source(path: Path) -> DataSource:
     Raises
     ------
     UserError
-        E_NO_FILE; E_BAD_SOURCE: an unknown key, a wrong type, no audio, or no TOML.
+        E_NO_FILE; E_HALF_LAYOUT: some of the competition's files; E_BAD_SOURCE: an unknown key, a
+        wrong type, no audio, or no TOML.
     """
     if path.is_dir():
         if not (path / NAME).exists():
@@ -135,8 +137,18 @@ def read_source(path: Path) -> DataSource:
 def _source_of_layout(folder: Path) -> DataSource | None:
     """The source that a folder without an ``antpitta.toml`` is, None if it is none."""
     audio, present, absent = (folder / name for name in _COMPETITION)
-    if audio.is_dir() and present.is_file() and absent.is_file():
+    tables = [path for path in (present, absent) if path.is_file()]
+    if audio.is_dir() and len(tables) == 2:
         return DataSource((audio,), (present,), (absent,))
+    if tables or (audio.is_dir() and (folder / SAMPLE_SUBMISSION).is_file()):
+        missing = [] if audio.is_dir() else [f"the folder {audio.name}"]
+        missing += [path.name for path in (present, absent) if path not in tables]
+        raise UserError(
+            "E_HALF_LAYOUT",
+            f"{folder}: laid out like the RFCX competition's data, but without "
+            f"{' and '.join(missing)}",
+            "add what is missing, or name what there is with --audio, --present and --absent",
+        )
     if is_clip_folder(folder):
         return DataSource((folder,), annotations=(folder,))
     return None

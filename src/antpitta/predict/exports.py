@@ -43,6 +43,7 @@ from antpitta.files.tables import write_csv, write_new_rows
 from antpitta.files.texts import utf8_text, write_json
 from antpitta.predict.camtrapdp import NAME, UNPLACED, write_package
 from antpitta.predict.journal import EventRow, JournalEntry, explain_database_errors
+from antpitta.predict.submission import FILE, Submission
 from antpitta.predict.tables import (
     COLUMNS,
     TEXT_COLUMNS,
@@ -74,6 +75,7 @@ def write_outputs(
     formats: Iterable[str],
     prevalence: NDArray[np.float64] | None,
     note: dict[str, Any],
+    submission: Submission | None = None,
 ) -> TableCounts:
     """Write presence.csv, the events in each format, quarantine.csv and run.json.
 
@@ -85,6 +87,7 @@ def write_outputs(
     prevalence : (classes,), the share of recordings that presence.csv is rescaled to, NaN where
         unknown; events stay as they are
     note : what run.json holds besides counts
+    submission : written as submission.csv
 
     Returns
     -------
@@ -93,14 +96,19 @@ def write_outputs(
     Raises
     ------
     UserError
-        ``E_OUTPUT_NOT_WRITABLE``; ``E_NOTHING_PLACED`` if no recording fits into the Camtrap DP,
-        after everything else is written.
+        ``E_OUTPUT_NOT_WRITABLE``; after everything else is written, ``E_NOTHING_PLACED`` if no
+        recording fits into the Camtrap DP, ``E_SCORES_MISSING`` if none of the submission has
+        scores.
     """
     chosen = set(formats)
     deployments = archive.deployments if NAME in chosen else None
     with explain_database_errors(out):
         with replace_files(out, "prediction", complete=True, merged=(DESCRIPTOR,)) as new:
-            recordings, events = write_presence(archive, new / "presence.csv", prevalence)
+            recordings, events = write_presence(
+                *(archive, new / "presence.csv", prevalence, submission)
+            )
+            if submission is not None:
+                note = {**note, "submission": _write_submission(submission, new)}
             write_events(archive.parts, new, chosen, archive.root)
             quarantine = archive.quarantine()
             write_csv(quarantine, new / "quarantine.csv")
@@ -114,6 +122,13 @@ def write_outputs(
             counts = TableCounts(recordings, events, len(quarantine))
             write_json({**note, "counts": asdict(counts)}, new / "run.json")
         archive.journal.finish()
+    if submission is not None and not submission.has_scores:
+        raise UserError(
+            "E_SCORES_MISSING",
+            f"{submission.sample.path}: none of its recordings could be read, so there is no "
+            f"{FILE}",
+            f"see {out / 'quarantine.csv'}",
+        )
     if package and package.left_out and not package.media:
         reasons = ", ".join(sorted(package.left_out))
         raise UserError(
@@ -122,6 +137,13 @@ def write_outputs(
             "complete the table of deployments, then repeat with --resume, which keeps all scores",
         )
     return counts
+
+
+def _write_submission(submission: Submission, folder: Path) -> dict[str, Any]:
+    """Write submission.csv where there are scores; what run.json holds about it."""
+    if submission.has_scores:
+        submission.write(folder / FILE)
+    return {"sample": str(submission.sample.path), "filled": list(submission.filled)}
 
 
 def write_raven_events(parts: Parts, path: Path) -> None:

@@ -23,6 +23,7 @@ from antpitta.files.recordings import ListedFile
 from antpitta.files.tables import csv_quoting
 from antpitta.files.texts import atomic_replace, utf8_text
 from antpitta.predict.journal import EventRow, Journal, JournalEntry
+from antpitta.predict.submission import Submission
 from antpitta.scores.cells import clip_score_table
 
 PART_SIZE = 1000  # recordings
@@ -100,7 +101,10 @@ class Archive:
 
 
 def write_presence(
-    archive: Archive, path: Path, prevalence: NDArray[np.float64] | None
+    archive: Archive,
+    path: Path,
+    prevalence: NDArray[np.float64] | None,
+    submission: Submission | None = None,
 ) -> tuple[int, int]:
     """Write presence.csv: one row per recording, one column per species.
 
@@ -110,6 +114,7 @@ def write_presence(
     path : replaced atomically
     prevalence : (classes,), the share of recordings that the odds are rescaled to; NaN leaves a
         species unchanged, None all
+    submission : gets the same scores
 
     Returns
     -------
@@ -127,7 +132,10 @@ def write_presence(
         for part in or_empty_table(archive.parts()):
             stop = rows + len(part)
             value = _presence(part) if rescaled is None else rescaled[rows:stop]
-            table = clip_score_table([file.id for file, _ in part], value, archive.species)
+            ids = [file.id for file, _ in part]
+            table = clip_score_table(ids, value, archive.species)
+            if submission is not None and ids:
+                submission.add(ids, value)
             append(table, unfinished, first=not rows)
             events += sum(len(entry.events) for _, entry in part)
             rows = stop

@@ -148,7 +148,7 @@ def locate_species(frame: pd.DataFrame, species: Iterable[str]) -> list[int | No
     -------
     columns : positions; None for a species without a column
     """
-    return _locate([str(name) for name in frame.columns], species, species_key)
+    return locate_names([str(name) for name in frame.columns], species, species_key)
 
 
 def locate_recordings(frame: pd.DataFrame, recordings: Iterable[str]) -> list[int | None]:
@@ -163,13 +163,24 @@ def locate_recordings(frame: pd.DataFrame, recordings: Iterable[str]) -> list[in
     -------
     rows : positions; None for a recording without a row, or with one in two other spellings
     """
-    return _locate([str(name) for name in frame.index], recordings, recording_key)
+    return locate_names([str(name) for name in frame.index], recordings, recording_key)
 
 
-def _locate(
+def locate_names(
     names: Sequence[str], wanted: Iterable[str], key: Callable[[str], str]
 ) -> list[int | None]:
-    """The position of each wanted name: in the same letters, else with an equal key."""
+    """The position of each wanted name: in the same letters, else with an equal key.
+
+    Parameters
+    ----------
+    names : to look in
+    wanted : to look for
+    key : what two spellings of a name have in common
+
+    Returns
+    -------
+    positions : None for a name that is not there, or there in two other spellings
+    """
     exact = {name: i for i, name in enumerate(names)}
     by_key: dict[str, int | None] = {}
     for i, name in enumerate(names):
