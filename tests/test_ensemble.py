@@ -293,7 +293,7 @@ def test_member_has_no_weight_for_a_species_that_it_does_not_score():
     scores = members[1].scores.copy()
     scores[:, 2] = NAN
     members[1] = member("table", scores)
-    for method in ("mean", "extremized", "rank", "auc", "fit"):
+    for method in ("mean", "extremized", "rank", "aligned", "auc", "fit"):
         fitted = fit_blend(members, truth, method, classes)
         assert fitted.weights[1, 2] == 0
         assert fitted.weights[:, 2].sum() == pytest.approx(1)
@@ -304,7 +304,7 @@ def test_member_has_no_weight_for_a_species_that_it_does_not_score():
 # ------------------------------------------------------------------ a saved ensemble
 
 
-@pytest.mark.parametrize("method", ["mean", "extremized", "rank", "auc", "fit"])
+@pytest.mark.parametrize("method", ["mean", "extremized", "rank", "aligned", "auc", "fit"])
 def test_ensemble_survives_strict_json_and_scores_one_recording_equally(method):
     members, truth, classes = simulate(rows=80)
     fitted = fit_blend(members, truth, method, classes)
@@ -333,7 +333,7 @@ def test_species_that_a_member_no_longer_scores_goes_to_the_others():
 def test_no_rows_give_no_scores():
     members, truth, classes = simulate(rows=30)
     none = np.zeros(30, dtype=bool)
-    for method in ("mean", "extremized", "rank", "auc", "fit"):
+    for method in ("mean", "extremized", "rank", "aligned", "auc", "fit"):
         fitted = fit_blend(members, truth, method, classes)
         assert fitted.apply([m.take(none) for m in members]).shape == (0, 4)
 

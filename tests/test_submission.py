@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import rankdata
 
 import antpitta as ap
 from antpitta.core.errors import UserError
@@ -198,3 +199,133 @@ def test_submission_is_uploaded(run, competition, tmp_path, s3):
     )
     with s3.open("rfcx/out/submission.csv") as file:
         assert read(file).equals(read(made.path / "submission.csv"))
+
+
+# ---- ensembles of submissions
+
+IDS = [f"r{i}" for i in range(700)]
+
+
+@pytest.fixture
+def submissions(tmp_path):
+    """Three submissions of 700 recordings; the second has other orders, the third other ids."""
+    rng = np.random.default_rng(0)
+    first, second, third = (rng.beta(0.3, 1, (700, 3)).round(6) for _ in range(3))
+    pd.DataFrame({"recording_id": IDS, **dict(zip("cab", first.T, strict=True))}).to_csv(
+        tmp_path / "first.csv", index=False
+    )
+    table = pd.DataFrame(
+        {"a": second[:, 1], "b": second[:, 2], "recording_id": IDS, "C": second[:, 0]}
+    )
+    table.sample(frac=1, random_state=1).to_csv(tmp_path / "second.csv", index=False)
+    upper = [name.upper() for name in IDS]
+    pd.DataFrame({"recording_id": upper, **dict(zip("cab", third.T, strict=True))}).to_csv(
+        tmp_path / "third.csv", index=False
+    )
+    return [tmp_path / f"{name}.csv" for name in ("first", "second", "third")], (
+        first,
+        second,
+        third,
+    )
+
+
+def logits(scores):
+    clipped = np.clip(scores, 1e-7, 1 - 1e-7)
+    return np.log(clipped / (1 - clipped))
+
+
+def aligned(arrays, weights):
+    """Logits with the first one's mean and deviation, averaged."""
+    own = [logits(scores) for scores in arrays]
+    moved = [(z - z.mean()) / z.std() * own[0].std() + own[0].mean() for z in own]
+    return 1 / (1 + np.exp(-np.average(moved, axis=0, weights=weights)))
+
+
+METHODS = {
+    "mean": lambda arrays, weights: np.average(arrays, axis=0, weights=weights),
+    "rank": lambda arrays, weights: np.average(
+        [(rankdata(scores, axis=0) - 0.5) / 700 for scores in arrays], axis=0, weights=weights
+    ),
+    "aligned": aligned,
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("weights", [None, [1, 2, 0.5]])
+def test_submissions_become_one_with_the_rows_and_columns_of_the_first(
+    antpitta, submissions, tmp_path, method, weights
+):
+    paths, arrays = submissions
+    words = [part for weight in weights or () for part in ("--weight", weight)]
+    code, printed, err = antpitta(
+        "ensemble", *paths, "-o", tmp_path / "out", "--method", method, *words
+    )
+    assert code == 0, err
+    assert "submission.csv" in printed
+    table = read(tmp_path / "out" / "submission.csv")
+    assert list(table.columns) == ["recording_id", "c", "a", "b"]
+    assert list(table["recording_id"]) == IDS
+    expected = METHODS[method](arrays, weights)
+    np.testing.assert_allclose(table.iloc[:, 1:].to_numpy(), expected, rtol=1e-5, atol=1e-9)
+
+
+def test_submissions_with_other_rows_and_columns_are_refused_in_one_message(submissions, tmp_path):
+    paths, _ = submissions
+    table = read(paths[0]).rename(columns={"c": "wren"})
+    table.loc[5, "recording_id"] = "other"
+    table.drop(index=7).to_csv(tmp_path / "differs.csv", index=False)
+    with pytest.raises(UserError) as error:
+        ap.ensemble([paths[0], tmp_path / "differs.csv"], tmp_path / "out")
+    assert error.value.code == "E_ENSEMBLE_MEMBERS"
+    assert all(name in error.value.what for name in ("r5, r7 (2)", "other (1)", "wren", "c (1)"))
+    assert not (tmp_path / "out" / "submission.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "code"),
+    [
+        (lambda table: table, {"method": "auc"}, "E_ENSEMBLE_METHOD"),
+        (lambda table: table, {"method": "fit"}, "E_ENSEMBLE_METHOD"),
+        (lambda table: table, {"weights": [1]}, "E_ENSEMBLE_WEIGHTS"),
+        (lambda table: table, {"weights": [0, 0]}, "E_ENSEMBLE_WEIGHTS"),
+        (lambda table: table, {"weights": [1, -1]}, "E_ENSEMBLE_WEIGHTS"),
+        (lambda table: table.rename(columns={"recording_id": "id"}), {}, "E_SCORE_TABLE"),
+        (lambda table: table.replace({"a": {table["a"][3]: 1.5}}), {}, "E_SCORE_VALUE"),
+        (lambda table: table.replace({"a": {table["a"][3]: "x"}}), {}, "E_SCORE_VALUE"),
+        (lambda table: table.replace({"a": {table["a"][3]: None}}), {}, "E_SCORE_VALUE"),
+        (lambda table: table.iloc[[0, *range(700)]], {}, "E_SCORE_TABLE"),
+        (lambda table: table.iloc[:0], {}, "E_ENSEMBLE_MEMBERS"),
+    ],
+)
+def test_submissions_that_cannot_be_combined_are_refused(
+    submissions, tmp_path, change, options, code
+):
+    paths, _ = submissions
+    change(read(paths[0]).astype({"a": object})).to_csv(tmp_path / "other.csv", index=False)
+    with pytest.raises(UserError) as error:
+        ap.ensemble([paths[0], tmp_path / "other.csv"], tmp_path / "out", **options)
+    assert error.value.code == code
+
+
+def test_submission_twice_or_missing_is_refused(submissions, tmp_path):
+    paths, _ = submissions
+    for members, code in (
+        ([paths[0], paths[0]], "E_ENSEMBLE_MEMBERS"),
+        ([paths[0], tmp_path / "no.csv"], "E_CANNOT_READ"),
+    ):
+        with pytest.raises(UserError) as error:
+            ap.ensemble(members, tmp_path / "out")
+        assert error.value.code == code
+
+
+def test_folders_of_predict_are_members_by_their_submissions(run, competition, tmp_path):
+    sample = competition / "sample_submission.csv"
+    for name in ("a", "b"):
+        ap.predict_to(run.model, competition / "test", tmp_path / name, submission=sample)
+    made = ap.ensemble([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert made.reports == ()
+    assert not made.can_predict
+    table = read(made.submission)
+    alone = read(tmp_path / "a" / "submission.csv")
+    pd.testing.assert_frame_equal(table, alone, check_exact=False, rtol=1e-6)
+    assert json.loads((tmp_path / "out" / "ensemble.json").read_text())["weights"] == [0.5, 0.5]

@@ -3,6 +3,10 @@
 Weights are fitted on the labelled cells out of fold. The report uses weights that were fitted on
 the other folds, so that it does not flatter the ensemble. A table of scores may be a member: it
 takes part in the weights and the report, but such an ensemble cannot predict new recordings.
+
+Tables alone, such as submissions of several people, become one table with the rows and columns of
+the first. Nothing is fitted then, as there are no labels; ranks and alignment are those over all
+cells of the tables.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +28,20 @@ from antpitta.files.recordings import short_path_names
 from antpitta.files.runs import RunFolder
 from antpitta.files.tables import read_frame, read_prevalence, write_csv, write_prevalence
 from antpitta.files.texts import write_json
+from antpitta.predict.submission import FILE as SUBMISSION
+from antpitta.predict.submission import read_sample
 from antpitta.scores.cells import CellMatrices, clip_score_table
-from antpitta.scores.ensemble.blend import Blend, fit_blend, nested_cells
+from antpitta.scores.ensemble.blend import FITTED, Blend, fit_blend, nested_cells
 from antpitta.scores.ensemble.members import Member, member_from_table, members_from_cells
 from antpitta.scores.evaluate import DRAWS, Report, evaluate_cells, report_to_json
 from antpitta.scores.metrics import Floats, clipped_logit
 from antpitta.scores.prevalence import prevalence_or_mean
+from antpitta.scores.tables import (
+    index_by_recording,
+    locate_recordings,
+    locate_species,
+    sample_names,
+)
 from antpitta.scores.thresholds import choose_thresholds
 
 BOX = ("recording", "start", "stop", "species", "present")  # columns of labelled cells
@@ -43,9 +55,11 @@ class EnsembleResult:
     ----------
     path : the folder of the ensemble, a model if ``can_predict``
     blend : how the members' scores are combined
-    reports : the metrics of each member, then those of the ensemble, on the same cells
+    reports : the metrics of each member, then those of the ensemble, on the same cells; none
+        without a run, which has the labels
     notes : what was left out
     can_predict : False if a member is a table of scores
+    submission : the combined table, if all members are tables
     """
 
     path: Path
@@ -53,6 +67,7 @@ class EnsembleResult:
     reports: tuple[Report, ...] = field(repr=False)
     notes: tuple[str, ...]
     can_predict: bool
+    submission: Path | None = None
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -66,33 +81,37 @@ def ensemble(
     method: BlendMethod = "mean",
     weights: Sequence[Finite] | None = None,
 ) -> EnsembleResult:
-    """Combine runs on the same data, and tables of scores, into one model.
+    """Combine runs on the same data, and tables of scores, into one model; or tables into one.
 
     Parameters
     ----------
     members
-        Folders of runs, one at least, and tables of scores (``recording_id``, then one column a
-        species).
+        Folders of runs, and tables of scores (``recording_id``, then one column a species) or
+        folders that :func:`antpitta.predict_to` wrote. Tables without a run become a table,
+        ``submission.csv``, with the rows and columns of the first.
     out
         The folder of the ensemble.
     method
         ``"mean"``: the mean probability. ``"extremized"``: the same with its log-odds multiplied
-        by 1.5. ``"rank"``: the mean rank within a species. ``"auc"`` and ``"fit"``: the mean of
-        standardized logits, with weights for each species from the AUC of the members or from a
-        logistic regression.
+        by 1.5. ``"rank"``: the mean rank within a species. ``"aligned"``: the mean of logits that
+        are brought to the mean and deviation of the first member's. ``"auc"`` and ``"fit"``: the
+        same, with weights for each species from the AUC of the members or from a logistic
+        regression; they need a run.
     weights
         One a member, in the order of ``members``; for the methods that do not find their own.
 
     Returns
     -------
     EnsembleResult
-        Its last report is that of the ensemble, out of fold.
+        Its last report is that of the ensemble, out of fold; tables alone have none.
 
     Raises
     ------
     UserError
-        ``E_ENSEMBLE_MEMBERS`` without a run, with one member twice, or with runs on different
-        data; ``E_ENSEMBLE_WEIGHTS`` if weights and members differ in number; ``E_OUTPUT_EDITED`` if
+        ``E_ENSEMBLE_MEMBERS`` with one member twice, with runs on different data, or with tables
+        alone that differ in rows or columns; ``E_ENSEMBLE_METHOD`` for fitted weights without a
+        run; ``E_SCORE_TABLE``, ``E_SCORE_VALUE`` and ``E_SCORES_MISSING`` for tables that cannot be
+        used; ``E_ENSEMBLE_WEIGHTS`` if weights and members differ in number; ``E_OUTPUT_EDITED`` if
         ``out`` holds anything but an unchanged ensemble.
 
     Examples
@@ -103,6 +122,8 @@ def ensemble(
     with lock_folder(out):  # refused before anything is computed
         check_own_folder(out, "ensemble")
     runs, tables = _runs_and_tables(members)
+    if not runs:
+        return _combine_tables(tables, out, method, _order_weights(members, weights, runs, tables))
     names = _member_names([*(run.path for run in runs), *tables])
     classes = read_bundle(runs[0].model).classes
     scored, cells = _read_members(dict(zip(names, [*runs, *tables], strict=True)), classes)
@@ -147,14 +168,72 @@ def _replace(out: Path, write: Callable[[Path], None]) -> None:
 
 
 def _runs_and_tables(members: Sequence[Path | str]) -> tuple[list[RunFolder], list[Path]]:
-    """The members by their kind; raises UserError without a run, or for runs on other data."""
-    runs = [RunFolder(Path(member)) for member in members if Path(member).is_dir()]
-    tables = [Path(member) for member in members if not Path(member).is_dir()]
-    if not runs:
-        what, remedy = "no member of the ensemble is a run", "name a run: it has the labelled boxes"
-        raise UserError("E_ENSEMBLE_MEMBERS", what, remedy)
-    _check_same_data(runs)
+    """The members by their kind; raises UserError for runs on other data."""
+    paths = [Path(member) for member in members]
+    runs = [RunFolder(path) for path in paths if path.is_dir() and _table_in(path) is None]
+    tables = [_table_in(path) or path for path in paths if not path.is_dir() or _table_in(path)]
+    if runs:
+        _check_same_data(runs)
     return runs, tables
+
+
+def _table_in(folder: Path) -> Path | None:
+    """The table of scores in a folder of ``predict``, None in any other one."""
+    tables = (folder / name for name in ("submission.csv", "presence.csv"))
+    return next((table for table in tables if table.is_file()), None)
+
+
+def _combine_tables(
+    paths: Sequence[Path], out: Path, method: BlendMethod, weights: Floats | None
+) -> EnsembleResult:
+    """Combine tables alone into one with the rows and columns of the first."""
+    if method in FITTED:
+        raise UserError(
+            "E_ENSEMBLE_METHOD",
+            f"method {method} fits its weights on labelled boxes, and no member is a run",
+            "use mean, extremized, rank or aligned, and --weight for weights by hand",
+        )
+    names = _member_names(paths)
+    frames = [read_frame(path) for path in paths]
+    sample = read_sample(paths[0])
+    indexed = [
+        index_by_recording(frame, str(path)) for path, frame in zip(paths, frames, strict=True)
+    ]
+    for path, table in zip(paths, indexed, strict=True):
+        _check_same_names((paths[0], indexed[0]), (path, table))
+    classes = Classes(tuple(map(str, indexed[0].columns)))
+    members = [
+        member_from_table(frame, sample.recordings, classes, name=name)
+        for name, frame in zip(names, frames, strict=True)
+    ]
+    every = np.ones((len(sample.recordings), len(classes)), dtype=bool)
+    cells = CellMatrices(~every, every, members[0].scores, list(sample.recordings))
+    blend = fit_blend(members, cells, method, classes, weights, most_ranks=len(every))
+    content = {key: blend.to_json()[key] for key in ("method", "members", "slopes", "offsets")}
+    content["weights"] = blend.weights[:, 0].tolist()
+
+    def write(new: Path) -> None:
+        sample.write(blend.apply(members), new / SUBMISSION)
+        write_json(content, new / "ensemble.json")
+
+    _replace(out, write)
+    return EnsembleResult(out, blend, (), (), can_predict=False, submission=out / SUBMISSION)
+
+
+def _check_same_names(first: tuple[Path, pd.DataFrame], other: tuple[Path, pd.DataFrame]) -> None:
+    """Raise UserError for two tables with different recordings or species."""
+    kinds = (("recordings", "index", locate_recordings), ("species", "columns", locate_species))
+    problems = []
+    for kind, axis, locate in kinds:
+        for (path, table), (_, its_other) in ((first, other), (other, first)):
+            names = list(map(str, getattr(table, axis)))
+            found = zip(names, locate(its_other, names), strict=True)
+            if only := [name for name, at in found if at is None]:
+                problems.append(f"only {path} has the {kind} {sample_names(only)}")
+    if problems:
+        raise UserError(
+            "E_ENSEMBLE_MEMBERS", "; ".join(problems), "combine tables of the same rows and columns"
+        )
 
 
 def _check_same_data(runs: Sequence[RunFolder]) -> None:
@@ -208,7 +287,8 @@ def _order_weights(
             f"{len(weights)} weights for {len(members)} members",
             "give one a member, in their order",
         )
-    weight = dict(zip(map(Path, members), weights, strict=True))
+    paths = [_table_in(Path(member)) or Path(member) for member in members]
+    weight = dict(zip(paths, weights, strict=True))
     return np.array([weight[path] for path in (*(run.path for run in runs), *tables)], dtype=float)
 
 

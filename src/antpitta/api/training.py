@@ -138,6 +138,7 @@ def train(
         from antpitta.train.compute import ComputeConfig, build_fabric
         from antpitta.train.training import (
             check_pretrained_weights,
+            read_members,
             resolve_recipe,
             train_stages,
         )
@@ -150,6 +151,7 @@ def train(
     build_fabric(compute)  # refuses a wrong device before the run's folder is made
     folder = RunFolder(Path(out))
     check_pretrained_weights(resolved, folder)  # before anything is computed or written
+    read_members(data.dataset, resolved)
     with lock_folder(folder.path):
         folder.begin(_config(data, resolved), resume=resume)
         for model in (folder.model, *sorted(folder.path.glob("stages/*/model"))):

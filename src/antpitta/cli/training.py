@@ -191,7 +191,8 @@ def ensemble(
         list[Path],
         typer.Argument(
             metavar="MEMBER",
-            help="Runs on the same data, and tables of scores of other models.",
+            help="Runs on the same data, and tables of scores of other models; or such tables "
+            "alone, as submissions are.",
         ),
     ],
     out: Annotated[
@@ -202,7 +203,8 @@ def ensemble(
         typer.Option(
             "--method",
             help="How the scores are combined. extremized: the mean probability with its log-odds "
-            "multiplied by 1.5. auc and fit: weights from the scores out of fold.",
+            "multiplied by 1.5. aligned: the mean of logits, brought to the mean and deviation of "
+            "the first member's. auc and fit: weights from the scores out of fold.",
         ),
     ] = "mean",
     weights: Annotated[
@@ -216,9 +218,14 @@ def ensemble(
 ) -> None:
     """Combine several runs into one model, and report its metrics out of fold.
 
+    Tables alone become submission.csv, with the rows and columns of the first.
+
     Example: `antpitta ensemble runs/a runs/b -o model --method mean --weight 1 --weight 2`
     """
     result = api.ensemble(members, out, method=method, weights=weights or None)
+    if result.submission is not None:
+        console.print(f"submission  {result.submission}")
+        return
     show_reports(result.reports, "out of fold, weights fitted on the other folds")
     for note in result.notes:
         console.print(note)

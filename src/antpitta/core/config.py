@@ -38,7 +38,8 @@ MAX_BATCH_CELLS = 1 << 26  # frames x bands x windows of one batch
 MAX_SEED = 1_000_000_000
 
 # Choices that a command shares with the code that acts on them.
-BlendMethod = Literal["mean", "extremized", "rank", "auc", "fit"]  # scores/ensemble/blend.py
+# scores/ensemble/blend.py
+BlendMethod = Literal["mean", "extremized", "rank", "aligned", "auc", "fit"]
 InferenceMode = Literal["full", "sliding"]  # model/inference.py
 Precision = Literal["float32", "bfloat16", "int8"]
 # predict/exports.py and predict/camtrapdp.py

@@ -99,7 +99,14 @@ class PseudoLabelConfig(FrozenConfig):
         description="With aggregation = vote: runs whose score must pass a threshold.",
     )
     members: tuple[str, ...] = Field(
-        (), description="Folders of other runs on the same data whose scores are added."
+        (),
+        description="Folders of other runs on the same data, and tables of scores of any model, "
+        "whose scores are added.",
+    )
+    unproven_members: bool = Field(
+        False,
+        description="Tables in members need no column fold or trained_on: you know that no model "
+        "scored a recording that it trained on.",
     )
     targets: Literal["hard", "soft"] = Field(
         "hard", description="Target of a positive pseudo-label: 1, or the score itself."

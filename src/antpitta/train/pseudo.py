@@ -16,7 +16,7 @@ from scipy.special import expit
 from antpitta.core.errors import UserError
 from antpitta.core.stages import PseudoLabelConfig
 from antpitta.core.timegrid import TimeGrid
-from antpitta.core.types import Scores, Targets, WindowScores
+from antpitta.core.types import Classes, Scores, Targets, WindowScores
 from antpitta.scores.prevalence import estimate_prevalence, rescale_odds
 from antpitta.train.data import TrainingData
 
@@ -26,13 +26,25 @@ Members = dict[str, "list[OutOfFoldScores]"]  # the runs whose scores are used, 
 
 
 @dataclass(frozen=True)
+class TableScores:
+    """One recording's rows of a table of scores (train/member_tables.py)."""
+
+    recording: str
+    start: NDArray[np.float64]  # (rows,), seconds
+    stop: NDArray[np.float64]  # (rows,), seconds; infinite for a whole recording
+    classes: Classes
+    value: NDArray[np.float64]  # (rows, classes), probabilities
+    source: str  # the table, and the model's fold
+
+
+@dataclass(frozen=True)
 class OutOfFoldScores:
     """One recording's scores, and the recordings that their model was trained on.
 
-    They are framewise, or the clipwise ones of the training windows.
+    They are framewise, the clipwise ones of the training windows, or those of a table.
     """
 
-    scores: Scores | WindowScores
+    scores: Scores | WindowScores | TableScores
     trained_on: frozenset[str]
 
 
@@ -102,6 +114,9 @@ def make_pseudo_labels(
 def window_scores(training_data: TrainingData, members: Members) -> Floats:
     """The score of each training window: the highest framewise one, or the clipwise one.
 
+    The score by a table is the highest of its rows whose middle lies in the window; where there is
+    none, that of the row with the largest overlap, or of the nearest one.
+
     Parameters
     ----------
     training_data
@@ -122,8 +137,8 @@ def window_scores(training_data: TrainingData, members: Members) -> Floats:
     """
     windows, classes = training_data.windows, training_data.dataset.classes
     recordings = training_data.dataset.recordings
-    is_clipwise = any(isinstance(m[0].scores, WindowScores) for m in members.values())
-    dtype = np.float64 if is_clipwise else np.float32
+    is_framewise = all(isinstance(m[0].scores, Scores) for m in members.values())
+    dtype = np.float32 if is_framewise else np.float64
     scores = np.zeros((len(members), len(windows), len(classes)), dtype=dtype)
     owner = training_data.recording_index[windows.segment]
     order = np.argsort(owner, kind="stable")
@@ -144,8 +159,12 @@ def window_scores(training_data: TrainingData, members: Members) -> Floats:
     return scores
 
 
-def _scores_at(scores: Scores | WindowScores, times: list[tuple[float, float]]) -> Floats:
+def _scores_at(
+    scores: Scores | WindowScores | TableScores, times: list[tuple[float, float]]
+) -> Floats:
     """The scores of a recording's training windows: (windows, classes)."""
+    if isinstance(scores, TableScores):
+        return np.array([_table_score(scores, start, stop) for start, stop in times])
     if isinstance(scores, Scores):
         frames = [_frames_by_centre(scores.grid, start, stop) for start, stop in times]
         return np.array([scores.value[rows].max(axis=0, initial=0.0) for rows in frames])
@@ -159,6 +178,16 @@ def _scores_at(scores: Scores | WindowScores, times: list[tuple[float, float]]) 
         )
     # In float64: next to a threshold, float32 would decide by its rounding.
     return np.asarray(expit(scores.logit.astype(np.float64)))
+
+
+def _table_score(scores: TableScores, start: float, stop: float) -> Floats:
+    """The scores (classes,) that a table has for a window."""
+    middle = (scores.start + scores.stop) / 2
+    inside = (middle >= start) & (middle < stop)
+    if inside.any():
+        return np.asarray(scores.value[inside].max(axis=0))
+    overlap = np.minimum(scores.stop, stop) - np.maximum(scores.start, start)
+    return np.asarray(scores.value[overlap.argmax()])
 
 
 @lru_cache(maxsize=4096)

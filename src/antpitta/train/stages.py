@@ -50,6 +50,7 @@ from antpitta.train.data import (
 )
 from antpitta.train.linear_head import solve_linear_head
 from antpitta.train.loop import fit
+from antpitta.train.member_tables import MemberTable
 from antpitta.train.out_of_fold import (
     gather_scores,
     held_out_lwlrap,
@@ -89,13 +90,13 @@ class RunPlan:
     folds : (recordings,)
         The fold that holds each recording out.
     members
-        Other runs on the same data, whose out-of-fold scores join in the pseudo-labels.
+        Other runs on the same data, and tables, whose out-of-fold scores join in the pseudo-labels.
     """
 
     recipe: Recipe
     training_data: TrainingData
     folds: Ints
-    members: tuple[RunFolder, ...] = ()
+    members: tuple[RunFolder | MemberTable, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -483,6 +484,9 @@ def _write_pseudo_labels(run: Run, stage: Stage, cycle: int) -> Targets:
     name = "oof_windows.parquet" if is_clipwise else "oof_scores.parquet"
     members = {run.source: read_out_of_fold(dataset, folder / name, plan.folds, read)}
     for member in plan.members:
+        if isinstance(member, MemberTable):
+            members[str(member.path)] = list(member.scores)
+            continue
         path = (member.last_stage if is_clipwise else member.path) / name
         folds = match_folds(dataset, member)
         members[str(member.path)] = read_out_of_fold(dataset, path, folds, read)

@@ -42,6 +42,7 @@ from antpitta.train.compute import (
     run_on_devices,
 )
 from antpitta.train.data import build_training_data
+from antpitta.train.member_tables import MemberTable, read_member_table
 from antpitta.train.out_of_fold import assign_folds
 from antpitta.train.overlays import OverlaidRecording, plan_overlays, read_with_overlays
 from antpitta.train.stages import Run, RunCompute, RunMonitor, RunPlan, run_stages
@@ -214,6 +215,39 @@ def check_pretrained_weights(recipe: Recipe, folder: RunFolder) -> None:
         check_weights(recipe.backbone, recipe.features.n_mels)
 
 
+def read_members(dataset: Dataset, recipe: Recipe) -> tuple[RunFolder | MemberTable, ...]:
+    """Find the runs and read the tables whose scores join in the pseudo-labels.
+
+    Parameters
+    ----------
+    dataset
+        The recordings and classes.
+    recipe
+        The settings; ``pseudo.members`` of its stages are paths.
+
+    Returns
+    -------
+    members
+        Scores of runs are read when they are needed.
+
+    Raises
+    ------
+    UserError
+        ``E_NO_RUN`` for a folder without a run, and as
+        :func:`antpitta.train.member_tables.read_member_table` does.
+    """
+    members: dict[str, RunFolder | MemberTable] = {}
+    for pseudo in (stage.pseudo for stage in recipe.stages if stage.pseudo):
+        for text in pseudo.members:
+            path = Path(text)
+            if path.is_dir():
+                members[text] = RunFolder(path)
+                RunFolder(path).config()
+            else:
+                members[text] = read_member_table(path, dataset, unproven=pseudo.unproven_members)
+    return tuple(members.values())
+
+
 def train_stages(
     dataset: Dataset,
     recipe: Recipe,
@@ -318,11 +352,7 @@ def train_on_features(
     """
     arrays = load_features(features) if compute.devices > 1 else features
     training_data = build_training_data(dataset, recipe, arrays, fabric.device, overlays)
-    members = tuple(
-        RunFolder(Path(path))
-        for stage in recipe.stages
-        for path in (stage.pseudo.members if stage.pseudo else ())
-    )
+    members = read_members(dataset, recipe)
     parallel_folds = ParallelFolds(compute.parallel_folds, fabric.device)
     run = Run(
         RunPlan(recipe, training_data, folds, members),

@@ -7,8 +7,9 @@
   rescaled to prevalences compare better between species.
 - ``rank``: the mean of ranks within each class. It is not a probability, so thresholds must be
   chosen anew.
-- ``auc`` and ``fit``: the logits, brought to the mean and deviation of the first member's, averaged
-  with weights for each species (weights.py).
+- ``aligned``: the weighted mean of the logits, after each member's are brought to the mean and
+  deviation of the first one's (weights.py).
+- ``auc`` and ``fit``: the same, with weights for each species (weights.py).
 
 A member without scores for a species has weight 0 there, and the others share its weight;
 ``Blend.missing`` lists such species. Weights that are fitted on cells flatter the ensemble on the
@@ -39,6 +40,7 @@ from antpitta.scores.metrics import Flags, Floats, clipped_logit
 from antpitta.scores.tables import sample_names
 
 FITTED = ("auc", "fit")  # the methods that need labelled cells
+LOGITS = ("aligned", *FITTED)  # the methods that average aligned logits
 EXTREMIZE = 1.5
 MAX_REFERENCE = 512  # scores of a class that are kept to rank others
 
@@ -61,20 +63,23 @@ class RankReference:
     ranks: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def from_scores(cls, scores: Floats, known: Flags) -> "RankReference":
+    def from_scores(
+        cls, scores: Floats, known: Flags, most: int = MAX_REFERENCE
+    ) -> "RankReference":
         """Keep the scores of known cells.
 
-        Of more than ``MAX_REFERENCE`` different scores some are kept, evenly spaced, with the
-        lowest and the highest. A class without any ranks by the score itself.
+        Of more than ``most`` different scores some are kept, evenly spaced, with the lowest and the
+        highest. A class without any ranks by the score itself.
 
         Parameters
         ----------
         scores, known : (rows, classes)
+        most : scores kept in each class
         """
         levels, ranks = [], []
         for column in range(scores.shape[1]):
             own = scores[known[:, column], column]
-            level, rank = _rank_steps(own[~np.isnan(own)])
+            level, rank = _rank_steps(own[~np.isnan(own)], most)
             levels.append(tuple(level.tolist()))
             ranks.append(tuple(rank.tolist()))
         return cls(tuple(levels), tuple(ranks))
@@ -90,12 +95,12 @@ class RankReference:
         return np.stack(columns, axis=1)
 
 
-def _rank_steps(values: Floats) -> tuple[Floats, Floats]:
+def _rank_steps(values: Floats, most: int) -> tuple[Floats, Floats]:
     """Rising scores and their ranks, from score 0 to 1."""
     level, count = np.unique(values.astype(float), return_counts=True)
     rank = (np.cumsum(count) - count / 2) / max(1, len(values))
-    if len(level) > MAX_REFERENCE:
-        keep = np.linspace(0, len(level) - 1, MAX_REFERENCE).round().astype(int)
+    if len(level) > most:
+        keep = np.linspace(0, len(level) - 1, most).round().astype(int)
         level, rank = level[keep], rank[keep]
     if not len(level) or level[0] > 0:
         level, rank = np.append(0.0, level), np.append(0.0, rank)
@@ -183,7 +188,7 @@ class Blend:
         blended = np.einsum("mc,mrc->rc", weights, np.nan_to_num(stack))
         if self.method == "extremized":
             return np.asarray(expit(EXTREMIZE * clipped_logit(blended)))
-        return np.asarray(expit(blended) if self.method in FITTED else blended)
+        return np.asarray(expit(blended) if self.method in LOGITS else blended)
 
     def missing(self) -> dict[str, tuple[str, ...]]:
         """The classes that a member did not score, for each member with such classes."""
@@ -237,7 +242,7 @@ class Blend:
         """What the method averages: probabilities, ranks or aligned logits."""
         if self.method == "rank":
             return self.ranks[i].rank(member.scores)
-        if self.method not in FITTED:
+        if self.method not in LOGITS:
             return member.scores
         return np.asarray(self.slopes[i] * clipped_logit(member.scores) + self.offsets[i])
 
@@ -248,6 +253,7 @@ def fit_blend(
     method: BlendMethod,
     classes: Classes,
     weights: Floats | None = None,
+    most_ranks: int = MAX_REFERENCE,
 ) -> Blend:
     """Fit an ensemble on labelled cells.
 
@@ -255,10 +261,11 @@ def fit_blend(
     ----------
     members : with scores of models that did not train on the rows
     cells : the labels of the members' rows; ``mean`` and ``extremized`` fit nothing, and ``rank``
-        keeps the scores of known cells as its reference
+        and ``aligned`` use the scores of known cells and no label
     method : see the top of this file
     classes : the classes, in the order of the columns
-    weights : (members,) or (members, classes), not negative, for these three methods
+    weights : (members,) or (members, classes), not negative, for these four methods
+    most_ranks : scores that are kept in each class to rank others
 
     Returns
     -------
@@ -278,10 +285,14 @@ def fit_blend(
     slopes: Floats = np.ones(len(members))
     offsets: Floats = np.zeros(len(members))
     ranks: tuple[RankReference, ...] = ()
+    if method in LOGITS:
+        slopes, offsets = align_logits(members, cells.known)
     if method not in FITTED:
         fitted = normalize_weights(_check_weights(members, classes, weights), scored)
         if method == "rank":
-            ranks = tuple(RankReference.from_scores(m.scores, cells.known) for m in members)
+            ranks = tuple(
+                RankReference.from_scores(m.scores, cells.known, most_ranks) for m in members
+            )
     else:
         if weights is not None:
             raise UserError(
@@ -289,7 +300,6 @@ def fit_blend(
                 f"the method {method} finds its own weights",
                 "leave the weights out, or use another method",
             )
-        slopes, offsets = align_logits(members, cells.known)
         fitted = _fit_weights(members, cells, method, slopes, offsets)
     names = tuple(member.name for member in members)
     return Blend(method, names, classes.names, fitted, slopes, offsets, scored, ranks)
