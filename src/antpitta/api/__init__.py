@@ -11,7 +11,8 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.api.data import CheckResult, check, init, open_data
     from antpitta.api.ensembles import EnsembleResult, ensemble
     from antpitta.api.evaluation import Evaluation, evaluate, evaluate_events
-    from antpitta.api.prediction import Prediction, predict, predict_each, predict_to
+    from antpitta.api.prediction import predict, predict_each, predict_to
+    from antpitta.api.prediction_result import Prediction
     from antpitta.api.recipes import settings
     from antpitta.api.simulation import DemoResult, demo, simulate, simulate_callers
     from antpitta.api.speed import SpeedTest, bench
@@ -29,7 +30,8 @@ _MODULES = {
     "antpitta.api.data": ("CheckResult", "check", "init", "open_data"),
     "antpitta.api.ensembles": ("EnsembleResult", "ensemble"),
     "antpitta.api.evaluation": ("Evaluation", "evaluate", "evaluate_events"),
-    "antpitta.api.prediction": ("Prediction", "predict", "predict_each", "predict_to"),
+    "antpitta.api.prediction": ("predict", "predict_each", "predict_to"),
+    "antpitta.api.prediction_result": ("Prediction",),
     "antpitta.api.recipes": ("settings",),
     "antpitta.api.simulation": ("DemoResult", "demo", "simulate", "simulate_callers"),
     "antpitta.api.training": ("TrainResult", "train"),

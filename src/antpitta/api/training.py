@@ -164,8 +164,7 @@ def train(
         report = collect_report(data, resolved, folder)
         run = resolved, folder
         bundle_stages(run, data, report)
-        last = resolved.stages[-1].name
-        cycle = resolved.stages[-1].cycles
+        last, cycle = resolved.stages[-1].name, resolved.stages[-1].cycles
         weights = folder.stage(last, cycle)
         scores = _keep_scores(weights, data.dataset, folder.path)
         exported = export_stage(run, data, weights, scores, progress) if export else None
