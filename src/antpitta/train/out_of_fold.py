@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from antpitta.core.config import WindowConfig
 from antpitta.core.errors import UserError
 from antpitta.core.types import Dataset, Scores, WindowScores
-from antpitta.files.runs import RunFolder, read_scores
+from antpitta.files.runs import RunFolder, read_scores, read_windows
 from antpitta.model.features import stitch_segments
 from antpitta.model.fusion import fuse_conv_bn
 from antpitta.model.network import SedNet
@@ -32,10 +32,16 @@ from antpitta.model.torch_inference import (
 )
 from antpitta.scores.metrics import lwlrap
 from antpitta.train.data import TrainingData
+from antpitta.train.member_tables import MemberTable
 from antpitta.train.pseudo import OutOfFoldScores
 from antpitta.train.step_store import BackboneFeatures
 
 Ints = NDArray[np.int64]
+ReadScores = Callable[[Path], Sequence[Scores | WindowScores]]
+SCORE_FILES: dict[str, tuple[str, ReadScores]] = {  # of a stage, by pseudo.scores
+    "framewise": ("oof_scores.parquet", read_scores),
+    "clipwise": ("oof_windows.parquet", read_windows),
+}
 T = TypeVar("T")
 
 
@@ -334,7 +340,7 @@ def read_out_of_fold(
     dataset: Dataset,
     path: Path,
     folds: Ints,
-    read: Callable[[Path], Sequence[Scores | WindowScores]] = read_scores,
+    read: ReadScores = read_scores,
 ) -> list[OutOfFoldScores]:
     """Read scores, each with the recordings that its model was trained on.
 
@@ -384,3 +390,34 @@ def read_out_of_fold(
         OutOfFoldScores(score, trained_on[int(score.source.rpartition("fold")[2])])
         for score in scores
     ]
+
+
+def read_member(
+    dataset: Dataset, member: RunFolder | MemberTable, scores: str
+) -> list[OutOfFoldScores]:
+    """The scores of another run, or of a table.
+
+    Parameters
+    ----------
+    dataset
+        The recordings and classes of this run.
+    member
+        The other run, or the table.
+    scores
+        ``"framewise"`` or ``"clipwise"``, for a run.
+
+    Returns
+    -------
+    scores
+        As from :func:`read_out_of_fold`.
+
+    Raises
+    ------
+    UserError
+        As :func:`read_out_of_fold` does.
+    """
+    if isinstance(member, MemberTable):
+        return list(member.scores)
+    name, read = SCORE_FILES[scores]
+    path = (member.last_stage if scores == "clipwise" else member.path) / name
+    return read_out_of_fold(dataset, path, match_folds(dataset, member), read)

@@ -9,7 +9,7 @@ recordings, and only the main process writes. The others wait where they need wh
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -31,8 +31,6 @@ from antpitta.files.own_files import explain_damage, load_tensors, save_tensors
 from antpitta.files.runs import (
     CheckpointFile,
     RunFolder,
-    read_scores,
-    read_windows,
     write_scores,
     write_windows,
 )
@@ -52,9 +50,10 @@ from antpitta.train.linear_head import solve_linear_head
 from antpitta.train.loop import fit
 from antpitta.train.member_tables import MemberTable
 from antpitta.train.out_of_fold import (
+    SCORE_FILES,
     gather_scores,
     held_out_lwlrap,
-    match_folds,
+    read_member,
     read_out_of_fold,
     score_recordings,
     score_windows,
@@ -477,19 +476,11 @@ def _write_pseudo_labels(run: Run, stage: Stage, cycle: int) -> Targets:
     else:
         folder = run.folder.stage(stage.name, cycle - 1)
     dataset = plan.training_data.dataset
-    is_clipwise = pseudo.scores == "clipwise"
-    read: Callable[[Path], Sequence[Scores | WindowScores]] = (
-        read_windows if is_clipwise else read_scores
-    )
-    name = "oof_windows.parquet" if is_clipwise else "oof_scores.parquet"
-    members = {run.source: read_out_of_fold(dataset, folder / name, plan.folds, read)}
-    for member in plan.members:
-        if isinstance(member, MemberTable):
-            members[str(member.path)] = list(member.scores)
-            continue
-        path = (member.last_stage if is_clipwise else member.path) / name
-        folds = match_folds(dataset, member)
-        members[str(member.path)] = read_out_of_fold(dataset, path, folds, read)
+    name, read = SCORE_FILES[pseudo.scores]
+    own = read_out_of_fold(dataset, folder / name, plan.folds, read)
+    members = {run.source: own} | {
+        str(member.path): read_member(dataset, member, pseudo.scores) for member in plan.members
+    }
     pseudo_labels = make_pseudo_labels(plan.training_data, members, pseudo)
     table = pseudo_labels.table
     if run.is_main_process:
