@@ -126,7 +126,7 @@ def test_calls_of_the_readme_fit_the_functions():
 def test_table_of_recipes_lists_the_shipped_ones():
     page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     table = page.split("\n\n## ")[0].split("| recipe |")[-1]
-    listed = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+    listed = set(re.findall(r"^\| `([\w-]+)`", table, re.MULTILINE))
     assert {path.stem for path in (ROOT / "src/antpitta/recipes").glob("*.toml")} <= listed
 
 

@@ -262,8 +262,9 @@ class IntermediateBackbone(nn.Module):
 def _freeze_unused(model: nn.Module, bands: int) -> None:
     """Leave the weights of later layers out of training: several GPUs would wait for them."""
     weights = list(model.parameters())
-    output = model.eval()(torch.zeros(1, 3, EXAMPLE_FRAMES, bands))
-    gradients = torch.autograd.grad(output.sum(), weights, allow_unused=True)
+    with torch.enable_grad():
+        output = model.eval()(torch.zeros(1, 3, EXAMPLE_FRAMES, bands))
+        gradients = torch.autograd.grad(output.sum(), weights, allow_unused=True)
     for weight, gradient in zip(weights, gradients, strict=True):
         weight.requires_grad_(gradient is not None)
 

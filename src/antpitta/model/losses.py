@@ -45,7 +45,7 @@ from antpitta.core.stages import LossConfig
 from antpitta.model.inputs import Mixup
 
 MIN_DIVISOR = 1e-6  # cells; a sum below it counts as no cell at all
-NO_PAIR = -1e4  # added to logits that are in no pair
+NO_PAIR = -1e4  # added to logits that are in no pair; exp(NO_PAIR) is 0
 
 
 @dataclass(frozen=True)
@@ -182,8 +182,7 @@ def pairwise_loss(logits: Tensor, labels: CellTargets) -> Tensor:
     present, absent = labels.positive > 0, (labels.weight > 0) & (labels.positive <= 0)
     largest_absent = torch.where(absent, logits, logits + NO_PAIR).logsumexp(dim=1)
     least_present = torch.where(present, -logits, -logits + NO_PAIR).logsumexp(dim=1)
-    has_pairs = present.any(dim=1) & absent.any(dim=1)
-    return softplus(largest_absent + least_present) * has_pairs
+    return softplus(largest_absent + least_present)
 
 
 @dataclass(frozen=True)
