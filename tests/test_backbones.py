@@ -73,6 +73,11 @@ def test_timm_backbone_has_the_imagenet_statistics():
     [
         ("resnet18.tv_in1k", "https://download.pytorch.org/models/resnet18-f37072fd.pth"),
         ("test_resnet", "https://huggingface.co/timm/test_resnet.r160_in1k"),
+        (
+            "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+            "https://huggingface.co/timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k/resolve/main/"
+            "model.safetensors",
+        ),
     ],
 )
 def test_unreachable_hub_is_an_error_that_names_the_file_to_fetch(monkeypatch, tmp_path, name, url):

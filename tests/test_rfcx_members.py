@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import antpitta as ap
 from antpitta.core.config import BackboneConfig, HeadConfig
@@ -17,7 +18,7 @@ from antpitta.core.stages import LossConfig
 from antpitta.core.types import Annotation, Targets
 from antpitta.files.bundle import read_bundle
 from antpitta.files.recipes import read_recipe, shipped_recipes
-from antpitta.model.backbones import build_backbone
+from antpitta.model.backbones import build_backbone, timm
 from antpitta.model.head import SedHead
 from antpitta.model.losses import CellTargets, masked_loss
 from antpitta.model.network import SedNet, interpolation_weights
@@ -328,6 +329,15 @@ def test_transformers_map_has_each_patch_in_its_place(size):
         maps = model(images)
     assert maps.shape[2:] == (-(-size[0] // 16), -(-size[1] // 16))
     torch.testing.assert_close(maps, expected)
+
+
+def test_transformer_takes_weights_from_a_file(tmp_path):
+    donor = timm.create_model("test_vit", num_classes=7)
+    save_file(donor.state_dict(), tmp_path / "vit.safetensors")
+    config = BackboneConfig(name="test_vit", weights=str(tmp_path / "vit.safetensors"))
+    backbone = build_backbone(config)
+    assert backbone.origin == "the file vit.safetensors"
+    assert torch.equal(backbone.module.model.pos_embed, donor.pos_embed)
 
 
 def test_transformer_has_no_other_reductions():

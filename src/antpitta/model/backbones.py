@@ -346,7 +346,9 @@ def _weights_url(config: dict[str, Any]) -> str:
     name = f"{config.get('architecture')}.{config.get('tag')}"
     hub = config.get("hf_hub_id") or "timm/"
     page = f"https://huggingface.co/{hub}{name if hub.endswith('/') else ''}"
-    return str(config.get("url") or f"{page}/resolve/main/model.safetensors")
+    url = str(config.get("url") or "")
+    readable = url and not url.endswith(".npz")  # timm alone reads Google's arrays
+    return url if readable else f"{page}/resolve/main/model.safetensors"
 
 
 def wheel_weights(model: nn.Module) -> dict[str, Tensor]:
