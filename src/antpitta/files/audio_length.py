@@ -23,6 +23,7 @@ from pathlib import Path
 
 import soundfile as sf
 
+from antpitta.core.errors import machine_failure
 from antpitta.files.sound_chunks import read_sound_chunks
 from antpitta.files.wav_chunks import RIFF_NAMES, WavChunks, read_wav_chunks
 
@@ -30,6 +31,7 @@ TOLERANCE = 0.1  # seconds: codecs add a few hundredths, which are no mistake of
 _FLAC_TAIL = (1 << 16, 1 << 21)  # bytes in which the last frame is looked for
 _FLAC_BLOCKS = {1: 192, **{n: 576 << (n - 2) for n in range(2, 6)}}
 _FLAC_BLOCKS |= {n: 256 << (n - 8) for n in range(8, 16)}
+_SYSTEM_ERROR = 2  # of libsndfile
 _MP3_RATES = (44100, 48000, 32000)
 _MP3_DELAY = 529  # samples at the start that mpg123 leaves out
 _MP3_BITRATES = {  # kbit/s of layer III
@@ -112,7 +114,19 @@ def open_sound(path: Path, samples: int | None = None) -> sf.SoundFile:
     Returns
     -------
     file : whose ``frames`` are ``samples``, whatever the header promises
+
+    Raises
+    ------
+    UserError
+        E_MACHINE, which no reader takes for damage of the file.
     """
+    try:
+        return _open(path, samples)
+    except OSError as error:
+        raise machine_failure(error, path) or error from error
+
+
+def _open(path: Path, samples: int | None) -> sf.SoundFile:
     name = os.fsencode(path) if os.name == "posix" else str(path)
     kind = "" if samples is None else _kind(path)
     corrected = None
@@ -125,12 +139,22 @@ def open_sound(path: Path, samples: int | None = None) -> sf.SoundFile:
     if corrected is not None:
         return corrected
     try:
-        return sf.SoundFile(name)
+        return _open_plain(path, name)
     except sf.SoundFileError:  # a container that libsndfile does not know, or calls broken
         chunks = _read_chunks(path, _kind(path))
         if chunks is None or (corrected := _open_chunks(path, chunks)) is None:
             raise
         return corrected
+
+
+def _open_plain(path: Path, name: bytes | str) -> sf.SoundFile:
+    try:
+        return sf.SoundFile(name)
+    except sf.LibsndfileError as error:
+        if error.code != _SYSTEM_ERROR:
+            raise
+    with path.open("rb"):  # raises the error of the system, which libsndfile does not tell
+        return sf.SoundFile(name)
 
 
 def _open_flac(path: Path, samples: int) -> sf.SoundFile | None:
@@ -145,7 +169,7 @@ def _open_flac(path: Path, samples: int) -> sf.SoundFile | None:
 
 
 def _open_mp3(path: Path, samples: int, name: bytes | str) -> sf.SoundFile | None:
-    plain = sf.SoundFile(name)
+    plain = _open_plain(path, name)
     if plain.frames >= samples:  # a length that is estimated too long does no harm
         return plain
     plain.close()

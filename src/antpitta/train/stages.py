@@ -29,7 +29,6 @@ from antpitta.core.stages import Stage
 from antpitta.core.types import Scores, Targets
 from antpitta.files.own_files import explain_damage, load_tensors, save_tensors
 from antpitta.files.runs import CheckpointFile, RunFolder, write_scores
-from antpitta.files.tables import write_csv
 from antpitta.model.fusion import with_trainable_grey_stem
 from antpitta.model.network import SedNet
 from antpitta.train.checkpoints import ReadOnlyStore, ThrottledStore
@@ -440,9 +439,7 @@ def _write_pseudo_labels(run: Run, stage: Stage, cycle: int) -> Targets:
     pseudo_labels = make_pseudo_labels(plan.training_data, members, pseudo)
     table = pseudo_labels.table
     if run.is_main_process:
-        out = run.folder.stage(stage.name, cycle)
-        out.mkdir(parents=True, exist_ok=True)
-        write_csv(table, out / "pseudo.csv")
+        run.folder.write_pseudo_labels(table, stage.name, cycle)
     run.monitor.progress.message(
         f"{stage.name} cycle {cycle}: {len(table)} pseudo-labels in "
         f"{table['recording'].nunique()} recordings, from the out-of-fold scores of "
