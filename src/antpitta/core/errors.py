@@ -334,25 +334,25 @@ _MACHINE_ERRORS = {  # errors of the system that every file would have: what lac
 }
 
 
-def machine_failure(error: BaseException | None, place: object = "") -> UserError | None:
+def machine_failure(error: BaseException | None, path: object = "") -> UserError | None:
     """The message of an error that is no file's own, but comes from what the machine lacks.
 
     Parameters
     ----------
     error : of any library, with those that led to it
-    place : what was read or written
+    path : what was read or written
 
     Returns
     -------
     E_MACHINE; None for any other error.
     """
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
         if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
             what, remedy = _MACHINE_ERRORS[error.errno]
-            where = place or error.filename
-            return UserError("E_MACHINE", f"{where}: {what}" if where else what, remedy)
-        seen.append(error)
+            name = path or error.filename
+            return UserError("E_MACHINE", f"{name}: {what}" if name else what, remedy)
+        chain.append(error)
         error = error.__cause__ or error.__context__
     return None
 

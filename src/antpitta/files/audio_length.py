@@ -31,7 +31,6 @@ TOLERANCE = 0.1  # seconds: codecs add a few hundredths, which are no mistake of
 _FLAC_TAIL = (1 << 16, 1 << 21)  # bytes in which the last frame is looked for
 _FLAC_BLOCKS = {1: 192, **{n: 576 << (n - 2) for n in range(2, 6)}}
 _FLAC_BLOCKS |= {n: 256 << (n - 8) for n in range(8, 16)}
-_SYSTEM_ERROR = 2  # of libsndfile
 _MP3_RATES = (44100, 48000, 32000)
 _MP3_DELAY = 529  # samples at the start that mpg123 leaves out
 _MP3_BITRATES = {  # kbit/s of layer III
@@ -114,15 +113,10 @@ def open_sound(path: Path, samples: int | None = None) -> sf.SoundFile:
     Returns
     -------
     file : whose ``frames`` are ``samples``, whatever the header promises
-
-    Raises
-    ------
-    UserError
-        E_MACHINE, which no reader takes for damage of the file.
     """
     try:
         return _open(path, samples)
-    except OSError as error:
+    except OSError as error:  # no reader takes E_MACHINE for damage of the file
         raise machine_failure(error, path) or error from error
 
 
@@ -151,7 +145,7 @@ def _open_plain(path: Path, name: bytes | str) -> sf.SoundFile:
     try:
         return sf.SoundFile(name)
     except sf.LibsndfileError as error:
-        if error.code != _SYSTEM_ERROR:
+        if error.code != 2:  # no error of the system
             raise
     with path.open("rb"):  # raises the error of the system, which libsndfile does not tell
         return sf.SoundFile(name)
