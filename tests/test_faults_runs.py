@@ -27,7 +27,7 @@ from antpitta.files.own_files import load_tensors, read_parquet, save_tensors, w
 from antpitta.files.runs import CheckpointFile, RunFolder
 from antpitta.files.texts import write_json, write_text
 from antpitta.predict.exports import read_events
-from antpitta.predict.journal import NAME, Journal, JournalEntry
+from antpitta.predict.journal import NAME, Journal, JournalEntry, read_durations
 
 KEY = {"digest": "x", "inference": "full", "precision": "float32"}
 
@@ -97,6 +97,12 @@ def test_edited_journal_is_refused_and_kept(journal, how):
     content = (journal / NAME).read_bytes()
     assert code_of(open_journal, journal) == "E_JOURNAL_DAMAGED"
     assert (journal / NAME).read_bytes() == content
+
+
+def test_reading_durations_leaves_no_file_behind(journal):
+    before = sorted(journal.iterdir())
+    assert read_durations(journal) == {"a.wav": 2.0, "b.wav": 2.0}
+    assert sorted(journal.iterdir()) == before
 
 
 def test_journal_without_its_key_is_not_resumed(journal):

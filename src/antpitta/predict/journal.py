@@ -312,8 +312,11 @@ def read_durations(out: Path) -> dict[str, float]:
     if not is_regular_file(path):
         return {}
     query = "SELECT path, duration FROM recordings WHERE presence IS NOT NULL"
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    if not path.with_name(f"{NAME}-wal").exists():
+        address += "&immutable=1"  # no run has it open: SQLite then makes no files beside it
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(address, uri=True)) as database:
             return {str(path): float(duration) for path, duration in database.execute(query)}
     except (sqlite3.Error, TypeError, ValueError):
         return {}
