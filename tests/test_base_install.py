@@ -121,7 +121,8 @@ def test_predict_that_needs_torch_is_one_line_with_the_remedy(run, simulated, tm
         model, options = tmp_path / "model", []
         shutil.copytree(run.model, model)
         content = json.loads((model / "bundle.json").read_text())
-        (model / "bundle.json").write_text(json.dumps({**content, "networks": {}}))
+        files = {name: file for name, file in content["files"].items() if "network" not in name}
+        (model / "bundle.json").write_text(json.dumps({**content, "networks": {}, "files": files}))
     done = base_command("predict", model, simulated / "test", "-o", tmp_path / "out", *options)
     assert done.returncode == 2
     assert "pip install 'antpitta[train]'" in done.stderr

@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,15 @@ from antpitta import api
 from antpitta.core.errors import UserError
 from antpitta.core.types import Recording
 from antpitta.files import locks, texts
+from antpitta.files.audio import UnreadableAudio, file_errors, probe
 from antpitta.files.cache import cached_features
 from antpitta.files.locks import LOCK, lock_folder
 from antpitta.files.manifest import MANIFEST
 from antpitta.files.own_files import load_tensors, read_parquet, save_tensors, write_parquet
 from antpitta.files.runs import CheckpointFile, RunFolder
 from antpitta.files.texts import write_json, write_text
-from antpitta.predict.journal import NAME, Journal, JournalEntry
+from antpitta.predict.exports import read_events
+from antpitta.predict.journal import NAME, Journal, JournalEntry, read_durations
 
 KEY = {"digest": "x", "inference": "full", "precision": "float32"}
 
@@ -95,6 +97,12 @@ def test_edited_journal_is_refused_and_kept(journal, how):
     content = (journal / NAME).read_bytes()
     assert code_of(open_journal, journal) == "E_JOURNAL_DAMAGED"
     assert (journal / NAME).read_bytes() == content
+
+
+def test_reading_durations_leaves_no_file_behind(journal):
+    before = sorted(journal.iterdir())
+    assert read_durations(journal) == {"a.wav": 2.0, "b.wav": 2.0}
+    assert sorted(journal.iterdir()) == before
 
 
 def test_journal_without_its_key_is_not_resumed(journal):
@@ -490,3 +498,122 @@ def test_device_pipe_or_folder_is_never_replaced(tmp_path):
     for name in ("pipe", "folder"):
         assert code_of(write_text, "x", tmp_path / name) == "E_OUTPUT_NOT_WRITABLE"
     assert (tmp_path / "pipe").is_fifo()
+
+
+# ---- what the machine lacks
+
+
+@pytest.mark.parametrize("place", ["file", "below a file", "proc", "home is a file"])
+def test_cache_that_cannot_be_written_is_refused_before_anything_is_written(
+    simulated, recipe, tmp_path, monkeypatch, place
+):
+    (tmp_path / "file").write_text("mine")
+    caches = {"file": tmp_path / "file", "below a file": tmp_path / "file/x", "proc": "/proc/x"}
+    if place in caches:
+        monkeypatch.setenv("ANTPITTA_CACHE", str(caches[place]))
+    else:
+        monkeypatch.delenv("ANTPITTA_CACHE")
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    train = lambda out: ap.train(simulated, recipe=str(recipe), out=out)  # noqa: E731
+    for command in (train, api.demo):
+        assert code_of(command, tmp_path / "out") == "E_CACHE_NOT_WRITABLE"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC])
+def test_what_the_machine_lacks_quarantines_no_recording(
+    run, simulated, tmp_path, monkeypatch, number
+):
+    def fail(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    for place in ("_decode", "_decodes_anywhere", "measure_length"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"antpitta.files.audio.{place}", fail)
+            code = code_of(api.predict_to, run.model, [simulated / "test"], tmp_path / "out")
+            assert code == "E_MACHINE"
+            assert not list(tmp_path.iterdir())
+            with pytest.raises(UserError):
+                ap.check(simulated)
+    with monkeypatch.context() as patch:  # weights are whole: nobody is to delete them
+        patch.setattr(Path, "read_bytes", fail)
+        weights = run.path / STAGE_FILES[0]
+        assert code_of(load_tensors, weights) == "E_MACHINE"
+
+
+def test_recording_is_not_damaged_where_no_file_can_be_opened(simulated):
+    resource = pytest.importorskip("resource")
+    recording = sorted((simulated / "test").iterdir())[0]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208
+    held = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 2, limits[1]))
+        with suppress(OSError):  # until there are too many
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        code = code_of(probe, recording, "a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for number in held:
+            os.close(number)
+    assert code == "E_MACHINE"
+    assert probe(recording, "a").samples
+
+
+def test_lack_of_memory_is_a_file_s_own_only_where_there_is_memory(tmp_path, monkeypatch):
+    def decode():
+        with file_errors(tmp_path / "a.wav"):
+            raise MemoryError
+
+    with pytest.raises(UnreadableAudio):
+        decode()
+    monkeypatch.setattr("antpitta.files.audio._has_memory", lambda: False)
+    with pytest.raises(MemoryError):
+        decode()
+
+
+# ---- outputs that were edited, and commands that could not begin
+
+
+def test_edited_pseudo_labels_are_kept(run_copy):
+    folder = RunFolder(run_copy)
+    labels = run_copy / "stages" / "pseudo" / "pseudo.csv"
+    labels.write_text(labels.read_text() + "mine\n")
+    assert code_of(folder.begin, folder.config(), resume=True) == "E_OUTPUT_EDITED"
+    table = pd.DataFrame({"recording": ["a"]})
+    assert code_of(folder.write_pseudo_labels, table, "pseudo", 1) == "E_OUTPUT_EDITED"
+    assert labels.read_text().endswith("mine\n")
+
+
+def test_prediction_that_cannot_begin_leaves_nothing(run, simulated, tmp_path):
+    (tmp_path / "there").mkdir()
+    for out in (tmp_path / "new" / "below", tmp_path / "there"):
+        options = {"precision": "int8", "inference": "sliding"}
+        assert code_of(api.predict_to, run.model, [simulated / "test"], out, **options) in (
+            "E_PRECISION_UNAVAILABLE",
+            "E_OPTION",
+        )
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+NOT_A_TABLE = [how for how in DAMAGES if how != "one bit"]
+
+
+@pytest.mark.parametrize("how", [*NOT_A_TABLE, "wrong types", "no rows of text"])
+def test_damaged_table_of_events_is_one_message(run, simulated, tmp_path, how):
+    out = tmp_path / "out"
+    api.predict_to(run.model, [simulated / "test"], out, formats="parquet")
+    file = out / "events.parquet"
+    table = read_events(out)
+    assert len(table)
+    if how in DAMAGES:
+        file.write_bytes(DAMAGES[how](file.read_bytes()))
+    elif how == "wrong types":
+        table.assign(start_time="soon").to_parquet(file)
+    else:
+        table.assign(species=1).to_parquet(file)
+    assert code_of(read_events, out) == "E_EVENT_TABLE"
+    assert code_of(read_events, file) == "E_EVENT_TABLE"

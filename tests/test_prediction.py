@@ -17,7 +17,7 @@ import soundfile as sf
 import torch
 
 import antpitta as ap
-from antpitta.api import predict_to
+from antpitta.api import predict_to, prediction
 from antpitta.core.config import parse_recipe
 from antpitta.core.errors import UserError
 from antpitta.files.bundle import read_bundle
@@ -342,3 +342,21 @@ def test_int8_that_loses_too_much_is_left_out(run, simulated, monkeypatch):
     assert exact.loss == 0
     assert plain.macro_ap == pytest.approx(exact.macro_ap, abs=0.1)
     assert plain.loss == pytest.approx(exact.macro_ap - plain.macro_ap)
+
+
+def test_species_called_like_an_index_level_has_a_column_of_its_own(run, sounds, monkeypatch):
+    plain = read_bundle(run.model)
+    names = ("file", "start_time", "end_time", "recording", *plain.species[4:])
+    monkeypatch.setattr(
+        "antpitta.api.prediction.read_bundle", lambda path: replace(plain, species=names)
+    )
+    scores = ap.predict(run.model, *sounds)
+    assert list(scores.columns[:4]) == [
+        *("file (species)", "start_time (species)", "end_time (species)", "recording"),
+    ]
+    table = scores.reset_index()
+    assert list(table.columns[:3]) == ["file", "start_time", "end_time"]
+    assert set(table["file"]) == {str(path) for path in sounds}
+    assert scores["file (species)"].groupby("file").max().notna().all()
+    empty = prediction._empty_frame(names, "a.wav", "is gone")
+    assert list(empty.reset_index().columns) == list(table.columns)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,14 +29,14 @@ from antpitta.core.arguments import (
 )
 from antpitta.core.config import EventFormat, Executor, InferenceMode, Precision
 from antpitta.core.errors import UserError
+from antpitta.core.identity import species_columns
 from antpitta.core.progress import ProgressCallback, no_progress
 from antpitta.files.bundle import Bundle, read_bundle
-from antpitta.files.cache import cache_folder
 from antpitta.files.deployments import Deployments, common_root, read_deployments
 from antpitta.files.locks import lock_folder
 from antpitta.files.manifest import check_own_files
 from antpitta.files.recordings import ListedFile, list_files
-from antpitta.files.remote import Location, RemotePath, check_writable, location_of, upload
+from antpitta.files.remote import RemotePath, local_folder, location_of, upload
 from antpitta.files.texts import remove_unfinished
 from antpitta.model.inference import InferenceConfig
 from antpitta.predict.cluster import predict_on_ray
@@ -87,8 +86,9 @@ def predict(
     Returns
     -------
     DataFrame of shape (frames of all recordings, species), float32
-        Indexed by file, start_time and end_time (seconds), with one column per species. A score
-        orders the detections of one species; it is not a probability.
+        Indexed by file, start_time and end_time (seconds), with one column per species; a species
+        that is called like one of these has ``(species)`` behind its name. A score orders the
+        detections of one species; it is not a probability.
         ``attrs["quarantine"]`` lists (file, reason) for files without scores.
 
     Raises
@@ -164,7 +164,8 @@ def _empty_frame(species: tuple[str, ...], file: str, reason: str) -> "pd.DataFr
     import pandas as pd
 
     index = pd.MultiIndex.from_arrays([[], [], []], names=INDEX)
-    empty = pd.DataFrame(index=index, columns=list(species), dtype=np.float32)
+    columns = species_columns(species, INDEX)
+    empty = pd.DataFrame(index=index, columns=columns, dtype=np.float32)
     empty.attrs["quarantine"] = [(file, reason)]
     return empty
 
@@ -178,7 +179,7 @@ def _frame(result: FileResult, species: tuple[str, ...]) -> "pd.DataFrame":
     index = pd.MultiIndex.from_arrays(
         [[str(result.file.path)] * grid.frames, start, start + grid.hop], names=INDEX
     )
-    table = pd.DataFrame(result.scores.value, index, list(species))
+    table = pd.DataFrame(result.scores.value, index, species_columns(species, INDEX))
     table.attrs["quarantine"] = []
     return table
 
@@ -251,7 +252,7 @@ def predict_to(
     sites = _read_deployments(deployments, root, required="camtrapdp" in formats)
     bundle = read_bundle(Path(model))
     files, unreadable = list_files([location_of(root) for root in audio], channel)
-    folder = _local_folder(target := location_of(out))
+    folder = local_folder(target := location_of(out), TABLES)
     expected = None if prevalence is None else _read_prevalence(Path(prevalence), bundle)
     sample = None if submission is None else _prepare(Path(submission), bundle, files)
     tables = TABLES if sample is None else (*TABLES, SUBMISSION)
@@ -421,15 +422,6 @@ def _check_no_run(folder: Path) -> None:
                 f"{folder}: this folder holds a run or a model ({name})",
                 "choose another folder with -o",
             )
-
-
-def _local_folder(out: Location) -> Path:
-    """The folder of the journal: the output itself, or a folder in the cache for a URL."""
-    if isinstance(out, Path):
-        return out
-    check_writable(out)
-    digest = blake2b(out.url.rstrip("/").encode(), digest_size=8).hexdigest()
-    return cache_folder() / "remote" / digest
 
 
 def _note(

@@ -19,6 +19,7 @@ from antpitta.api.training import TrainResult, train
 from antpitta.core.arguments import Number, PathArgument, Words, as_words, checked
 from antpitta.core.errors import Finding, UserError, requires_train_extra
 from antpitta.core.progress import Progress
+from antpitta.files.cache import check_cache
 from antpitta.files.locks import is_empty, lock_folder
 from antpitta.files.runs import RunFolder
 from antpitta.files.simulated import (
@@ -185,6 +186,7 @@ def demo(
     """
     with requires_train_extra("demo"):  # before anything is simulated
         import_module("antpitta.train.training")
+    check_cache()
     home = Path(out)
     with lock_folder(home):
         if not is_empty(home):

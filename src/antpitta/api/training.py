@@ -18,6 +18,7 @@ from antpitta.core.config import Recipe
 from antpitta.core.errors import requires_train_extra
 from antpitta.core.progress import Progress
 from antpitta.core.types import Dataset, Scores
+from antpitta.files.cache import check_cache
 from antpitta.files.dataset import OpenedDataset, dataset_digest
 from antpitta.files.locks import lock_folder
 from antpitta.files.manifest import check_own_folder, replace_files
@@ -149,6 +150,7 @@ def train(
     precision = resolved.precision if precision == "auto" else precision
     compute = ComputeConfig(device, devices, precision, compile, cudnn_benchmark, parallel_folds)
     build_fabric(compute)  # refuses a wrong device before the run's folder is made
+    check_cache()
     folder = RunFolder(Path(out))
     check_pretrained_weights(resolved, folder)  # before anything is computed or written
     read_members(data.dataset, resolved)

@@ -19,7 +19,7 @@ try:
     from typing import TYPE_CHECKING, Any
 
     from antpitta.cli import process
-    from antpitta.core.errors import UserError, sentences
+    from antpitta.core.errors import UserError, machine_failure, sentences
 except KeyboardInterrupt:
     raise SystemExit(130) from None
 
@@ -96,6 +96,8 @@ def _report(error: BaseException) -> int:
     if process.interruption() or isinstance(error, KeyboardInterrupt):
         _fail("E_INTERRUPTED", "interrupted", "")
         return 128 + process.interruption() if process.interruption() else INTERRUPTED
+    if not isinstance(error, UserError):
+        error = machine_failure(error) or error
     if isinstance(error, UserError):
         _fail(error.code, error.what, error.remedy)
         return MISTAKE

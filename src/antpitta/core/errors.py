@@ -4,6 +4,7 @@ A message has at most two sentences: what is wrong and where, then what to do. T
 code and the values, not the sentences.
 """
 
+import errno
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -127,6 +128,7 @@ CODES: dict[str, str] = {
     "E_NEEDS_TRAIN_EXTRA": "a package of the extra `train` is not installed",
     "E_USAGE": "the arguments of a command cannot be parsed",
     "E_MEMORY": "the process may not use enough memory",
+    "E_MACHINE": "the machine lacks open files, memory or disk space",
     "E_STDOUT": "the standard output cannot be written",
     "E_INTERRUPTED": "the user interrupted the command",
     "E_UNFORESEEN": "an error of antpitta itself; its log has the traceback",
@@ -324,6 +326,39 @@ def list_names(names: Iterable[str], most: int = 12) -> str:
     every = list(names)
     more = f" and {len(every) - most} more" if len(every) > most else ""
     return f"{', '.join(map(cut_name, every[:most]))}{more}" if every else "none"
+
+
+_MACHINE_ERRORS = {  # errors of the system that every file would have: what lacks, what to do
+    errno.EMFILE: ("too many files are open", "raise the limit: ulimit -n 4096"),
+    errno.ENFILE: ("the machine has too many open files", "close other programs"),
+    errno.ENOMEM: ("there is too little memory", "close other programs, or use fewer --workers"),
+    errno.ENOSPC: ("the disk is full", "free disk space"),
+    errno.EDQUOT: ("the disk quota is used up", "free disk space"),
+    errno.EFBIG: ("a file is larger than allowed", "raise the limit: ulimit -f unlimited"),
+}
+
+
+def machine_failure(error: BaseException | None, path: object = "") -> UserError | None:
+    """The message of an error that is no file's own, but comes from what the machine lacks.
+
+    Parameters
+    ----------
+    error : of any library, with those that led to it
+    path : what was read or written
+
+    Returns
+    -------
+    E_MACHINE; None for any other error.
+    """
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
+            what, remedy = _MACHINE_ERRORS[error.errno]
+            name = path or error.filename
+            return UserError("E_MACHINE", f"{name}: {what}" if name else what, remedy)
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 TRAIN_PACKAGES = (  # the import names of the extra `train`

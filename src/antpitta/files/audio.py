@@ -8,7 +8,8 @@
   are divided by the scale of the integers that they are, or by their peak.
 - Lengths are measured, and not those of a header (files/audio_length.py).
 - A file that is damaged gives what it still has. It is unreadable only if nothing decodes.
-- Any failure on a file is an :class:`UnreadableAudio` of this file, by :func:`file_errors`.
+- Any failure on a file is an :class:`UnreadableAudio` of this file, by :func:`file_errors`. What
+  the machine lacks (open files, memory) is never the file's: it ends the command.
 - Undamaged FLAC files are decoded whole by dr_flac, in half the time of libFLAC with the same
   samples. dr_flac skips frames that do not decode without an error, so its result is taken only
   if it has as many samples as the header promises; libsndfile reads all other files. dr_flac is
@@ -31,7 +32,7 @@ import soxr
 from miniaudio import ffi, lib
 from numpy.typing import NDArray
 
-from antpitta.core.errors import UserError
+from antpitta.core.errors import UserError, machine_failure
 from antpitta.core.types import Recording
 from antpitta.files.audio_length import measure_length, open_sound
 
@@ -51,6 +52,7 @@ _POLARITY_STRETCHES, _POLARITY_SECONDS = 4, 2.0  # that are compared, all over a
 _MIN_RATE, _MAX_RATE = 1_000, 2_000_000  # Hz: outside, the header is broken
 _MAX_SECONDS = 60 * 60 * 24 * 366  # a FLAC of unknown length claims 2**63 samples
 _MARGIN = 0.05  # seconds around a part, longer than soxr's filter rings
+_SEGMENT_BYTES = 1 << 28  # as much as a segment takes
 _BLOCK_SAMPLES = 1 << 22  # decoded at once, of all channels
 _DAMAGED_BLOCK = 1 << 9  # frames decoded at once where a file is damaged
 
@@ -62,12 +64,13 @@ class UnreadableAudio(Exception):
 
 
 @contextmanager
-def file_errors(path: Path) -> Iterator[None]:
+def file_errors(path: Path, kinds: type[Exception] = Exception) -> Iterator[None]:
     """Turn every failure on a file into :class:`UnreadableAudio`: it is that file's own.
 
     Parameters
     ----------
     path : of the file that is opened or decoded in the block
+    kinds : of errors that are the file's; others pass
 
     Yields
     ------
@@ -76,14 +79,28 @@ def file_errors(path: Path) -> Iterator[None]:
     Raises
     ------
     UnreadableAudio
-        For any error but those of the user or of a store.
+        For any error but those of the user, of a store, or of the machine.
+    UserError
+        E_MACHINE.
     """
     try:
         yield
     except (UnreadableAudio, UserError):
         raise
-    except Exception as error:
+    except kinds as error:
+        if failure := machine_failure(error, path):
+            raise failure from error
+        if isinstance(error, MemoryError) and not _has_memory():
+            raise
         raise UnreadableAudio(f"{path}: {_plain_reason(path, error)}") from error
+
+
+def _has_memory() -> bool:
+    """Whether the process can have as much as a segment takes; else no file is to blame."""
+    try:
+        return bool(np.empty(_SEGMENT_BYTES, np.uint8).size)
+    except MemoryError:
+        return False
 
 
 def probe(path: Path, id: str, channel: int | None = None) -> Recording:

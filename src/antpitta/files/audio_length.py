@@ -23,6 +23,7 @@ from pathlib import Path
 
 import soundfile as sf
 
+from antpitta.core.errors import machine_failure
 from antpitta.files.sound_chunks import read_sound_chunks
 from antpitta.files.wav_chunks import RIFF_NAMES, WavChunks, read_wav_chunks
 
@@ -113,6 +114,13 @@ def open_sound(path: Path, samples: int | None = None) -> sf.SoundFile:
     -------
     file : whose ``frames`` are ``samples``, whatever the header promises
     """
+    try:
+        return _open(path, samples)
+    except OSError as error:  # no reader takes E_MACHINE for damage of the file
+        raise machine_failure(error, path) or error from error
+
+
+def _open(path: Path, samples: int | None) -> sf.SoundFile:
     name = os.fsencode(path) if os.name == "posix" else str(path)
     kind = "" if samples is None else _kind(path)
     corrected = None
@@ -125,12 +133,22 @@ def open_sound(path: Path, samples: int | None = None) -> sf.SoundFile:
     if corrected is not None:
         return corrected
     try:
-        return sf.SoundFile(name)
+        return _open_plain(path, name)
     except sf.SoundFileError:  # a container that libsndfile does not know, or calls broken
         chunks = _read_chunks(path, _kind(path))
         if chunks is None or (corrected := _open_chunks(path, chunks)) is None:
             raise
         return corrected
+
+
+def _open_plain(path: Path, name: bytes | str) -> sf.SoundFile:
+    try:
+        return sf.SoundFile(name)
+    except sf.LibsndfileError as error:
+        if error.code != 2:  # no error of the system
+            raise
+    with path.open("rb"):  # raises the error of the system, which libsndfile does not tell
+        return sf.SoundFile(name)
 
 
 def _open_flac(path: Path, samples: int) -> sf.SoundFile | None:
@@ -145,7 +163,7 @@ def _open_flac(path: Path, samples: int) -> sf.SoundFile | None:
 
 
 def _open_mp3(path: Path, samples: int, name: bytes | str) -> sf.SoundFile | None:
-    plain = sf.SoundFile(name)
+    plain = _open_plain(path, name)
     if plain.frames >= samples:  # a length that is estimated too long does no harm
         return plain
     plain.close()

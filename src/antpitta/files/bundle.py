@@ -39,7 +39,7 @@ from antpitta.files.bundle_schema import (
     read_content,
 )
 from antpitta.files.manifest import OutputKind, check_own_folder, write_manifest
-from antpitta.files.texts import write_json, write_text
+from antpitta.files.texts import explain_write_errors, write_json, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,27 +119,39 @@ def write_bundle(
     Raises
     ------
     UserError
-        E_OUTPUT_EDITED where the path holds anything but an unchanged bundle of this kind.
+        E_OUTPUT_EDITED where the path holds anything but an unchanged bundle of this kind,
+        E_OUTPUT_NOT_WRITABLE.
     """
     kind: OutputKind = "ensemble" if bundle.members else "model"
     check_own_folder(bundle.path, kind)
     unfinished = bundle.path.with_name(f".{bundle.path.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    for source, name in zip(sources if not bundle.members else [], bundle.weights, strict=True):
-        shutil.copyfile(source, unfinished / name)
-    for source, name in zip(sources if bundle.members else [], bundle.members, strict=True):
-        bundle_from_bytes(bundle_to_bytes(read_bundle(source)), unfinished / MEMBERS / name)
-    networks = {precision: network_files(precision)[0] for precision in exported or {}}
-    for precision, model in (exported or {}).items():
-        _save_network(model, unfinished / networks[precision])
-    _write_content(bundle, networks, unfinished)
-    write_text(card, unfinished / CARD)
-    write_manifest(unfinished, kind)
-    read_bundle(unfinished)
-    shutil.rmtree(bundle.path, ignore_errors=True)
-    unfinished.replace(bundle.path)
+    try:
+        with explain_write_errors(bundle.path):
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            _write_parts(bundle, sources, exported or {}, unfinished)
+            write_text(card, unfinished / CARD)
+            write_manifest(unfinished, kind)
+            read_bundle(unfinished)
+            shutil.rmtree(bundle.path, ignore_errors=True)
+            unfinished.replace(bundle.path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return read_bundle(bundle.path)
+
+
+def _write_parts(
+    bundle: Bundle, sources: list[Path], exported: Mapping[str, openvino.Model], folder: Path
+) -> None:
+    """Write weights or members, networks and bundle.json."""
+    for source, name in zip(sources if not bundle.members else [], bundle.weights, strict=True):
+        shutil.copyfile(source, folder / name)
+    for source, name in zip(sources if bundle.members else [], bundle.members, strict=True):
+        bundle_from_bytes(bundle_to_bytes(read_bundle(source)), folder / MEMBERS / name)
+    networks = {precision: network_files(precision)[0] for precision in exported}
+    for precision, model in exported.items():
+        _save_network(model, folder / networks[precision])
+    _write_content(bundle, networks, folder)
 
 
 def _write_content(bundle: Bundle, networks: dict[str, str], folder: Path) -> None:
@@ -161,7 +173,10 @@ def _save_network(model: openvino.Model, path: Path) -> None:
     """Save a network under names of its own: OpenVINO counts those of the whole process."""
     for number, layer in enumerate(model.get_ordered_ops()):
         layer.set_friendly_name(f"{layer.get_type_name()}_{number}")
-    openvino.save_model(model, path)
+    try:
+        openvino.save_model(model, path)
+    except RuntimeError as error:
+        raise OSError(f"OpenVINO cannot write {path.name}") from error
     text = path.read_text(encoding="utf-8")
     text = re.sub(r'<net name="[^"]*"', f'<net name="{path.stem}"', text, count=1)
     path.write_text(text, encoding="utf-8")

@@ -33,7 +33,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from antpitta.core.config import BlendMethod, Recipe, parse_recipe
-from antpitta.core.errors import UserError
+from antpitta.core.errors import UserError, machine_failure
 from antpitta.core.features import Share
 
 LAYOUT = 3  # of bundle.json: any other one is refused
@@ -233,7 +233,7 @@ def read_content(file: Path) -> tuple[BundleContent, dict[str, Any]]:
         raw = file.read_bytes()
         plain = from_json(raw, allow_inf_nan=False)
     except (OSError, ValueError, RecursionError, MemoryError) as error:
-        raise damaged(file, _short(error)) from None
+        raise machine_failure(error, file) or damaged(file, _short(error)) from None
     layout = plain.get("layout") if isinstance(plain, dict) else None
     if type(layout) is not int:
         raise damaged(file, "is no description of a model")
@@ -416,7 +416,7 @@ def _lstat(path: Path) -> os.stat_result:
     try:
         return path.lstat()
     except (OSError, ValueError) as error:
-        raise damaged(path, _short(error)) from None
+        raise machine_failure(error, path) or damaged(path, _short(error)) from None
 
 
 def _sha256(path: Path) -> str:
@@ -424,7 +424,7 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise damaged(path, _short(error)) from None
+        raise machine_failure(error, path) or damaged(path, _short(error)) from None
 
 
 def _short(error: BaseException) -> str:

@@ -43,6 +43,21 @@ def cache_folder() -> Path:
     return Path(base) / "antpitta"
 
 
+def check_cache() -> None:
+    """Refuse a cache that cannot be written, before anything else is.
+
+    Raises
+    ------
+    UserError
+        E_CACHE_NOT_WRITABLE.
+    """
+    probe = cache_folder() / f".{uuid.uuid4().hex[:12]}"
+    with _explain_errors(probe):
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"0")
+        probe.unlink()
+
+
 def cached_features(
     recordings: list[Recording],
     digest: str,

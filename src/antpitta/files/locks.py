@@ -179,6 +179,9 @@ def _lock_error(
             f"{folder / LOCK}: the file is damaged, or of another version of antpitta",
             "delete it if no other command is writing to the folder",
         )
+    with suppress(OSError):
+        if not (folder / LOCK).stat().st_size:  # made here, on a full disk
+            (folder / LOCK).unlink()
     return OSError(f"{LOCK}: {error}")
 
 

@@ -20,11 +20,11 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal
+from typing import Any, Literal
 
 from antpitta.core.errors import UserError
 from antpitta.files.locks import LOCK
-from antpitta.files.texts import explain_write_errors, is_regular_file, write_json
+from antpitta.files.texts import explain_write_errors, is_regular_file, write_text
 
 MANIFEST = ".antpitta.json"
 LAYOUT = 1  # raised when an older version could not read it
@@ -201,7 +201,21 @@ def _files(folder: Path) -> list[str]:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return digest_of(file)
+
+
+def digest_of(file: Any) -> str:
+    """The digest of an open file.
+
+    Parameters
+    ----------
+    file : of bytes
+
+    Returns
+    -------
+    32 hexadecimal digits.
+    """
+    return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _read(folder: Path, kind: OutputKind) -> Digests:
@@ -218,7 +232,44 @@ def _content(folder: Path) -> tuple[str, Digests] | None:
     if not is_regular_file(file):
         return None
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return _parse(file.read_bytes())
+    except OSError:
+        return None
+
+
+def parse_manifest(content: bytes, kind: OutputKind) -> Digests:
+    """The digests in a manifest.
+
+    Parameters
+    ----------
+    content : of the file
+    kind : that the output must be
+
+    Returns
+    -------
+    Digests by path; none of a manifest of another kind, or one that cannot be read.
+    """
+    parsed = _parse(content)
+    return parsed[1] if parsed is not None and parsed[0] == kind else {}
+
+
+def read_digests(folder: Path) -> Digests:
+    """The digests of the folder of a prediction.
+
+    Parameters
+    ----------
+    folder : the output folder
+
+    Returns
+    -------
+    Digests by path below the folder.
+    """
+    return _read(folder, "prediction")
+
+
+def _parse(text: bytes) -> tuple[str, Digests] | None:
+    try:
+        content = json.loads(text)
         if content.get("layout", LAYOUT) > LAYOUT:
             return None
         files = {str(name): list(map(str, each)) for name, each in content["files"].items()}
@@ -235,8 +286,23 @@ def _is_inside(name: str) -> bool:
 
 
 def _write(folder: Path, kind: OutputKind, digests: Digests) -> None:
+    write_text(manifest_text(kind, digests), folder / MANIFEST)
+
+
+def manifest_text(kind: OutputKind, digests: Digests) -> str:
+    """The content of a manifest.
+
+    Parameters
+    ----------
+    kind : of the output
+    digests : by path
+
+    Returns
+    -------
+    JSON.
+    """
     content = {"layout": LAYOUT, "kind": kind, "files": dict(sorted(digests.items()))}
-    write_json(content, folder / MANIFEST)
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _edited(folder: Path, name: str, kind: OutputKind) -> UserError:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pandas as pd
 from pydantic import BaseModel
 
-from antpitta.core.errors import UserError, cut_name
+from antpitta.core.errors import UserError, cut_name, machine_failure
 from antpitta.files.texts import atomic_replace
 
 if TYPE_CHECKING:  # a run's tables can be read without PyTorch
@@ -44,7 +44,7 @@ def explain_damage(path: Path, remedy: str = RESUME) -> Iterator[None]:
     Raises
     ------
     UserError
-        E_FILE_DAMAGED; another UserError of the block stays as it is.
+        E_FILE_DAMAGED, E_MACHINE; another UserError of the block stays as it is.
     """
     if path.exists() and not path.is_file():  # a pipe that nobody writes to would never end
         raise damaged(path, "it is a folder, a pipe or a device", remedy)
@@ -53,6 +53,8 @@ def explain_damage(path: Path, remedy: str = RESUME) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        if failure := machine_failure(error, path):  # the file is whole: nothing is to be deleted
+            raise failure from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise damaged(path, cut_name(reason, 120), remedy) from error
 

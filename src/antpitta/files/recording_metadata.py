@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path, PurePath, PurePosixPath
 
+from antpitta.core.errors import machine_failure
 from antpitta.files.audio_length import read_vorbis_comments
 from antpitta.files.wav_chunks import left_out_seconds, read_wav_chunks
 
@@ -114,7 +115,9 @@ def read_metadata(path: Path) -> RecordingMetadata:
     from_name = metadata_from_name(path.name)
     try:
         from_header = _read_header(path)
-    except OSError:
+    except OSError as error:
+        if failure := machine_failure(error, path):
+            raise failure from error
         return from_name
     except Exception as error:  # metadata of any kind of damage leaves the sound usable
         problem = f"its metadata cannot be read ({type(error).__name__})"

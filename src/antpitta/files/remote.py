@@ -8,6 +8,8 @@
 - An object that is gone or may not be read is a problem of that recording. Every other error (no
   network, expired credentials, no space) would hit every later file: it stops the run, which
   continues with --resume.
+- The manifest of an output (files/manifest.py) is uploaded, too: only an object whose content has a
+  digest of it is ever replaced or deleted.
 - Credentials and endpoints are those of the store's own tools (AWS_*, GOOGLE_*, roles) and of
   fsspec (FSSPEC_S3_*, FSSPEC_GS_*).
 """
@@ -16,7 +18,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -25,6 +27,15 @@ from typing import Any
 
 from antpitta.core.errors import UserError
 from antpitta.files.audio import UnreadableAudio
+from antpitta.files.cache import cache_folder, check_cache
+from antpitta.files.manifest import (
+    MANIFEST,
+    Digests,
+    digest_of,
+    manifest_text,
+    parse_manifest,
+    read_digests,
+)
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,3}(?=[^/])")  # pathlib leaves one slash
 # Error codes that concern one object only.
@@ -37,7 +48,6 @@ _CREDENTIALS = {
     " FSSPEC_GS_TOKEN=anon for a public bucket",
 }
 _ENDPOINTS = {"s3": " and AWS_ENDPOINT_URL", "gs": " and STORAGE_EMULATOR_HOST"}
-_NOT_UPLOADED = "journal.sqlite"  # of no use elsewhere, and still open
 
 
 @dataclass(frozen=True, order=True)
@@ -184,20 +194,111 @@ def check_writable(url: RemotePath) -> None:
         store.rm_file(probe)
 
 
-def upload(folder: Path, url: RemotePath) -> None:
-    """Upload finished tables, run.json last: where it is, all others are.
+def local_folder(out: Location, names: Iterable[str]) -> Path:
+    """The folder in which an output is made: itself, or one in the cache for a URL.
 
     Parameters
     ----------
-    folder : with the tables
-    url : the folder in the store
+    out : the output folder
+    names : paths below it that will be written
+
+    Returns
+    -------
+    The folder, which may be missing.
+
+    Raises
+    ------
+    UserError
+        E_CACHE_NOT_WRITABLE, E_OUTPUT_EDITED, E_REMOTE_*.
     """
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    files = [path for path in files if not path.name.startswith((".", _NOT_UPLOADED))]
+    if isinstance(out, Path):
+        return out
+    check_cache()
+    check_writable(out)
+    check_own_objects(out, names)
+    digest = blake2b(out.url.rstrip("/").encode(), digest_size=8).hexdigest()
+    return cache_folder() / "remote" / digest
+
+
+def check_own_objects(url: RemotePath, names: Iterable[str]) -> None:
+    """Refuse an output whose objects would be replaced and were edited or are others'.
+
+    Parameters
+    ----------
+    url : the folder in the store
+    names : keys below it that will be written, besides those of its manifest
+
+    Raises
+    ------
+    UserError
+        E_OUTPUT_EDITED; E_REMOTE_*.
+    """
+    with _explain_errors(url.url):
+        store, home = _open_store(url.url)
+        digests = _read_manifest(store, home)
+        for name in sorted({*names, *digests}):
+            if not _is_own(store, home, name, digests):
+                raise _edited(url, name)
+
+
+def upload(folder: Path, url: RemotePath) -> None:
+    """Upload finished tables, run.json last: where it is, all others are.
+
+    Objects that were edited or are others' are not replaced. The manifest goes first, with the
+    digests of the old and the new objects, so that an upload that breaks off can be repeated.
+
+    Parameters
+    ----------
+    folder : with the tables and their manifest
+    url : the folder in the store
+
+    Raises
+    ------
+    UserError
+        E_OUTPUT_EDITED before anything is uploaded; E_REMOTE_*.
+    """
+    new = dict(read_digests(folder))
+    check_own_objects(url, new)
     with _explain_errors(url.url, "written"):
         store, home = _open_store(url.url)
-        for path in sorted(files, key=lambda path: (path.name == "run.json", path)):
-            store.put_file(str(path), f"{home.rstrip('/')}/{path.relative_to(folder).as_posix()}")
+        earlier = _read_manifest(store, home)
+        _write_manifest(
+            store, home, {n: earlier.get(n, []) + new.get(n, []) for n in earlier | new}
+        )
+        for name in sorted(new, key=lambda name: (name == "run.json", name)):
+            store.put_file(str(folder / name), f"{home}/{name}")
+        for name in set(earlier) - set(new):
+            if store.exists(f"{home}/{name}"):
+                store.rm_file(f"{home}/{name}")
+        _write_manifest(store, home, new)
+
+
+def _read_manifest(store: Any, home: str) -> Digests:
+    try:
+        return parse_manifest(store.cat_file(f"{home}/{MANIFEST}"), "prediction")
+    except FileNotFoundError:
+        return {}
+
+
+def _write_manifest(store: Any, home: str, digests: Digests) -> None:
+    store.pipe_file(f"{home}/{MANIFEST}", manifest_text("prediction", digests).encode())
+
+
+def _is_own(store: Any, home: str, name: str, digests: Digests) -> bool:
+    """Whether an object is missing, or is as antpitta wrote it."""
+    try:
+        with store.open(f"{home}/{name}", "rb") as file:
+            return name in digests and digest_of(file) in digests[name]
+    except (FileNotFoundError, IsADirectoryError):
+        return True
+
+
+def _edited(url: RemotePath, name: str) -> UserError:
+    return UserError(
+        "E_OUTPUT_EDITED",
+        f"{url.url.rstrip('/')}/{name}: antpitta did not write this object, or it was changed",
+        "choose another folder with -o, or move the object away",
+    )
 
 
 def _open_store(url: str) -> tuple[Any, str]:
@@ -205,7 +306,7 @@ def _open_store(url: str) -> tuple[Any, str]:
 
     # Listings are not cached: an archive is listed once, and a million files take a gigabyte.
     store, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    return store, str(path)
+    return store, str(path).rstrip("/")
 
 
 def _stamp(info: dict[str, Any]) -> tuple[int, int]:

@@ -264,6 +264,18 @@ class RunFolder:
         with replace_files(self.path, "run") as new:
             write_csv(table, new / FOLDS)
 
+    def write_pseudo_labels(self, table: pd.DataFrame, stage: str, cycle: int) -> None:
+        """Write pseudo.csv of a stage; UserError (E_OUTPUT_EDITED) where a user edited it.
+
+        Parameters
+        ----------
+        table : the pseudo-labels
+        stage : its name
+        cycle : of the stage, from 1
+        """
+        with replace_files(self.path, "run") as new:
+            write_csv(table, new / self.stage(stage, cycle).relative_to(self.path) / "pseudo.csv")
+
     def folds(self) -> dict[str, int]:
         """The fold of each recording, from folds.csv."""
         file = self.path / FOLDS

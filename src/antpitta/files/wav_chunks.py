@@ -106,7 +106,8 @@ def read_wav_chunks(path: Path) -> WavChunks:
 
 def _read_chunks(file: BinaryIO, end: int) -> WavChunks:
     guano: list[bytes] = []
-    wamd, bext, comment, sound_format, long_size = b"", b"", "", None, None
+    comment, sound_format, long_size = "", None, None
+    others = {b"wamd": b"", b"bext": b""}
     spans: list[tuple[int, int]] = []
     sizes: list[int | None] = []  # by the header
     for _ in range(_MAX_CHUNKS):
@@ -124,10 +125,8 @@ def _read_chunks(file: BinaryIO, end: int) -> WavChunks:
                 break
         elif name == b"guan":
             guano.append(content)
-        elif name == b"wamd":
-            wamd = content
-        elif name == b"bext":
-            bext = bext or content
+        elif name in others:
+            others[name] = content
         elif name in RIFF_NAMES:  # one file behind another
             size = 4
         elif name == b"LIST":
@@ -138,14 +137,21 @@ def _read_chunks(file: BinaryIO, end: int) -> WavChunks:
             spans.append((begin, begin + size))
             sizes.append(promised)
         file.seek(begin + size + size % 2)
+    last = guano.pop() if guano else b""
+    lengths = _whole_samples(sound_format, spans, sizes)
+    return WavChunks(last, comment, sound_format, *lengths, tuple(guano), *others.values())
+
+
+def _whole_samples(
+    sound_format: WavFormat | None, spans: list[tuple[int, int]], sizes: list[int | None]
+) -> tuple[tuple[tuple[int, int], ...], int | None]:
+    """The spans of data in whole samples, and the bytes that the header promises."""
     # Whole samples, so that channels stay apart; a broken header has samples of 0 bytes.
     first = max(1, sound_format.block) if sound_format else 1
     spans = [(begin, stop - (stop - begin) % first) for begin, stop in spans if stop > begin]
     total = sum(size for size in sizes if size is not None)
     is_short = total > sum(stop - begin for begin, stop in spans) + first * len(spans)
-    promised = total if is_short and None not in sizes else (sizes or [None])[0]
-    last = guano.pop() if guano else b""
-    return WavChunks(last, comment, sound_format, tuple(spans), promised, tuple(guano), wamd, bext)
+    return tuple(spans), total if is_short and None not in sizes else (sizes or [None])[0]
 
 
 def measure_data(file: BinaryIO, begin: int, size: int, end: int) -> tuple[int | None, int]:

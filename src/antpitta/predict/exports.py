@@ -348,7 +348,9 @@ def read_events(folder: Path) -> pd.DataFrame:
     if folder.is_file():
         parquet = table = folder
     if parquet.is_file() and parquet.suffix == ".parquet":
-        return _read_event_table(parquet, lambda: pd.read_parquet(parquet))
+        return _read_event_table(
+            parquet, lambda: pd.read_parquet(parquet, page_checksum_verification=True)
+        )
     if not table.is_file():
         raise UserError(
             "E_NO_EVENT_TABLE",
@@ -368,7 +370,12 @@ def _read_event_table(path: Path, read: Callable[[], pd.DataFrame]) -> pd.DataFr
     remedy = "give events.csv as predict wrote it"
     try:
         table = read()
-    except (ValueError, OSError) as error:  # such as a cell that is no number
+        for name in set(COLUMNS) & set(table.columns):
+            if name not in TEXT_COLUMNS:
+                table = table.astype({name: float})
+            elif not table[name].fillna("").map(lambda cell: isinstance(cell, str)).all():
+                raise ValueError(f"column {name} holds no text")
+    except Exception as error:  # such as a cell that is no number; Parquet fails in many ways
         reason = cut_name(" ".join(str(error).split()), 100)
         raise UserError(
             "E_EVENT_TABLE", f"{path}: this is no table of events ({reason})", remedy

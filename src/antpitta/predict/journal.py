@@ -18,7 +18,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from hashlib import blake2b
@@ -126,18 +126,34 @@ class Journal:
             out.mkdir(parents=True, exist_ok=True)
             if os.path.lexists(self.path) and not is_regular_file(self.path):
                 raise _damaged(self.path, "it is a link, a folder, a pipe or a device")
+            self._is_new = not self.path.exists()
             self._database = sqlite3.connect(self.path, timeout=0, isolation_level=None)
             try:
                 self._begin(key, resume=resume)
             except BaseException:
-                self._database.close()
+                self._close(failed=True)
                 raise
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, *exception: object) -> None:
+        self._close(failed=kind is not None)
+
+    def _close(self, *, failed: bool) -> None:
+        """Close the database; nothing is left of a run that could not begin."""
+        empty = False
+        if failed and self._is_new:
+            try:
+                count = self._database.execute("SELECT count(*) FROM recordings").fetchone()
+                empty = count == (0,)
+            except sqlite3.Error:  # such as a full disk, before there is a table
+                empty = self._values == {}
         self._database.close()
+        if empty:
+            for suffix in ("", "-wal", "-journal"):
+                with suppress(OSError):
+                    self.path.with_name(NAME + suffix).unlink(missing_ok=True)
 
     def has(self, path: Location, stamp: Stamp) -> bool:
         """Whether this version of a file was processed, successfully or not."""
@@ -296,8 +312,11 @@ def read_durations(out: Path) -> dict[str, float]:
     if not is_regular_file(path):
         return {}
     query = "SELECT path, duration FROM recordings WHERE presence IS NOT NULL"
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    if not path.with_name(f"{NAME}-wal").exists():
+        address += "&immutable=1"  # no run has it open: SQLite then makes no files beside it
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(address, uri=True)) as database:
             return {str(path): float(duration) for path, duration in database.execute(query)}
     except (sqlite3.Error, TypeError, ValueError):
         return {}

@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antpitta.core.types import Event, Recording, Scores
-from antpitta.files.audio import TAIL, UnreadableAudio, read
+from antpitta.files.audio import TAIL, UnreadableAudio, file_errors, read
 from antpitta.files.recordings import ListedFile, open_file
 from antpitta.files.remote import Location, RemotePath
 from antpitta.files.sound_chunks import has_ogg_end
@@ -50,7 +50,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 QUEUED_SEGMENTS = 3  # per thread
-FILE_ERRORS = (UnreadableAudio, OSError, NoEmbeddingError)  # of one file; others end the run
+FILE_ERRORS = (UnreadableAudio, NoEmbeddingError)  # of one file; others end the run
 END_NOTES = ("is cut short", "does not decode")  # only the first such note of a file is kept
 MIN_EVENT, MAX_GAP = 0.3, 0.6  # seconds: the shortest event, the longest pause inside one
 
@@ -136,8 +136,9 @@ def thread_count(predictor: Predictor) -> int:
 def _open(predictor: Predictor, file: ListedFile) -> FileResult:
     try:
         recording = open_file(file)
-        segments = tuple(predictor.segments(recording))
-        notes = _truncation_notes(recording)
+        with file_errors(recording.path, OSError):
+            segments = tuple(predictor.segments(recording))
+            notes = _truncation_notes(recording)
     except FILE_ERRORS as error:
         return FileResult(file, reason=str(error))
     result = FileResult(file, recording, segments, notes=notes)
@@ -154,9 +155,10 @@ def _predict_segment(predictor: Predictor, task: tuple[FileResult, int]) -> None
         return
     try:
         read_segment = _tolerant_reader(result.segment_notes[i])
-        result.segment_scores[i] = predictor.predict(
-            result.recording, result.segments[i], read_segment
-        )
+        with file_errors(result.recording.path, OSError):
+            result.segment_scores[i] = predictor.predict(
+                result.recording, result.segments[i], read_segment
+            )
     except FILE_ERRORS as error:
         result.segment_errors[i] = str(error)
 

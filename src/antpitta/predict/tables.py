@@ -188,7 +188,7 @@ def write_parquet_events(parts: Parts, path: Path) -> None:
     """
     with (
         atomic_replace(path) as unfinished,
-        pq.ParquetWriter(unfinished, SCHEMA) as writer,
+        pq.ParquetWriter(unfinished, SCHEMA, write_page_checksum=True) as writer,
     ):
         for part in or_empty_table(parts()):
             rows = [event_cells(entry, event) for _, entry in part for event in entry.events]

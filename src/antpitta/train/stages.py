@@ -34,7 +34,6 @@ from antpitta.files.runs import (
     write_scores,
     write_windows,
 )
-from antpitta.files.tables import write_csv
 from antpitta.model.fusion import with_trainable_grey_stem
 from antpitta.model.network import SedNet
 from antpitta.train.backbone_features import FeatureCache
@@ -484,9 +483,7 @@ def _write_pseudo_labels(run: Run, stage: Stage, cycle: int) -> Targets:
     pseudo_labels = make_pseudo_labels(plan.training_data, members, pseudo)
     table = pseudo_labels.table
     if run.is_main_process:
-        out = run.folder.stage(stage.name, cycle)
-        out.mkdir(parents=True, exist_ok=True)
-        write_csv(table, out / "pseudo.csv")
+        run.folder.write_pseudo_labels(table, stage.name, cycle)
     run.monitor.progress.message(
         f"{stage.name} cycle {cycle}: {len(table)} pseudo-labels in "
         f"{table['recording'].nunique()} recordings, from the out-of-fold scores of "
