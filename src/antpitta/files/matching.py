@@ -19,6 +19,7 @@ from antpitta.core.identity import clean_name, recording_key
 from antpitta.core.types import Recording
 from antpitta.files.audio import SUFFIXES
 from antpitta.files.recording_metadata import metadata_from_name, site_from_folder
+from antpitta.files.spectrograms import SPECTROGRAM_SUFFIXES
 from antpitta.files.texts import utf8_text
 
 if TYPE_CHECKING:  # pandas, which prediction does not wait for
@@ -103,7 +104,8 @@ class RecordingMatcher:
     def _find_files(self, last: str) -> list[Recording]:
         """The recordings whose file may be called so; the same suffix and case count first."""
         path = PurePosixPath(last)
-        stem = path.stem if path.suffix.lower() in SUFFIXES else last
+        is_file = path.suffix.lower() in SUFFIXES | SPECTROGRAM_SUFFIXES
+        stem = path.stem if is_file else last
         for name in (last, stem):
             if matches := self._by_name.get(name) or self._by_key.get(recording_key(name)):
                 return matches
