@@ -139,11 +139,12 @@ def _list_spectrograms(
     files, findings = _list_roots(roots, None, SPECTROGRAM_SUFFIXES)
     paths = [file.path for file in files if isinstance(file.path, Path)]
     stems = [unicodedata.normalize("NFC", str(path.with_suffix(""))) for path in paths]
-    counts, kept = Counter(stems), []
+    counts, kept, reported = Counter(stems), [], set()
     for file, path, stem in zip(files, paths, stems, strict=True):
         if counts[stem] == 1:
             kept.append(replace(file, spectrogram=path))
-        elif counts.pop(stem):
+        elif stem not in reported:
+            reported.add(stem)
             what = f"{path.stem} has a .npy and a .npz file here, and none of them is used"
             finding = ("W_SPECTROGRAM_TWICE", utf8_text(str(path.parent)), None, what)
             findings += (Finding(*finding, "remove one of them", True),)
