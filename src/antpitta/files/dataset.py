@@ -37,6 +37,7 @@ from antpitta.files.matching import (
     RecordingMatcher,
     lies_elsewhere,
     match_table,
+    report_missing,
 )
 from antpitta.files.recordings import FoundRecordings, find_recordings
 from antpitta.files.species_names import read_species_names
@@ -124,8 +125,8 @@ def read_source(path: Path) -> DataSource:
     channel = _parse_channel(content.pop("channel", None), path)
     paths = {key: _parse_paths(key, value, path) for key, value in content.items()}
     if not (paths.get("audio") or paths.get("spectrograms")):
-        what = f"{path}: no key 'audio'"
-        raise UserError("E_BAD_SOURCE", what, "give the folder of the recordings")
+        remedy = "give the folder of the recordings"
+        raise UserError("E_BAD_SOURCE", f"{path}: no key 'audio'", remedy)
     single = {key: paths.pop(key, ()) for key in ("sites", "names")}
     for key, tables in single.items():
         if len(tables) > 1:
@@ -355,7 +356,7 @@ def _report_unmatched(
         elif elsewhere and (file, box.recording) in elsewhere:
             moved.append((box.recording, file, row))
     if missing:
-        findings.append(_report_missing(missing, count_rows, spectrograms=spectrograms))
+        findings.append(report_missing(missing, count_rows, spectrograms=spectrograms))
     if ambiguous:
         match, file, row = ambiguous[0]
         what = f"{len(ambiguous)} of {count_rows} rows are left out, the first: {match.reason}"
@@ -370,22 +371,6 @@ def _report_unmatched(
         remedy = "check that it is the same recording"
         findings.append(Finding("W_OTHER_FOLDER", str(file), row, what, remedy, False))
     return findings
-
-
-def _report_missing(
-    missing: Sequence[tuple[str, Path, int]], count_rows: int, *, spectrograms: bool
-) -> Finding:
-    """The finding about rows whose recordings are not here: name, file and line of each."""
-    name, file, row = missing[0]
-    names = dict.fromkeys(name for name, _, _ in missing)
-    what = f"{len(missing)} of {count_rows} rows name {len(names)} recordings whose"
-    if spectrograms:
-        what = f"{what} spectrograms are not here: {list_names(names, 8)}"
-        remedy = "add them, or leave these rows out"
-        return Finding("W_NO_SPECTROGRAM", str(file), row, what, remedy, True)
-    what = f"{what} audio is not here, the first {name!r}"
-    remedy = "add the audio, or ignore this if that is intended"
-    return Finding("W_NO_AUDIO", str(file), row, what, remedy, False)
 
 
 def _report_late(rows: Sequence[tuple[Annotation, Recording, Path, int]]) -> list[Finding]:
