@@ -273,7 +273,7 @@ def test_chosen_channel_is_that_of_the_file_and_one_that_is_missing_its_failure(
     for channel in (1, 2, 3):
         recording = probe(path, "a", channel)
         np.testing.assert_array_equal(read(recording, 0, 2, 16_000), stored[:, channel - 1])
-        assert recording.mixing == f"-channel{channel}"
+        assert recording.reading_key == f"-channel{channel}"
     for channel in (4, 0, -1):
         with pytest.raises(UnreadableAudio, match=f"no channel {channel}"):
             probe(path, "a", channel)

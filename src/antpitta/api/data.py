@@ -68,6 +68,7 @@ def open_data(
     sites: PathArgument | None = None,
     names: PathArgument | None = None,
     channel: Number | None = None,
+    spectrograms: Paths = (),
 ) -> OpenedDataset:
     """Open a data set: match the rows of tables to recordings.
 
@@ -90,6 +91,9 @@ def open_data(
     channel
         The channel of each file that is used, counted from 1; by default the mean of all. It may be
         given beside ``data``.
+    spectrograms
+        Folders of spectrograms in dB, ``<recording_id>.npy`` or ``.npz``, that are read instead of
+        the sound. They may be given beside ``data``, or without ``audio``.
 
     Returns
     -------
@@ -109,9 +113,11 @@ def open_data(
     ... # doctest: +SKIP
     """
     if data is None and not any((audio, present, absent, annotations, sites, names)):
-        return open_dataset(_with_channel(_source_here(), channel))
-    source = _source(data, audio, present, absent, annotations, sites, names)
-    return open_dataset(_with_channel(source, channel))
+        here = _source_here(has_input=bool(spectrograms))
+        return open_dataset(_with_options(here, channel, spectrograms))
+    has_input = bool(spectrograms)
+    source = _source(data, audio, present, absent, annotations, sites, names, has_input=has_input)
+    return open_dataset(_with_options(source, channel, spectrograms))
 
 
 @checked
@@ -125,6 +131,7 @@ def init(
     sites: PathArgument | None = None,
     names: PathArgument | None = None,
     channel: Number | None = None,
+    spectrograms: Paths = (),
 ) -> Path:
     """Write an ``antpitta.toml``, which names the recordings and tables of a data set.
 
@@ -134,7 +141,7 @@ def init(
     ----------
     folder
         Where it is written.
-    audio, present, absent, annotations, sites, names, channel
+    audio, present, absent, annotations, sites, names, channel, spectrograms
         As for :func:`open_data`.
 
     Returns
@@ -156,9 +163,9 @@ def init(
     path = Path(folder) / "antpitta.toml"
     if path.exists():
         raise UserError("E_DATA_EXISTS", f"{path} exists", "edit it, or remove it first")
-    source = _with_channel(
-        _source(None, audio, present, absent, annotations, sites, names), channel
-    )
+    has_input = bool(spectrograms)
+    source = _source(None, audio, present, absent, annotations, sites, names, has_input=has_input)
+    source = _with_options(source, channel, spectrograms)
     open_dataset(source)
     try:
         write_source(source, path)
@@ -274,17 +281,22 @@ def describe_missing(data: OpenedDataset) -> str:
     return f"{data.missing} of {data.rows} rows name recordings that are missing"
 
 
-def _with_channel(source: DataSource, channel: int | None) -> DataSource:
+def _with_options(source: DataSource, channel: int | None, spectrograms: Paths) -> DataSource:
+    """The source with the options that may be given beside DATA."""
+    folders = tuple(map(Path, as_paths(spectrograms)))
+    source = replace(source, spectrograms=folders) if folders else source
     return source if channel is None else replace(source, channel=channel)
 
 
-def _source_here() -> DataSource:
+def _source_here(*, has_input: bool) -> DataSource:
     """The data set in the working directory."""
     try:
         return read_source(Path())
     except UserError as error:
         if error.code != "E_NO_FILE":
             raise
+        if has_input:
+            return DataSource()
         what = "no recordings are given, and this folder is no data set"
         remedy = "give DATA (an antpitta.toml or its folder), or --audio FOLDER"
         raise UserError("E_DATA_MISSING", what, remedy) from None
@@ -298,6 +310,8 @@ def _source(
     annotations: Paths,
     sites: Path | str | None,
     names: Path | str | None,
+    *,
+    has_input: bool,
 ) -> DataSource:
     audio, present, absent, annotations = (
         tuple(map(Path, as_paths(paths))) for paths in (audio, present, absent, annotations)
@@ -311,11 +325,11 @@ def _source(
                 "give DATA alone, or --audio and tables",
             )
         return read_source(Path(data))
-    if not sequences[0]:
+    if not (sequences[0] or has_input):
         raise UserError(
             "E_DATA_MISSING",
             "no recordings are given",
-            "give DATA (an antpitta.toml or its folder), or --audio FOLDER",
+            "give DATA (an antpitta.toml or its folder), --audio FOLDER or --spectrograms FOLDER",
         )
     return DataSource(
         *sequences,

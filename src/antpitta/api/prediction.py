@@ -4,11 +4,8 @@ What reads and writes tables (pandas, pyarrow) takes a third of a second to impo
 where it is used, and for ``predict_to`` in a thread while the first recordings are computed.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from antpitta.api.prediction_job import PredictionJob, check_choice
 from antpitta.api.prediction_result import SUBMISSION, Prediction
 from antpitta.core.arguments import (
     Number,
@@ -27,7 +25,7 @@ from antpitta.core.arguments import (
     as_words,
     checked,
 )
-from antpitta.core.config import EventFormat, Executor, InferenceMode, Precision
+from antpitta.core.config import EventFormat, Executor, InferenceMode, Precision, parse_recipe
 from antpitta.core.errors import UserError
 from antpitta.core.identity import species_columns
 from antpitta.core.progress import ProgressCallback, no_progress
@@ -38,14 +36,13 @@ from antpitta.files.manifest import check_own_files
 from antpitta.files.recordings import ListedFile, list_files
 from antpitta.files.remote import RemotePath, local_folder, location_of, upload
 from antpitta.files.texts import remove_unfinished
+from antpitta.model.features import check_input
 from antpitta.model.inference import InferenceConfig
-from antpitta.predict.cluster import predict_on_ray
 from antpitta.predict.journal import Journal
 from antpitta.predict.pipeline import (
     FileResult,
     cpu_count,
     failure_reason,
-    predict_archive,
     predict_files,
 )
 from antpitta.predict.predictor import Predictor
@@ -65,6 +62,7 @@ INDEX = ["file", "start_time", "end_time"]
 def predict(
     model: PathArgument,
     *audio: PathArgument,
+    spectrograms: PathArguments = (),
     inference: InferenceMode = "full",
     precision: Precision = "float32",
     workers: Number | None = None,
@@ -76,6 +74,8 @@ def predict(
     ----------
     model : a model (bundle), or the folder of the run that holds it
     audio : files, or folders that are searched for recordings
+    spectrograms : folders of spectrograms in dB, ``<recording_id>.npy`` or ``.npz``, that are read
+        instead of the sound; ``audio`` then gives names, sites and times only
     inference : ``full`` runs the network on whole segments of a minute; ``sliding`` on overlapping
         windows as in training, which is several times slower and always float32
     precision : ``float32``, ``bfloat16`` or ``int8``; the scores of the others differ slightly
@@ -111,6 +111,7 @@ def predict(
     tables = list(
         predict_each(
             *(model, *audio),
+            spectrograms=spectrograms,
             inference=inference,
             precision=precision,
             workers=workers,
@@ -126,6 +127,7 @@ def predict(
 def predict_each(
     model: PathArgument,
     *audio: PathArgument,
+    spectrograms: PathArguments = (),
     inference: InferenceMode = "full",
     precision: Precision = "float32",
     workers: Number | None = None,
@@ -135,7 +137,7 @@ def predict_each(
 
     Parameters
     ----------
-    model, audio, inference, precision, workers, channel : as for :func:`predict`
+    model, audio, spectrograms, inference, precision, workers, channel : as for :func:`predict`
 
     Yields
     ------
@@ -149,7 +151,9 @@ def predict_each(
     ...     print(scores.index.get_level_values("file")[:1], scores.max())
     """
     bundle = read_bundle(Path(model))
-    files, unreadable = list_files([location_of(root) for root in audio], channel)
+    dumps = [location_of(root) for root in as_paths(spectrograms)]
+    _check_input(bundle, spectrograms=bool(dumps))
+    files, unreadable = list_files([location_of(root) for root in audio], channel, dumps)
     for finding in unreadable:
         yield _empty_frame(bundle.species, finding.file, finding.what)
     config = InferenceConfig(inference, precision, workers or cpu_count())
@@ -190,6 +194,7 @@ def predict_to(
     audio: PathArguments,
     out: PathArgument,
     *,
+    spectrograms: PathArguments = (),
     formats: SplitWords = ("csv",),
     prevalence: PathArgument | None = None,
     deployments: PathArgument | None = None,
@@ -209,6 +214,7 @@ def predict_to(
     ----------
     model : a model (bundle), or the folder of the run that holds it
     audio : files, folders, or URLs (s3://, gs://)
+    spectrograms : as for :func:`predict`
     out : the output folder, or a URL
     formats : of the events: csv, parquet, raven, audacity, kaleidoscope, camtrapdp
     prevalence : a table species,prevalence (share of recordings); the odds in presence.csv are
@@ -248,15 +254,19 @@ def predict_to(
     formats, audio = as_words(formats), as_paths(audio)
     _check_formats(formats)
     job = PredictionJob(executor, inference, precision, workers, address)
-    root = common_root([location_of(place) for place in audio])
+    dumps = [location_of(folder) for folder in as_paths(spectrograms)]
+    root = common_root([location_of(place) for place in audio] or dumps)
     sites = _read_deployments(deployments, root, required="camtrapdp" in formats)
     bundle = read_bundle(Path(model))
-    files, unreadable = list_files([location_of(root) for root in audio], channel)
-    folder = local_folder(target := location_of(out), TABLES)
+    _check_input(bundle, spectrograms=bool(dumps))
+    files, unreadable = list_files([location_of(root) for root in audio], channel, dumps)
+    _check_formats_of_sound(formats, files)
     expected = None if prevalence is None else _read_prevalence(Path(prevalence), bundle)
     sample = None if submission is None else _prepare(Path(submission), bundle, files)
     tables = TABLES if sample is None else (*TABLES, SUBMISSION)
-    key = job.key(bundle) | {"channel": channel}
+    folder = local_folder(target := location_of(out), tables)
+    used = {"channel": channel, "input": "spectrograms" if dumps else None}
+    key = job.key(bundle) | used
     with lock_folder(folder), ExitStack() as stack:
         _check_no_run(folder)
         journal = stack.enter_context(Journal(folder, key, resume=resume))
@@ -265,7 +275,7 @@ def predict_to(
         # Imported meanwhile; a process that ends early waits for it.
         Thread(target=import_module, args=("antpitta.predict.exports",)).start()
         job.run(bundle, files, journal, progress)
-        note = _note(bundle, prevalence, inference, precision) | {"channel": channel}
+        note = _note(bundle, prevalence, inference, precision) | used
         from antpitta.predict.exports import write_outputs
         from antpitta.predict.tables import Archive
 
@@ -274,118 +284,52 @@ def predict_to(
         if isinstance(target, RemotePath):
             upload(folder, target)
         others = journal.count_others(file.path for file in files)
+    notes = _notes(bundle, others, used["input"])
     if sample is None:
-        return Prediction(folder, counts, _notes(others))
-    notes = (*_notes(others), *sample.notes(bundle.species, counts.recordings))
+        return Prediction(folder, counts, notes)
+    notes += tuple(sample.notes(bundle.species, counts.recordings))
     return Prediction(folder, counts, notes, sample.filled)
 
 
-@dataclass(frozen=True)
-class PredictionJob:
-    """How an archive is computed: where, in which mode and precision, with how many workers.
-
-    Parameters
-    ----------
-    executor : ``local`` or ``ray``
-    inference : ``full`` or ``sliding``
-    precision : ``float32``, ``bfloat16`` or ``int8``
-    workers : threads, or actors of a cluster; None for one per core
-    address : of a Ray cluster
-
-    Raises
-    ------
-    UserError
-        ``E_OPTION`` for unknown values, and for options that exclude each other.
-    """
-
-    executor: Executor
-    inference: InferenceMode
-    precision: Precision
-    workers: int | None
-    address: str | None
-
-    def __post_init__(self) -> None:
-        _check_choice("--executor", self.executor, get_args(Executor))
-        _check_choice("--inference", self.inference, get_args(InferenceMode))
-        _check_choice("--precision", self.precision, get_args(Precision))
-        if self.executor != "ray" and self.address:
-            raise UserError(
-                "E_OPTION",
-                f"--address {self.address}: names a Ray cluster",
-                "add --executor ray, or leave --address out",
-            )
-        if self.workers is not None and self.workers < 1:
-            raise UserError("E_OPTION", f"--workers {self.workers}: is too few", "give 1 or more")
-
-    def key(self, bundle: Bundle) -> dict[str, str]:
-        """What an earlier run must have in common with this one to be resumed."""
-        return {
-            "digest": bundle.digest,
-            "inference": self.inference,
-            "precision": self.precision,
-        }
-
-    def run(
-        self,
-        bundle: Bundle,
-        files: Sequence[ListedFile],
-        journal: Journal,
-        progress: ProgressCallback,
-    ) -> None:
-        """Compute every file that the journal does not have.
-
-        Parameters
-        ----------
-        bundle : the model
-        files : the archive
-        journal : open
-        progress : called with (files done, files in total, seconds of sound per second)
-        """
-        count = _counter(progress, len(files))
-        if self.executor == "ray":
-            make = partial(Predictor, inference=InferenceConfig(self.inference, self.precision))
-            predict_on_ray(
-                *(bundle, files, journal, count),
-                workers=self.workers,
-                address=self.address,
-                make=make,
-            )
-        else:
-            config = InferenceConfig(self.inference, self.precision, self.workers or cpu_count())
-            predict_archive(Predictor(bundle, config), files, journal, count)
-
-
-def _notes(others: int) -> tuple[str, ...]:
-    if not others:
-        return ()
-    return (
-        f"{others} recordings of the earlier run are not among these, so the tables lack them; "
-        "their scores are kept",
-    )
-
-
-def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise UserError(
-            "E_OPTION", f"{option} {value}: is unknown", f"choose from {', '.join(choices)}"
+def _notes(bundle: Bundle, others: int, used: object) -> tuple[str, ...]:
+    notes = []
+    if others:
+        notes.append(
+            f"{others} recordings of the earlier run are not among these, so the tables lack them; "
+            "their scores are kept"
         )
+    trained = {part.provenance.get("input") for part in bundle.parts() or [bundle]}
+    if trained != {used}:
+        before, now = "spectrograms of another program", "sound"
+        before, now = (now, before) if used else (before, now)
+        notes.append(
+            f"the model was trained on {before} and computes {now} here, so its scores may be "
+            "slightly off"
+        )
+    return tuple(notes)
+
+
+def _check_input(bundle: Bundle, *, spectrograms: bool) -> None:
+    for part in bundle.parts() or [bundle]:
+        check_input(parse_recipe(part.recipe, str(part.path)), spectrograms=spectrograms)
 
 
 def _check_formats(formats: tuple[str, ...]) -> None:
     for name in formats:
-        _check_choice("--format", name, get_args(EventFormat))
+        check_choice("--format", name, get_args(EventFormat))
 
 
-def _counter(progress: ProgressCallback, total: int) -> Callable[[int, float], None]:
-    """A function that adds up (files, seconds of sound) and reports the sums."""
-    start, done, sound = time.monotonic(), 0, 0.0
-
-    def count(files: int, seconds: float) -> None:
-        nonlocal done, sound
-        done, sound = done + files, sound + seconds
-        progress(done, total, sound / max(time.monotonic() - start, 1e-9))
-
-    return count
+def _check_formats_of_sound(formats: tuple[str, ...], files: Sequence[ListedFile]) -> None:
+    """Refuse tables for programs that open sound where there are only spectrograms."""
+    names = [name for name in formats if name not in ("csv", "parquet")]
+    without = [file.id for file in files if file.path == file.spectrogram]
+    if names and without:
+        raise UserError(
+            "E_OPTION",
+            f"--format {names[0]}: names files of sound, and {len(without)} recordings have none, "
+            f"such as {without[0]}",
+            "add their sound as AUDIO, or write csv or parquet",
+        )
 
 
 def _prepare(sample: Path, bundle: Bundle, files: Sequence[ListedFile]) -> "Submission":

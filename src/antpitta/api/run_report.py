@@ -12,17 +12,17 @@ from antpitta.api.data import describe_missing
 from antpitta.core.config import Recipe
 from antpitta.core.stages import Stage
 from antpitta.core.types import Dataset
-from antpitta.files.audio import read_or_silence
 from antpitta.files.dataset import OpenedDataset
 from antpitta.files.embedding_models import SEARCH_PATH
 from antpitta.files.own_files import load_tensors
 from antpitta.files.runs import RunFolder, read_scores
+from antpitta.files.spectrograms import read_training_input
 from antpitta.files.tables import read_frame
 from antpitta.report.page import render_page
 from antpitta.report.results import Example, RunReport, StageResult
 from antpitta.scores.cells import box_cells
 from antpitta.scores.evaluate import DRAWS, evaluate_cells, report_to_json
-from antpitta.sound.mel import LogMel, band_edges, mel_features
+from antpitta.sound.mel import LogMel, band_edges, dump_features, mel_features
 from antpitta.sound.targets import count_supervision_frames
 
 EXAMPLES = 4  # of each group
@@ -160,7 +160,9 @@ def _example(
     first = max(0.0, start - MARGIN)
     last = min(recording.duration, stop + MARGIN)
     rate = recipe.features.sample_rate
-    wave = read_or_silence(recording, first, last, rate)
+    sound = read_training_input(recording, first, last, rate)
+    is_dump = recording.spectrogram is not None
+    spectrogram = dump_features(sound, recipe.features) if is_dump else mel_features(sound, mel)
     return Example(
         title="",
         recording=recording.id,
@@ -171,9 +173,9 @@ def _example(
         high=float(row["high"]),
         score=float(row["score"]),
         present=bool(row["present"]),
-        spectrogram=mel_features(wave, mel),
+        spectrogram=spectrogram,
         image_start=first,
-        image_stop=first + len(wave) / rate,
+        image_stop=last if is_dump else first + len(sound) / rate,
         frequencies=band_edges(recipe.features)[1:-1],
         group=group,
     )
@@ -245,6 +247,7 @@ def _provenance(recipe: Recipe, folder: RunFolder) -> dict[str, str]:
         "torch": version("torch"),
         "timm": version("timm"),
         **({"channel": str(channel)} if channel else {}),
+        **({"input": str(config["input"])} if "input" in config else {}),
     }
 
 

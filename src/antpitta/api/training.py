@@ -176,12 +176,14 @@ def train(
 
 
 def _config(data: OpenedDataset, recipe: Recipe) -> dict[str, Any]:
-    channels = {recording.channel for recording in data.dataset.recordings} - {None}
+    recordings = data.dataset.recordings
+    channels = {recording.channel for recording in recordings} - {None}
     return {
         "recipe": recipe.model_dump(mode="json"),
         "data": dataset_digest(data.dataset),
         "versions": {name: version(name) for name in PACKAGES},
         **({"channel": channels.pop()} if channels else {}),
+        **({"input": "spectrograms"} if recordings[0].spectrogram else {}),
     }
 
 

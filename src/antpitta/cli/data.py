@@ -95,6 +95,17 @@ Channel = Annotated[
     ),
 ]
 
+Spectrograms = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--spectrograms",
+        metavar="FOLDER",
+        help="A folder of spectrograms in dB, RECORDING.npy or .npz; may be repeated. They are "
+        "read instead of all sound; recordings without one are left out.",
+        rich_help_panel=PANEL,
+    ),
+]
+
 
 def open_options(
     data: Data = None,
@@ -105,13 +116,14 @@ def open_options(
     sites: Sites = None,
     names: Names = None,
     channel: Channel = None,
+    spectrograms: Spectrograms = None,
 ) -> "OpenedDataset":
     """Open the data set that DATA or the data options name.
 
     Parameters
     ----------
     data : the argument DATA
-    audio, present, absent, annotations, sites, names, channel : the data options
+    audio, present, absent, annotations, sites, names, channel, spectrograms : the data options
 
     Returns
     -------
@@ -127,6 +139,7 @@ def open_options(
         sites=sites,
         names=names,
         channel=channel,
+        spectrograms=spectrograms or (),
     )
 
 
@@ -172,6 +185,7 @@ def init(
     sites: Sites = None,
     names: Names = None,
     channel: Channel = None,
+    spectrograms: Spectrograms = None,
 ) -> None:
     """Write an antpitta.toml that names recordings and tables.
 
@@ -186,6 +200,7 @@ def init(
         sites=sites,
         names=names,
         channel=channel,
+        spectrograms=spectrograms or (),
     )
     console.print(f"wrote {path}")
 

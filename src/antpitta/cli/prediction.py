@@ -18,18 +18,30 @@ def predict(
             metavar="MODEL", help="A model (RUN/model), or the folder of a run or an ensemble."
         ),
     ],
-    audio: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="AUDIO", help="Files and folders of recordings, or s3:// and gs:// URLs."
-        ),
-    ],
     out: Annotated[
         str,
         typer.Option(
             "--out", "-o", metavar="FOLDER", help="Output folder, or an s3:// or gs:// URL."
         ),
     ],
+    audio: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="AUDIO",
+            help="Files and folders of recordings, or s3:// and gs:// URLs.",
+            show_default=False,
+        ),
+    ] = None,
+    spectrograms: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--spectrograms",
+            metavar="FOLDER",
+            help="A folder of spectrograms in dB, RECORDING.npy or .npz; may be repeated. They are"
+            " read instead of all sound: AUDIO beside them only gives file names, sites and times,"
+            " and what has no spectrogram is left out.",
+        ),
+    ] = None,
     formats: Annotated[
         str,
         typer.Option(
@@ -130,8 +142,9 @@ def predict(
     with resumable(), prediction_progress() as progress:
         prediction = api.predict_to(
             model,
-            audio,
+            audio or [],
             out,
+            spectrograms=spectrograms or (),
             formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
             prevalence=prevalence,
             deployments=deployments,

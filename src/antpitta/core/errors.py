@@ -65,6 +65,7 @@ CODES: dict[str, str] = {
     "E_BAD_SOURCE": "an antpitta.toml with a mistake",
     "E_HALF_LAYOUT": "a folder with a part of the files of the competition's layout",
     "E_BAD_DEPLOYMENT": "a row of the table of deployments with a mistake",
+    "E_SPECTROGRAM_UNREADABLE": "a spectrogram that cannot be trained on",
     # sound
     "E_SILENT_CLIPS": "clips of a species hold no sound",
     "E_SIMULATION_INPUT": "a simulation without species or backgrounds",
@@ -91,6 +92,7 @@ CODES: dict[str, str] = {
     "E_EMBEDDING_OUTPUT": "the embedding model has no such tensor, or not as a vector",
     "E_EMBEDDING_CLASSES": "the labels do not fit the embedding model's classes",
     "E_EMBEDDING_NOT_FINITE": "the embedding model returns values that are not finite",
+    "E_SPECTROGRAM_SETTINGS": "features that cannot be made of the spectrograms",
     # train
     "E_PRECISION": "an unknown precision",
     "E_DEVICE": "the device is not available",
@@ -193,6 +195,11 @@ CODES: dict[str, str] = {
     "W_AUDIO_CLIPPED": "a recording that is clipped",
     "W_AUDIO_HEADER": "a recording that is longer than its header promises",
     "W_AUDIO_CHANNELS": "a channel that is silent, clipped or of opposite polarity",
+    "W_SPECTROGRAM_UNREADABLE": "a file that is no spectrogram as it should be",
+    "W_SPECTROGRAM_TWICE": "a recording with two files of spectrograms",
+    "W_SPECTROGRAM_LENGTH": "a spectrogram that is not as long as the sound",
+    "W_SPECTROGRAM_VALUES": "a spectrogram whose values are unusual",
+    "W_NO_SPECTROGRAM": "recordings without a spectrogram",
     "W_RECORDER_CLOCK": "a clock in a header or name that is not understood or disagrees",
     "W_RECORDER_TRIGGERED": "a recording that does not hold all of its time",
     "W_CLIP_UNUSABLE": "a clip or background that cannot be used",

@@ -192,6 +192,47 @@ class MelConfig(FeatureConfig):
         return recorded if is_exact and even and in_range else self.sample_rate
 
 
+# What spectrograms that another program computed hold: those of the RFCX competition's fifth place.
+DUMP = MelConfig(
+    sample_rate=32_000,
+    n_fft=2048,
+    hop_length=512,
+    n_mels=128,
+    fmin=20.0,
+    fmax=16_000.0,
+    top_db=80.0,
+)
+
+
+def explain_dump_mismatch(config: MelConfig) -> str:
+    """Why features cannot be computed from spectrograms with the settings of :data:`DUMP`.
+
+    Features of a longer hop are every second, third ... frame of these spectrograms.
+
+    Parameters
+    ----------
+    config : settings of the features
+
+    Returns
+    -------
+    The settings that differ, with both values; empty if the features can be computed.
+    """
+    differing = [
+        name
+        for name in ("sample_rate", "n_fft", "n_mels", "fmin", "fmax")
+        if getattr(config, name) != getattr(DUMP, name)
+    ]
+    differing += ["hop_length"] if config.hop_length % DUMP.hop_length else []
+    differing += ["top_db"] if config.top_db > DUMP.top_db else []
+    reasons = [
+        f"{name} is {getattr(config, name):g} and not {getattr(DUMP, name):g}" for name in differing
+    ]
+    frames = config.segment * config.sample_rate / config.hop_length
+    if abs(frames - round(frames)) > 1e-6:
+        reasons.append(f"segment is {config.segment:g} s, which is {frames:.2f} frames")
+    return ", ".join(reasons)
+
+
 class EmbeddingConfig(FeatureConfig):
     """Embeddings of a trained model that the user provides, one vector per frame.
 

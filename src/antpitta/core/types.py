@@ -17,7 +17,7 @@ EVERY_CLASS = "*"  # the label of an annotation of all classes at once
 
 @dataclass(frozen=True)
 class Recording:
-    """One audio file, probed but not read."""
+    """One audio file or one spectrogram, probed but not read."""
 
     id: str
     path: Path
@@ -30,6 +30,13 @@ class Recording:
     header_samples: int | None = None
     channel: int | None = None  # the one that is used, from 1; None: the mean of all
     inverted: tuple[int, ...] = ()  # channels that are inverted in this mean, from 1
+    # Read instead of the sound (files/spectrograms.py); ``path`` is the sound where there is some.
+    spectrogram: Path | None = None
+
+    @property
+    def source(self) -> Path:
+        """The file that features are computed from."""
+        return self.spectrogram or self.path
 
     @property
     def missing_seconds(self) -> float:
@@ -42,8 +49,10 @@ class Recording:
         return self.samples / self.sample_rate
 
     @property
-    def mixing(self) -> str:
-        """A key of how channels become one; "" for the plain mean."""
+    def reading_key(self) -> str:
+        """A key of how the file is read; "" for sound by the plain mean of its channels."""
+        if self.spectrogram is not None:
+            return "-decibels"
         if self.channel is not None:
             return f"-channel{self.channel}"
         return "".join(f"-inverted{channel}" for channel in self.inverted)

@@ -1,9 +1,9 @@
 """Features on the disk, so that audio is decoded once and not in every epoch.
 
 One ``.npy`` file per recording, keyed by the digest of the feature settings, the content of the
-audio file, and the channel that is used: a renamed recording is found again, a changed one is
-computed anew. Files are read as memory maps. Each ends with a checksum of all its bytes, which is
-compared whenever features are read: a damaged file is computed anew.
+audio file or spectrogram, and the channel that is used: a renamed recording is found again, a
+changed one is computed anew. Files are read as memory maps. Each ends with a checksum of all its
+bytes, which is compared whenever features are read: a damaged file is computed anew.
 """
 
 import io
@@ -94,7 +94,10 @@ def cached_features(
 
     def load_or_compute(recording: Recording) -> FeatureArray:
         nonlocal done
-        path = home / f"{content_key(recording.path)}{recording.mixing}{key_suffix(recording)}.npy"
+        path = (
+            home
+            / f"{content_key(recording.source)}{recording.reading_key}{key_suffix(recording)}.npy"
+        )
         features = _load(path)
         if features is None:
             computed = compute(recording)

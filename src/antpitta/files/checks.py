@@ -20,6 +20,7 @@ from antpitta.core.errors import Finding, list_names
 from antpitta.core.types import EVERY_CLASS, Annotation, Dataset, Recording
 from antpitta.files.audio_checks import Read, check_audio
 from antpitta.files.dataset import OpenedDataset
+from antpitta.files.spectrograms import check_spectrograms
 
 MAX_LISTED = 5  # findings of one kind and table
 MAX_SPECIES = 8  # names in one finding
@@ -53,7 +54,10 @@ def check_dataset(opened: OpenedDataset, read: Read | None = None) -> list[Findi
     findings += _check_species(opened)
     if read is not None:
         annotated = {annotation.recording for annotation in opened.dataset.annotations}
-        findings += check_audio(opened.dataset.recordings, annotated, read)
+        recordings = opened.dataset.recordings
+        sounds = [recording for recording in recordings if recording.spectrogram is None]
+        findings += check_audio(sounds, annotated, read)
+        findings += check_spectrograms(recordings, annotated)
     return findings
 
 

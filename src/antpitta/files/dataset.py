@@ -37,6 +37,7 @@ from antpitta.files.matching import (
     RecordingMatcher,
     lies_elsewhere,
     match_table,
+    report_missing,
 )
 from antpitta.files.recordings import FoundRecordings, find_recordings
 from antpitta.files.species_names import read_species_names
@@ -52,13 +53,14 @@ _MAX_LISTED = 5  # findings of one kind in one table, and species in one finding
 class DataSource:
     """Where the recordings and tables of a data set lie."""
 
-    audio: tuple[Path, ...]
+    audio: tuple[Path, ...] = ()
     present: tuple[Path, ...] = ()
     absent: tuple[Path, ...] = ()
     annotations: tuple[Path, ...] = ()
     sites: Path | None = None
     names: Path | None = None  # other names of the species (species_names.py)
     channel: int | None = None  # the one to use of each file, from 1; None: the mean of all
+    spectrograms: tuple[Path, ...] = ()  # used instead of all sound (spectrograms.py)
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,9 @@ def read_source(path: Path) -> DataSource:
         raise UserError("E_BAD_SOURCE", what, f"use only {', '.join(known)}")
     channel = _parse_channel(content.pop("channel", None), path)
     paths = {key: _parse_paths(key, value, path) for key, value in content.items()}
-    if not paths.get("audio"):
-        what = f"{path}: no key 'audio'"
-        raise UserError("E_BAD_SOURCE", what, "give the folder of the recordings")
+    if not (paths.get("audio") or paths.get("spectrograms")):
+        remedy = "give the folder of the recordings"
+        raise UserError("E_BAD_SOURCE", f"{path}: no key 'audio'", remedy)
     single = {key: paths.pop(key, ()) for key in ("sites", "names")}
     for key, tables in single.items():
         if len(tables) > 1:
@@ -194,7 +196,7 @@ def open_dataset(source: DataSource) -> OpenedDataset:
     """
     verdicts = ((source.present, True), (source.absent, False), (source.annotations, None))
     tables = [read_table(path, verdict) for paths, verdict in verdicts for path in paths]
-    recordings = find_recordings(source.audio, source.sites, source.channel)
+    recordings = find_recordings(source.audio, source.sites, source.channel, source.spectrograms)
     audio = _without_species_as_sites(recordings, tables)
     names = read_species_names(source.names) if source.names else {}
     opened = match_tables(audio, tables, names)
@@ -244,7 +246,7 @@ def match_tables(
             else:
                 annotations.append(_place(box, match, labels))
                 origins.append((str(file), row))
-        findings += _report_unmatched(table, matches)
+        findings += _report_unmatched(table, matches, spectrograms=audio.are_spectrograms)
         findings += _report_late(late)
     _require_annotations(tables, labels)
     if not annotations:
@@ -278,7 +280,7 @@ def dataset_digest(dataset: Dataset) -> str:
     for name in dataset.classes.names:
         digest.update(f"{name}\0".encode())
     for recording in sorted(dataset.recordings, key=lambda recording: recording.id):
-        digest.update(f"{recording.id}\0{content_key(recording.path)}\0".encode())
+        digest.update(f"{recording.id}\0{content_key(recording.source)}\0".encode())
         if recording.channel is not None:
             digest.update(f"channel {recording.channel}\0".encode())
     for text in sorted(repr(annotation) for annotation in dataset.annotations):
@@ -334,9 +336,9 @@ def _place(box: Annotation, recording: Recording, labels: dict[str, str]) -> Ann
 
 
 def _report_unmatched(
-    table: AnnotationTable, matches: Mapping[Path, Mapping[str, Match]]
+    table: AnnotationTable, matches: Mapping[Path, Mapping[str, Match]], *, spectrograms: bool
 ) -> list[Finding]:
-    """One finding for all rows without audio, with an ambiguous name, or from another folder."""
+    """One finding for all rows without a recording, with several, or from another folder."""
     count_rows, findings = len(table.annotations), []
     elsewhere = {
         (file, name)
@@ -354,14 +356,7 @@ def _report_unmatched(
         elif elsewhere and (file, box.recording) in elsewhere:
             moved.append((box.recording, file, row))
     if missing:
-        name, file, row = missing[0]
-        count = len({name for name, _, _ in missing})
-        what = (
-            f"{len(missing)} of {count_rows} rows name {count} recordings whose audio is not here,"
-            f" the first {name!r}"
-        )
-        remedy = "add the audio, or ignore this if that is intended"
-        findings.append(Finding("W_NO_AUDIO", str(file), row, what, remedy, False))
+        findings.append(report_missing(missing, count_rows, spectrograms=spectrograms))
     if ambiguous:
         match, file, row = ambiguous[0]
         what = f"{len(ambiguous)} of {count_rows} rows are left out, the first: {match.reason}"
@@ -462,7 +457,7 @@ def _no_audio_error(
         "E_NO_MATCHING_AUDIO",
         f"{paths}: none of {len(boxes)} rows has its recording here; the tables have names such"
         f" as {boxes[0].recording!r}, the recordings such as {audio.recordings[0].id!r}",
-        "check --audio",
+        "check --audio or --spectrograms",
     )
 
 

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from antpitta.core.errors import Finding, list_names
 from antpitta.core.identity import clean_name, recording_key
 from antpitta.core.types import Recording
 from antpitta.files.audio import SUFFIXES
 from antpitta.files.recording_metadata import metadata_from_name, site_from_folder
+from antpitta.files.spectrograms import SPECTROGRAM_SUFFIXES
 from antpitta.files.texts import utf8_text
 
 if TYPE_CHECKING:  # pandas, which prediction does not wait for
@@ -103,7 +105,8 @@ class RecordingMatcher:
     def _find_files(self, last: str) -> list[Recording]:
         """The recordings whose file may be called so; the same suffix and case count first."""
         path = PurePosixPath(last)
-        stem = path.stem if path.suffix.lower() in SUFFIXES else last
+        is_file = path.suffix.lower() in SUFFIXES | SPECTROGRAM_SUFFIXES
+        stem = path.stem if is_file else last
         for name in (last, stem):
             if matches := self._by_name.get(name) or self._by_key.get(recording_key(name)):
                 return matches
@@ -178,6 +181,33 @@ def lies_elsewhere(name: str, recording: Recording, table: Path | None = None) -
     if named is None or actual is None:
         return False
     return named not in _folder_keys(ours) and actual not in _folder_keys(folders)
+
+
+def report_missing(
+    missing: Sequence[tuple[str, Path, int]], count_rows: int, *, spectrograms: bool
+) -> Finding:
+    """The finding about rows whose recordings are not here.
+
+    Parameters
+    ----------
+    missing : name, file and line of each of these rows
+    count_rows : the number of rows in the table
+    spectrograms : whether recordings are spectrograms, all of which are needed
+
+    Returns
+    -------
+    finding : serious for spectrograms, which it names
+    """
+    name, file, row = missing[0]
+    names = dict.fromkeys(name for name, _, _ in missing)
+    what = f"{len(missing)} of {count_rows} rows name {len(names)} recordings whose"
+    if spectrograms:
+        what = f"{what} spectrograms are not here: {list_names(names, 8)}"
+        remedy = "add them, or leave these rows out"
+        return Finding("W_NO_SPECTROGRAM", str(file), row, what, remedy, True)
+    what = f"{what} audio is not here, the first {name!r}"
+    remedy = "add the audio, or ignore this if that is intended"
+    return Finding("W_NO_AUDIO", str(file), row, what, remedy, False)
 
 
 def match_table(

@@ -5,6 +5,8 @@
 - The folder names the site only where there are several folders to tell apart.
 - A file that looks like sound and cannot be read is a Finding, never skipped in silence. Hidden
   files are skipped: a Mac leaves ``._*`` on foreign disks, with the suffix of sound and no sound.
+- Spectrograms (files/spectrograms.py) stand for recordings as sound does, and are used where both
+  are given: the sound of the same id then gives name, site and time. Sound without one is left out.
 - A root may be a URL (files/remote.py): its files are listed like others, and fetched when opened.
 - The table of sites overrides what names and metadata give. Its columns, in any order, are
   ``recording`` and ``site`` or ``recorded_at`` or both. An empty cell changes nothing.
@@ -21,11 +23,13 @@ from datetime import datetime
 from pathlib import Path, PurePath, PurePosixPath
 
 from antpitta.core.errors import Finding, UserError, list_names
+from antpitta.core.identity import recording_key
 from antpitta.core.types import Recording
 from antpitta.files.audio import SUFFIXES, UnreadableAudio, file_errors, probe
 from antpitta.files.matching import AmbiguousMatch, RecordingMatcher
 from antpitta.files.recording_metadata import PLAUSIBLE_YEARS, read_metadata, site_from_folder
 from antpitta.files.remote import Location, RemotePath, fetch, list_objects
+from antpitta.files.spectrograms import REMEDY, SPECTROGRAM_SUFFIXES, probe_spectrogram
 from antpitta.files.texts import utf8_text
 
 _UNSUPPORTED = frozenset((".m4a", ".aac", ".wma", ".wac", ".wv", ".ape", ".amr", ".mp4"))
@@ -42,15 +46,26 @@ class FoundRecordings:
     recordings: tuple[Recording, ...]
     findings: tuple[Finding, ...]
 
+    @property
+    def are_spectrograms(self) -> bool:
+        """Whether they are read from spectrograms; they all are, or none is."""
+        return any(recording.spectrogram is not None for recording in self.recordings)
+
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file with the suffix of sound that has not been opened yet."""
+    """A file of sound, or a spectrogram, that has not been opened yet."""
 
     id: str
     path: Location
     folder: str | None = None  # the site, if the file itself has none
     channel: int | None = None  # the one to use, from 1; None: the mean of all
+    spectrogram: Path | None = None  # what is read; ``path`` is then its sound, or itself
+
+    @property
+    def source(self) -> Location:
+        """The file that is read."""
+        return self.spectrogram or self.path
 
 
 @dataclass(frozen=True)
@@ -73,31 +88,100 @@ class _File:
 
 
 def list_files(
-    roots: Sequence[Location], channel: int | None = None
+    roots: Sequence[Location], channel: int | None = None, spectrograms: Sequence[Location] = ()
 ) -> tuple[tuple[ListedFile, ...], tuple[Finding, ...]]:
-    """List the files of sound in folders, without opening them.
+    """List the files of sound, or the spectrograms, in folders, without opening them.
 
     Parameters
     ----------
     roots : folders, files, or URLs
     channel : the one to use of each file, from 1; None for the mean of all
+    spectrograms : folders of spectrograms, which are then used instead of all sound
 
     Returns
     -------
     files : sorted by id
-    findings : files of sound in formats that cannot be read
+    findings : files of sound in formats that cannot be read, sound without a spectrogram
 
     Raises
     ------
     UserError
-        E_NO_FILE: a root does not exist. E_NO_AUDIO: a root has no sound. E_OPTION: a channel
-        below 1.
+        E_NO_FILE: a root does not exist. E_NO_AUDIO: a root has no sound, or no spectrograms.
+        E_OPTION: a channel below 1, or a channel or a URL beside spectrograms.
     """
-    if not roots:
+    if not roots and not spectrograms:
         raise UserError("E_NO_AUDIO", "no recordings are given", "name a file or a folder")
     if channel is not None and channel < 1:
         raise UserError("E_OPTION", f"--channel {channel}: there is none", "count from 1")
-    files, findings = _collect(roots)
+    if not spectrograms:
+        return _list_roots(roots, channel, SUFFIXES)
+    option = None if channel is None else f"--channel {channel}"
+    option = next((str(r) for r in (*roots, *spectrograms) if isinstance(r, RemotePath)), option)
+    if option is not None:
+        what = f"{option}: cannot be combined with --spectrograms"
+        raise UserError("E_OPTION", what, "leave one of the two out")
+    dumps, findings = _list_spectrograms(spectrograms)
+    sounds, unsupported = _list_roots(roots, None, SUFFIXES) if roots else ((), ())
+    paired, alone = _pair(dumps, sounds)
+    where = ", ".join(map(str, spectrograms))
+    findings += unsupported
+    for sound in alone:
+        what, remedy = f"has no spectrogram in {where}", "add it, or leave the sound out"
+        path = utf8_text(str(sound.path))
+        findings += (Finding("W_NO_SPECTROGRAM", path, None, what, remedy, True),)
+    return paired, findings
+
+
+def _list_spectrograms(
+    roots: Sequence[Location],
+) -> tuple[tuple[ListedFile, ...], tuple[Finding, ...]]:
+    """The spectrograms in folders; a recording with two files in one folder has none."""
+    files, findings = _list_roots(roots, None, SPECTROGRAM_SUFFIXES)
+    paths = [file.path for file in files if isinstance(file.path, Path)]
+    stems = [unicodedata.normalize("NFC", str(path.with_suffix(""))) for path in paths]
+    counts, kept, reported = Counter(stems), [], set()
+    for file, path, stem in zip(files, paths, stems, strict=True):
+        if counts[stem] == 1:
+            kept.append(replace(file, spectrogram=path))
+        elif stem not in reported:
+            reported.add(stem)
+            what = f"{path.stem} has a .npy and a .npz file here, and none of them is used"
+            finding = ("W_SPECTROGRAM_TWICE", utf8_text(str(path.parent)), None, what)
+            findings += (Finding(*finding, "remove one of them", True),)
+    return tuple(kept), findings
+
+
+def _pair(
+    dumps: Sequence[ListedFile], sounds: Sequence[ListedFile]
+) -> tuple[tuple[ListedFile, ...], list[ListedFile]]:
+    """Spectrograms with the sound of the same id, and sound without a spectrogram.
+
+    Where no id is equal, two that differ in case only are, unless there are several.
+    """
+    ids = {dump.id for dump in dumps} & {sound.id for sound in sounds}
+    groups: list[dict[str, list[ListedFile]]] = [{}, {}]
+    for files, group in zip((dumps, sounds), groups, strict=True):
+        for file in files:
+            key = file.id if file.id in ids else f"{recording_key(file.id)}\0"
+            group.setdefault(key, []).append(file)
+    paired: list[ListedFile] = []
+    alone = []
+    for key, own in groups[0].items():
+        same = groups[1].get(key, ())
+        if len(own) == len(same) == 1:
+            site = same[0].folder or own[0].folder
+            paired.append(replace(own[0], path=same[0].path, folder=site))
+        else:
+            paired += own
+    used = {file.path for file in paired}
+    alone = [sound for sound in sounds if sound.path not in used]
+    return tuple(sorted(paired, key=lambda file: file.id)), alone
+
+
+def _list_roots(
+    roots: Sequence[Location], channel: int | None, suffixes: frozenset[str]
+) -> tuple[tuple[ListedFile, ...], tuple[Finding, ...]]:
+    files, findings = _collect(roots, suffixes)
     folders: dict[Location, set[str | None]] = {}
     for file in files:
         folders.setdefault(file.root, set()).add(site_from_folder(file.below.parent))
@@ -133,7 +217,11 @@ def open_file(file: ListedFile) -> Recording:
     path = file.path if isinstance(file.path, Path) else fetch(file.path)
     try:
         with file_errors(path):
-            recording, metadata = probe(path, file.id, file.channel), read_metadata(path)
+            if file.spectrogram is not None:
+                recording = replace(probe_spectrogram(file.spectrogram, file.id), path=path)
+            else:
+                recording = probe(path, file.id, file.channel)
+            metadata = read_metadata(path)
     except UnreadableAudio as error:
         raise UnreadableAudio(str(error).replace(str(path), str(file.path))) from None
     site = metadata.site or file.folder or metadata.recorder
@@ -142,7 +230,10 @@ def open_file(file: ListedFile) -> Recording:
 
 
 def find_recordings(
-    roots: Sequence[Path], sites: Path | None = None, channel: int | None = None
+    roots: Sequence[Path],
+    sites: Path | None = None,
+    channel: int | None = None,
+    spectrograms: Sequence[Path] = (),
 ) -> FoundRecordings:
     """Find and probe every recording in folders.
 
@@ -151,6 +242,7 @@ def find_recordings(
     roots : folders or files
     sites : table of sites and times, which overrides what the files have
     channel : the one to use of each file, from 1; None for the mean of all
+    spectrograms : folders of spectrograms, which are then used instead of all sound
 
     Returns
     -------
@@ -161,17 +253,18 @@ def find_recordings(
     UserError
         E_NO_FILE, E_NO_AUDIO; E_MISSING_COLUMN: the table of sites lacks one.
     """
-    files, unsupported = list_files(roots, channel)
+    files, unsupported = list_files(roots, channel, spectrograms)
     with ThreadPoolExecutor(_PROBE_THREADS) as pool:
         opened = list(pool.map(_open_or_report, files))
     recordings = tuple(result for result in opened if isinstance(result, Recording))
-    findings = [*unsupported, *(result for result in opened if isinstance(result, Finding))]
+    findings = [*_sum_up(unsupported, spectrograms)]
+    findings += [result for result in opened if isinstance(result, Finding)]
     if not recordings:
         first = f"; the first: {findings[0].what}" if findings else ""
         raise UserError(
             "E_NO_AUDIO",
-            f"{', '.join(map(str, roots))}: no recording can be read{first}",
-            "give WAV, FLAC, OGG or MP3 files",
+            f"{', '.join(map(str, spectrograms or roots))}: no recording can be read{first}",
+            REMEDY if spectrograms else "give WAV, FLAC, OGG or MP3 files",
         )
     if sites is not None:
         recordings, site_findings = apply_site_table(recordings, sites)
@@ -252,28 +345,41 @@ def _with_cells(recording: Recording, site: str | None, time: str | None) -> tup
     return recording, ""
 
 
-def _collect(roots: Sequence[Location]) -> tuple[list[_File], list[Finding]]:
-    """The files with suffixes of sound, each once though roots may overlap, in order."""
+def _sum_up(findings: Sequence[Finding], spectrograms: Sequence[Path]) -> Iterator[Finding]:
+    """The findings, with one for all sound without a spectrogram."""
+    missing = [finding for finding in findings if finding.code == "W_NO_SPECTROGRAM"]
+    yield from (finding for finding in findings if finding.code != "W_NO_SPECTROGRAM")
+    if missing:
+        names = list_names((PurePath(finding.file).stem for finding in missing), 8)
+        what = f"{len(missing)} recordings with sound have no spectrogram here: {names}"
+        where = utf8_text(", ".join(map(str, spectrograms)))
+        yield replace(missing[0], file=where, what=what, remedy="add them, or leave the sound out")
+
+
+def _collect(
+    roots: Sequence[Location], suffixes: frozenset[str]
+) -> tuple[list[_File], list[Finding]]:
+    """The files with some suffixes, each once though roots may overlap, in order."""
+    is_sound = suffixes is SUFFIXES
     files: dict[str, _File] = {}
     findings = []
     for root in roots:
         count = 0
         for key, file in _walk(root):
             suffix = file.path.suffix.lower()
-            if suffix in SUFFIXES:
+            if suffix in suffixes:
                 count += 1
                 files.setdefault(key, file)
-            elif suffix in _UNSUPPORTED:
+            elif is_sound and suffix in _UNSUPPORTED:
                 count += 1
                 what, remedy = f"{suffix[1:].upper()} cannot be read", "convert it to FLAC"
                 path = str(file.path)
                 findings.append(Finding("W_AUDIO_UNREADABLE", path, None, what, remedy, True))
         if not count:
-            raise UserError(
-                "E_NO_AUDIO",
-                f"{root}: there are no recordings",
-                "give a folder with WAV, FLAC, OGG or MP3 files",
-            )
+            what = "there are no recordings" if is_sound else "there are no spectrograms"
+            kinds = "WAV, FLAC, OGG or MP3" if is_sound else ".npy or .npz"
+            remedy = f"give a folder with {kinds} files"
+            raise UserError("E_NO_AUDIO", f"{root}: {what}", remedy)
     order = lambda file: (isinstance(file.path, RemotePath), file.path)  # noqa: E731
     return sorted(files.values(), key=order), findings
 
@@ -315,9 +421,11 @@ def _open_or_report(file: ListedFile) -> Recording | Finding:
     try:
         return open_file(file)
     except UnreadableAudio as error:
-        what = str(error).removeprefix(f"{file.path}: ")
+        what = str(error).removeprefix(f"{file.source}: ")
+        path = utf8_text(str(file.source))
+        if file.spectrogram is not None:
+            return Finding("W_SPECTROGRAM_UNREADABLE", path, None, what, REMEDY, True)
         remedy = "copy or convert it again, or leave it out"
-        path = utf8_text(str(file.path))
         return Finding("W_AUDIO_UNREADABLE", path, None, what, remedy, True)
 
 

@@ -1,5 +1,8 @@
 """Sound to features: spectrograms, or the vectors of an embedding model.
 
+A recording may be a spectrogram that another program computed (files/spectrograms.py). Its features
+come from these decibels by the rules that apply to our own.
+
 Training and prediction use the same :class:`FeatureExtractor`; this is the only module that knows
 both kinds. :func:`stitch_segments` goes the other way: it joins the scores of a recording's
 segments on one time grid.
@@ -15,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antpitta.core.config import Recipe
-from antpitta.core.features import FeatureConfig
+from antpitta.core.errors import UserError
+from antpitta.core.features import FeatureConfig, explain_dump_mismatch
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Recording
 from antpitta.model.embedding import EmbeddingModel, NoEmbeddingError
@@ -25,7 +29,8 @@ Wave = NDArray[np.float32]  # (samples,)
 FeatureArray = NDArray[Any]  # (frames, width): uint8 of a spectrogram, float16 of an embedding
 BACKGROUND_QUANTILE = 0.1  # of the frames of a short sound
 BACKGROUND_BANDS = 33  # mel bands around a band
-ReadAudio = Callable[[Recording, float, float, int], Wave]  # start, stop in seconds; sample rate
+# Start and stop in seconds, sample rate. A spectrogram gives decibels (frames, bands) instead.
+ReadAudio = Callable[[Recording, float, float, int], Wave]
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,14 @@ class FeatureExtractor:
     width : values per frame: mel bands, or the size of an embedding
     compute : from the wave of a segment, its number of frames and its sample rate to features
         (frames, width)
+    convert : from the decibels (frames, bands) of a segment to features (frames, width); None where
+        features need sound
     """
 
     config: FeatureConfig
     width: int
     compute: Callable[[Wave, int, int], FeatureArray]
+    convert: Callable[[Floats], FeatureArray] | None = None
 
     def extract_all(self, recording: Recording, read: ReadAudio) -> FeatureArray:
         """Compute the features of a recording, segment by segment.
@@ -76,6 +84,9 @@ class FeatureExtractor:
             E_EMBEDDING_NOT_FINITE where an embedding model returns values that are not finite.
         """
         rate = self.config.read_rate(recording.sample_rate)
+        if recording.spectrogram is not None:
+            assert self.convert is not None, "check_input was not called"
+            return self.convert(read(recording, start, stop, rate))
         samples = round((stop - start) * rate)
         wave = read(recording, start, stop, rate)[:samples]
         if len(wave) < samples:
@@ -111,7 +122,7 @@ def build_feature_extractor(recipe: Recipe, model: Path | None = None) -> Featur
         As :class:`~antpitta.model.embedding.EmbeddingModel`.
     """
     if recipe.embedding is None:
-        from antpitta.sound.mel import LogMel, mel_features
+        from antpitta.sound.mel import LogMel, dump_features, mel_features
 
         config = recipe.features
         log_mel = cache(partial(LogMel, config))  # one per sample rate
@@ -119,13 +130,43 @@ def build_feature_extractor(recipe: Recipe, model: Path | None = None) -> Featur
         def compute(wave: Wave, frames: int, rate: int) -> FeatureArray:
             return mel_features(wave, log_mel(rate), frames)
 
-        return FeatureExtractor(config, config.n_mels, compute)
+        convert = partial(dump_features, config=config)
+        return FeatureExtractor(config, config.n_mels, compute, convert)
     if model is None:
         raise ValueError("the recipe has an embedding, and no file of its model is given")
     embedder = EmbeddingModel(recipe.embedding, model)
     return FeatureExtractor(
         recipe.embedding, embedder.width, lambda wave, frames, _: embedder.embed(wave, frames)
     )
+
+
+def check_input(recipe: Recipe, *, spectrograms: bool) -> None:
+    """Check that a recipe can use the recordings as they are.
+
+    Parameters
+    ----------
+    recipe : the recipe
+    spectrograms : whether recordings are spectrograms that another program computed
+
+    Raises
+    ------
+    UserError
+        E_SPECTROGRAM_SETTINGS where the features of the recipe cannot be made of these.
+    """
+    if not spectrograms:
+        return
+    if recipe.embedding is not None:
+        raise UserError(
+            "E_SPECTROGRAM_SETTINGS",
+            f"recipe {recipe.name}: its embedding model needs sound, not spectrograms",
+            "leave --spectrograms out, or use another recipe, such as rfcx",
+        )
+    if mismatch := explain_dump_mismatch(recipe.features):
+        raise UserError(
+            "E_SPECTROGRAM_SETTINGS",
+            f"recipe {recipe.name}: its features are not those of the spectrograms: {mismatch}",
+            "set features as the spectrograms have them, or leave --spectrograms out",
+        )
 
 
 def append_background(pixels: FeatureArray, frames: int) -> FeatureArray:

@@ -78,7 +78,7 @@ def predict_on_ray(
     """
     waiting: dict[int, tuple[ListedFile, Stamp]] = {}
     for i, file in enumerate(files):
-        stamp = file_stamp(file.path)
+        stamp = file_stamp(file.source)
         if journal.has(file.path, stamp):
             count(1, 0.0)
         else:
@@ -147,7 +147,7 @@ def _start_register(ray: Any) -> Any:
 def _store(
     file: ListedFile, entry: JournalEntry, journal: Journal, count: Callable[[int, float], None]
 ) -> None:
-    if entry.stamp != GONE and "No such file" in entry.reason and file_stamp(file.path) != GONE:
+    if entry.stamp != GONE and "No such file" in entry.reason and file_stamp(file.source) != GONE:
         raise UserError(
             "E_ARCHIVE_NOT_SHARED",
             f"{file.path}: exists here, but not on a worker of the cluster",
@@ -170,7 +170,7 @@ def file_to_row(index: int, file: ListedFile, stamp: Stamp) -> Row:
 
     Returns
     -------
-    Columns index, id, path, remote, folder, channel, size and changed.
+    Columns index, id, path, remote, folder, channel, spectrogram, size and changed.
     """
     path = str(file.path.absolute() if isinstance(file.path, Path) else file.path)
     remote = isinstance(file.path, RemotePath)
@@ -180,6 +180,7 @@ def file_to_row(index: int, file: ListedFile, stamp: Stamp) -> Row:
         "remote": remote,
         "folder": file.folder or "",
         "channel": file.channel or 0,
+        "spectrogram": "" if file.spectrogram is None else str(file.spectrogram.absolute()),
     }
     return {"index": index, **columns, "size": stamp[0], "changed": stamp[1]}
 
@@ -198,7 +199,8 @@ def row_to_file(row: Row) -> tuple[ListedFile, Stamp]:
     stamp = (int(row["size"]), int(row["changed"]))
     path = RemotePath(str(row["path"]), stamp) if row["remote"] else Path(str(row["path"]))
     folder, channel = str(row["folder"]) or None, int(row["channel"]) or None
-    return ListedFile(str(row["id"]), path, folder, channel), stamp
+    spectrogram = Path(str(row["spectrogram"])) if row["spectrogram"] else None
+    return ListedFile(str(row["id"]), path, folder, channel, spectrogram), stamp
 
 
 def unpack_entry(packed: bytes) -> JournalEntry:

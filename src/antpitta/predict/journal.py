@@ -277,8 +277,8 @@ class Journal:
         ):
             raise UserError(
                 "E_RESUME_MISMATCH",
-                f"{self.path}: the earlier run used another model, --inference, --precision or"
-                " --channel",
+                f"{self.path}: the earlier run used another model, --inference, --precision,"
+                " --channel or --spectrograms",
                 "choose another --out, or leave --resume out to start again",
             )
         if not resume and count and "finished" not in earlier:

@@ -5,7 +5,8 @@ The path of a file, in the order in which it is read:
 1. ``files/recordings.py`` lists the files and opens one: its header, site and time.
 2. ``predict/pipeline.py`` (here) hands its segments to threads and collects their scores.
 3. ``predict/predictor.py`` computes a segment by all models and merges segments and models.
-4. ``files/audio.py`` decodes the segment, mono and at the sample rate of the features.
+4. ``files/audio.py`` decodes the segment, mono and at the sample rate of the features; or
+   ``files/spectrograms.py`` reads it from a spectrogram that another program computed.
 5. ``model/features.py`` turns sound into features, ...
 6. ``sound/mel.py`` ... which are log-mel spectrograms unless an embedding model computes them.
 7. ``model/inference.py`` runs the networks of all folds on the features.
@@ -35,10 +36,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antpitta.core.types import Event, Recording, Scores
-from antpitta.files.audio import TAIL, UnreadableAudio, file_errors, read
+from antpitta.files.audio import TAIL, UnreadableAudio, file_errors
 from antpitta.files.recordings import ListedFile, open_file
 from antpitta.files.remote import Location, RemotePath
 from antpitta.files.sound_chunks import has_ogg_end
+from antpitta.files.spectrograms import read_input
 from antpitta.files.texts import utf8_text
 from antpitta.model.embedding import NoEmbeddingError
 from antpitta.model.features import ReadAudio
@@ -205,6 +207,8 @@ def _map_ahead(
 
 def _truncation_notes(recording: Recording) -> list[str]:
     """What the header promises and the file does not hold."""
+    if recording.spectrogram is not None:
+        return []
     lost = recording.missing_seconds
     if lost > TAIL:
         return [f"is cut short: {lost:.1f} s are missing at the end"]
@@ -218,9 +222,9 @@ def _tolerant_reader(notes: list[str]) -> ReadAudio:
         recording: Recording, start: float, stop: float, sample_rate: int
     ) -> NDArray[np.float32]:
         try:
-            return read(recording, start, stop, sample_rate, notes)
+            return read_input(recording, start, stop, sample_rate, notes)
         except UnreadableAudio:
-            if not start:  # nothing of the file can be read
+            if not start or recording.spectrogram:  # nothing of the file can be used
                 raise
             notes.append(f"does not decode from {start:.2f} s on")
             return np.zeros(0, dtype=np.float32)
@@ -248,7 +252,7 @@ def predict_archive(
     def missing() -> Iterator[ListedFile]:
         for file in files:
             # Taken before the file is read: the next run notices a later change.
-            stamp = file_stamp(file.path)
+            stamp = file_stamp(file.source)
             if journal.has(file.path, stamp):
                 count(1, 0.0)
             else:

@@ -21,7 +21,7 @@ import soxr
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from antpitta.core.features import MelConfig
+from antpitta.core.features import DUMP, MelConfig
 
 LINEAR_HZ = 200 / 3  # Hz per mel below the break
 BREAK_HZ = 1000.0
@@ -166,8 +166,7 @@ class LogMel:
             done += count
         np.maximum(power, 1e-10, out=power)
         decibels = np.multiply(np.log10(power, out=power), 10, out=power)
-        np.maximum(decibels, decibels.max() - self.config.top_db, out=decibels)
-        return decibels
+        return limit_range(decibels, self.config.top_db)
 
     def _parts(self, wave: Floats, frames: int) -> list[tuple[Floats, int]]:
         """The samples that the frames need, in up to three parts, and the frames of each part.
@@ -192,6 +191,22 @@ def _padding(wave: Floats, before: int, after: int) -> tuple[Floats, Floats]:
     if len(wave) <= max(before, after):
         return np.zeros(before, dtype=np.float32), np.zeros(after, dtype=np.float32)
     return wave[before:0:-1], wave[-2 : -after - 2 : -1]
+
+
+def limit_range(decibels: Floats, top_db: float) -> Floats:
+    """Raise what is more than ``top_db`` below the loudest value of a segment, in place.
+
+    Parameters
+    ----------
+    decibels : (frames, n_mels)
+    top_db : dB
+
+    Returns
+    -------
+    decibels : the same array
+    """
+    np.maximum(decibels, decibels.max() - top_db, out=decibels)
+    return decibels
 
 
 def to_uint8(decibels: Floats) -> NDArray[np.uint8]:
@@ -233,6 +248,24 @@ def mel_features(wave: Floats, mel: LogMel, frames: int | None = None) -> NDArra
     pixels : (frames, n_mels)
     """
     return to_uint8(mel(wave, frames))
+
+
+def dump_features(decibels: Floats, config: MelConfig) -> NDArray[np.uint8]:
+    """The features of one segment of a spectrogram that another program computed.
+
+    They equal those that :func:`mel_features` makes of the same decibels.
+
+    Parameters
+    ----------
+    decibels : (frames, n_mels), with the settings of :data:`~antpitta.core.features.DUMP`
+    config : settings that fit these (:func:`~antpitta.core.features.explain_dump_mismatch`)
+
+    Returns
+    -------
+    pixels : (frames, n_mels), at the hop length of ``config``
+    """
+    every = config.hop_length // DUMP.hop_length
+    return to_uint8(limit_range(decibels[::every].copy(), config.top_db))
 
 
 BLOCK = 64  # frames that SciPy transforms at once: they stay in the processor's cache

@@ -19,8 +19,8 @@ from torch import Tensor
 from antpitta.core.config import EMBEDDING_BACKBONE, Recipe
 from antpitta.core.progress import ProgressCallback, no_progress
 from antpitta.core.types import Dataset, Recording, Scores
-from antpitta.files.audio import read_or_silence
 from antpitta.files.cache import cached_features
+from antpitta.files.spectrograms import read_training_input
 from antpitta.model.export import to_int8, to_openvino
 from antpitta.model.features import FeatureArray, build_feature_extractor, stitch_segments
 from antpitta.model.inference import InferenceBackend, OpenVinoBackend
@@ -191,7 +191,7 @@ def _build_test(dataset: Dataset, recipe: Recipe, folds: dict[str, int]) -> _Acc
     features = cached_features(
         recordings,
         recipe.feature_config.digest,
-        lambda recording: extractor.extract_all(recording, read_or_silence),
+        lambda recording: extractor.extract_all(recording, read_training_input),
     )
     segments = [
         _split_segments(recipe, recording, array)

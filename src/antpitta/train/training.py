@@ -25,13 +25,13 @@ from antpitta.core.config import MAX_SMOOTHING, Recipe
 from antpitta.core.errors import UserError
 from antpitta.core.progress import Progress
 from antpitta.core.types import Annotation, Dataset
-from antpitta.files.audio import read_or_silence
 from antpitta.files.cache import cached_features, cached_files, load_features
 from antpitta.files.embedding_models import find_embedding_model, resolve_embedding
 from antpitta.files.runs import RunFolder
 from antpitta.files.species_names import match_embedding_classes
+from antpitta.files.spectrograms import read_training_input
 from antpitta.model.backbones import check_weights
-from antpitta.model.features import FeatureArray, build_feature_extractor
+from antpitta.model.features import FeatureArray, build_feature_extractor, check_input
 from antpitta.sound.mel import band_edges
 from antpitta.train.compute import (
     ComputeConfig,
@@ -73,8 +73,10 @@ def resolve_recipe(recipe: Recipe, dataset: Dataset) -> Recipe:
     UserError
         ``E_NO_BOXES`` where "boxes" stands for values and there are none, ``E_SETTING_VALUE``
         for values of another number of species, and as
-        :func:`~antpitta.files.embedding_models.resolve_embedding` does.
+        :func:`~antpitta.model.features.check_input` and
+        :func:`~antpitta.files.embedding_models.resolve_embedding` do.
     """
+    check_input(recipe, spectrograms=_has_spectrograms(dataset))
     recipe = resolve_embedding(recipe)
     if recipe.embedding is not None:
         embedding = match_embedding_classes(recipe.embedding, dataset)
@@ -284,7 +286,7 @@ def train_stages(
             "in several folds"
         )
     _write_folds(dataset, folds, folder)
-    overlays = plan_overlays(dataset, folds, recipe.overlay, recipe.split_seed)
+    overlays = _plan_overlays(dataset, recipe, folds, progress)
     features = _compute_features(dataset, recipe, overlays, progress)
     sendable = cached_files(features) if compute.devices > 1 else features
     run_on_devices(
@@ -296,6 +298,23 @@ def train_stages(
     )
 
 
+def _has_spectrograms(dataset: Dataset) -> bool:
+    return any(recording.spectrogram is not None for recording in dataset.recordings)
+
+
+def _plan_overlays(
+    dataset: Dataset, recipe: Recipe, folds: NDArray[np.int64], progress: Progress
+) -> list[OverlaidRecording]:
+    """The copies with overlaid calls; none of spectrograms, as these come from other features."""
+    if recipe.overlay.copies and _has_spectrograms(dataset):
+        progress.message(
+            "the recipe's copies with overlaid calls are left out: they need sound, and these "
+            "recordings are read from spectrograms"
+        )
+        return []
+    return plan_overlays(dataset, folds, recipe.overlay, recipe.split_seed)
+
+
 def _compute_features(
     dataset: Dataset, recipe: Recipe, overlays: list[OverlaidRecording], progress: Progress
 ) -> list[FeatureArray]:
@@ -303,7 +322,7 @@ def _compute_features(
     model = find_embedding_model(recipe.embedding) if recipe.embedding else None
     extractor = build_feature_extractor(recipe, model)
     config = recipe.feature_config
-    read_any = read_with_overlays(read_or_silence, overlays, dataset, config.sample_rate)
+    read_any = read_with_overlays(read_training_input, overlays, dataset, config.sample_rate)
     digests = {overlay.recording.id: overlay.digest for overlay in overlays}
     return cached_features(
         [*dataset.recordings, *(overlay.recording for overlay in overlays)],
