@@ -227,8 +227,8 @@ def _check_same_names(first: tuple[Path, pd.DataFrame], other: tuple[Path, pd.Da
     for kind, axis, locate in kinds:
         for (path, table), (_, its_other) in ((first, other), (other, first)):
             names = list(map(str, getattr(table, axis)))
-            found = zip(names, locate(its_other, names), strict=True)
-            if only := [name for name, at in found if at is None]:
+            places = zip(names, locate(its_other, names), strict=True)
+            if only := [name for name, place in places if place is None]:
                 problems.append(f"only {path} has the {kind} {sample_names(only)}")
     if problems:
         raise UserError(

@@ -144,9 +144,8 @@ def train(
             train_stages,
         )
 
-    resolved = resolve_recipe(
-        read_recipe(str(recipe), as_words(changes), baseline=baseline), data.dataset
-    )
+    chosen = read_recipe(str(recipe), as_words(changes), baseline=baseline)
+    resolved = resolve_recipe(chosen, data.dataset)
     precision = resolved.precision if precision == "auto" else precision
     compute = ComputeConfig(device, devices, precision, compile, cudnn_benchmark, parallel_folds)
     build_fabric(compute)  # refuses a wrong device before the run's folder is made
