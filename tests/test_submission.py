@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import rankdata
 
 import antpitta as ap
+from antpitta.api import predict_to
 from antpitta.core.errors import UserError
 from antpitta.files.manifest import MANIFEST
 
@@ -102,7 +103,7 @@ def test_half_of_the_layout_names_what_is_missing(competition, tmp_path, there, 
 def test_recordings_that_are_not_there_get_the_means_of_the_others(run, competition, tmp_path):
     ids = ["gone", "test0000", "test0002", "lost"]
     sample = write_sample(tmp_path / "sample.csv", recordings=ids)
-    made = ap.predict_to(run.model, competition / "test", tmp_path / "out", submission=sample)
+    made = predict_to(run.model, competition / "test", tmp_path / "out", submission=sample)
     assert made.filled == ("gone", "lost")
     table = made.submission
     mean = table.iloc[1:3, 1:].mean()
@@ -114,7 +115,7 @@ def test_names_of_the_sample_are_found_by_the_rules_of_names(run, competition, t
     sample = write_sample(
         tmp_path / "sample.csv", recordings=["TEST0001.flac", "test0000"], species=["7", "S0"]
     )
-    made = ap.predict_to(run.model, competition / "test", tmp_path / "out", submission=sample)
+    made = predict_to(run.model, competition / "test", tmp_path / "out", submission=sample)
     assert made.filled == ()
     assert list(made.submission.columns) == ["recording_id", "7", "S0"]
     assert list(made.submission["recording_id"]) == ["TEST0001.flac", "test0000"]
@@ -124,7 +125,7 @@ def test_names_of_the_sample_are_found_by_the_rules_of_names(run, competition, t
 
 
 def test_scores_of_a_submission_are_those_of_presence_when_rescaled(run, competition, tmp_path):
-    made = ap.predict_to(
+    made = predict_to(
         *(run.model, competition / "test", tmp_path / "out"),
         prevalence=run.path / "prevalence.csv",
         submission=write_sample(tmp_path / "sample.csv", recordings=["test0002"]),
@@ -157,7 +158,7 @@ def test_sample_that_cannot_be_filled_is_refused_before_anything_is_computed(
     if text is not None:
         sample.write_text(text)
     with pytest.raises(UserError) as error:
-        ap.predict_to(run.model, competition / "test", out, submission=sample)
+        predict_to(run.model, competition / "test", out, submission=sample)
     assert error.value.code == code
     assert value in error.value.what
     assert not out.exists()
@@ -166,7 +167,7 @@ def test_sample_that_cannot_be_filled_is_refused_before_anything_is_computed(
 def test_sample_of_unreadable_recordings_only_gives_no_submission(run, competition, tmp_path):
     sample = write_sample(tmp_path / "sample.csv", recordings=["broken", "gone"])
     with pytest.raises(UserError) as error:
-        ap.predict_to(run.model, competition / "test", tmp_path / "out", submission=sample)
+        predict_to(run.model, competition / "test", tmp_path / "out", submission=sample)
     assert error.value.code == "E_SCORES_MISSING"
     assert not (tmp_path / "out" / "submission.csv").exists()
     assert len(read(tmp_path / "out" / "presence.csv")) == 4
@@ -179,21 +180,21 @@ def test_submission_of_a_user_is_not_replaced_and_an_earlier_one_is_deleted(
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "submission.csv").write_text("mine")
     with pytest.raises(UserError) as error:
-        ap.predict_to(*words, tmp_path / "own", submission=sample)
+        predict_to(*words, tmp_path / "own", submission=sample)
     assert error.value.code == "E_OUTPUT_EDITED"
-    ap.predict_to(*words, tmp_path / "own")  # it is not asked for: it is not in the way
+    predict_to(*words, tmp_path / "own")  # it is not asked for: it is not in the way
     assert (tmp_path / "own" / "submission.csv").read_text() == "mine"
 
-    ap.predict_to(*words, tmp_path / "out", submission=sample)
+    predict_to(*words, tmp_path / "out", submission=sample)
     assert "submission.csv" in json.loads((tmp_path / "out" / MANIFEST).read_text())["files"]
-    made = ap.predict_to(*words, tmp_path / "out", resume=True)
+    made = predict_to(*words, tmp_path / "out", resume=True)
     assert not (tmp_path / "out" / "submission.csv").exists()
     assert len(made.submission) == 0
 
 
 def test_submission_is_uploaded(run, competition, tmp_path, s3):
     s3.mkdir("rfcx")
-    made = ap.predict_to(
+    made = predict_to(
         *(run.model, competition / "test", "s3://rfcx/out"),
         submission=competition / "sample_submission.csv",
     )
@@ -321,7 +322,7 @@ def test_submission_twice_or_missing_is_refused(submissions, tmp_path):
 def test_folders_of_predict_are_members_by_their_submissions(run, competition, tmp_path):
     sample = competition / "sample_submission.csv"
     for name in ("a", "b"):
-        ap.predict_to(run.model, competition / "test", tmp_path / name, submission=sample)
+        predict_to(run.model, competition / "test", tmp_path / name, submission=sample)
     made = ap.ensemble([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert made.reports == ()
     assert not made.can_predict

@@ -87,7 +87,7 @@ def ensemble(
     ----------
     members
         Folders of runs, and tables of scores (``recording_id``, then one column a species) or
-        folders that :func:`antpitta.predict_to` wrote. Tables without a run become a table,
+        folders that :func:`antpitta.api.predict_to` wrote. Tables without a run become a table,
         ``submission.csv``, with the rows and columns of the first.
     out
         The folder of the ensemble.
