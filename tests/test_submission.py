@@ -211,7 +211,9 @@ IDS = [f"r{i}" for i in range(700)]
 def submissions(tmp_path):
     """Three submissions of 700 recordings; the second has other orders, the third other ids."""
     rng = np.random.default_rng(0)
-    first, second, third = (rng.beta(0.3, 1, (700, 3)).round(6) for _ in range(3))
+    first, second, third = (
+        rng.beta(0.3, 1, (700, 3)).clip(0.001, 0.999).round(6) for _ in range(3)
+    )
     pd.DataFrame({"recording_id": IDS, **dict(zip("cab", first.T, strict=True))}).to_csv(
         tmp_path / "first.csv", index=False
     )
