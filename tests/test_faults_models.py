@@ -24,7 +24,6 @@ from antpitta import cli
 from antpitta.core.config import parse_recipe
 from antpitta.core.errors import UserError
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
-from antpitta.files.bundle_schema import content_digest, file_records
 from antpitta.files.dataset import read_source
 from antpitta.files.recipes import read_recipe, shipped_recipes
 from antpitta.files.runs import save_tensors
@@ -33,6 +32,7 @@ from antpitta.model.export import to_openvino
 from antpitta.model.network import SedNet
 from antpitta.scores.ensemble.blend import Blend
 from antpitta.train.stages import run_stages
+from tests.sealed_bundles import change, seal
 
 SPECIES = ("a", "b", "c")
 SETTINGS = {
@@ -114,30 +114,6 @@ def predict(home, tmp_path, monkeypatch, capsys):
         return end.value.code, capsys.readouterr().err
 
     return run
-
-
-def change(folder, **values):
-    """Change keys of bundle.json; a function takes the old value."""
-    content = json.loads((folder / "bundle.json").read_text())
-    for key, value in values.items():
-        content[key] = value(content[key]) if callable(value) else value
-    (folder / "bundle.json").write_text(json.dumps(content))
-
-
-def seal(folder):
-    """Give a bundle the digests of what it holds now."""
-    content = json.loads((folder / "bundle.json").read_text())
-    names = list(content["files"])
-    if isinstance(content["members"], list):
-        for name in content["members"]:
-            seal(folder / "members" / name)
-    content["files"] = file_records(folder, names)
-    parts = [content["files"][name]["sha256"] for name in names if name.endswith("tensors")]
-    for name in content["members"]:
-        member = json.loads((folder / "members" / name / "bundle.json").read_text())
-        parts.append(member["digest"])
-    content["digest"] = content_digest(content, parts)
-    (folder / "bundle.json").write_text(json.dumps(content))
 
 
 def setting(**values):

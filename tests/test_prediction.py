@@ -28,6 +28,7 @@ from antpitta.model.torch_inference import TorchBackend
 from antpitta.predict import pipeline, predictor
 from antpitta.predict.predictor import Predictor, open_backend
 from antpitta.train import export as exporting
+from tests.sealed_bundles import change, seal
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +38,16 @@ def sounds(simulated):
 
 @pytest.fixture
 def not_exported(run, tmp_path):
-    """The same model in the older layout that had no exported networks."""
-    shutil.copytree(run.model, tmp_path / "not_exported")
-    file = tmp_path / "not_exported" / "bundle.json"
-    content = json.loads(file.read_text())
-    del content["networks"]
-    file.write_text(json.dumps({**content, "layout": 1}))
-    return tmp_path / "not_exported"
+    """The same model without exported networks."""
+    folder = tmp_path / "not_exported"
+    shutil.copytree(run.model, folder)
+    change(
+        folder,
+        networks={},
+        files=lambda files: {name: files[name] for name in files if "network" not in name},
+    )
+    seal(folder)
+    return folder
 
 
 def test_exported_networks_give_the_scores_of_the_weights(run, not_exported, sounds):
@@ -231,6 +235,7 @@ def test_names_like_gaps_keep_their_text_in_the_results(run, sounds, tmp_path):
     for old, new in (('"s0"', '"NA"'), ('"s1"', '"null"')):
         text = text.replace(old, new)
     (model / "bundle.json").write_text(text)
+    seal(model)
     shutil.copy(sounds[0], tmp_path / "NA.flac")
     shutil.copy(sounds[1], tmp_path / "null.flac")
     audio = [tmp_path / "NA.flac", tmp_path / "null.flac"]
