@@ -8,7 +8,8 @@ import pytest
 import soundfile as sf
 
 from antpitta.files.audio import UnreadableAudio, probe, read
-from antpitta.files.audio_length import last_flac_sample, read_mp3_frames
+from antpitta.files.audio_length import last_flac_sample
+from antpitta.files.mp3_frames import read_mp3_frames
 from antpitta.files.sound_chunks import has_ogg_end
 
 RATE = 16_000

@@ -11,9 +11,11 @@ import soundfile as sf
 import antpitta as ap
 from antpitta import api
 from antpitta.core.errors import UserError
-from antpitta.files.audio import read
+from antpitta.files.audio import probe, read
+from antpitta.files.audio_gaps import find_gaps
 from antpitta.files.cache import cached_features
 from antpitta.files.dataset import dataset_digest
+from antpitta.files.lost_boxes import leave_out_lost_boxes
 from antpitta.files.recordings import find_recordings
 
 RATE = 16_000
@@ -161,6 +163,86 @@ def test_calls_in_the_lost_part_of_a_recording_leave_all_figures(run, recipe, tm
     truth.to_csv(tmp_path / "truth.csv", index=False)
     notes = api.evaluate(tmp_path / "out", tmp_path / "truth.csv").notes
     assert any("1 scored recordings are cut short" in note for note in notes)
+
+
+def damage(path, first=1 / 3, last=2 / 3):
+    """Replace a part of the bytes of a file."""
+    raw = bytearray(path.read_bytes())
+    first, last = round(first * len(raw)), round(last * len(raw))
+    raw[first:last] = bytes(last - first)
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["flac", "mp3"])
+@pytest.mark.parametrize(("first", "last"), [(0.1, 0.3), (1 / 3, 2 / 3), (0.5, 0.9)])
+def test_gap_in_the_middle_of_a_recording_is_known(tmp_path, suffix, first, last):
+    whole = probe(put(tmp_path / f"whole.{suffix}", np.tile(SOUND, 10)), "a")
+    assert find_gaps(whole) == ()
+    damaged = probe(damage(put(tmp_path / f"a.{suffix}", np.tile(SOUND, 10)), first, last), "a")
+    [(start, stop)] = find_gaps(damaged)
+    assert start == pytest.approx(30 * first, abs=0.5)
+    end = 30 * last if suffix == "flac" else damaged.duration
+    assert end - 0.5 < stop < end + 1.5  # sound is looked for in steps
+
+
+def test_recording_that_is_cut_or_whole_has_no_gap_inside(tmp_path):
+    for suffix in ("flac", "mp3", "wav", "ogg"):
+        path = put(tmp_path / f"a.{suffix}")
+        assert find_gaps(probe(path, "a")) == ()
+        path.write_bytes(path.read_bytes()[:-2000])
+        assert find_gaps(probe(path, "a")) == ()
+    tagged = put(tmp_path / "tagged.mp3")
+    tagged.write_bytes(tagged.read_bytes() + b"TAG".ljust(128, b" "))
+    assert find_gaps(probe(tagged, "a")) == ()
+
+
+@pytest.mark.parametrize("suffix", ["flac", "mp3"])
+def test_boxes_in_a_gap_leave_all_figures(run, recipe, tmp_path, suffix):
+    home, rows = tmp_path / "gap", ["recording,start_time,end_time,species,verdict"]
+    for i in range(6):
+        path = put(home / f"r{i}_20240501_050000.{suffix}", np.tile(SOUND, 2))  # 6 s
+        rows.append(f"{path.stem},0.5,1,WOTH,{'present' if i % 2 else 'absent'}")
+    damage(home / f"r0_20240501_050000.{suffix}")
+    rows.append("r0_20240501_050000,2.5,3.5,WOTH,present")
+    rows.append("r0_20240501_050000,1.2,2.3,WOTH,present")  # less than half is lost
+    table = tmp_path / "boxes.csv"
+    table.write_text("\n".join(rows) + "\n")
+    data = ap.open_data(audio=home, annotations=table)
+    lost = [f for f in ap.check(data).findings if f.code == "W_BOX_IN_GAP"]
+    assert [(f.file, f.row, f.serious) for f in lost] == [(str(table), 8, True)]
+    result = ap.train(data, recipe=str(recipe), out=tmp_path / "run", export=False)
+    assert len(leave_out_lost_boxes(data).dataset.annotations) == 7
+    cells = pd.read_parquet(tmp_path / "run" / "oof_cells.parquet")
+    assert len(cells) == 7
+    assert "lies where r0_20240501_050000 is damaged" in (result.path / "report.html").read_text()
+
+    api.predict_to(run.model, [home], tmp_path / "out")
+    calls = tmp_path / "calls.csv"
+    calls.write_text("\n".join(row for row in rows if "absent" not in row) + "\n")
+    metrics = api.evaluate_events(tmp_path / "out", calls)
+    assert metrics.set_index("species").loc["WOTH", ["tp", "fn"]].sum() == 4
+    found = [(f.code, f.file, f.row) for f in metrics.attrs["findings"]]
+    assert found == [("W_BOX_IN_GAP", str(calls), 5)]
+
+
+def test_calls_of_a_recording_with_a_lost_part_are_unknown_and_absences_are_not(run, tmp_path):
+    for i in range(4):
+        put(tmp_path / "a" / f"r{i}.flac", np.tile(SOUND, 2) * (20 if i == 3 else 1))
+    damage(tmp_path / "a" / "r0.flac")
+    api.predict_to(run.model, [tmp_path / "a"], tmp_path / "out")
+    truth = pd.read_csv(tmp_path / "out" / "presence.csv", dtype={"recording_id": str})
+    truth.iloc[:, 1:] = np.indices((4, truth.shape[1] - 1)).sum(0) % 2
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    result = api.evaluate(tmp_path / "out", tmp_path / "truth.csv")
+    calls = int(truth.iloc[0, 1:].sum())
+    assert any(
+        "1 scored recordings are cut short" in note and f": {calls} calls" in note
+        for note in result.notes
+    )
+    assert result.reports[0].recordings == 4
+    whole = truth.iloc[1:, 1:].to_numpy(int).sum()
+    assert result.per_species["present"].sum() == whole
 
 
 def test_channel_is_part_of_the_data_set_its_digest_and_its_cached_features(tmp_path):

@@ -20,6 +20,7 @@ from antpitta.files.dataset import (
     read_source,
     write_source,
 )
+from antpitta.files.lost_boxes import leave_out_lost_boxes
 from antpitta.files.texts import write_picture
 from antpitta.report.supervision import draw_supervision
 from antpitta.sound.targets import Supervision, count_supervision_frames
@@ -222,6 +223,7 @@ def check(
         raise UserError("E_PICTURE_EXISTS", f"{path} exists", "choose another name, or remove it")
     data = as_dataset(data)
     decode = partial(read, sample_rate=CHECK_SAMPLE_RATE) if sound else None
+    data = leave_out_lost_boxes(data) if sound else data
     findings = tuple(check_dataset(data, decode))
     supervision = count_supervision_frames(data.dataset, FRAME)
     if path is not None:

@@ -16,6 +16,13 @@ from antpitta.core.errors import Finding, UserError, cut_name
 from antpitta.core.identity import class_names, recording_key, species_key
 from antpitta.core.types import Annotation, Classes, Event, Recording
 from antpitta.files.audio import UnreadableAudio, probe
+from antpitta.files.audio_gaps import (
+    Gaps,
+    describe_gap,
+    gaps_in_notes,
+    has_lost_part,
+    is_lost,
+)
 from antpitta.files.formats import AnnotationTable, read_table
 from antpitta.files.matching import AmbiguousMatch, RecordingMatcher, match_table
 from antpitta.files.own_files import explain_damage
@@ -160,7 +167,9 @@ def evaluate_events(target: PathArgument, truth: PathArgument) -> pd.DataFrame:
     table = read_events(path)
     presence = index_by_recording(read_frame(folder / SCORES), f"{folder / SCORES}")
     durations = read_durations(folder)
-    file_of = _files_of_recordings(map(str, presence.index), {*table["file"], *durations})
+    reasons = _quarantine_reasons(folder)
+    files = {*table["file"], *durations, *reasons}
+    file_of = _files_of_recordings(map(str, presence.index), files)
     id_of = {file: id for id, file in file_of.items()}
     columns = ("file", "start_time", "end_time", "species", "score", "model")
     events = [
@@ -179,7 +188,8 @@ def evaluate_events(target: PathArgument, truth: PathArgument) -> pd.DataFrame:
     lengths = {id: durations[file] for id, file in file_of.items() if file in durations}
     clips = {call.recording for call, _ in calls if call.stop == inf} - set(lengths)
     lengths |= _measure_clips(clips, annotations, file_of, recordings)
-    calls, lost = _without_lost_calls(calls, lengths)
+    gaps = {id: gaps_in_notes(reasons[file]) for id, file in file_of.items() if file in reasons}
+    calls, lost = _without_lost_calls(calls, lengths, gaps)
     findings += lost
     if not calls:
         raise UserError(
@@ -234,7 +244,15 @@ def _evaluate_table(
     titles = f"{truth_path}:", f"{scores_path}:"
     if KEY in truth.columns and KEY in scores.columns:
         truth = truth.assign(**{KEY: _ids_of_names(truth[KEY], scores[KEY], truth_path)})
+    cut = _cut_recordings(scores_path, scores)
     cells = truth_cells(truth, scores, *titles)
+    # What is absent from a whole recording is absent from what is left of it.
+    in_cut = cells["present"].astype(bool) & cells["recording"].astype(str).isin(cut)
+    lost = int(in_cut.sum())
+    if lost and lost == len(cells):
+        what = f"{truth_path}: every cell is a call in a recording that is cut short or damaged"
+        raise UserError("E_NO_TRUTH", what, "give the truth of whole recordings")
+    cells = cells[~in_cut].reset_index(drop=True) if lost else cells
     classes = Classes(tuple(map(str, index_by_recording(truth, titles[0]).columns)))
     rng = np.random.default_rng(0)
     report = evaluate_cells(cells, classes, source, draws=DRAWS, rng=rng)
@@ -244,24 +262,34 @@ def _evaluate_table(
         notes.append(f"{len(rest.recordings)} scored recordings are not in the ground truth")
     if rest.species:
         notes.append(f"{len(rest.species)} scored species are not in the ground truth")
-    if cut := _count_cut_recordings(scores_path, scores):
+    if cut:
         notes.append(
-            f"{cut} scored recordings are cut short or damaged ({QUARANTINE}); their truth"
-            " may hold calls that are lost"
+            f"{len(cut)} scored recordings are cut short or damaged ({QUARANTINE}): {lost} calls in"
+            " them count as unknown, as they may lie in a lost part"
         )
     if rest.unknown:
         notes.append(f"{rest.unknown} cells of the ground truth are blank: unknown, not absent")
     return Evaluation((report,), tuple(notes))
 
 
-def _count_cut_recordings(table: Path, scores: pd.DataFrame) -> int:
+def _cut_recordings(table: Path, scores: pd.DataFrame) -> set[str]:
     """Recordings with scores of a part only, by the table beside that of the scores."""
-    path = table.parent / QUARANTINE
-    if table.name != SCORES or not path.is_file() or KEY not in scores.columns:
-        return 0
-    files = read_frame(path)
-    ids = map(str, scores[KEY])
-    return len(_files_of_recordings(ids, map(str, files["file"]))) if "file" in files else 0
+    if table.name != SCORES or KEY not in scores.columns:
+        return set()
+    reasons = _quarantine_reasons(table.parent)
+    cut = [file for file, reason in reasons.items() if has_lost_part(reason)]
+    return set(_files_of_recordings(map(str, scores[KEY]), cut))
+
+
+def _quarantine_reasons(folder: Path) -> dict[str, str]:
+    """Why files have no scores, or scores of a part only; empty where no table says that."""
+    path = folder / QUARANTINE
+    if not path.is_file():
+        return {}
+    table = read_frame(path)
+    if not {"file", "reason"} <= set(table.columns):
+        return {}
+    return dict(zip(map(str, table["file"]), map(str, table["reason"]), strict=True))
 
 
 def _ids_of_names(names: pd.Series, ids: pd.Series, table: Path) -> list[str]:
@@ -345,18 +373,23 @@ def _measure_clips(
 
 
 def _without_lost_calls(
-    calls: list[PlacedCall], lengths: Mapping[str, float]
+    calls: list[PlacedCall], lengths: Mapping[str, float], all_gaps: Mapping[str, Gaps]
 ) -> tuple[list[PlacedCall], list[Finding]]:
     """The calls as far as their recordings have sound, and a finding for each that is lost."""
     kept, findings = [], []
     remedy = "check the recording that the row names, and the unit of the times"
+    damaged = "copy the recording again from the card, and predict it again"
     for call, (file, row) in calls:
         end = lengths.get(call.recording, inf)
+        gaps = all_gaps.get(call.recording, ())
         if end == call.stop == inf and call.present:
             what = f"the call has no end, and the length of {call.recording} is not known"
             findings.append(
                 Finding("W_BOX_BEYOND_END", file, row, what, "write the end of the call", True)
             )
+        elif call.start < end and is_lost(gaps, call.start, min(call.stop, end)):
+            what = describe_gap(gaps, call.start, call.stop, "call", call.recording)
+            findings.append(Finding("W_BOX_IN_GAP", file, row, what, damaged, True))
         elif call.start < end:
             kept.append((replace(call, stop=min(call.stop, end)), (file, row)))
         else:

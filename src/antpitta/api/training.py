@@ -21,6 +21,7 @@ from antpitta.core.types import Dataset, Scores
 from antpitta.files.cache import check_cache
 from antpitta.files.dataset import OpenedDataset, dataset_digest
 from antpitta.files.locks import lock_folder
+from antpitta.files.lost_boxes import leave_out_lost_boxes
 from antpitta.files.manifest import check_own_folder, replace_files
 from antpitta.files.own_files import write_parquet
 from antpitta.files.recipes import read_recipe
@@ -145,6 +146,7 @@ def train(
         )
 
     chosen = read_recipe(str(recipe), as_words(changes), baseline=baseline)
+    data = leave_out_lost_boxes(data)
     resolved = resolve_recipe(chosen, data.dataset)
     precision = resolved.precision if precision == "auto" else precision
     compute = ComputeConfig(device, devices, precision, compile, cudnn_benchmark, parallel_folds)

@@ -167,6 +167,7 @@ CODES: dict[str, str] = {
     "W_BOX_EMPTY": "a box without time or frequencies between its edges",
     "W_BOX_OUTSIDE": "a box that begins below 0",
     "W_BOX_BEYOND_END": "a box beyond the end of its recording",
+    "W_BOX_IN_GAP": "a box in a lost part of its recording",
     "W_BOX_ABOVE_NYQUIST": "a box above the highest frequency of its recording",
     "W_BOX_CONTRADICTION": "a species present and absent at one time",
     "W_BOX_DUPLICATE": "the same box twice",

@@ -32,6 +32,8 @@ class Recording:
     inverted: tuple[int, ...] = ()  # channels that are inverted in this mean, from 1
     # Read instead of the sound (files/spectrograms.py); ``path`` is the sound where there is some.
     spectrogram: Path | None = None
+    # Lost parts inside it, (start, stop) in seconds; None: not looked for (files/audio_gaps.py).
+    gaps: tuple[tuple[float, float], ...] | None = None
 
     @property
     def source(self) -> Path:

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from antpitta.core.errors import UserError, machine_failure
 from antpitta.core.types import Recording
-from antpitta.files.audio_length import measure_length, open_sound
+from antpitta.files.audio_length import displaced_part, measure_length, open_sound
 
 SUFFIXES = frozenset(
     (".wav", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mpga")
@@ -145,6 +145,7 @@ def probe(path: Path, id: str, channel: int | None = None) -> Recording:
             *(id, path, rate, length.samples, channels),
             header_samples=header_samples,
             channel=channel,
+            gaps=displaced_part(length, rate),
         )
         if not _decodes_anywhere(recording):
             raise UnreadableAudio(f"{path}: has a header, but nothing in it decodes")

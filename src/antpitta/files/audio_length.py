@@ -15,7 +15,6 @@ of a WAV, a FLAC with another count of samples, an MP3 behind a Xing header that
 
 import io
 import os
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,19 +23,20 @@ from pathlib import Path
 import soundfile as sf
 
 from antpitta.core.errors import machine_failure
+from antpitta.files.mp3_frames import (
+    TOLERANCE,
+    id3_size,
+    parse_mp3_header,
+    read_mp3_frames,
+    skip_id3,
+)
 from antpitta.files.sound_chunks import read_sound_chunks
 from antpitta.files.wav_chunks import RIFF_NAMES, WavChunks, read_wav_chunks
 
-TOLERANCE = 0.1  # seconds: codecs add a few hundredths, which are no mistake of a header
 _FLAC_TAIL = (1 << 16, 1 << 21)  # bytes in which the last frame is looked for
 _FLAC_BLOCKS = {1: 192, **{n: 576 << (n - 2) for n in range(2, 6)}}
 _FLAC_BLOCKS |= {n: 256 << (n - 8) for n in range(8, 16)}
-_MP3_RATES = (44100, 48000, 32000)
 _MP3_DELAY = 529  # samples at the start that mpg123 leaves out
-_MP3_BITRATES = {  # kbit/s of layer III
-    True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,29 @@ class SoundLength:
     ----------
     samples : that the file holds
     promised : by the header; None where it makes no promise, 0 samples included
+    displaced_from : the sample behind the damage of an MP3; None without damage
     """
 
     samples: int
     promised: int | None
+    displaced_from: int | None = None
+
+
+def displaced_part(length: SoundLength, sample_rate: int) -> tuple[tuple[float, float], ...] | None:
+    """The part of a recording whose sound is not at its time, as it comes behind damage.
+
+    Parameters
+    ----------
+    length : as from :func:`measure_length`
+    sample_rate : Hz
+
+    Returns
+    -------
+    parts : (start, stop) in seconds; None where there is no such part
+    """
+    if length.displaced_from is None or length.displaced_from >= length.samples:
+        return None
+    return ((length.displaced_from / sample_rate, length.samples / sample_rate),)
 
 
 def measure_length(path: Path, header_samples: int, sample_rate: int) -> SoundLength:
@@ -94,12 +113,13 @@ def _length_by_chunks(chunks: WavChunks, header_samples: int) -> SoundLength:
 def _length_of_mp3(path: Path, header_samples: int, slack: int) -> SoundLength:
     frames = read_mp3_frames(path)
     if abs(frames.samples - header_samples) <= slack or not frames.count:
-        return SoundLength(header_samples, header_samples)
+        return SoundLength(header_samples, header_samples, frames.displaced_from)
     if frames.tagged is None:
         delay = _MP3_DELAY if header_samples < frames.samples else 0  # as in open_sound
-        return SoundLength(max(1, frames.samples - delay), None)
+        return SoundLength(max(1, frames.samples - delay), None, frames.displaced_from)
     promised = frames.tagged * frames.samples // frames.count
-    return SoundLength(min(frames.samples, header_samples), promised)
+    held = min(frames.samples, header_samples)
+    return SoundLength(held, promised, frames.displaced_from)
 
 
 def open_sound(path: Path, samples: int | None = None) -> sf.SoundFile:
@@ -232,19 +252,11 @@ def _kind(path: Path) -> str:
         if head[:4] in RIFF_NAMES and head[8:] == b"WAVE":
             return "wav"
         if head[:3] == b"ID3":
-            file.seek(_id3_size(head))
+            file.seek(id3_size(head))
             head = file.read(4)
     if head[:4] == b"fLaC":
         return "flac"
-    return "mp3" if head[:1] == b"\xff" and _parse_mp3_header(head[:4]) else ""
-
-
-def _id3_size(head: bytes) -> int:
-    return 10 + sum((byte & 0x7F) << 7 * (3 - i) for i, byte in enumerate(head[6:10]))
-
-
-def _skip_id3(raw: bytes) -> int:
-    return _id3_size(raw) if raw[:3] == b"ID3" else 0
+    return "mp3" if head[:1] == b"\xff" and parse_mp3_header(head[:4]) else ""
 
 
 def _read_chunks(path: Path, kind: str) -> WavChunks | None:
@@ -258,7 +270,7 @@ def _read_chunks(path: Path, kind: str) -> WavChunks | None:
 def _flac_header(path: Path) -> tuple[int, int]:
     """Where the STREAMINFO begins, and the samples that it promises; (0, 0) without one."""
     with path.open("rb") as file:
-        begin = _skip_id3(file.read(10))
+        begin = skip_id3(file.read(10))
         file.seek(begin)
         raw = file.read(42)
     if len(raw) < 42 or raw[:4] != b"fLaC" or raw[4] & 0x7F:
@@ -394,107 +406,3 @@ def _count_decoded(path: Path) -> int:
     except sf.SoundFileError:
         pass
     return count
-
-
-# ---- MP3
-
-
-@dataclass(frozen=True)
-class Mp3Frames:
-    """The frames of an MP3 file.
-
-    Parameters
-    ----------
-    begin : byte of the first frame
-    header : of the first frame
-    count : frames with sound
-    samples : in all of them, per channel
-    size : bytes of all frames
-    tagged : frames by the Xing or VBRI header; None without one
-    """
-
-    begin: int = 0
-    header: bytes = b""
-    count: int = 0
-    samples: int = 0
-    size: int = 0
-    tagged: int | None = None
-
-    def xing_frame(self) -> bytes:
-        """A frame of silence with a Xing header that counts the frames."""
-        raw = bytearray(self.header)
-        for rate in range(1, 15):  # the smallest frame that has room
-            raw[2] = rate << 4 | raw[2] & 0x0C
-            parsed = _parse_mp3_header(bytes(raw))
-            if parsed and parsed[0] >= 64:
-                break
-        raw[1] |= 1  # no checksum
-        assert parsed
-        frame = bytes(raw) + bytes(_side_info(bytes(raw)))
-        frame += b"Xing" + struct.pack(">III", 3, self.count, self.size + parsed[0])
-        return frame.ljust(parsed[0], b"\0")
-
-
-def read_mp3_frames(path: Path) -> Mp3Frames:
-    """Count the frames of an MP3 file.
-
-    Parameters
-    ----------
-    path : MP3 file
-
-    Returns
-    -------
-    frames : without frames where none is found
-    """
-    raw = path.read_bytes()
-    at = begin = _skip_id3(raw)
-    first, tagged, count, samples, bytes_of_frames = b"", None, 0, 0, 0
-    while at + 4 <= len(raw):
-        header = raw[at : at + 4]
-        parsed = _parse_mp3_header(header)
-        if parsed is None or (first and (header[1] ^ first[1]) & 0x1E):
-            at = raw.find(b"\xff", at + 1)  # damage: go on at the next frame
-            if at < 0:
-                break
-            continue
-        size, length = parsed
-        if at + size > len(raw):
-            break
-        if not first:
-            first, begin = header, at
-            tagged = _tagged_frames(raw[at : at + size])
-            if tagged is not None:
-                at += size
-                continue
-        count, samples, bytes_of_frames = count + 1, samples + length, bytes_of_frames + size
-        at += size
-    return Mp3Frames(begin, first, count, samples, bytes_of_frames, tagged)
-
-
-def _tagged_frames(frame: bytes) -> int | None:
-    at = 4 + _side_info(frame[:4])
-    if frame[at : at + 4] in (b"Xing", b"Info"):
-        flags = int.from_bytes(frame[at + 4 : at + 8], "big")
-        return int.from_bytes(frame[at + 8 : at + 12], "big") if flags & 1 else None
-    if frame[36:40] == b"VBRI":
-        return int.from_bytes(frame[50:54], "big")
-    return None
-
-
-def _side_info(header: bytes) -> int:
-    """Bytes between the header of a frame without checksum and its sound."""
-    mono = header[3] >> 6 == 3
-    return (17 if mono else 32) if header[1] & 8 else (9 if mono else 17)
-
-
-def _parse_mp3_header(raw: bytes) -> tuple[int, int] | None:
-    """Bytes and samples of a frame of layer III; None for other bytes."""
-    if len(raw) < 4 or raw[0] != 0xFF or raw[1] & 0xE6 != 0xE2 or raw[1] & 0x18 == 8:
-        return None
-    version, rate, code = raw[1] >> 3 & 3, raw[2] >> 2 & 3, raw[2] >> 4
-    if rate == 3 or code in (0, 15):
-        return None
-    hertz = _MP3_RATES[rate] >> {3: 0, 2: 1, 0: 2}[version]
-    samples = 1152 if version == 3 else 576
-    size = samples // 8 * _MP3_BITRATES[version == 3][code] * 1000 // hertz
-    return size + (raw[2] >> 1 & 1), samples

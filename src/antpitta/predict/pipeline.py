@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from antpitta.core.types import Event, Recording, Scores
 from antpitta.files.audio import TAIL, UnreadableAudio, file_errors
+from antpitta.files.audio_gaps import displacement_notes
 from antpitta.files.recordings import ListedFile, open_file
 from antpitta.files.remote import Location, RemotePath
 from antpitta.files.sound_chunks import has_ogg_end
@@ -140,7 +141,7 @@ def _open(predictor: Predictor, file: ListedFile) -> FileResult:
         recording = open_file(file)
         with file_errors(recording.path, OSError):
             segments = tuple(predictor.segments(recording))
-            notes = _truncation_notes(recording)
+            notes = [*displacement_notes(recording), *_truncation_notes(recording)]
     except FILE_ERRORS as error:
         return FileResult(file, reason=str(error))
     result = FileResult(file, recording, segments, notes=notes)
