@@ -223,7 +223,7 @@ def check(
         raise UserError("E_PICTURE_EXISTS", f"{path} exists", "choose another name, or remove it")
     data = as_dataset(data)
     decode = partial(read, sample_rate=CHECK_SAMPLE_RATE) if sound else None
-    data = leave_out_lost_boxes(data) if sound else data
+    data = without_lost_boxes(data) if sound else data
     findings = tuple(check_dataset(data, decode))
     supervision = count_supervision_frames(data.dataset, FRAME)
     if path is not None:
@@ -245,6 +245,21 @@ def as_dataset(data: OpenedDataset | Path | str) -> OpenedDataset:
         The opened data set.
     """
     return data if isinstance(data, OpenedDataset) else open_data(data)
+
+
+def without_lost_boxes(data: OpenedDataset | Path | str) -> OpenedDataset:
+    """The data set without boxes in damaged parts of recordings, which are looked for.
+
+    Parameters
+    ----------
+    data : the data set, or the path that :func:`open_data` takes
+
+    Returns
+    -------
+    OpenedDataset
+        With a finding for what is left out.
+    """
+    return leave_out_lost_boxes(as_dataset(data))
 
 
 def describe_data(data: OpenedDataset) -> str:

@@ -167,8 +167,7 @@ def evaluate_events(target: PathArgument, truth: PathArgument) -> pd.DataFrame:
     table = read_events(path)
     presence = index_by_recording(read_frame(folder / SCORES), f"{folder / SCORES}")
     durations = read_durations(folder)
-    reasons = _quarantine_reasons(folder)
-    files = {*table["file"], *durations, *reasons}
+    files = {*table["file"], *durations, *_quarantine_reasons(folder)}
     file_of = _files_of_recordings(map(str, presence.index), files)
     id_of = {file: id for id, file in file_of.items()}
     columns = ("file", "start_time", "end_time", "species", "score", "model")
@@ -188,9 +187,7 @@ def evaluate_events(target: PathArgument, truth: PathArgument) -> pd.DataFrame:
     lengths = {id: durations[file] for id, file in file_of.items() if file in durations}
     clips = {call.recording for call, _ in calls if call.stop == inf} - set(lengths)
     lengths |= _measure_clips(clips, annotations, file_of, recordings)
-    gaps = {id: gaps_in_notes(reasons[file]) for id, file in file_of.items() if file in reasons}
-    calls, lost = _without_lost_calls(calls, lengths, gaps)
-    findings += lost
+    calls, lost = _without_lost_calls(calls, lengths, _read_gaps(folder, file_of))
     if not calls:
         raise UserError(
             "E_NO_TRUTH",
@@ -201,7 +198,7 @@ def evaluate_events(target: PathArgument, truth: PathArgument) -> pd.DataFrame:
     scores = event_f1(
         events, placed, min_iou=MIN_IOU, recordings={recording.id for recording in recordings}
     )
-    scores.attrs["findings"] = (*annotations.findings, *findings)
+    scores.attrs["findings"] = (*annotations.findings, *findings, *lost)
     return scores
 
 
@@ -290,6 +287,12 @@ def _quarantine_reasons(folder: Path) -> dict[str, str]:
     if not {"file", "reason"} <= set(table.columns):
         return {}
     return dict(zip(map(str, table["file"]), map(str, table["reason"]), strict=True))
+
+
+def _read_gaps(folder: Path, file_of: Mapping[str, str]) -> dict[str, Gaps]:
+    """The gaps of recordings, as far as a prediction has met some."""
+    reasons = _quarantine_reasons(folder)
+    return {id: gaps_in_notes(reasons[file]) for id, file in file_of.items() if file in reasons}
 
 
 def _ids_of_names(names: pd.Series, ids: pd.Series, table: Path) -> list[str]:

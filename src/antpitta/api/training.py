@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import InstanceOf
 
-from antpitta.api.data import SILENT, as_dataset, describe_data
+from antpitta.api.data import SILENT, describe_data, without_lost_boxes
 from antpitta.core.arguments import Number, PathArgument, Words, as_words, checked
 from antpitta.core.config import Recipe
 from antpitta.core.errors import requires_train_extra
@@ -21,7 +21,6 @@ from antpitta.core.types import Dataset, Scores
 from antpitta.files.cache import check_cache
 from antpitta.files.dataset import OpenedDataset, dataset_digest
 from antpitta.files.locks import lock_folder
-from antpitta.files.lost_boxes import leave_out_lost_boxes
 from antpitta.files.manifest import check_own_folder, replace_files
 from antpitta.files.own_files import write_parquet
 from antpitta.files.recipes import read_recipe
@@ -133,7 +132,7 @@ def train(
     >>> run = antpitta.train(data, out="run")  # doctest: +SKIP
     >>> scores = antpitta.predict(run.model, "new-recordings")  # doctest: +SKIP
     """
-    data = as_dataset(data)
+    data = without_lost_boxes(data)
     with requires_train_extra("train"):
         from antpitta.api.run_model import bundle_stage, bundle_stages, export_stage
         from antpitta.api.run_report import collect_report, describe_known_species, write_report
@@ -146,7 +145,6 @@ def train(
         )
 
     chosen = read_recipe(str(recipe), as_words(changes), baseline=baseline)
-    data = leave_out_lost_boxes(data)
     resolved = resolve_recipe(chosen, data.dataset)
     precision = resolved.precision if precision == "auto" else precision
     compute = ComputeConfig(device, devices, precision, compile, cudnn_benchmark, parallel_folds)

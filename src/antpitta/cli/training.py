@@ -106,10 +106,10 @@ def train(
 
     Example: `antpitta train --audio recordings --present present.csv --absent absent.csv -o run`
     """
-    from antpitta.files.lost_boxes import leave_out_lost_boxes
+    from antpitta.api.data import without_lost_boxes
 
     with resumable(), training_progress() as progress:
-        data = leave_out_lost_boxes(data)
+        data = without_lost_boxes(data)
         result = api.train(
             data,
             recipe,

@@ -56,7 +56,7 @@ class SoundLength:
 
 
 def displaced_part(length: SoundLength, sample_rate: int) -> tuple[tuple[float, float], ...] | None:
-    """The part of a recording whose sound is not at its time, as it comes behind damage.
+    """The part of a recording behind damage, whose sound is not at its time.
 
     Parameters
     ----------

@@ -31,11 +31,13 @@ def leave_out_lost_boxes(opened: OpenedDataset) -> OpenedDataset:
     annotated = {box.recording for box in dataset.annotations}
     examined = [r for r in dataset.recordings if r.gaps is None and r.id in annotated]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        found = {
+        gaps_by_id = {
             r.id: gaps for r, gaps in zip(examined, pool.map(find_gaps, examined), strict=True)
         }
     recordings = tuple(
-        replace(recording, gaps=found[recording.id]) if recording.id in found else recording
+        replace(recording, gaps=gaps_by_id[recording.id])
+        if recording.id in gaps_by_id
+        else recording
         for recording in dataset.recordings
     )
     gaps = {r.id: r.gaps for r in recordings if r.gaps}
