@@ -15,8 +15,10 @@
 
 import csv
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,15 +28,55 @@ from numpy.typing import NDArray
 
 from antpitta.core.errors import UserError
 from antpitta.core.identity import species_key
-from antpitta.files.texts import read_text, write_text
+from antpitta.files.texts import first_line, read_text, write_text
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _SEPARATORS = ("\t", ";", ",")
-_MAX_KNOWN = 100_000  # different cells that are kept to be shared
+_MAX_KNOWN = 100_000  # different cells of a column that are kept to be shared
 _LONGEST_CELL = 10_000_000  # characters; the csv module's default refuses long comments
 
 
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a table without pandas, which costs milliseconds for each small table."""
+
+    lines: NDArray[np.int64]  # (rows,), in the file
+    columns: dict[str, NDArray[np.object_]]  # name -> (rows,) strings, "" for empty cells
+
+    def select(self, rows: NDArray[np.bool_]) -> "Cells":
+        """Those of some rows.
+
+        Parameters
+        ----------
+        rows : (rows,), mask
+
+        Returns
+        -------
+        cells : of these rows
+        """
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Cells(self.lines[rows], columns)
+
+
 def read_frame(path: Path) -> pd.DataFrame:
+    """Read a table, as :func:`read_cells` does, as a frame.
+
+    Parameters
+    ----------
+    path : of the table
+
+    Returns
+    -------
+    Strings ("" for empty cells), indexed by the line in the file.
+    """
+    cells = read_cells(path)
+    index = pd.Index(cells.lines, name="line", dtype=np.int64)
+    frame = pd.DataFrame(dict(enumerate(cells.columns.values())), index=index, dtype=object)
+    frame.columns = pd.Index(list(cells.columns), dtype=object)
+    return frame
+
+
+def read_cells(path: Path) -> Cells:
     """Read a table.
 
     The separator (comma, semicolon or tab) is taken from the header. Blanks around cells are
@@ -46,7 +88,7 @@ def read_frame(path: Path) -> pd.DataFrame:
 
     Returns
     -------
-    Strings ("" for empty cells), indexed by the line in the file.
+    cells : of each column, and their lines
 
     Raises
     ------
@@ -55,9 +97,10 @@ def read_frame(path: Path) -> pd.DataFrame:
         E_TABLE_ROW for a row with the wrong number of cells or wrong quotes.
     """
     header, rows, padded = _open_table(path)
-    width, lines = len(header), []
+    width, lines = len(header), array("q")
     columns: list[list[str]] = [[] for _ in header]
-    known: dict[str, str] = {}  # one string for all equal cells: tables of a million rows fit
+    # One string for all equal cells of a column, so that tables of a million rows fit.
+    known: list[dict[str, str]] = [{} for _ in header]
     for line, row in rows:
         if padded:
             row.extend([""] * (width - len(row)))
@@ -68,15 +111,13 @@ def read_frame(path: Path) -> pd.DataFrame:
                 "correct the row (a missing or extra separator or quote)",
             )
         lines.append(line)
-        for column, cell in zip(columns, row, strict=False):
-            share = known.setdefault if len(known) < _MAX_KNOWN else known.get
+        for column, seen, cell in zip(columns, known, row, strict=False):
+            share = seen.setdefault if len(seen) < _MAX_KNOWN else seen.get
             column.append(share(cell, cell))
     names = [name or f"column {i}" for i, name in enumerate(header, start=1)]
-    index = pd.Index(lines, name="line", dtype=np.int64)
-    arrays = {i: np.array(column, dtype=object) for i, column in enumerate(columns)}
-    frame = pd.DataFrame(arrays, index=index, dtype=object)
-    frame.columns = pd.Index(names, dtype=object)
-    return frame
+    columns.reverse()  # each list is freed when its array is made
+    arrays = {name: np.array(columns.pop(), dtype=object) for name in names}
+    return Cells(np.array(lines, dtype=np.int64), arrays)
 
 
 def read_header(path: Path) -> list[str]:
@@ -234,8 +275,7 @@ def _separator(text: str) -> str:
     """That of Excel's first line, else the most frequent one of the header, outside quotes."""
     if _is_spreadsheet(text):
         return text[4]
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    unquoted = "".join(header.split('"')[::2])
+    unquoted = "".join(first_line(text).split('"')[::2])
     return max(_SEPARATORS, key=lambda mark: (unquoted.count(mark), mark == ","))
 
 

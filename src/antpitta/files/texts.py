@@ -34,6 +34,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that stand for no byte
+_VISIBLE = re.compile(r"\S")
+_LINE_END = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # those of str.splitlines
 LARGEST_TEXT = 1_000_000_000  # bytes
 _LONGEST_LINE = 10_000_000  # bytes of the first line
 _PACKED = (
@@ -77,6 +79,23 @@ def read_text(path: Path) -> str:
     raise UserError(
         "E_NOT_TEXT", f"{path}: the characters cannot be decoded", "save the table as UTF-8"
     )
+
+
+def first_line(text: str) -> str:
+    """The first line that is not blank.
+
+    Parameters
+    ----------
+    text : of a file; its other lines are not copied
+
+    Returns
+    -------
+    line : without its end, empty where all lines are blank
+    """
+    if (begin := _VISIBLE.search(text)) is None:
+        return ""
+    end = _LINE_END.search(text, begin.end())
+    return text[: end.start() if end else None].splitlines()[-1]
 
 
 def path_exists(path: Path) -> bool:

@@ -38,7 +38,7 @@ from antpitta.core.errors import UserError
 from antpitta.files.formats.columns import has_columns
 from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat, join_tables
 from antpitta.files.recording_metadata import base_name, metadata_from_name
-from antpitta.files.tables import read_frame
+from antpitta.files.tables import read_cells
 
 EXPORT_COLUMNS = ("recording", "species", "x1", "x2", "y1", "y2", "validated")
 JOB_COLUMNS = ("x1", "y1", "x2", "y2", "validated", "recording_id", "recording_local_time")
@@ -63,7 +63,7 @@ def read_export(path: Path, verdict: bool | None = None) -> AnnotationTable:
     -------
     table : annotations, their lines, and findings
     """
-    sheet = Sheet("arbimon", path, read_frame(path))
+    sheet = Sheet("arbimon", path, read_cells(path))
     recording = _add_site(sheet.text("recording"), sheet.text("site", "site_id", empty=""))
     return _to_table(
         sheet,
@@ -115,7 +115,7 @@ def read_jobs(path: Path, verdict: bool | None = None) -> AnnotationTable:
             f"{path}: {JOBS}, which names the species of the jobs, is missing",
             "put it in the same folder",
         )
-    sheet = Sheet("arbimon_jobs", summaries[0], read_frame(summaries[0]))
+    sheet = Sheet("arbimon_jobs", summaries[0], read_cells(summaries[0]))
     jobs, songs = sheet.text("job_id"), sheet.text("songtype", empty="")
     species = dict(zip(jobs, sheet.text("scientific_name"), strict=True))
     songtypes = dict(zip(jobs, songs, strict=True))
@@ -130,7 +130,7 @@ def read_jobs(path: Path, verdict: bool | None = None) -> AnnotationTable:
 def _read_job(
     path: Path, species: str | None, songtype: str, verdict: bool | None
 ) -> AnnotationTable:
-    sheet = Sheet("arbimon_jobs", path, read_frame(path))
+    sheet = Sheet("arbimon_jobs", path, read_cells(path))
     if species is None:
         sheet.add_finding(
             "W_UNKNOWN_ID",
@@ -200,7 +200,7 @@ def read_backup(path: Path, verdict: bool | None = None) -> AnnotationTable:
     sites = _read_lookup(files["sites"], "site_id", "name")
     tables = []
     for part in files["pattern_matching_rois"] if path.is_dir() else [path]:
-        sheet = Sheet("arbimon_backup", part, read_frame(part))
+        sheet = Sheet("arbimon_backup", part, read_cells(part))
         recording_ids, species_ids = sheet.text("recording_id"), sheet.text("species_id")
         _reject_unknown_ids(sheet, recording_ids, recordings, "recording")
         _reject_unknown_ids(sheet, species_ids, species, "species")
@@ -413,7 +413,7 @@ def _list_backup(folder: Path) -> dict[str, list[Path]]:
 def _read_lookup(files: Sequence[Path], key: str, value: str) -> dict[str, str]:
     lookup: dict[str, str] = {}
     for file in files:
-        sheet = Sheet("arbimon_backup", file, read_frame(file))
+        sheet = Sheet("arbimon_backup", file, read_cells(file))
         lookup |= dict(zip(sheet.text(key), sheet.text(value, empty=""), strict=True))
     return lookup
 
@@ -423,7 +423,7 @@ def _read_species(files: Sequence[Path]) -> tuple[dict[str, str], dict[str, str]
     species = _read_lookup(files, "species_id", "scientific_name")
     songtypes: dict[str, str] = {}
     for file in files:
-        header = [str(name) for name in read_frame(file).columns]
+        header = [str(name) for name in read_cells(file).columns]
         if has_columns(header, ("songtype_id", "songtype")):
             songtypes |= _read_lookup([file], "songtype_id", "songtype")
     return species, songtypes
@@ -433,7 +433,7 @@ def _read_recordings(files: Sequence[Path]) -> dict[str, tuple[str, str, str]]:
     """Name, site number and local time of each recording, by its number."""
     recordings: dict[str, tuple[str, str, str]] = {}
     for file in files:
-        sheet = Sheet("arbimon_backup", file, read_frame(file))
+        sheet = Sheet("arbimon_backup", file, read_cells(file))
         paths, metas = sheet.text("path", "uri", empty=""), sheet.text("meta", empty="")
         names = [_uploaded_name(m) or base_name(p) for p, m in zip(paths, metas, strict=True)]
         sites, times = sheet.text("site_id", empty=""), sheet.text("datetime", empty="")

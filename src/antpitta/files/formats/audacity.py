@@ -12,16 +12,17 @@ r"""Audacity's label tracks: start, end and label, separated by tabs, without a 
 
 import math
 import re
+from array import array
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from antpitta.files.formats.cells import PRESENT, UNKNOWN
 from antpitta.files.formats.columns import recording_from_table_name
 from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat
-from antpitta.files.texts import read_text, write_text
+from antpitta.files.tables import Cells
+from antpitta.files.texts import first_line, read_text, write_text
 
 _COLUMNS = ("start", "end", "label", "confidence", "low", "high")
 _TIMES = re.compile(r"\s*-?\d+([.,]\d+)?\t-?\d+([.,]\d+)?(\t.*)?\s*")
@@ -38,8 +39,7 @@ def is_label_track(text: str) -> bool:
     -------
     answer : True or False
     """
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    return _TIMES.fullmatch(first) is not None
+    return _TIMES.fullmatch(first_line(text)) is not None
 
 
 def read_audacity(path: Path, verdict: bool | None = None) -> AnnotationTable:
@@ -55,8 +55,9 @@ def read_audacity(path: Path, verdict: bool | None = None) -> AnnotationTable:
     table : annotations, their lines, and findings
     """
     text = read_text(path)
-    frame = _parse_track(text)
-    sheet = Sheet("audacity", path, frame)
+    sheet = Sheet("audacity", path, _parse_track(text))
+    by_program = _is_by_program(sheet, text)
+    del text
     labels = zip(sheet.text("label"), sheet.text("confidence"), strict=True)
     label = np.array([text.split(", ")[0] if score else text for text, score in labels], object)
     parts = sheet.split_scores(label)
@@ -67,7 +68,7 @@ def read_audacity(path: Path, verdict: bool | None = None) -> AnnotationTable:
         stop=sheet.numbers("end"),
         label=parts.label,
         verdicts=sheet.parse_verdicts(
-            verdict, default=UNKNOWN if _is_by_program(frame, text) else PRESENT, parts=parts
+            verdict, default=UNKNOWN if by_program else PRESENT, parts=parts
         ),
         low=np.maximum(low, 0.0),
         high=np.where(high < 0, math.inf, high),
@@ -75,24 +76,26 @@ def read_audacity(path: Path, verdict: bool | None = None) -> AnnotationTable:
     )
 
 
-def _parse_track(text: str) -> pd.DataFrame:
-    """The labels with their frequencies, indexed by line."""
-    rows: list[list[str]] = []
-    lines: list[int] = []
+def _parse_track(text: str) -> Cells:
+    """The labels with their frequencies."""
+    columns: list[list[str]] = [[] for _ in _COLUMNS]
+    low, high = columns[4:]
+    lines = array("q")
     for number, line in enumerate(text.splitlines(), start=1):
         cells = [cell.strip() for cell in line.split("\t")]
-        if cells[0] == "\\" and rows:
-            rows[-1][4:] = [*cells[1:], "", ""][:2]
+        if cells[0] == "\\" and lines:
+            low[-1], high[-1] = [*cells[1:], "", ""][:2]
         elif any(cells):
-            rows.append([*[*cells, "", "", ""][:4], "", ""])
+            for column, cell in zip(columns, [*[*cells, "", "", ""][:4], "", ""], strict=True):
+                column.append(cell)
             lines.append(number)
-    index = pd.Index(lines, name="line", dtype=np.int64)
-    return pd.DataFrame(rows, index=index, columns=list(_COLUMNS), dtype=object)
+    arrays = (np.array(column, dtype=object) for column in columns)
+    return Cells(np.array(lines, dtype=np.int64), dict(zip(_COLUMNS, arrays, strict=True)))
 
 
-def _is_by_program(frame: pd.DataFrame, text: str) -> bool:
+def _is_by_program(sheet: Sheet, text: str) -> bool:
     """Whether every label has a band, and no number has the six decimals that Audacity writes."""
-    banded = bool(len(frame)) and bool((frame["high"] != "").all())
+    banded = len(sheet) > 0 and all(sheet.text("high"))
     return banded and re.search(r"\d\.\d{6}(?!\d)", text) is None
 
 

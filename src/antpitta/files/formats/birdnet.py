@@ -29,7 +29,7 @@ from antpitta.files.formats.raven import (
     times_of_selections,
 )
 from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat
-from antpitta.files.tables import read_frame
+from antpitta.files.tables import read_cells
 
 CSV_COLUMNS = ("Start (s)", "End (s)", "Scientific name", "Confidence")
 RAVEN_COLUMNS = ("Begin Time (s)", "End Time (s)", "Species Code", "Confidence")
@@ -69,7 +69,7 @@ def read_birdnet(path: Path, verdict: bool | None = None) -> AnnotationTable:
     -------
     table : annotations, their lines, and findings
     """
-    sheet = Sheet("birdnet", path, read_frame(path))
+    sheet = Sheet("birdnet", path, read_cells(path))
     if sheet.find_column(RAVEN_COLUMNS[0]):
         recording = recordings_of_selections(sheet)
         start, stop = times_of_selections(sheet, recording)

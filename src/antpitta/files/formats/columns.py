@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 
 from antpitta.core.errors import list_names
@@ -58,6 +59,7 @@ def normalize_column(name: str) -> str:
     return split_unit(name)[0]
 
 
+@lru_cache(maxsize=10_000)  # folders of tables have the same columns again and again
 def split_unit(name: str) -> tuple[str, float]:
     """Split a column's name from its unit.
 

@@ -19,7 +19,7 @@ import numpy as np
 from antpitta.files.formats.cells import VERDICT_COLUMNS
 from antpitta.files.formats.columns import has_columns
 from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat
-from antpitta.files.tables import read_frame
+from antpitta.files.tables import read_cells
 
 OWN_COLUMNS = ("recording", "start_time", "end_time", "species")
 EVENT_COLUMNS = ("file", "start_time", "end_time", "species", "verdict")
@@ -39,7 +39,7 @@ def read_own(path: Path, verdict: bool | None = None) -> AnnotationTable:
     -------
     table : annotations, their lines, and findings
     """
-    sheet = Sheet("antpitta", path, read_frame(path))
+    sheet = Sheet("antpitta", path, read_cells(path))
     source = sheet.text("source", empty="human")
     parts = sheet.split_scores(sheet.text("species"))
     return sheet.to_table(
@@ -68,7 +68,7 @@ def read_rfcx(path: Path, verdict: bool | None = None) -> AnnotationTable:
     -------
     table : annotations, their lines, and findings
     """
-    sheet = Sheet("rfcx", path, read_frame(path))
+    sheet = Sheet("rfcx", path, read_cells(path))
     return sheet.to_table(
         recording=sheet.text("recording_id"),
         start=sheet.numbers("t_min"),
@@ -93,7 +93,7 @@ def read_hoplite(path: Path, verdict: bool | None = None) -> AnnotationTable:
     -------
     table : annotations, their lines, and findings
     """
-    sheet = Sheet("hoplite", path, read_frame(path))
+    sheet = Sheet("hoplite", path, read_cells(path))
     return sheet.to_table(
         recording=sheet.text("recording"),
         start=sheet.numbers("start_offset_s"),

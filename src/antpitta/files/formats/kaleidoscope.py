@@ -20,7 +20,7 @@ from antpitta.core.identity import species_key
 from antpitta.files.formats.cells import ABSENT, PRESENT, UNKNOWN, LabelParts, parse_word
 from antpitta.files.formats.columns import has_columns
 from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat, join_tables
-from antpitta.files.tables import read_frame
+from antpitta.files.tables import read_cells
 
 COLUMNS = ("IN FILE", "OFFSET", "DURATION")
 MANUAL = "MANUAL ID"
@@ -56,8 +56,8 @@ def read_kaleidoscope(path: Path, verdict: bool | None = None) -> AnnotationTabl
     -------
     table : annotations, their lines, and findings
     """
-    frame = read_frame(path)
-    sheet = Sheet("kaleidoscope", path, frame)
+    cells = read_cells(path)
+    sheet = Sheet("kaleidoscope", path, cells)
     auto = sheet.split_scores(sheet.text(*AUTO_COLUMNS, empty=""))
     manual = sheet.text(MANUAL, empty="")
     if verdict is not None and not (manual != "").any():
@@ -67,7 +67,7 @@ def read_kaleidoscope(path: Path, verdict: bool | None = None) -> AnnotationTabl
     tables = [_to_table(sheet, auto, auto.label, verdicts)]
     for k in range(max((len(names) for _, names in meanings), default=0)):
         rows = np.array([len(names) > k for _, names in meanings])
-        named = Sheet("kaleidoscope", path, frame[rows])
+        named = Sheet("kaleidoscope", path, cells.select(rows))
         label = np.array([names[k] for _, names in meanings if len(names) > k], dtype=object)
         own = LabelParts(label, *(part[rows] for part in (auto.score, auto.scored, auto.verdict)))
         tables.append(_to_table(named, own, label, np.full(len(named), PRESENT)))

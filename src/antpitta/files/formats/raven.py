@@ -25,7 +25,7 @@ from antpitta.files.formats.cells import PRESENT
 from antpitta.files.formats.columns import has_columns, recording_from_table_name
 from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat
 from antpitta.files.recording_metadata import base_name
-from antpitta.files.tables import read_frame
+from antpitta.files.tables import read_cells
 
 RAVEN_COLUMNS = ("Begin Time (s)", "End Time (s)")
 LOW_COLUMNS = ("Low Freq (Hz)", "Low Frequency (Hz)", "Lower Freq (Hz)", "Min Freq (Hz)")
@@ -60,12 +60,11 @@ def read_raven(path: Path, verdict: bool | None = None) -> AnnotationTable:
     UserError
         E_MISSING_COLUMN: there are selections but no column that names the species.
     """
-    frame = read_frame(path)
-    if frame.empty and not Sheet("raven", path, frame).has_model_columns():
+    sheet = Sheet("raven", path, read_cells(path))
+    if not len(sheet) and not sheet.has_model_columns():
         recording_id = recording_from_table_name(path)
         nothing = Annotation(recording_id, 0.0, math.inf, EVERY_CLASS, present=False)
         return AnnotationTable("raven", path, (nothing,), (1,))
-    sheet = Sheet("raven", path, frame)
     recording = recordings_of_selections(sheet)
     start, stop = times_of_selections(sheet, recording)
     parts = sheet.split_scores(sheet.text(*LABEL_COLUMNS))
@@ -96,8 +95,9 @@ def recordings_of_selections(sheet: Sheet) -> np.ndarray:
     recording : (rows,), strings
     """
     own_name = recording_from_table_name(sheet.path)
-    rows = zip(*(sheet.text(*names, empty="") for names in _FILE_COLUMNS), strict=True)
-    return np.array([_join_path(path, name) or own_name for path, name in rows], dtype=object)
+    rows = [*zip(*(sheet.text(*names, empty="") for names in _FILE_COLUMNS), strict=True)]
+    joined = {row: _join_path(*row) or own_name for row in set(rows)}
+    return np.array([joined[row] for row in rows], dtype=object)
 
 
 def _join_path(path: str, name: str) -> str:
@@ -132,11 +132,10 @@ def times_of_selections(sheet: Sheet, recording: np.ndarray) -> tuple[np.ndarray
             "if the files were open together in Raven, add the measurement File Offset (s)",
             serious=_look_cumulative(recording, begin),
         )
-    named = [any(cells) for cells in zip(*(sheet.text(*names, empty="") for names in _FILE_COLUMNS),
-                                         strict=True)]  # fmt: skip
+    paths, files = (sheet.text(*names, empty="") for names in _FILE_COLUMNS)
     sheet.reject_rows(
         "W_FILE_NOT_NAMED",
-        ~np.array(named, dtype=bool) & (np.abs(offset - begin) > _SAME_TIME),
+        (paths == "") & (files == "") & (np.abs(offset - begin) > _SAME_TIME),
         lambda i: f"begins at {begin[i]:g} s, which is {offset[i]:g} s of a file without a name",
         "add the column Begin Path in Raven, and save the table again",
     )
@@ -170,19 +169,19 @@ def _drop_second_views(sheet: Sheet, recording: np.ndarray, label: np.ndarray) -
     """Keep one view of each selection, and of two views the spectrogram."""
     if sheet.find_column("View") is None or sheet.find_column("Selection") is None:
         return
-    views = pd.DataFrame(
-        {
-            "selection": sheet.text("Selection"),
-            "recording": recording,
-            "begin": sheet.text("Begin Time (s)"),
-            "end": sheet.text("End Time (s)", "Delta Time (s)"),
-            "label": label,
-            "waveform": [view.lower().startswith("wave") for view in sheet.text("View")],
-        }
-    )
-    ordered = views.sort_values("waveform", kind="stable")
-    repeated = ordered.duplicated(["selection", "recording", "begin", "end", "label"])
-    sheet.drop_rows(repeated.sort_index().to_numpy())
+    selection = sheet.text("Selection")
+    if len(set(selection)) == len(selection):
+        return
+    waveform = [view.lower().startswith("wave") for view in sheet.text("View")]
+    times = sheet.text("Begin Time (s)"), sheet.text("End Time (s)", "Delta Time (s)")
+    seen: set[tuple[str, ...]] = set()
+    repeated = np.zeros(len(sheet), dtype=bool)
+    for second in (False, True):
+        for i, key in enumerate(zip(selection, recording, *times, label, strict=True)):
+            if waveform[i] == second:
+                repeated[i] = key in seen
+                seen.add(key)
+    sheet.drop_rows(repeated)
 
 
 def is_raven(header: Sequence[str]) -> bool:

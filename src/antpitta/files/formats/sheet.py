@@ -21,7 +21,6 @@ from itertools import repeat
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from antpitta.core.errors import Finding, UserError
 from antpitta.core.types import EVERY_CLASS, Annotation
@@ -38,6 +37,7 @@ from antpitta.files.formats.cells import (
     split_labels,
 )
 from antpitta.files.formats.columns import nearest_column, normalize_column, split_unit
+from antpitta.files.tables import Cells
 
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 
@@ -120,19 +120,20 @@ class Sheet:
     ----------
     format : name of the format, for messages
     path : file of the table
-    frame : every cell a string, indexed by the line in the file
+    cells : of the table
     """
 
-    def __init__(self, format: str, path: Path, frame: pd.DataFrame) -> None:
-        self.format, self.path, self.frame = format, path, frame
-        self.lines = frame.index.to_numpy()
-        self._columns = {normalize_column(str(name)): str(name) for name in frame.columns[::-1]}
+    def __init__(self, format: str, path: Path, cells: Cells) -> None:
+        self.format, self.path, self.lines = format, path, cells.lines
+        self.header = [*cells.columns]
+        self._cells = dict(cells.columns)
+        self._columns = {normalize_column(name): name for name in self.header[::-1]}
         self._table_findings: list[Finding] = []
         self._row_findings: dict[int, Finding] = {}  # the first of each row, by position
-        self._dropped = np.zeros(len(frame), dtype=bool)
+        self._dropped = np.zeros(len(self.lines), dtype=bool)
 
     def __len__(self) -> int:
-        return len(self.frame)
+        return len(self.lines)
 
     def find_column(self, *names: str) -> str | None:
         """The first of ``names`` that is a column, as this table spells it."""
@@ -158,12 +159,11 @@ class Sheet:
         """
         column = self.find_column(*names)
         if column is not None:
-            return self.frame[column].to_numpy(dtype=object)
+            return self._cells[column]
         if empty is None:
-            header = [str(name) for name in self.frame.columns]
             raise UserError(
                 "E_MISSING_COLUMN",
-                f"{self.path}: no column {names[0]!r} {nearest_column(names[0], header)}",
+                f"{self.path}: no column {names[0]!r} {nearest_column(names[0], self.header)}",
                 f"rename the column that holds it to {names[0]!r}",
             )
         return np.full(len(self), empty, dtype=object)
@@ -200,7 +200,7 @@ class Sheet:
 
     def has_model_columns(self) -> bool:
         """Whether the table has a column of scores, as a detector's has even without rows."""
-        return any(_is_score_column(str(name)) for name in self.frame.columns)
+        return any(map(_is_score_column, self.header))
 
     def split_scores(self, label: np.ndarray) -> LabelParts:
         """Split labels from the scores that a table has in their column, or in the label.
@@ -213,9 +213,9 @@ class Sheet:
         -------
         parts : labels without scores, and the scores
         """
-        columns = [str(name) for name in self.frame.columns if _is_score_column(str(name))]
+        columns = [name for name in self.header if _is_score_column(name)]
         columns.sort(key=lambda name: normalize_column(name) not in SCORE_WORDS)
-        return split_labels(label, [self.frame[name].to_numpy(dtype=object) for name in columns])
+        return split_labels(label, [self._cells[name] for name in columns])
 
     def parse_verdicts(
         self,
@@ -247,7 +247,7 @@ class Sheet:
         cells = np.full(len(self), "", dtype=object) if parts is None else parts.verdict
         scored = np.zeros(len(self), dtype=bool) if parts is None else parts.scored
         if column is not None:
-            own = self.frame[column].to_numpy(dtype=object)
+            own = self._cells[column]
             cells = np.where(own == "", cells, own).astype(object)
         verdicts = self._parse_words(cells, verdict)
         every: int | None
@@ -332,6 +332,8 @@ class Sheet:
     ) -> AnnotationTable:
         """Make annotations of the rows that can be used, and findings of the others.
 
+        The cells are given up before, so that a table of a million rows is held once.
+
         Parameters
         ----------
         recording, label, songtype, source : (rows,), strings
@@ -340,6 +342,7 @@ class Sheet:
         low, high : (rows,), Hz
         score : (rows,), NaN for none
         """
+        self._cells.clear()
         low, high = self._or_default(low, 0.0), self._or_default(high, math.inf)
         self._check_texts(recording, label, verdicts)
         self._check_interval(start, stop, "s")
@@ -347,11 +350,14 @@ class Sheet:
         reviewed = ~self._dropped & (verdicts != UNKNOWN)
         usable = reviewed.copy()
         usable[list(self._row_findings)] = False
-        scores = pd.Series(self._or_default(score, math.nan), dtype=object)
+        scores = np.full(len(self), None, dtype=object)
+        if score is not None:
+            known = ~np.isnan(score)
+            scores[known] = score[known]
         columns = (
             *(recording, start, stop, label, verdicts == PRESENT, low, high),
             *(self._or_default(source, "human"), self._or_default(songtype, "")),
-            scores.where(scores.notna(), None).to_numpy(),
+            scores,
         )
         rows = zip(*(column[usable].tolist() for column in columns), strict=True)
         row_findings = (finding for i, finding in sorted(self._row_findings.items()) if reviewed[i])
