@@ -1,6 +1,7 @@
 """Folders and zips of tables, and what is no table."""
 
 import os
+import tracemalloc
 import zipfile
 
 import pytest
@@ -113,3 +114,37 @@ def test_message_about_a_table_of_many_columns_is_short(tmp_path):
     assert error.value.code == "E_UNKNOWN_TABLE"
     assert "and 9988 more" in error.value.what
     assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "row"),
+    [
+        (
+            "raven.txt",
+            "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)"
+            "\tHigh Freq (Hz)\tBegin File\tSpecies\n",
+            "{i}\tSpectrogram 1\t1\t{start}\t{stop}\t{low}\t{high}\trec{k}.wav\tsp {k}\n",
+        ),
+        ("audacity.txt", "", "{start}\t{stop}\tsp {k}\n\\\t{low}\t{high}\n"),
+        (
+            "kaleidoscope.csv",
+            "INDIR,FOLDER,IN FILE,OFFSET,DURATION,Fmin,Fmax,AUTO ID,MANUAL ID\n",
+            "D:/x,site,rec{k}.wav,{start},{stop},{low},{high},sp {k},sp {k}\n",
+        ),
+    ],
+)
+def test_a_large_table_is_held_once(tmp_path, name, header, row):
+    rows, table = 5000, tmp_path / name
+    cells = (
+        {"start": f"{i / 7:.6f}", "stop": f"{i / 7 + 1:.6f}", "low": f"{i / 70:.3f}"}
+        | {"high": f"{i / 70 + 900:.3f}", "i": i, "k": i // 100}
+        for i in range(rows)
+    )
+    table.write_text(header + "".join(row.format(**cell) for cell in cells))
+    read_table(table)
+    tracemalloc.start()
+    annotations = read_table(table).annotations
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(annotations) == rows
+    assert peak < 650 * rows  # bytes; the annotations alone take 310 of them

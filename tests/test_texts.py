@@ -14,6 +14,8 @@ import pytest
 from antpitta.core.errors import UserError
 from antpitta.files.texts import (
     atomic_replace,
+    first_line,
+    iter_lines,
     path_exists,
     read_json,
     read_text,
@@ -141,3 +143,21 @@ def test_name_that_no_disk_can_hold_does_not_exist():
     with pytest.raises(UserError) as error:
         read_text(Path("a" * 5000))
     assert error.value.code == "E_CANNOT_READ"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a",
+        "a\n",
+        "\n\na\r\nb\rc",
+        " \n\t x\u2028y",
+        "a\x0bb\x0cc\x85d\x1ee",
+        "\r\n\r",
+        "\ta\tb",
+    ],
+)
+def test_lines_are_those_of_splitlines(text):
+    assert list(iter_lines(text)) == text.splitlines(keepends=True)
+    assert first_line(text) == next((x for x in text.splitlines() if x.strip()), "")

@@ -17,7 +17,7 @@ import csv
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -97,10 +97,14 @@ def read_cells(path: Path) -> Cells:
         E_TABLE_ROW for a row with the wrong number of cells or wrong quotes.
     """
     header, rows, padded = _open_table(path)
-    width, lines = len(header), array("q")
-    columns: list[list[str]] = [[] for _ in header]
-    # One string for all equal cells of a column, so that tables of a million rows fit.
-    known: list[dict[str, str]] = [{} for _ in header]
+    names = [name or f"column {i}" for i, name in enumerate(header, start=1)]
+    return collect_cells(names, _full_rows(rows, len(header), path, padded=padded))
+
+
+def _full_rows(
+    rows: Iterable[tuple[int, list[str]]], width: int, path: Path, *, padded: bool
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows with a cell for each column; short ones are filled or refused."""
     for line, row in rows:
         if padded:
             row.extend([""] * (width - len(row)))
@@ -110,11 +114,30 @@ def read_cells(path: Path) -> Cells:
                 f"{path}:{line}: {len(row)} cells for {width} columns",
                 "correct the row (a missing or extra separator or quote)",
             )
+        yield line, row
+
+
+def collect_cells(names: Sequence[str], rows: Iterable[tuple[int, Sequence[str]]]) -> Cells:
+    """The cells of rows that come one after the other.
+
+    Parameters
+    ----------
+    names : of the columns
+    rows : line, and a cell for each column
+
+    Returns
+    -------
+    cells : of each column, and their lines
+    """
+    lines = array("q")
+    columns: list[list[str]] = [[] for _ in names]
+    # One string for all equal cells of a column, so that tables of a million rows fit.
+    known: list[dict[str, str]] = [{} for _ in names]
+    for line, row in rows:
         lines.append(line)
-        for column, seen, cell in zip(columns, known, row, strict=False):
-            share = seen.setdefault if len(seen) < _MAX_KNOWN else seen.get
+        for column, shared, cell in zip(columns, known, row, strict=False):
+            share = shared.setdefault if len(shared) < _MAX_KNOWN else shared.get
             column.append(share(cell, cell))
-    names = [name or f"column {i}" for i, name in enumerate(header, start=1)]
     columns.reverse()  # each list is freed when its array is made
     arrays = {name: np.array(columns.pop(), dtype=object) for name in names}
     return Cells(np.array(lines, dtype=np.int64), arrays)

@@ -35,7 +35,9 @@ _MARKS = (
 )
 _NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that stand for no byte
 _VISIBLE = re.compile(r"\S")
-_LINE_END = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # those of str.splitlines
+_BREAKS = "\n\r\v\f\x1c-\x1e\x85\u2028\u2029"  # those of str.splitlines
+_LINE_END = re.compile(f"[{_BREAKS}]")
+_LINE = re.compile(f"[^{_BREAKS}]*(?:\r\n|[{_BREAKS}])|[^{_BREAKS}]+")
 LARGEST_TEXT = 1_000_000_000  # bytes
 _LONGEST_LINE = 10_000_000  # bytes of the first line
 _PACKED = (
@@ -98,6 +100,20 @@ def first_line(text: str) -> str:
     return text[: end.start() if end else None].splitlines()[-1]
 
 
+def iter_lines(text: str) -> Iterator[str]:
+    """The lines that ``str.splitlines`` gives, one after the other.
+
+    Parameters
+    ----------
+    text : of a file
+
+    Yields
+    ------
+    line : with its end
+    """
+    return (match[0] for match in _LINE.finditer(text))
+
+
 def path_exists(path: Path) -> bool:
     """Whether there is a file or folder; a name that no disk can hold names none.
 
@@ -123,12 +139,13 @@ def _read_bytes(path: Path) -> bytes:
             what = f"{path}: this is a folder, a pipe or a device"
             raise UserError("E_CANNOT_READ", what, "give a file")
         with path.open("rb") as file:
-            head = file.read(_LONGEST_LINE)
+            size = status.st_size or LARGEST_TEXT  # a buffer of this size is allocated
+            head = file.read(min(size, _LONGEST_LINE))
             _check_head(path, head)
             if status.st_size > LARGEST_TEXT:
                 what = f"{path}: larger than {LARGEST_TEXT / 1e9:g} GB"
                 raise UserError("E_FILE_TOO_LARGE", what, "divide it into several files")
-            return head + file.read(LARGEST_TEXT - len(head))
+            return head + file.read(size - len(head)) if len(head) == _LONGEST_LINE else head
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(

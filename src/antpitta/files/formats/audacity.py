@@ -12,8 +12,7 @@ r"""Audacity's label tracks: start, end and label, separated by tabs, without a 
 
 import math
 import re
-from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,8 @@ import numpy as np
 from antpitta.files.formats.cells import PRESENT, UNKNOWN
 from antpitta.files.formats.columns import recording_from_table_name
 from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat
-from antpitta.files.tables import Cells
-from antpitta.files.texts import first_line, read_text, write_text
+from antpitta.files.tables import collect_cells
+from antpitta.files.texts import first_line, iter_lines, read_text, write_text
 
 _COLUMNS = ("start", "end", "label", "confidence", "low", "high")
 _TIMES = re.compile(r"\s*-?\d+([.,]\d+)?\t-?\d+([.,]\d+)?(\t.*)?\s*")
@@ -55,7 +54,7 @@ def read_audacity(path: Path, verdict: bool | None = None) -> AnnotationTable:
     table : annotations, their lines, and findings
     """
     text = read_text(path)
-    sheet = Sheet("audacity", path, _parse_track(text))
+    sheet = Sheet("audacity", path, collect_cells(_COLUMNS, _rows(text)))
     by_program = _is_by_program(sheet, text)
     del text
     labels = zip(sheet.text("label"), sheet.text("confidence"), strict=True)
@@ -76,21 +75,19 @@ def read_audacity(path: Path, verdict: bool | None = None) -> AnnotationTable:
     )
 
 
-def _parse_track(text: str) -> Cells:
-    """The labels with their frequencies."""
-    columns: list[list[str]] = [[] for _ in _COLUMNS]
-    low, high = columns[4:]
-    lines = array("q")
-    for number, line in enumerate(text.splitlines(), start=1):
-        cells = [cell.strip() for cell in line.split("\t")]
-        if cells[0] == "\\" and lines:
-            low[-1], high[-1] = [*cells[1:], "", ""][:2]
+def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The line and the cells of each label, the frequencies below it included."""
+    line, label = 0, [""]
+    for number, content in enumerate(iter_lines(text), start=1):
+        cells = [cell.strip() for cell in content.split("\t")]
+        if cells[0] == "\\" and line:
+            label[4:] = [*cells[1:], "", ""][:2]
         elif any(cells):
-            for column, cell in zip(columns, [*[*cells, "", "", ""][:4], "", ""], strict=True):
-                column.append(cell)
-            lines.append(number)
-    arrays = (np.array(column, dtype=object) for column in columns)
-    return Cells(np.array(lines, dtype=np.int64), dict(zip(_COLUMNS, arrays, strict=True)))
+            if line:
+                yield line, label
+            line, label = number, [*[*cells, "", "", ""][:4], "", ""]
+    if line:
+        yield line, label
 
 
 def _is_by_program(sheet: Sheet, text: str) -> bool:

@@ -62,12 +62,19 @@ def read_kaleidoscope(path: Path, verdict: bool | None = None) -> AnnotationTabl
     manual = sheet.text(MANUAL, empty="")
     if verdict is not None and not (manual != "").any():
         return _to_table(sheet, auto, auto.label, np.full(len(sheet), int(verdict)))
-    meanings = [_parse_manual(cell, label) for cell, label in zip(manual, auto.label, strict=True)]
+    pairs = [*zip(manual, auto.label, strict=True)]
+    parsed = {pair: _parse_manual(*pair) for pair in set(pairs)}
+    meanings = [parsed[pair] for pair in pairs]
+    del pairs
     verdicts = np.array([meaning for meaning, _ in meanings], dtype=int)
+    masks = [
+        np.array([len(names) > k for _, names in meanings])
+        for k in range(max((len(names) for _, names in parsed.values()), default=0))
+    ]
+    sheets = [Sheet("kaleidoscope", path, cells.select(rows)) for rows in masks]
+    del cells  # of a million rows, which are given up when their table is made
     tables = [_to_table(sheet, auto, auto.label, verdicts)]
-    for k in range(max((len(names) for _, names in meanings), default=0)):
-        rows = np.array([len(names) > k for _, names in meanings])
-        named = Sheet("kaleidoscope", path, cells.select(rows))
+    for k, (rows, named) in enumerate(zip(masks, sheets, strict=True)):
         label = np.array([names[k] for _, names in meanings if len(names) > k], dtype=object)
         own = LabelParts(label, *(part[rows] for part in (auto.score, auto.scored, auto.verdict)))
         tables.append(_to_table(named, own, label, np.full(len(named), PRESENT)))
@@ -88,8 +95,9 @@ def files_of_kaleidoscope(sheet: Sheet) -> np.ndarray:
     recording : (rows,), strings
     """
     columns = [sheet.text(name, empty="") for name in ("INDIR", "FOLDER")]
-    rows = zip(*columns, sheet.text("IN FILE"), strict=True)
-    return np.array(["/".join(part for part in row if part) for row in rows], dtype=object)
+    rows = [*zip(*columns, sheet.text("IN FILE"), strict=True)]
+    joined = {row: "/".join(part for part in row if part) for row in set(rows)}
+    return np.array([joined[row] for row in rows], dtype=object)
 
 
 def _parse_manual(cell: str, auto: str) -> tuple[int, list[str]]:

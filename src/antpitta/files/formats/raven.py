@@ -174,13 +174,13 @@ def _drop_second_views(sheet: Sheet, recording: np.ndarray, label: np.ndarray) -
         return
     waveform = [view.lower().startswith("wave") for view in sheet.text("View")]
     times = sheet.text("Begin Time (s)"), sheet.text("End Time (s)", "Delta Time (s)")
-    seen: set[tuple[str, ...]] = set()
+    kept: set[tuple[str, ...]] = set()
     repeated = np.zeros(len(sheet), dtype=bool)
     for second in (False, True):
         for i, key in enumerate(zip(selection, recording, *times, label, strict=True)):
             if waveform[i] == second:
-                repeated[i] = key in seen
-                seen.add(key)
+                repeated[i] = key in kept
+                kept.add(key)
     sheet.drop_rows(repeated)
 
 
