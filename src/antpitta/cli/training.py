@@ -109,7 +109,6 @@ def train(
     from antpitta.api.data import without_lost_boxes
 
     with resumable(), training_progress() as progress:
-        data = without_lost_boxes(data)
         result = api.train(
             data,
             recipe,
@@ -128,7 +127,7 @@ def train(
     show_reports(result.reports, "out of fold, on labelled boxes (95 % intervals over recordings)")
     console.print(f"report  {result.path / 'report.html'}")
     console.print(f"model   {result.model}  ({len(data.dataset.classes)} species)")
-    serious = [finding for finding in data.findings if finding.serious]
+    serious = [finding for finding in without_lost_boxes(data).findings if finding.serious]
     for finding in serious[:MAX_FINDINGS]:
         console.print(f"left out: {finding}")
     if len(serious) > MAX_FINDINGS:
