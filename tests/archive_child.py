@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from antpitta.api import predict_to, prediction
+from antpitta.api import predict_to, prediction_job
 from antpitta.files.bundle import read_bundle
 from antpitta.model.inference import InferenceConfig
 from antpitta.predict import pipeline
@@ -45,5 +45,5 @@ def predict_and_log(model, archive, out, log):
 
     pipeline.predict_files = lambda predictor, files: predict_files(predictor, logged(files))
     if MODEL in os.environ:
-        prediction.Predictor = lambda bundle, inference: loaded_predictor()
+        prediction_job.Predictor = lambda bundle, inference: loaded_predictor()
     predict_to(model, [archive], out, formats=("csv", "parquet"), resume=True)

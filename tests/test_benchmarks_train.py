@@ -190,7 +190,8 @@ def test_table_counts_steps_windows_and_shares(tables, tmp_path):
     assert list(table.index) == [("crops", 1), ("masked", 1), ("pseudo", 1), ("pseudo", 2)]
     # a minute is 121 frames: windows at 0, 24, 48, 72 and 96; each recording trains once
     assert table.loc[("masked", 1), "windows"] == 14 * 5
-    assert table.loc[("crops", 1), "windows"] == 2 * 12  # epochs; all that have boxes
+    # of each epoch: 6 recordings with present boxes, 7 with absent ones, one of them with both
+    assert table.loc[("crops", 1), "windows"] == 2 * (6 + 7)
     assert table.loc[("masked", 1), "steps"] == 2 * 2  # 7 recordings a fold, 4 a batch
     assert (table["training"] < table["seconds"]).all()
     assert table["outside"].between(0, 1).all()

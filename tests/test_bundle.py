@@ -126,8 +126,9 @@ def test_digest_is_that_of_the_content_and_not_of_the_name(tmp_path):
 
 def test_failed_write_leaves_the_old_bundle(tmp_path):
     write_bundle(bundle(tmp_path / "model"), weights(tmp_path / "w"), "old")
-    with pytest.raises(OSError):
+    with pytest.raises(UserError) as error:
         write_bundle(bundle(tmp_path / "model"), [tmp_path / "gone"] * 2, "new")
+    assert error.value.code == "E_OUTPUT_NOT_WRITABLE"
     assert (tmp_path / "model" / "MODEL_CARD.md").read_text() == "old"
     assert len(read_bundle(tmp_path / "model").states()) == 2
 

@@ -21,6 +21,7 @@ OPTION_OF = {"changes": "set", "formats": "format", "weights": "weight"}
 NOT_OPTIONS = {"progress", "tick", "export", "plan"}  # parameters of functions only
 SIMULATION_PLAN = {"train", "test", "seconds", "sample_rate", "present", "absent", "seed"}
 DATA_OPTIONS = {"audio", "present", "absent", "annotations", "sites", "names", "channel"}
+DATA_OPTIONS |= {"spectrograms"}
 
 
 def error_code(err):

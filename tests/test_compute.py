@@ -88,7 +88,7 @@ from antpitta.train.training import train_on_features
 
 FROZEN = ("backbone.frozen=true", "head.frequency_pooling=none", "stages.crops.mixup=0",
           "stages.pseudo.manifold_mixup=0", "stages.masked.loss.on=boxes", "stages.masked.lr=0.01")
-WHOLE = ("backbone.name=test_resnet", "stages.crops.epochs=6", "stages.crops.mixup=0",
+WHOLE = ("backbone.name=test_resnet", "stages.crops.epochs=4", "stages.crops.mixup=0",
          "stages.pseudo.manifold_mixup=0")
 
 def work(fabric, progress, recipe, out):
@@ -166,7 +166,7 @@ def test_two_processes_train_a_whole_network_to_the_same_scores_within_noise(out
     )
     difference = np.abs(single - double).mean()
     assert difference > 0  # batch norm sees other windows, so the scores are not equal
-    assert difference < 0.3 * np.abs(single - other_seed).mean()
+    assert difference < 0.4 * np.abs(single - other_seed).mean()  # four windows a process
     assert np.corrcoef(single.ravel(), double.ravel())[0, 1] > 0.95
 
 

@@ -227,7 +227,8 @@ def test_tables_are_uploaded_and_resumed_from_the_store(
 ):
     prediction = predict_to(run.model, [bucket], "s3://season/found")
     uploaded = sorted(key.rsplit("/", 1)[1] for key in s3.find("season/found"))
-    assert uploaded == ["events.csv", "presence.csv", "quarantine.csv", "run.json"]
+    tables = ["events.csv", "presence.csv", "quarantine.csv", "run.json"]
+    assert uploaded == [".antpitta.json", *tables]
     s3.get("season/found", str(tmp_path / "found"), recursive=True)
     assert not differing(tmp_path / "found", whole, here=archive, there=bucket)
     assert prediction.counts.recordings == len(prediction.presence) == 7
@@ -328,7 +329,7 @@ def test_object_that_a_user_edited_or_added_is_not_replaced(run, archive):
     audio = [archive / "site1"]
     predict_to(run.model, audio, "memory://edits/out", formats="csv,audacity")
     assert memory.exists("/edits/out/.antpitta.json")
-    tracks = memory.glob("/edits/out/audacity/**.txt")
+    tracks = memory.glob("/edits/out/audacity/**/*.txt")
     assert tracks
     predict_to(run.model, audio, "memory://edits/out")  # ours: replaced, and what is no more, gone
     assert not memory.exists(tracks[0])

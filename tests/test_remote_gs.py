@@ -56,7 +56,8 @@ def test_archive_gives_the_tables_of_the_same_local_archive(
 ):
     prediction = predict_to(run.model, [bucket], "gs://season/found")
     uploaded = sorted(key.rsplit("/", 1)[1] for key in gs.find("season/found"))
-    assert uploaded == ["events.csv", "presence.csv", "quarantine.csv", "run.json"]
+    tables = ["events.csv", "presence.csv", "quarantine.csv", "run.json"]
+    assert uploaded == [".antpitta.json", *tables]
     gs.get("season/found", str(tmp_path / "found"), recursive=True)
     assert not differing(tmp_path / "found", whole, here=archive, there=bucket)
     assert prediction.counts.recordings == 7

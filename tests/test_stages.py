@@ -6,6 +6,7 @@ from itertools import count
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -69,7 +70,7 @@ def assert_equal(run, other):
 
 
 def test_a_run_writes_these_files_and_no_pickle(finished_run):
-    expected = ["log.csv"]
+    expected = [".antpitta.json", "log.csv"]
     for place in STAGES:
         expected += [f"stages/{place}/fold{k}.safetensors" for k in (0, 1)]
         expected += [f"stages/{place}/oof_{what}.parquet" for what in ("scores", "windows")]
@@ -200,7 +201,7 @@ def test_finished_parts_are_not_run_again(finished_run, monkeypatch):
     before = {
         name: (finished_run.folder.path / name).stat().st_mtime_ns
         for name in files_of(finished_run)
-        if not name.endswith("pseudo.csv")
+        if not name.endswith(("pseudo.csv", ".antpitta.json"))
     }
     monkeypatch.setattr(stages, "fit", None)
     run_stages(finished_run)
@@ -239,7 +240,7 @@ def test_a_run_killed_after_any_epoch_ends_the_same(
     assert len(run.folder.read_log()) == 12
 
 
-@pytest.mark.parametrize("call", ["save_tensors", "write_scores", "write_csv"])
+@pytest.mark.parametrize("call", ["save_tensors", "write_scores", "make_pseudo_labels"])
 def test_a_run_killed_while_writing_ends_the_same(
     finished_run, tmp_path, make_run, monkeypatch, call
 ):
@@ -415,7 +416,9 @@ def test_a_member_without_some_recordings_is_an_error(finished_run, tmp_path):
 def test_a_member_with_other_species_is_an_error(finished_run, tmp_path):
     member = other_run(tmp_path / "second", finished_run, finished_run.plan.folds)
     path = member.path / "oof_scores.parquet"
-    pd.read_parquet(path).rename(columns={"a": "z"}).to_parquet(path)
+    table = pq.read_table(path)
+    names = ["z" if name == "a" else name for name in table.column_names]
+    pq.write_table(table.rename_columns(names), path, write_page_checksum=True)
     with pytest.raises(UserError, match="second") as error:
         run_stages(restart(finished_run, tmp_path, member))
     assert error.value.code == "E_OTHER_DATA"

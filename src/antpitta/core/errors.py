@@ -130,7 +130,7 @@ CODES: dict[str, str] = {
     "E_NEEDS_TRAIN_EXTRA": "a package of the extra `train` is not installed",
     "E_USAGE": "the arguments of a command cannot be parsed",
     "E_MEMORY": "the process may not use enough memory",
-    "E_MACHINE": "the machine lacks open files, memory or disk space",
+    "E_MACHINE": "the machine lacks open files or disk space",
     "E_STDOUT": "the standard output cannot be written",
     "E_INTERRUPTED": "the user interrupted the command",
     "E_UNFORESEEN": "an error of antpitta itself; its log has the traceback",
@@ -356,14 +356,15 @@ def machine_failure(error: BaseException | None, path: object = "") -> UserError
 
     Returns
     -------
-    E_MACHINE; None for any other error.
+    E_MACHINE or E_MEMORY; None for any other error.
     """
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
             what, remedy = _MACHINE_ERRORS[error.errno]
             name = path or error.filename
-            return UserError("E_MACHINE", f"{name}: {what}" if name else what, remedy)
+            code = "E_MEMORY" if error.errno == errno.ENOMEM else "E_MACHINE"
+            return UserError(code, f"{name}: {what}" if name else what, remedy)
         chain.append(error)
         error = error.__cause__ or error.__context__
     return None

@@ -1,7 +1,7 @@
 """The only place where seconds become frames, and frames become seconds."""
 
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, ulp
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ class TimeGrid:
         >>> TimeGrid(hop=60 / 3751, frames=3751).overlapping_frames(44.544, 45.1307)
         slice(2784, 2821, None)
         """
+        # Far from 0 a time is known to some units in its last place only.
+        slack = 1e-9 + 4 * ulp(self.end) / self.hop
         first, last = (
-            floor((time - self.start) / self.hop + 1e-9) for time in (start, min(stop, self.end))
+            floor((time - self.start) / self.hop + slack) for time in (start, min(stop, self.end))
         )
         return slice(min(max(first, 0), self.frames), min(max(last, first + 1, 0), self.frames))
 

@@ -84,13 +84,14 @@ OBSERVATIONS = (
     *("classificationProbability", "observationTags", "observationComments"),
 )
 MEDIATYPES = {  # as registered with IANA, where they are
-    ".wav": "audio/vnd.wave",
+    **dict.fromkeys((".wav", ".bwf", ".rf64"), "audio/vnd.wave"),
     ".w64": "audio/x-w64",
+    ".caf": "audio/x-caf",
     ".flac": "audio/flac",
-    ".au": "audio/basic",
+    **dict.fromkeys((".au", ".snd"), "audio/basic"),
     **dict.fromkeys((".mp3", ".mpga"), "audio/mpeg"),
     **dict.fromkeys((".ogg", ".oga", ".opus"), "audio/ogg"),
-    **dict.fromkeys((".aif", ".aiff"), "audio/x-aiff"),
+    **dict.fromkeys((".aif", ".aifc", ".aiff"), "audio/x-aiff"),
 }
 
 Stay = tuple[Deployment, datetime, datetime]  # of a recorder at a site: from, until
