@@ -15,7 +15,7 @@ import typer
 
 import antpitta as ap
 from antpitta import api
-from antpitta.cli import app, main, process
+from antpitta.cli import app, process
 from antpitta.core.errors import UserError
 
 COMMANDS = typer.main.get_command(app).commands
@@ -23,20 +23,6 @@ VERBS = [
     name for name in api.__all__ if inspect.isfunction(getattr(api, name)) or name in ap.__all__
 ]
 HIDDEN = "PYTHONUTF8", "PYTHONIOENCODING"
-
-
-@pytest.fixture
-def antpitta(monkeypatch, capsys):
-    """Run a command line in this process; its exit code and what it printed."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["antpitta", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return end.value.code or 0, printed.out, printed.err
-
-    return run
 
 
 def shell(command, timeout=60, **environment):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from antpitta.core.stages import Stage
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Classes, Dataset, Targets
-from antpitta.sound.windows import WindowIndex
+from antpitta.sound.windows import WindowIndex, join_ranges
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -140,8 +140,7 @@ class BoxFrames:
         """All pairs (window, range) that overlap, by window, then in the order of the ranges."""
         count = np.diff(self.offsets)[windows.segment]
         window = np.repeat(np.arange(len(windows)), count)
-        before = np.repeat(np.cumsum(count) - count, count)
-        i = np.repeat(self.offsets[windows.segment], count) + np.arange(len(window)) - before
+        i = join_ranges(self.offsets[windows.segment], count)
         start = windows.start[window]
         overlap = (self.start[i] < start + windows.frames) & (self.stop[i] > start)
         return window[overlap], i[overlap]

@@ -74,3 +74,23 @@ def index_windows(lengths: Ints, frames: int, overlap: int) -> WindowIndex:
     segment = np.repeat(np.arange(len(starts)), [len(own) for own in starts])
     flat = [start for own in starts for start in own]
     return WindowIndex(segment, np.array(flat, dtype=np.int64), frames)
+
+
+def join_ranges(first: Ints, count: Ints) -> Ints:
+    """The indices of several ranges, one range after the other.
+
+    Parameters
+    ----------
+    first, count : (ranges,), where each range begins, and its length
+
+    Returns
+    -------
+    indices : (sum of count,)
+
+    Examples
+    --------
+    >>> join_ranges(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    before = np.repeat(np.cumsum(count) - count, count)
+    return np.repeat(first, count) + np.arange(count.sum()) - before

@@ -186,10 +186,8 @@ def score_recordings(
             precision=fabric.autocast,
         )
     dataset, scores = training_data.dataset, []
-    owner = training_data.recording_index[segments]  # rising
-    edges = [np.searchsorted(owner, recordings, side) for side in ("left", "right")]
-    for i, first, end in zip(recordings, *edges, strict=True):
-        own = np.arange(first, end)
+    owner = training_data.recording_index[segments]
+    for i, own in zip(recordings, _rows_of(recordings, owner), strict=True):
         grids = [training_data.grids[segments[j]] for j in own]
         value, grid = stitch_segments([parts[j] for j in own], grids, row_frames)
         scores.append(Scores(dataset.recordings[i].id, grid, dataset.classes, value, source))
@@ -229,6 +227,12 @@ def _score_features(
         )
         for segment, first, end in zip(segments, edges[0], edges[1], strict=True)
     ]
+
+
+def _rows_of(recordings: Ints, owner: Ints) -> list[Ints]:
+    """The rows of each recording, where ``owner`` (rows,) gives their recordings and rises."""
+    edges = [np.searchsorted(owner, recordings, side) for side in ("left", "right")]
+    return [np.arange(first, end) for first, end in zip(*edges, strict=True)]
 
 
 def held_out_lwlrap(
@@ -305,8 +309,7 @@ def score_windows(
     )
     owner = training_data.recording_index[windows.segment[indices]]
     dataset = training_data.dataset
-    for i in recordings:
-        own = np.flatnonzero(owner == i)
+    for i, own in zip(recordings, _rows_of(recordings, owner), strict=True):
         times = [training_data.window_times(indices[row]) for row in own]
         start, stop = np.array(times).reshape(-1, 2).T
         id = dataset.recordings[i].id

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from antpitta.model.network import SedNet
 from antpitta.model.normalizer import StepSums
+from antpitta.sound.windows import join_ranges
 
 Ints = NDArray[np.int64]
 
@@ -98,8 +99,7 @@ class BackboneFeatures:
     def rows_of(self, windows: Ints) -> Tensor:
         """The rows (boxes, inputs) of all boxes in some windows, in the order of the windows."""
         first, count = self.box_offsets[windows], np.diff(self.box_offsets)[windows]
-        before = np.repeat(np.cumsum(count) - count, count)
-        rows = np.repeat(first, count) + np.arange(count.sum()) - before
+        rows = join_ranges(first, count)
         return self.box_rows[torch.from_numpy(rows).to(self.box_rows.device)]
 
     def fit_normalizer(self, net: SedNet, windows: Ints) -> None:
