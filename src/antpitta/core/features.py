@@ -244,7 +244,7 @@ class EmbeddingConfig(FeatureConfig):
     """
 
     model: str = Field(
-        description="A .tflite or .onnx file, or a known model's name (birdnet, birdnet-2.3)."
+        description="A .tflite or .onnx file, or a known model's name (birdnet-2.4, perch-2)."
     )
     sample_rate: SampleRate = Field(
         48_000, description="Sample rate that the model expects, in Hz."
@@ -266,13 +266,25 @@ class EmbeddingConfig(FeatureConfig):
         None,
         description="Seconds used from the middle of each input window; null: one step.",
     )
+    peak: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Peak to which each input window is scaled after its mean was removed; null: "
+        "sound stays as it is.",
+    )
+    class_output: str | None = Field(
+        None,
+        description="Name of the tensor with the logits of the model's classes; null: its first "
+        "output.",
+    )
     model_digest: str | None = Field(
         None, description="Hash of the model file; any other file is refused (filled in by train)."
     )
     labels: str | None = Field(
         LABELS_BESIDE_MODEL,
-        description="File with the class names of the first output; beside: in the folder of a "
-        "known model; null: unused.",
+        description="File with the names of the model's classes; beside: in the folder of a known "
+        "model; null: unused.",
     )
     class_map: tuple[tuple[CountOrZero, ...], ...] | None = Field(
         None, description="The model's classes for each species (filled in by train)."
@@ -322,10 +334,12 @@ class EmbeddingConfig(FeatureConfig):
         return self
 
     @model_serializer(mode="wrap")
-    def _leave_out_unused_classes(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the class settings at their defaults, so that they change no digest."""
+    def _leave_out_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later settings at their defaults, so that they change no digest."""
         dumped: dict[str, Any] = serialize(self)
-        defaults = {"labels": LABELS_BESIDE_MODEL, "class_map": None, "n_model_classes": None}
+        defaults = {"labels": LABELS_BESIDE_MODEL} | dict.fromkeys(
+            ("class_map", "n_model_classes", "peak", "class_output")
+        )
         return {
             key: value
             for key, value in dumped.items()

@@ -3,15 +3,17 @@
 TFLite files run in LiteRT (the extra ``embedding``; OpenVINO cannot read those with an FFT, such
 as BirdNET), ONNX files in OpenVINO. Either runs one input window at a time: many files have a
 fixed batch size of 1, and on a CPU a larger one is no faster. Arithmetic is float32, so that a
-cached vector equals one that is computed again.
+cached vector equals one that is computed again. Of an ONNX file only the part in front of the
+selected tensors is kept: of Perch 2.0, nine tenths of the file are its classifier.
 
 Any tensor inside the model can be its embedding, because many models end in their own species.
 Where the tensor is a feature map with a time axis, each frame takes the mean over its own time.
 
-A model that was opened belongs to one thread; :class:`EmbeddingModel` keeps one for each thread
-that calls it.
+An opened session runs one window at a time. :class:`EmbeddingModel` keeps the idle ones, because
+to open one takes as long as to embed ten seconds of sound, and a recording may have a new thread.
 """
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -29,24 +31,26 @@ from antpitta.core.features import EmbeddingConfig
 Wave = NDArray[np.float32]  # (samples,)
 Floats = NDArray[np.float32]
 RunModel = Callable[[Wave], list[Floats]]  # one input window to the selected tensors
+QUIETEST = 1e-6  # peak of a window, -120 dB; below it, it is silence and not scaled
 _open_lock = threading.Lock()  # warnings are silenced for the whole process, so one at a time
 
 
 def open_embedding_model(
     path: Path, samples: int, outputs: tuple[str | None, ...], threads: int
-) -> RunModel:
-    """Open a model file, for use by one thread.
+) -> Callable[[], RunModel]:
+    """Open a model file.
 
     Parameters
     ----------
     path : a .tflite or .onnx file
     samples : length of the input window
     outputs : names of the tensors to return; None is the model's first output
-    threads : CPU threads
+    threads : CPU threads of a session
 
     Returns
     -------
-    A function from one input window (samples,) to the tensors, in the order of ``outputs``.
+    A function that opens a session, which may raise the errors below, too. A session is a function
+    from one input window (samples,) to the tensors, in the order of ``outputs``.
 
     Raises
     ------
@@ -63,11 +67,20 @@ def open_embedding_model(
             f"embedding.model: {path} is neither a .tflite nor an .onnx file",
             "convert the model to one of the two formats",
         )
-    with _open_lock:
-        return opener(path, samples, outputs, threads)
+    return opener(path, samples, outputs, threads)
 
 
 def _open_tflite(
+    path: Path, samples: int, outputs: tuple[str | None, ...], threads: int
+) -> Callable[[], RunModel]:
+    def open_session() -> RunModel:
+        with _open_lock:
+            return _tflite_session(path, samples, outputs, threads)
+
+    return open_session
+
+
+def _tflite_session(
     path: Path, samples: int, outputs: tuple[str | None, ...], threads: int
 ) -> RunModel:
     try:
@@ -119,7 +132,9 @@ def _resize_tflite(model: Any, path: Path, samples: int) -> None:
     model.allocate_tensors()
 
 
-def _open_onnx(path: Path, samples: int, outputs: tuple[str | None, ...], threads: int) -> RunModel:
+def _open_onnx(
+    path: Path, samples: int, outputs: tuple[str | None, ...], threads: int
+) -> Callable[[], RunModel]:
     core = openvino.Core()
     try:
         model = core.read_model(path)
@@ -132,33 +147,44 @@ def _open_onnx(path: Path, samples: int, outputs: tuple[str | None, ...], thread
     dtype = source.element_type.get_type_name().replace("f32", "float32")
     fixed = _input_shape(path, shape, samples, len(model.inputs), dtype)
     first = next(iter(sorted(first_output.names)), "")
-    indices = [_onnx_output(path, model, name, first) for name in outputs]
+    tensors = [_onnx_tensor(path, model, name, first) for name in outputs]
+    sessions = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": sessions or 1,  # sessions that compute at the same time
+        "INFERENCE_NUM_THREADS": threads * (sessions or 1),
     }
     try:
         model.reshape({source: fixed})
-        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        used = openvino.Model(tensors, model.get_parameters(), "embedding")
+        compiled = core.compile_model(used, "CPU", settings)
     except RuntimeError as error:
         raise _unreadable(path, error) from None
 
-    def run(wave: Wave) -> list[Floats]:
-        request.infer([wave.reshape(fixed)])
-        return [request.get_output_tensor(index).data.copy() for index in indices]
+    def open_session() -> RunModel:
+        request = compiled.create_infer_request()
 
-    return run
+        def run(wave: Wave) -> list[Floats]:
+            request.infer([wave.reshape(fixed)])
+            return [request.get_output_tensor(i).data.copy() for i in range(len(tensors))]
+
+        return run
+
+    return open_session
 
 
-def _onnx_output(path: Path, model: Any, name: str | None, first: str) -> int:
-    """Return the index of an output, after making an inner tensor one."""
+def _onnx_tensor(path: Path, model: Any, name: str | None, first: str) -> Any:
+    """Return a tensor of the graph by its name."""
     if name is None:
-        return 0
-    tensors = (output for op in model.get_ops() for output in op.outputs())
-    _check_tensor_name(path, name, first, [n for tensor in tensors for n in tensor.get_names()])
-    model.add_outputs(name)
-    return next(i for i, output in enumerate(model.outputs) if name in output.get_names())
+        return model.outputs[0].get_node().input_value(0)
+    tensors = {
+        tensor_name: tensor
+        for op in model.get_ops()
+        if op.get_type_name() != "Result"
+        for tensor in op.outputs()
+        for tensor_name in tensor.get_names()
+    }
+    return tensors[_check_tensor_name(path, name, first, tensors)]
 
 
 def _input_shape(
@@ -213,7 +239,7 @@ class EmbeddingModel:
     ----------
     embedding : settings ``[embedding]`` of the recipe
     path : the model file
-    threads : CPU threads per calling thread
+    threads : CPU threads of each session, of which there is one per calling thread
 
     Attributes
     ----------
@@ -229,9 +255,11 @@ class EmbeddingModel:
     def __init__(self, embedding: EmbeddingConfig, path: Path, threads: int = 1) -> None:
         self.embedding = embedding
         self.path = path
-        self.threads = threads
         self.samples = round(embedding.seconds * embedding.sample_rate)
-        self._per_thread = threading.local()
+        logits = () if embedding.class_map is None else (embedding.class_output,)
+        outputs = (*embedding.outputs, *logits)
+        self._open_session = open_embedding_model(path, self.samples, outputs, threads)
+        self._idle: list[RunModel] = []  # sessions; a list is safe to share among threads
         noise = np.random.default_rng(0).random(self.samples, dtype=np.float32)
         self.width = sum(values.shape[1] for values in self._embed_window(noise))
 
@@ -273,7 +301,7 @@ class EmbeddingModel:
         """Run the model on one window: (time steps, width) of each tensor, its own logits last."""
         names, tensors = self.embedding.outputs, self._run(wave)
         values = [self._by_time(*pair) for pair in zip(names, tensors, strict=False)]
-        if self.embedding.class_map is not None:  # the first output is then the last tensor
+        if self.embedding.class_map is not None:  # the classes are then the last tensor
             values.append(self._class_logits(tensors[-1], self.embedding.class_map))
         return values
 
@@ -282,7 +310,7 @@ class EmbeddingModel:
         if tensor.size != self.embedding.n_model_classes:
             raise UserError(
                 "E_EMBEDDING_CLASSES",
-                f"embedding.labels: {self.path} has a first output of shape {tensor.shape}, but"
+                f"embedding.labels: {self.path} has classes of shape {tensor.shape}, but"
                 f" its labels name {self.embedding.n_model_classes} classes",
                 "give the model's own labels, or set embedding.labels to null",
             )
@@ -312,14 +340,25 @@ class EmbeddingModel:
         return by_time
 
     def _run(self, wave: Wave) -> list[Floats]:
-        """Run this thread's own copy of the model."""
-        run: RunModel | None = getattr(self._per_thread, "run", None)
-        if run is None:
-            logits = () if self.embedding.class_map is None else (None,)
-            outputs = (*self.embedding.outputs, *logits)
-            run = open_embedding_model(self.path, self.samples, outputs, self.threads)
-            self._per_thread.run = run
-        return run(wave)
+        """Run an idle session, or a new one."""
+        try:
+            run = self._idle.pop()
+        except IndexError:
+            run = self._open_session()
+        try:
+            return run(_scale(wave, self.embedding.peak))
+        finally:
+            self._idle.append(run)
+
+
+def _scale(wave: Wave, peak: float | None) -> Wave:
+    """Remove the mean of a window and scale it to a peak; None leaves it as it is."""
+    if peak is None:
+        return wave
+    centred = wave - wave.mean(dtype=np.float64).astype(np.float32)
+    loudest = np.abs(centred).max()
+    scaled: Wave = centred * np.float32(peak / loudest) if loudest > QUIETEST else centred
+    return scaled
 
 
 def _mean_over(values: Floats, span: NDArray[np.float64]) -> Floats:
