@@ -36,7 +36,8 @@ from antpitta.core.progress import Progress, ProgressCallback
 from antpitta.core.types import Annotation, Dataset, Recording
 from antpitta.files.audio import content_key, read
 from antpitta.files.cache import cached_features
-from antpitta.files.embedding_models import KNOWN, find_embedding_model
+from antpitta.files.embedding_models import find_embedding_model
+from antpitta.files.known_models import KNOWN
 from antpitta.files.species_names import match_embedding_classes
 from antpitta.model.embedding import EmbeddingModel
 from antpitta.scores.cells import clip_score_table

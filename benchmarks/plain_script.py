@@ -20,7 +20,8 @@ from antpitta.core.config import parse_recipe
 from antpitta.core.features import EmbeddingConfig
 from antpitta.files.audio import content_key
 from antpitta.files.bundle import read_bundle
-from antpitta.files.embedding_models import KNOWN, find_embedding_model
+from antpitta.files.embedding_models import find_embedding_model
+from antpitta.files.known_models import KNOWN
 from antpitta.model.embedding import EmbeddingModel
 from antpitta.model.torch_inference import build_nets
 from antpitta.sound.mel import LogMel, mel_features

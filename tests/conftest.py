@@ -400,3 +400,61 @@ def write_network():
         return vector
 
     return write
+
+
+@pytest.fixture(scope="session")
+def write_perch():
+    """A function that writes an ONNX file with the input and outputs of Perch 2.0.
+
+    From ``inputs`` (batch, 160000): ``embedding`` (batch, 1536), ``spatial_embedding`` (batch, 16,
+    4, 1536) and ``label`` (batch, 14795), made of the log power in 24 bands. It returns the same in
+    numpy, for one window.
+    """
+
+    def write(path, seed=0):
+        rng, piece, bands = np.random.default_rng(seed), 100, 24
+        angle = 2 * np.pi * np.outer(np.arange(piece), np.arange(2, 50, 2)) / piece
+        waves = np.cos(angle).astype(np.float32)
+        widen = rng.standard_normal((bands, 1536)).astype(np.float32) / 5
+        classes = rng.standard_normal((bands, 14_795)).astype(np.float32) / 5
+
+        def outputs(wave):
+            pieces = wave.reshape(16, 4, 25, piece) @ waves
+            level = np.log((pieces**2).mean(axis=2) + np.float32(1e-6))
+            mean = level.mean(axis=(0, 1))
+            return mean @ widen, level @ widen, mean @ classes
+
+        def reduce(source, result, *axes):
+            packed = b"".join(_field(8, axis) for axis in axes)
+            attributes = _field(5, _field(1, "axes") + packed + _field(20, 7))
+            attributes += _field(5, _field(1, "keepdims") + _field(3, 0) + _field(20, 2))
+            return _node("ReduceMean", [source], result, attributes)
+
+        graph = b"".join(
+            [
+                _node("Reshape", ["inputs", "pieces"], "cut"),
+                _node("MatMul", ["cut", "angles"], "waves"),
+                _node("Mul", ["waves", "waves"], "square"),
+                reduce("square", "power", 3),
+                _node("Add", ["power", "floor"], "above"),
+                _node("Log", ["above"], "level"),
+                _node("MatMul", ["level", "widen"], "spatial_embedding"),
+                reduce("level", "mean", 1, 2),
+                _node("MatMul", ["mean", "widen"], "embedding"),
+                _node("MatMul", ["mean", "classes"], "label"),
+                _field(2, "perch"),
+                _tensor("pieces", np.array([-1, 16, 4, 25, piece], dtype=np.int64)),
+                _tensor("angles", waves),
+                _tensor("floor", np.array([1e-6], dtype=np.float32)),
+                _tensor("widen", widen),
+                _tensor("classes", classes),
+                _value(11, "inputs", ["batch", 160_000]),
+                _value(12, "embedding", ["batch", 1536]),
+                _value(12, "spatial_embedding", ["batch", 16, 4, 1536]),
+                _value(12, "label", ["batch", 14_795]),
+            ]
+        )
+        path.write_bytes(_field(1, 8) + _field(7, graph) + _field(8, _field(2, 13)))
+        return outputs
+
+    return write

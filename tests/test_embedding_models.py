@@ -9,7 +9,8 @@ import pytest
 from antpitta.core.config import Recipe, parse_recipe
 from antpitta.core.errors import UserError
 from antpitta.core.features import EmbeddingConfig
-from antpitta.files.embedding_models import KNOWN, find_embedding_model, resolve_embedding
+from antpitta.files.embedding_models import find_embedding_model, resolve_embedding
+from antpitta.files.known_models import KNOWN
 from antpitta.files.recipes import read_recipe
 
 STAGE = {"name": "one", "masks": {"probability": 0}}

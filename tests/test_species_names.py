@@ -6,7 +6,7 @@ import antpitta as ap
 from antpitta.core.errors import UserError
 from antpitta.core.features import EmbeddingConfig
 from antpitta.core.types import Classes, Dataset
-from antpitta.files.embedding_models import KNOWN
+from antpitta.files.known_models import KNOWN
 from antpitta.files.species_names import (
     match_embedding_classes,
     match_species,

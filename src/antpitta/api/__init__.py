@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; the names come from __getattr__
     from antpitta.api.data import CheckResult, check, init, open_data
+    from antpitta.api.embedding_models import ListedModel, fetch, list_embedding_models
     from antpitta.api.ensembles import EnsembleResult, ensemble
     from antpitta.api.evaluation import Evaluation, evaluate, evaluate_events
     from antpitta.api.prediction import predict, predict_each, predict_to
@@ -30,6 +31,7 @@ _MODULES = {
     "antpitta.api.data": ("CheckResult", "check", "init", "open_data"),
     "antpitta.api.ensembles": ("EnsembleResult", "ensemble"),
     "antpitta.api.evaluation": ("Evaluation", "evaluate", "evaluate_events"),
+    "antpitta.api.embedding_models": ("ListedModel", "fetch", "list_embedding_models"),
     "antpitta.api.prediction": ("predict", "predict_each", "predict_to"),
     "antpitta.api.prediction_result": ("Prediction",),
     "antpitta.api.recipes": ("settings",),
@@ -53,6 +55,7 @@ __all__ = [
     "Evaluation",
     "InferenceMode",
     "Interval",
+    "ListedModel",
     "OpenedDataset",
     "Precision",
     "Prediction",
@@ -68,7 +71,9 @@ __all__ = [
     "ensemble",
     "evaluate",
     "evaluate_events",
+    "fetch",
     "init",
+    "list_embedding_models",
     "open_data",
     "predict",
     "predict_each",

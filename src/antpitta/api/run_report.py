@@ -14,6 +14,7 @@ from antpitta.core.stages import Stage
 from antpitta.core.types import Dataset
 from antpitta.files.dataset import OpenedDataset
 from antpitta.files.embedding_models import SEARCH_PATH
+from antpitta.files.known_models import KNOWN
 from antpitta.files.own_files import load_tensors
 from antpitta.files.runs import RunFolder, read_scores
 from antpitta.files.spectrograms import read_training_input
@@ -226,11 +227,13 @@ def _needed_file(recipe: Recipe) -> str:
     if embedding is None:
         return ""
     tensors = " and ".join(name or "its first output" for name in embedding.outputs)
+    known = KNOWN.get(embedding.model)
+    licence = f" Its licence is {known.licence} ({known.licence_page})." if known else ""
     return (
         f"This model needs a file that is not part of it: the embedding model "
         f"{Path(embedding.model).name} (tensor {tensors}, digest {embedding.model_digest}). "
         f"antpitta looks for it as {embedding.model} and in the folders of the environment "
-        f"variable {SEARCH_PATH}, and refuses any other file."
+        f"variable {SEARCH_PATH}, and refuses any other file.{licence}"
     )
 
 

