@@ -10,6 +10,7 @@ from antpitta.core.errors import UserError
 from antpitta.core.features import EmbeddingConfig
 from antpitta.files.embedding_models import find_embedding_model, resolve_embedding
 from antpitta.files.recipes import read_recipe
+from antpitta.model import embedding
 from antpitta.model.embedding import EmbeddingModel
 from antpitta.model.features import build_feature_extractor
 
@@ -190,6 +191,45 @@ def test_embed_in_several_threads_gives_the_same_vectors(tmp_path, write_network
     with ThreadPoolExecutor(4) as pool:
         vectors = list(pool.map(lambda wave: model.embed(wave, 6), waves))
     np.testing.assert_array_equal(vectors, expected)
+
+
+def test_threads_one_after_the_other_share_one_session(tmp_path, write_network, monkeypatch):
+    write_network(tmp_path / "a.onnx")
+    opened, plain = [], embedding.open_embedding_model
+
+    def open_and_count(*arguments):
+        open_session = plain(*arguments)
+        return lambda: opened.append(1) or open_session()
+
+    monkeypatch.setattr(embedding, "open_embedding_model", open_and_count)
+    model = open_model(tmp_path / "a.onnx")
+    for seed in range(5):  # prediction computes each recording in a pool of its own
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(model.embed, noise(RATE, seed), 2).result()
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("tflite", 1.0), ("onnx", 1.0)])
+def test_session_after_an_error_can_be_used_again(tmp_path, write_network, kind, seconds):
+    write_tflite(tmp_path / "a.tflite")
+    write_network(tmp_path / "a.onnx")
+    model = open_model(tmp_path / f"a.{kind}", seconds=seconds)
+    expected = model.embed(noise(RATE), 1)
+    with pytest.raises((ValueError, RuntimeError)):
+        model._run(noise(7))
+    np.testing.assert_array_equal(model.embed(noise(RATE), 1), expected)
+
+
+@pytest.mark.parametrize("gain", [1e-3, 1.0, 30.0])
+def test_window_is_scaled_to_the_peak_after_its_mean_is_removed(tmp_path, gain):
+    write_tflite(tmp_path / "a.tflite")  # the mean loudness of eighths
+    wave = noise(RATE)
+    centred = wave - wave.mean()
+    expected = np.abs(centred / np.abs(centred).max() * 0.25).reshape(8, -1).mean(axis=1)
+    vectors = open_model(tmp_path / "a.tflite", peak=0.25).embed((wave + 0.1) * np.float32(gain), 1)
+    np.testing.assert_allclose(vectors[0], expected, rtol=5e-3)
+    silence = open_model(tmp_path / "a.tflite", peak=0.25).embed(noise(RATE) * 1e-8 + 0.1, 1)
+    assert silence.max() < 1e-6
 
 
 # ---- which sound a vector is of ----

@@ -130,6 +130,17 @@ def test_table_pins_every_download_to_a_version_and_a_digest():
     assert KNOWN["birdnet"] is KNOWN["birdnet-2.4"]
 
 
+def test_installed_birdnet_is_the_file_of_the_table(monkeypatch):
+    monkeypatch.delenv("ANTPITTA_EMBEDDING", raising=False)
+    birdnet = KNOWN["birdnet-2.4"]
+    try:
+        file = find_embedding_model(EmbeddingConfig(model="birdnet-2.4"))
+    except UserError as error:
+        pytest.skip(f"BirdNET is not installed: {error}")
+    for name, digest in birdnet.downloads[0].files.items():
+        assert sha256(file.with_name(name).read_bytes()) == digest
+
+
 def test_fetched_file_has_its_digest_and_is_not_fetched_twice(small, server):
     seen = []
     path = fetch_model(small, accept_licence=True, progress=lambda *now: seen.append(now[:2]))

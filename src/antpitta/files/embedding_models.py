@@ -54,19 +54,19 @@ def resolve_embedding(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"embedding": embedding})
 
 
-def _known_settings(known: KnownModel, embedding: EmbeddingConfig) -> dict[str, Any]:
+def _known_settings(model: KnownModel, embedding: EmbeddingConfig) -> dict[str, Any]:
     """What a known model sets where the recipe leaves it open."""
     fields = EmbeddingConfig.model_fields
     settings = {
-        name: getattr(known, name)
+        name: getattr(model, name)
         for name in ("sample_rate", "seconds", "peak", "class_output")
         if getattr(embedding, name) == fields[name].default
     }
     if embedding.output is None:
-        kept_seconds = max(embedding.step, embedding.kept_seconds or known.kept_seconds)
+        kept_seconds = max(embedding.step, embedding.kept_seconds or model.kept_seconds)
         settings |= {
-            "output": known.output,
-            "time_axis": known.time_axis,
+            "output": model.output,
+            "time_axis": model.time_axis,
             "kept_seconds": kept_seconds,
         }
     return settings
