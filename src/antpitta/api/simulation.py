@@ -221,7 +221,7 @@ def _demo(
     )
     run = TrainResult(run.path, replace(run.run_report, stages=stages))
     write_report(RunFolder(run.path), run.run_report)
-    return DemoResult(run, home / "stages" / stages[-1].name, reports)
+    return DemoResult(run, home / "stages" / run.run_report.shipped, reports)
 
 
 def _evaluate_stage(stage: str, run: Path, home: Path, progress: Progress) -> Report:
