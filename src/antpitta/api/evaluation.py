@@ -13,7 +13,7 @@ from pydantic import InstanceOf
 
 from antpitta.api.training import TrainResult
 from antpitta.core.arguments import PathArgument, checked
-from antpitta.core.errors import Finding, UserError, cut_name
+from antpitta.core.errors import Finding, UserError, cut_name, list_names
 from antpitta.core.identity import class_names, recording_key, species_key
 from antpitta.core.types import Annotation, Classes, Event, Recording
 from antpitta.files.audio import UnreadableAudio, probe
@@ -65,17 +65,17 @@ class Evaluation:
 
     @property
     def macro_ap(self) -> float:
-        """Mean average precision over the species, of the model (the report that ``shipped`` names)."""
+        """Mean average precision over the species, of the model."""
         return self.reports[self.shipped].macro_ap.value
 
     @property
     def macro_auc(self) -> float:
-        """Mean area under the ROC curve over the species, of the model (the report that ``shipped`` names)."""
+        """Mean area under the ROC curve over the species, of the model."""
         return self.reports[self.shipped].macro_auc.value
 
     @property
     def per_species(self) -> pd.DataFrame:
-        """Counts and metrics, one row a species, of the model (the report that ``shipped`` names)."""
+        """Counts and metrics, one row a species, of the model."""
         return self.reports[self.shipped].per_species
 
     def __repr__(self) -> str:
@@ -261,15 +261,21 @@ def _evaluate_table(
         what = f"{truth_path}: every cell is a call in a recording that is cut short or damaged"
         raise UserError("E_NO_TRUTH", what, "give the truth of whole recordings")
     cells = cells[~in_cut].reset_index(drop=True) if lost else cells
-    classes = Classes(tuple(map(str, index_by_recording(truth, titles[0]).columns)))
+    rest = count_unmatched(truth, scores)
+    columns = map(str, index_by_recording(truth, titles[0]).columns)
+    classes = Classes(tuple(name for name in columns if name not in rest.unscored))
     rng = np.random.default_rng(0)
     report = evaluate_cells(cells, classes, source, draws=DRAWS, rng=rng)
-    rest = count_unmatched(truth, scores)
     notes = []
     if rest.recordings:
         notes.append(f"{len(rest.recordings)} scored recordings are not in the ground truth")
     if rest.species:
         notes.append(f"{len(rest.species)} scored species are not in the ground truth")
+    if rest.unscored:
+        notes.append(
+            f"{len(rest.unscored)} species have no scores, as the model could not learn them, and "
+            f"are in no metric: {list_names(rest.unscored)}"
+        )
     if cut:
         notes.append(
             f"{len(cut)} scored recordings are cut short or damaged ({QUARANTINE}): {lost} calls in"

@@ -195,7 +195,7 @@ def _shipped_stage(recipe: Recipe, folder: RunFolder, name: str) -> tuple[str, i
 
 
 def _keep_scores(stage: Path, dataset: Dataset, out: Path) -> list[Scores]:
-    """Copy the shipped stage's out-of-fold scores to the run, with labelled cells and prevalences."""
+    """Copy the shipped stage's out-of-fold scores to the run, with cells and prevalences."""
     scores = read_scores(stage / "oof_scores.parquet")
     recordings = [score.recording for score in scores]
     clipwise = np.array([score.value.max(axis=0) for score in scores])  # (recordings, classes)

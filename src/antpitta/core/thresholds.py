@@ -1,4 +1,4 @@
-"""The threshold of a species, how it was chosen, and what it rests on; a bundle holds one a species.
+"""The threshold of a species, how it was chosen, and what it rests on.
 
 A threshold that means nothing cannot be made. These are refused: one below ``LOWEST``, and one that
 is called a species' own without enough boxes, without an interval, or without a box on each side.

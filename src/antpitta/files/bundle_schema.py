@@ -187,14 +187,6 @@ class BundleContent(_Strict):
             raise ValueError("an ensemble has members and a blend, any other model a recipe")
         if self.members and self.networks:
             raise ValueError("an ensemble has no networks of its own")
-        for key, table in (("thresholds", self.thresholds), ("bands", self.bands)):
-            if unknown := set(table) - set(self.species):
-                raise ValueError(f"{key} of {min(unknown)!r}, which is no species of the model")
-        if missing := set(self.species) - set(self.thresholds):
-            raise ValueError(f"thresholds lack {min(missing)!r}")
-        for name, (low, high) in self.bands.items():
-            if high is not None and high < low:
-                raise ValueError(f"bands of {name!r}: {low} is above {high}")
         for kind, file in self.networks.items():
             if file != network_files(kind)[0]:
                 raise ValueError(f"networks.{kind}: {file!r} is not {network_files(kind)[0]}")
@@ -204,6 +196,18 @@ class BundleContent(_Strict):
             raise ValueError("the blend has other species")
         if set(self.files) != set(self.file_names):
             raise ValueError("files does not list the files of the model")
+        return self
+
+    @model_validator(mode="after")
+    def _species_fit(self) -> Self:
+        for key, table in (("thresholds", self.thresholds), ("bands", self.bands)):
+            if unknown := set(table) - set(self.species):
+                raise ValueError(f"{key} of {min(unknown)!r}, which is no species of the model")
+        if missing := set(self.species) - set(self.thresholds):
+            raise ValueError(f"thresholds lack {min(missing)!r}")
+        for name, (low, high) in self.bands.items():
+            if high is not None and high < low:
+                raise ValueError(f"bands of {name!r}: {low} is above {high}")
         return self
 
     @property

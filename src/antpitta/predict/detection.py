@@ -146,7 +146,7 @@ def _choose(
 def _resolve_species(bundle: Bundle, wanted: Iterable[str]) -> tuple[str, ...]:
     """The wanted species in the model's spelling and order."""
     by_key = {species_key(name): name for name in bundle.species}
-    found = set()
+    chosen = set()
     for text in wanted:
         # A name may hold a comma itself.
         parts = [text] if species_key(text) in by_key else text.split(",")
@@ -158,14 +158,14 @@ def _resolve_species(bundle: Bundle, wanted: Iterable[str]) -> tuple[str, ...]:
                     f"{list_names(bundle.species, 3)}",
                     "give names of the model's species, separated by commas",
                 )
-            found.add(by_key[species_key(part)])
-    if not found:
+            chosen.add(by_key[species_key(part)])
+    if not chosen:
         raise UserError("E_OPTION", "--species: names no species", "give one name at least")
-    if blank := [name for name in bundle.not_learnable if name in found]:
+    if blank := [name for name in bundle.not_learnable if name in chosen]:
         raise UserError(
             "E_OPTION",
             f"--species {blank[0]}: the model could not learn this species without a present box",
             f"leave it out, or train again with present boxes (at least {MIN_CELLS}, and as many "
             "absent ones, to support a threshold)",
         )
-    return tuple(name for name in bundle.species if name in found)
+    return tuple(name for name in bundle.species if name in chosen)

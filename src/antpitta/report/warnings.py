@@ -13,7 +13,7 @@ from antpitta.core.errors import list_names
 from antpitta.core.thresholds import MIN_CELLS, REASONS, SpeciesThreshold
 from antpitta.report.results import StageResult
 from antpitta.scores.bootstrap import Interval
-from antpitta.scores.comparison import Comparison
+from antpitta.scores.comparison import StageComparison
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class StageChoice:
 
     stage: str
     names: tuple[str, ...]
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[StageComparison, ...] = ()
 
 
 def describe_choice(choice: StageChoice) -> str:

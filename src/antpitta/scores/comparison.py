@@ -25,7 +25,7 @@ from antpitta.scores.metrics import Floats
 
 
 @dataclass(frozen=True)
-class Comparison:
+class StageComparison:
     """How two stages differ in macro AP out of fold.
 
     Parameters
@@ -46,7 +46,7 @@ class Comparison:
 
 def choose_stage(
     tables: Sequence[pd.DataFrame], classes: Classes, *, draws: int, rng: np.random.Generator
-) -> tuple[int, tuple[Comparison, ...]]:
+) -> tuple[int, tuple[StageComparison, ...]]:
     """The stage whose model ships: a later one only if it is better by more than the noise.
 
     Parameters
@@ -66,7 +66,7 @@ def choose_stage(
     for later in range(1, len(tables)):
         difference = values[later] - values[best]
         interval = percentile_interval(float(difference[0]), difference[1:])
-        comparisons.append(Comparison(best, later, interval))
+        comparisons.append(StageComparison(best, later, interval))
         if comparisons[-1].is_better:
             best = later
     return best, tuple(comparisons)
