@@ -139,7 +139,7 @@ class DemoResult:
     Attributes
     ----------
     run : the finished run
-    predictions : the folder of the predictions of the last stage, on the test recordings
+    predictions : the folder of the predictions of the model, on the test recordings
     reports : the metrics of each stage on the test recordings, against complete ground truth
     """
 

@@ -273,7 +273,7 @@ def _precisions(precisions: Sequence[PrecisionRow]) -> str:
 
 
 def _limits(run_report: RunReport) -> str:
-    lines = [f"{escape(line)}." for line in run_report.warnings]
+    lines = [f"{escape(line[:1].upper() + line[1:])}." for line in run_report.warnings]
     if run_report.supervision is not None:
         unknown = np.asarray(run_report.supervision.unknown, dtype=float).sum()
         labelled = sum(
