@@ -98,7 +98,7 @@ def test_archive_without_recordings_has_tables_with_a_header(tmp_path):
     for name, columns in (("events.csv", 12), ("events.kaleidoscope.csv", 15)):
         assert pd.read_csv(tmp_path / name).shape == (0, columns)
     assert pd.read_csv(tmp_path / "events.raven.txt", sep="\t").shape == (0, len(RAVEN_COLUMNS))
-    assert pd.read_parquet(tmp_path / "events.parquet").shape == (0, 11)
+    assert pd.read_parquet(tmp_path / "events.parquet").shape == (0, 12)
 
 
 def test_all_formats_hold_the_same_events(run, simulated, tmp_path):
