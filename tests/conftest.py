@@ -1,6 +1,7 @@
 """A small simulated data set and one finished run, made once for all tests."""
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis
@@ -110,8 +111,8 @@ def simulated(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory, simulated, recipe) -> api.TrainResult:
-    """A run trained to its end; its model finds something, though it has learnt too little."""
+def low_thresholds():
+    """A context in which a model finds something, though it has learnt too little for that."""
 
     def choose_low(*arguments, **options):
         return {
@@ -119,9 +120,20 @@ def run(tmp_path_factory, simulated, recipe) -> api.TrainResult:
             for name, own in choose_thresholds(*arguments, **options).items()
         }
 
+    @contextmanager
+    def lower():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run_report, "choose_thresholds", choose_low)
+            yield
+
+    return lower
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory, simulated, recipe, low_thresholds) -> api.TrainResult:
+    """A run trained to its end."""
     out = tmp_path_factory.mktemp("runs") / "first"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_report, "choose_thresholds", choose_low)
+    with low_thresholds():
         return ap.train(ap.open_data(simulated), recipe=str(recipe), out=out)
 
 
