@@ -45,5 +45,5 @@ def predict_and_log(model, archive, out, log):
 
     pipeline.predict_files = lambda predictor, files: predict_files(predictor, logged(files))
     if MODEL in os.environ:
-        prediction_job.Predictor = lambda bundle, inference: loaded_predictor()
+        prediction_job.Predictor = lambda bundle, inference, detection: loaded_predictor()
     predict_to(model, [archive], out, formats=("csv", "parquet"), resume=True)

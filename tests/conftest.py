@@ -1,6 +1,7 @@
 """A small simulated data set and one finished run, made once for all tests."""
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis
@@ -12,12 +13,15 @@ from lightning_fabric import Fabric
 
 import antpitta as ap
 from antpitta import api
+from antpitta.api import run_report
 from antpitta.cli import main
 from antpitta.core.config import parse_recipe
 from antpitta.core.progress import Progress
+from antpitta.core.thresholds import unsupported_threshold
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
 from antpitta.files.runs import RunFolder
 from antpitta.predict import pipeline
+from antpitta.scores.thresholds import choose_thresholds
 from antpitta.train.data import build_training_data
 from antpitta.train.out_of_fold import assign_folds
 from antpitta.train.stages import Run, RunCompute, RunMonitor, RunPlan, run_stages
@@ -107,10 +111,30 @@ def simulated(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory, simulated, recipe) -> api.TrainResult:
+def low_thresholds():
+    """A context in which a model finds something, though it has learnt too little for that."""
+
+    def choose_low(*arguments, **options):
+        return {
+            name: unsupported_threshold("few boxes", own.present, own.absent, 0.3)
+            for name, own in choose_thresholds(*arguments, **options).items()
+        }
+
+    @contextmanager
+    def lower():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run_report, "choose_thresholds", choose_low)
+            yield
+
+    return lower
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory, simulated, recipe, low_thresholds) -> api.TrainResult:
     """A run trained to its end."""
     out = tmp_path_factory.mktemp("runs") / "first"
-    return ap.train(ap.open_data(simulated), recipe=str(recipe), out=out)
+    with low_thresholds():
+        return ap.train(ap.open_data(simulated), recipe=str(recipe), out=out)
 
 
 @pytest.fixture

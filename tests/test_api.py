@@ -115,6 +115,7 @@ def test_predict_writes_tables_and_quarantines_unreadable_files(run, simulated, 
         "species",
         "score",
         "model",
+        "support",
         "verdict",
     ]
     assert list(events.columns) == expected

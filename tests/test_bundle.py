@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from antpitta.core.errors import UserError
+from antpitta.core.thresholds import unsupported_threshold
 from antpitta.files.bundle import (
     Bundle,
     bundle_from_bytes,
@@ -31,6 +32,10 @@ def weights(folder, count=2, fill=0.0):
     return paths
 
 
+def few_boxes(value):
+    return unsupported_threshold("few boxes", 3, 4, value)
+
+
 def bundle(path, **more):
     return Bundle(
         path,
@@ -39,7 +44,7 @@ def bundle(path, **more):
             "species": ("coqui", "owl, the"),
             "recipe": read_recipe("quick", FILLED).model_dump(),
             "weights": ("fold0.safetensors", "fold1.safetensors"),
-            "thresholds": {"coqui": 0.31, "owl, the": 0.5},
+            "thresholds": {"coqui": few_boxes(0.31), "owl, the": few_boxes(0.5)},
             "bands": {"coqui": (1000.0, 3000.0), "owl, the": (0.0, INF)},
             "provenance": {"data": "abc", "counts": {"present": 3}},
             **more,
@@ -80,8 +85,10 @@ def test_digest_changes_with_the_weights_and_with_the_content(tmp_path):
     first = digest()
     assert digest() == first
     assert digest(fill=0.25) != first
-    assert digest(thresholds={"coqui": 0.4}) != first
-    assert digest(species=("coqui", "owl, the", "frog")) != first
+    thresholds = bundle(tmp_path).thresholds
+    assert digest(thresholds={**thresholds, "coqui": few_boxes(0.4)}) != first
+    more = {**thresholds, "frog": few_boxes(0.5)}
+    assert digest(species=("coqui", "owl, the", "frog"), thresholds=more) != first
 
 
 def test_newer_bundle_replaces_all_of_the_older_one(tmp_path):
@@ -168,7 +175,7 @@ def test_ensemble_contains_its_members(tmp_path):
         ("[]", "E_MODEL_DAMAGED"),
         ('"text"', "E_MODEL_DAMAGED"),
         ("{}", "E_MODEL_DAMAGED"),
-        ('{"layout": 2, "species": []}', "E_MODEL_TOO_OLD"),
+        ('{"layout": 3, "species": []}', "E_MODEL_TOO_OLD"),
         (f'{{"layout": {LAYOUT}, "species": []}}', "E_MODEL_DAMAGED"),
         ('{"layout": "one"}', "E_MODEL_DAMAGED"),
         (f'{{"layout": {LAYOUT + 1}, "new": 1}}', "E_MODEL_TOO_NEW"),

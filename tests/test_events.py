@@ -73,9 +73,21 @@ def test_each_species_has_its_own_threshold_and_events_are_sorted_by_onset():
     assert [(event.label, event.start) for event in events] == [("whistler", 0), ("coqui", 0.5)]
 
 
-def test_species_without_a_threshold_is_refused():
-    with pytest.raises(ValueError, match="whistler"):
-        find_events(scores_of([1]), {"coqui": 0.5}, **PLAIN)
+def test_species_without_a_threshold_has_no_events():
+    events = find_events(scores_of([1], [1]), {"whistler": 0.5}, **PLAIN)
+    assert [event.label for event in events] == ["whistler"]
+
+
+def test_top_keeps_the_best_events_of_each_species_in_the_order_of_time():
+    coqui, whistler = [0.6, 0, 0.9, 0, 0.7, 0, 0.9], [0, 0.8, 0, 0.6, 0, 0, 0]
+    scores = scores_of(coqui, whistler)
+    events = find_events(scores, HALF, **PLAIN, top=2)
+    assert [(event.label, event.start, round(event.score, 3)) for event in events] == [
+        *[("whistler", 0.5, 0.8), ("coqui", 1.0, 0.9), ("whistler", 1.5, 0.6)],
+        ("coqui", 3.0, 0.9),
+    ]
+    assert len(find_events(scores, HALF, **PLAIN, top=1)) == 2
+    assert len(find_events(scores, HALF, **PLAIN)) == 6
 
 
 def test_low_scores_and_no_frames_have_no_events():

@@ -95,14 +95,14 @@ def test_kaleidoscope_has_folder_file_and_clock_time(parts, tmp_path):
 
 def test_archive_without_recordings_has_tables_with_a_header(tmp_path):
     write_events(lambda: iter(()), tmp_path, ALL, tmp_path)
-    for name, columns in (("events.csv", 11), ("events.kaleidoscope.csv", 14)):
+    for name, columns in (("events.csv", 12), ("events.kaleidoscope.csv", 15)):
         assert pd.read_csv(tmp_path / name).shape == (0, columns)
     assert pd.read_csv(tmp_path / "events.raven.txt", sep="\t").shape == (0, len(RAVEN_COLUMNS))
-    assert pd.read_parquet(tmp_path / "events.parquet").shape == (0, 11)
+    assert pd.read_parquet(tmp_path / "events.parquet").shape == (0, 12)
 
 
 def test_all_formats_hold_the_same_events(run, simulated, tmp_path):
-    prediction = predict_to(run.model, [simulated / "test"], tmp_path, formats=ALL)
+    prediction = predict_to(run.model, [simulated / "test"], tmp_path, formats=ALL, threshold=0.3)
     assert prediction.counts.events == len(prediction.events) > 0
     table = read_events(tmp_path / ".")
     assert (table["verdict"] == "").all()
@@ -140,7 +140,7 @@ def test_events_have_the_contract_of_columns_with_site_and_clock_time(parts, tmp
     write_events(parts, tmp_path, ["csv", "parquet"], tmp_path)
     header = "file,site,start_time,end_time,clock_time,low_freq,high_freq,species,score,model"
     table = read_csv(tmp_path / "events.csv")
-    assert ",".join(table.columns) == f"{header},verdict"
+    assert ",".join(table.columns) == f"{header},support,verdict"
     assert table["site"].tolist() == ["", "", "bog"]
     assert table["clock_time"].tolist() == ["", "", "2025-06-01T00:00:29.000"]
     parquet = pd.read_parquet(tmp_path / "events.parquet")

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from antpitta import cli
 from antpitta.core.config import parse_recipe
 from antpitta.core.errors import UserError
+from antpitta.core.thresholds import unsupported_threshold
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
 from antpitta.files.dataset import read_source
 from antpitta.files.recipes import read_recipe, shipped_recipes
@@ -58,6 +59,10 @@ class Evil:
         return (RAN.append, ("pickle",))
 
 
+def few_boxes(value):
+    return unsupported_threshold("few boxes", 3, 4, value)
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A model, two models in an ensemble, and a recording."""
@@ -78,7 +83,7 @@ def home(tmp_path_factory):
             species=SPECIES,
             recipe=recipe.model_dump(mode="json"),
             weights=("fold0.safetensors", "fold1.safetensors"),
-            thresholds=dict.fromkeys(SPECIES, 0.5 if name == "model" else 0.4),
+            thresholds=dict.fromkeys(SPECIES, few_boxes(0.5 if name == "model" else 0.4)),
             bands={"a": (100.0, 900.0), "b": (0.0, float("inf"))},
             provenance={"antpitta": "0"},
         )
@@ -90,7 +95,13 @@ def home(tmp_path_factory):
         **{"weights": [[0.5] * 3] * 2, "slopes": [1.0] * 2, "offsets": [0.0] * 2},
         **{"scored": [[True] * 3] * 2, "ranks": [levels] * 2},
     }
-    both = Bundle(home / "ens", "ens", SPECIES, members=("model", "other"), blend=blend)
+    thresholds = dict.fromkeys(SPECIES, few_boxes(0.5))
+    both = Bundle(
+        *(home / "ens", "ens", SPECIES),
+        thresholds=thresholds,
+        members=("model", "other"),
+        blend=blend,
+    )
     write_bundle(both, [home / "model", home / "other"], "card")
     sf.write(home / "sound.wav", np.random.default_rng(0).normal(0, 0.1, 24000), 8000)
     return home
@@ -251,6 +262,10 @@ def member_link(folder):
     (folder / "members" / "other").symlink_to(folder.with_name("elsewhere"))
 
 
+def threshold(species, **values):
+    return keys(thresholds=lambda own: {**own, species: {**own[species], **values}})
+
+
 def copied_from(other, name):
     return lambda folder: shutil.copy(folder.parent / other / name, folder / name)
 
@@ -265,9 +280,9 @@ UNSEALED = {
                    "files")
        for value in (5, "abc", [1, 2], {"a": 1}, None)},
     **{f"without_{key}": (without(key), FLOAT) for key in ("layout", "name", "blend", "digest")},
-    **{f"layout_{value!r}": (keys(layout=value), FLOAT) for value in (True, 3.5, "3", 2, 99, -1)},
+    **{f"layout_{value!r}": (keys(layout=value), FLOAT) for value in (True, 4.5, "4", 3, 99, -1)},
     "digest": (keys(digest="0" * 32), FLOAT),
-    "thresholds_edited": (keys(thresholds=dict.fromkeys(SPECIES, 0.9)), FLOAT),
+    "thresholds_edited": (threshold("a", value=0.9), FLOAT),
     "extra_key": (keys(extra=1), FLOAT),
     "deep": (raw(DEEP), FLOAT),
     "deep_recipe": (replaced('"recipe": {', f'"recipe": {{"x": {DEEP}, '), FLOAT),
@@ -275,13 +290,13 @@ UNSEALED = {
     "null": (raw("null"), FLOAT),
     "number": (raw(DIGITS), FLOAT),
     "list": (raw("[]"), FLOAT),
-    "no_utf8": (raw(b'{"layout": 3, "name": "\xff\xfe"}'), FLOAT),
+    "no_utf8": (raw(b'{"layout": 4, "name": "\xff\xfe"}'), FLOAT),
     "surrogate": (replaced('"name": "model"', r'"name": "\\ud800"'), FLOAT),
     "json_sparse": (sparse("bundle.json", 3 << 30), FLOAT),
     "json_link": (link("bundle.json", None), FLOAT),
-    "json_nan": (replaced('"a": 0.5', '"a": NaN'), FLOAT),
-    "json_inf": (replaced('"a": 0.5', '"a": 1e999'), FLOAT),
-    "json_digits": (replaced('"a": 0.5', f'"a": {DIGITS}'), FLOAT),
+    "json_nan": (replaced('"value": 0.5', '"value": NaN'), FLOAT),
+    "json_inf": (replaced('"value": 0.5', '"value": 1e999'), FLOAT),
+    "json_digits": (replaced('"value": 0.5', f'"value": {DIGITS}'), FLOAT),
     "provenance_digits": (replaced('"antpitta": "0"', f'"antpitta": {DIGITS}'), FLOAT),
     "wone": (tensors(lambda state: {k: torch.ones_like(v) for k, v in state.items()}), SLIDING),
     "weights_missing": (lambda folder: (folder / "fold1.safetensors").unlink(), FLOAT),
@@ -305,9 +320,14 @@ SEALED = {
     "spint": (keys(species=[1, 2, 3]), FLOAT),
     "splist": (keys(species=[["a"], ["b"], ["c"]]), FLOAT),
     "name_number": (keys(name=1), FLOAT),
-    "threshold_2": (keys(thresholds={"a": 2}), FLOAT),
-    "threshold_true": (keys(thresholds={"a": True}), FLOAT),
-    "threshold_unknown": (keys(thresholds={"x": 0.5}), FLOAT),
+    "threshold_2": (threshold("a", value=2), FLOAT),
+    "threshold_true": (threshold("a", value=True), FLOAT),
+    "threshold_number": (keys(thresholds=lambda own: {**own, "a": 0.5}), FLOAT),
+    "threshold_tiny": (threshold("a", value=6.8e-26), FLOAT),
+    "threshold_own_of_few_boxes": (threshold("a", origin="own", reason=""), FLOAT),
+    "threshold_of_no_present_box": (threshold("a", origin="none", reason="no present"), FLOAT),
+    "threshold_unknown": (keys(thresholds=lambda own: {**own, "x": own["a"]}), FLOAT),
+    "threshold_missing": (keys(thresholds=lambda own: {"a": own["a"]}), FLOAT),
     "band_text": (keys(bands={"a": ["low", "high"]}), FLOAT),
     "band_reversed": (keys(bands={"a": [900, 100]}), FLOAT),
     "band_negative": (keys(bands={"a": [-1, 100]}), FLOAT),

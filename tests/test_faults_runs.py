@@ -139,11 +139,11 @@ def test_empty_journal_begins_anew(journal):
 def test_resume_with_other_audio_writes_its_tables_and_says_so(run, simulated, tmp_path):
     first, second = sorted((simulated / "test").iterdir())[:2]
     out = tmp_path / "out"
-    assert api.predict_to(run.model, [first], out).notes == ()
-    other = api.predict_to(run.model, [second], out, resume=True)
+    assert api.predict_to(run.model, [first], out, threshold=0.3).notes == ()
+    other = api.predict_to(run.model, [second], out, resume=True, threshold=0.3)
     assert list(other.presence["recording_id"]) == [second.stem]
     assert len(other.notes) == 1
-    both = api.predict_to(run.model, [first, second], out, resume=True)
+    both = api.predict_to(run.model, [first, second], out, resume=True, threshold=0.3)
     assert len(both.presence) == 2
     assert both.notes == ()
 

@@ -22,6 +22,7 @@ import soundfile as sf
 from antpitta.api import predict_each, predict_to
 from antpitta.core.errors import UserError
 from antpitta.predict import pipeline
+from antpitta.predict.detection import configure_detection
 from antpitta.predict.journal import NAME, Journal
 from antpitta.predict.pipeline import QUEUED_SEGMENTS, cpu_count, predict_archive
 from antpitta.predict.predictor import Predictor
@@ -117,6 +118,7 @@ def test_resumed_run_computes_only_new_and_changed_files(run, archive, tmp_path,
 def test_stopped_run_is_not_overwritten_without_being_asked(run, archive, tmp_path):
     digest = json.loads((run.model / "bundle.json").read_text())["digest"]
     key = {"digest": digest, "inference": "full", "precision": "float32"}
+    key |= configure_detection(_bundle(run)).key
     with Journal(tmp_path, key, resume=False) as journal:
         predict_archive(Predictor(_bundle(run)), _files(archive)[:3], journal, ignore_count)
     with pytest.raises(UserError, match="3 recordings") as error:

@@ -352,8 +352,10 @@ def test_int8_that_loses_too_much_is_left_out(run, simulated, monkeypatch):
 def test_species_called_like_an_index_level_has_a_column_of_its_own(run, sounds, monkeypatch):
     plain = read_bundle(run.model)
     names = ("file", "start_time", "end_time", "recording", *plain.species[4:])
+    thresholds = dict(zip(names, plain.thresholds.values(), strict=True))
     monkeypatch.setattr(
-        "antpitta.api.prediction.read_bundle", lambda path: replace(plain, species=names)
+        "antpitta.api.prediction.read_bundle",
+        lambda path: replace(plain, species=names, thresholds=thresholds),
     )
     scores = ap.predict(run.model, *sounds)
     assert list(scores.columns[:4]) == [

@@ -13,13 +13,14 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from antpitta.core.thresholds import MIN_CELLS
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Classes, Event, Scores
 from antpitta.scores.cells import box_cells, cell_matrices, cells_from_matrices
 from antpitta.scores.event_metrics import MICRO, event_f1, match_events
 from antpitta.scores.events import find_events
 from antpitta.scores.metrics import area_under_roc, average_precision, lwlrap, precision_recall
-from antpitta.scores.thresholds import MIN_CELLS, choose_thresholds, tabulate_thresholds
+from antpitta.scores.thresholds import FoldScores, choose_thresholds
 
 LEVELS = st.integers(0, 8).map(lambda level: level / 8)  # few values: many ties
 MONOTONE = st.sampled_from(
@@ -169,39 +170,24 @@ def test_cells_of_a_recording_merge_by_the_rule_in_any_order(cells, random):
 
 
 @settings(max_examples=40)
-@given(st.lists(CELL, max_size=30), st.sampled_from(["f1", 0.5, 0.9, 1.0]))
-def test_threshold_is_the_best_of_all(cells, target):
-    table = tabulate_thresholds(frame(cells), CLASSES, target=target).set_index("species")
-    for name in CLASSES.names:
+@given(st.lists(CELL, max_size=60), st.randoms(use_true_random=False))
+def test_threshold_is_valid_and_does_not_depend_on_the_order_of_boxes(cells, random):
+    def choose(rows):
+        recordings, folds = np.array(["r1", "r2", "r3"], dtype=object), np.array([0, 0, 1])
+        clips = FoldScores(recordings, folds, np.full((3, 2), 0.25))
+        return choose_thresholds(frame(rows), CLASSES, clips, rng=np.random.default_rng(0))
+
+    thresholds = choose(cells)
+    for name, own in thresholds.items():
         present, scores = split([(p, s) for _, n, p, s in cells if n == name] or [(False, 0.0)])
-        enough = min(present.sum(), (~present).sum()) >= MIN_CELLS
-        assert (table["origin"][name] in ("own", "unreached")) == enough
-        if not enough:
-            continue
-        threshold = table["threshold"][name]
-        options = [scores >= level for level in sorted(set(scores))]
-        accepted = scores >= threshold
-        assert any((accepted == option).all() for option in options)
-        precision = [present[option].mean() for option in options]
-        recall = [present[option].sum() / present.sum() for option in options]
-        f1 = [2 * p * r / (p + r) if p + r else 0 for p, r in zip(precision, recall, strict=True)]
-        if target == "f1":
-            assert table["f1"][name] == pytest.approx(max(f1))
-        elif table["origin"][name] == "own":
-            good = [r for p, r in zip(precision, recall, strict=True) if p >= target - 1e-12]
-            assert table["precision"][name] >= target - 1e-9
-            assert table["recall"][name] == pytest.approx(max(good))
-        else:
-            assert max(precision) < target
-            assert table["precision"][name] == pytest.approx(max(precision))
-
-
-@given(st.lists(CELL, max_size=20), st.randoms(use_true_random=False))
-def test_thresholds_do_not_depend_on_the_order_of_boxes(cells, random):
+        if own.supported:
+            assert min(present.sum(), (~present).sum()) >= MIN_CELLS
+            assert present[scores >= own.value].mean() == pytest.approx(own.precision.value)
+        elif own.value is not None and not present.all():
+            assert own.value > max(scores[~present].max(), 0.25)
     shuffled = list(cells)
     random.shuffle(shuffled)
-    choose = lambda rows: choose_thresholds(frame(rows), CLASSES, target="f1")  # noqa: E731
-    assert choose(cells) == choose(shuffled)
+    assert choose(shuffled) == thresholds
 
 
 # ---- events

@@ -182,7 +182,7 @@ def test_every_picture_and_table_has_a_text(html):
 def test_empty_report_states_it_in_every_section():
     read = Reader(render_page(RunReport()))
     sections = sum(tag == "section" for tag, _ in read.tags)
-    assert sections == 9
+    assert sections == 10
     assert read.text.count("Nothing to show: ") == sections + 1  # recipe and provenance
     assert not {"img", "table", "figure"} & {tag for tag, _ in read.tags}
 
@@ -196,7 +196,7 @@ def test_report_without_species_labels_and_epochs_has_no_pictures_of_them():
             RunReport(stages=(StageResult("x", "", bare),), supervision=unlabelled, log=EMPTY_LOG)
         )
     ).text
-    assert text.count("Nothing to show: ") == 9  # all but the stages, and two of the settings
+    assert text.count("Nothing to show: ") == 10  # all but the stages, and two of the settings
     assert "0 recordings" in text
     assert NONE in text
 

@@ -522,5 +522,5 @@ def test_clipwise_scores_of_other_windows_are_an_error(exact_run, tmp_path):
 def test_the_report_says_that_the_best_epochs_were_chosen_on_the_fold(exact_run, finished_run):
     for run, is_best in ((exact_run, True), (finished_run, False)):
         stage = run.plan.recipe.stages[0]
-        result = run_report._stage_result(run.plan.training_data.dataset, stage, 1, run.folder)
+        result, _ = run_report._stage_result(run.plan.training_data.dataset, stage, 1, run.folder)
         assert (run_report.BEST_EPOCH in result.description) == is_best

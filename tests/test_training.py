@@ -137,8 +137,11 @@ def contents(folder):
     return {**files, "log.csv": log.to_csv().encode(), "report.html": minutes}, digests
 
 
-def test_two_trainings_with_one_seed_give_equal_files(run, simulated, recipe, tmp_path):
-    again = ap.train(ap.open_data(simulated), str(recipe), tmp_path / run.path.name)
+def test_two_trainings_with_one_seed_give_equal_files(
+    run, simulated, recipe, tmp_path, low_thresholds
+):
+    with low_thresholds():
+        again = ap.train(ap.open_data(simulated), str(recipe), tmp_path / run.path.name)
     first, second = contents(run.path), contents(again.path)
     assert first[0].keys() == second[0].keys()
     assert [name for name in first[0] if first[0][name] != second[0][name]] == []

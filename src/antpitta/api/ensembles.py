@@ -42,7 +42,7 @@ from antpitta.scores.tables import (
     locate_species,
     sample_names,
 )
-from antpitta.scores.thresholds import choose_thresholds
+from antpitta.scores.thresholds import FoldScores, choose_thresholds
 
 BOX = ("recording", "start", "stop", "species", "present")  # columns of labelled cells
 
@@ -150,7 +150,8 @@ def ensemble(
 
     def write(new: Path) -> None:
         if not tables:
-            _write_model(runs, fitted, nested, classes, (out.name, new), weights)
+            clips = FoldScores.in_folds(recordings, folds, blended)
+            _write_model(runs, fitted, (nested, clips), (out.name, new), weights)
         write_csv(clip_score_table(recordings, blended, classes.names), new / "oof_blended.csv")
         write_prevalence(classes.names, prevalence, new / "prevalence.csv")
         write_json({"reports": [report_to_json(report) for report in reports]}, new / "report.json")
@@ -336,20 +337,20 @@ def _evaluate(cells: pd.DataFrame, classes: Classes, source: str) -> Report:
 def _write_model(
     runs: Sequence[RunFolder],
     fitted: Blend,
-    nested: pd.DataFrame,
-    classes: Classes,
+    out_of_fold: tuple[pd.DataFrame, FoldScores],
     name_folder: tuple[str, Path],
     weights: Sequence[float] | None,
 ) -> None:
-    """Write the bundle of this name into an empty folder."""
+    """Write the bundle of this name into an empty folder; its cells and scores are out of fold."""
     name, folder = name_folder
     bundles = [read_bundle(run.model) for run in runs]
-    names = fitted.members
+    names, classes = fitted.members, bundles[0].classes
+    nested, clips = out_of_fold
     bundle = Bundle(
         path=folder,
         name=name,
         species=classes.names,
-        thresholds=choose_thresholds(nested, classes, target="f1"),
+        thresholds=choose_thresholds(nested, classes, clips, rng=np.random.default_rng(0)),
         bands=bundles[0].bands,
         members=names,
         blend=fitted.to_json(),

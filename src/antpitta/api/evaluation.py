@@ -1,10 +1,11 @@
 """evaluate, evaluate_events: metrics of a run out of fold, of scores against ground truth."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from pydantic import InstanceOf
 
 from antpitta.api.training import TrainResult
 from antpitta.core.arguments import PathArgument, checked
-from antpitta.core.errors import Finding, UserError, cut_name
+from antpitta.core.errors import Finding, UserError, cut_name, list_names
 from antpitta.core.identity import class_names, recording_key, species_key
 from antpitta.core.types import Annotation, Classes, Event, Recording
 from antpitta.files.audio import UnreadableAudio, probe
@@ -48,35 +49,37 @@ class Evaluation:
 
     Attributes
     ----------
-    reports : metrics with intervals; of a run, one report a stage, the last of which is the model
+    reports : metrics with intervals; of a run, one report a stage
     notes : what was left out
+    shipped : the place of the model's report
     """
 
     reports: tuple[Report, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
+    shipped: int = -1
 
     @property
     def lwlrap(self) -> float:
-        """LWLRAP of the model (the last report)."""
-        return self.reports[-1].lwlrap.value
+        """LWLRAP of the model (the report that ``shipped`` names)."""
+        return self.reports[self.shipped].lwlrap.value
 
     @property
     def macro_ap(self) -> float:
-        """Mean average precision over the species, of the model (the last report)."""
-        return self.reports[-1].macro_ap.value
+        """Mean average precision over the species, of the model."""
+        return self.reports[self.shipped].macro_ap.value
 
     @property
     def macro_auc(self) -> float:
-        """Mean area under the ROC curve over the species, of the model (the last report)."""
-        return self.reports[-1].macro_auc.value
+        """Mean area under the ROC curve over the species, of the model."""
+        return self.reports[self.shipped].macro_auc.value
 
     @property
     def per_species(self) -> pd.DataFrame:
-        """Counts and metrics, one row a species, of the model (the last report)."""
-        return self.reports[-1].per_species
+        """Counts and metrics, one row a species, of the model."""
+        return self.reports[self.shipped].per_species
 
     def __repr__(self) -> str:
-        last = self.reports[-1]
+        last = self.reports[self.shipped]
         return (
             f"Evaluation({last.source!r}: LWLRAP {self.lwlrap:.3f}, macro AP {self.macro_ap:.3f}, "
             f"macro AUC {self.macro_auc:.3f}; {len(last.per_species)} species, "
@@ -214,12 +217,19 @@ def _read_reports(run: RunFolder) -> Evaluation:
     table = run.report()
     with explain_damage(run.path / "report.json"):
         reports = tuple(report_from_json(stage["report"]) for stage in table["stages"])
-    return Evaluation(reports, tuple(table["left_out"]))
+    return Evaluation(reports, tuple(table["left_out"]), _place_of_model(table, reports))
+
+
+def _place_of_model(table: dict[str, Any], reports: Sequence[Report]) -> int:
+    """The place of the shipped stage's report; the last one of a run that names none."""
+    sources = [report.source for report in reports]
+    return sources.index(table["model"]) if table["model"] in sources else -1
 
 
 def _evaluate_run(run: RunFolder, truth: Path) -> Evaluation:
     """Each stage's scores out of fold, against ground truth, in the order of training."""
     run.config()
+    finished = path_exists(run.path / "report.json")
     table = read_frame(truth)
     paths = sorted(run.path.glob("stages/*/oof_scores.parquet"), key=lambda p: p.stat().st_mtime)
     evaluations = [
@@ -231,7 +241,8 @@ def _evaluate_run(run: RunFolder, truth: Path) -> Evaluation:
             "E_NO_SCORES", f"{run.path}: no stage has scores yet", "train it with --resume"
         )
     reports = tuple(evaluation.reports[0] for evaluation in evaluations)
-    return Evaluation(reports, evaluations[-1].notes)
+    shipped = _place_of_model(run.report(), reports) if finished else -1
+    return Evaluation(reports, evaluations[-1].notes, shipped)
 
 
 def _evaluate_table(
@@ -250,15 +261,21 @@ def _evaluate_table(
         what = f"{truth_path}: every cell is a call in a recording that is cut short or damaged"
         raise UserError("E_NO_TRUTH", what, "give the truth of whole recordings")
     cells = cells[~in_cut].reset_index(drop=True) if lost else cells
-    classes = Classes(tuple(map(str, index_by_recording(truth, titles[0]).columns)))
+    rest = count_unmatched(truth, scores)
+    columns = map(str, index_by_recording(truth, titles[0]).columns)
+    classes = Classes(tuple(name for name in columns if name not in rest.unscored))
     rng = np.random.default_rng(0)
     report = evaluate_cells(cells, classes, source, draws=DRAWS, rng=rng)
-    rest = count_unmatched(truth, scores)
     notes = []
     if rest.recordings:
         notes.append(f"{len(rest.recordings)} scored recordings are not in the ground truth")
     if rest.species:
         notes.append(f"{len(rest.species)} scored species are not in the ground truth")
+    if rest.unscored:
+        notes.append(
+            f"{len(rest.unscored)} species have no scores, as the model could not learn them, and "
+            f"are in no metric: {list_names(rest.unscored)}"
+        )
     if cut:
         notes.append(
             f"{len(cut)} scored recordings are cut short or damaged ({QUARANTINE}): {lost} calls in"

@@ -17,10 +17,12 @@ import numpy as np
 from antpitta.api.prediction_job import PredictionJob, check_choice
 from antpitta.api.prediction_result import SUBMISSION, Prediction
 from antpitta.core.arguments import (
+    Finite,
     Number,
     PathArgument,
     PathArguments,
     SplitWords,
+    Words,
     as_paths,
     as_words,
     checked,
@@ -38,6 +40,7 @@ from antpitta.files.remote import RemotePath, local_folder, location_of, upload
 from antpitta.files.texts import remove_unfinished
 from antpitta.model.features import check_input
 from antpitta.model.inference import InferenceConfig
+from antpitta.predict.detection import DetectionConfig, configure_detection
 from antpitta.predict.journal import Journal
 from antpitta.predict.pipeline import (
     FileResult,
@@ -88,7 +91,8 @@ def predict(
     DataFrame of shape (frames of all recordings, species), float32
         Indexed by file, start_time and end_time (seconds), with one column per species; a species
         that is called like one of these has ``(species)`` behind its name. A score orders the
-        detections of one species; it is not a probability.
+        detections of one species; it is not a probability. A species that was not learnable, as it
+        had no present box, has NaN.
         ``attrs["quarantine"]`` lists (file, reason) for files without scores.
 
     Raises
@@ -161,7 +165,7 @@ def predict_each(
         if result.scores is None:
             yield _empty_frame(bundle.species, str(result.file.path), failure_reason(result))
         else:
-            yield _frame(result, bundle.species)
+            yield _frame(result, bundle)
 
 
 def _empty_frame(species: tuple[str, ...], file: str, reason: str) -> "pd.DataFrame":
@@ -174,7 +178,7 @@ def _empty_frame(species: tuple[str, ...], file: str, reason: str) -> "pd.DataFr
     return empty
 
 
-def _frame(result: FileResult, species: tuple[str, ...]) -> "pd.DataFrame":
+def _frame(result: FileResult, bundle: Bundle) -> "pd.DataFrame":
     import pandas as pd
 
     assert result.scores is not None
@@ -183,7 +187,9 @@ def _frame(result: FileResult, species: tuple[str, ...]) -> "pd.DataFrame":
     index = pd.MultiIndex.from_arrays(
         [[str(result.file.path)] * grid.frames, start, start + grid.hop], names=INDEX
     )
-    table = pd.DataFrame(result.scores.value, index, species_columns(species, INDEX))
+    blank = np.array([name in bundle.not_learnable for name in bundle.species])
+    value = np.where(blank, np.float32(np.nan), result.scores.value)
+    table = pd.DataFrame(value, index, species_columns(bundle.species, INDEX))
     table.attrs["quarantine"] = []
     return table
 
@@ -196,6 +202,10 @@ def predict_to(
     *,
     spectrograms: PathArguments = (),
     formats: SplitWords = ("csv",),
+    threshold: Finite | None = None,
+    expect_precision: Finite | None = None,
+    species: Words = (),
+    top: Number | None = None,
     prevalence: PathArgument | None = None,
     deployments: PathArgument | None = None,
     submission: PathArgument | None = None,
@@ -217,6 +227,11 @@ def predict_to(
     spectrograms : as for :func:`predict`
     out : the output folder, or a URL
     formats : of the events: csv, parquet, raven, audacity, kaleidoscope, camtrapdp
+    threshold : one for all species, instead of those of the model
+    expect_precision : each species has the lowest threshold that reached this precision on its
+        boxes, out of fold; where that is not supported, its conservative one
+    species : those that are written, in any spelling; none means all
+    top : events of a species in a recording at most, those with the highest scores
     prevalence : a table species,prevalence (share of recordings); the odds in presence.csv are
         rescaled to it
     deployments : a table site,latitude,longitude,timezone: the sites and time zones of the events;
@@ -251,13 +266,14 @@ def predict_to(
     >>> prediction = predict_to("runs/first/model", ["season"], "out")  # doctest: +SKIP
     >>> prediction.events["species"].value_counts()  # doctest: +SKIP
     """
-    formats, audio = as_words(formats), as_paths(audio)
-    _check_formats(formats)
+    formats, audio, wanted = as_words(formats), as_paths(audio), as_words(species)
+    _check_options(formats, submission, wanted)
     job = PredictionJob(executor, inference, precision, workers, address)
     dumps = [location_of(folder) for folder in as_paths(spectrograms)]
     root = common_root([location_of(place) for place in audio] or dumps)
     sites = _read_deployments(deployments, root, required="camtrapdp" in formats)
     bundle = read_bundle(Path(model))
+    detection = configure_detection(bundle, threshold, expect_precision, wanted, top)
     _check_input(bundle, spectrograms=bool(dumps))
     files, unreadable = list_files([location_of(root) for root in audio], channel, dumps)
     _check_formats_of_sound(formats, files)
@@ -266,7 +282,7 @@ def predict_to(
     tables = TABLES if sample is None else (*TABLES, SUBMISSION)
     folder = local_folder(target := location_of(out), tables)
     used = {"channel": channel, "input": "spectrograms" if dumps else None}
-    key = job.key(bundle) | used
+    key = job.key(bundle) | used | detection.key
     with lock_folder(folder), ExitStack() as stack:
         _check_no_run(folder)
         journal = stack.enter_context(Journal(folder, key, resume=resume))
@@ -274,21 +290,20 @@ def predict_to(
         remove_unfinished(folder)
         # Imported meanwhile; a process that ends early waits for it.
         Thread(target=import_module, args=("antpitta.predict.exports",)).start()
-        job.run(bundle, files, journal, progress)
-        note = _note(bundle, prevalence, inference, precision) | used
+        job.run(bundle, files, journal, progress, detection)
+        note = _note(bundle, prevalence, job, detection) | used
         from antpitta.predict.exports import write_outputs
         from antpitta.predict.tables import Archive
 
-        archive = Archive(journal, files, unreadable, bundle.species, sites, root)
+        archive = Archive(journal, files, unreadable, bundle.species, sites, root, detection)
         counts = write_outputs(archive, folder, formats, expected, note, sample)
         if isinstance(target, RemotePath):
             upload(folder, target)
         others = journal.count_others(file.path for file in files)
-    notes = _notes(bundle, others, used["input"])
-    if sample is None:
-        return Prediction(folder, counts, notes)
-    notes += tuple(sample.notes(bundle.species, counts.recordings))
-    return Prediction(folder, counts, notes, sample.filled)
+    notes = (*detection.notes(), *_notes(bundle, others, used["input"]))
+    if sample is not None:
+        notes += sample.notes(bundle.species, counts.recordings, bundle.not_learnable)
+    return Prediction(folder, counts, notes, () if sample is None else sample.filled)
 
 
 def _notes(bundle: Bundle, others: int, used: object) -> tuple[str, ...]:
@@ -314,9 +329,17 @@ def _check_input(bundle: Bundle, *, spectrograms: bool) -> None:
         check_input(parse_recipe(part.recipe, str(part.path)), spectrograms=spectrograms)
 
 
-def _check_formats(formats: tuple[str, ...]) -> None:
+def _check_options(
+    formats: tuple[str, ...], submission: Path | str | None, species: Sequence[str]
+) -> None:
     for name in formats:
         check_choice("--format", name, get_args(EventFormat))
+    if submission is not None and species:
+        raise UserError(
+            "E_OPTION",
+            "--species and --submission: a submission has all species of its sample",
+            "leave one of the two options out",
+        )
 
 
 def _check_formats_of_sound(formats: tuple[str, ...], files: Sequence[ListedFile]) -> None:
@@ -371,18 +394,22 @@ def _check_no_run(folder: Path) -> None:
 def _note(
     bundle: Bundle,
     prevalence: Path | str | None,
-    inference: InferenceMode,
-    precision: Precision,
+    job: PredictionJob,
+    detection: DetectionConfig,
 ) -> dict[str, Any]:
     """What run.json holds besides the counts."""
     return {
         "model": bundle.name,
         "digest": bundle.digest,
-        "thresholds": bundle.thresholds,
+        "thresholds": detection.thresholds,
+        "support": detection.support,
+        "not_learnable": bundle.not_learnable,
+        "expect_precision": detection.precision,
+        "top": detection.top,
         "prevalence": None if prevalence is None else str(prevalence),
         "versions": _versions("antpitta", "openvino", "torch"),
-        "inference": inference,
-        "precision": precision,
+        "inference": job.inference,
+        "precision": job.precision,
     }
 
 

@@ -13,6 +13,7 @@ from antpitta.files.bundle import Bundle
 from antpitta.files.recordings import ListedFile
 from antpitta.model.inference import InferenceConfig
 from antpitta.predict.cluster import predict_on_ray
+from antpitta.predict.detection import DetectionConfig
 from antpitta.predict.journal import Journal
 from antpitta.predict.pipeline import cpu_count, predict_archive
 from antpitta.predict.predictor import Predictor
@@ -69,6 +70,7 @@ class PredictionJob:
         files: Sequence[ListedFile],
         journal: Journal,
         progress: ProgressCallback,
+        detection: DetectionConfig,
     ) -> None:
         """Compute every file that the journal does not have.
 
@@ -78,10 +80,12 @@ class PredictionJob:
         files : the archive
         journal : open
         progress : called with (files done, files in total, seconds of sound per second)
+        detection : what counts as found
         """
         count = _counter(progress, len(files))
         if self.executor == "ray":
-            make = partial(Predictor, inference=InferenceConfig(self.inference, self.precision))
+            config = InferenceConfig(self.inference, self.precision)
+            make = partial(Predictor, inference=config, detection=detection)
             predict_on_ray(
                 *(bundle, files, journal, count),
                 workers=self.workers,
@@ -90,7 +94,7 @@ class PredictionJob:
             )
         else:
             config = InferenceConfig(self.inference, self.precision, self.workers or cpu_count())
-            predict_archive(Predictor(bundle, config), files, journal, count)
+            predict_archive(Predictor(bundle, config, detection), files, journal, count)
 
 
 def check_choice(option: str, value: str, choices: Sequence[str]) -> None:

@@ -37,13 +37,16 @@ class Prediction:
 
     @cached_property
     def presence(self) -> "pd.DataFrame":
-        """One row per recording: recording_id, then one score per species."""
-        return _read(self.path / "presence.csv", TEXT_ID)
+        """One row per recording: recording_id, then one score per species.
+
+        A species that was not learnable has NaN.
+        """
+        return _read(self.path / "presence.csv", TEXT_ID, blank=[""])
 
     @cached_property
     def events(self) -> "pd.DataFrame":
         """One row per event: file, site, start_time, end_time, clock_time, low_freq, high_freq,
-        species, score, model, verdict.
+        species, score, model, support, verdict.
 
         Raises
         ------
@@ -74,7 +77,7 @@ class Prediction:
         return _read(path if path.is_file() else io.StringIO("file,reason\n"), str)
 
 
-def _read(table: Path | io.StringIO, types: Any) -> "pd.DataFrame":
+def _read(table: Path | io.StringIO, types: Any, blank: list[str] | None = None) -> "pd.DataFrame":
     import pandas as pd
 
-    return pd.read_csv(table, dtype=types, keep_default_na=False)
+    return pd.read_csv(table, dtype=types, keep_default_na=False, na_values=blank)

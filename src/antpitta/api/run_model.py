@@ -1,19 +1,19 @@
 """The models of a run: a bundle for every stage, and the run's own with exported networks."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from antpitta.api.run_report import choose_stage_thresholds
 from antpitta.core.config import Recipe
 from antpitta.core.progress import Progress
 from antpitta.core.types import Scores
 from antpitta.files.bundle import Bundle, write_bundle
 from antpitta.files.dataset import OpenedDataset
 from antpitta.files.own_files import load_tensors
-from antpitta.files.runs import RunFolder, read_scores
+from antpitta.files.runs import RunFolder
 from antpitta.report.card import render_card
 from antpitta.report.results import RunReport
-from antpitta.scores.cells import box_cells
 from antpitta.scores.events import training_bands
-from antpitta.scores.thresholds import choose_thresholds
 from antpitta.train.export import ExportedNetworks, export_networks
 
 LICENCE = "That of the recordings it was trained on; antpitta itself is Apache-2.0."
@@ -62,8 +62,11 @@ def bundle_stage(
     dataset, (recipe, folder) = data.dataset, run
     stage, cycle = stage_cycle
     home = folder.stage(stage, cycle)
-    scores = read_scores(home / "oof_scores.parquet")
-    cells = box_cells(scores, dataset.annotations, dataset.classes)
+    thresholds = (
+        report.thresholds
+        if home.name == report.shipped
+        else choose_stage_thresholds(dataset, folder, home.name)
+    )
     exported = exported or ExportedNetworks({})
     weights = _weight_files(recipe)
     bundle = Bundle(
@@ -72,12 +75,12 @@ def bundle_stage(
         species=dataset.classes.names,
         recipe=recipe.model_dump(mode="json"),
         weights=weights,
-        thresholds=choose_thresholds(cells, dataset.classes, target="f1"),
+        thresholds=thresholds,
         bands=training_bands(dataset.annotations, dataset.classes),
         provenance={"stage": stage, "cycle": cycle, **report.provenance},
     )
     card = render_card(
-        report,
+        replace(report, shipped=home.name, thresholds=thresholds),
         licence=LICENCE,
         model=str(Path(folder.path.name) / "model"),
         precisions=[

@@ -1,6 +1,6 @@
 """What a run's folder holds, as a RunReport: the metrics of every stage, examples, provenance."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from antpitta.api.data import describe_missing
-from antpitta.core.config import Recipe
+from antpitta.core.config import BASELINE_STAGE, Recipe
 from antpitta.core.stages import Stage
-from antpitta.core.types import Dataset
+from antpitta.core.thresholds import SpeciesThreshold
+from antpitta.core.types import Classes, Dataset
 from antpitta.files.dataset import OpenedDataset
 from antpitta.files.embedding_models import SEARCH_PATH
 from antpitta.files.known_models import KNOWN
@@ -21,8 +22,11 @@ from antpitta.files.spectrograms import read_training_input
 from antpitta.files.tables import read_frame
 from antpitta.report.page import render_page
 from antpitta.report.results import Example, RunReport, StageResult
+from antpitta.report.warnings import StageChoice, describe_choice, list_warnings
 from antpitta.scores.cells import box_cells
+from antpitta.scores.comparison import choose_stage
 from antpitta.scores.evaluate import DRAWS, evaluate_cells, report_to_json
+from antpitta.scores.thresholds import FoldScores, choose_thresholds
 from antpitta.sound.mel import LogMel, band_edges, dump_features, mel_features
 from antpitta.sound.targets import count_supervision_frames
 
@@ -50,20 +54,24 @@ def collect_report(data: OpenedDataset, recipe: Recipe, folder: RunFolder) -> Ru
         The content of the report page and of the cards.
     """
     dataset = data.dataset
-    stages = tuple(
+    evaluated = [
         _stage_result(dataset, stage, cycle, folder)
         for stage in recipe.stages
         for cycle in range(1, stage.cycles + 1)
-    )
-    last = recipe.stages[-1].name
-    final = folder.stage(last, recipe.stages[-1].cycles)
-    scores = read_scores(final / "oof_scores.parquet")
-    cells = box_cells(scores, dataset.annotations, dataset.classes)
+    ]
+    stages = tuple(result for result, _ in evaluated)
+    choice = _choose_stage(evaluated, dataset.classes)
+    cells = next(cells for result, cells in evaluated if result.name == choice.stage)
+    thresholds = choose_stage_thresholds(dataset, folder, choice.stage)
     grid = recipe.features.time_grid(0.0, recipe.features.segment)
     return RunReport(
         title=f"{folder.path.name}: {len(dataset.classes)} species",
         subtitle=f"{len(dataset.recordings)} recordings, recipe {recipe.name}",
         stages=stages,
+        shipped=choice.stage,
+        choice=describe_choice(choice),
+        warnings=list_warnings(stages, choice, thresholds),
+        thresholds=thresholds,
         supervision=count_supervision_frames(dataset, grid.hop),
         examples=_examples(dataset, recipe, cells),
         log=folder.read_log(),
@@ -91,7 +99,16 @@ def write_report(folder: RunFolder, report: RunReport) -> None:
         }
         for stage in report.stages
     ]
-    table = {"stages": stages, "left_out": list(report.left_out)}
+    table = {
+        "model": report.shipped,
+        "choice": report.choice,
+        "warnings": list(report.warnings),
+        "stages": stages,
+        "thresholds": {
+            name: own.model_dump(exclude={"points"}) for name, own in report.thresholds.items()
+        },
+        "left_out": list(report.left_out),
+    }
     folder.write_report(table, render_page(report))
 
 
@@ -119,7 +136,43 @@ def describe_known_species(recipe: Recipe, data: OpenedDataset) -> str:
     return f"{model} itself classifies {known} of these {len(names)} species{exception}."
 
 
-def _stage_result(dataset: Dataset, stage: Stage, cycle: int, folder: RunFolder) -> StageResult:
+def choose_stage_thresholds(
+    dataset: Dataset, folder: RunFolder, name: str
+) -> dict[str, SpeciesThreshold]:
+    """The thresholds of a stage's models, and what they rest on.
+
+    Parameters
+    ----------
+    dataset : of the run
+    folder : the run's folder
+    name : of the stage's folder
+
+    Returns
+    -------
+    dict
+        The threshold of each species.
+    """
+    scores = read_scores(folder.path / "stages" / name / "oof_scores.parquet")
+    cells = box_cells(scores, dataset.annotations, dataset.classes)
+    clips = FoldScores.of(scores, folder.folds())
+    return choose_thresholds(cells, dataset.classes, clips, rng=np.random.default_rng(0))
+
+
+def _choose_stage(
+    evaluated: Sequence[tuple[StageResult, pd.DataFrame]], classes: Classes
+) -> StageChoice:
+    """The stage that ships; a baseline is there to be compared with, and never does."""
+    candidates = [(result, cells) for result, cells in evaluated if result.name != BASELINE_STAGE]
+    names = tuple(result.name for result, _ in candidates or evaluated)
+    tables = [cells for _, cells in candidates or evaluated]
+    best, comparisons = choose_stage(tables, classes, draws=DRAWS, rng=np.random.default_rng(0))
+    return StageChoice(names[best], names, comparisons)
+
+
+def _stage_result(
+    dataset: Dataset, stage: Stage, cycle: int, folder: RunFolder
+) -> tuple[StageResult, pd.DataFrame]:
+    """The metrics of a stage, and its labelled cells."""
     home = folder.stage(stage.name, cycle)
     scores = read_scores(home / "oof_scores.parquet")
     cells = box_cells(scores, dataset.annotations, dataset.classes)
@@ -128,7 +181,7 @@ def _stage_result(dataset: Dataset, stage: Stage, cycle: int, folder: RunFolder)
     description = stage.description if cycle == 1 else f"{stage.description} (cycle {cycle})"
     if stage.keep == "best":
         description = f"{description}. {BEST_EPOCH}"
-    return StageResult(home.name, description, report)
+    return StageResult(home.name, description, report), cells
 
 
 def _examples(dataset: Dataset, recipe: Recipe, cells: pd.DataFrame) -> tuple[Example, ...]:

@@ -139,7 +139,7 @@ class DemoResult:
     Attributes
     ----------
     run : the finished run
-    predictions : the folder of the predictions of the last stage, on the test recordings
+    predictions : the folder of the predictions of the model, on the test recordings
     reports : the metrics of each stage on the test recordings, against complete ground truth
     """
 
@@ -221,7 +221,7 @@ def _demo(
     )
     run = TrainResult(run.path, replace(run.run_report, stages=stages))
     write_report(RunFolder(run.path), run.run_report)
-    return DemoResult(run, home / "stages" / stages[-1].name, reports)
+    return DemoResult(run, home / "stages" / run.run_report.shipped, reports)
 
 
 def _evaluate_stage(stage: str, run: Path, home: Path, progress: Progress) -> Report:

@@ -28,6 +28,7 @@ from antpitta.core.arguments import Finite, PathArgument, PathArguments, as_path
 from antpitta.core.config import Precision, Recipe
 from antpitta.core.errors import UserError, requires_train_extra
 from antpitta.core.progress import Progress
+from antpitta.core.thresholds import unsupported_threshold
 from antpitta.files.audio import UnreadableAudio
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
 from antpitta.files.recipes import read_recipe
@@ -254,6 +255,9 @@ def untrained_model(recipe: Recipe, audio: Sequence[Path], home: Path) -> Bundle
         species=tuple(f"s{number}" for number in range(SPECIES)),
         recipe=recipe.model_dump(mode="json"),
         weights=(weights.name,),
+        thresholds={
+            f"s{number}": unsupported_threshold("few boxes", 1, 0, 0.5) for number in range(SPECIES)
+        },
     )
     return write_bundle(bundle, [weights], "# Untrained\n", networks)
 

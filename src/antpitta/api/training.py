@@ -57,7 +57,7 @@ class TrainResult:
 
     @property
     def reports(self) -> tuple[Report, ...]:
-        """The metrics of each stage, out of fold; the last stage is the model."""
+        """The metrics of each stage, out of fold; ``run_report.shipped`` names the model's."""
         return tuple(stage.report for stage in self.run_report.stages)
 
 
@@ -165,11 +165,11 @@ def train(
         report = collect_report(data, resolved, folder)
         run = resolved, folder
         bundle_stages(run, data, report)
-        last, cycle = resolved.stages[-1].name, resolved.stages[-1].cycles
-        weights = folder.stage(last, cycle)
+        shipped = _shipped_stage(resolved, folder, report.shipped)
+        weights = folder.stage(*shipped)
         scores = _keep_scores(weights, data.dataset, folder.path)
         exported = export_stage(run, data, weights, scores, progress) if export else None
-        bundle_stage(run, data, (last, cycle), folder.model, report, exported)
+        bundle_stage(run, data, shipped, folder.model, report, exported)
         write_report(folder, report)
         return TrainResult(folder.path, report)
 
@@ -186,8 +186,16 @@ def _config(data: OpenedDataset, recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def _shipped_stage(recipe: Recipe, folder: RunFolder, name: str) -> tuple[str, int]:
+    """The name and the cycle of the stage whose folder has this name."""
+    cycles = (
+        (stage.name, cycle) for stage in recipe.stages for cycle in range(1, stage.cycles + 1)
+    )
+    return next(own for own in cycles if folder.stage(*own).name == name)
+
+
 def _keep_scores(stage: Path, dataset: Dataset, out: Path) -> list[Scores]:
-    """Copy the last stage's out-of-fold scores to the run, with labelled cells and prevalences."""
+    """Copy the shipped stage's out-of-fold scores to the run, with cells and prevalences."""
     scores = read_scores(stage / "oof_scores.parquet")
     recordings = [score.recording for score in scores]
     clipwise = np.array([score.value.max(axis=0) for score in scores])  # (recordings, classes)

@@ -51,6 +51,41 @@ def predict(
             " kaleidoscope, camtrapdp.",
         ),
     ] = "csv",
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            metavar="NUMBER",
+            help="One threshold for all species, above 0 and up to 1, instead of the model's.",
+        ),
+    ] = None,
+    expect_precision: Annotated[
+        float | None,
+        typer.Option(
+            "--expect-precision",
+            metavar="NUMBER",
+            help="For each species the lowest threshold that reached this precision on its boxes,"
+            " out of fold. Species whose boxes do not support one have a conservative threshold,"
+            " and are named.",
+        ),
+    ] = None,
+    species: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--species",
+            metavar="NAMES",
+            help="Only these species, separated by commas; may be repeated.",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top",
+            metavar="NUMBER",
+            help="Of each species at most so many events in a recording, those with the highest"
+            " scores at or above the threshold.",
+        ),
+    ] = None,
     prevalence: Annotated[
         Path | None,
         typer.Option(
@@ -146,6 +181,10 @@ def predict(
             out,
             spectrograms=spectrograms or (),
             formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
+            threshold=threshold,
+            expect_precision=expect_precision,
+            species=tuple(species or ()),
+            top=top,
             prevalence=prevalence,
             deployments=deployments,
             submission=submission,

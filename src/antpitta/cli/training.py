@@ -125,6 +125,9 @@ def train(
             progress=progress,
         )
     show_reports(result.reports, "out of fold, on labelled boxes (95 % intervals over recordings)")
+    console.print(result.run_report.choice)
+    for line in result.run_report.warnings:
+        console.print(f"warning: {line}")
     console.print(f"report  {result.path / 'report.html'}")
     console.print(f"model   {result.model}  ({len(data.dataset.classes)} species)")
     serious = [finding for finding in without_lost_boxes(data).findings if finding.serious]

@@ -39,7 +39,7 @@ CODES: dict[str, str] = {
     "E_NO_MODEL": "a folder without a model",
     "E_MODEL_DAMAGED": "a model whose files are damaged",
     "E_MODEL_TOO_NEW": "a model that a later version wrote",
-    "E_MODEL_TOO_OLD": "a model that an older version wrote, without digests",
+    "E_MODEL_TOO_OLD": "a model that an older version wrote",
     "E_NO_EMBEDDING_MODEL": "no file of the embedding model",
     "E_OTHER_EMBEDDING_MODEL": "another embedding model than in training",
     "E_FETCH_DIGEST": "a fetched file is not the one that is known",

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import openvino
 
 from antpitta.core.errors import UserError
+from antpitta.core.thresholds import SpeciesThreshold
 from antpitta.core.types import Classes
 from antpitta.files.bundle_schema import (
     CARD,
@@ -56,7 +57,7 @@ class Bundle:
     species: tuple[str, ...]
     recipe: dict[str, Any] = field(default_factory=dict)  # empty for an ensemble
     weights: tuple[str, ...] = ()  # file names
-    thresholds: dict[str, float] = field(default_factory=dict)  # by species
+    thresholds: dict[str, SpeciesThreshold] = field(default_factory=dict)  # of every species
     bands: dict[str, tuple[float, float]] = field(default_factory=dict)  # by species, Hz
     members: tuple[str, ...] = ()  # folder names, of an ensemble
     blend: dict[str, Any] = field(default_factory=dict)
@@ -74,6 +75,11 @@ class Bundle:
     def classes(self) -> Classes:
         """The columns of its scores."""
         return Classes(self.species)
+
+    @property
+    def not_learnable(self) -> tuple[str, ...]:
+        """The species without present boxes, whose scores mean nothing."""
+        return tuple(name for name in self.species if not self.thresholds[name].learnable)
 
     def states(self) -> "list[dict[str, Tensor]]":
         """The weights of every fold; UserError (E_MODEL_DAMAGED) where one cannot be used."""
@@ -159,6 +165,7 @@ def _write_content(bundle: Bundle, networks: dict[str, str], folder: Path) -> No
     derived = ("path", "digest", "networks", "files", "_parts")
     content = {key: value for key, value in vars(bundle).items() if key not in derived}
     content |= {"layout": LAYOUT, "blend": bundle.blend or None, "networks": networks}
+    content["thresholds"] = {name: own.model_dump() for name, own in bundle.thresholds.items()}
     names = [*bundle.weights, *(name for kind in networks for name in network_files(kind))]
     names += [f"{MEMBERS}/{name}/{MANIFEST}" for name in bundle.members]
     content["files"] = file_records(folder, names)

@@ -35,8 +35,9 @@ from pydantic_core import from_json
 from antpitta.core.config import BlendMethod, Recipe, parse_recipe
 from antpitta.core.errors import UserError, machine_failure
 from antpitta.core.features import Share
+from antpitta.core.thresholds import SpeciesThreshold
 
-LAYOUT = 3  # of bundle.json: any other one is refused
+LAYOUT = 4  # of bundle.json: any other one is refused
 MANIFEST = "bundle.json"
 CARD = "MODEL_CARD.md"
 MEMBERS = "members"  # the folder of an ensemble's members
@@ -162,12 +163,12 @@ class BlendContent(_Strict):
 class BundleContent(_Strict):
     """The content of ``bundle.json``."""
 
-    layout: Literal[3]
+    layout: Literal[4]
     name: Annotated[str, StringConstraints(max_length=MAX_NAME)]
     species: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_SPECIES)]
     recipe: dict[str, JsonValue]  # empty for an ensemble
     weights: Annotated[tuple[WeightName, ...], Field(max_length=MAX_WEIGHTS)]
-    thresholds: dict[str, Share]  # by species
+    thresholds: dict[str, SpeciesThreshold]  # of every species
     bands: dict[str, tuple[NonNegative, NonNegative | None]]  # by species, Hz; None: no upper edge
     members: Annotated[tuple[MemberName, ...], Field(max_length=MAX_MEMBERS)]
     blend: BlendContent | None
@@ -186,12 +187,6 @@ class BundleContent(_Strict):
             raise ValueError("an ensemble has members and a blend, any other model a recipe")
         if self.members and self.networks:
             raise ValueError("an ensemble has no networks of its own")
-        for key, table in (("thresholds", self.thresholds), ("bands", self.bands)):
-            if unknown := set(table) - set(self.species):
-                raise ValueError(f"{key} of {min(unknown)!r}, which is no species of the model")
-        for name, (low, high) in self.bands.items():
-            if high is not None and high < low:
-                raise ValueError(f"bands of {name!r}: {low} is above {high}")
         for kind, file in self.networks.items():
             if file != network_files(kind)[0]:
                 raise ValueError(f"networks.{kind}: {file!r} is not {network_files(kind)[0]}")
@@ -201,6 +196,18 @@ class BundleContent(_Strict):
             raise ValueError("the blend has other species")
         if set(self.files) != set(self.file_names):
             raise ValueError("files does not list the files of the model")
+        return self
+
+    @model_validator(mode="after")
+    def _species_fit(self) -> Self:
+        for key, table in (("thresholds", self.thresholds), ("bands", self.bands)):
+            if unknown := set(table) - set(self.species):
+                raise ValueError(f"{key} of {min(unknown)!r}, which is no species of the model")
+        if missing := set(self.species) - set(self.thresholds):
+            raise ValueError(f"thresholds lack {min(missing)!r}")
+        for name, (low, high) in self.bands.items():
+            if high is not None and high < low:
+                raise ValueError(f"bands of {name!r}: {low} is above {high}")
         return self
 
     @property
@@ -246,7 +253,8 @@ def read_content(file: Path) -> tuple[BundleContent, dict[str, Any]]:
     if layout < LAYOUT:
         raise UserError(
             "E_MODEL_TOO_OLD",
-            f"{file}: an older version of antpitta wrote this model, without digests of its files",
+            f"{file}: an older version of antpitta wrote this model, without what its thresholds "
+            "rest on",
             "train the model again",
         )
     try:

@@ -80,6 +80,7 @@ class StageReport(BaseModel):
 class RunReportFile(BaseModel):
     """The content of report.json."""
 
+    model: str = ""  # the stage that ships
     stages: list[StageReport] = Field(min_length=1)
     left_out: list[str]
 
@@ -244,14 +245,14 @@ class RunFolder:
         write_text(text.getvalue(), file)
 
     def cells(self) -> pd.DataFrame:
-        """The out-of-fold scores of the last stage's judged cells.
+        """The out-of-fold scores of the shipped stage's judged cells.
 
         UserError (E_RUN_UNFINISHED) before the run's end.
         """
         return read_parquet(self._final_file("oof_cells.parquet"), CELL_COLUMNS)
 
     def scores(self) -> list[Scores]:
-        """The out-of-fold scores of the last stage; UserError (E_RUN_UNFINISHED) without."""
+        """The out-of-fold scores of the shipped stage; UserError (E_RUN_UNFINISHED) without."""
         return read_scores(self._final_file("oof_scores.parquet"))
 
     def write_folds(self, table: pd.DataFrame) -> None:

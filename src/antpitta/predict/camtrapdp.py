@@ -359,6 +359,7 @@ def observation_row(medium: Medium, event: EventRow) -> Row:
     Cells in the order of :data:`OBSERVATIONS`.
     """
     start, stop, low, high, species, score, model = event
+    support = medium.entry.support.get(species)
     cells = {
         "observationID": f"{medium.id}#t={start:.3f},{stop:.3f}&{species}",
         "deploymentID": medium.deployment.site,
@@ -374,6 +375,7 @@ def observation_row(medium: Medium, event: EventRow) -> Row:
         "observationTags": (
             f"start:{start:.3f}|end:{stop:.3f}|frequencyLow:{low:.1f}|frequencyHigh:{high:.1f}"
         ),
+        "observationComments": f"threshold: {support}" if support else None,
     }
     return _row(cells, OBSERVATIONS)
 

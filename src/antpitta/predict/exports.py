@@ -59,13 +59,13 @@ from antpitta.predict.tables import (
 RAVEN_COLUMNS = (
     *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)"),
     *("High Freq (Hz)", "Begin File", "Begin Path", "File Offset (s)", "Begin Date Time"),
-    *("Site", "Species", "Score", "Verdict"),
+    *("Site", "Species", "Score", "Support", "Verdict"),
 )
 LONGEST_NAME = 255  # bytes, on all common file systems
 DESCRIPTOR = f"{NAME}/datapackage.json"  # users complete it; their text is kept
 KALEIDOSCOPE_COLUMNS = (
     *("INDIR", "FOLDER", "IN FILE", "CHANNEL", "OFFSET", "DURATION", "Fmin", "Fmax", "DATE"),
-    *("TIME", "SITE", "AUTO ID", "SCORE", "MANUAL ID"),
+    *("TIME", "SITE", "AUTO ID", "SCORE", "SUPPORT", "MANUAL ID"),
 )
 
 
@@ -199,7 +199,8 @@ def _raven_row(
             *(next(numbers), "Spectrogram 1", 1, begin, round(begin + stop - start, 3), low, high),
             *(_without_line_ends(entry.path.name), _without_line_ends(str(entry.path))),
             *(start, format_clock_time(entry, start)),
-            *(clean_name(entry.site or ""), clean_name(species), score, ""),
+            *(clean_name(entry.site or ""), clean_name(species), score),
+            *(entry.support.get(species, ""), ""),
         )
 
     return row
@@ -290,7 +291,8 @@ def write_kaleidoscope_events(parts: Parts, path: Path) -> None:
         return (
             *(str(folder.parent), folder.name, entry.path.name),
             *(0, start, round(stop - start, 3)),
-            *(low, high, date.replace("/", "-"), time, entry.site or "", species, score, ""),
+            *(low, high, date.replace("/", "-"), time, entry.site or "", species, score),
+            *(entry.support.get(species, ""), ""),
         )
 
     write_event_rows(parts, path, KALEIDOSCOPE_COLUMNS, row)
@@ -380,7 +382,12 @@ def _read_event_table(path: Path, read: Callable[[], pd.DataFrame]) -> pd.DataFr
         raise UserError(
             "E_EVENT_TABLE", f"{path}: this is no table of events ({reason})", remedy
         ) from error
-    later = ("site", "clock_time", "verdict")  # columns that earlier versions did not write
+    later = (
+        "site",
+        "clock_time",
+        "support",
+        "verdict",
+    )  # columns that earlier versions did not write
     table = table.assign(**{name: "" for name in later if name not in table.columns})
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise UserError("E_EVENT_TABLE", f"{path}: there is no column {missing[0]!r}", remedy)

@@ -17,9 +17,9 @@
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from hashlib import blake2b
 from pathlib import Path
@@ -61,6 +61,7 @@ class JournalEntry:
     presence : (classes,), None if the file could not be read
     events : one tuple per event, ordered as :data:`EVENT_COLUMNS`
     zone : of the recorder's clock by the table of deployments; it is not stored
+    support : what supports the threshold of each species; it is not stored
     """
 
     path: Location
@@ -72,6 +73,7 @@ class JournalEntry:
     presence: NDArray[np.float32] | None = None
     events: tuple[EventRow, ...] = ()
     zone: tzinfo | None = None
+    support: Mapping[str, str] = field(default_factory=dict)
 
     def clock_time(self, seconds: float) -> datetime | None:
         """The time by the recorder's clock at some seconds of the file; None if unknown.
@@ -278,7 +280,7 @@ class Journal:
             raise UserError(
                 "E_RESUME_MISMATCH",
                 f"{self.path}: the earlier run used another model, --inference, --precision,"
-                " --channel or --spectrograms",
+                " --channel, --spectrograms, --threshold, --expect-precision, --species or --top",
                 "choose another --out, or leave --resume out to start again",
             )
         if not resume and count and "finished" not in earlier:

@@ -329,10 +329,14 @@ def failure_reason(result: FileResult) -> str:
 
 
 def _events(predictor: Predictor, scores: Scores) -> list[Event]:
-    bundle = predictor.bundle
-    thresholds = {name: bundle.thresholds.get(name, 0.5) for name in bundle.species}
+    detection = predictor.detection
     return find_events(
-        scores, thresholds, bands=bundle.bands, min_duration=MIN_EVENT, max_gap=MAX_GAP
+        scores,
+        detection.thresholds,
+        bands=predictor.bundle.bands,
+        min_duration=MIN_EVENT,
+        max_gap=MAX_GAP,
+        top=detection.top,
     )
 
 

@@ -42,6 +42,7 @@ from antpitta.model.inference import (
     InferenceConfig,
     OpenVinoBackend,
 )
+from antpitta.predict.detection import DetectionConfig, configure_detection
 
 if TYPE_CHECKING:
     from antpitta.model.network import SedNet
@@ -279,6 +280,7 @@ class Predictor:
     ----------
     bundle : a model or an ensemble
     inference : mode, precision and number of threads
+    detection : what counts as found, by default what the bundle says
 
     Raises
     ------
@@ -286,9 +288,15 @@ class Predictor:
         As :func:`open_backend`, and ``E_EMBEDDING_...`` if an embedding model cannot be loaded.
     """
 
-    def __init__(self, bundle: Bundle, inference: InferenceConfig | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        inference: InferenceConfig | None = None,
+        detection: DetectionConfig | None = None,
+    ) -> None:
         self.inference = inference or InferenceConfig()
         self.bundle = bundle
+        self.detection = detection or configure_detection(bundle)
         self.classes = bundle.classes
         self.blend = _read_blend(bundle)
         extractors: dict[str, FeatureExtractor] = {}

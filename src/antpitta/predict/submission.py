@@ -3,7 +3,8 @@
 - The sample gives ``recording_id`` and one column per species; its values are not used. Recordings
   and species are found by the rules of core/identity.py and written as the sample spells them.
 - A competition refuses a table with gaps, so a recording without scores has the mean of each
-  species over the sample's other recordings. It changes their ranking least, and is reported.
+  species over the sample's other recordings. It changes their ranking least, and is reported. A
+  species that the model could not learn has the score 0.
 """
 
 from collections.abc import Sequence
@@ -176,13 +177,16 @@ class Submission:
         """Which recordings have no scores: (recordings,)."""
         return np.asarray(np.isnan(self.value).any(axis=1), dtype=bool)
 
-    def notes(self, species: Sequence[str], recordings: int) -> tuple[str, ...]:
+    def notes(
+        self, species: Sequence[str], recordings: int, unlearnt: Sequence[str]
+    ) -> tuple[str, ...]:
         """What of the model and of the archive is not in the submission.
 
         Parameters
         ----------
         species : of the model
         recordings : number of recordings with scores
+        unlearnt : species that were not learnable
 
         Returns
         -------
@@ -194,6 +198,8 @@ class Submission:
         notes = []
         if without_rows:
             notes.append(f"{without_rows} recordings are not in the sample, nor in {FILE}")
+        if blank := [n for at, n in enumerate(species) if at in self.species and n in unlearnt]:
+            notes.append(f"species that were not learnable have the score 0: {list_names(blank)}")
         if others := [name for i, name in enumerate(species) if i not in self.species]:
             notes.append(f"species not in the sample, nor in {FILE}: {list_names(others)}")
         return tuple(notes)

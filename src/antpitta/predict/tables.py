@@ -22,6 +22,7 @@ from antpitta.files.deployments import Deployments
 from antpitta.files.recordings import ListedFile
 from antpitta.files.tables import csv_quoting
 from antpitta.files.texts import atomic_replace, utf8_text
+from antpitta.predict.detection import DetectionConfig
 from antpitta.predict.journal import EventRow, Journal, JournalEntry
 from antpitta.predict.submission import Submission
 from antpitta.scores.cells import clip_score_table
@@ -32,9 +33,9 @@ Parts = Callable[[], Iterator[Part]]  # all recordings with scores, some at a ti
 
 COLUMNS = (  # of events.csv and events.parquet
     *("file", "site", "start_time", "end_time", "clock_time", "low_freq", "high_freq", "species"),
-    *("score", "model", "verdict"),
+    *("score", "model", "support", "verdict"),
 )
-TEXT_COLUMNS = ("file", "site", "clock_time", "species", "model", "verdict")
+TEXT_COLUMNS = ("file", "site", "clock_time", "species", "model", "support", "verdict")
 SCHEMA = pa.schema(
     [(name, pa.string() if name in TEXT_COLUMNS else pa.float64()) for name in COLUMNS]
 )
@@ -61,6 +62,7 @@ class Archive:
     species : columns of the scores
     deployments : sites and time zones, which override those of the recordings
     root : the folder that holds all recordings
+    detection : the species that are written, and what supports their thresholds; None: all of them
     """
 
     journal: Journal
@@ -69,6 +71,7 @@ class Archive:
     species: tuple[str, ...]
     deployments: Deployments | None = None
     root: Path = Path()
+    detection: DetectionConfig | None = None
 
     def parts(self) -> Iterator[Part]:
         """All recordings with scores, :data:`PART_SIZE` at a time."""
@@ -89,7 +92,22 @@ class Archive:
     def _entries(self) -> Iterator[tuple[ListedFile, JournalEntry]]:
         by_path = {file.path: file for file in self.files}
         for entry in self.journal.read(file.path for file in self.files):
-            yield by_path[entry.path], self._with_deployment(entry)
+            support = self.detection.support if self.detection else {}
+            yield by_path[entry.path], self._with_deployment(replace(entry, support=support))
+
+    def presence(self, part: Part) -> NDArray[np.float32]:
+        """The scores (recordings, species) of a part; NaN for a species that was not learnable."""
+        value = np.array([entry.presence for _, entry in part], dtype=np.float32)
+        value = value.reshape(len(part), len(self.species))
+        blank = self.detection.not_learnable if self.detection else ()
+        value[:, [name in blank for name in self.species]] = np.nan
+        return value
+
+    @property
+    def columns(self) -> list[int]:
+        """The columns of the scores that are written."""
+        wanted = self.detection.species if self.detection else self.species
+        return [self.species.index(name) for name in wanted]
 
     def _with_deployment(self, entry: JournalEntry) -> JournalEntry:
         if self.deployments is None:
@@ -125,25 +143,24 @@ def write_presence(
         from antpitta.scores.prevalence import rescale_odds
 
         presence = np.concatenate([np.zeros((0, len(archive.species)), np.float32),
-                                   *(_presence(part) for part in archive.parts())])  # fmt: skip
-        rescaled = rescale_odds(presence, prevalence).astype(np.float32)
+                                   *map(archive.presence, archive.parts())])  # fmt: skip
+        learnable = ~np.isnan(presence).any(axis=0)
+        rescaled = presence.copy()
+        rescaled[:, learnable] = rescale_odds(presence[:, learnable], prevalence[learnable])
+    names = tuple(archive.species[column] for column in archive.columns)
     rows = events = 0
     with atomic_replace(path) as unfinished:
         for part in or_empty_table(archive.parts()):
             stop = rows + len(part)
-            value = _presence(part) if rescaled is None else rescaled[rows:stop]
+            value = archive.presence(part) if rescaled is None else rescaled[rows:stop]
             ids = [file.id for file, _ in part]
-            table = clip_score_table(ids, value, archive.species)
+            table = clip_score_table(ids, value[:, archive.columns], names)
             if submission is not None and ids:
-                submission.add(ids, value)
+                submission.add(ids, np.nan_to_num(value))  # no gap, and the last in every ranking
             append(table, unfinished, first=not rows)
             events += sum(len(entry.events) for _, entry in part)
             rows = stop
     return rows, events
-
-
-def _presence(part: Part) -> NDArray[np.float32]:
-    return np.array([entry.presence for _, entry in part], dtype=np.float32)
 
 
 def write_csv_events(parts: Parts, path: Path) -> None:
@@ -174,7 +191,7 @@ def event_cells(entry: JournalEntry, event: EventRow) -> tuple[Any, ...]:
     clock_time = "" if moment is None else moment.isoformat(timespec="milliseconds")
     return (
         *(str(entry.path), entry.site or "", start, stop, clock_time, low, high, species),
-        *(score, model, ""),
+        *(score, model, entry.support.get(species, ""), ""),
     )
 
 

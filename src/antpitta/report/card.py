@@ -22,6 +22,7 @@ from antpitta.report.tables import (
     describe_training,
     list_species,
     list_stages,
+    list_thresholds,
     weak_species,
 )
 
@@ -36,7 +37,7 @@ def render_card(
     model: str = "model",
     precisions: Sequence[PrecisionRow] = (),
 ) -> str:
-    """Write the card of a run's last stage, in Markdown.
+    """Write the card of a run's model, in Markdown.
 
     Parameters
     ----------
@@ -63,6 +64,7 @@ def render_card(
         _intended_use(run_report),
         _training_data(run_report),
         _evaluation(run_report),
+        _thresholds(run_report),
         _precisions(precisions),
         _limits(run_report),
         _usage(run_report, model),
@@ -203,7 +205,7 @@ def _evaluation(run_report: RunReport) -> str:
                 *(row.name, row.reference, *row.metrics),
                 *(format_count(row.report.recordings), format_count(row.report.cells)),
             )
-            for row in list_stages(run_report.stages)
+            for row in list_stages(run_report)
         ],
         text_columns=2,
     )
@@ -222,10 +224,35 @@ def _evaluation(run_report: RunReport) -> str:
         describe_metrics(run_report.final.report),
         "In brackets: 95 % intervals, by resampling recordings.",
         stages,
-        f"### Per species, after the last stage ({escape(run_report.final.name)})",
+        escape(run_report.choice),
+        f"### Per species, stage {escape(run_report.final.name)}",
         species,
         "Average precision depends on the number of absent boxes: compare it with the chance "
         "level of the species (the share of present boxes), not between species.",
+    )
+
+
+def _thresholds(run_report: RunReport) -> str:
+    if not run_report.thresholds:
+        return ""
+    rows = [
+        (
+            *(row.species, row.present, row.absent),
+            *(row.threshold, row.precision, row.recall, row.support),
+        )
+        for row in list_thresholds(run_report.thresholds)
+    ]
+    return _section(
+        "Thresholds",
+        "predict calls a score at or above the threshold a detection. A supported threshold has "
+        "the best F1 of those that reach a precision of 0.9 on the species' own boxes, out of "
+        "fold. An unsupported one is conservative and shared: it reaches that precision on the "
+        "boxes of all species, and lies above what this species usually scores. A dash means that "
+        "no score is high enough to be trusted, so the species is not found by default. In "
+        "brackets: 95 % intervals, by resampling recordings.",
+        markdown_table(
+            ("species", "present", "absent", "threshold", "precision", "recall", "support"), rows
+        ),
     )
 
 
@@ -246,7 +273,7 @@ def _precisions(precisions: Sequence[PrecisionRow]) -> str:
 
 
 def _limits(run_report: RunReport) -> str:
-    lines = []
+    lines = [f"{escape(line[:1].upper() + line[1:])}." for line in run_report.warnings]
     if run_report.supervision is not None:
         unknown = np.asarray(run_report.supervision.unknown, dtype=float).sum()
         labelled = sum(

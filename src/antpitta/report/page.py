@@ -28,9 +28,11 @@ from antpitta.report.supervision import count_supervision, draw_supervision
 from antpitta.report.tables import (
     describe_metrics,
     describe_training,
+    format_metrics,
     list_sources,
     list_species,
     list_stages,
+    list_thresholds,
     pseudo_table,
 )
 
@@ -86,11 +88,13 @@ def _context(run_report: RunReport) -> dict[str, object]:
         "final": final,
         "metrics": [label for _, label in METRICS],
         "training": describe_training(run_report),
+        "truth": format_metrics(final.truth) if final and final.truth else (),
         "meaning": describe_metrics(final.report) if final else "",
-        "rows": list_stages(run_report.stages),
+        "rows": list_stages(run_report),
         "stages": _stages_section(run_report),
         "supervision": _supervision_section(run_report),
         "species": _species_section(run_report),
+        "thresholds": list_thresholds(run_report.thresholds),
         "curves": _curves_section(run_report),
         "log": _training_section(run_report.log),
         "pseudo": _pseudo_section(run_report.pseudo),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from antpitta.core.thresholds import SpeciesThreshold
 from antpitta.scores.evaluate import Report
 from antpitta.sound.targets import Supervision
 
@@ -83,7 +84,11 @@ class RunReport:
     Attributes
     ----------
     title, subtitle : the head of the page
-    stages : in the order of training; the last one is the model
+    stages : in the order of training
+    shipped : the name of the stage whose models are the model; empty for the last one
+    choice : why it is that stage, a sentence
+    warnings : what the model is not good at, a line each
+    thresholds : of each species, and what they rest on
     supervision : labelled frames of each recording and species
     examples : labelled boxes to look at
     log : one row an epoch: ``stage``, ``fold``, ``epoch``, ``loss``, ``seconds``
@@ -96,6 +101,10 @@ class RunReport:
     title: str = "An antpitta run"
     subtitle: str = ""
     stages: tuple[StageResult, ...] = ()
+    shipped: str = ""
+    choice: str = ""
+    warnings: tuple[str, ...] = ()
+    thresholds: dict[str, SpeciesThreshold] = field(default_factory=dict)
     supervision: Supervision | None = None
     examples: tuple[Example, ...] = ()
     log: pd.DataFrame | None = None
@@ -107,8 +116,9 @@ class RunReport:
 
     @property
     def final(self) -> StageResult | None:
-        """The last stage, whose models are the model; None before any was evaluated."""
-        return self.stages[-1] if self.stages else None
+        """The stage whose models are the model; None before any was evaluated."""
+        last = self.stages[-1] if self.stages else None
+        return next((stage for stage in self.stages if stage.name == self.shipped), last)
 
     def __repr__(self) -> str:
         stages = ", ".join(stage.name for stage in self.stages) or "none"

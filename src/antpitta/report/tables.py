@@ -1,12 +1,13 @@
 """The rows and sentences that the page and the card share: stages, species, pseudo-labels."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from antpitta.core.thresholds import REASONS, SpeciesThreshold
 from antpitta.report.canvas import (
     NONE,
     FormattedNumber,
@@ -39,8 +40,21 @@ class StageRow:
 
 
 @dataclass(frozen=True)
+class ThresholdRow:
+    """The threshold of one species, and what it rests on."""
+
+    species: str
+    threshold: FormattedNumber
+    precision: FormattedNumber
+    recall: FormattedNumber
+    present: str
+    absent: str
+    support: str  # "supported", or why not
+
+
+@dataclass(frozen=True)
 class SpeciesTableRow:
-    """The metrics of one species after the last stage."""
+    """The metrics of one species in the stage that ships."""
 
     species: str
     present: str
@@ -72,12 +86,12 @@ def format_metrics(report: Report) -> tuple[FormattedNumber, ...]:
     )
 
 
-def list_stages(stages: Sequence[StageResult]) -> list[StageRow]:
+def list_stages(run_report: RunReport) -> list[StageRow]:
     """One row a stage, and a second one for a stage with complete ground truth.
 
     Parameters
     ----------
-    stages : in the order of training
+    run_report : the stages, and which one ships
 
     Returns
     -------
@@ -85,8 +99,8 @@ def list_stages(stages: Sequence[StageResult]) -> list[StageRow]:
         The rows.
     """
     rows = []
-    for number, stage in enumerate(stages, 1):
-        final = number == len(stages)
+    for stage in run_report.stages:
+        final = stage is run_report.final
         rows.append(
             StageRow(
                 *(stage.name, stage.description, LABELLED),
@@ -104,7 +118,7 @@ def list_species(stage: StageResult) -> list[SpeciesTableRow]:
 
     Parameters
     ----------
-    stage : the last stage
+    stage : the one that ships
 
     Returns
     -------
@@ -139,6 +153,37 @@ def _note(ap: float, present: int, absent: int) -> str:
     if not np.isfinite(ap):
         return why_undefined(present, absent)
     return f"fewer than {FEW} present" if present < FEW else ""
+
+
+def list_thresholds(thresholds: Mapping[str, SpeciesThreshold]) -> list[ThresholdRow]:
+    """One row a species, in the order of the classes.
+
+    Parameters
+    ----------
+    thresholds : of each species
+
+    Returns
+    -------
+    list of ThresholdRow
+        The rows.
+    """
+    rows = []
+    for name, own in thresholds.items():
+        nothing = format_interval(np.nan, np.nan, np.nan)
+        value = np.nan if own.value is None else own.value
+        why = "not learnable" if not own.learnable else "unsupported"
+        rows.append(
+            ThresholdRow(
+                species=name,
+                threshold=format_interval(value, *(own.interval or (np.nan, np.nan))),
+                precision=format_interval(*own.precision) if own.precision else nothing,
+                recall=format_interval(*own.recall) if own.recall else nothing,
+                present=format_count(own.present),
+                absent=format_count(own.absent),
+                support="supported" if own.supported else f"{why}: {REASONS[own.reason]}",
+            )
+        )
+    return rows
 
 
 def weak_species(report: Report) -> list[tuple[str, list[str]]]:
@@ -200,7 +245,7 @@ def describe_metrics(report: Report) -> str:
 
     Parameters
     ----------
-    report : the metrics of the last stage
+    report : the metrics of the stage that ships
 
     Returns
     -------

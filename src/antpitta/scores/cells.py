@@ -25,6 +25,7 @@ from antpitta.core.types import Annotation, Classes, Scores
 from antpitta.scores.metrics import Flags, Floats
 from antpitta.scores.tables import (
     KEY,
+    blank_species,
     index_by_recording,
     locate_recordings,
     locate_species,
@@ -61,11 +62,13 @@ class UnmatchedScores:
     ----------
     recordings, species : scores without ground truth
     unknown : blank cells of the ground truth
+    unscored : species of the ground truth whose column of scores is blank
     """
 
     recordings: tuple[str, ...]
     species: tuple[str, ...]
     unknown: int
+    unscored: tuple[str, ...]
 
 
 def check_cells(cells: pd.DataFrame, classes: Classes) -> None:
@@ -167,7 +170,8 @@ def truth_cells(
     """Labelled cells from a table of ground truth and a table of scores.
 
     The ground truth decides what is compared: each of its recordings and species must have a
-    score. A blank cell is unknown; :func:`count_unmatched` counts what is left out.
+    score. A blank cell is unknown, and a blank column of scores is a species that the model could
+    not learn; :func:`count_unmatched` counts what is left out.
 
     Parameters
     ----------
@@ -200,8 +204,17 @@ def truth_cells(
             f"in {labels.index[row]}",
             "write 1 for present, 0 for absent and nothing for unknown",
         )
-    recordings, species = [str(i) for i in labels.index], [str(i) for i in labels.columns]
     indexed = index_by_recording(scores, scores_title)
+    blank = blank_species(indexed, map(str, labels.columns))
+    kept = [str(name) not in blank for name in labels.columns]
+    if not any(kept):
+        raise UserError(
+            "E_SCORES_MISSING",
+            f"{scores_title} the columns of all species of the ground truth are blank",
+            "give scores of a model that could learn one of them",
+        )
+    present = present[:, kept]
+    recordings, species = [str(i) for i in labels.index], [str(i) for i in labels.columns[kept]]
     selected = select_scores(indexed, recordings, species, scores_title)
     matrices = CellMatrices(present == 1, ~np.isnan(present), selected, recordings)
     return cells_from_matrices(matrices, selected, Classes(tuple(species)))
@@ -227,6 +240,7 @@ def count_unmatched(truth: pd.DataFrame, scores: pd.DataFrame) -> UnmatchedScore
         tuple(str(name) for i, name in enumerate(indexed.index) if i not in rows),
         tuple(str(name) for i, name in enumerate(indexed.columns) if i not in columns),
         int(np.isnan(numeric_scores(labels, "the table of ground truth")).sum()),
+        blank_species(indexed, map(str, labels.columns)),
     )
 
 

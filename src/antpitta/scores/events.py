@@ -2,7 +2,8 @@
 
 Each species by itself: take the frames at or above its threshold, join stretches that a short gap
 separates, and drop what is still too short. Joining comes first, so a trill of short notes is one
-event. The score of an event is that of its highest frame. The frames of a network have no
+event. Of the rest, the best ones are kept where only some are wanted. A species without a threshold
+has no events. The score of an event is that of its highest frame. The frames of a network have no
 frequency, so the band of an event is that of the species' training boxes.
 """
 
@@ -25,16 +26,18 @@ def find_events(
     bands: Mapping[str, tuple[float, float]],
     min_duration: float,
     max_gap: float,
+    top: int | None = None,
 ) -> list[Event]:
     """The events of one recording, by onset, then in the order of the classes.
 
     Parameters
     ----------
     scores : framewise scores of the recording
-    thresholds : of each species
+    thresholds : of the species that can be found
     bands : low and high frequency of each species in Hz; without one, all frequencies
     min_duration : seconds
     max_gap : seconds of the longest gap inside an event
+    top : events of a species at most, those with the highest scores; None for all
 
     Returns
     -------
@@ -42,20 +45,24 @@ def find_events(
     """
     if not np.isfinite(scores.value).all():
         raise ValueError(f"{scores.recording}: a framewise score is NaN or infinite")
-    if missing := [name for name in scores.classes.names if name not in thresholds]:
-        raise ValueError(f"no threshold for {', '.join(missing)}")
-    value, grid, events = scores.value, scores.grid, []
+    value, grid = scores.value, scores.grid
+    events: list[Event] = []
     for column, name in enumerate(scores.classes.names):
+        if name not in thresholds:
+            continue
+        own = []
         low, high = bands.get(name, ALL_FREQUENCIES)
         runs = _runs(value[:, column] >= thresholds[name])
         for first, last in _join(runs, max_gap / grid.hop + TOLERANCE / grid.hop):
             start, stop = grid.seconds(first), grid.seconds(last)
             if stop - start >= min_duration - TOLERANCE:
                 score = float(value[first:last, column].max())
-                events.append(
+                own.append(
                     Event(scores.recording, start, stop, name, score, scores.source, low, high)
                 )
-    return sorted(events, key=lambda event: event.start)  # stable: classes keep their order
+        events += sorted(own, key=lambda event: -event.score)[:top]  # the earlier of equal ones
+    place = {name: column for column, name in enumerate(scores.classes.names)}
+    return sorted(events, key=lambda event: (event.start, place[event.label]))
 
 
 def training_bands(

@@ -136,6 +136,29 @@ def select_scores(
     return numbers
 
 
+def blank_species(frame: pd.DataFrame, species: Iterable[str]) -> tuple[str, ...]:
+    """The species whose column is blank in every row, as one that was not learnable is.
+
+    Parameters
+    ----------
+    frame : a table from :func:`index_by_recording`
+    species : names to look for
+
+    Returns
+    -------
+    names : of those that have a column without a value
+    """
+    names = list(species)
+    places = zip(names, locate_species(frame, names), strict=True)
+    return tuple(
+        name
+        for name, at in places
+        if at is not None
+        and len(frame)
+        and (frame.iloc[:, at].isna() | (frame.iloc[:, at].astype(str).str.strip() == "")).all()
+    )
+
+
 def locate_species(frame: pd.DataFrame, species: Iterable[str]) -> list[int | None]:
     """The column of each species of an indexed table.
 

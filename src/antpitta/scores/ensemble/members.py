@@ -15,7 +15,13 @@ from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
 from antpitta.scores.cells import CellMatrices, cell_matrices
 from antpitta.scores.metrics import Flags, Floats
-from antpitta.scores.tables import index_by_recording, locate_species, sample_names, select_scores
+from antpitta.scores.tables import (
+    blank_species,
+    index_by_recording,
+    locate_species,
+    sample_names,
+    select_scores,
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def member_from_table(
 
     Returns
     -------
-    member : NaN for species that the table lacks
+    member : NaN for species that the table lacks or leaves blank
 
     Raises
     ------
@@ -75,8 +81,9 @@ def member_from_table(
     """
     title = f"the table of {name}"
     table = index_by_recording(frame, title)
-    columns = locate_species(table, classes.names)
-    species = [label for label, at in zip(classes.names, columns, strict=True) if at is not None]
+    columns, blank = locate_species(table, classes.names), blank_species(table, classes.names)
+    located = zip(classes.names, columns, strict=True)
+    species = [label for label, at in located if at is not None and label not in blank]
     if not species:
         names = [str(column) for column in table.columns]
         raise UserError(
