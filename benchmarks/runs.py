@@ -118,13 +118,13 @@ class BenchmarkRuns:
         Returns
         -------
         list of dict
-            Variant, stage, seed, the figures and seconds.
+            Variant, stage, seed, the figures and seconds. The stage that ships always has a row.
         """
         home = self.folder(variant.name, seed)
         out_of_fold = out_of_fold_figures(RunFolder(home))
         sessions = read_note(home / "benchmark.json").get("sessions", [])
         rows = []
-        for stage in variant.stages():
+        for stage in dict.fromkeys([*variant.stages(), shipped_stage(home)]):
             folder, out = home / "stages" / stage, home / "test" / stage
             self.progress.message(f"{variant.name}: stage {stage} on the test recordings")
             figures = evaluate_model(
@@ -201,12 +201,30 @@ class BenchmarkRuns:
             order of species within a recording, not that of one species' boxes.
         """
         (base,) = [v for v in self.comparison.variants if v.name == variant.rescaled]
-        last = [row for row in rows if (row["variant"], row["seed"]) == (base.name, seed)][-1]
         home = self.folder(base.name, seed)
-        out = home / "test" if base.members else home / "test" / last["stage"]
+        own = [row for row in rows if (row["variant"], row["seed"]) == (base.name, seed)]
+        stage = NO_STAGE if base.members else shipped_stage(home)
+        (row,) = [row for row in own if row["stage"] == stage]
+        out = home / "test" if base.members else home / "test" / stage
         lwlrap, macro_ap = evaluate_rescaled(out, home / "prevalence.csv", self.comparison.test_set)
         figures = {"lwlrap": lwlrap, "macro_ap": macro_ap, "oof_ap": NAN, "oof_auc": NAN}
-        return {**last, "variant": variant.name, "stage": NO_STAGE, **figures}
+        return {**row, "variant": variant.name, "stage": NO_STAGE, **figures}
+
+
+def shipped_stage(run: Path) -> str:
+    """The stage, with its cycle, whose models are the model of a run.
+
+    Parameters
+    ----------
+    run : the run's folder
+
+    Returns
+    -------
+    str
+        As the rows of the stages name it.
+    """
+    name: str = read_note(run / "model" / "bundle.json")["name"]
+    return name.rpartition("/")[2]
 
 
 def _is_ensemble_of(

@@ -75,43 +75,20 @@ def random_embeddings():
     return embeddings
 
 
-def test_head_trains_without_the_own_logits_and_is_then_averaged_with_them():
+def test_own_logits_are_added_in_training_and_in_prediction():
     torch.manual_seed(0)
     embeddings = random_embeddings()
-    net = normalized_net(embeddings)
-    alone = net.train()(embeddings).unsmoothed
-    moved = embeddings.clone()
-    moved[..., 3] += torch.randn(3, 12)
-    with torch.no_grad():
-        net.head.normalizer.momentum = 0.0
-        torch.testing.assert_close(net(moved).unsmoothed, alone)
-    rows = net.extract_features(embeddings).mean(dim=2)
-    before = net.head.classify_rows(rows)
-    rows[:, 3] += 1
-    torch.testing.assert_close(net.head.classify_rows(rows), before)
-    assert torch.equal(net.eval()(embeddings).unsmoothed, net(moved).unsmoothed)  # not fitted yet
-    head = net(embeddings).unsmoothed
-    net.head.fit_zero_shot(iter([net.extract_features(embeddings)]))
-    both = net(embeddings).unsmoothed
-    torch.testing.assert_close(both[..., 1], head[..., 1])  # an unknown class
-    own = (embeddings[..., 3] - embeddings[..., 3].mean()) / embeddings[..., 3].std(correction=0)
-    spread, middle = head[..., 0].std(correction=0), head[..., 0].mean()
-    expected = head[..., 0] / 2 + (own * spread + middle) / 2
-    torch.testing.assert_close(both[..., 0], expected, rtol=1e-4, atol=1e-4)
-
-
-def test_zero_shot_weight_is_the_share_of_the_own_logits():
-    torch.manual_seed(0)
-    embeddings = random_embeddings()
-    for weight in (0.0, 1.0):
-        net = normalized_net(embeddings, weight)
-        head = net.eval()(embeddings).framewise
-        net.head.fit_zero_shot(iter([net.extract_features(embeddings)]))
-        both = net(embeddings).framewise
-        if weight == 0:
-            torch.testing.assert_close(both, head)
-        else:
-            assert torch.equal(both[0, :, 0].argsort(), embeddings[0, :, 3].argsort())
+    for weight in (0.0, 0.5, 2.0):
+        net = normalized_net(embeddings, weight).eval()
+        plain, moved = net(embeddings).unsmoothed, embeddings.clone()
+        moved[..., 3] += 1.5
+        expected = plain + torch.tensor([1.5 * weight, 0.0])  # the second class is unknown
+        torch.testing.assert_close(net(moved).unsmoothed, expected)
+        rows = net.extract_features(embeddings).mean(dim=2)
+        before = net.head.classify_rows(rows)
+        rows[:, 3] += 1.5
+        expected = before + torch.tensor([1.5 * weight, 0.0])
+        torch.testing.assert_close(net.head.classify_rows(rows), expected)
 
 
 def test_run_reports_known_species_and_predicts_without_the_label_file(
@@ -132,8 +109,7 @@ def test_run_reports_known_species_and_predicts_without_the_label_file(
             f"embedding.model={tmp_path / 'a.onnx'}",
             f"embedding.labels={labels}",
             *("embedding.sample_rate=16000", "embedding.seconds=1.0", "embedding.step=0.25"),
-            *("windows.frames=40", "folds=2", "overlay.copies=0"),
-            "stages.pseudo.epochs=2",
+            *("windows.frames=40", "folds=2"),
         ),
         progress=Progress(messages.append, lambda *update: None),
     )
@@ -147,9 +123,9 @@ def test_run_reports_known_species_and_predicts_without_the_label_file(
     names.unlink()
     assert np.isfinite(ap.predict(run.model, simulated / "test").to_numpy()).all()
     assert message in (run.model / "MODEL_CARD.md").read_text()
-    for path in run.model.glob("*.safetensors"):  # without the fitted blend
+    for path in run.model.glob("*.safetensors"):  # without the calibration
         state = load_file(path)
-        save_file({name: state[name] for name in state if "zero_shot." not in name}, path)
+        save_file({name: state[name] for name in state if "prior_shift" not in name}, path)
     with pytest.raises(UserError) as error:
         ap.predict(run.model, simulated / "test")
     assert str(run.model) in error.value.what

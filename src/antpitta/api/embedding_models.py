@@ -73,6 +73,7 @@ def fetch(
     return ListedModel(model, path, accepted=True)
 
 
+@checked
 def list_embedding_models() -> tuple[ListedModel, ...]:
     """The known embedding models, the one to recommend first.
 

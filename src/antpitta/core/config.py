@@ -29,7 +29,7 @@ from antpitta.core.features import (
     Share,
 )
 from antpitta.core.settings import apply_change, check_settings
-from antpitta.core.stages import Stage
+from antpitta.core.stages import Factor, Stage
 
 EMBEDDING_BACKBONE = "embedding"  # the backbone of recipes whose features are embeddings already
 BASELINE_STAGE = "unknown_as_absent"  # recipes/presets/baseline.toml
@@ -141,7 +141,7 @@ class HeadConfig(FrozenConfig):
         lt=1,
         description="Strength of the whitening within classes; 0: none. Needs a frozen backbone.",
     )
-    zero_shot_weight: Share = Field(
+    zero_shot_weight: Factor = Field(
         0.5,
         description="Weight of the embedding model's own logits, for species that it classifies.",
     )

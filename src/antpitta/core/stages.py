@@ -54,6 +54,11 @@ class LossConfig(FrozenConfig):
     on: Literal["windows", "boxes"] = Field(
         "windows", description="Compare labels with the maximum of a window or the mean of a box."
     )
+    weak_negatives: Factor = Field(
+        0.0,
+        description="With optimizer = lbfgs: weight of other species' present boxes as negatives "
+        "of a species, beside 1 of its absent boxes; 0: unknown cells are not used.",
+    )
     class_weights: bool = Field(
         False,
         description="Weight the positives of each class by the largest count of present boxes "
@@ -221,6 +226,16 @@ class Stage(FrozenConfig):
             raise ValueError(
                 'loss.on = "boxes" needs loss.unknown = "masked", no mixup, and neither '
                 'sample = "crops" nor "verdicts"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weak_negatives_need_the_solver(self) -> Self:
+        if self.loss.weak_negatives and (
+            self.optimizer != "lbfgs" or self.loss.reduction != "balanced"
+        ):
+            raise ValueError(
+                'loss.weak_negatives needs optimizer = "lbfgs" and loss.reduction = "balanced"'
             )
         return self
 

@@ -8,8 +8,10 @@
    then folded into the weights of the convolutions.
 2. A 1x1 convolution gives class logits per step. The band mask removes the inputs that lie
    outside the frequency band of a class.
-3. For an embedding model that already classifies our species, its own logits are averaged with
-   the head's (:class:`ZeroShotBlend`).
+3. For an embedding model that already classifies our species, its own logits, times a factor, are
+   added to the head's, in training and in prediction. The head then learns what the model lacks. A
+   species that the model does not know has the logit 0. A factor alone keeps the scale on which the
+   model's species compare, which a scaling by species would lose.
 4. Each class's logits are averaged over the steps around each step (:func:`smooth_logits`).
 5. A second convolution and a softmax over time give the attention. The clipwise logit is the mean
    of the framewise logits weighted by it. With ``scores = "clipwise"``, it is the score of all
@@ -24,7 +26,7 @@ References
    Recognition, 2020: the attention head of "Cnn14_DecisionLevelAtt".
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Self
 
 import torch
@@ -40,7 +42,6 @@ from antpitta.model.normalizer import (
 
 DENSE_DROPOUT = 0.5
 PADDING_LOGIT = -20.0  # the framewise logit of padding
-MIN_SPREAD = 1e-4  # of normalized logits; below it, the embedding model has no such class
 
 
 class Logits(NamedTuple):  # Fabric walks through a model's output, and cannot walk dataclasses
@@ -201,45 +202,6 @@ def class_band_mask(config: HeadConfig, maps: Iterable[tuple[int, int]], bands: 
     return overlaps[:, :, None].float()
 
 
-class ZeroShotBlend(nn.Module):
-    """The weighted mean of the head's logits and an embedding model's own logits.
-
-    A few boxes are calls of a few animals, so a head that is trained on them knows those animals
-    only. An embedding model that has a class for the species has been trained on many others.
-    The two make different mistakes, so their mean ranks better than either. The embedding model's
-    logits are first scaled to the mean and spread of the head's. How well each of them separates
-    the training boxes is not used: the head was trained on these boxes.
-
-    Parameters
-    ----------
-    classes : number of classes
-    weight : the share of the embedding model's logits, 0 to 1; classes that it does not have keep
-        the head's logit
-    """
-
-    scale: Tensor  # (classes,), factor of the embedding model's logits; 0: it has no such class
-    offset: Tensor  # (classes,), added to the scaled logits
-
-    def __init__(self, classes: int, weight: float) -> None:
-        super().__init__()
-        self.weight = weight
-        for name in ("scale", "offset"):
-            self.register_buffer(name, torch.zeros(classes))
-
-    def forward(self, head_logits: Tensor, model_logits: Tensor) -> Tensor:
-        """Blend two tensors (batch, classes, steps)."""
-        scale, offset = self.scale[:, None], self.offset[:, None]
-        share = self.weight * (scale > 0)
-        return (1 - share) * head_logits + share * (model_logits * scale + offset)
-
-    def fit(self, head_logits: Tensor, model_logits: Tensor) -> None:
-        """Set scale and offset from the logits (steps, classes) of the same sound."""
-        spread = model_logits.std(dim=0, correction=0)
-        scale = head_logits.std(dim=0, correction=0) / spread.clamp_min(MIN_SPREAD)
-        self.scale.copy_(torch.where(spread > MIN_SPREAD, scale, 0.0))
-        self.offset.copy_(head_logits.mean(dim=0) - model_logits.mean(dim=0) * self.scale)
-
-
 class DenseLayer(nn.Module):
     """The sum of maximum and mean over 3 steps, a dense layer with ReLU, and dropout around it.
 
@@ -262,7 +224,7 @@ class DenseLayer(nn.Module):
 
 
 class SedHead(nn.Module):
-    """Normalizer, class convolution, zero-shot blend, smoothing and attention.
+    """Normalizer, class convolution, own logits of an embedding model, smoothing and attention.
 
     With x the normalized inputs at step t, w and v the weights of class c, and z the class logits:
     ``z[c, t] = w[c] . x[t] (+ bias)``, ``framewise = smooth(z)``,
@@ -281,6 +243,7 @@ class SedHead(nn.Module):
     """
 
     band_mask: Tensor | None  # (classes, inputs, 1): 1 for the inputs of a class, else 0
+    prior_shift: Tensor | None  # (classes,), added to the logits; see scores/prevalence.py
 
     def __init__(
         self,
@@ -307,7 +270,9 @@ class SedHead(nn.Module):
         self.dense = DenseLayer(inputs) if is_dense else None
         self.class_conv = nn.Conv1d(inputs, classes, 1, bias=normalizes or is_dense)
         self.attention_conv = nn.Conv1d(inputs, classes, 1, bias=is_dense)
-        self.zero_shot = ZeroShotBlend(classes, config.zero_shot_weight) if has_zero_shot else None
+        self.zero_shot_weight = config.zero_shot_weight if has_zero_shot else 0.0
+        shift = torch.zeros(classes) if normalizes else None
+        self.register_buffer("prior_shift", shift)
         if band_mask is None and has_zero_shot:
             band_mask = zero_shot_mask(inputs, classes)
         self.register_buffer("band_mask", band_mask, persistent=False)
@@ -349,9 +314,7 @@ class SedHead(nn.Module):
     def _forward(self, features: Tensor, *, has_padding: bool) -> Logits:
         if self.dense is not None:
             features = self.dense(features)
-        unsmoothed = self._convolve(self.class_conv, features)
-        if self.zero_shot is not None and not self.training:
-            unsmoothed = self.zero_shot(unsmoothed, self._zero_shot_logits(features))
+        unsmoothed = self._class_logits(features)
         valid = valid_mask(features) if self.is_embedding or has_padding else None
         framewise = self._smooth(unsmoothed, valid)
         if valid is not None:
@@ -381,25 +344,6 @@ class SedHead(nn.Module):
             fit_masked_norm(self.normalizer, sums)
             self.normalizer_fitted = True
 
-    @torch.no_grad()
-    def fit_zero_shot(self, features: Iterator[Tensor]) -> None:
-        """Scale the embedding model's own logits to the head's; call it after each training.
-
-        Parameters
-        ----------
-        features : blocks of (batch, inputs, steps); not read where the head has no zero-shot blend
-        """
-        if self.zero_shot is None:
-            return
-        self.eval()
-        pairs = []
-        for block in features:
-            valid = valid_mask(block)
-            logits = (self._convolve(self.class_conv, block), self._zero_shot_logits(block))
-            pairs.append([self._smooth(z, valid).transpose(1, 2)[valid[:, 0]] for z in logits])
-        head_logits, model_logits = (torch.cat(blocks) for blocks in zip(*pairs, strict=True))
-        self.zero_shot.fit(head_logits, model_logits)
-
     def normalize_rows(self, rows: Tensor) -> Tensor:
         """Normalize features (rows, inputs); inputs that no class uses become 0."""
         if isinstance(self.normalizer, nn.BatchNorm1d):
@@ -409,18 +353,20 @@ class SedHead(nn.Module):
 
     def classify_rows(self, rows: Tensor) -> Tensor:
         """Return class logits (rows, classes) of features (rows, inputs), such as box means."""
-        return self._convolve(self.class_conv, rows[:, :, None])[:, :, 0]
+        return self._class_logits(rows[:, :, None])[:, :, 0]
 
     def _smooth(self, logits: Tensor, valid: Tensor | None) -> Tensor:
         """Average (batch, classes, steps) over each class's steps."""
         return smooth_logits(logits, self.steps, valid) if self.smooths else logits
 
-    def _zero_shot_logits(self, features: Tensor) -> Tensor:
-        """The embedding model's own logits of the classes, normalized: (batch, classes, steps)."""
-        assert isinstance(self.normalizer, MaskedBatchNorm1d)
-        classes = self.class_conv.out_channels
-        mean, factor = (part[-classes:, None] for part in norm_coefficients(self.normalizer))
-        return (features[:, -classes:] - mean) * factor
+    def _class_logits(self, features: Tensor) -> Tensor:
+        """Class logits (batch, classes, steps) of features, before they are smoothed."""
+        logits = self._convolve(self.class_conv, features)
+        if self.zero_shot_weight:
+            logits = logits + self.zero_shot_weight * features[:, -logits.shape[1] :]
+        if self.prior_shift is not None:
+            logits = logits + self.prior_shift[:, None]
+        return logits
 
     def _convolve(self, layer: nn.Conv1d, features: Tensor) -> Tensor:
         """Apply ``layer`` to normalized features; fixed statistics are folded into its weights."""

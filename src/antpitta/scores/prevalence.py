@@ -36,7 +36,9 @@ from antpitta.core.errors import UserError
 from antpitta.core.types import Annotation, Classes
 from antpitta.scores.metrics import Flags, Floats, clipped_logit
 
+SUPPORT = 10  # present boxes of the median species, from which prevalences are estimated
 RESCALE_EDGE = 1e-12  # no factor changes the odds of a score of exactly 0 or 1
+EDGE = 1e-4  # a prevalence beyond it shifts logits as if it were there
 SLACK = 1e-6  # so that rounding never puts the solution outside the bracket
 MIN_BOXES = 3  # of a class whose prevalence is estimated
 
@@ -173,7 +175,11 @@ def estimate_prevalence(
 def prevalence_or_mean(
     scores: Floats, recordings: Sequence[str], annotations: Iterable[Annotation], classes: Classes
 ) -> Floats:
-    """:func:`estimate_prevalence`, and the mean score of a class where that is NaN.
+    """:func:`estimate_prevalence`, the mean score where that is NaN, or one share for all.
+
+    Where :func:`supports_prevalence` says that boxes are too few, estimates are mostly noise: on
+    real clips with five present boxes a species they spread from 0.03 to 0.7 where the truth is
+    0.01 to 0.07. All species then get the mean of the estimates.
 
     Parameters
     ----------
@@ -186,8 +192,61 @@ def prevalence_or_mean(
     -------
     prevalence : (classes,)
     """
+    annotations = tuple(annotations)
     shares = estimate_prevalence(scores, recordings, annotations, classes)
-    return np.where(np.isnan(shares), scores.mean(axis=0), shares)
+    shares = np.where(np.isnan(shares), scores.mean(axis=0), shares)
+    if supports_prevalence(annotations, classes):
+        return shares
+    return np.full(len(classes), shares.mean() if len(shares) else np.nan)
+
+
+def supports_prevalence(annotations: Iterable[Annotation], classes: Classes) -> bool:
+    """Whether there are boxes enough to tell which species are common.
+
+    Parameters
+    ----------
+    annotations : boxes
+    classes : the classes
+
+    Returns
+    -------
+    is_supported : half of the species that have present boxes have ten or more
+    """
+    boxes = Counter(
+        column for box in annotations if box.present for column in classes.columns(box.label)
+    )
+    return bool(boxes) and float(np.median([*boxes.values()])) >= SUPPORT
+
+
+def prior_shifts(
+    scores: Floats, recordings: Sequence[str], annotations: Iterable[Annotation], classes: Classes
+) -> Floats:
+    """What is added to the logits of each class so that the species of a recording compare.
+
+    With boxes enough, logits of a head that was trained on as many present as absent boxes are
+    moved to the prior of the species, its estimated prevalence: their log-odds are added (Saerens,
+    Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities,
+    2002). With few boxes neither the prevalence nor the level of a species' logits is known. Then
+    all species get the same mean probability.
+
+    Parameters
+    ----------
+    scores : (recordings, classes), of models that did not train on the recordings
+    recordings : (recordings,), their ids
+    annotations : boxes
+    classes : the classes, in the order of the columns
+
+    Returns
+    -------
+    shifts : (classes,)
+    """
+    annotations = tuple(annotations)
+    shares = prevalence_or_mean(scores, recordings, annotations, classes)
+    shares = np.clip(shares, EDGE, 1 - EDGE)
+    if supports_prevalence(annotations, classes):
+        return np.asarray(logit(shares))
+    pairs = zip(clipped_logit(scores, RESCALE_EDGE).T, shares, strict=True)
+    return np.array([_shift(logits, float(share)) for logits, share in pairs])
 
 
 def fit_prevalence(scores: Floats, present: Flags, prior: Floats) -> Floats:

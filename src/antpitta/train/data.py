@@ -293,28 +293,6 @@ def compute_class_weights(dataset: Dataset) -> Tensor:
 # ---- features of a backbone
 
 
-def fit_zero_shot(
-    net: SedNet, task: TrainTask, training_data: TrainingData, device: torch.device
-) -> None:
-    """Fit the zero-shot blend of a trained head to the logits of the training recordings.
-
-    Parameters
-    ----------
-    net
-        The network, with a trained head. Without a zero-shot blend nothing changes.
-    task
-        Gives the training recordings; those with overlaid calls are left out.
-    training_data
-        The windows and their features.
-    device
-        Where the network is.
-    """
-    own = training_data.windows_of(task.recordings)
-    own = own[training_data.original_windows[own]]
-    blocks = (training_data.windows.take(block) for block in _blocks(own, HEAD_WINDOWS))
-    net.head.fit_zero_shot(extract_features(net, training_data, block, device) for block in blocks)
-
-
 def extract_features(
     net: SedNet, training_data: TrainingData, windows: WindowIndex, device: torch.device
 ) -> Tensor:

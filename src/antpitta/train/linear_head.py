@@ -9,6 +9,9 @@
   differ among each other, the inputs tell one animal, site or distance from another, and a head
   that relies on them recognizes a few animals instead of the species. With the covariance of the
   boxes around their species' means as metric, such directions cost more.
+* A few absent boxes do not show what else sounds like nothing of the species. The present boxes of
+  other species are weak negatives of it (:func:`add_weak_negatives`): most of them do not hold it
+  as well. They are a prior and no labels, and enter no metric.
 * A few hundred boxes span a few hundred directions of many thousand. So the covariance is mixed
   with the identity, and kept as those directions.
 """
@@ -134,6 +137,31 @@ def box_features(
     return rows, CellTargets(*arrays)
 
 
+def add_weak_negatives(labels: CellTargets, weight: float) -> CellTargets:
+    """Balance the boxes of each species, and add those of other species as weak negatives.
+
+    Parameters
+    ----------
+    labels : (boxes, classes)
+        Their targets.
+    weight
+        Of all weak negatives of a species; its present and its absent boxes weigh 1 each.
+
+    Returns
+    -------
+    targets : (boxes, classes)
+        For the plain sum of losses. The parts of each species are divided by the number of species.
+    """
+    known = labels.weight > 0
+    of_others = (labels.positive > 0).any(dim=1, keepdim=True) & ~known
+
+    def share(part: Tensor) -> Tensor:
+        return part / part.sum(dim=0).clamp_min(1) / part.shape[1]
+
+    negative = share(labels.negative) + weight * share(of_others.to(labels.value.dtype))
+    return CellTargets.from_parts(share(labels.positive), negative)
+
+
 @contextmanager
 def whitened_head(net: SedNet, rows: Tensor, labels: CellTargets) -> Iterator[None]:
     """Inside, the class weights are trained in whitened coordinates, if the recipe asks for it.
@@ -221,14 +249,17 @@ def _minimize(
     net: SedNet, task: TrainTask, rows: Tensor, labels: CellTargets, class_weights: Tensor | None
 ) -> tuple[float, int]:
     """Run L-BFGS on the class weights; returns the loss and the number of steps."""
-    stage, class_conv = task.stage, net.head.class_conv
+    stage, class_conv, config = task.stage, net.head.class_conv, task.stage.loss
+    if config.weak_negatives:
+        labels = add_weak_negatives(labels, config.weak_negatives)
+        config = config.model_copy(update={"reduction": "sum"})
     weights = [weight for weight in class_conv.parameters() if weight.requires_grad]
     solver = torch.optim.LBFGS(weights, max_iter=MAX_STEPS, line_search_fn="strong_wolfe")
 
     def compute_loss() -> Tensor:
         solver.zero_grad()
         logits = net.head.classify_rows(rows)
-        loss = masked_loss(logits, labels, None, stage.loss, class_weights)
+        loss = masked_loss(logits, labels, None, config, class_weights)
         loss = loss + stage.weight_decay / 2 * class_conv.weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss

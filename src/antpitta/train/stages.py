@@ -37,13 +37,13 @@ from antpitta.files.runs import (
 from antpitta.model.fusion import with_trainable_grey_stem
 from antpitta.model.network import SedNet
 from antpitta.train.backbone_features import FeatureCache
+from antpitta.train.calibration import calibrate, reset_prior_shift
 from antpitta.train.checkpoints import ReadOnlyStore, ThrottledStore
 from antpitta.train.compute import PROCESS_LOCK, CompiledModel, ParallelFolds
 from antpitta.train.data import (
     EpochResult,
     TrainingData,
     TrainTask,
-    fit_zero_shot,
 )
 from antpitta.train.linear_head import solve_linear_head
 from antpitta.train.loop import fit
@@ -368,7 +368,6 @@ def _train_fold(
             solve_linear_head(net, task, plan.training_data, compute.fabric, report)
         else:
             fit(net, task, plan.training_data, compute.fabric, store, report, validate)
-        fit_zero_shot(net, task, plan.training_data, compute.fabric.device)
         _check_finite(net)
     except FloatingPointError as error:
         raise UserError(
@@ -442,9 +441,12 @@ def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
     if (home / "oof_scores.parquet").is_file():
         return
     has_clipwise = stage.loss.on == "windows" and stage.name != BASELINE_STAGE
+    calibrates = stage.optimizer == "lbfgs" and stage.loss.weak_negatives > 0
 
     def score_fold(fold: int, worker: int) -> tuple[list[Scores], list[WindowScores]]:
         net = load_net(run, stage.name, cycle, fold)
+        if calibrates:  # a run that was interrupted may have calibrated this model already
+            reset_prior_shift(net)
         source = f"{run.source}/{home.name}/fold{fold}"
         held_out = np.flatnonzero(plan.folds == fold)
         share = held_out[fabric.global_rank :: fabric.world_size]
@@ -463,6 +465,9 @@ def _score_stage(run: Run, stage: Stage, cycle: int) -> None:
             windows.sort(key=lambda score: position[score.recording])
             write_windows(windows, home / "oof_windows.parquet")
         scores.sort(key=lambda score: position[score.recording])
+        if calibrates:
+            paths = [weights_path(run, stage.name, cycle, f) for f in range(plan.recipe.folds)]
+            scores = calibrate(scores, plan.training_data.dataset, paths)
         write_scores(scores, home / "oof_scores.parquet")  # last: with it, scoring is complete
 
 
