@@ -118,13 +118,13 @@ class BenchmarkRuns:
         Returns
         -------
         list of dict
-            Variant, stage, seed, the figures and seconds. The stage that ships always has a row.
+            Variant, stage, seed, the figures and seconds.
         """
         home = self.folder(variant.name, seed)
         out_of_fold = out_of_fold_figures(RunFolder(home))
         sessions = read_note(home / "benchmark.json").get("sessions", [])
         rows = []
-        for stage in dict.fromkeys([*variant.stages(), shipped_stage(home)]):
+        for stage in variant.stages():
             folder, out = home / "stages" / stage, home / "test" / stage
             self.progress.message(f"{variant.name}: stage {stage} on the test recordings")
             figures = evaluate_model(
@@ -203,9 +203,9 @@ class BenchmarkRuns:
         (base,) = [v for v in self.comparison.variants if v.name == variant.rescaled]
         home = self.folder(base.name, seed)
         own = [row for row in rows if (row["variant"], row["seed"]) == (base.name, seed)]
-        stage = NO_STAGE if base.members else shipped_stage(home)
-        (row,) = [row for row in own if row["stage"] == stage]
-        out = home / "test" if base.members else home / "test" / stage
+        shipped = NO_STAGE if base.members else shipped_stage(home)
+        row = next((row for row in own if row["stage"] == shipped), own[-1])
+        out = home / "test" if base.members else home / "test" / row["stage"]
         lwlrap, macro_ap = evaluate_rescaled(out, home / "prevalence.csv", self.comparison.test_set)
         figures = {"lwlrap": lwlrap, "macro_ap": macro_ap, "oof_ap": NAN, "oof_auc": NAN}
         return {**row, "variant": variant.name, "stage": NO_STAGE, **figures}

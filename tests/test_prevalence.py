@@ -227,6 +227,7 @@ def test_class_with_few_boxes_is_not_estimated():
     estimate = estimate_prevalence(scores, names, boxes, CLASSES)
     assert 0 < estimate[0] < 1
     assert np.isnan(estimate[1])
+    assert np.isnan(estimate_prevalence(scores[:0], [], boxes, CLASSES)).all()
     few = prevalence_or_mean(scores, names, boxes, CLASSES)
     np.testing.assert_allclose(few, (estimate[0] + scores[:, 1].mean()) / 2)
     several = [*boxes, *(Annotation(f"r{i}", 2, 3, "a") for i in range(16))]
@@ -245,7 +246,6 @@ def test_shifts_are_the_log_odds_of_the_prevalence_or_bring_all_classes_to_one_m
     many = [Annotation(f"r{i}", 0, 1, label) for i in range(10) for label in "ab"]
     expected = logit(estimate_prevalence(scores, names, many, CLASSES))
     np.testing.assert_allclose(prior_shifts(scores, names, many, CLASSES), expected)
-    assert np.isnan(estimate_prevalence(scores[:0], [], boxes, CLASSES)).all()
 
 
 def test_constant_scores_have_a_finite_estimate():
