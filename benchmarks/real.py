@@ -43,7 +43,8 @@ def train_real(
         names=folder / "species.csv" if names else None,
     )
     trained = api.train(data, recipe, out, changes=changes, export=False, progress=progress)
-    report = api.evaluate(trained, folder / "truth.csv").shipped
+    evaluation = api.evaluate(trained, folder / "truth.csv")
+    report = evaluation.reports[evaluation.shipped]
     return report.lwlrap.value, report.macro_ap.value
 
 
@@ -79,8 +80,8 @@ def train_simulated(
         names=names,
     )
     trained = api.train(data, recipe, out / "run", changes=changes, export=False, progress=progress)
-    api.predict_to(trained.model, [folder / "test"], out / "test", progress=progress)
-    report = api.evaluate(out / "test", folder / "test_truth.csv").shipped
+    api.predict_to(trained.model, [folder / "test"], out / "test")
+    (report,) = api.evaluate(out / "test", folder / "test_truth.csv").reports
     return report.lwlrap.value, report.macro_ap.value
 
 
@@ -96,7 +97,16 @@ def main(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds 1 to this.")] = 1,
 ) -> None:
-    """Train a recipe on both kinds of recordings, and print LWLRAP and macro AP side by side."""
+    """Train a recipe on both kinds of recordings, and print LWLRAP and macro AP side by side.
+
+    Parameters
+    ----------
+    real, simulated : folders as :func:`train_real` and :func:`train_simulated` take them
+    out : the folder of all runs
+    recipe, changes : the recipe, and settings as after ``--set``
+    names : names of the simulated species; the real ones then have theirs too
+    seeds : their number
+    """
     rows = []
     with training_progress() as progress:
         for seed in range(1, seeds + 1):

@@ -49,7 +49,7 @@ def test_unknown_variant_is_refused_with_the_known_names(variants):
         ('[[variants]]\nname = "a"\ndescription = ""', "variant a"),
         ('[[variants]]\nname = "A b"\ndescription = ""\nbase = "quick"', "variant A b: name"),
         (QUICK.replace("description", "says"), "says"),
-        (QUICK + 'rows = ["crops"]', "crops.*masked, pseudo"),
+        (QUICK + 'rows = ["crops"]', "crops.*masked"),
         (ENSEMBLE, "b"),
         (QUICK + QUICK, "a"),
         (QUICK + TWO + 'members = ["a", "a"]', "variant b"),
@@ -91,8 +91,8 @@ def test_shipped_variants_have_valid_recipes_and_descriptions(name):
 
 def test_baseline_puts_its_stage_first(variants):
     variant = variants[0].model_copy(update={"baseline": True})
-    assert variants[0].stages() == ("masked", "pseudo")
-    assert variant.stages() == ("unknown_as_absent", "masked", "pseudo")
+    assert variants[0].stages() == ("masked",)
+    assert variant.stages() == ("unknown_as_absent", "masked")
 
 
 def test_recipe_of_an_ablation_is_not_listed():

@@ -476,7 +476,7 @@ def test_vectors_are_those_of_the_centred_window_at_its_peak(perch, make_trainin
 def test_run_on_a_fetched_model_needs_its_name_only_and_predicts(
     perch, simulated, tmp_path, cache, monkeypatch
 ):
-    changes = ("embedding.model=perch-2", "folds=2", "stages.masked.epochs=2", "stages.pseudo=null")
+    changes = ("embedding.model=perch-2", "folds=2", "stages.masked.epochs=2")
     data = ap.open_data(simulated)
     run = ap.train(data, "embedding", tmp_path / "run", changes=changes)
     settings = json.loads((run.model / "bundle.json").read_text())["recipe"]["embedding"]
