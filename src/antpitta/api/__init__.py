@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.api.data import CheckResult, check, init, open_data
     from antpitta.api.ensembles import EnsembleResult, ensemble
     from antpitta.api.evaluation import Evaluation, evaluate, evaluate_events
+    from antpitta.api.matching import match
     from antpitta.api.prediction import predict, predict_each, predict_to
     from antpitta.api.prediction_result import Prediction
     from antpitta.api.recipes import settings
@@ -30,6 +31,7 @@ _MODULES = {
     "antpitta.api.data": ("CheckResult", "check", "init", "open_data"),
     "antpitta.api.ensembles": ("EnsembleResult", "ensemble"),
     "antpitta.api.evaluation": ("Evaluation", "evaluate", "evaluate_events"),
+    "antpitta.api.matching": ("match",),
     "antpitta.api.prediction": ("predict", "predict_each", "predict_to"),
     "antpitta.api.prediction_result": ("Prediction",),
     "antpitta.api.recipes": ("settings",),
@@ -69,6 +71,7 @@ __all__ = [
     "evaluate",
     "evaluate_events",
     "init",
+    "match",
     "open_data",
     "predict",
     "predict_each",

@@ -139,6 +139,10 @@ CODES: dict[str, str] = {
     "E_BAD_BOX": "a box without time or frequencies between its edges",
     "E_CANDIDATE_TABLE": "a table of candidates lacks a column or has a cell that cannot be used",
     "E_SPECIES_NAME": "a name that no species can have",
+    # search
+    "E_NO_TEMPLATES": "no box that gives a template",
+    "E_TEMPLATE_FEATURES": "templates in a recipe without a spectrogram",
+    "E_TOO_MANY_TEMPLATES": "templates that do not fit into memory",
     # api, cli
     "E_OPTION": "an option has an unknown value, or excludes another one",
     "E_NEEDS_TRAIN_EXTRA": "a package of the extra `train` is not installed",
@@ -215,6 +219,7 @@ CODES: dict[str, str] = {
     "W_SPECTROGRAM_LENGTH": "a spectrogram that is not as long as the sound",
     "W_SPECTROGRAM_VALUES": "a spectrogram whose values are unusual",
     "W_NO_SPECTROGRAM": "recordings without a spectrogram",
+    "W_TEMPLATE_UNUSABLE": "a box that gives no template",
     "W_RECORDER_CLOCK": "a clock in a header or name that is not understood or disagrees",
     "W_RECORDER_TRIGGERED": "a recording that does not hold all of its time",
     "W_CLIP_UNUSABLE": "a clip or background that cannot be used",

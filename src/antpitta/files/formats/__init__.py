@@ -181,9 +181,12 @@ def _read_zip(path: Path, verdict: GivenVerdict) -> AnnotationTable:
             what = error.what.replace(folder, str(path))
             raise UserError(error.code, what, error.remedy) from error
     findings = (replace(f, file=f.file.replace(folder, str(path))) for f in table.findings)
-    files, unreviewed_files = (
-        tuple(path / file.relative_to(folder) for _, file in pairs)
-        for pairs in (((row, file) for file, row in table.origins()), table.iter_unreviewed())
+    return replace(
+        table,
+        path=path,
+        findings=tuple(findings),
+        files=tuple(path / file.relative_to(folder) for file, _ in table.origins()),
+        unreviewed_files=tuple(
+            path / file.relative_to(folder) for _, file in table.iter_unreviewed()
+        ),
     )
-    new = {"files": files, "unreviewed_files": unreviewed_files}
-    return replace(table, path=path, findings=tuple(findings), **new)
