@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and type checkers; _Package looks the names up
     from antpitta.api import (
         bench,
+        candidates,
         check,
         demo,
         ensemble,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # for editors and type checkers; _Package looks the names up
 
 __all__ = [
     "bench",
+    "candidates",
     "check",
     "demo",
     "ensemble",

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; the names come from __getattr__
+    from antpitta.api.candidates import Candidates, candidates
     from antpitta.api.data import CheckResult, check, init, open_data
     from antpitta.api.ensembles import EnsembleResult, ensemble
     from antpitta.api.evaluation import Evaluation, evaluate, evaluate_events
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.sound.simulation import SimulationConfig
 
 _MODULES = {
+    "antpitta.api.candidates": ("Candidates", "candidates"),
     "antpitta.api.speed": ("SpeedTest", "bench"),
     "antpitta.api.data": ("CheckResult", "check", "init", "open_data"),
     "antpitta.api.ensembles": ("EnsembleResult", "ensemble"),
@@ -49,6 +51,7 @@ _MODULE = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "BlendMethod",
+    "Candidates",
     "CheckResult",
     "DemoResult",
     "EnsembleResult",
@@ -65,6 +68,7 @@ __all__ = [
     "SpeedTest",
     "TrainResult",
     "bench",
+    "candidates",
     "check",
     "demo",
     "ensemble",

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from antpitta.cli import bench, data, matching, prediction, settings, simulation, training
+from antpitta.cli import (
+    bench,
+    candidates,
+    data,
+    matching,
+    prediction,
+    settings,
+    simulation,
+    training,
+)
 from antpitta.cli.display import console
 
 app = typer.Typer(
@@ -23,6 +32,7 @@ for command in (  # in the order of the help
     training.evaluate,
     training.ensemble,
     prediction.predict,
+    candidates.candidates,
     matching.match,
     settings.settings,
     bench.bench,

@@ -227,8 +227,6 @@ def match_table(
     names: dict[Path, dict[str, None]] = {}
     for box, (file, _) in zip(table.annotations, table.iter_origins(), strict=True):
         names.setdefault(file, {})[box.recording] = None
-    for event, file in table.iter_unreviewed():
-        names.setdefault(file, {})[event.recording] = None
     matches = {file: matcher.find_all(names[file], file) for file in names}
     drop_rivals(matches)
     return matches

@@ -57,6 +57,25 @@ def queue_engine(queue: Path | str, *, create: bool) -> Engine:
     if is_url(queue):
         return _engine_of_url(str(queue))
     folder = Path(queue)
+    check_queue_folder(folder, create=create)
+    with explain_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return _sqlite_engine(f"sqlite:///{folder / DATABASE}")
+
+
+def check_queue_folder(folder: Path, *, create: bool) -> None:
+    """Refuse a folder that can hold no queue, before any work is done for it.
+
+    Parameters
+    ----------
+    folder : of the queue
+    create : whether a missing or empty folder will do
+
+    Raises
+    ------
+    UserError
+        E_NO_QUEUE, E_QUEUE_DAMAGED, E_OUT_NOT_EMPTY.
+    """
     file = folder / DATABASE
     if file.is_file():
         _check_header(file)
@@ -64,11 +83,8 @@ def queue_engine(queue: Path | str, *, create: bool) -> Engine:
         what = f"{folder}: there is no queue in this folder"
         raise UserError("E_NO_QUEUE", what, "make one with antpitta candidates OUT -o QUEUE")
     elif not is_empty(folder):
-        what = f"{folder}: this folder holds something already, but no queue"
+        what = f"{folder}: this holds something already, but no queue"
         raise UserError("E_OUT_NOT_EMPTY", what, "choose another folder with -o")
-    with explain_write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return _sqlite_engine(f"sqlite:///{file}")
 
 
 def _check_header(file: Path) -> None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
+from uuid import UUID, uuid5
 
 import pandas as pd
 from sqlalchemy import Connection, select
@@ -32,10 +33,13 @@ COLUMNS = (
     *("species", "score", "source", "source_digest", "site", "recorded_at"),
 )
 DETECTIONS = "detections"  # optional column: (start, end, score) of those that were merged
+_IMPORTED = UUID("2c6b1a52-7f0e-4d0e-9a53-0d9b6b6a7a11")  # of verdicts of tables
 DISAGREEMENT = "disagreement"  # optional column
 
 
-def insert_candidates(connection: Connection, table: pd.DataFrame) -> dict[str, int]:
+def insert_candidates(
+    connection: Connection, table: pd.DataFrame
+) -> tuple[dict[str, int], list[dict[str, Any]]]:
     """Add the rows that the queue does not have yet.
 
     Parameters
@@ -45,7 +49,8 @@ def insert_candidates(connection: Connection, table: pd.DataFrame) -> dict[str, 
 
     Returns
     -------
-    ``added`` and ``known`` candidates, ``recordings`` and ``species`` of the table.
+    ``added`` and ``known`` candidates, ``recordings`` and ``species`` of the table; and the
+    verdicts of its rows as events, whose uuids are the same whenever the table is added.
 
     Raises
     ------
@@ -81,11 +86,24 @@ def insert_candidates(connection: Connection, table: pd.DataFrame) -> dict[str, 
     ]  # fmt: skip
     for part in chunks(merged):
         connection.execute(insert_new(connection, detection_table), part)
-    return {
+    counts = {
         "added": len(new),
         "known": len(rows) - len(new),
         "recordings": len(recordings),
         "species": len(set(names.values())),
+    }
+    return counts, [_verdict(*item) for item in candidates.items() if item[1]["verdict"]]
+
+
+def _verdict(key: tuple[Any, ...], row: dict[str, Any]) -> dict[str, Any]:
+    region, species = key[:2]
+    name = repr((row["recording_digest"], row["box"], *key[1:], row["verdict"]))
+    return {
+        "uuid": str(uuid5(_IMPORTED, name)),
+        "kind": "verdict",
+        "region": region,
+        "species": species,
+        "verdict": row["verdict"],
     }
 
 
@@ -106,6 +124,7 @@ def _row(row: dict[Any, Any]) -> dict[str, Any]:
         "source_digest": str(row["source_digest"]),
         "score": score,
         "disagreement": spread,
+        "verdict": _text(row.get("verdict")),
         "detections": merged if isinstance(merged, list | tuple) else [(start, end, score)],
     }
 

@@ -62,12 +62,15 @@ class ReviewEvent(BaseModel):
         return self
 
 
-def parse_events(events: Sequence[Mapping[str, Any]]) -> list[ReviewEvent]:
+def parse_events(
+    events: Sequence[Mapping[str, Any]], most: int | None = MOST_EVENTS
+) -> list[ReviewEvent]:
     """Check a list of events.
 
     Parameters
     ----------
     events : as a browser sends them
+    most : in one list
 
     Returns
     -------
@@ -78,8 +81,8 @@ def parse_events(events: Sequence[Mapping[str, Any]]) -> list[ReviewEvent]:
     UserError
         E_REVIEW_EVENT.
     """
-    if len(events) > MOST_EVENTS:
-        raise refused(f"{len(events)} events at once, more than {MOST_EVENTS}")
+    if most is not None and len(events) > most:
+        raise refused(f"{len(events)} events at once, more than {most}")
     parsed = []
     for i, each in enumerate(events):
         try:
@@ -115,7 +118,6 @@ def store_events(
     connection: Connection,
     events: Sequence[ReviewEvent],
     reviewer: int,
-    role: str,
     species_digest: str,
 ) -> list[str]:
     """Add the events that the queue does not have yet.
@@ -125,7 +127,6 @@ def store_events(
     connection : with a transaction that writes
     events : of one reviewer, in the order in which they happened
     reviewer : id
-    role : of the reviewer
     species_digest : of the present list of species, for verdicts that name none
 
     Returns
@@ -135,11 +136,8 @@ def store_events(
     Raises
     ------
     UserError
-        E_REVIEW_EVENT, E_REVIEW_ROLE.
+        E_REVIEW_EVENT.
     """
-    if role != "expert" and any(each.kind == "resolve" for each in events):
-        what = "a conflict was resolved by a reviewer"
-        raise UserError("E_REVIEW_ROLE", what, "open the queue as an expert: --role expert")
     _check_regions(connection, {each.region for each in events if each.region is not None})
     names = _species_names(connection, {each.species for each in events if each.species})
     digests = known_lists(connection)

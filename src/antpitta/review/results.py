@@ -255,7 +255,15 @@ def candidates(connection: Connection, species: str | None) -> Iterator[dict[str
     ------
     Candidates.
     """
-    judged = set(connection.execute(select(_agreed.root, _agreed.species)))
+    judged = {(row.root, row.species) for row in connection.execute(select(agreed_view))}
+    held_back = (_draw.purpose == "audit") & _draw.released_at.is_(None)
+    designs: dict[int, set[str]] = {}
+    for row in connection.execute(
+        select(_item.candidate, _draw.design, held_back.label("held"))
+        .select_from(draw_item_table)
+        .join(draw_table, _draw.id == _item.draw)
+    ):
+        designs.setdefault(row.candidate, set()).add("held" if row.held else row.design)
     query = (
         select(
             *(_candidate.id.label("candidate"), _candidate.region, _candidate.species),
@@ -269,5 +277,7 @@ def candidates(connection: Connection, species: str | None) -> Iterator[dict[str
     )
     if species is not None:
         query = query.where(_candidate.species == species)
-    for row in stream(connection, query):
-        yield {**_with_place(row), "judged": (row["region"], row["species"]) in judged}
+    for place in stream(connection, query):
+        key = (place["region"], place["species"])
+        drawn = tuple(sorted(designs.get(place["candidate"], ())))
+        yield {**_with_place(place), "judged": key in judged, "designs": drawn}

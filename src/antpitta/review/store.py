@@ -168,7 +168,7 @@ class Store:
 
     # candidates and draws
 
-    def add_candidates(self, table: pd.DataFrame) -> dict[str, int]:
+    def add_candidates(self, table: pd.DataFrame, reviewer: int | None = None) -> dict[str, int]:
         """Add candidates; those that the queue has already change nothing.
 
         Parameters
@@ -176,12 +176,14 @@ class Store:
         table : ``recording_id``, ``recording_digest``, ``start_time``, ``end_time`` (s),
             ``low_freq``, ``high_freq`` (Hz, empty for no edge), ``species``, ``score``,
             ``source``, ``source_digest``, ``site``, ``recorded_at`` (local, ISO 8601); optionally
-            ``disagreement`` (of an ensemble's members) and ``detections`` (lists of start, end
-            and score of what was merged)
+            ``disagreement`` (of an ensemble's members), ``detections`` (lists of start, end and
+            score of what was merged) and ``verdict`` (present, absent or empty)
+        reviewer : id of the reviewer who gave these verdicts, if any
 
         Returns
         -------
-        Numbers of candidates ``added`` and ``known``, of ``recordings`` and ``species``.
+        Numbers of candidates ``added`` and ``known``, of ``recordings``, ``species`` and
+        ``verdicts``.
 
         Raises
         ------
@@ -189,7 +191,11 @@ class Store:
             E_CANDIDATE_TABLE, E_BAD_BOX, E_SPECIES_NAME.
         """
         with connect(self._engine, writes=True) as connection:
-            return insert_candidates(connection, table)
+            counts, verdicts = insert_candidates(connection, table)
+            if reviewer is not None:
+                events = parse_events(verdicts, most=None)
+                store_events(connection, events, reviewer, species_digest(connection))
+            return {**counts, "verdicts": len(verdicts)}
 
     def draws(self) -> list[dict[str, Any]]:
         """All draws, with the number of their ``items``; an audit has no ``released_at`` at first.
@@ -387,7 +393,10 @@ class Store:
             if role is None:
                 what = f"there is no reviewer {reviewer}"
                 raise UserError("E_NO_REVIEWER", what, "open the page anew")
-            return store_events(connection, parsed, reviewer, role, species_digest(connection))
+            if role != "expert" and any(each.kind == "resolve" for each in parsed):
+                what = "a conflict was resolved by a reviewer"
+                raise UserError("E_REVIEW_ROLE", what, "open the queue as an expert")
+            return store_events(connection, parsed, reviewer, species_digest(connection))
 
     def current(self) -> Rows:
         """The verdicts that stand: the latest of each reviewer, sound and species.
@@ -471,8 +480,8 @@ class Store:
         Yields
         ------
         ``candidate``, ``region``, ``species``, ``score``, ``source``, ``source_digest``,
-        ``disagreement``, ``judged`` (whether there is a verdict), and the place as in
-        :meth:`region`.
+        ``disagreement``, ``judged`` (whether there is a verdict), ``designs`` (of the draws that
+        have it; ``held`` for an audit that is not released), and the place as in :meth:`region`.
         """
         with connect(self._engine) as connection:
             yield from results.candidates(connection, species)
