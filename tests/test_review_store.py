@@ -78,7 +78,7 @@ def code_of(call, *arguments, **keywords):
 def test_candidates_twice_are_known_and_keep_their_merged_detections(queue):
     merged = table(2, detections=[[(0.0, 1.0, 0.3), (1.5, 2.5, 0.4)], [(1.0, 3.5, 0.1)]])
     assert queue.add_candidates(table()) == {
-        "added": 0, "known": 10, "recordings": 3, "species": 2
+        "added": 0, "known": 10, "recordings": 3, "species": 2, "verdicts": 0
     }  # fmt: skip
     assert queue.add_candidates(merged.assign(source_digest="n"))["added"] == 2
     assert len(list(queue.candidates())) == 12

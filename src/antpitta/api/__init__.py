@@ -8,13 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; the names come from __getattr__
-    from antpitta.api.candidates import Candidates, candidates
     from antpitta.api.data import CheckResult, check, init, open_data
     from antpitta.api.ensembles import EnsembleResult, ensemble
     from antpitta.api.evaluation import Evaluation, evaluate, evaluate_events
     from antpitta.api.matching import match
     from antpitta.api.prediction import predict, predict_each, predict_to
     from antpitta.api.prediction_result import Prediction
+    from antpitta.api.queue import Candidates, candidates
     from antpitta.api.recipes import settings
     from antpitta.api.simulation import DemoResult, demo, simulate, simulate_callers
     from antpitta.api.speed import SpeedTest, bench
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.sound.simulation import SimulationConfig
 
 _MODULES = {
-    "antpitta.api.candidates": ("Candidates", "candidates"),
+    "antpitta.api.queue": ("Candidates", "candidates"),
     "antpitta.api.speed": ("SpeedTest", "bench"),
     "antpitta.api.data": ("CheckResult", "check", "init", "open_data"),
     "antpitta.api.ensembles": ("EnsembleResult", "ensemble"),

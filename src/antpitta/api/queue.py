@@ -131,10 +131,10 @@ def _read(
 ) -> tuple[list[tuple[str, pd.DataFrame]], list[Finding]]:
     """The candidates of each source that has any, under its name, and what is left out."""
     sources = [read_source(path) for path in paths]
-    found = find_audio(sources, audio)
-    tables, findings = [], [finding for finding in found.findings if finding.serious]
+    here = find_audio(sources, audio)
+    tables, findings = [], [finding for finding in here.findings if finding.serious]
     for source in sources:
-        placed, left_out = place_rows(source, found.recordings)
+        placed, left_out = place_rows(source, here.recordings)
         findings += left_out
         if len(placed):
             placed = add_digests(placed)
