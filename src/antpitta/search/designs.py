@@ -218,4 +218,5 @@ class _TeachingState:
 def _ranks(values: Floats) -> NDArray[np.float64]:
     """Ranks above 0 and up to 1; equal values share one."""
     _, place = np.unique(values, return_inverse=True)
-    return (place + 1.0) / (place.max(initial=0) + 1.0)
+    ranks: NDArray[np.float64] = (place + 1.0) / (place.max(initial=0) + 1.0)
+    return ranks
