@@ -257,9 +257,10 @@ def add_digests(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        With ``recording_digest``, and without ``path``.
+        With ``recording_digest``, and ``path`` as text.
     """
     paths = list(dict.fromkeys(table["path"]))
     with ThreadPoolExecutor(_THREADS) as pool:
         digests = dict(zip(paths, pool.map(content_key, paths), strict=True))
-    return table.assign(recording_digest=table["path"].map(digests)).drop(columns="path")
+    places = [utf8_text(str(path.absolute())) for path in table["path"]]
+    return table.assign(recording_digest=table["path"].map(digests), path=places)

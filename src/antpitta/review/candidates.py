@@ -64,7 +64,7 @@ def insert_candidates(
     names = {name: insert_species(connection, name) for name in {row["species"] for row in rows}}
     recordings = {row["recording_digest"]: row for row in rows}
     for part in chunks(recordings.values()):
-        keys = ("recording_id", "site", "recorded_at")
+        keys = ("recording_id", "site", "recorded_at", "path")
         connection.execute(
             insert_new(connection, recording_table),
             [{"digest": row["recording_digest"], **{k: row[k] for k in keys}} for row in part],
@@ -118,6 +118,7 @@ def _row(row: dict[Any, Any]) -> dict[str, Any]:
         "recording_id": str(row["recording_id"]),
         "site": _text(row["site"]),
         "recorded_at": _text(row["recorded_at"]),
+        "path": _text(row.get("path")),
         "box": checked_box(start, end, low, high),
         "species": str(row["species"]),
         "source": str(row["source"]),

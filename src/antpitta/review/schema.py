@@ -56,6 +56,7 @@ recording_table = Table(
     Column("recording_id", String, nullable=False),
     Column("site", String),
     Column("recorded_at", String),  # local time, ISO 8601
+    Column("path", String),  # where the sound lay when its candidates were added
 )
 species_table = Table(
     "species",

@@ -6,16 +6,15 @@ threads and processes may use one queue. Nothing that a reviewer did is ever cha
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import pandas as pd
-from sqlalchemy import Engine, func, inspect, select
+from sqlalchemy import Engine, inspect, select
 
 from antpitta.core.errors import UserError
 from antpitta.files.queue import connect, queue_engine
-from antpitta.review import results
+from antpitta.review import draws, results
 from antpitta.review.candidates import (
     insert_candidates,
     insert_species,
@@ -30,10 +29,9 @@ from antpitta.review.schema import (
     agreed_view,
     check_is_free,
     current_view,
-    draw_item_table,
-    draw_table,
     info_table,
     metadata,
+    recording_table,
     reviewer_table,
 )
 
@@ -177,7 +175,7 @@ class Store:
             ``low_freq``, ``high_freq`` (Hz, empty for no edge), ``species``, ``score``,
             ``source``, ``source_digest``, ``site``, ``recorded_at`` (local, ISO 8601); optionally
             ``disagreement`` (of an ensemble's members), ``detections`` (lists of start, end and
-            score of what was merged) and ``verdict`` (present, absent or empty)
+            score of what was merged), ``verdict`` (present, absent or empty) and ``path``
         reviewer : id of the reviewer who gave these verdicts, if any
 
         Returns
@@ -203,13 +201,7 @@ class Store:
         Other keys are ``id``, ``species``, ``model_digest``, ``purpose``, ``design``, ``seed``,
         ``created_at``.
         """
-        count = (
-            select(func.count())
-            .where(draw_item_table.c.draw == draw_table.c.id)
-            .scalar_subquery()
-            .label("items")
-        )
-        return self._all(select(draw_table, count).order_by(draw_table.c.id))
+        return self._all(draws.list_draws())
 
     def create_draw(
         self,
@@ -243,24 +235,9 @@ class Store:
             "purpose": purpose,
             "design": design,
             "seed": seed,
-            "created_at": _now(),
         }
         with connect(self._engine, writes=True) as connection:
-            key = connection.execute(draw_table.insert(), row).inserted_primary_key
-            draw = int(key[0]) if key else 0
-            rows = [
-                {
-                    "draw": draw,
-                    "position": position,
-                    "candidate": int(item["candidate"]),
-                    "stratum": str(item.get("stratum", "")),
-                    "inclusion_p": item.get("inclusion_p"),
-                }
-                for position, item in enumerate(items)
-            ]
-            if rows:
-                connection.execute(draw_item_table.insert(), rows)
-        return draw
+            return draws.insert_draw(connection, row, items)
 
     def release_draw(self, draw: int) -> None:
         """Let the verdicts of an audit train models from now on.
@@ -275,10 +252,7 @@ class Store:
             E_NO_DRAW.
         """
         with connect(self._engine, writes=True) as connection:
-            wanted = draw_table.c.id == draw
-            released = draw_table.update().where(wanted).values(released_at=_now())
-            if not connection.execute(released).rowcount:
-                raise UserError("E_NO_DRAW", f"there is no draw {draw}", "see the list of draws")
+            draws.release_draw(connection, draw)
 
     def draw_items(
         self,
@@ -457,6 +431,11 @@ class Store:
         with connect(self._engine) as connection:
             yield from results.export_rows(connection)
 
+    def recording_paths(self) -> dict[str, str]:
+        """Where each recording lay when its candidates were added, by its digest."""
+        query = select(recording_table.c.digest, recording_table.c.path)
+        return {row["digest"]: row["path"] for row in self._all(query) if row["path"]}
+
     def audit_rows(self) -> Rows:
         """The items of all audits with what was agreed on them, for estimates.
 
@@ -492,7 +471,3 @@ class Store:
     def _stream(self, query: Any) -> Rows:
         with connect(self._engine) as connection:
             yield from results.stream(connection, query)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
