@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and type checkers; _Package looks the names up
     from antpitta.api import (
         bench,
+        candidates,
         check,
         demo,
         ensemble,
         evaluate,
         fetch,
         init,
+        match,
         open_data,
         predict,
         settings,
@@ -36,12 +38,14 @@ if TYPE_CHECKING:  # for editors and type checkers; _Package looks the names up
 
 __all__ = [
     "bench",
+    "candidates",
     "check",
     "demo",
     "ensemble",
     "evaluate",
     "fetch",
     "init",
+    "match",
     "open_data",
     "predict",
     "settings",

@@ -12,8 +12,10 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.api.embedding_models import ListedModel, fetch, list_embedding_models
     from antpitta.api.ensembles import EnsembleResult, ensemble
     from antpitta.api.evaluation import Evaluation, evaluate, evaluate_events
+    from antpitta.api.matching import match
     from antpitta.api.prediction import predict, predict_each, predict_to
     from antpitta.api.prediction_result import Prediction
+    from antpitta.api.queue import Candidates, candidates
     from antpitta.api.recipes import settings
     from antpitta.api.simulation import DemoResult, demo, simulate, simulate_callers
     from antpitta.api.speed import SpeedTest, bench
@@ -27,11 +29,13 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.sound.simulation import SimulationConfig
 
 _MODULES = {
+    "antpitta.api.queue": ("Candidates", "candidates"),
     "antpitta.api.speed": ("SpeedTest", "bench"),
     "antpitta.api.data": ("CheckResult", "check", "init", "open_data"),
     "antpitta.api.ensembles": ("EnsembleResult", "ensemble"),
     "antpitta.api.evaluation": ("Evaluation", "evaluate", "evaluate_events"),
     "antpitta.api.embedding_models": ("ListedModel", "fetch", "list_embedding_models"),
+    "antpitta.api.matching": ("match",),
     "antpitta.api.prediction": ("predict", "predict_each", "predict_to"),
     "antpitta.api.prediction_result": ("Prediction",),
     "antpitta.api.recipes": ("settings",),
@@ -49,6 +53,7 @@ _MODULE = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "BlendMethod",
+    "Candidates",
     "CheckResult",
     "DemoResult",
     "EnsembleResult",
@@ -66,6 +71,7 @@ __all__ = [
     "SpeedTest",
     "TrainResult",
     "bench",
+    "candidates",
     "check",
     "demo",
     "ensemble",
@@ -74,6 +80,7 @@ __all__ = [
     "fetch",
     "init",
     "list_embedding_models",
+    "match",
     "open_data",
     "predict",
     "predict_each",

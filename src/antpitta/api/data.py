@@ -1,10 +1,10 @@
 """open_data, init and check: a data set from its tables, and every problem in it."""
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import InstanceOf
 
@@ -296,6 +296,52 @@ def describe_missing(data: OpenedDataset) -> str:
         A line about the rows that were left out.
     """
     return f"{data.missing} of {data.rows} rows name recordings that are missing"
+
+
+def source_to_json(source: DataSource) -> dict[str, Any]:
+    """A source with absolute paths, for the configuration of a run.
+
+    Parameters
+    ----------
+    source : of a data set
+
+    Returns
+    -------
+    dict
+        Of JSON's types.
+    """
+    content: dict[str, Any] = {}
+    for part in fields(DataSource):
+        value = getattr(source, part.name)
+        if isinstance(value, tuple):
+            value = [str(path.absolute()) for path in value]
+        elif isinstance(value, Path):
+            value = str(value.absolute())
+        content[part.name] = value
+    return content
+
+
+def source_from_json(content: dict[str, Any]) -> DataSource:
+    """The inverse of :func:`source_to_json`.
+
+    Parameters
+    ----------
+    content : of a configuration
+
+    Returns
+    -------
+    DataSource
+        With absolute paths.
+    """
+    values: dict[str, Any] = {}
+    for part in fields(DataSource):
+        value = content.get(part.name)
+        if isinstance(value, list):
+            value = tuple(map(Path, value))
+        elif isinstance(value, str):
+            value = Path(value)
+        values[part.name] = part.default if value is None else value
+    return DataSource(**values)
 
 
 def _with_options(source: DataSource, channel: int | None, spectrograms: Paths) -> DataSource:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import InstanceOf
 
-from antpitta.api.data import SILENT, describe_data, without_lost_boxes
+from antpitta.api.data import SILENT, describe_data, source_to_json, without_lost_boxes
 from antpitta.core.arguments import Number, PathArgument, Words, as_words, checked
 from antpitta.core.config import Recipe
 from antpitta.core.errors import requires_train_extra
@@ -64,7 +64,7 @@ class TrainResult:
 @checked
 def train(
     data: InstanceOf[OpenedDataset] | PathArgument,
-    recipe: PathArgument = "quick",
+    recipe: InstanceOf[Recipe] | PathArgument = "quick",
     out: PathArgument = "run",
     *,
     changes: Words = (),
@@ -86,7 +86,7 @@ def train(
     data
         The data set from :func:`open_data`, or the path that it takes.
     recipe
-        The name of a recipe of the package, or the path of a TOML file.
+        The name of a recipe of the package, the path of a TOML file, or the recipe itself.
     out
         The run's folder.
     changes
@@ -144,7 +144,8 @@ def train(
             train_stages,
         )
 
-    chosen = read_recipe(str(recipe), as_words(changes), baseline=baseline)
+    chosen = recipe if isinstance(recipe, Recipe) else None
+    chosen = chosen or read_recipe(str(recipe), as_words(changes), baseline=baseline)
     resolved = resolve_recipe(chosen, data.dataset)
     precision = resolved.precision if precision == "auto" else precision
     compute = ComputeConfig(device, devices, precision, compile, cudnn_benchmark, parallel_folds)
@@ -154,7 +155,7 @@ def train(
     check_pretrained_weights(resolved, folder)  # before anything is computed or written
     read_members(data.dataset, resolved)
     with lock_folder(folder.path):
-        folder.begin(_config(data, resolved), resume=resume)
+        folder.begin(_config(data, resolved, chosen), resume=resume)
         for model in (folder.model, *sorted(folder.path.glob("stages/*/model"))):
             check_own_folder(model, "model")
         progress.message(describe_data(data))
@@ -174,12 +175,14 @@ def train(
         return TrainResult(folder.path, report)
 
 
-def _config(data: OpenedDataset, recipe: Recipe) -> dict[str, Any]:
+def _config(data: OpenedDataset, recipe: Recipe, chosen: Recipe) -> dict[str, Any]:
     recordings = data.dataset.recordings
     channels = {recording.channel for recording in recordings} - {None}
     return {
         "recipe": recipe.model_dump(mode="json"),
         "data": dataset_digest(data.dataset),
+        "chosen": chosen.model_dump(mode="json"),  # and where the data lie: for the next round
+        "source": source_to_json(data.source) if data.source else None,
         "versions": {name: version(name) for name in PACKAGES},
         **({"channel": channels.pop()} if channels else {}),
         **({"input": "spectrograms"} if recordings[0].spectrogram else {}),

@@ -6,6 +6,16 @@ from typing import Annotated
 import typer
 
 from antpitta.cli import bench, data, fetch, prediction, settings, simulation, training
+from antpitta.cli import (
+    bench,
+    candidates,
+    data,
+    matching,
+    prediction,
+    settings,
+    simulation,
+    training,
+)
 from antpitta.cli.display import console
 
 app = typer.Typer(
@@ -24,6 +34,8 @@ for command in (  # in the order of the help
     training.ensemble,
     prediction.predict,
     fetch.fetch,
+    candidates.candidates,
+    matching.match,
     settings.settings,
     bench.bench,
     simulation.simulate,

@@ -74,6 +74,7 @@ class OpenedDataset:
     tables: dict[str, str]  # table -> format
     origins: tuple[tuple[str, int], ...]  # file and line of each of the dataset's annotations
     unvalidated: int = 0  # rows that no person has judged: unknown, not absent
+    source: DataSource | None = None  # where it was read from
 
     def __post_init__(self) -> None:
         if len(self.origins) != len(self.dataset.annotations):
@@ -178,12 +179,13 @@ def write_source(source: DataSource, path: Path) -> None:
     write_text("".join(lines), path)
 
 
-def open_dataset(source: DataSource) -> OpenedDataset:
+def open_dataset(source: DataSource, verdicts: Sequence[AnnotationTable] = ()) -> OpenedDataset:
     """Find the recordings, read the tables, and match one to the other.
 
     Parameters
     ----------
     source : folders and tables
+    verdicts : more tables, which are no files
 
     Returns
     -------
@@ -194,12 +196,13 @@ def open_dataset(source: DataSource) -> OpenedDataset:
     UserError
         Those of :func:`read_table`, :func:`find_recordings` and :func:`match_tables`.
     """
-    verdicts = ((source.present, True), (source.absent, False), (source.annotations, None))
-    tables = [read_table(path, verdict) for paths, verdict in verdicts for path in paths]
+    given = ((source.present, True), (source.absent, False), (source.annotations, None))
+    tables = [read_table(path, verdict) for paths, verdict in given for path in paths]
+    tables += verdicts
     recordings = find_recordings(source.audio, source.sites, source.channel, source.spectrograms)
     audio = _without_species_as_sites(recordings, tables)
     names = read_species_names(source.names) if source.names else {}
-    opened = match_tables(audio, tables, names)
+    opened = replace(match_tables(audio, tables, names), source=source)
     return _with_aliases(opened, names, source.names) if source.names else opened
 
 

@@ -34,7 +34,7 @@ from antpitta.files.formats.columns import (
 from antpitta.files.formats.csv_tables import HOPLITE, OWN, RFCX
 from antpitta.files.formats.kaleidoscope import KALEIDOSCOPE
 from antpitta.files.formats.raven import RAVEN
-from antpitta.files.formats.sheet import AnnotationTable, TableFormat, join_tables
+from antpitta.files.formats.sheet import AnnotationTable, GivenVerdict, TableFormat, join_tables
 from antpitta.files.tables import read_header
 from antpitta.files.texts import LARGEST_TEXT, path_exists, read_text
 
@@ -55,13 +55,14 @@ _MOST_MEMBERS = 200_000  # files in a zip
 _MODEL_COLUMNS = ("file", "start_time", "end_time", "species", "model")
 
 
-def read_table(path: Path, verdict: bool | None = None) -> AnnotationTable:
+def read_table(path: Path, verdict: GivenVerdict = None) -> AnnotationTable:
     """Read the annotations in a file, folder or zip, whatever their format.
 
     Parameters
     ----------
     path : table, folder of tables, or zip
-    verdict : present or absent for the whole table, where the format has no verdicts
+    verdict : present or absent for the whole table, where the format has no verdicts;
+        "unreviewed" to also get the rows without a verdict of their own, which are to be reviewed
 
     Returns
     -------
@@ -116,7 +117,7 @@ def _missing_share(format: TableFormat, columns: set[str]) -> float:
     return len(required - columns) / max(len(required), 1)
 
 
-def _read_folder(path: Path, verdict: bool | None) -> AnnotationTable:
+def _read_folder(path: Path, verdict: GivenVerdict) -> AnnotationTable:
     if is_backup_folder(path):
         return ARBIMON_BACKUP.read(path, verdict)
     if is_jobs_folder(path):
@@ -156,7 +157,7 @@ def _lost_table(file: Path, error: UserError) -> Finding:
     return Finding("W_TABLE_LOST", str(file), row, f"table not read: {what}", error.remedy, True)
 
 
-def _read_zip(path: Path, verdict: bool | None) -> AnnotationTable:
+def _read_zip(path: Path, verdict: GivenVerdict) -> AnnotationTable:
     """Read a zip as the folder that it holds; findings and errors name the zip."""
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -180,5 +181,12 @@ def _read_zip(path: Path, verdict: bool | None) -> AnnotationTable:
             what = error.what.replace(folder, str(path))
             raise UserError(error.code, what, error.remedy) from error
     findings = (replace(f, file=f.file.replace(folder, str(path))) for f in table.findings)
-    files = tuple(path / file.relative_to(folder) for file, _ in table.origins())
-    return replace(table, path=path, findings=tuple(findings), files=files)
+    return replace(
+        table,
+        path=path,
+        findings=tuple(findings),
+        files=tuple(path / file.relative_to(folder) for file, _ in table.origins()),
+        unreviewed_files=tuple(
+            path / file.relative_to(folder) for _, file in table.iter_unreviewed()
+        ),
+    )

@@ -36,7 +36,13 @@ import pandas as pd
 
 from antpitta.core.errors import UserError
 from antpitta.files.formats.columns import has_columns
-from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat, join_tables
+from antpitta.files.formats.sheet import (
+    AnnotationTable,
+    GivenVerdict,
+    Sheet,
+    TableFormat,
+    join_tables,
+)
 from antpitta.files.recording_metadata import base_name, metadata_from_name
 from antpitta.files.tables import read_cells
 
@@ -51,7 +57,7 @@ _AUDIO_FILE = re.compile(r".+\.(wav|flac|mp3|ogg|opus|aif|aiff|m4a)", re.IGNOREC
 _HALF_DAY, _DAY, _HOUR = 43_200.0, 86_400.0, 3_600.0
 
 
-def read_export(path: Path, verdict: bool | None = None) -> AnnotationTable:
+def read_export(path: Path, verdict: GivenVerdict = None) -> AnnotationTable:
     """Read the export of a pattern matching.
 
     Parameters
@@ -90,7 +96,7 @@ def is_jobs_folder(folder: Path) -> bool:
     return any(_JOB_FILE.fullmatch(file.name) or file.name == JOBS for file in files)
 
 
-def read_jobs(path: Path, verdict: bool | None = None) -> AnnotationTable:
+def read_jobs(path: Path, verdict: GivenVerdict = None) -> AnnotationTable:
     """Read the unpacked zip of jobs, or the table of one job.
 
     Parameters
@@ -128,7 +134,7 @@ def read_jobs(path: Path, verdict: bool | None = None) -> AnnotationTable:
 
 
 def _read_job(
-    path: Path, species: str | None, songtype: str, verdict: bool | None
+    path: Path, species: str | None, songtype: str, verdict: GivenVerdict
 ) -> AnnotationTable:
     sheet = Sheet("arbimon_jobs", path, read_cells(path))
     if species is None:
@@ -182,7 +188,7 @@ def is_backup_folder(folder: Path) -> bool:
     return bool(_list_backup(folder)["pattern_matching_rois"])
 
 
-def read_backup(path: Path, verdict: bool | None = None) -> AnnotationTable:
+def read_backup(path: Path, verdict: GivenVerdict = None) -> AnnotationTable:
     """Read the backup's folder, or one part of its matches with the other tables beside it.
 
     Parameters
@@ -233,7 +239,7 @@ def _to_table(
     slice_start: np.ndarray,
     label: np.ndarray,
     songtype: np.ndarray,
-    verdict: bool | None,
+    verdict: GivenVerdict,
 ) -> AnnotationTable:
     """The boxes, moved from their slices to the clock of their file."""
     return sheet.to_table(

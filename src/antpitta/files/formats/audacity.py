@@ -19,7 +19,7 @@ import numpy as np
 
 from antpitta.files.formats.cells import PRESENT, UNKNOWN
 from antpitta.files.formats.columns import recording_from_table_name
-from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat
+from antpitta.files.formats.sheet import AnnotationTable, GivenVerdict, Sheet, TableFormat
 from antpitta.files.tables import collect_cells
 from antpitta.files.texts import first_line, iter_lines, read_text, write_text
 
@@ -41,7 +41,7 @@ def is_label_track(text: str) -> bool:
     return _TIMES.fullmatch(first_line(text)) is not None
 
 
-def read_audacity(path: Path, verdict: bool | None = None) -> AnnotationTable:
+def read_audacity(path: Path, verdict: GivenVerdict = None) -> AnnotationTable:
     """Read a label track.
 
     Parameters

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from antpitta.core.errors import Finding
-from antpitta.core.types import Annotation
+from antpitta.core.types import Annotation, Event
 from antpitta.files.formats.cells import UNKNOWN
 from antpitta.files.formats.columns import has_columns, recording_from_table_name
 from antpitta.files.formats.kaleidoscope import files_of_kaleidoscope
@@ -28,7 +28,7 @@ from antpitta.files.formats.raven import (
     recordings_of_selections,
     times_of_selections,
 )
-from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat
+from antpitta.files.formats.sheet import AnnotationTable, GivenVerdict, Sheet, TableFormat
 from antpitta.files.tables import read_cells
 
 CSV_COLUMNS = ("Start (s)", "End (s)", "Scientific name", "Confidence")
@@ -57,7 +57,7 @@ def is_birdnet(header: Sequence[str]) -> bool:
     return any(has_columns(header, columns) for columns in kinds)
 
 
-def read_birdnet(path: Path, verdict: bool | None = None) -> AnnotationTable:
+def read_birdnet(path: Path, verdict: GivenVerdict = None) -> AnnotationTable:
     """Read a table of detections.
 
     Parameters
@@ -110,7 +110,7 @@ def is_review_folder(folder: Path) -> bool:
     return any(path.is_dir() and path.name.lower() in _VERDICT_OF_FOLDER for path in inside)
 
 
-def read_review_folder(folder: Path, verdict: bool | None = None) -> AnnotationTable:
+def read_review_folder(folder: Path, verdict: GivenVerdict = None) -> AnnotationTable:
     """Read every clip of a review folder with its verdict.
 
     A row is the clip's number in the order of the names. A clip whose name cannot be parsed is
@@ -125,7 +125,7 @@ def read_review_folder(folder: Path, verdict: bool | None = None) -> AnnotationT
     -------
     table : annotations, their lines, and findings
     """
-    annotations, rows, findings, unvalidated = [], [], [], 0
+    annotations, rows, findings, unreviewed, unvalidated = [], [], [], [], 0
     clips = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     for row, clip in enumerate(clips, start=1):
         present = _VERDICT_OF_FOLDER.get(clip.parent.name.lower())
@@ -136,15 +136,21 @@ def read_review_folder(folder: Path, verdict: bool | None = None) -> AnnotationT
         if name is None or not float(name["start"]) < float(name["stop"]):
             findings.append(_clip_finding(clip))
             continue
-        if (present := verdict if present is None else present) is None:
-            unvalidated += 1
-            continue
         start, stop, score = float(name["start"]), float(name["stop"]), float(name["score"])
         label = species_folder.name
+        if present is None and isinstance(verdict, bool):
+            present = verdict
+        if present is None:
+            unvalidated += 1
+            if verdict == "unreviewed":
+                place = (name["recording"], start, stop, label, score)
+                unreviewed.append(Event(*place, source="birdnet_review"))
+            continue
         annotations.append(Annotation(name["recording"], start, stop, label, present, score=score))
         rows.append(row)
     return AnnotationTable(
-        "birdnet_review", folder, tuple(annotations), tuple(rows), tuple(findings), unvalidated
+        *("birdnet_review", folder, tuple(annotations), tuple(rows), tuple(findings), unvalidated),
+        unreviewed=tuple(unreviewed),
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from antpitta.core.errors import Finding
 from antpitta.core.types import EVERY_CLASS, Annotation
 from antpitta.files.audio import SUFFIXES
-from antpitta.files.formats.sheet import AnnotationTable, TableFormat
+from antpitta.files.formats.sheet import AnnotationTable, GivenVerdict, TableFormat
 from antpitta.files.recording_metadata import site_from_folder
 
 _NO_CLIPS = {"train", "test", "val", "validation"}  # folders of whole recordings
@@ -60,7 +60,7 @@ def explain_no_clip_folder(folder: Path) -> str | None:
     return None
 
 
-def read_clips(folder: Path, verdict: bool | None = None) -> AnnotationTable:
+def read_clips(folder: Path, verdict: GivenVerdict = None) -> AnnotationTable:
     """Read every clip as a box of its folder's species.
 
     A row is the clip's number in its folder, in the order of the names.
@@ -82,7 +82,9 @@ def read_clips(folder: Path, verdict: bool | None = None) -> AnnotationTable:
             findings.append(Finding("W_CLIP_FOLDER", str(home), None, what, remedy, serious=True))
         for row, clip in enumerate(sorted(_clips(home)), start=1):
             for label, present in labels:
-                given = present if verdict is None or label == EVERY_CLASS else verdict
+                given = present
+                if isinstance(verdict, bool) and label != EVERY_CLASS:
+                    given = verdict
                 annotations.append(Annotation(str(clip), 0.0, math.inf, label, given))
                 files.append(clip)
                 rows.append(row)

@@ -18,7 +18,7 @@ import numpy as np
 
 from antpitta.files.formats.cells import VERDICT_COLUMNS
 from antpitta.files.formats.columns import has_columns
-from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat
+from antpitta.files.formats.sheet import AnnotationTable, GivenVerdict, Sheet, TableFormat
 from antpitta.files.tables import read_cells
 
 OWN_COLUMNS = ("recording", "start_time", "end_time", "species")
@@ -27,7 +27,7 @@ RFCX_COLUMNS = ("recording_id", "species_id", "t_min", "t_max")
 HOPLITE_COLUMNS = ("recording", "start_offset_s", "end_offset_s", "label")
 
 
-def read_own(path: Path, verdict: bool | None = None) -> AnnotationTable:
+def read_own(path: Path, verdict: GivenVerdict = None) -> AnnotationTable:
     """Read antpitta's own table; without a column ``verdict`` it needs one from the user.
 
     Parameters
@@ -56,7 +56,7 @@ def read_own(path: Path, verdict: bool | None = None) -> AnnotationTable:
     )
 
 
-def read_rfcx(path: Path, verdict: bool | None = None) -> AnnotationTable:
+def read_rfcx(path: Path, verdict: GivenVerdict = None) -> AnnotationTable:
     """Read a table of the competition; without ``f_min, f_max`` a box spans every frequency.
 
     Parameters
@@ -81,7 +81,7 @@ def read_rfcx(path: Path, verdict: bool | None = None) -> AnnotationTable:
     )
 
 
-def read_hoplite(path: Path, verdict: bool | None = None) -> AnnotationTable:
+def read_hoplite(path: Path, verdict: GivenVerdict = None) -> AnnotationTable:
     """Read the annotations of perch-hoplite.
 
     Parameters

@@ -19,7 +19,13 @@ import numpy as np
 from antpitta.core.identity import species_key
 from antpitta.files.formats.cells import ABSENT, PRESENT, UNKNOWN, LabelParts, parse_word
 from antpitta.files.formats.columns import has_columns
-from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat, join_tables
+from antpitta.files.formats.sheet import (
+    AnnotationTable,
+    GivenVerdict,
+    Sheet,
+    TableFormat,
+    join_tables,
+)
 from antpitta.files.tables import read_cells
 
 COLUMNS = ("IN FILE", "OFFSET", "DURATION")
@@ -44,7 +50,7 @@ def is_kaleidoscope(header: Sequence[str]) -> bool:
     return has_columns(header, COLUMNS) and identified
 
 
-def read_kaleidoscope(path: Path, verdict: bool | None = None) -> AnnotationTable:
+def read_kaleidoscope(path: Path, verdict: GivenVerdict = None) -> AnnotationTable:
     """Read a table of detections.
 
     Parameters
@@ -60,7 +66,9 @@ def read_kaleidoscope(path: Path, verdict: bool | None = None) -> AnnotationTabl
     sheet = Sheet("kaleidoscope", path, cells)
     auto = sheet.split_scores(sheet.text(*AUTO_COLUMNS, empty=""))
     manual = sheet.text(MANUAL, empty="")
-    if verdict is not None and not (manual != "").any():
+    if verdict == "unreviewed":
+        sheet.keep_unreviewed()
+    elif verdict is not None and not (manual != "").any():
         return _to_table(sheet, auto, auto.label, np.full(len(sheet), int(verdict)))
     pairs = [*zip(manual, auto.label, strict=True)]
     parsed = {pair: _parse_manual(*pair) for pair in set(pairs)}

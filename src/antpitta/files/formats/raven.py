@@ -23,7 +23,7 @@ from antpitta.core.identity import recording_key
 from antpitta.core.types import EVERY_CLASS, Annotation
 from antpitta.files.formats.cells import PRESENT
 from antpitta.files.formats.columns import has_columns, recording_from_table_name
-from antpitta.files.formats.sheet import AnnotationTable, Sheet, TableFormat
+from antpitta.files.formats.sheet import AnnotationTable, GivenVerdict, Sheet, TableFormat
 from antpitta.files.recording_metadata import base_name
 from antpitta.files.tables import read_cells
 
@@ -43,7 +43,7 @@ LABEL_COLUMNS = (
 )
 
 
-def read_raven(path: Path, verdict: bool | None = None) -> AnnotationTable:
+def read_raven(path: Path, verdict: GivenVerdict = None) -> AnnotationTable:
     """Read a selection table.
 
     Parameters

@@ -9,6 +9,7 @@
 - A score without a verdict is a model's output, so the row is unknown, too, unless the user gives
   a verdict for the whole table. A score is a cell of its own, or the end of a label
   (``WOTH;0.953``); ``WOTH;0.953;yes`` has a verdict.
+- Where a table is read for review, rows without a verdict are kept as events beside the others.
 - Verdicts in a table win over the one given for the whole table, and the rows that contradict it
   are reported.
 """
@@ -19,11 +20,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from antpitta.core.errors import Finding, UserError
-from antpitta.core.types import EVERY_CLASS, Annotation
+from antpitta.core.types import EVERY_CLASS, Annotation, Event
 from antpitta.files.formats.cells import (
     EMPTY,
     NUMBER,
@@ -39,6 +41,8 @@ from antpitta.files.formats.cells import (
 from antpitta.files.formats.columns import nearest_column, normalize_column, split_unit
 from antpitta.files.tables import Cells
 
+# The verdict for a whole table; "unreviewed": rows without one of their own are to be reviewed.
+GivenVerdict = bool | Literal["unreviewed"] | None
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 
 
@@ -53,6 +57,8 @@ class AnnotationTable:
     findings: tuple[Finding, ...] = ()  # rows left out, and other problems
     unvalidated: int = 0  # rows that no person has judged: unknown, not absent
     files: tuple[Path, ...] = ()  # each annotation's file, where that is not always ``path``
+    unreviewed: tuple[Event, ...] = ()  # rows without a verdict, of a table that is to be reviewed
+    unreviewed_files: tuple[Path, ...] = ()  # like ``files``
 
     def __post_init__(self) -> None:
         if len(self.rows) != len(self.annotations):
@@ -68,19 +74,24 @@ class AnnotationTable:
         """The file and line of each annotation, one after the other."""
         return zip(self.files or repeat(self.path, len(self.rows)), self.rows, strict=True)
 
+    def iter_unreviewed(self) -> Iterator[tuple[Event, Path]]:
+        """The rows without a verdict and their files, of a table that is to be reviewed."""
+        files = self.unreviewed_files or repeat(self.path, len(self.unreviewed))
+        return zip(self.unreviewed, files, strict=True)
+
 
 @dataclass(frozen=True)
 class TableFormat:
     """A format of annotation tables.
 
-    ``matches`` takes the column names. ``read`` takes the path and the verdict that the user
-    gave for the whole table, or None.
+    ``matches`` takes the column names. ``read`` takes the path and the verdict for the whole
+    table.
     """
 
     name: str
     required_columns: tuple[str, ...]  # for the error message about an unknown table
     matches: Callable[[Sequence[str]], bool]
-    read: Callable[[Path, bool | None], AnnotationTable]
+    read: Callable[[Path, GivenVerdict], AnnotationTable]
 
 
 def join_tables(tables: Sequence[AnnotationTable], path: Path, format: str) -> AnnotationTable:
@@ -104,6 +115,8 @@ def join_tables(tables: Sequence[AnnotationTable], path: Path, format: str) -> A
         findings=tuple(finding for table in tables for finding in table.findings),
         unvalidated=sum(table.unvalidated for table in tables),
         files=tuple(file for table in tables for file, _ in table.origins()),
+        unreviewed=tuple(event for table in tables for event in table.unreviewed),
+        unreviewed_files=tuple(file for table in tables for _, file in table.iter_unreviewed()),
     )
 
 
@@ -131,6 +144,7 @@ class Sheet:
         self._table_findings: list[Finding] = []
         self._row_findings: dict[int, Finding] = {}  # the first of each row, by position
         self._dropped = np.zeros(len(self.lines), dtype=bool)
+        self._keeps_unreviewed = False
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -217,9 +231,13 @@ class Sheet:
         columns.sort(key=lambda name: normalize_column(name) not in SCORE_WORDS)
         return split_labels(label, [self._cells[name] for name in columns])
 
+    def keep_unreviewed(self) -> None:
+        """Keep rows without a verdict as events of the table."""
+        self._keeps_unreviewed = True
+
     def parse_verdicts(
         self,
-        verdict: bool | None,
+        verdict: GivenVerdict,
         *names: str,
         default: int | None = None,
         parts: LabelParts | None = None,
@@ -229,7 +247,7 @@ class Sheet:
         Parameters
         ----------
         verdict : what the user gave for the whole table; it holds for rows without a verdict of
-            their own where the table has no verdict at all
+            their own where the table has no verdict at all; "unreviewed" keeps those as events
         names : possible names of the verdict's column, ``VERDICT_COLUMNS`` where empty
         default : verdict of a table without such a column, where the user gave none
         parts : of the labels; rows with a score and no verdict are unknown
@@ -249,6 +267,9 @@ class Sheet:
         if column is not None:
             own = self._cells[column]
             cells = np.where(own == "", cells, own).astype(object)
+        if verdict == "unreviewed":
+            self.keep_unreviewed()
+            return self._parse_words(cells, None)
         verdicts = self._parse_words(cells, verdict)
         every: int | None
         if verdict is not None and (verdicts == UNKNOWN).all():
@@ -360,7 +381,9 @@ class Sheet:
             scores,
         )
         rows = zip(*(column[usable].tolist() for column in columns), strict=True)
-        row_findings = (finding for i, finding in sorted(self._row_findings.items()) if reviewed[i])
+        wanted = ~self._dropped if self._keeps_unreviewed else reviewed
+        row_findings = (finding for i, finding in sorted(self._row_findings.items()) if wanted[i])
+        places = (recording, start, stop, label, low, high, scores)
         return AnnotationTable(
             format=self.format,
             path=self.path,
@@ -368,6 +391,24 @@ class Sheet:
             rows=tuple(int(line) for line in self.lines[usable]),
             findings=(*self._table_findings, *row_findings),
             unvalidated=int(np.sum(~self._dropped & ~reviewed)),
+            unreviewed=self._events(~self._dropped & ~reviewed, *places),
+        )
+
+    def _events(self, rows: np.ndarray, *columns: np.ndarray) -> tuple[Event, ...]:
+        """The rows without a verdict that can be used, if they are kept."""
+        if not self._keeps_unreviewed:
+            return ()
+        rows[list(self._row_findings)] = False
+        return tuple(
+            Event(
+                *(recording, start, stop, label, math.nan if score is None else score),
+                source=self.format,
+                low=low,
+                high=high,
+            )
+            for recording, start, stop, label, low, high, score in zip(
+                *(column[rows].tolist() for column in columns), strict=True
+            )
         )
 
     def _or_default(self, column: np.ndarray | None, default: float | str) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""The review of candidates by people: the queue's database, agreement, and the review page."""

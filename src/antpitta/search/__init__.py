@@ -1,0 +1,1 @@
+"""Where to listen: template matching, similarity, and draws of candidates."""

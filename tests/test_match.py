@@ -1,0 +1,197 @@
+"""antpitta match: from example boxes to the tables of a prediction."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+
+import antpitta as ap
+from antpitta.core.errors import UserError
+from antpitta.files.formats import read_table
+
+
+@pytest.fixture(scope="module")
+def boxes(simulated):
+    """The table of example calls of two species."""
+    table = pd.read_csv(simulated / "train_tp.csv")
+    return table[table["species_id"].isin(table["species_id"].unique()[:2])]
+
+
+@pytest.fixture(scope="module")
+def templates(boxes, simulated, tmp_path_factory):
+    """That table in a folder of its own, with copies of its recordings."""
+    folder = tmp_path_factory.mktemp("templates")
+    boxes.to_csv(folder / "examples.csv", index=False)
+    for name in boxes["recording_id"].unique():
+        (path,) = (simulated / "train").glob(f"{name}.*")
+        shutil.copy(path, folder)
+    return folder / "examples.csv"
+
+
+@pytest.fixture(scope="module")
+def matches(templates, simulated, recipe, tmp_path_factory):
+    out = tmp_path_factory.mktemp("matches") / "out"
+    return ap.match(templates, simulated / "train", out, recipe=str(recipe))
+
+
+def own_matches(events, boxes):
+    """The highest score of each box, among matches that begin where it does."""
+    stem = events["file"].map(lambda file: Path(file).stem)
+    for box in boxes.itertuples():
+        near = (stem == box.recording_id) & (abs(events["start_time"] - box.t_min) < 0.03)
+        yield events["score"][near & (events["species"] == f"s{box.species_id}")].max()
+
+
+def test_every_example_is_found_where_it_is(matches, boxes):
+    scores = np.array(list(own_matches(matches.events, boxes)))
+    # An example may overlap another one that resembles it as well.
+    assert (scores > 0.999).mean() > 0.8
+
+
+def test_tables_are_those_of_a_prediction(matches, boxes, simulated):
+    events = matches.events
+    names = (
+        "file,site,start_time,end_time,clock_time,low_freq,high_freq,species,score,model,verdict"
+    )
+    assert list(events.columns) == names.split(",")
+    assert (events["verdict"] == "").all()
+    assert events["score"].between(0.2, 1).all()
+    assert events.groupby(["file", "species"]).size().max() <= 3
+    presence = matches.presence
+    assert list(presence.columns) == ["recording_id", *sorted(events["species"].unique())]
+    assert len(presence) == len(list((simulated / "train").iterdir()))
+    best = events.groupby("species")["score"].max()
+    assert presence.drop(columns="recording_id").max().to_dict() == pytest.approx(best.to_dict())
+    edges = boxes.groupby("species_id")[["f_min", "f_max"]].first()
+    for species, low, high in events[["species", "low_freq", "high_freq"]].itertuples(index=False):
+        assert (low, high) == pytest.approx(edges.loc[int(species[1:])], abs=0.06)
+
+
+def test_matches_read_back_as_unreviewed(matches):
+    table = read_table(matches.path / "events.csv")
+    assert len(table.annotations) == 0
+    assert table.unvalidated == len(matches.events)
+
+
+def test_run_json_names_the_templates_and_what_decides(matches, boxes):
+    content = json.loads((matches.path / "run.json").read_text())
+    assert len(content["templates"]) == len(boxes)
+    assert content["templates"][0]["recording"] == boxes["recording_id"].iloc[0]
+    assert {"digest", "threshold", "most", "features"} <= set(content)
+
+
+def test_templates_of_a_data_set_and_of_a_table_elsewhere_give_equal_matches(
+    matches, templates, simulated, recipe, tmp_path
+):
+    table = shutil.copy(templates, tmp_path)
+    again = ap.match(table, simulated / "train", tmp_path / "again", recipe=str(recipe))
+    data = ap.open_data(audio=simulated / "train", present=templates)
+    opened = ap.match(data, simulated / "train", tmp_path / "data", recipe=str(recipe), workers=1)
+    for other in (again, opened):
+        pd.testing.assert_frame_equal(other.events, matches.events)
+
+
+def test_call_across_the_border_of_segments_is_found_once(simulated, recipe, tmp_path):
+    folder = tmp_path / "long"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    wave = rng.normal(0, 0.01, 16_000 * 9)
+    time = np.arange(8_000) / 16_000
+    chirp = np.sin(2 * np.pi * (1500 + 1500 * time) * time) * np.hanning(8_000)
+    for start in (1.0, 2.8, 6.5):  # the second lies across the border of segments of 3 s
+        wave[int(start * 16_000) :][:8_000] += 0.3 * chirp
+    sf.write(folder / "a.wav", wave, 16_000)
+    (folder / "box.csv").write_text(
+        "recording,start_time,end_time,low_freq,high_freq,species,verdict\n"
+        "a,1.0,1.5,1200,4000,chirp,present\n"
+    )
+    found = ap.match(
+        *(folder / "box.csv", folder / "a.wav", tmp_path / "out"),
+        threshold=0.6, most=9, recipe=str(recipe), changes=("features.segment=3",),
+    ).events  # fmt: skip
+    assert found["start_time"].tolist() == pytest.approx([1.0, 2.8, 6.5], abs=0.02)
+    assert found["end_time"].tolist() == pytest.approx([1.5, 3.3, 7.0], abs=0.02)
+
+
+def test_resumed_search_computes_what_is_missing_and_writes_the_same(
+    matches, templates, simulated, recipe, tmp_path
+):
+    archive, out = tmp_path / "archive", tmp_path / "out"
+    shutil.copytree(simulated / "train", archive)
+    late = sorted(archive.iterdir())[-1]
+    late.rename(tmp_path / late.name)
+    ap.match(templates, archive, out, recipe=str(recipe))
+    (tmp_path / late.name).rename(late)
+    done = []
+    resumed = ap.match(
+        templates, archive, out, recipe=str(recipe), resume=True,
+        progress=lambda *figures: done.append(figures),
+    )  # fmt: skip
+    assert done[-1][:2] == (12, 12)
+    assert [figures[2] > 0 for figures in done] == [False] * 11 + [True]
+    columns = ["start_time", "species", "score"]
+    pd.testing.assert_frame_equal(resumed.events[columns], matches.events[columns])
+    with pytest.raises(UserError) as error:
+        ap.match(templates, archive, out, threshold=0.5, recipe=str(recipe), resume=True)
+    assert error.value.code == "E_RESUME_MISMATCH"
+
+
+def test_unreadable_file_and_unusable_box_are_named_with_exit_code_1(
+    antpitta, templates, simulated, recipe, tmp_path
+):
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    shutil.copy(next((simulated / "test").iterdir()), archive)
+    (archive / "broken.wav").write_bytes(b"RIFF....WAVE")
+    table = templates.parent / "unusable.csv"
+    text = templates.read_text().splitlines()
+    row = dict(zip(text[0].split(","), text[1].split(","), strict=True))
+    outside = ",".join({**row, "f_min": "9000", "f_max": "9500"}.values())
+    table.write_text("\n".join([*text, outside]) + "\n")
+    words = ("match", table, archive, "-o", tmp_path / "out", "--recipe", recipe)
+    code, printed, _ = antpitta(*words)
+    table.unlink()
+    assert code == 1
+    assert f"unusable.csv:{len(text) + 1}" in printed.replace("\n", "")
+    quarantine = pd.read_csv(tmp_path / "out" / "quarantine.csv")
+    assert [Path(file).name for file in quarantine["file"]] == ["broken.wav"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"threshold": 0.0}, "E_OPTION"),
+        ({"threshold": 1.5}, "E_OPTION"),
+        ({"most": 0}, "E_OPTION"),
+        ({"formats": "camtrapdp"}, "E_OPTION"),
+        ({"recipe": "embedding"}, "E_TEMPLATE_FEATURES"),
+        ({"templates": "nothing.csv"}, "E_NO_FILE"),
+        ({"audio": "nowhere"}, "E_NO_FILE"),
+    ],
+)
+def test_mistake_has_a_code_and_writes_nothing(changed, code, templates, simulated, tmp_path):
+    words = {"templates": templates, "audio": simulated / "test", "out": tmp_path / "out"}
+    with pytest.raises(UserError) as error:
+        ap.match(**{**words, **changed})
+    assert error.value.code == code
+    assert not (tmp_path / "out").exists()
+
+
+def test_absent_boxes_give_no_template(templates, simulated, recipe, tmp_path):
+    data = ap.open_data(audio=simulated / "train", absent=templates)
+    with pytest.raises(UserError) as error:
+        ap.match(data, simulated / "test", tmp_path / "out", recipe=str(recipe))
+    assert error.value.code == "E_NO_TEMPLATES"
+
+
+def test_more_templates_than_memory_are_refused(
+    templates, simulated, recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("antpitta.api.matching.MAX_SPECTRA", 100_000)
+    with pytest.raises(UserError) as error:
+        ap.match(templates, simulated / "test", tmp_path / "out", recipe=str(recipe))
+    assert error.value.code == "E_TOO_MANY_TEMPLATES"
