@@ -168,6 +168,7 @@ def benchmark_rounds(
     train_events: Path,
     *,
     recipe: str = "embedding",
+    changes: tuple[str, ...] = (),
     seeds: int = 5,
     rounds: int = 10,
     batch: int = 36,
@@ -182,7 +183,7 @@ def benchmark_rounds(
     test : files and folders of test recordings
     truth : their ground truth
     train_events : a table of every call in the training recordings
-    recipe : with an embedding model
+    recipe, changes : with an embedding model
     seeds : of the first verdicts
     rounds : of each seed
     batch : candidates a round
@@ -203,7 +204,7 @@ def benchmark_rounds(
         what = f"--seeds {seeds} --rounds {rounds} --batch {batch} compares nothing"
         raise UserError("E_BENCHMARK_EMPTY", what, "give at least two seeds, and one of the others")
     test_set = read_test_set(list(test), truth, None, data.dataset)
-    resolved = resolve_recipe(read_recipe(recipe), data.dataset)
+    resolved = resolve_recipe(read_recipe(recipe, changes), data.dataset)
     train = embed(resolved, data.dataset.recordings, progress)
     tested = embed(resolved, test_set.recordings, progress)
     mean, spread = train.vector.mean(axis=0), train.vector.std(axis=0) + 1e-6
@@ -378,6 +379,9 @@ def rounds(
     recipe: Annotated[
         str, typer.Option("--recipe", help="A recipe with an embedding model.")
     ] = "embedding",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Seeds 1 to this.")] = 5,
     rounds: Annotated[int, typer.Option("--rounds", help="Rounds of each seed.")] = 10,
     batch: Annotated[int, typer.Option("--batch", help="Candidates a round.")] = 36,
@@ -392,6 +396,7 @@ def rounds(
         result = benchmark_rounds(
             *(data, test, truth, train_events),
             recipe=recipe,
+            changes=tuple(changes or ()),
             seeds=seeds,
             rounds=rounds,
             batch=batch,
