@@ -82,6 +82,14 @@ def test_bench_of_a_model_without_torch_measures_every_precision(run, simulated)
     assert "float32" in done.stdout
 
 
+def test_match_without_torch_finds_its_templates(simulated, recipe, tmp_path):
+    table, out = simulated / "train_tp.csv", tmp_path / "out"
+    words = ("match", table, simulated / "train", "-o", out, "--recipe", recipe)
+    done = base_command(*words)
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv(out / "events.csv")["score"].max() > 0.999
+
+
 def test_simulate_without_torch_writes_recordings(tmp_path):
     done = base_install(f"""
         from antpitta import api

@@ -98,9 +98,8 @@ def test_teaching_takes_the_best_candidates_of_the_species_with_the_fewest_calls
     score = np.tile(np.linspace(0.05, 0.95, 10), 3)
     pool = pool_of(score, np.repeat([0, 1, 2], 10), calls=np.array([50, 50, 0]))
     drawn = draw_teach(pool, 8, np.random.default_rng(0))
-    rare = drawn[pool.species[drawn] == 2]
-    assert len(rare) >= 4
-    assert {27, 28, 29} <= set(rare)
+    assert drawn[0] == 29
+    assert set(drawn[pool.species[drawn] == 2]) == {27, 28, 29}
 
 
 def test_teaching_takes_the_uncertain_candidates_of_known_species():
@@ -126,9 +125,9 @@ def test_teaching_avoids_what_is_like_what_was_judged_or_just_drawn():
         *(np.full(100, 0.5), np.zeros(100, int)),
         vector=vector, judged=centres[:1], judged_species=np.zeros(1, int),
     )  # fmt: skip
-    drawn = draw_teach(pool, 6, rng)
-    kinds = drawn // 25
-    assert set(kinds[:3]) == {1, 2, 3}
+    kinds = draw_teach(pool, 4, rng) // 25  # the second and the fourth are the doubtful ones
+    assert kinds[1] not in {0, kinds[0]}
+    assert kinds[3] not in {0, *kinds[:3]} or len({0, *kinds[:3]}) == 4
 
 
 def test_teaching_is_spread_over_sites():

@@ -238,7 +238,7 @@ def _search(
     def missing() -> Iterator[ListedFile]:
         for file in files:
             stamp = file_stamp(file.source)  # before it is read: the next run notices a change
-            if journal.has(file.path, stamp):
+            if False:
                 count(0.0)
             else:
                 stamps[file.path] = stamp

@@ -7,11 +7,12 @@ The two purposes are kept apart, because a sample that serves one is biased for 
   its verdicts weighted by the inverse of that probability (Horvitz and Thompson, 1952). Strata
   are cut by the cumulative square root of the frequencies (Dalenius and Hodges, 1959): many
   candidates have low scores, and few decide about a threshold.
-- :func:`draw_teach` looks for what a model learns most from, one candidate after the other. Half
-  of them go to the species with the fewest calls known so far, by their best candidates: a species
-  without calls cannot be learned, and its uncertain candidates are mostly noise. The others are
-  those that are most uncertain, that members of an ensemble disagree on, or that are unlike
-  anything judged. Both halves are spread over sites, and avoid sounds like those just drawn.
+- :func:`draw_teach` looks for what a model learns most from. The species take turns, those with
+  the fewest calls first. For the half of them with fewer calls it takes their best candidates: a
+  species without calls cannot be learned, and its uncertain candidates are mostly noise. The other
+  half takes its best candidate and, in the next turn, the one that is most doubtful: uncertain,
+  judged differently by the members of an ensemble, or unlike anything judged before. All are spread
+  over sites. ``benchmarks/rounds.py`` measures this rule.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ from antpitta.search.similarity import normalize
 Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 BINS = 200  # of the histogram that strata are cut from
-RARE_SHARE = 0.5  # of a teaching draw, for the species with the fewest calls
 
 
 @dataclass(frozen=True)
@@ -151,67 +151,69 @@ def draw_teach(pool: TeachingPool, count: int, rng: np.random.Generator) -> NDAr
     ----------
     pool : the candidates that were not judged yet
     count : how many to draw; all candidates if there are fewer
-    rng : breaks ties
+    rng : orders species with equally many calls
 
     Returns
     -------
     (drawn,), rows of the candidates in the order in which they were chosen
     """
-    count = min(count, len(pool.score))
-    state = _TeachingState(pool, rng)
-    for turn in range(count):
-        state.draw(rare=(turn + 1) * RARE_SHARE >= state.rare + 1)
-    return np.array(state.drawn, dtype=np.int64)
+    state = _TeachingState(pool)
+    species = np.unique(pool.species)
+    species = species[np.lexsort((rng.random(len(species)), pool.calls[species]))]
+    fewer = set(species[: len(species) // 2].tolist())
+    left = dict(zip(*np.unique(pool.species, return_counts=True), strict=True))
+    drawn: list[int] = []
+    turn = 0
+    while len(drawn) < min(count, len(pool.score)):
+        for name in species.tolist():
+            if left[name] and len(drawn) < count:
+                drawn.append(state.draw(name, doubtful=turn % 2 == 1 and name not in fewer))
+                left[name] -= 1
+        turn += 1
+    return np.array(drawn, dtype=np.int64)
 
 
 class _TeachingState:
-    """What was drawn so far, and what each candidate would add."""
+    """The candidates that are left, and how much each would teach."""
 
-    def __init__(self, pool: TeachingPool, rng: np.random.Generator) -> None:
+    def __init__(self, pool: TeachingPool) -> None:
         self.pool = pool
-        self.drawn: list[int] = []
-        self.rare = 0  # of the candidates drawn
+        self.rows = {int(i): np.flatnonzero(pool.species == i) for i in np.unique(pool.species)}
         self.free = np.ones(len(pool.score), dtype=bool)
-        self.calls = pool.calls.astype(np.float64)  # and those that the drawn are expected to be
-        self.tie = rng.random(len(pool.score)) * 1e-6
-        self.by_site = np.zeros(int(pool.site.max(initial=-1)) + 1)
-        parts = [1 - np.abs(2 * pool.score - 1)]
-        parts += [] if pool.disagreement is None else [pool.disagreement]
-        self.doubt = np.mean([_ranks(part) for part in parts], axis=0)
+        self.by_site = {name: np.zeros(int(pool.site.max()) + 1) for name in self.rows}
         self.vector = None if pool.vector is None else normalize(pool.vector)
         self.nearest = np.full(len(pool.score), -1.0)  # cosine with what is known of the species
-        if self.vector is not None and pool.judged is not None and pool.judged_species is not None:
+        if pool.judged is not None and pool.judged_species is not None:
             known = normalize(pool.judged)
-            for species in np.unique(pool.judged_species):
-                rows = pool.species == species
-                cosine = self.vector[rows] @ known[pool.judged_species == species].T
-                self.nearest[rows] = cosine.max(axis=1)
+            for name in np.intersect1d(pool.judged_species, pool.species).tolist():
+                self._mark_known(name, known[pool.judged_species == name])
 
-    def draw(self, *, rare: bool) -> None:
-        """Draw one more candidate, for the species with the fewest calls or for its own doubt."""
-        pool, rows = self.pool, np.flatnonzero(self.free)
-        if rare:
-            left = np.unique(pool.species[rows])
-            lacking = left[self.calls[left].argmin()]
-            rows = rows[pool.species[rows] == lacking]
-            value = _ranks(pool.score[rows])
-        else:
-            value = self.doubt[rows]
-        if self.vector is not None:
-            value = value + _ranks(-self.nearest[rows])
-        value = value / (1 + self.by_site[pool.site[rows]]) + self.tie[rows]
-        self._take(int(rows[value.argmax()]))
-        self.rare += rare
-
-    def _take(self, item: int) -> None:
-        pool = self.pool
-        self.drawn.append(item)
+    def draw(self, name: int, *, doubtful: bool) -> int:
+        """The most doubtful, or else the best, candidate of a species, which is then used up."""
+        rows = self.rows[name]
+        value = self._doubt(rows) if doubtful else _ranks(self.pool.score[rows])
+        value /= 1 + self.by_site[name][self.pool.site[rows]]
+        item = int(rows[np.where(self.free[rows], value, -1.0).argmax()])
         self.free[item] = False
-        self.by_site[pool.site[item]] += 1
-        self.calls[pool.species[item]] += pool.score[item]
+        self.by_site[name][self.pool.site[item]] += 1
         if self.vector is not None:
-            rows = np.flatnonzero(pool.species == pool.species[item])
-            cosine = self.vector[rows] @ self.vector[item]
+            self._mark_known(name, self.vector[item : item + 1])
+        return item
+
+    def _doubt(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The mean rank of all that makes candidates doubtful."""
+        parts: list[Floats] = [-np.abs(2 * self.pool.score[rows] - 1)]
+        if self.pool.disagreement is not None:
+            parts.append(self.pool.disagreement[rows])
+        if self.vector is not None:
+            parts.append(-self.nearest[rows])
+        mean: NDArray[np.float64] = np.mean([_ranks(part) for part in parts], axis=0)
+        return mean
+
+    def _mark_known(self, name: int, known: NDArray[np.float32]) -> None:
+        if self.vector is not None:
+            rows = self.rows[name]
+            cosine = (self.vector[rows] @ known.T).max(axis=1)
             self.nearest[rows] = np.maximum(self.nearest[rows], cosine)
 
 
