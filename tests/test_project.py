@@ -140,8 +140,8 @@ def test_help_of_every_command_has_an_example_that_parses():
 
 
 def test_extras_are_those_that_the_code_imports():
-    assert set(EXTRAS) == {"train", "embedding", "ray", "remote", "dev", "fuzz"}
-    assert EXTRAS["dev"][0] == "antpitta[embedding,ray,remote,train]"
+    assert set(EXTRAS) == {*("train", "postgres", "embedding", "ray", "remote", "dev", "fuzz")}
+    assert EXTRAS["dev"][0] == "antpitta[embedding,postgres,ray,remote,train]"
     assert not names(PROJECT["dependencies"]) & names(EXTRAS["train"])
 
 

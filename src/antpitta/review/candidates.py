@@ -4,22 +4,26 @@ Adding the same table twice adds nothing: a candidate is known by its region, it
 source and the digest of the source.
 """
 
+import json
 import math
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Any
 
 import pandas as pd
 from sqlalchemy import Connection, select
 
 from antpitta.core.errors import UserError
-from antpitta.core.identity import species_key, species_name
+from antpitta.core.identity import species_key, species_name, species_order
 from antpitta.core.types import EVERY_CLASS
 from antpitta.review.events import chunks, insert_new
+from antpitta.review.regions import Box, checked_box, edges
 from antpitta.review.schema import (
     candidate_table,
     detection_table,
     recording_table,
     region_table,
+    species_list_table,
     species_table,
 )
 
@@ -29,7 +33,6 @@ COLUMNS = (
 )
 DETECTIONS = "detections"  # optional column: (start, end, score) of those that were merged
 DISAGREEMENT = "disagreement"  # optional column
-Box = tuple[float, float, float, float]
 
 
 def insert_candidates(connection: Connection, table: pd.DataFrame) -> dict[str, int]:
@@ -107,29 +110,6 @@ def _row(row: dict[Any, Any]) -> dict[str, Any]:
     }
 
 
-def checked_box(start: float, end: float, low: float, high: float) -> Box:
-    """The edges of a region.
-
-    Parameters
-    ----------
-    start, end : seconds
-    low, high : Hz; infinity for no upper edge
-
-    Returns
-    -------
-    The four of them.
-
-    Raises
-    ------
-    UserError
-        E_BAD_BOX.
-    """
-    if not (0 <= start < end < math.inf and 0 <= low < high):
-        what = f"the box {start:g} to {end:g} s, {low:g} to {high:g} Hz is empty or reversed"
-        raise UserError("E_BAD_BOX", what, "correct its edges")
-    return start, end, low, high
-
-
 def _number(cell: Any) -> float | None:
     return None if cell is None or pd.isna(cell) else float(cell)
 
@@ -164,6 +144,38 @@ def insert_species(connection: Connection, name: str) -> str:
     return str(connection.scalars(listed).one())
 
 
+def list_species(connection: Connection) -> list[str]:
+    """The names of all species, in the order of the columns of tables.
+
+    Parameters
+    ----------
+    connection : to the queue
+
+    Returns
+    -------
+    Names.
+    """
+    return sorted(connection.scalars(select(species_table.c.name)), key=species_order)
+
+
+def species_digest(connection: Connection) -> str:
+    """The digest of the present list of species, which is kept so that it can be looked up.
+
+    Parameters
+    ----------
+    connection : with a transaction that writes
+
+    Returns
+    -------
+    32 hexadecimal digits.
+    """
+    names = json.dumps(list_species(connection), ensure_ascii=False)
+    digest = blake2b(names.encode(), digest_size=16).hexdigest()
+    row = {"digest": digest, "names": names}
+    connection.execute(insert_new(connection, species_list_table), row)
+    return digest
+
+
 def _insert_regions(
     connection: Connection, boxes: set[tuple[str, Box]]
 ) -> dict[tuple[str, Box], int]:
@@ -174,20 +186,6 @@ def _insert_regions(
         connection.execute(region_table.insert(), rows)
     new = {digest for digest, _ in boxes - set(ids)}
     return ids | dict(_ids_of_regions(connection, new))
-
-
-def edges(box: Box) -> dict[str, float]:
-    """The columns of a region's edges.
-
-    Parameters
-    ----------
-    box : of :func:`checked_box`
-
-    Returns
-    -------
-    Values by column.
-    """
-    return dict(zip(("start", "end", "low", "high"), box, strict=True))
 
 
 def _ids_of_regions(

@@ -22,7 +22,7 @@ from antpitta.review.schema import event_table, region_table, species_list_table
 MOST_EVENTS = 1000  # in one list
 _CHUNK = 500  # values of one statement; SQLite takes 32766
 Uuid = Annotated[str, Field(pattern=re.compile(r"[0-9a-fA-F-]{32,36}\Z"))]
-ShortText = Annotated[str, Field(max_length=500)]
+ShortText = Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")]  # for PostgreSQL
 
 
 class ReviewEvent(BaseModel):
@@ -171,8 +171,8 @@ def _species_names(connection: Connection, names: Collection[str]) -> dict[str, 
     spelling = {name: listed.get(species_key(name)) for name in names if name != EVERY_CLASS}
     if unknown := sorted(name for name, known in spelling.items() if known is None):
         raise refused(f"{unknown[0]!r} is not in the list of species")
-    found = {name: known for name, known in spelling.items() if known is not None}
-    return {**found, EVERY_CLASS: EVERY_CLASS}
+    listed_names = {name: known for name, known in spelling.items() if known is not None}
+    return {**listed_names, EVERY_CLASS: EVERY_CLASS}
 
 
 def known_lists(connection: Connection) -> set[str]:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Connection,
     Float,
     ForeignKey,
     Index,
@@ -25,7 +26,10 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     event,
+    inspect,
 )
+
+from antpitta.core.errors import UserError
 
 LAYOUT = 1  # raised when an older version could not read the queue
 
@@ -76,15 +80,16 @@ region_table = Table(
     Column("high", _SCORE, nullable=False),
     Column("parent", ForeignKey("region.id"), index=True),
 )
-_box = [region_table.c[name] for name in ("start", "end", "low", "high")]
-_is_root = region_table.c.parent.is_(None)
+_shape = region_table.c
+_box = (_shape.start, _shape.end, _shape.low, _shape.high)
 Index(
-    *("unique_root_region", region_table.c.recording_digest, *_box),
+    "unique_root_region",
+    *(_shape.recording_digest, *_box),
     unique=True,
-    sqlite_where=_is_root,
-    postgresql_where=_is_root,
+    sqlite_where=_shape.parent.is_(None),
+    postgresql_where=_shape.parent.is_(None),
 )
-Index("unique_child_region", region_table.c.parent, *_box, unique=True)
+Index("unique_child_region", *(_shape.parent, *_box), unique=True)
 candidate_table = Table(
     "candidate",
     metadata,
@@ -197,7 +202,8 @@ FROM (
 ) AS a JOIN event e ON e.seq = a.latest""",
 }
 for _name, _select in _VIEWS.items():
-    event.listen(metadata, "after_create", DDL(f'CREATE VIEW "{_name}" AS {_select}'))
+    _create = DDL(f'CREATE VIEW "{_name}" AS {_select}')  # type: ignore[no-untyped-call]
+    event.listen(metadata, "after_create", _create)
 
 _views = MetaData()  # never created: the tables above make the views
 _VIEW_COLUMNS = {
@@ -212,3 +218,24 @@ standing_view, current_view, agreed_view = (
     Table(name, _views, *(Column(column) for column in columns))
     for name, columns in _VIEW_COLUMNS.items()
 )
+
+
+def check_is_free(connection: Connection, name: str) -> None:
+    """Refuse a database whose tables are another program's.
+
+    Parameters
+    ----------
+    connection : to a database without a queue
+    name : of the database, for the message
+
+    Raises
+    ------
+    UserError
+        E_QUEUE_DAMAGED.
+    """
+    tables = set(inspect(connection).get_table_names())
+    if connection.dialect.name != "sqlite":  # a server's database may serve several programs
+        tables &= set(metadata.tables)
+    if tables:
+        what = f"{name}: this database holds tables of another program, such as {min(tables)!r}"
+        raise UserError("E_QUEUE_DAMAGED", what, "name another folder or database")

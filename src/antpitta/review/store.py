@@ -4,46 +4,41 @@ Every method is one transaction: it is stored as a whole when the method returns
 threads and processes may use one queue. Nothing that a reviewer did is ever changed or deleted.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import pandas as pd
-from sqlalchemy import Connection, Engine, case, func, inspect, select
-from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy import Engine, func, inspect, select
 
 from antpitta.core.errors import UserError
-from antpitta.core.identity import species_order
-from antpitta.core.types import EVERY_CLASS
 from antpitta.files.queue import connect, queue_engine
-from antpitta.review.candidates import checked_box, edges, insert_candidates, insert_species
+from antpitta.review import results
+from antpitta.review.candidates import (
+    insert_candidates,
+    insert_species,
+    list_species,
+    species_digest,
+)
 from antpitta.review.events import insert_new, parse_events, store_events
-from antpitta.review.items import read_items, region_dict
+from antpitta.review.items import read_items
+from antpitta.review.regions import checked_box, insert_child, read_region
 from antpitta.review.schema import (
     LAYOUT,
     agreed_view,
-    candidate_table,
+    check_is_free,
     current_view,
     draw_item_table,
     draw_table,
-    event_table,
     info_table,
     metadata,
-    recording_table,
-    region_table,
     reviewer_table,
-    species_list_table,
-    species_table,
 )
 
 Role = Literal["reviewer", "expert"]
-Purpose = Literal["teach", "audit"]
 Rows = Iterator[dict[str, Any]]
-_PART = 2000  # rows that are fetched at once
 
 
 class Store:
@@ -104,6 +99,7 @@ class Store:
                     what = f"{name}: there is no queue in this database"
                     remedy = "make one with antpitta candidates OUT -o QUEUE"
                     raise UserError("E_NO_QUEUE", what, remedy)
+                check_is_free(connection, name)
                 metadata.create_all(connection)
                 connection.execute(info_table.insert(), {"name": "layout", "value": str(LAYOUT)})
             layout = select(info_table.c.value).where(info_table.c.name == "layout")
@@ -144,7 +140,7 @@ class Store:
     def species(self) -> list[str]:
         """The names of all species, in the order of the columns of tables."""
         with connect(self._engine) as connection:
-            return _species(connection)
+            return list_species(connection)
 
     def add_species(self, name: str) -> str:
         """Add a species to the list, unless it is there.
@@ -168,7 +164,7 @@ class Store:
     def species_list_digest(self) -> str:
         """The digest of the present list of species, which an event carries."""
         with connect(self._engine, writes=True) as connection:
-            return _species_digest(connection)
+            return species_digest(connection)
 
     # candidates and draws
 
@@ -211,7 +207,7 @@ class Store:
 
     def create_draw(
         self,
-        purpose: Purpose,
+        purpose: Literal["teach", "audit"],
         design: str,
         seed: int,
         items: Sequence[Mapping[str, Any]],
@@ -333,7 +329,7 @@ class Store:
             E_NO_REGION.
         """
         with connect(self._engine) as connection:
-            return _region(connection, id)
+            return read_region(connection, id)
 
     def child_region(
         self, parent: int, start: float, end: float, low: float, high: float | None
@@ -355,16 +351,9 @@ class Store:
         UserError
             E_NO_REGION, E_BAD_BOX.
         """
-        box = edges(checked_box(start, end, low, math.inf if high is None else high))
+        box = checked_box(start, end, low, math.inf if high is None else high)
         with connect(self._engine, writes=True) as connection:
-            region = _region(connection, parent)
-            root = region["parent"] or parent
-            row = {"recording_digest": region["recording_digest"], "parent": root, **box}
-            connection.execute(insert_new(connection, region_table), row)
-            columns = region_table.c
-            same = [columns[name] == value for name, value in box.items()]
-            query = select(columns.id).where(columns.parent == root, *same)
-            return int(connection.scalars(query).one())
+            return insert_child(connection, parent, box)
 
     # verdicts
 
@@ -398,7 +387,7 @@ class Store:
             if role is None:
                 what = f"there is no reviewer {reviewer}"
                 raise UserError("E_NO_REVIEWER", what, "open the page anew")
-            return store_events(connection, parsed, reviewer, role, _species_digest(connection))
+            return store_events(connection, parsed, reviewer, role, species_digest(connection))
 
     def current(self) -> Rows:
         """The verdicts that stand: the latest of each reviewer, sound and species.
@@ -429,19 +418,8 @@ class Store:
         ``region`` (the root), ``species``, the place as in :meth:`region`, and ``verdicts``: a list
         of ``reviewer``, ``verdict``, ``reason``, ``region``.
         """
-        rows = list(self._stream(select(agreed_view).where(agreed_view.c.status == "conflict")))
-        for row in rows:
-            view = current_view.c
-            query = select(view.reviewer, view.verdict, view.reason, view.region).where(
-                view.root == row["root"], view.species == row["species"]
-            )
-            place = self.region(row["root"])
-            yield {
-                **place,
-                "region": place.pop("id"),
-                "species": row["species"],
-                "verdicts": self._all(query),
-            }
+        with connect(self._engine) as connection:
+            yield from results.conflicts(connection)
 
     def progress(self) -> list[dict[str, Any]]:
         """How far the review is, one row for each species.
@@ -451,107 +429,61 @@ class Store:
         ``species``, ``candidates``, and by the status of their sounds ``present``, ``absent``,
         ``unsure``, ``conflict``; ``open`` candidates have no verdict.
         """
-        view = agreed_view.c
-        judged = select(
-            view.species,
-            *(_count(view.verdict == word).label(word) for word in ("present", "absent")),
-            *(_count(view.status == word).label(word) for word in ("unsure", "conflict")),
-            func.count().label("judged"),
-        ).group_by(view.species)
-        columns = candidate_table.c
-        sounds = select(
-            columns.species, func.count(func.distinct(columns.region)).label("candidates")
-        ).group_by(columns.species)
-        proposed = (
-            select(columns.species, func.count(func.distinct(columns.region)).label("proposed"))
-            .join(agreed_view, (view.root == columns.region) & (view.species == columns.species))
-            .group_by(columns.species)
-        )
-        rows: dict[str, dict[str, Any]] = {}
-        for query in (sounds, judged, proposed):
-            for row in self._stream(query):
-                rows.setdefault(row["species"], {}).update(row)
-        names = ("candidates", "present", "absent", "unsure", "conflict")
-        return [
-            {
-                "species": species,
-                **{name: row.get(name, 0) for name in names},
-                "open": row.get("candidates", 0) - row.get("proposed", 0),
-            }
-            for species, row in sorted(rows.items(), key=lambda item: species_order(item[0]))
-        ]
+        with connect(self._engine) as connection:
+            return results.progress(connection)
 
     def export_rows(self) -> Rows:
         """The verdicts as rows of a table of annotations, which ``train`` reads.
 
+        "Nothing calls here" becomes one row for each species of the list of that moment. Verdicts
+        of an audit that is not released are no labels yet: they are in ``held_verdict``.
+
         Yields
         ------
-        ``recording``, ``start_time``, ``end_time``, ``low_freq``, ``high_freq``, ``species``,
-        ``verdict`` (empty for unknown), ``status``, ``reviewers``, ``site``, ``recorded_at``.
+        ``recording``, ``start_time``, ``end_time``, ``low_freq``, ``high_freq`` (None for no upper
+        edge), ``species``, ``verdict`` (empty for unknown), ``held_verdict``, ``status`` (as in
+        :meth:`agreed`, or ``audit``), ``reviewers``, ``site``, ``recorded_at``,
+        ``recording_digest``.
         """
-        view, region, recording = agreed_view.c, region_table.c, recording_table.c
-        query = (
-            select(
-                *(recording.recording_id, region.start, region.end, region.low, region.high),
-                *(view.species, view.verdict, view.status, view.reviewers),
-                *(recording.site, recording.recorded_at),
-            )
-            .select_from(agreed_view)
-            .join(region_table, region.id == view.region)
-            .join(recording_table, recording.digest == region.recording_digest)
-            .order_by(view.seq)
-        )
-        for row in self._stream(query):
-            yield {
-                "recording": row["recording_id"],
-                "start_time": row["start"],
-                "end_time": row["end"],
-                "low_freq": row["low"],
-                "high_freq": row["high"] if math.isfinite(row["high"]) else None,
-                "species": row["species"],
-                "verdict": row["verdict"] or "",
-                **{name: row[name] for name in ("status", "reviewers", "site", "recorded_at")},
-            }
+        with connect(self._engine) as connection:
+            yield from results.export_rows(connection)
+
+    def audit_rows(self) -> Rows:
+        """The items of all audits with what was agreed on them, for estimates.
+
+        Yields
+        ------
+        ``draw``, ``model_digest``, ``released_at``, ``candidate``, ``species``, ``score``,
+        ``stratum``, ``inclusion_p``, ``verdict`` (None without one, or for unknown), ``status``,
+        ``recording_id``, ``recording_digest``, ``site``, ``recorded_at``, ``start_time``,
+        ``end_time``, ``low_freq``, ``high_freq``.
+        """
+        with connect(self._engine) as connection:
+            yield from results.audit_rows(connection)
+
+    def candidates(self, species: str | None = None) -> Rows:
+        """All candidates, for draws.
+
+        Parameters
+        ----------
+        species : of one alone
+
+        Yields
+        ------
+        ``candidate``, ``region``, ``species``, ``score``, ``source``, ``source_digest``,
+        ``disagreement``, ``judged`` (whether there is a verdict), and the place as in
+        :meth:`region`.
+        """
+        with connect(self._engine) as connection:
+            yield from results.candidates(connection, species)
 
     def _all(self, query: Any) -> list[dict[str, Any]]:
         return list(self._stream(query))
 
     def _stream(self, query: Any) -> Rows:
         with connect(self._engine) as connection:
-            result = connection.execution_options(stream_results=True).execute(query)
-            for part in result.mappings().partitions(_PART):
-                yield from map(dict, part)
+            yield from results.stream(connection, query)
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    return func.count(case((condition, 1)))
-
-
-def _species(connection: Connection) -> list[str]:
-    return sorted(connection.scalars(select(species_table.c.name)), key=species_order)
-
-
-def _species_digest(connection: Connection) -> str:
-    """The digest of the present list of species, which is kept so that it can be looked up."""
-    names = json.dumps(_species(connection), ensure_ascii=False)
-    digest = blake2b(names.encode(), digest_size=16).hexdigest()
-    row = {"digest": digest, "names": names}
-    connection.execute(insert_new(connection, species_list_table), row)
-    return digest
-
-
-def _region(connection: Connection, id: int) -> dict[str, Any]:
-    region, recording = region_table.c, recording_table.c
-    query = (
-        select(region_table, recording.recording_id, recording.site, recording.recorded_at)
-        .join(recording_table, recording.digest == region.recording_digest)
-        .where(region.id == id)
-    )
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        raise UserError("E_NO_REGION", f"there is no region {id}", "reload the page")
-    return {"id": row.id, "parent": row.parent, **region_dict(row)}
