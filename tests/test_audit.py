@@ -124,10 +124,16 @@ def test_interval_of_sites_that_differ_is_that_of_their_number():
 
 def test_weights_of_clusters_have_the_variance_of_a_mean_and_of_students_distribution():
     values = np.arange(12.0)
-    weights = cluster_weights(12, np.random.default_rng(0))
+    weights = cluster_weights(np.full(12, 4), np.random.default_rng(0))
     means = (weights * values).sum(axis=1) / weights.sum(axis=1)
     ratio = 2.201 / 1.960
     assert means.std() == pytest.approx(ratio * values.std(ddof=1) / 12**0.5, rel=0.05)
+
+
+def test_weights_of_unequal_clusters_have_a_larger_variance():
+    rng = np.random.default_rng(0)
+    equal, unequal = (cluster_weights(np.array(n), rng).var() for n in ([4] * 8, [25, *[1] * 7]))
+    assert unequal > 1.5 * equal
 
 
 def test_stratum_without_a_call_is_not_taken_for_certain():

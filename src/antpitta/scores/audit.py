@@ -183,8 +183,8 @@ def audit_species(items: pd.DataFrame, rng: np.random.Generator) -> SpeciesAudit
     """
     sample = _Sample.of_items(items)
     kind, cluster = cluster_labels(items[items["present"].notna()])
-    count = int(cluster.max()) + 1
-    weights = np.vstack([np.ones(count), cluster_weights(count, rng)])[:, cluster]
+    sizes = np.bincount(cluster)
+    weights = np.vstack([np.ones(len(sizes)), cluster_weights(sizes, rng)])[:, cluster]
     curves = sample.curves(weights, rng)
     columns = {
         "score": sample.score[sample.starts],
@@ -204,7 +204,7 @@ def audit_species(items: pd.DataFrame, rng: np.random.Generator) -> SpeciesAudit
         unjudged=len(items) - len(sample.score),
         candidates=float(sample.size.sum()),
         clusters=kind,
-        cluster_count=count,
+        cluster_count=len(sizes),
         prevalence=Interval(float(prevalence[0]), *map(float, _limits(prevalence))),
         curve=pd.DataFrame(columns),
     )
@@ -232,26 +232,30 @@ def cluster_labels(items: pd.DataFrame) -> tuple[str, NDArray[np.intp]]:
     return "site", np.unique(np.array(label, dtype=object), return_inverse=True)[1]
 
 
-def cluster_weights(clusters: int, rng: np.random.Generator) -> Floats:
+def cluster_weights(sizes: NDArray[np.integer], rng: np.random.Generator) -> Floats:
     """The weight of each cluster in each draw.
 
-    A mean over G clusters with weights Gamma(a) has the variance s^2 (G - 1) / (G (G a + 1)), s^2
-    being that between clusters. So a = ((G - 1) / f^2 - 1) / G gives s^2 / G times f^2, f being the
+    A mean over G clusters with weights Gamma(a) has the variance v / (G a + 1), where v is that of
+    the clusters about their own mean. This v is too small by (E - 1) / E, E being the number of
+    equally large clusters that would be worth as much (Kish 1965). With
+    a = (G (E - 1) / (E f^2) - 1) / G the variance is v / G without that bias, times f^2: f is the
     ratio of Student's quantile with G - 1 degrees of freedom to the normal one.
 
     Parameters
     ----------
-    clusters : number of them
+    sizes : (clusters,), verdicts of each
     rng : source of all random choices
 
     Returns
     -------
     weights : (draws, clusters), 1 on average
     """
-    freedom = max(clusters - 1, 1)
-    ratio = t.ppf(PERCENTILES[1] / 100, freedom) / norm.ppf(PERCENTILES[1] / 100)
-    shape = max(((clusters - 1) / ratio**2 - 1) / clusters, MIN_SHAPE)
-    return np.asarray(rng.gamma(shape, size=(DRAWS, clusters)) / shape)
+    count = len(sizes)
+    effective = sizes.sum() ** 2 / (sizes**2).sum()
+    ratio = t.ppf(PERCENTILES[1] / 100, max(count - 1, 1)) / norm.ppf(PERCENTILES[1] / 100)
+    shape = ((effective - 1) / effective * count / ratio**2 - 1) / count
+    shape = max(float(shape), MIN_SHAPE)
+    return np.asarray(rng.gamma(shape, size=(DRAWS, count)) / shape)
 
 
 @dataclass(frozen=True)
