@@ -14,7 +14,6 @@ from antpitta.scores.audit import (
     audit_species,
     cluster_labels,
     cluster_weights,
-    digest_recordings,
 )
 from antpitta.scores.audit_thresholds import audit_threshold, estimates_at
 
@@ -231,14 +230,15 @@ def test_items_that_are_no_audit_are_refused(column, value):
 
 
 def test_pin_refuses_another_model_and_other_recordings():
-    pin = AuditPin("a" * 32, digest_recordings(["r1", "r2"]))
-    pin.check(AuditPin("a" * 32, digest_recordings(["r2", "r1", "r1"])), "out")
+    pin = AuditPin("a" * 32, frozenset({"r1", "r2"}))
+    pin.check(AuditPin("a" * 32, frozenset({"r2", "r1"})), "out")
     with pytest.raises(UserError) as error:
         pin.check(AuditPin("b" * 32, pin.recordings), "out")
     assert error.value.code == "E_AUDIT_MODEL"
-    with pytest.raises(UserError) as error:
-        pin.check(AuditPin("a" * 32, digest_recordings(["r1"])), "out")
-    assert error.value.code == "E_AUDIT_RECORDINGS"
+    for recordings in ({"r1"}, {"r1", "r2", "r3"}):
+        with pytest.raises(UserError) as error:
+            pin.check(AuditPin("a" * 32, frozenset(recordings)), "out")
+        assert error.value.code == "E_AUDIT_RECORDINGS"
 
 
 def test_threshold_of_a_precision_lies_below_the_lowest_score_that_gives_it():

@@ -21,8 +21,6 @@ threshold, the calls that score below it, and the share of candidates that are c
 - **What no audit sees.** A call that no candidate holds. Give an audit low scores, too.
 """
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +28,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from antpitta.core.errors import UserError
+from antpitta.core.errors import UserError, cut_name
 from antpitta.scores.bootstrap import PERCENTILES, Interval, divide
 from antpitta.scores.metrics import Floats
 
@@ -48,11 +46,11 @@ class AuditPin:
     Parameters
     ----------
     model : digest of the model that gave the scores
-    recordings : digest of the set of recordings, as :func:`digest_recordings` makes it
+    recordings : ids of those that its candidates lie in
     """
 
     model: str
-    recordings: str
+    recordings: frozenset[str]
 
     def check(self, other: "AuditPin", where: str) -> None:
         """Refuse scores of another model or of other recordings.
@@ -70,14 +68,16 @@ class AuditPin:
         if other.model != self.model:
             raise UserError(
                 "E_AUDIT_MODEL",
-                f"{where}: scores of the model {other.model[:12]}, and the audit judged scores of "
+                f"{where}: scores of the model {other.model[:12]}, and the audit judged those of "
                 f"{self.model[:12]}",
-                "audit the new model's candidates, or rescore the audited ones",
+                "draw an audit of the new model's candidates",
             )
-        if other.recordings != self.recordings:
+        if differing := sorted(self.recordings ^ other.recordings):
+            only = "only the audit" if differing[0] in self.recordings else "no candidate"
             raise UserError(
                 "E_AUDIT_RECORDINGS",
-                f"{where}: not the recordings that the audit was drawn from",
+                f"{where}: not the recordings that the audit was drawn from; {only} has "
+                f"{cut_name(differing[0])!r}",
                 "draw an audit from these recordings",
             )
 
@@ -111,21 +111,6 @@ class SpeciesAudit:
     cluster_count: int
     prevalence: Interval
     curve: pd.DataFrame
-
-
-def digest_recordings(recordings: Iterable[str]) -> str:
-    """A digest of a set of recordings, whatever their order.
-
-    Parameters
-    ----------
-    recordings : digests or ids, in any order and number
-
-    Returns
-    -------
-    digest : 32 hexadecimal digits
-    """
-    text = "\n".join(sorted(set(recordings)))
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def audit_all(items: pd.DataFrame, rng: np.random.Generator) -> dict[str, SpeciesAudit]:
