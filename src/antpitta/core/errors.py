@@ -77,6 +77,7 @@ CODES: dict[str, str] = {
     "E_SIMULATION_RATE": "a sample rate too low for the calls of a simulation",
     "E_SIMULATION_SETTING": "settings of a simulation that contradict each other",
     # scores
+    "E_NO_AUDIT": "a queue without an audit that has verdicts",
     "E_AUDIT_MODEL": "a threshold of an audit on scores of another model",
     "E_AUDIT_RECORDINGS": "a threshold of an audit on other recordings",
     "E_ENSEMBLE_CELLS": "runs with different labelled cells in one ensemble",
