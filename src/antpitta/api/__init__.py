@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and type checkers; the names come from __getattr__
     from antpitta.api.data import CheckResult, check, init, open_data
     from antpitta.api.ensembles import EnsembleResult, ensemble
+    from antpitta.api.estimates import AuditEvaluation, evaluate_audits, is_queue
     from antpitta.api.evaluation import Evaluation, evaluate, evaluate_events
     from antpitta.api.prediction import predict, predict_each, predict_to
     from antpitta.api.prediction_result import Prediction
@@ -29,6 +30,7 @@ _MODULES = {
     "antpitta.api.speed": ("SpeedTest", "bench"),
     "antpitta.api.data": ("CheckResult", "check", "init", "open_data"),
     "antpitta.api.ensembles": ("EnsembleResult", "ensemble"),
+    "antpitta.api.estimates": ("AuditEvaluation", "evaluate_audits", "is_queue"),
     "antpitta.api.evaluation": ("Evaluation", "evaluate", "evaluate_events"),
     "antpitta.api.prediction": ("predict", "predict_each", "predict_to"),
     "antpitta.api.prediction_result": ("Prediction",),
@@ -46,6 +48,7 @@ _MODULES = {
 _MODULE = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "AuditEvaluation",
     "BlendMethod",
     "CheckResult",
     "DemoResult",
@@ -67,8 +70,10 @@ __all__ = [
     "demo",
     "ensemble",
     "evaluate",
+    "evaluate_audits",
     "evaluate_events",
     "init",
+    "is_queue",
     "open_data",
     "predict",
     "predict_each",
