@@ -251,7 +251,7 @@ def test_threshold_of_a_precision_lies_below_the_lowest_score_that_gives_it():
     assert audit_threshold(found, 1.0).threshold == pytest.approx(0.65)
 
 
-def test_threshold_of_a_lucky_verdict_among_absent_ones_is_not_taken():
+def test_precision_that_no_threshold_gives_is_marked_and_the_best_one_is_taken():
     present = [0, 0, 1, 0, 0, 0, 0, 1, 1, 1]
     table = items(np.arange(10) / 10, present, ["one"] * 10, [0.1] * 10)
     found = audit_species(table, np.random.default_rng(0))
@@ -261,6 +261,14 @@ def test_threshold_of_a_lucky_verdict_among_absent_ones_is_not_taken():
     assert not top.reached
     assert top.precision.value == pytest.approx(2 / 3)
     assert "no threshold gives 90 %" in top.sentence()
+
+
+def test_threshold_below_a_lucky_verdict_needs_the_share_of_its_neighbours_too():
+    # Down to the second score, 7 of 9 are calls; with the share of the lowest four, 6.75 are.
+    table = items(np.arange(10) / 10, [0, 1, 0, 0, *[1] * 6], ["one"] * 10, [0.1] * 10)
+    found = audit_species(table, np.random.default_rng(0))
+    assert found.curve["isotonic"].iloc[1] == pytest.approx(6.75 / 9)
+    assert audit_threshold(found, 0.77).threshold == pytest.approx(0.25)
 
 
 def test_sentence_tells_the_interval_and_what_to_check():
