@@ -205,6 +205,9 @@ def test_intervals_hold_the_truth_in_92_to_98_of_100_audits(monkeypatch):
                 )
                 for (name, interval), value in zip(at.items(), values, strict=True):
                     known.append((f"{name} at {threshold}", interval, value))
+            chosen = audit_threshold(found, 0.7)
+            above = score >= chosen.threshold
+            known.append(("precision at the threshold", chosen.precision, truth[above].mean()))
             for name, interval, value in known:
                 counts.setdefault(name, []).append(interval.low <= value <= interval.high)
     coverage = {name: np.mean(flags) for name, flags in held.items()}
@@ -261,14 +264,6 @@ def test_precision_that_no_threshold_gives_is_marked_and_the_best_one_is_taken()
     assert not top.reached
     assert top.precision.value == pytest.approx(2 / 3)
     assert "no threshold gives 90 %" in top.sentence()
-
-
-def test_threshold_below_a_lucky_verdict_needs_the_share_of_its_neighbours_too():
-    # Down to the second score, 7 of 9 are calls; with the share of the lowest four, 6.75 are.
-    table = items(np.arange(10) / 10, [0, 1, 0, 0, *[1] * 6], ["one"] * 10, [0.1] * 10)
-    found = audit_species(table, np.random.default_rng(0))
-    assert found.curve["isotonic"].iloc[1] == pytest.approx(6.75 / 9)
-    assert audit_threshold(found, 0.77).threshold == pytest.approx(0.25)
 
 
 def test_sentence_tells_the_interval_and_what_to_check():

@@ -97,9 +97,8 @@ class SpeciesAudit:
     curve : one row for each score of a verdict, rising: ``score``; ``above``, the candidates that
         score at or above it; ``judged``, the verdicts there; ``precision``, the share of calls
         there; ``missed``, the calls below; ``recall``, the share of all calls that are above; the
-        last three with ``_low`` and ``_high``; ``isotonic``, the precision if the share of calls
-        never falls with the score; ``sampling_sd``, the standard deviation of the precision if all
-        sites were alike
+        last three with ``_low`` and ``_high``; ``sampling_sd``, the standard deviation of the
+        precision if all sites were alike
     """
 
     species: str
@@ -174,7 +173,6 @@ def audit_species(items: pd.DataFrame, rng: np.random.Generator) -> SpeciesAudit
     columns = {
         "score": sample.score[sample.starts],
         "above": curves["above"][0],
-        "isotonic": sample.isotonic_precision(),
         "sampling_sd": curves["sampling_sd"],
         "judged": sample.judged_above(),
     }
@@ -332,16 +330,6 @@ class _Sample:
             _add(pseudo, number, calls, both)
             total = total + size * divide(calls, both)
         return np.asarray(total[:, 0] / self.size.sum())
-
-    def isotonic_precision(self) -> Floats:
-        """Precision above each level if the share of calls never falls with the score."""
-        from sklearn.isotonic import isotonic_regression
-
-        weight = self.weight * self.unit[self.stratum]
-        calls = np.add.reduceat(weight * self.present, self.starts)  # equal scores have one share
-        total = np.add.reduceat(weight, self.starts)
-        share = isotonic_regression(calls / total, sample_weight=total)
-        return np.asarray(np.cumsum((share * total)[::-1]) / np.cumsum(total[::-1]))[::-1]
 
     def judged_above(self) -> NDArray[np.int_]:
         """How many verdicts are at or above each level."""

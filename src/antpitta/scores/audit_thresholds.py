@@ -1,8 +1,8 @@
 """The threshold for a wanted precision, from the audit of a species, and what is left to check.
 
-- A threshold is the lowest score above which the precision is as wanted, both as it was counted
-  and if the share of calls never falls with the score. Otherwise one lucky verdict would give it.
-  It lies midway to the next lower score of a verdict.
+- A threshold is the lowest score above which the precision is as wanted. It lies midway to the next
+  lower score of a verdict. As the lowest one is chosen, the true precision is a few points lower on
+  average than the estimate. The interval is right as often as any other.
 - A precision that is never reached gives the threshold of the best precision, and says so.
 - The audit of a species is enough when the interval of the precision is at most ``WIDTH`` wide.
 - Until then, more verdicts are asked for: where the threshold may lie, by the interval of the
@@ -100,10 +100,10 @@ def audit_threshold(audit: SpeciesAudit, precision: float) -> AuditThreshold:
     if not 0 < precision <= 1:
         raise ValueError(f"a precision of {precision} is not in (0, 1]")
     curve = audit.curve
-    sure = np.fmin(curve["precision"].to_numpy(), curve["isotonic"].to_numpy())
-    good = np.flatnonzero(sure >= precision - _TINY)
+    counted = curve["precision"].to_numpy()
+    good = np.flatnonzero(counted >= precision - _TINY)
     # NaN, where a stratum has no verdict yet, is no precision at all.
-    best = int(good[0]) if len(good) else int(np.argmax(np.nan_to_num(sure, nan=-1.0)))
+    best = int(good[0]) if len(good) else int(np.argmax(np.nan_to_num(counted, nan=-1.0)))
     at = _intervals(curve, best)
     low, high = _range(curve, precision, best)
     enough, more = _stop_rule(audit, best, at["precision"])
