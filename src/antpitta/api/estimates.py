@@ -21,9 +21,8 @@ from antpitta.files.tables import write_csv
 from antpitta.files.texts import read_json
 from antpitta.predict.exports import read_events
 from antpitta.predict.journal import NAME, read_places
-from antpitta.review.audits import QueueAudits, estimate_species, read_audits
+from antpitta.review.audits import QueueAudits, estimate_species, open_queue, read_audits
 from antpitta.review.rescoring import score_audits
-from antpitta.review.store import Store
 from antpitta.scores.audit import SpeciesAudit
 from antpitta.scores.audit_thresholds import AuditThreshold, audit_threshold
 from antpitta.scores.bootstrap import Interval
@@ -127,7 +126,7 @@ def evaluate_audits(
     --------
     >>> antpitta.api.evaluate_audits("queue", 0.9).sentences  # doctest: +SKIP
     """
-    with Store.open(queue) as store:
+    with open_queue(queue) as store:
         audits = read_audits(store)
         judged = audits.items[audits.items["present"].notna()]
         if judged.empty:
@@ -149,12 +148,14 @@ def _estimate(
     audits: QueueAudits, precision: float, prediction: _Prediction | None
 ) -> AuditEvaluation:
     refused = dict(audits.refused)
-    found: list[tuple[SpeciesAudit, AuditThreshold, str]] = []
+    estimates: list[tuple[SpeciesAudit, AuditThreshold, str]] = []
     for name, items in audits.items.groupby("species", sort=True):
         if items["present"].notna().any() and str(name) not in refused:
             audit = estimate_species(items)
-            found.append((audit, audit_threshold(audit, precision), str(items["model"].iloc[0])))
-    reached = {chosen.species: chosen.threshold for _, chosen, _ in found if chosen.reached}
+            estimates.append(
+                (audit, audit_threshold(audit, precision), str(items["model"].iloc[0]))
+            )
+    reached = {chosen.species: chosen.threshold for _, chosen, _ in estimates if chosen.reached}
     empty = pd.DataFrame({"recording": [], "site": [], "day": []}, dtype=str)
     table = site_days(
         empty if prediction is None else prediction.surveys,
@@ -164,11 +165,11 @@ def _estimate(
     notes = []
     if prediction is not None and (lost := len(prediction.recordings) - len(prediction.surveys)):
         notes.append(f"{lost} recordings have no known site or no known time")
-    curves = [audit.curve.assign(species=audit.species) for audit, _, _ in found]
+    curves = [audit.curve.assign(species=audit.species) for audit, _, _ in estimates]
     return AuditEvaluation(
-        thresholds=pd.DataFrame([_row(*each) for each in found]),
+        thresholds=pd.DataFrame([_row(*each) for each in estimates]),
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(),
-        sentences={chosen.species: chosen.sentence() for _, chosen, _ in found},
+        sentences={chosen.species: chosen.sentence() for _, chosen, _ in estimates},
         refused=refused,
         site_days=table,
         histories=detection_histories(table),

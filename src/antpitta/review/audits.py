@@ -11,6 +11,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,25 @@ class QueueAudits:
         return items
 
 
+def open_queue(queue: Path | str) -> Store:
+    """An existing queue, whose audits are to be read.
+
+    Parameters
+    ----------
+    queue : folder, or the URL of a database
+
+    Returns
+    -------
+    store : a context manager
+
+    Raises
+    ------
+    UserError
+        Those of :meth:`antpitta.review.store.Store.open`.
+    """
+    return Store.open(queue)
+
+
 def read_audits(store: Store) -> QueueAudits:
     """The audits of a queue.
 
@@ -107,12 +127,12 @@ def pool_draws(items: pd.DataFrame) -> pd.DataFrame:
     draws = [own for _, own in items.groupby("draw", sort=True)]
     latest = draws[-1]
     sizes = _stratum_sizes(latest)
-    alike = [
+    poolable = [
         own
         for own in draws
         if own["model"].iloc[0] == latest["model"].iloc[0] and _stratum_sizes(own) == sizes
     ]
-    kept = pd.concat(alike).drop_duplicates("candidate", keep="last")
+    kept = pd.concat(poolable).drop_duplicates("candidate", keep="last")
     drawn = kept.groupby("stratum")["candidate"].transform("size")
     share = (drawn / kept["stratum"].map(sizes)).clip(upper=1.0)
     return kept.assign(inclusion_p=share, released=bool(items["released"].any()))
@@ -164,8 +184,8 @@ def species_threshold(store: Store, species: str, precision: float) -> dict[str,
     """
     check_precision(precision)
     audit = estimate_species(read_audits(store).of_species(species))
-    found = audit_threshold(audit, precision)
-    return threshold_row(audit, found)
+    chosen = audit_threshold(audit, precision)
+    return threshold_row(audit, chosen)
 
 
 def estimate_species(items: pd.DataFrame) -> SpeciesAudit:
@@ -246,5 +266,5 @@ def audit_pin(store: Store, model: str) -> AuditPin:
     pin : of the model and these recordings
     """
     rows = store.candidates()
-    found = {row["recording_id"] for row in rows if row["source_digest"] == model}
-    return AuditPin(model, frozenset(found))
+    recordings = {row["recording_id"] for row in rows if row["source_digest"] == model}
+    return AuditPin(model, frozenset(recordings))

@@ -85,11 +85,11 @@ def _outside(store: Store, species: str, model: str, detections: pd.DataFrame) -
     candidates = pd.DataFrame(store.candidates(species))
     candidates = candidates[candidates["source_digest"] == model]
     by_recording = dict(list(candidates.groupby("recording_id")))
-    touched = 0
+    inside = 0
     for recording, own in detections.groupby("recording"):
         if (known := by_recording.get(recording)) is not None:
-            touched += int(_touches(own, known).any(axis=1).sum())
-    return 1 - touched / len(detections) if len(detections) else 0.0
+            inside += int(_touches(own, known).any(axis=1).sum())
+    return 1 - inside / len(detections) if len(detections) else 0.0
 
 
 def _new_scores(items: pd.DataFrame, detections: pd.DataFrame) -> Floats:
