@@ -217,3 +217,38 @@ def test_queue_without_an_audit_is_refused(antpitta, tmp_path):
     Store.open(tmp_path / "queue", create=True).close()
     code, _, printed = antpitta("evaluate", tmp_path / "queue")
     assert (code, "[E_NO_AUDIT]" in printed) == (2, True)
+
+
+def test_audit_of_what_a_trained_model_predicted_gives_tables_of_its_recordings(
+    antpitta, run, fill_archive, tmp_path
+):
+    archive = fill_archive(tmp_path / "season", 12, 3)
+    assert antpitta("predict", run.model, archive, "-o", tmp_path / "out")[0] == 1  # one is broken
+    events = pd.read_csv(tmp_path / "out" / "events.csv", dtype={"site": str})
+    names = events["file"].map(lambda file: Path(file).stem)
+    digest = json.loads((tmp_path / "out" / "run.json").read_text())["digest"]
+    table = events.assign(recording_id=names, recording_digest=names, source="predict")
+    table = table.assign(source_digest=digest, recorded_at=events["clock_time"])
+    with Store.open(tmp_path / "queue", create=True) as store:
+        store.add_candidates(table)
+        rows = list(store.candidates())
+        items = [{"candidate": row["candidate"], "inclusion_p": 1.0} for row in rows]
+        store.create_draw("audit", "all", 0, items, model_digest=digest)
+        verdicts = [
+            {
+                "uuid": str(uuid.uuid4()), "kind": "verdict", "region": row["region"],
+                "species": row["species"], "verdict": "present",
+            }
+            for row in rows
+        ]  # fmt: skip
+        store.append_events(verdicts, store.add_reviewer("ada"))
+    words = ("evaluate", tmp_path / "queue", "--predicted", tmp_path / "out", "-o", tmp_path / "e")
+    code, printed, error = antpitta(*words)
+    assert (code, error) == (0, "")
+    days = pd.read_csv(tmp_path / "e" / "site_days.csv")
+    assert len(events) > 0
+    assert set(days["species"]) == set(events["species"])
+    assert days["detections"].sum() == len(events)  # all are calls, so all are above the threshold
+    by_species = days.groupby("species")["recordings"].sum()
+    assert set(by_species) == {11}  # without the broken one
+    assert printed.count("gives 100 %") == events["species"].nunique()
