@@ -306,6 +306,17 @@ def test_sites_that_differ_ask_for_other_sites_and_not_for_more_verdicts():
     assert threshold.sentence().endswith("audit recordings of more sites")
 
 
+def test_audit_of_every_candidate_asks_for_no_more_verdicts():
+    table = items(np.arange(20) / 20, np.arange(20) >= 8, ["one"] * 20, [1.0] * 20)
+    threshold = audit_threshold(audit_species(table, np.random.default_rng(0)), 0.9)
+    assert (threshold.enough, threshold.left, threshold.more) == (False, 0, 0)
+    assert threshold.sentence().endswith("is judged")
+    half = audit_threshold(
+        audit_species(table.assign(inclusion_p=0.5), np.random.default_rng(0)), 0.9
+    )
+    assert 0 < half.more <= half.left < 20
+
+
 def test_threshold_refuses_what_is_no_precision():
     found = audit_species(BY_HAND, np.random.default_rng(0))
     with pytest.raises(ValueError, match="precision"):

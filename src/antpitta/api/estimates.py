@@ -87,7 +87,7 @@ def is_queue(target: PathArgument) -> bool:
 @checked
 def evaluate_audits(
     queue: PathArgument,
-    precision: Precision = 0.9,
+    expect_precision: Precision = 0.9,
     *,
     predicted: PathArgument | None = None,
     deployments: PathArgument | None = None,
@@ -99,7 +99,7 @@ def evaluate_audits(
     ----------
     queue
         The folder of a queue, or the URL of its database.
-    precision
+    expect_precision
         That the threshold of each species shall have.
     predicted
         A folder that ``predict`` wrote for the audited recordings. The thresholds are applied to
@@ -138,7 +138,7 @@ def evaluate_audits(
             prediction = _read_prediction(Path(predicted), known, deployments)
             surveyed, events = set(prediction.recordings), prediction.events
             audits = score_audits(store, audits, events, prediction.model, surveyed)
-    result = _estimate(audits, precision, prediction)
+    result = _estimate(audits, expect_precision, prediction)
     if out is not None:
         _write(result, Path(out), with_occupancy=prediction is not None)
     return result

@@ -41,6 +41,7 @@ class AuditThreshold:
     enough : whether the interval of the precision is narrow enough
     more : verdicts that are still to be made; 0 where only more sites would help
     low, high : scores between which they are to be made
+    left : candidates there that have no verdict yet
     """
 
     species: str
@@ -54,6 +55,7 @@ class AuditThreshold:
     more: int
     low: float
     high: float
+    left: int
 
     def sentence(self) -> str:
         """What a user should know, in one line.
@@ -78,6 +80,8 @@ class AuditThreshold:
         """
         if self.enough:
             return "enough"
+        if not self.left:
+            return f"every candidate from {self.low:.3g} to {self.high:.3g} is judged"
         if not self.more:
             return "the sites differ too much, audit recordings of more sites"
         if self.low == self.high:
@@ -105,7 +109,8 @@ def audit_threshold(audit: SpeciesAudit, precision: float) -> AuditThreshold:
     # NaN, where a stratum has no verdict yet, is no precision at all.
     best = int(good[0]) if len(good) else int(np.argmax(np.nan_to_num(counted, nan=-1.0)))
     at = _intervals(curve, best)
-    low, high = _range(curve, precision, best)
+    first, last = _range(curve, precision, best)
+    left = _unjudged(curve, first, last)
     enough, more = _stop_rule(audit, best, at["precision"])
     return AuditThreshold(
         species=audit.species,
@@ -113,9 +118,10 @@ def audit_threshold(audit: SpeciesAudit, precision: float) -> AuditThreshold:
         threshold=_midway(curve["score"].to_numpy(), best),
         reached=bool(len(good)),
         enough=enough,
-        more=more,
-        low=low,
-        high=high,
+        more=min(more, left),
+        low=float(curve["score"].iloc[first]),
+        high=float(curve["score"].iloc[last]),
+        left=left,
         **at,
     )
 
@@ -146,14 +152,20 @@ def _intervals(curve: pd.DataFrame, index: int) -> dict[str, Interval]:
     }
 
 
-def _range(curve: pd.DataFrame, precision: float, best: int) -> tuple[float, float]:
-    """The scores between which the threshold may lie: where the interval holds the precision."""
+def _range(curve: pd.DataFrame, precision: float, best: int) -> tuple[int, int]:
+    """The levels between which the threshold may lie: where the interval holds the precision."""
     may = np.flatnonzero(curve["precision_high"] >= precision - _TINY)
     must = np.flatnonzero(curve["precision_low"] >= precision - _TINY)
     first = min(int(may[0]), best) if len(may) else best
     last = max(int(must[0]), best) if len(must) else len(curve) - 1
-    score = curve["score"].to_numpy()
-    return float(score[first]), float(score[last])
+    return first, last
+
+
+def _unjudged(curve: pd.DataFrame, first: int, last: int) -> int:
+    """About how many candidates between two levels have no verdict."""
+    candidates, judged = ([*curve[name].to_numpy(float), 0.0] for name in ("above", "judged"))
+    between = (candidates[first] - candidates[last + 1], judged[first] - judged[last + 1])
+    return max(round(between[0] - between[1]), 0) if np.isfinite(between[0]) else 1
 
 
 def _stop_rule(audit: SpeciesAudit, index: int, precision: Interval) -> tuple[bool, int]:
