@@ -137,6 +137,9 @@ def test_options_of_a_command_are_the_parameters_of_its_function(command):
     options = {parameter.name for parameter in COMMANDS[command].params} - {"help"}
     if command == "evaluate":
         options -= {"species", "events"}  # printed by the command, by evaluate_events
+        of_audits = set(inspect.signature(api.evaluate_audits).parameters) - {"queue"}
+        assert of_audits <= options
+        options -= of_audits
     if command == "settings":
         options -= {"markdown"}  # a way to print
     if command == "demo":

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.api.data import CheckResult, check, init, open_data
     from antpitta.api.embedding_models import ListedModel, fetch, list_embedding_models
     from antpitta.api.ensembles import EnsembleResult, ensemble
+    from antpitta.api.estimates import AuditEvaluation, evaluate_audits, is_queue
     from antpitta.api.evaluation import Evaluation, evaluate, evaluate_events
     from antpitta.api.matching import match
     from antpitta.api.prediction import predict, predict_each, predict_to
@@ -33,6 +34,7 @@ _MODULES = {
     "antpitta.api.speed": ("SpeedTest", "bench"),
     "antpitta.api.data": ("CheckResult", "check", "init", "open_data"),
     "antpitta.api.ensembles": ("EnsembleResult", "ensemble"),
+    "antpitta.api.estimates": ("AuditEvaluation", "evaluate_audits", "is_queue"),
     "antpitta.api.evaluation": ("Evaluation", "evaluate", "evaluate_events"),
     "antpitta.api.embedding_models": ("ListedModel", "fetch", "list_embedding_models"),
     "antpitta.api.matching": ("match",),
@@ -52,6 +54,7 @@ _MODULES = {
 _MODULE = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "AuditEvaluation",
     "BlendMethod",
     "Candidates",
     "CheckResult",
@@ -76,11 +79,13 @@ __all__ = [
     "demo",
     "ensemble",
     "evaluate",
+    "evaluate_audits",
     "evaluate_events",
     "fetch",
     "init",
     "list_embedding_models",
     "match",
+    "is_queue",
     "open_data",
     "predict",
     "predict_each",

@@ -1,5 +1,6 @@
 """The commands train, evaluate and ensemble."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +16,14 @@ from antpitta.cli.display import (
     show_species,
     training_progress,
 )
-from antpitta.core.errors import Finding
+from antpitta.cli.estimates import show_audits
+from antpitta.core.errors import Finding, UserError
 
 if TYPE_CHECKING:
     from antpitta.api import OpenedDataset
 
 COMPUTE = "Compute options"
+AUDITS = "Options for a queue"
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu or cuda.", rich_help_panel=COMPUTE)
 ]
@@ -141,9 +144,10 @@ def train(
 
 def evaluate(
     target: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="TARGET", help="A run, a folder that predict wrote, or a table of scores."
+            metavar="TARGET",
+            help="A run, a folder that predict wrote, a table of scores, or a queue.",
         ),
     ],
     truth: Annotated[
@@ -166,11 +170,73 @@ def evaluate(
     species: Annotated[
         bool, typer.Option("--species/--no-species", help="Print the metrics of each species.")
     ] = True,
+    expect_precision: Annotated[
+        float | None,
+        typer.Option(
+            "--expect-precision",
+            metavar="P",
+            help="The precision that the threshold of each species shall have.",
+            show_default="0.9",
+            rich_help_panel=AUDITS,
+        ),
+    ] = None,
+    predicted: Annotated[
+        Path | None,
+        typer.Option(
+            "--predicted",
+            metavar="FOLDER",
+            help="What predict wrote for the audited recordings: apply the thresholds to it.",
+            rich_help_panel=AUDITS,
+        ),
+    ] = None,
+    deployments: Annotated[
+        Path | None,
+        typer.Option(
+            "--deployments",
+            metavar="TABLE",
+            help="With --predicted, the table of sites as predict takes it.",
+            rich_help_panel=AUDITS,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            help="Write tables: thresholds, and with --predicted sites, days and occupancy.",
+            rich_help_panel=AUDITS,
+        ),
+    ] = None,
 ) -> None:
     """Report LWLRAP, AP and AUC of a run out of fold, or of scores against ground truth.
 
+    Of a queue with audits: precision, missed calls and thresholds of each species.
+
     Example: `antpitta evaluate out/presence.csv --truth test_truth.csv`
     """
+    of_audits = {"--expect-precision": expect_precision, "--predicted": predicted}
+    of_audits |= {"--deployments": deployments, "--out": out}
+    if api.is_queue(target):
+        _refuse_options(
+            {"--truth": truth, "--events": events}, "is for scores, and this is a queue"
+        )
+        precision = 0.9 if expect_precision is None else expect_precision
+        show_audits(target, precision, predicted, deployments, out)
+        return
+    _refuse_options(of_audits, "is for a queue, and this is none")
+    _evaluate_scores(Path(target), truth, events, species=species)
+
+
+def _refuse_options(options: Mapping[str, object], why: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise UserError("E_OPTION", f"{name} {why}", "leave it out")
+
+
+def _evaluate_scores(
+    target: Path, truth: Path | None, events: Path | None, *, species: bool
+) -> None:
     evaluation = api.evaluate(target, truth)
     findings: tuple[Finding, ...] = ()
     title = "out of fold, on labelled boxes" if truth is None else f"against {truth.name}"

@@ -80,6 +80,10 @@ CODES: dict[str, str] = {
     "E_SIMULATION_RATE": "a sample rate too low for the calls of a simulation",
     "E_SIMULATION_SETTING": "settings of a simulation that contradict each other",
     # scores
+    "E_NO_JOURNAL": "an output folder whose journal cannot be read",
+    "E_NO_AUDIT": "a queue without an audit that has verdicts",
+    "E_AUDIT_MODEL": "a threshold of an audit on scores of another model",
+    "E_AUDIT_RECORDINGS": "a threshold of an audit on other recordings",
     "E_ENSEMBLE_CELLS": "runs with different labelled cells in one ensemble",
     "E_ENSEMBLE_FOLDS": "an ensemble of runs with one fold only",
     "E_ENSEMBLE_METHOD": "an unknown ensemble method",

@@ -310,18 +310,39 @@ def read_durations(out: Path) -> dict[str, float]:
     -------
     durations : seconds, by path; empty where there is no journal that can be read
     """
+    return {path: float(duration) for path, duration in _read_columns(out, "duration")}
+
+
+def read_places(out: Path) -> dict[str, tuple[str | None, str | None]]:
+    """The site and the start of each recording with scores in an output folder.
+
+    Parameters
+    ----------
+    out : a folder that ``predict`` wrote, or any other
+
+    Returns
+    -------
+    places : site and ISO 8601 time, None where unknown, by path; empty where there is no journal
+        that can be read
+    """
+    rows = _read_columns(out, "site, recorded_at")
+    return {path: (site, recorded_at) for path, site, recorded_at in rows}
+
+
+def _read_columns(out: Path, columns: str) -> list[tuple[Any, ...]]:
+    """The path and some columns of each recording with scores; nothing is changed."""
     path = out / NAME
     if not is_regular_file(path):
-        return {}
-    query = "SELECT path, duration FROM recordings WHERE presence IS NOT NULL"
+        return []
+    query = f"SELECT path, {columns} FROM recordings WHERE presence IS NOT NULL"
     address = f"{path.absolute().as_uri()}?mode=ro"
     if not path.with_name(f"{NAME}-wal").exists():
         address += "&immutable=1"  # no run has it open: SQLite then makes no files beside it
     try:
         with closing(sqlite3.connect(address, uri=True)) as database:
-            return {str(path): float(duration) for path, duration in database.execute(query)}
+            return [(str(row[0]), *row[1:]) for row in database.execute(query)]
     except (sqlite3.Error, TypeError, ValueError):
-        return {}
+        return []
 
 
 @contextmanager
