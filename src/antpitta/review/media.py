@@ -267,7 +267,7 @@ def _with_axes(
         draw.text((x, top + rows + tick), format_time(time), ink, font, anchor="ma")
     for hz, place in _frequency_marks(low, high, rows / (18 * scale), mel=mel):
         y = top + (1 - place) * rows
-        draw.line((left - tick, y, left, y), fill=ink)
+        draw.line((left - tick, y, left - 1, y), fill=ink)
         draw.text((left - tick - 2, y), f"{hz / 1000:g}", ink, font, anchor="rm")
     draw.text((2 * scale, top + rows + tick), "kHz", ink, font, anchor="la")
     draw.text((left + columns, top + rows + tick), "s", ink, font, anchor="ra")
