@@ -66,6 +66,11 @@ CODES: dict[str, str] = {
     "E_HALF_LAYOUT": "a folder with a part of the files of the competition's layout",
     "E_BAD_DEPLOYMENT": "a row of the table of deployments with a mistake",
     "E_SPECTROGRAM_UNREADABLE": "a spectrogram that cannot be trained on",
+    "E_NO_QUEUE": "a folder without a queue",
+    "E_QUEUE_DAMAGED": "the database of a queue is damaged or of a later version",
+    "E_QUEUE_UNREACHABLE": "the database of a queue cannot be read or written",
+    "E_QUEUE_URL": "a URL that names no database",
+    "E_NEEDS_POSTGRES_EXTRA": "the package of the extra `postgres` is not installed",
     # sound
     "E_SILENT_CLIPS": "clips of a species hold no sound",
     "E_SIMULATION_INPUT": "a simulation without species or backgrounds",
@@ -125,6 +130,15 @@ CODES: dict[str, str] = {
     "E_PRECISION_UNAVAILABLE": "the model cannot compute in this precision",
     "E_RESUME_MISMATCH": "the run to resume used another model, mode or precision",
     "E_UNFINISHED_RUN": "the output folder holds an unfinished run",
+    # review
+    "E_REVIEW_EVENT": "an event of a reviewer that cannot be stored",
+    "E_REVIEW_ROLE": "only an expert may do this",
+    "E_NO_REVIEWER": "there is no such reviewer",
+    "E_NO_DRAW": "there is no such draw",
+    "E_NO_REGION": "there is no such region",
+    "E_BAD_BOX": "a box without time or frequencies between its edges",
+    "E_CANDIDATE_TABLE": "a table of candidates lacks a column or has a cell that cannot be used",
+    "E_SPECIES_NAME": "a name that no species can have",
     # api, cli
     "E_OPTION": "an option has an unknown value, or excludes another one",
     "E_NEEDS_TRAIN_EXTRA": "a package of the extra `train` is not installed",

@@ -1,1 +1,1 @@
-"""The review queue: its store, and the page on which people give verdicts."""
+"""The review of candidates by people: the queue's database, agreement, and the review page."""

@@ -1,0 +1,557 @@
+"""The queue: candidates, draws, reviewers and verdicts of any number of people at once.
+
+Every method is one transaction: it is stored as a whole when the method returns, and any number of
+threads and processes may use one queue. Nothing that a reviewer did is ever changed or deleted.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pandas as pd
+from sqlalchemy import Connection, Engine, case, func, inspect, select
+from sqlalchemy.sql.expression import ColumnElement
+
+from antpitta.core.errors import UserError
+from antpitta.core.identity import species_order
+from antpitta.core.types import EVERY_CLASS
+from antpitta.files.queue import connect, queue_engine
+from antpitta.review.candidates import checked_box, edges, insert_candidates, insert_species
+from antpitta.review.events import insert_new, parse_events, store_events
+from antpitta.review.items import read_items, region_dict
+from antpitta.review.schema import (
+    LAYOUT,
+    agreed_view,
+    candidate_table,
+    current_view,
+    draw_item_table,
+    draw_table,
+    event_table,
+    info_table,
+    metadata,
+    recording_table,
+    region_table,
+    reviewer_table,
+    species_list_table,
+    species_table,
+)
+
+Role = Literal["reviewer", "expert"]
+Purpose = Literal["teach", "audit"]
+Rows = Iterator[dict[str, Any]]
+_PART = 2000  # rows that are fetched at once
+
+
+class Store:
+    """The database of a queue.
+
+    Parameters
+    ----------
+    engine : of a queue whose tables exist
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, queue: Path | str, *, create: bool = False) -> Self:
+        """Open a queue.
+
+        Parameters
+        ----------
+        queue : its folder, or the URL of a database
+        create : whether to make it where it is missing
+
+        Returns
+        -------
+        The open queue, to be closed with :meth:`close` or as a context manager.
+
+        Raises
+        ------
+        UserError
+            E_NO_QUEUE, E_QUEUE_DAMAGED, E_QUEUE_URL, E_QUEUE_UNREACHABLE, E_OUT_NOT_EMPTY,
+            E_OUTPUT_NOT_WRITABLE, E_NEEDS_POSTGRES_EXTRA.
+        """
+        store = cls(queue_engine(queue, create=create))
+        try:
+            store._check_tables(create=create)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _check_tables(self, *, create: bool) -> None:
+        with connect(self._engine, writes=create) as connection:
+            if connection.dialect.name == "postgresql" and create:
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7274110)")
+            name = self._engine.url.render_as_string(hide_password=True)
+            if not inspect(connection).has_table(info_table.name):
+                if not create:
+                    what = f"{name}: there is no queue in this database"
+                    remedy = "make one with antpitta candidates OUT -o QUEUE"
+                    raise UserError("E_NO_QUEUE", what, remedy)
+                metadata.create_all(connection)
+                connection.execute(info_table.insert(), {"name": "layout", "value": str(LAYOUT)})
+            layout = select(info_table.c.value).where(info_table.c.name == "layout")
+            if connection.scalar(layout) != str(LAYOUT):
+                what = f"{name}: another version of antpitta wrote this queue"
+                raise UserError("E_QUEUE_DAMAGED", what, "install that version")
+
+    # reviewers and species
+
+    def add_reviewer(self, name: str, role: Role = "reviewer") -> int:
+        """The id of a reviewer, who is added if new; an expert stays one.
+
+        Parameters
+        ----------
+        name : unique
+        role : ``expert`` may resolve conflicts
+
+        Returns
+        -------
+        id
+        """
+        name = " ".join(name.split())
+        if not name or len(name) > 100:
+            raise UserError("E_NO_REVIEWER", f"{name[:40]!r} is no name", "give a name")
+        row = {"name": name, "role": role}
+        with connect(self._engine, writes=True) as connection:
+            connection.execute(insert_new(connection, reviewer_table), row)
+            if role == "expert":
+                own = reviewer_table.c.name == name
+                connection.execute(reviewer_table.update().where(own).values(role=role))
+            query = select(reviewer_table.c.id).where(reviewer_table.c.name == name)
+            return int(connection.scalars(query).one())
+
+    def reviewers(self) -> list[dict[str, Any]]:
+        """All reviewers: ``id``, ``name``, ``role``."""
+        return self._all(select(reviewer_table).order_by(reviewer_table.c.id))
+
+    def species(self) -> list[str]:
+        """The names of all species, in the order of the columns of tables."""
+        with connect(self._engine) as connection:
+            return _species(connection)
+
+    def add_species(self, name: str) -> str:
+        """Add a species to the list, unless it is there.
+
+        Parameters
+        ----------
+        name : in any spelling
+
+        Returns
+        -------
+        The spelling of the list.
+
+        Raises
+        ------
+        UserError
+            E_SPECIES_NAME.
+        """
+        with connect(self._engine, writes=True) as connection:
+            return insert_species(connection, name)
+
+    def species_list_digest(self) -> str:
+        """The digest of the present list of species, which an event carries."""
+        with connect(self._engine, writes=True) as connection:
+            return _species_digest(connection)
+
+    # candidates and draws
+
+    def add_candidates(self, table: pd.DataFrame) -> dict[str, int]:
+        """Add candidates; those that the queue has already change nothing.
+
+        Parameters
+        ----------
+        table : ``recording_id``, ``recording_digest``, ``start_time``, ``end_time`` (s),
+            ``low_freq``, ``high_freq`` (Hz, empty for no edge), ``species``, ``score``,
+            ``source``, ``source_digest``, ``site``, ``recorded_at`` (local, ISO 8601); optionally
+            ``disagreement`` (of an ensemble's members) and ``detections`` (lists of start, end
+            and score of what was merged)
+
+        Returns
+        -------
+        Numbers of candidates ``added`` and ``known``, of ``recordings`` and ``species``.
+
+        Raises
+        ------
+        UserError
+            E_CANDIDATE_TABLE, E_BAD_BOX, E_SPECIES_NAME.
+        """
+        with connect(self._engine, writes=True) as connection:
+            return insert_candidates(connection, table)
+
+    def draws(self) -> list[dict[str, Any]]:
+        """All draws, with the number of their ``items``; an audit has no ``released_at`` at first.
+
+        Other keys are ``id``, ``species``, ``model_digest``, ``purpose``, ``design``, ``seed``,
+        ``created_at``.
+        """
+        count = (
+            select(func.count())
+            .where(draw_item_table.c.draw == draw_table.c.id)
+            .scalar_subquery()
+            .label("items")
+        )
+        return self._all(select(draw_table, count).order_by(draw_table.c.id))
+
+    def create_draw(
+        self,
+        purpose: Purpose,
+        design: str,
+        seed: int,
+        items: Sequence[Mapping[str, Any]],
+        *,
+        species: str | None = None,
+        model_digest: str = "",
+    ) -> int:
+        """Store what people are to listen to, in this order.
+
+        Parameters
+        ----------
+        purpose : ``teach`` trains the next model; ``audit`` estimates, and trains nothing until it
+            is released
+        design : how the items were drawn, in a word
+        seed : of the random numbers
+        items : ``candidate``, and where there are any ``stratum`` and ``inclusion_p``
+        species : that all items are of; None for several
+        model_digest : of the model whose scores the strata are of
+
+        Returns
+        -------
+        The id of the draw.
+        """
+        row = {
+            "species": species,
+            "model_digest": model_digest,
+            "purpose": purpose,
+            "design": design,
+            "seed": seed,
+            "created_at": _now(),
+        }
+        with connect(self._engine, writes=True) as connection:
+            key = connection.execute(draw_table.insert(), row).inserted_primary_key
+            draw = int(key[0]) if key else 0
+            rows = [
+                {
+                    "draw": draw,
+                    "position": position,
+                    "candidate": int(item["candidate"]),
+                    "stratum": str(item.get("stratum", "")),
+                    "inclusion_p": item.get("inclusion_p"),
+                }
+                for position, item in enumerate(items)
+            ]
+            if rows:
+                connection.execute(draw_item_table.insert(), rows)
+        return draw
+
+    def release_draw(self, draw: int) -> None:
+        """Let the verdicts of an audit train models from now on.
+
+        Parameters
+        ----------
+        draw : id
+
+        Raises
+        ------
+        UserError
+            E_NO_DRAW.
+        """
+        with connect(self._engine, writes=True) as connection:
+            wanted = draw_table.c.id == draw
+            released = draw_table.update().where(wanted).values(released_at=_now())
+            if not connection.execute(released).rowcount:
+                raise UserError("E_NO_DRAW", f"there is no draw {draw}", "see the list of draws")
+
+    def draw_items(
+        self,
+        draw: int,
+        after: int | None = None,
+        limit: int = 48,
+        filters: Mapping[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:
+        """The next items of a draw, in its order.
+
+        Parameters
+        ----------
+        draw : id
+        after : ``position`` of the last item before them
+        limit : most items
+        filters : ``species``, ``site``, ``source``, ``date_from``, ``date_to`` (``YYYY-MM-DD``),
+            ``hour_from``, ``hour_to`` (0 to 23, both inclusive), ``score_from``, ``score_to``,
+            ``disagreement_from``, ``reviewer`` (an id) and ``state``: ``open`` for items without
+            that reviewer's verdict, ``done`` for those with one
+
+        Returns
+        -------
+        For each: ``position``, ``candidate``, ``region``, ``species``, ``recording_id``,
+        ``recording_digest``, ``site``, ``recorded_at``, ``start_time``, ``end_time``,
+        ``low_freq``, ``high_freq`` (None for no edge), ``own_verdict`` (None, or ``uuid``,
+        ``verdict``, ``reason`` and ``region`` of the filter's reviewer). Items of a draw that is no
+        audit also have ``score``, ``source``, ``stratum``, ``inclusion_p``, ``disagreement``.
+
+        Raises
+        ------
+        UserError
+            E_NO_DRAW, E_OPTION.
+        """
+        with connect(self._engine) as connection:
+            return read_items(connection, draw, after, limit, filters or {})
+
+    # regions
+
+    def region(self, id: int) -> dict[str, Any]:
+        """Where a region is.
+
+        Parameters
+        ----------
+        id : of the region
+
+        Returns
+        -------
+        ``id``, ``parent``, ``recording_id``, ``recording_digest``, ``site``, ``recorded_at``,
+        ``start_time``, ``end_time``, ``low_freq``, ``high_freq`` (None for no upper edge).
+
+        Raises
+        ------
+        UserError
+            E_NO_REGION.
+        """
+        with connect(self._engine) as connection:
+            return _region(connection, id)
+
+    def child_region(
+        self, parent: int, start: float, end: float, low: float, high: float | None
+    ) -> int:
+        """The region of a sound whose edges a reviewer moved.
+
+        Parameters
+        ----------
+        parent : the region whose edges were moved
+        start, end : seconds
+        low, high : Hz; None for no upper edge
+
+        Returns
+        -------
+        The id of the region, the same for the same edges.
+
+        Raises
+        ------
+        UserError
+            E_NO_REGION, E_BAD_BOX.
+        """
+        box = edges(checked_box(start, end, low, math.inf if high is None else high))
+        with connect(self._engine, writes=True) as connection:
+            region = _region(connection, parent)
+            root = region["parent"] or parent
+            row = {"recording_digest": region["recording_digest"], "parent": root, **box}
+            connection.execute(insert_new(connection, region_table), row)
+            columns = region_table.c
+            same = [columns[name] == value for name, value in box.items()]
+            query = select(columns.id).where(columns.parent == root, *same)
+            return int(connection.scalars(query).one())
+
+    # verdicts
+
+    def append_events(self, events: Sequence[Mapping[str, Any]], reviewer: int) -> list[str]:
+        """Store what a reviewer did: all of the events, or none.
+
+        An event whose ``uuid`` the queue has already changes nothing and is acknowledged. A
+        ``verdict`` needs ``region``, ``species`` and ``verdict``; a ``listened`` needs ``region``;
+        a ``retract`` needs ``target_uuid``, the ``uuid`` or the ``batch_uuid`` of the reviewer's
+        own events; a ``resolve`` is an expert's verdict. Optional are ``reason``, ``batch_uuid``,
+        ``species_list_digest``, ``score_shown``, ``ms`` and ``client_at``.
+
+        Parameters
+        ----------
+        events : in the order in which they happened
+        reviewer : id
+
+        Returns
+        -------
+        The uuids of the events, which are on the disk now.
+
+        Raises
+        ------
+        UserError
+            E_REVIEW_EVENT, E_REVIEW_ROLE, E_NO_REVIEWER.
+        """
+        parsed = parse_events(events)
+        with connect(self._engine, writes=True) as connection:
+            query = select(reviewer_table.c.role).where(reviewer_table.c.id == reviewer)
+            role = connection.scalar(query)
+            if role is None:
+                what = f"there is no reviewer {reviewer}"
+                raise UserError("E_NO_REVIEWER", what, "open the page anew")
+            return store_events(connection, parsed, reviewer, role, _species_digest(connection))
+
+    def current(self) -> Rows:
+        """The verdicts that stand: the latest of each reviewer, sound and species.
+
+        Yields
+        ------
+        Columns of the view ``current``; ``root`` is the region of the sound, ``region`` that of the
+        edges as the reviewer left them.
+        """
+        yield from self._stream(select(current_view).order_by(current_view.c.seq))
+
+    def agreed(self) -> Rows:
+        """What the reviewers agree on, one row for each sound and species with a verdict.
+
+        Yields
+        ------
+        ``root``, ``species``, ``region``, ``verdict`` (present, absent, or None for unknown),
+        ``status`` (resolved, unanimous, unsure, conflict), ``reviewers`` (their number), ``seq``,
+        ``species_list_digest``.
+        """
+        yield from self._stream(select(agreed_view).order_by(agreed_view.c.seq))
+
+    def conflicts(self) -> Rows:
+        """Sounds and species whose verdicts differ and that no expert has resolved.
+
+        Yields
+        ------
+        ``region`` (the root), ``species``, the place as in :meth:`region`, and ``verdicts``: a list
+        of ``reviewer``, ``verdict``, ``reason``, ``region``.
+        """
+        rows = list(self._stream(select(agreed_view).where(agreed_view.c.status == "conflict")))
+        for row in rows:
+            view = current_view.c
+            query = select(view.reviewer, view.verdict, view.reason, view.region).where(
+                view.root == row["root"], view.species == row["species"]
+            )
+            place = self.region(row["root"])
+            yield {
+                **place,
+                "region": place.pop("id"),
+                "species": row["species"],
+                "verdicts": self._all(query),
+            }
+
+    def progress(self) -> list[dict[str, Any]]:
+        """How far the review is, one row for each species.
+
+        Returns
+        -------
+        ``species``, ``candidates``, and by the status of their sounds ``present``, ``absent``,
+        ``unsure``, ``conflict``; ``open`` candidates have no verdict.
+        """
+        view = agreed_view.c
+        judged = select(
+            view.species,
+            *(_count(view.verdict == word).label(word) for word in ("present", "absent")),
+            *(_count(view.status == word).label(word) for word in ("unsure", "conflict")),
+            func.count().label("judged"),
+        ).group_by(view.species)
+        columns = candidate_table.c
+        sounds = select(
+            columns.species, func.count(func.distinct(columns.region)).label("candidates")
+        ).group_by(columns.species)
+        proposed = (
+            select(columns.species, func.count(func.distinct(columns.region)).label("proposed"))
+            .join(agreed_view, (view.root == columns.region) & (view.species == columns.species))
+            .group_by(columns.species)
+        )
+        rows: dict[str, dict[str, Any]] = {}
+        for query in (sounds, judged, proposed):
+            for row in self._stream(query):
+                rows.setdefault(row["species"], {}).update(row)
+        names = ("candidates", "present", "absent", "unsure", "conflict")
+        return [
+            {
+                "species": species,
+                **{name: row.get(name, 0) for name in names},
+                "open": row.get("candidates", 0) - row.get("proposed", 0),
+            }
+            for species, row in sorted(rows.items(), key=lambda item: species_order(item[0]))
+        ]
+
+    def export_rows(self) -> Rows:
+        """The verdicts as rows of a table of annotations, which ``train`` reads.
+
+        Yields
+        ------
+        ``recording``, ``start_time``, ``end_time``, ``low_freq``, ``high_freq``, ``species``,
+        ``verdict`` (empty for unknown), ``status``, ``reviewers``, ``site``, ``recorded_at``.
+        """
+        view, region, recording = agreed_view.c, region_table.c, recording_table.c
+        query = (
+            select(
+                *(recording.recording_id, region.start, region.end, region.low, region.high),
+                *(view.species, view.verdict, view.status, view.reviewers),
+                *(recording.site, recording.recorded_at),
+            )
+            .select_from(agreed_view)
+            .join(region_table, region.id == view.region)
+            .join(recording_table, recording.digest == region.recording_digest)
+            .order_by(view.seq)
+        )
+        for row in self._stream(query):
+            yield {
+                "recording": row["recording_id"],
+                "start_time": row["start"],
+                "end_time": row["end"],
+                "low_freq": row["low"],
+                "high_freq": row["high"] if math.isfinite(row["high"]) else None,
+                "species": row["species"],
+                "verdict": row["verdict"] or "",
+                **{name: row[name] for name in ("status", "reviewers", "site", "recorded_at")},
+            }
+
+    def _all(self, query: Any) -> list[dict[str, Any]]:
+        return list(self._stream(query))
+
+    def _stream(self, query: Any) -> Rows:
+        with connect(self._engine) as connection:
+            result = connection.execution_options(stream_results=True).execute(query)
+            for part in result.mappings().partitions(_PART):
+                yield from map(dict, part)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.count(case((condition, 1)))
+
+
+def _species(connection: Connection) -> list[str]:
+    return sorted(connection.scalars(select(species_table.c.name)), key=species_order)
+
+
+def _species_digest(connection: Connection) -> str:
+    """The digest of the present list of species, which is kept so that it can be looked up."""
+    names = json.dumps(_species(connection), ensure_ascii=False)
+    digest = blake2b(names.encode(), digest_size=16).hexdigest()
+    row = {"digest": digest, "names": names}
+    connection.execute(insert_new(connection, species_list_table), row)
+    return digest
+
+
+def _region(connection: Connection, id: int) -> dict[str, Any]:
+    region, recording = region_table.c, recording_table.c
+    query = (
+        select(region_table, recording.recording_id, recording.site, recording.recorded_at)
+        .join(recording_table, recording.digest == region.recording_digest)
+        .where(region.id == id)
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise UserError("E_NO_REGION", f"there is no region {id}", "reload the page")
+    return {"id": row.id, "parent": row.parent, **region_dict(row)}
