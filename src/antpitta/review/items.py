@@ -81,9 +81,7 @@ def read_items(
         query = query.where(_item.position > after)
     rows = connection.execute(query.order_by(_item.position).limit(limit)).all()
     own = _own_verdicts(connection, filters.get("reviewer"), [row.region for row in rows])
-    return [
-        _as_dict(row, purpose == "audit", own.get((row.region, row.species))) for row in rows
-    ]
+    return [_as_dict(row, purpose == "audit", own.get((row.region, row.species))) for row in rows]
 
 
 def _query(draw: int) -> Select[Any]:

@@ -71,9 +71,7 @@ class AudioLibrary:
         match = self._matcher.find(name)
         if not isinstance(match, Recording):
             reason = match.reason if isinstance(match, AmbiguousMatch) else "is in no audio folder"
-            raise UserError(
-                "E_AUDIO_MISSING", f"{name}: {reason}", "name its folder with --audio"
-            )
+            raise UserError("E_AUDIO_MISSING", f"{name}: {reason}", "name its folder with --audio")
         recording, held = self._open(self._files[match.id])
         if digest is not None and digest != held:
             raise UserError(
