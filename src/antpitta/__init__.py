@@ -8,8 +8,8 @@ The verbs of the command line are functions of this package::
     run = antpitta.train(data, out="run")
     scores = antpitta.predict(run.model, "recordings")
 
-Two verbs share their names with packages of the implementation, ``antpitta.train`` and
-``antpitta.predict``. As an attribute of ``antpitta`` such a name is always the function;
+Three verbs share their names with packages of the implementation: ``antpitta.train``,
+``antpitta.predict`` and ``antpitta.review``. As an attribute of ``antpitta`` such a name is always the function;
 ``from antpitta.train import loop`` imports from the package.
 """
 
@@ -22,12 +22,14 @@ if TYPE_CHECKING:  # for editors and type checkers; _Package looks the names up
     from antpitta.api import (
         bench,
         check,
+        clips,
         demo,
         ensemble,
         evaluate,
         init,
         open_data,
         predict,
+        review,
         settings,
         simulate,
         train,
@@ -36,12 +38,14 @@ if TYPE_CHECKING:  # for editors and type checkers; _Package looks the names up
 __all__ = [
     "bench",
     "check",
+    "clips",
     "demo",
     "ensemble",
     "evaluate",
     "init",
     "open_data",
     "predict",
+    "review",
     "settings",
     "simulate",
     "train",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from antpitta.cli import bench, data, prediction, settings, simulation, training
+from antpitta.cli import bench, data, prediction, review, settings, simulation, training
 from antpitta.cli.display import console
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ for command in (  # in the order of the help
     training.evaluate,
     training.ensemble,
     prediction.predict,
+    review.review,
+    review.clips,
     settings.settings,
     bench.bench,
     simulation.simulate,

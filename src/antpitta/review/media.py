@@ -264,7 +264,8 @@ def _with_axes(
     for time in _round_steps(start, stop, max(2, columns // (70 * scale))):
         x = left + (time - start) / (stop - start) * columns
         draw.line((x, top + rows, x, top + rows + tick), fill=ink)
-        draw.text((x, top + rows + tick), format_time(time), ink, font, anchor="ma")
+        if 12 * scale < x - left < columns - 16 * scale:  # beside the units
+            draw.text((x, top + rows + tick), format_time(time), ink, font, anchor="ma")
     for hz, place in _frequency_marks(low, high, rows / (18 * scale), mel=mel):
         y = top + (1 - place) * rows
         draw.line((left - tick, y, left - 1, y), fill=ink)

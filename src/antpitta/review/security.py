@@ -19,10 +19,12 @@ from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from urllib.parse import parse_qs
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 1_000_000  # bytes
+TOO_LARGE = f"a request has at most {MAX_BODY} bytes"
 CSRF_HEADER = "x-antpitta-key"
 SAFE_METHODS = ("GET", "HEAD")
 REVIEWER = "antpitta.reviewer"  # in the scope of a request that passed
@@ -153,9 +155,9 @@ class Guard:
 
         try:
             await self.app(scope, _Bounded(receive), send_with_headers)
-        except _TooLarge:
+        except Exception:  # it is in the log already, and Starlette raises it again
             if not started:
-                await _refuse(send, 413, "E_REQUEST", f"a request has at most {MAX_BODY} bytes")
+                await _refuse(send, 500, "E_UNFORESEEN", "unforeseen error")
 
     def _token(self, scope: Scope, headers: Headers) -> str:
         """That of the address on the first visit, that of the cookie afterwards."""
@@ -197,16 +199,12 @@ def _check_post(headers: Headers, token: str, access: Access) -> tuple[int, str,
         return 415, "E_REQUEST", "send JSON"
     length = headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > MAX_BODY:
-        return 413, "E_REQUEST", f"a request has at most {MAX_BODY} bytes"
+        return 413, "E_REQUEST", TOO_LARGE
     return None
 
 
-class _TooLarge(Exception):
-    """A body that is longer than allowed, whatever its header promised."""
-
-
 class _Bounded:
-    """Receives a request up to the largest allowed body."""
+    """Receives a request up to the largest allowed body, whatever its header promised."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive, self._size = receive, 0
@@ -215,7 +213,7 @@ class _Bounded:
         message = await self._receive()
         self._size += len(message.get("body", b""))
         if self._size > MAX_BODY:
-            raise _TooLarge
+            raise HTTPException(413, TOO_LARGE)
         return message
 
 

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from antpitta.core.errors import UserError, printable
@@ -53,6 +54,8 @@ _COLUMNS = (
 )
 logger = logging.getLogger(__name__)
 
+MAX_ID = 2**63 - 1  # of a row of the database
+Id = Annotated[int, Path(ge=0, le=MAX_ID)]
 Margin = Annotated[float, Query(ge=0, le=10)]
 Score = Annotated[float | None, Query(ge=-1e9, le=1e9)]
 Hour = Annotated[int | None, Query(ge=0, le=23)]
@@ -166,6 +169,10 @@ def _add_errors(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"][1:])
         return answer(422, "E_REQUEST", f"{where}: {first['msg']}.")
 
+    @app.exception_handler(HTTPException)
+    def explain_http(_: Request, error: HTTPException) -> JSONResponse:
+        return answer(error.status_code, "E_REQUEST", f"{error.detail}.")
+
     @app.exception_handler(Exception)
     def explain_unforeseen(_: Request, error: Exception) -> JSONResponse:
         logger.error("unforeseen error of the review page", exc_info=error)
@@ -232,10 +239,10 @@ def _add_items(app: FastAPI, page: ReviewPage) -> None:
 
     @app.get("/api/draws/{draw}/items")
     def items(
-        draw: int,
+        draw: Id,
         me: Me,
         filters: Annotated[Filters, Depends()],
-        after: int | None = None,
+        after: Annotated[int | None, Query(ge=-1, le=MAX_ID)] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_ITEMS)] = PAGE_SIZE,
     ) -> list[dict[str, Any]]:
         chosen = filters.model_dump(exclude_none=True) | {"reviewer": me.id}
@@ -247,7 +254,7 @@ def _add_items(app: FastAPI, page: ReviewPage) -> None:
         return listed
 
     @app.get("/api/draws/{draw}/choices")
-    def choices(draw: int) -> dict[str, list[str]]:
+    def choices(draw: Id) -> dict[str, list[str]]:
         return filter_choices(store, draw)
 
     @app.get("/api/references")
@@ -255,7 +262,7 @@ def _add_items(app: FastAPI, page: ReviewPage) -> None:
         return reference_calls(store, species, REFERENCES)
 
     @app.get("/api/regions/{region}")
-    def region(region: int) -> dict[str, Any]:
+    def region(region: Id) -> dict[str, Any]:
         return store.region(region)
 
 
@@ -271,7 +278,7 @@ def _add_media(app: FastAPI, page: ReviewPage) -> None:
 
     @app.get("/api/regions/{region}/picture.png")
     def picture(
-        region: int,
+        region: Id,
         view: View = "full",
         margin: Margin = 2.0,
         width: Annotated[int, Query(ge=media.MIN_WIDTH, le=media.MAX_WIDTH)] = 480,
@@ -285,7 +292,7 @@ def _add_media(app: FastAPI, page: ReviewPage) -> None:
 
     @app.get("/api/regions/{region}/sound.wav")
     def sound(
-        region: int,
+        region: Id,
         margin: Margin = 2.0,
         band: Annotated[str | None, Query(pattern=r"^\d{1,7}(\.\d+)?-\d{1,7}(\.\d+)?$")] = None,
         slow: Annotated[int, Query(ge=1, le=20)] = 1,
@@ -325,14 +332,17 @@ def _add_verdicts(app: FastAPI, page: ReviewPage) -> None:
 
 def _with_region(store: Store, event: dict[str, Any]) -> dict[str, Any]:
     """The event with the region of its box, where its reviewer moved the edges."""
-    box = event.pop("box", None)
+    region, box = event.get("region"), event.pop("box", None)
+    if region is not None and not (isinstance(region, int) and 0 <= region <= MAX_ID):
+        raise UserError("E_REVIEW_EVENT", "a region that is no id", "reload the page")
     if box is None:
         return event
     numbers = [value for value in box if isinstance(value, int | float)]
     complete = len(box) == 4 and len(numbers) == 4 - (box[3] is None)
-    if not complete or not isinstance(event.get("region"), int):
-        raise UserError("E_REVIEW_EVENT", "a box that is not start, end, low, high", "reload")
-    return event | {"region": store.child_region(event["region"], *box)}
+    if not complete or region is None:
+        what = "a box that is not start, end, low and high"
+        raise UserError("E_REVIEW_EVENT", what, "reload the page")
+    return event | {"region": store.child_region(region, *box)}
 
 
 def _add_results(app: FastAPI, page: ReviewPage) -> None:

@@ -9,6 +9,7 @@ import { getJson, postJson } from "./api.js";
 
 const LONGEST_UNDO = 500;
 const PAUSES = [500, 1000, 2000, 5000]; // ms between attempts
+const LATER = 1000; // ms, for events that nobody waits for
 const MOST = 500; // events of a request
 
 export class Outbox {
@@ -52,6 +53,7 @@ export class Outbox {
     }
     if (undoable) this.done = [...this.done, batch].slice(-LONGEST_UNDO);
     if (now) this.send();
+    else this.timer = setTimeout(() => this.send(), LATER);
     this.changed();
     return batch;
   }
@@ -102,6 +104,7 @@ export class Outbox {
         return;
       }
       this.changed();
+      if (this.keys("event:")[0] === part[0]) return; // not acknowledged: the next action tries again
     }
   }
 
