@@ -8,8 +8,8 @@ The verbs of the command line are functions of this package::
     run = antpitta.train(data, out="run")
     scores = antpitta.predict(run.model, "recordings")
 
-Two verbs share their names with packages of the implementation, ``antpitta.train`` and
-``antpitta.predict``. As an attribute of ``antpitta`` such a name is always the function;
+Three verbs share their names with packages of the implementation: ``antpitta.train``,
+``antpitta.predict`` and ``antpitta.review``. As an attribute of ``antpitta`` such a name is always the function;
 ``from antpitta.train import loop`` imports from the package.
 """
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # for editors and type checkers; _Package looks the names up
         bench,
         candidates,
         check,
+        clips,
         demo,
         ensemble,
         evaluate,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # for editors and type checkers; _Package looks the names up
         match,
         open_data,
         predict,
+        review,
         settings,
         simulate,
         train,
@@ -40,6 +42,7 @@ __all__ = [
     "bench",
     "candidates",
     "check",
+    "clips",
     "demo",
     "ensemble",
     "evaluate",
@@ -48,6 +51,7 @@ __all__ = [
     "match",
     "open_data",
     "predict",
+    "review",
     "settings",
     "simulate",
     "train",

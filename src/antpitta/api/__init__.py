@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; the names come from __getattr__
+    from antpitta.api.clips import clips
     from antpitta.api.data import CheckResult, check, init, open_data
     from antpitta.api.embedding_models import ListedModel, fetch, list_embedding_models
     from antpitta.api.ensembles import EnsembleResult, ensemble
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.api.prediction_result import Prediction
     from antpitta.api.queue import Candidates, candidates
     from antpitta.api.recipes import settings
+    from antpitta.api.review import ReviewServer, review
     from antpitta.api.simulation import DemoResult, demo, simulate, simulate_callers
     from antpitta.api.speed import SpeedTest, bench
     from antpitta.api.training import TrainResult, train
@@ -25,12 +27,14 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.core.progress import Progress
     from antpitta.core.settings import Setting
     from antpitta.files.dataset import OpenedDataset
+    from antpitta.review.clips import ClipsResult
     from antpitta.scores.bootstrap import Interval
     from antpitta.scores.evaluate import Report
     from antpitta.sound.simulation import SimulationConfig
 
 _MODULES = {
     "antpitta.api.queue": ("Candidates", "candidates"),
+    "antpitta.api.clips": ("clips",),
     "antpitta.api.speed": ("SpeedTest", "bench"),
     "antpitta.api.data": ("CheckResult", "check", "init", "open_data"),
     "antpitta.api.ensembles": ("EnsembleResult", "ensemble"),
@@ -41,12 +45,14 @@ _MODULES = {
     "antpitta.api.prediction": ("predict", "predict_each", "predict_to"),
     "antpitta.api.prediction_result": ("Prediction",),
     "antpitta.api.recipes": ("settings",),
+    "antpitta.api.review": ("ReviewServer", "review"),
     "antpitta.api.simulation": ("DemoResult", "demo", "simulate", "simulate_callers"),
     "antpitta.api.training": ("TrainResult", "train"),
     "antpitta.core.config": ("BlendMethod", "InferenceMode", "Precision"),
     "antpitta.core.progress": ("Progress",),
     "antpitta.core.settings": ("Setting",),
     "antpitta.files.dataset": ("OpenedDataset",),
+    "antpitta.review.clips": ("ClipsResult",),
     "antpitta.scores.bootstrap": ("Interval",),
     "antpitta.scores.evaluate": ("Report",),
     "antpitta.sound.simulation": ("SimulationConfig",),
@@ -58,6 +64,7 @@ __all__ = [
     "BlendMethod",
     "Candidates",
     "CheckResult",
+    "ClipsResult",
     "DemoResult",
     "EnsembleResult",
     "Evaluation",
@@ -69,6 +76,7 @@ __all__ = [
     "Prediction",
     "Progress",
     "Report",
+    "ReviewServer",
     "Setting",
     "SimulationConfig",
     "SpeedTest",
@@ -76,6 +84,7 @@ __all__ = [
     "bench",
     "candidates",
     "check",
+    "clips",
     "demo",
     "ensemble",
     "evaluate",
@@ -90,6 +99,7 @@ __all__ = [
     "predict",
     "predict_each",
     "predict_to",
+    "review",
     "settings",
     "simulate",
     "simulate_callers",

@@ -16,6 +16,7 @@ from antpitta.cli import (
     simulation,
     training,
 )
+from antpitta.cli import bench, data, prediction, review, settings, simulation, training
 from antpitta.cli.display import console
 
 app = typer.Typer(
@@ -36,6 +37,8 @@ for command in (  # in the order of the help
     fetch.fetch,
     candidates.candidates,
     matching.match,
+    review.review,
+    review.clips,
     settings.settings,
     bench.bench,
     simulation.simulate,

@@ -180,6 +180,17 @@ CODES: dict[str, str] = {
     "E_VARIANTS_INVALID": "a table of variants cannot be used",
     "E_VARIANTS_NOT_FOUND": "there is no such table of variants",
     "E_VARIANT_UNKNOWN": "a table of variants has no variant of that name",
+    # review: the page and what it shows
+    "E_AUDIO_MISSING": "a recording of the queue that is in no audio folder",
+    "E_AUDIO_CHANGED": "a file that holds another sound than the queue was made from",
+    "E_AUDIO_OUTSIDE": "a link that leads out of the audio folders",
+    "E_AUDIO_UNREADABLE": "a region whose sound cannot be read",
+    "E_PORT_IN_USE": "a port that another program listens on",
+    "E_REVIEW_PART": "a part of the page that needs an option or verdicts that are missing",
+    "E_REQUEST": "a request of the page that cannot be used",
+    "E_HOST": "a request to the page under another name than this machine's",
+    "E_TOKEN": "a request to the page without a token",
+    "E_CSRF": "a request to the page from another site",
     # findings in data, of `check` and `simulate`; they stop nothing by themselves
     "W_NOT_A_TABLE": "a file in a folder of tables that is none",
     "W_TABLE_LOST": "a table in a folder of tables that cannot be read",
