@@ -51,7 +51,7 @@ def calibrate(scores: list[Scores], dataset: Dataset, weights: list[Path]) -> li
     scores
         Shifted.
     """
-    clipwise = np.array([score.value.max(axis=0) for score in scores])
+    clipwise = np.array([score.value.max(axis=0) for score in scores], dtype=float)
     names = [score.recording for score in scores]
     shift = prior_shifts(clipwise, names, dataset.annotations, dataset.classes)
     for path in weights:
@@ -61,7 +61,9 @@ def calibrate(scores: list[Scores], dataset: Dataset, weights: list[Path]) -> li
     return [
         replace(
             score,
-            value=expit(clipped_logit(score.value, RESCALE_EDGE) + shift).astype(score.value.dtype),
+            value=expit(clipped_logit(score.value.astype(float), RESCALE_EDGE) + shift).astype(
+                score.value.dtype
+            ),
         )
         for score in scores
     ]
