@@ -9,8 +9,8 @@ The verbs of the command line are functions of this package::
     scores = antpitta.predict(run.model, "recordings")
 
 Three verbs share their names with packages of the implementation: ``antpitta.train``,
-``antpitta.predict`` and ``antpitta.review``. As an attribute of ``antpitta`` such a name is always the function;
-``from antpitta.train import loop`` imports from the package.
+``antpitta.predict`` and ``antpitta.review``. As an attribute of ``antpitta`` such a name is always
+the function; ``from antpitta.train import loop`` imports from the package.
 """
 
 import sys

@@ -66,4 +66,5 @@ def clips(
     best = best.sort_values(["species", "score"], ascending=[True, False], kind="stable")
     library = AudioLibrary([Path(root) for root in as_paths(audio)])
     painter = RegionPainter(read_recipe("quick"))
-    return write_clips(best.to_dict("records"), library, painter, Path(folder), margin)
+    rows = [{str(key): value for key, value in row.items()} for row in best.to_dict("records")]
+    return write_clips(rows, library, painter, Path(folder), margin)

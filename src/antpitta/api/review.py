@@ -103,7 +103,9 @@ def review(
     store = Store.open(queue if is_url(queue) else Path(queue))
     listening = _listen(port)
     access = Access(listening.getsockname()[1])
-    addresses = _sign_in(store, access, names or [(getuser(), "expert")])
+    expert: tuple[str, Role] = (getuser(), "expert")
+    people = names or [expert]
+    addresses = _sign_in(store, access, people)
     page = ReviewPage(
         store=store,
         library=library,

@@ -5,18 +5,18 @@ from typing import Annotated
 
 import typer
 
-from antpitta.cli import bench, data, fetch, prediction, settings, simulation, training
 from antpitta.cli import (
     bench,
     candidates,
     data,
+    fetch,
     matching,
     prediction,
+    review,
     settings,
     simulation,
     training,
 )
-from antpitta.cli import bench, data, prediction, review, settings, simulation, training
 from antpitta.cli.display import console
 
 app = typer.Typer(

@@ -28,9 +28,7 @@ from antpitta.files.texts import explain_write_errors, is_regular_file, write_te
 
 MANIFEST = ".antpitta.json"
 LAYOUT = 1  # raised when an older version could not read it
-OutputKind = Literal[
-    "prediction", "run", "model", "ensemble", "simulation", "estimates", "clips"
-]
+OutputKind = Literal["prediction", "run", "model", "ensemble", "simulation", "estimates", "clips"]
 _UNFINISHED = re.compile(r"\.unfinished-[0-9a-f]{12}")
 Digests = dict[str, list[str]]  # of each file, by its path below the folder
 

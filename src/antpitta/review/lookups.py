@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from antpitta.files.queue import connect
-from antpitta.review.items import region_dict
+from antpitta.review.regions import region_dict
 from antpitta.review.schema import (
     agreed_view,
     candidate_table,

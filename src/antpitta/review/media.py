@@ -221,8 +221,9 @@ def _full_pixels(cut: Cut, size: ImageSize) -> Pixels:
     n_fft = 2 ** round(math.log2(max(2 * per_column, 1)))
     n_fft = min(max(n_fft, _MIN_FFT), _MAX_FFT)
     hop = max(1, min(int(per_column), n_fft // 2))
-    mode = "reflect" if len(wave) > n_fft // 2 else "constant"
-    frames = sliding_window_view(np.pad(wave, n_fft // 2, mode=mode), n_fft)[::hop]
+    edge = n_fft // 2
+    padded = np.pad(wave, edge, mode="reflect") if len(wave) > edge else np.pad(wave, edge)
+    frames = sliding_window_view(padded, n_fft)[::hop]
     window = np.hanning(n_fft).astype(np.float32)
     rows = np.linspace(0, n_fft // 2 + 1, size.rows + 1)[:-1]
     parts = []
@@ -237,7 +238,7 @@ def _full_pixels(cut: Cut, size: ImageSize) -> Pixels:
     floor, ceiling = np.percentile(decibels, _SHOWN_RANGE)
     ceiling = max(ceiling, floor + _MIN_RANGE)
     grey = 255 - 255 * np.clip((decibels - floor) / (ceiling - floor), 0, 1)
-    return grey.astype(np.uint8).T[::-1]
+    return np.asarray(grey.astype(np.uint8).T[::-1])
 
 
 def _resample(rows: NDArray[Any], starts: NDArray[np.float64], step: float) -> NDArray[Any]:
@@ -320,7 +321,7 @@ def _frequency_marks(
         return [(hz, (hz - low) / (high - low)) for hz in steps]
     bottom, top = hz_to_mel(np.array([low, high]))
     marks: list[tuple[float, float]] = []
-    for hz in reversed(_ROUND_HZ[(_ROUND_HZ >= low) & (_ROUND_HZ <= high)].tolist()):
+    for hz in reversed(_ROUND_HZ[(low <= _ROUND_HZ) & (high >= _ROUND_HZ)].tolist()):
         place = float((hz_to_mel(np.array([hz]))[0] - bottom) / (top - bottom))
         if not marks or marks[-1][1] - place >= 1 / most:  # low ones are dense on a mel axis
             marks.append((hz, place))

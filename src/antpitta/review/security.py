@@ -163,7 +163,7 @@ class Guard:
         """That of the address on the first visit, that of the cookie afterwards."""
         query = parse_qs(scope["query_string"].decode("latin-1"))
         if scope["path"] == "/" and "token" in query:
-            return query["token"][0]
+            return str(query["token"][0])
         cookies: SimpleCookie = SimpleCookie()
         try:
             cookies.load(headers.get("cookie", ""))
