@@ -212,8 +212,8 @@ def benchmark_rounds(
         Windows(part.recording, part.start, part.seconds, (part.vector - mean) / spread)
         for part in (train, tested)
     )
-    found = FoundRecordings(data.dataset.recordings, ())
-    calls = match_tables(found, [read_table(train_events, True)]).dataset.annotations
+    recordings = FoundRecordings(data.dataset.recordings, ())
+    calls = match_tables(recordings, [read_table(train_events, True)]).dataset.annotations
     verdicts = judge_windows(train, data.dataset.recordings, calls, data.dataset.classes.names)
     rows = []
     for seed in range(1, seeds + 1):

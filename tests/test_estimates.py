@@ -28,9 +28,8 @@ def detections(model=MODEL, shift=0.0, nights=NIGHTS - 1):
                 score = 0.3 + 0.6 * (number * 37 % 128) / 128
                 place = (f"/season/site{site}_2025060{night + 1}_050000.wav", f"site{site}")
                 start = 10.0 * i + shift
-                rows.append(
-                    (*place, start, start + 3, "", 1000.0, 4000.0, "wren", score, model, "")
-                )
+                box = (start, start + 3, "", 1000.0, 4000.0)
+                rows.append((*place, *box, "wren", score, model, "supported", ""))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

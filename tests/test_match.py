@@ -54,9 +54,7 @@ def test_every_example_is_found_where_it_is(matches, boxes):
 
 def test_tables_are_those_of_a_prediction(matches, boxes, simulated):
     events = matches.events
-    names = (
-        "file,site,start_time,end_time,clock_time,low_freq,high_freq,species,score,model,verdict"
-    )
+    names = "file,site,start_time,end_time,clock_time,low_freq,high_freq,species,score,model,support,verdict"
     assert list(events.columns) == names.split(",")
     assert (events["verdict"] == "").all()
     assert events["score"].between(0.2, 1).all()

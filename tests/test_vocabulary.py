@@ -18,10 +18,11 @@ import typer
 from antpitta.cli import app
 from antpitta.core import config
 from antpitta.core.errors import CODES
-from benchmarks import learn, predict, train
+from benchmarks import learn, match, predict, rounds, train
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "antpitta"
+APPS = (app, learn.app, match.app, predict.app, rounds.app, train.app)
 BENCHMARKS = ROOT / "benchmarks"
 FILES = sorted([*PACKAGE.rglob("*.py"), *BENCHMARKS.rglob("*.py")])
 TOML_FILES = sorted([*PACKAGE.rglob("*.toml"), *BENCHMARKS.rglob("*.toml")])
@@ -409,7 +410,7 @@ def test_toml_file_has_no_replaced_key_stage_or_choice(path):
     assert chosen & set(CHOICES) == set()
 
 
-@pytest.mark.parametrize("cli", [app, learn.app, predict.app, train.app])
+@pytest.mark.parametrize("cli", APPS)
 def test_commands_have_no_replaced_option(cli):
     assert set(options(cli)) & set(OPTIONS) == set()
 
@@ -468,7 +469,7 @@ def test_every_listed_code_is_listed_once_and_has_a_meaning():
 @cache
 def commands():
     """(module, name) of the functions behind commands: their docstrings are shown by --help."""
-    apps, functions = [app, learn.app, predict.app, train.app], set()
+    apps, functions = list(APPS), set()
     while apps:
         cli = apps.pop()
         apps += [group.typer_instance for group in cli.registered_groups]

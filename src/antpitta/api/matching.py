@@ -238,8 +238,11 @@ def _search(
     def missing() -> Iterator[ListedFile]:
         for file in files:
             stamp = file_stamp(file.source)  # before it is read: the next run notices a change
-            stamps[file.path] = stamp
-            yield file
+            if journal.has(file.path, stamp):
+                count(0.0)
+            else:
+                stamps[file.path] = stamp
+                yield file
 
     for result in matcher.find_all(missing(), workers):
         journal.add(_entry(result, stamps.pop(result.file.path)))

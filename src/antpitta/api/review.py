@@ -96,16 +96,14 @@ def review(
     """
     import uvicorn
 
-    names = [(name, "reviewer") for name in as_words(reviewers)]
+    names: list[tuple[str, Role]] = [(name, "reviewer") for name in as_words(reviewers)]
     names += [(name, "expert") for name in as_words(experts)]
     recipe = read_recipe(DEFAULT_RECIPE) if model is None else _recipe(Path(model))
     library = AudioLibrary([Path(root) for root in as_paths(audio)])
     store = Store.open(queue if is_url(queue) else Path(queue))
-    listening = _listen(port)
-    access = Access(listening.getsockname()[1])
-    expert: tuple[str, Role] = (getuser(), "expert")
-    people = names or [expert]
-    addresses = _sign_in(store, access, people)
+    bound_socket = _listen(port)
+    access = Access(bound_socket.getsockname()[1])
+    addresses = _sign_in(store, access, names or [(getuser(), "expert")])
     page = ReviewPage(
         store=store,
         library=library,
@@ -120,7 +118,7 @@ def review(
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    return ReviewServer(addresses, len(library), uvicorn.Server(config), listening, store)
+    return ReviewServer(addresses, len(library), uvicorn.Server(config), bound_socket, store)
 
 
 def _recipe(model: Path) -> Recipe:
@@ -132,15 +130,15 @@ def _recipe(model: Path) -> Recipe:
 
 
 def _listen(port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound_socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind(("127.0.0.1", port))
+        bound_socket.bind(("127.0.0.1", port))
     except OSError as error:
-        listening.close()
+        bound_socket.close()
         what = f"port {port} cannot be listened on ({error.strerror})"
         raise UserError("E_PORT_IN_USE", what, "give another one with --port") from None
-    return listening
+    return bound_socket
 
 
 def _sign_in(store: Store, access: Access, names: Sequence[tuple[str, Role]]) -> dict[str, str]:

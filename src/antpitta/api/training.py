@@ -156,8 +156,7 @@ def train(
     read_members(data.dataset, resolved)
     with lock_folder(folder.path):
         folder.begin(_config(data, resolved, chosen), resume=resume)
-        for model in (folder.model, *sorted(folder.path.glob("stages/*/model"))):
-            check_own_folder(model, "model")
+        _check_models(folder)
         progress.message(describe_data(data))
         if known_species := describe_known_species(resolved, data):
             progress.message(known_species)
@@ -173,6 +172,12 @@ def train(
         bundle_stage(run, data, shipped, folder.model, report, exported)
         write_report(folder, report)
         return TrainResult(folder.path, report)
+
+
+def _check_models(folder: RunFolder) -> None:
+    """Refuse a run whose models, which will be replaced, hold somebody else's files."""
+    for model in (folder.model, *sorted(folder.path.glob("stages/*/model"))):
+        check_own_folder(model, "model")
 
 
 def _config(data: OpenedDataset, recipe: Recipe, chosen: Recipe) -> dict[str, Any]:

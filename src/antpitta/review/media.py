@@ -260,19 +260,19 @@ def _with_axes(
     canvas = Image.new("L", (size.width * scale, size.height * scale), 255)
     canvas.paste(Image.fromarray(pixels), (left, top))
     draw, font = ImageDraw.Draw(canvas), _font(11 * scale)
-    ink, tick = 70, 4 * scale
+    ink, mark_length = 70, 4 * scale
     draw.rectangle((left - 1, top - 1, left + columns, top + rows), outline=ink)
     for time in _round_steps(start, stop, max(2, columns // (70 * scale))):
         x = left + (time - start) / (stop - start) * columns
-        draw.line((x, top + rows, x, top + rows + tick), fill=ink)
+        draw.line((x, top + rows, x, top + rows + mark_length), fill=ink)
         if 12 * scale < x - left < columns - 16 * scale:  # beside the units
-            draw.text((x, top + rows + tick), format_time(time), ink, font, anchor="ma")
+            draw.text((x, top + rows + mark_length), format_time(time), ink, font, anchor="ma")
     for hz, place in _frequency_marks(low, high, rows / (18 * scale), mel=mel):
         y = top + (1 - place) * rows
-        draw.line((left - tick, y, left - 1, y), fill=ink)
-        draw.text((left - tick - 2, y), f"{hz / 1000:g}", ink, font, anchor="rm")
-    draw.text((2 * scale, top + rows + tick), "kHz", ink, font, anchor="la")
-    draw.text((left + columns, top + rows + tick), "s", ink, font, anchor="ra")
+        draw.line((left - mark_length, y, left - 1, y), fill=ink)
+        draw.text((left - mark_length - 2, y), f"{hz / 1000:g}", ink, font, anchor="rm")
+    draw.text((2 * scale, top + rows + mark_length), "kHz", ink, font, anchor="la")
+    draw.text((left + columns, top + rows + mark_length), "s", ink, font, anchor="ra")
     file = io.BytesIO()
     canvas.save(file, "png", compress_level=1)
     return file.getvalue()

@@ -300,9 +300,9 @@ def _add_media(app: FastAPI, page: ReviewPage) -> None:
         limits = None if band is None else tuple(map(float, band.split("-")))
         if limits is not None and not limits[0] < limits[1]:
             raise UserError("E_REQUEST", f"band {band} is empty", "give LOW-HIGH in Hz")
-        piece = cut(region, margin)
-        wav = cut_sound(piece, None if limits is None else (limits[0], limits[1]), slow)
-        times = json.dumps([piece.start, piece.stop])
+        segment = cut(region, margin)
+        wav = cut_sound(segment, None if limits is None else (limits[0], limits[1]), slow)
+        times = json.dumps([segment.start, segment.stop])
         return Response(wav, headers=KEPT | {"X-Times": times}, media_type="audio/wav")
 
 
