@@ -1,9 +1,11 @@
 """The queue's store: candidates, draws, events that are only added, and what is agreed."""
 
 import math
+import os
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -312,33 +314,35 @@ def test_database_that_cannot_be_used_is_one_message_without_a_password(url):
 
 
 @pytest.fixture(scope="module")
-def postgres_server(tmp_path_factory):
-    """The URL of a fresh PostgreSQL server on a socket of its own."""
+def postgres_server():
+    """The URL of a fresh PostgreSQL server, which listens on a socket in its own folder only."""
     initdb = shutil.which("initdb") or next(
         iter(sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")))), None
     )
     if initdb is None:
         pytest.skip("PostgreSQL's initdb is not installed")
     programs = Path(initdb).resolve().parent
-    folder = Path(tmp_path_factory.mktemp("pg", numbered=True))
+    folder = Path(tempfile.mkdtemp(prefix="pg"))  # a short path: that of a socket is limited
     user = None
-    if Path("/proc/self").stat().st_uid == 0:  # the server refuses to run as root
-        user = "postgres"
-        for path in (folder, *folder.parents):
-            if path.stat().st_uid == 0 and path.stat().st_mode & 0o077 != 0o077:
-                path.chmod(path.stat().st_mode | 0o011)
+    if os.geteuid() == 0:  # the server refuses to run as root
+        user = "nobody"
         shutil.chown(folder, user)
-    data = folder / "data"
-    command = [programs / "initdb", "-D", data, "-A", "trust", "-U", "antpitta", "--no-sync"]
-    subprocess.run(command, user=user, check=True, capture_output=True)
-    options = ["-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "max_connections=100"]
-    server = subprocess.Popen([programs / "postgres", *options], user=user, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not list(folder.glob(".s.PGSQL.*")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    yield f"postgresql+psycopg://antpitta@/postgres?host={folder}"
-    server.terminate()
-    server.wait(30)
+    options = ["-D", folder / "data", "-A", "trust", "-U", "antpitta", "--no-sync"]
+    subprocess.run([programs / "initdb", *options], user=user, check=True, capture_output=True)
+    options = ["-D", folder / "data", "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen([programs / "postgres", *options], user=user, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while not (folder / ".s.PGSQL.5432").exists():
+            if server.poll() is not None or time.monotonic() > deadline:
+                pytest.fail((folder / "log").read_text())
+            time.sleep(0.1)
+        yield f"postgresql+psycopg://antpitta@/postgres?host={folder}"
+    finally:
+        server.terminate()
+        server.wait(30)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
