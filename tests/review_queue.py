@@ -36,6 +36,6 @@ def make_queue(folder, audio, count=24, purpose="audit"):
         )
     with Store.open(folder, create=True) as store:
         store.add_candidates(pd.DataFrame(rows))
-        items = [{"candidate": i + 1, "stratum": "a", "inclusion_p": 0.5} for i in range(count)]
+        items = [{"candidate": i + 1, "stratum": "a", "inclusion_p": 1.0} for i in range(count)]
         store.create_draw(purpose, "test", 1, items, model_digest="abc")
     return folder

@@ -244,6 +244,31 @@ def test_conflict_is_resolved_by_an_expert_only(page, ana):
     assert [row["verdict"] for row in page.store.agreed()] == ["present"]
 
 
+def test_second_review_is_blind_and_its_agreement_is_told(page, ana):
+    items = ana.items(species="wren")
+    ana.post(*(verdict(item, "present" if i < 4 else "absent") for i, item in enumerate(items)))
+    ben = Browser(page, "ben")
+    second = ben.items(state="second")
+    assert [item["position"] for item in second] == [item["position"] for item in items]
+    assert {item["own_verdict"] for item in second} == {None}
+    ben.post(*(verdict(item, "present" if i < 3 else "absent") for i, item in enumerate(second)))
+    assert ben.items(state="second") == []
+    by_species = {row["species"]: row for row in ben.get("/api/agreement")}
+    assert by_species["*"] == by_species["wren"] | {"species": "*"}
+    row = by_species["wren"]
+    assert (row["reviewers"], row["both"], row["agreement"]) == (["ana", "ben"], 8, 7 / 8)
+    assert (row["agreement_present"], row["agreement_absent"]) == (6 / 7, 8 / 9)
+    assert row["kappa"] == pytest.approx(0.75)  # (7/8 - 1/2) / (1 - 1/2)
+
+
+@pytest.mark.parametrize("page", ["audit"], indirect=True)
+def test_threshold_of_an_audit_has_its_sentence(page, ana):
+    ana.post(*(verdict(item, "present") for item in ana.items(species="wren")))
+    answer = ana.get("/api/species/wren/threshold", precision=0.9)
+    assert answer["judged"] == 8
+    assert answer["sentence"].startswith(f"{answer['threshold']:.3g} gives 100 %, ")
+
+
 def test_export_has_the_rows_of_the_database_and_reads_as_a_table(page, ana):
     ana.post(
         *(verdict(item, "present" if i % 2 else "absent") for i, item in enumerate(ana.items()))
@@ -259,5 +284,5 @@ def test_export_has_the_rows_of_the_database_and_reads_as_a_table(page, ana):
 def test_what_needs_an_option_says_which(ana):
     answer = ana.client.post("/api/rounds", json={})
     assert (answer.status_code, answer.json()["code"]) == (400, "E_REVIEW_PART")
-    assert ana.client.get("/api/species/wren/threshold").json()["code"] == "E_REVIEW_PART"
+    assert ana.client.get("/api/species/wren/threshold").json()["code"] == "E_NO_AUDIT"
     assert ana.session["can_start_round"] is False

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from antpitta.review.store import Store
+
 ALL = "*"  # as species: all of them together
 COLUMNS = (
     *("first", "second", "species", "both", "unsure", "agreement", "agreement_present"),
@@ -49,6 +51,29 @@ def agreement_table(verdicts: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
                 table[_place(by_reviewer[first]), _place(by_reviewer[second])] += 1
     rows = [(*pair, *_measure(table)) for pair, table in sorted(counts.items())]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def agreement_rows(store: Store) -> list[dict[str, Any]]:
+    """The agreement of the reviewers of a queue, for JSON.
+
+    Parameters
+    ----------
+    store : the queue
+
+    Returns
+    -------
+    Rows of :func:`agreement_table` with the names of the two as ``reviewers``; what is not defined
+    is None.
+    """
+    names = {row["id"]: row["name"] for row in store.reviewers()}
+    rows = agreement_table(store.current()).to_dict("records")
+    return [
+        {
+            "reviewers": [names[row["first"]], names[row["second"]]],
+            **{name: None if row[name] != row[name] else row[name] for name in COLUMNS[2:]},
+        }
+        for row in rows
+    ]
 
 
 def _place(verdict: str) -> int:

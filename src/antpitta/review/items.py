@@ -40,7 +40,6 @@ FILTERS = (
     *("species", "site", "date_from", "date_to", "hour_from", "hour_to"),
     *("score_from", "score_to", "disagreement_from", "source", "state", "reviewer"),
 )
-STATES = ("open", "done")  # without, or with a verdict of the filter's reviewer
 _HIDDEN = ("score", "score_from", "score_to", "disagreement_from", "source")  # in an audit
 _item, _candidate, _region = draw_item_table.c, candidate_table.c, region_table.c
 _recording, _event = recording_table.c, event_table.c
@@ -122,8 +121,10 @@ def _conditions(filters: Mapping[str, Any], *, hides_scores: bool) -> list[Colum
     ]
     conditions += _hours(given.get("hour_from"), given.get("hour_to"))
     if "state" in given:
-        judged = _judged_by(given.get("reviewer"))
-        conditions.append(judged if given["state"] == "done" else ~judged)
+        own = _judged_by(given.get("reviewer"))
+        conditions.append(own if given["state"] == "done" else ~own)
+        if given["state"] == "second":
+            conditions.append(_judged_by(None))
     return conditions
 
 

@@ -27,6 +27,8 @@ from starlette.types import ASGIApp
 from antpitta.core.errors import UserError, printable
 from antpitta.files.audio import UnreadableAudio
 from antpitta.review import media
+from antpitta.review.agreement import agreement_rows
+from antpitta.review.audits import species_threshold
 from antpitta.review.library import AudioLibrary
 from antpitta.review.lookups import filter_choices, latest_verdict, reference_calls
 from antpitta.review.media import Cut, ImageSize, RegionPainter, View, cut_region, cut_sound
@@ -74,10 +76,8 @@ class ReviewPage:
     painter : draws the pictures
     access : who may use the page
     queue : a name of the queue, which keeps unsent verdicts of several queues apart in a browser
-    threshold : from a species and a wanted precision to what is known of its threshold
     start_round : trains the next model from the agreed verdicts; None where no run is named
     round_status : of the round that runs or ran last
-    agreement : of the reviewers, per species
     """
 
     store: Store
@@ -85,10 +85,8 @@ class ReviewPage:
     painter: RegionPainter
     access: Access
     queue: str
-    threshold: Callable[[str, float], dict[str, Any]] | None = None
     start_round: Callable[[], dict[str, Any]] | None = None
     round_status: Callable[[], dict[str, Any]] | None = None
-    agreement: Callable[[], dict[str, Any]] | None = None
 
 
 class EventList(BaseModel):
@@ -109,7 +107,7 @@ class Filters(BaseModel):
     species: Text = None
     site: Text = None
     source: Text = None
-    state: Literal["open", "done"] | None = None
+    state: Literal["open", "done", "second"] | None = None
     date_from: Date = None
     date_to: Date = None
     hour_from: Hour = None
@@ -346,20 +344,17 @@ def _with_region(store: Store, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add_results(app: FastAPI, page: ReviewPage) -> None:
-    def missing(what: str, remedy: str) -> UserError:
-        return UserError("E_REVIEW_PART", what, remedy)
+    store = page.store
 
     @app.get("/api/species/{species}/threshold")
     def threshold(
         species: str, precision: Annotated[float, Query(gt=0, lt=1)] = 0.9
     ) -> dict[str, Any]:
-        if page.threshold is None:
-            raise missing("this queue has no audit", "draw one: antpitta candidates --audit 60")
-        return page.threshold(species, precision)
+        return species_threshold(store, species, precision)
 
     @app.get("/api/agreement")
-    def agreement() -> dict[str, Any]:
-        return {} if page.agreement is None else page.agreement()
+    def agreement() -> list[dict[str, Any]]:
+        return agreement_rows(store)
 
     @app.get("/api/rounds")
     def round_status() -> dict[str, Any]:
@@ -368,13 +363,13 @@ def _add_results(app: FastAPI, page: ReviewPage) -> None:
     @app.post("/api/rounds", status_code=202)
     def start_round() -> dict[str, Any]:
         if page.start_round is None:
-            raise missing("no run is named", "open the page with --run RUN")
+            raise UserError("E_REVIEW_PART", "no run is named", "open the page with --run RUN")
         return page.start_round()
 
     @app.get("/api/export.csv")
     def export() -> StreamingResponse:
         name = {"Content-Disposition": 'attachment; filename="verdicts.csv"'}
-        return StreamingResponse(_csv_lines(page.store), headers=name, media_type="text/csv")
+        return StreamingResponse(_csv_lines(store), headers=name, media_type="text/csv")
 
 
 def _csv_lines(store: Store) -> Iterator[str]:

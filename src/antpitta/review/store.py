@@ -271,7 +271,8 @@ class Store:
         filters : ``species``, ``site``, ``source``, ``date_from``, ``date_to`` (``YYYY-MM-DD``),
             ``hour_from``, ``hour_to`` (0 to 23, both inclusive), ``score_from``, ``score_to``,
             ``disagreement_from``, ``reviewer`` (an id) and ``state``: ``open`` for items without
-            that reviewer's verdict, ``done`` for those with one
+            that reviewer's verdict, ``done`` for those with one, ``second`` for those that only
+            others judged
 
         Returns
         -------

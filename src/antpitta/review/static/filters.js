@@ -21,7 +21,8 @@ const OF_SCORES = ["score_from", "score_to", "disagreement_from"];
 export async function chooseFilters(draw, filters) {
   const choices = await getJson(`/api/draws/${draw.id}/choices`);
   const values = {
-    state: [["open", "without my verdict"], ["done", "with my verdict"], ["", "all"]],
+    state: [["open", "without my verdict"], ["second", "judged by others only"],
+      ["done", "with my verdict"], ["", "all"]],
     species: [["", "all"], ...choices.species.map((name) => [name, name])],
     site: [["", "all"], ...choices.sites.map((name) => [name, name])],
   };

@@ -5,6 +5,7 @@ import { getJson, postJson } from "./api.js";
 import { count, h } from "./dom.js";
 
 const COLUMNS = ["candidates", "open", "present", "absent", "unsure", "conflict"];
+const EVERY = "*"; // as species: all of them together
 
 export class Progress {
   constructor(app) {
@@ -70,22 +71,29 @@ export class Progress {
     }
   }
 
-  agreement({ pairs = [] }) {
-    if (!pairs.length) {
+  agreement(rows) {
+    if (!rows.length) {
       return [h("p", { className: "empty" }, "No call has verdicts of two reviewers yet. A second "
-        + "reviewer opens the page under another name, and sees nobody else's verdicts.")];
+        + "reviewer opens the page under another name, and sees nobody else’s verdicts.")];
     }
-    const share = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
-    const columns = ["calls of both", "raw agreement", "on present", "on absent", "Cohen’s kappa"];
+    const share = (value) => (value === null ? "–" : value.toFixed(2));
+    const names = ["agreement", "agreement_present", "agreement_absent"];
+    const columns = ["calls of both", "one unsure", "raw agreement", "on present", "on absent",
+      "Cohen’s kappa"];
     return [h("div", {
       className: "scroll", tabIndex: 0, role: "group", ariaLabel: "Agreement of reviewers",
-    }, h("table", {}, h("caption", {}, "Verdicts of two reviewers on the same calls."),
+    }, h("table", {},
+      h("caption", {}, "Verdicts of two reviewers on the same calls; kappa with its 95 % interval."),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "reviewers"),
+        h("th", { scope: "col", className: "text" }, "species"),
         columns.map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, pairs.map((pair) => h("tr", {},
-        h("th", { scope: "row" }, pair.reviewers.join(" and ")),
-        h("td", {}, String(pair.n)), [pair.raw, pair.present, pair.absent, pair.kappa]
-          .map((value) => h("td", {}, share(value))))))))];
+      h("tbody", {}, rows.map((row) => h("tr", {},
+        h("th", { scope: "row" }, row.reviewers.join(" and ")),
+        h("td", { className: "text" }, row.species === EVERY ? "all" : row.species),
+        h("td", {}, String(row.both)), h("td", {}, String(row.unsure)),
+        names.map((name) => h("td", {}, share(row[name]))),
+        h("td", {}, row.kappa === null ? "–"
+          : `${share(row.kappa)}, ${share(row.kappa_low)} to ${share(row.kappa_high)}`))))))];
   }
 
   round() {
