@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.api.queue import Candidates, candidates
     from antpitta.api.recipes import settings
     from antpitta.api.review import ReviewServer, review
+    from antpitta.api.round import RoundResult, round
     from antpitta.api.simulation import DemoResult, demo, simulate, simulate_callers
     from antpitta.api.speed import SpeedTest, bench
     from antpitta.api.training import TrainResult, train
@@ -46,6 +47,7 @@ _MODULES = {
     "antpitta.api.prediction_result": ("Prediction",),
     "antpitta.api.recipes": ("settings",),
     "antpitta.api.review": ("ReviewServer", "review"),
+    "antpitta.api.round": ("RoundResult", "round"),
     "antpitta.api.simulation": ("DemoResult", "demo", "simulate", "simulate_callers"),
     "antpitta.api.training": ("TrainResult", "train"),
     "antpitta.core.config": ("BlendMethod", "InferenceMode", "Precision"),
@@ -77,6 +79,7 @@ __all__ = [
     "Progress",
     "Report",
     "ReviewServer",
+    "RoundResult",
     "Setting",
     "SimulationConfig",
     "SpeedTest",
@@ -100,6 +103,7 @@ __all__ = [
     "predict_each",
     "predict_to",
     "review",
+    "round",
     "settings",
     "simulate",
     "simulate_callers",

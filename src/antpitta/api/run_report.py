@@ -109,6 +109,8 @@ def write_report(folder: RunFolder, report: RunReport) -> None:
         },
         "left_out": list(report.left_out),
     }
+    if report.rounds is not None:
+        table["rounds"] = list(report.rounds.sentences())
     folder.write_report(table, render_page(report))
 
 

@@ -179,13 +179,12 @@ def write_source(source: DataSource, path: Path) -> None:
     write_text("".join(lines), path)
 
 
-def open_dataset(source: DataSource, verdicts: Sequence[AnnotationTable] = ()) -> OpenedDataset:
+def open_dataset(source: DataSource) -> OpenedDataset:
     """Find the recordings, read the tables, and match one to the other.
 
     Parameters
     ----------
     source : folders and tables
-    verdicts : more tables, which are no files
 
     Returns
     -------
@@ -198,7 +197,6 @@ def open_dataset(source: DataSource, verdicts: Sequence[AnnotationTable] = ()) -
     """
     given = ((source.present, True), (source.absent, False), (source.annotations, None))
     tables = [read_table(path, verdict) for paths, verdict in given for path in paths]
-    tables += verdicts
     recordings = find_recordings(source.audio, source.sites, source.channel, source.spectrograms)
     audio = _without_species_as_sites(recordings, tables)
     names = read_species_names(source.names) if source.names else {}

@@ -40,7 +40,7 @@ from antpitta.files.own_files import (
     write_parquet,
 )
 from antpitta.files.tables import read_frame, write_csv
-from antpitta.files.texts import read_text, write_json, write_text
+from antpitta.files.texts import read_json, read_text, write_json, write_text
 
 if TYPE_CHECKING:  # a run's tables can be read without PyTorch
     from torch import Tensor
@@ -51,6 +51,7 @@ FINAL_FILES = (  # written at the end of a run
 )
 SCORE_COLUMNS = ("recording", "start_time", "end_time", "source")  # before those of the species
 FOLDS = "folds.csv"
+ROUND = "round.json"  # of a run that a round made: its number, and the run before
 LOG_KEY = ["stage", "cycle", "fold", "epoch"]
 CELL_COLUMNS = ("recording", "species", "present", "score", "start", "stop", "low", "high")
 NO_CONFIG = (
@@ -128,6 +129,23 @@ class RunFolder:
         """The folder of the last stage, in its last cycle, by the recipe in config.json."""
         stage = self.config()["recipe"]["stages"][-1]
         return self.stage(stage["name"], (stage.get("pseudo") or {}).get("cycles", 1))
+
+    def round_number(self) -> int:
+        """The number of the round that made the run; 0 for a run of ``train``."""
+        return int(self._round().get("number", 0))
+
+    def earlier_round(self) -> Path | None:
+        """The folder of the run that a round began with; None for a run of ``train``."""
+        path = self._round().get("run")
+        return None if path is None else Path(str(path))
+
+    def _round(self) -> dict[str, Any]:
+        """The content of round.json; nothing where there is none."""
+        file = self.path / ROUND
+        if not file.is_file():
+            return {}
+        check_unchanged(self.path, "run", ROUND)
+        return read_json(file)
 
     def begin(self, config: dict[str, Any], *, resume: bool) -> None:
         """Start a run in this folder, or continue the one there.

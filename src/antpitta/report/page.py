@@ -20,7 +20,8 @@ import pandas as pd
 
 from antpitta.core.errors import printable_lines
 from antpitta.report.canvas import ROWS, count_nouns, format_count, format_number, format_share
-from antpitta.report.results import Example, RunReport
+from antpitta.report.results import Example, LearningCurve, RunReport
+from antpitta.report.rounds import draw_learning_curve, drawn_species, list_rounds
 from antpitta.report.species import draw_curves, draw_species, drawn_curves
 from antpitta.report.spectrograms import draw_example
 from antpitta.report.stages import METRICS, draw_stages, draw_training, tidy_log
@@ -35,6 +36,7 @@ from antpitta.report.tables import (
     list_thresholds,
     pseudo_table,
 )
+from antpitta.scores.learning_curve import MEAN
 
 MAX_CHARACTERS = 4_800_000  # of the page: mail servers accept an attachment of this size
 MARKUP = 800  # characters around an example's picture
@@ -91,6 +93,7 @@ def _context(run_report: RunReport) -> dict[str, object]:
         "truth": format_metrics(final.truth) if final and final.truth else (),
         "meaning": describe_metrics(final.report) if final else "",
         "rows": list_stages(run_report),
+        "rounds": _rounds_section(run_report.rounds),
         "stages": _stages_section(run_report),
         "supervision": _supervision_section(run_report),
         "species": _species_section(run_report),
@@ -117,6 +120,28 @@ def _describe_selection(species: int, criterion: str) -> str:
     return (
         f" The picture shows {ROWS} of {species:,} species, those {criterion}; the table has all."
     )
+
+
+def _rounds_section(curve: LearningCurve | None) -> dict[str, object] | None:
+    if curve is None or curve.table.empty:
+        return None
+    table = curve.table[curve.table["verdicts"] == "all"]
+    rows = list_rounds(curve)
+    drawn = drawn_species(table)
+    means = [f"round {row.number}: {row.ap}" for row in rows if row.verdicts == "all"]
+    panels = count_nouns(len(drawn), "panel", "panels")
+    alt = (
+        f"Average precision over rounds: the mean, then {panels} of species. "
+        f"Mean of {'; '.join(means)}."
+    )
+    names = dict.fromkeys(str(name) for name in table["species"] if name != MEAN)
+    return {
+        "picture": _image(draw_learning_curve(table), alt),
+        "rows": rows,
+        "others": [name for name in names if name not in drawn],
+        "sentences": curve.sentences(),
+        "notes": curve.notes,
+    }
 
 
 def _stages_section(run_report: RunReport) -> PageImage | None:

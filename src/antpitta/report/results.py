@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from antpitta.core.thresholds import SpeciesThreshold
+from antpitta.scores.bootstrap import Interval
 from antpitta.scores.evaluate import Report
+from antpitta.scores.learning_curve import MEAN
 from antpitta.sound.targets import Supervision
 
 
@@ -78,6 +80,50 @@ class Example:
 
 
 @dataclass(frozen=True)
+class LearningCurve:
+    """The models of all rounds of review, on the verdicts of the last one.
+
+    Attributes
+    ----------
+    table : as from :func:`antpitta.scores.learning_curve.learning_curve`
+    differences : of the last two models in macro AP, by the kind of verdicts: all, audit
+    notes : about rounds that are missing
+    """
+
+    table: pd.DataFrame = field(repr=False)
+    differences: dict[str, Interval]
+    notes: tuple[str, ...] = ()
+
+    def sentences(self) -> tuple[str, ...]:
+        """Whether the last model is better than the one before, for each kind of verdicts."""
+        lines = []
+        for kind, difference in self.differences.items():
+            own = self.table[(self.table["verdicts"] == kind) & (self.table["species"] == MEAN)]
+            last = own.iloc[-1]
+            count = int(last["present"] + last["absent"])
+            verdicts = f"{count} verdicts" if kind == "all" else f"the {count} verdicts of audits"
+            lines.append(f"On {verdicts}: {_compare(float(last['ap']), difference)}.")
+        return tuple(lines)
+
+
+def _compare(value: float, difference: Interval) -> str:
+    if not np.isfinite(value):
+        return "no species has present and absent ones yet, so nothing can be compared"
+    text = f"macro AP {value:.3f}"
+    if not np.isfinite(difference.value):
+        return text
+    text = f"{text}, {difference.value:+.3f} against the model before"
+    if not np.isfinite(difference.low):
+        return text
+    interval = f"95 % interval {difference.low:+.3f} to {difference.high:+.3f}"
+    if difference.low > 0:
+        return f"{text} ({interval}): better by more than the noise"
+    if difference.high < 0:
+        return f"{text} ({interval}): worse by more than the noise"
+    return f"{text} ({interval}): no difference beyond the noise"
+
+
+@dataclass(frozen=True)
 class RunReport:
     """Everything that the report page and the model card show of a run.
 
@@ -96,6 +142,7 @@ class RunReport:
     settings, provenance : names and values of two tables
     left_out : findings about the data
     needs : a sentence about a file that the model needs and does not hold
+    rounds : the learning curve of a run that ``round`` made, None for another one
     """
 
     title: str = "An antpitta run"
@@ -113,6 +160,7 @@ class RunReport:
     provenance: dict[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     needs: str = ""
+    rounds: LearningCurve | None = None
 
     @property
     def final(self) -> StageResult | None:

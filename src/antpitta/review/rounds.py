@@ -1,74 +1,78 @@
-"""Which verdicts train the next model, and which judge it because no model has seen them.
+"""Which verdicts train the next model, and which judge it.
 
-- Of the recordings with verdicts a fifth is held out. Once held out, a recording stays so in all
-  later rounds; once trained on, it is never held out. Neighbouring sounds of one recording resemble
-  each other, so recordings are divided and not single sounds.
-- A recording that the training data have boxes in is never held out.
-- Verdicts of an audit that is not released judge as well, unless a model was trained on them before
-  they were drawn, or on the recording's boxes in the training data.
+- Every verdict that the reviewers agree on judges all models of all rounds. Each score comes from
+  a network that was not trained on the recording of the verdict (api/round.py), so no verdict has
+  to be kept from training for that.
+- Those of audits train nothing until the audit is released. What else is known of the same sound,
+  such as another program's candidate in the same seconds, trains nothing either: it would give the
+  audited sound away.
+- Where reviewers differ or are unsure the verdict is unknown. It trains and judges nothing.
 """
 
-from collections.abc import Collection, Iterable, Mapping
-from hashlib import blake2b
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-HELD_OUT = 0.2  # share of recordings
+from antpitta.core.identity import species_key
+from antpitta.scores.metrics import Flags
+
 COLUMNS = (
     *("recording", "start_time", "end_time", "low_freq", "high_freq", "species", "verdict"),
     *("held_verdict", "status", "reviewers", "site", "recorded_at", "recording_digest"),
 )
-_KEY = ["recording_digest", "species", "start_time", "end_time"]
+SAME = ("recording_digest", "species", "start_time", "end_time", "verdict", "held_verdict")
 
 
-def split_verdicts(
-    rows: Iterable[Mapping[str, Any]],
-    trained: Collection[str],
-    earlier: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Divide the agreed verdicts of a queue into those that train and those that judge.
+def round_verdicts(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The verdicts of a queue that train the next model or judge it.
 
     Parameters
     ----------
     rows : as from :meth:`antpitta.review.store.Store.export_rows`
-    trained : digests of the recordings that the training data have boxes in
-    earlier : the table of the round before
 
     Returns
     -------
-    A table with :data:`COLUMNS`: ``verdict`` trains, ``held_verdict`` judges; each row has one.
+    A table with :data:`COLUMNS`. ``verdict`` trains and judges; ``held_verdict`` judges alone. Each
+    row has one of the two.
     """
     table = pd.DataFrame(list(rows), columns=list(COLUMNS))
-    audited = table["held_verdict"] != ""
-    table = table[(table["verdict"] != "") | audited].reset_index(drop=True)
-    audited = table["held_verdict"] != ""
-    held = _held_recordings(table["recording_digest"], trained, earlier)
-    out = table["recording_digest"].isin(held) & ~audited
-    table.loc[out, "held_verdict"] = table.loc[out, "verdict"]
-    table.loc[out, "verdict"] = ""
-    known = audited & table["recording_digest"].isin(list(trained))
-    if earlier is not None:
-        used = pd.MultiIndex.from_frame(earlier.loc[earlier["verdict"] != "", _KEY])
-        known |= audited & pd.MultiIndex.from_frame(table[_KEY]).isin(used)
-    return table[~known].reset_index(drop=True)
+    known = (table["verdict"] != "") | (table["held_verdict"] != "")
+    table = table[known].reset_index(drop=True)
+    held = _beside_audits(table)
+    table.loc[held, "held_verdict"] = table.loc[held, "verdict"]
+    table.loc[held, "verdict"] = ""
+    return table
 
 
-def _held_recordings(
-    digests: Iterable[str], trained: Collection[str], earlier: pd.DataFrame | None
-) -> set[str]:
-    free = sorted(set(digests) - set(trained), key=_order)
-    held: set[str] = set()
-    if earlier is not None:
-        used = set(earlier.loc[earlier["verdict"] != "", "recording_digest"])
-        held = {digest for digest in earlier["recording_digest"] if digest not in used}
-    new = [digest for digest in free if digest not in held]
-    if earlier is not None:
-        new = [digest for digest in new if digest not in used]
-    wanted = int(HELD_OUT * len(free)) - len(held & set(free))
-    return held | set(new[: max(wanted, 0)])
+def _beside_audits(table: pd.DataFrame) -> Flags:
+    """Which rows that would train overlap an audited sound of their species."""
+    keys = [species_key(name) for name in table["species"]]
+    beside = np.zeros(len(table), dtype=bool)
+    for _, own in table.groupby([table["recording_digest"], pd.Series(keys)], sort=False):
+        audited = own[own["held_verdict"] != ""]
+        if len(audited) in (0, len(own)):
+            continue
+        start, end = (audited[name].to_numpy(float) for name in ("start_time", "end_time"))
+        own_start, own_end = (
+            own[name].to_numpy(float)[:, None] for name in ("start_time", "end_time")
+        )
+        touches = ((own_start < end) & (start < own_end)).any(axis=1)
+        beside[own.index] = touches & (own["held_verdict"] == "").to_numpy()
+    return beside
 
 
-def _order(digest: str) -> str:
-    """A random order that is the same in every round."""
-    return blake2b(digest.encode(), digest_size=8).hexdigest()
+def is_new(table: pd.DataFrame, earlier: pd.DataFrame) -> bool:
+    """Whether there is a verdict that the round before did not have.
+
+    Parameters
+    ----------
+    table, earlier : as from :func:`round_verdicts`
+
+    Returns
+    -------
+    True or False.
+    """
+    known = set(earlier[list(SAME)].itertuples(index=False, name=None))
+    return not known.issuperset(table[list(SAME)].itertuples(index=False, name=None))
