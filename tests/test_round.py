@@ -1,0 +1,229 @@
+"""Rounds: verdicts of a queue train the next model and judge the models of all rounds."""
+
+import json
+import uuid
+
+import pandas as pd
+import pytest
+
+import antpitta as ap
+from antpitta.core.errors import UserError
+from antpitta.files.audio import content_key
+from antpitta.files.recordings import find_recordings
+from antpitta.files.runs import RunFolder
+from antpitta.review.store import Store
+
+NEW = "heron"  # a species that the first model does not know
+
+
+def calls(simulated):
+    """Every call of the test recordings: recording, species, start, end, low, high."""
+    table = pd.read_csv(simulated / "test_events.csv")
+    names = ["recording_id", "t_min", "t_max", "f_min", "f_max"]
+    return [(f"s{row.species_id}", *(getattr(row, name) for name in names))
+            for row in table.itertuples()]  # fmt: skip
+
+
+def make_queue(folder, simulated, audio):
+    """Candidates of all calls, and of the same seconds under the name of another species."""
+    recordings = {own.id: own for own in find_recordings([audio]).recordings}
+    rows = []
+    for i, (species, name, start, end, low, high) in enumerate(calls(simulated)):
+        for label in (species, f"s{(int(species[1:]) + 4) % 8}", NEW)[: 3 if i < 4 else 2]:
+            rows.append(
+                {
+                    "recording_id": name, "recording_digest": content_key(recordings[name].path),
+                    "start_time": start, "end_time": end, "low_freq": low, "high_freq": high,
+                    "species": label, "score": 0.5, "source": "predict", "source_digest": "m" * 32,
+                    "site": None, "recorded_at": None, "path": str(recordings[name].path),
+                }
+            )  # fmt: skip
+    with Store.open(folder, create=True) as store:
+        store.add_candidates(pd.DataFrame(rows))
+    return folder
+
+
+def judge(queue, simulated, reviewer="ada", keep=lambda row: True, verdict=None):
+    """A verdict on candidates, true ones where none is given."""
+    truth = {(species, name, start) for species, name, start, *_ in calls(simulated)}
+    with Store.open(queue) as store:
+        own = store.add_reviewer(reviewer)
+        events = [
+            {
+                "uuid": str(uuid.uuid4()), "kind": "verdict", "region": row["region"],
+                "species": row["species"], "verdict": verdict or (
+                    "present" if row["species"] == NEW
+                    or (row["species"], row["recording_id"], row["start_time"]) in truth
+                    else "absent"
+                ),
+            }
+            for row in store.candidates() if keep(row)
+        ]  # fmt: skip
+        store.append_events(events, own)
+    return len(events)
+
+
+@pytest.fixture(scope="module")
+def audio(simulated):
+    return simulated / "test"
+
+
+@pytest.fixture(scope="module")
+def queue(tmp_path_factory, simulated, audio):
+    """A queue whose candidates all have the true verdict, but for three in test0003."""
+    queue = make_queue(tmp_path_factory.mktemp("round") / "queue", simulated, audio)
+    judge(queue, simulated, keep=lambda row: row["recording_id"] != "test0003")
+    with Store.open(queue) as store:
+        rows = [row for row in store.candidates() if row["recording_id"] == "test0003"]
+        audited, unsure, conflict = rows[0], rows[2], rows[4]
+        item = {"candidate": audited["candidate"], "stratum": "a", "inclusion_p": 0.5}
+        store.create_draw("audit", "test", 0, [item], model_digest="m" * 32)
+    for row, verdicts in ((audited, [None]), (unsure, ["unsure"]), (conflict, ["present", "absent"])):
+        for reviewer, verdict in zip(("ada", "bo"), verdicts, strict=False):
+            judge(queue, simulated, reviewer, verdict=verdict,
+                  keep=lambda own, row=row: own["candidate"] == row["candidate"])  # fmt: skip
+    return queue
+
+
+@pytest.fixture(scope="module")
+def second(run, queue, tmp_path_factory, low_thresholds):
+    """The first round after ``train``."""
+    with low_thresholds():
+        return ap.round(run.path, queue, tmp_path_factory.mktemp("round") / "second")
+
+
+def test_round_trains_on_agreed_verdicts_beside_the_tables_of_the_run(second, run, queue):
+    before, after = RunFolder(run.path).cells(), RunFolder(second.path).cells()
+    table = pd.read_csv(second.path / "verdicts.csv")
+    assert set(table["verdict"].dropna()) == {"present", "absent"}
+    assert second.trained == table["verdict"].notna().sum()
+    assert len(after) == len(before) + second.trained
+    added = after[~after["recording"].isin(before["recording"])]
+    assert set(added["recording"]) == {"test0000", "test0001", "test0002"}
+    row = table.iloc[0]
+    box = added[(added["start"] == row["start_time"]) & (added["species"] == row["species"])]
+    assert box[["stop", "low", "high"]].iloc[0].tolist() == [
+        row["end_time"], row["low_freq"], row["high_freq"]
+    ]  # fmt: skip
+    assert NEW in set(after["species"])
+    assert json.loads((second.path / "model" / "bundle.json").read_text())["species"][0] == NEW or (
+        NEW in json.loads((second.path / "model" / "bundle.json").read_text())["species"]
+    )
+
+
+def test_audits_judge_and_do_not_train_and_what_is_unknown_does_neither(second):
+    table = pd.read_csv(second.path / "verdicts.csv")
+    (held,) = table[table["held_verdict"].notna()].to_dict("records")
+    assert held["recording"] == "test0003"
+    assert pd.isna(held["verdict"])
+    assert second.judging == second.trained + 1
+    assert set(table.loc[table["recording"] == "test0003", "status"]) == {"audit"}
+    assert "test0003" in RunFolder(second.path).folds()  # it is scored out of fold as well
+    audit = second.curve[second.curve["verdicts"] == "audit"]
+    assert audit["present"].sum() + audit["absent"].sum() == 4  # a species and the mean, twice
+
+
+def test_curve_has_both_models_on_the_same_verdicts_and_chance_for_an_unknown_species(second, run):
+    curve = pd.read_csv(second.path / "learning_curve.csv")
+    every = curve[curve["verdicts"] == "all"]
+    mean = every[every["species"] == "*"].set_index("round")
+    assert mean.index.tolist() == [0, 1]
+    assert mean["run"].tolist() == [run.path.name, second.path.name]
+    assert mean.loc[0, ["present", "absent"]].tolist() == mean.loc[1, ["present", "absent"]].tolist()
+    assert mean.loc[1, "trained_present"] > mean.loc[0, "trained_present"]
+    new = every[every["species"] == NEW].set_index("round")
+    assert new["trained_present"].tolist() == [0, 4]
+    own = every[every["species"] == "s1"].set_index("round")
+    assert own["ap"].notna().all()
+    assert "macro AP" in second.sentences[0]
+    assert "against the model before" in second.sentences[0]
+
+
+def test_report_draws_the_curve(second):
+    page = (second.path / "report.html").read_text()
+    assert "Rounds of review" in page
+    assert second.sentences[0] in page
+    report = json.loads((second.path / "report.json").read_text())
+    assert report["rounds"] == list(second.sentences)
+    assert "Rounds of review" not in (second.path.parent / "none").name
+
+
+def test_command_without_new_verdicts_is_refused_and_with_one_makes_the_next_round(
+    second, queue, simulated, antpitta, tmp_path, low_thresholds
+):
+    words = ("round", second.path, queue, "-o", tmp_path / "third")
+    code, _, error = antpitta(*words)
+    assert (code, "[E_NO_VERDICTS]" in error) == (2, True)
+    assert not (tmp_path / "third").exists()
+    judge(queue, simulated, "cy", keep=lambda row: row["recording_id"] == "test0003")
+    with low_thresholds():
+        code, printed, _ = antpitta(*words)
+    assert code == 0
+    curve = pd.read_csv(tmp_path / "third" / "learning_curve.csv")
+    mean = curve[(curve["species"] == "*") & (curve["verdicts"] == "all")]
+    assert mean["round"].tolist() == [0, 1, 2]
+    assert mean["run"].tolist()[1:] == ["second", "third"]
+    assert str(tmp_path / "third" / "report.html") in printed
+    assert "macro AP" in printed
+
+
+def test_resumed_round_keeps_the_verdicts_that_it_began_with(
+    run, queue, simulated, tmp_path, monkeypatch
+):
+    class Stopped(Exception):
+        pass
+
+    def stop(*arguments):
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr("antpitta.train.training.train_stages", stop)
+        with pytest.raises(Stopped):
+            ap.round(run.path, queue, tmp_path / "run2")
+    before = (tmp_path / "run2" / "verdicts.csv").read_bytes()
+    with Store.open(queue) as store:
+        row = next(iter(store.candidates()))
+        store.add_species("late")
+        store.append_events(
+            [{"uuid": str(uuid.uuid4()), "kind": "verdict", "region": row["region"],
+              "species": "late", "verdict": "present"}],
+            store.add_reviewer("ada"),
+        )  # fmt: skip
+    with pytest.raises(UserError) as error:
+        ap.round(run.path, queue, tmp_path / "run2")
+    assert error.value.code == "E_RUN_EXISTS"
+    result = ap.round(run.path, queue, tmp_path / "run2", resume=True)
+    assert (tmp_path / "run2" / "verdicts.csv").read_bytes() == before
+    assert "late" not in set(result.curve["species"])
+
+
+def test_verdicts_without_their_recording_are_left_out_and_reported(
+    run, simulated, audio, tmp_path, low_thresholds
+):
+    queue = make_queue(tmp_path / "queue", simulated, audio)
+    judge(queue, simulated)
+    (tmp_path / "here").mkdir()
+    for name in ("test0000", "test0001"):
+        (tmp_path / "here" / f"{name}.flac").write_bytes((audio / f"{name}.flac").read_bytes())
+    with low_thresholds():
+        result = ap.round(run.path, queue, tmp_path / "run2", audio=tmp_path / "here")
+    assert [finding.code for finding in result.findings] == ["W_NO_AUDIO"]
+    assert set(pd.read_csv(result.path / "verdicts.csv")["recording"]) == {"test0000", "test0001"}
+
+
+def test_round_is_refused_before_anything_is_written(run, simulated, audio, tmp_path):
+    queue = make_queue(tmp_path / "queue", simulated, audio)
+    out = tmp_path / "run2"
+    with pytest.raises(UserError) as error:
+        ap.round(run.path, queue, out)
+    assert error.value.code == "E_NO_VERDICTS"
+    with pytest.raises(UserError) as error:
+        ap.round(tmp_path, queue, out)
+    assert error.value.code == "E_NO_RUN"
+    judge(queue, simulated)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "other.flac").write_bytes((audio / "test0000.flac").read_bytes())
+    with pytest.raises(UserError) as error:
+        ap.round(run.path, queue, out, audio=tmp_path / "empty")
+    assert error.value.code == "E_NO_MATCHING_AUDIO"
+    assert not out.exists()
