@@ -10,6 +10,7 @@ import pytest
 import soundfile as sf
 
 import antpitta as ap
+from antpitta import api
 from antpitta.api import Progress, predict_to
 from antpitta.core.errors import UserError
 from antpitta.core.types import Classes
@@ -17,6 +18,11 @@ from antpitta.files.bundle import read_bundle
 from antpitta.files.own_files import load_tensors
 from antpitta.files.runs import read_scores
 from antpitta.scores.prevalence import prevalence_or_mean
+
+
+def test_no_function_has_the_name_of_a_module_that_would_take_its_place():
+    modules = {path.stem for path in Path(api.__file__).parent.glob("*.py")}
+    assert not modules & set(api.__all__)
 
 
 def test_run_folder_holds_the_promised_files(run):

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; the names come from __getattr__
-    from antpitta.api.clips import clips
+    from antpitta.api.clip_files import clips
     from antpitta.api.data import CheckResult, check, init, open_data
     from antpitta.api.embedding_models import ListedModel, fetch, list_embedding_models
     from antpitta.api.ensembles import EnsembleResult, ensemble
@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
     from antpitta.api.prediction_result import Prediction
     from antpitta.api.queue import Candidates, candidates
     from antpitta.api.recipes import settings
-    from antpitta.api.review import ReviewServer, review
-    from antpitta.api.round import RoundResult, round
+    from antpitta.api.review_page import ReviewServer, review
+    from antpitta.api.rounds import RoundResult, round
     from antpitta.api.simulation import DemoResult, demo, simulate, simulate_callers
     from antpitta.api.speed import SpeedTest, bench
     from antpitta.api.training import TrainResult, train
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # for editors and type checkers; the names come from __getatt
 
 _MODULES = {
     "antpitta.api.queue": ("Candidates", "candidates"),
-    "antpitta.api.clips": ("clips",),
+    "antpitta.api.clip_files": ("clips",),
     "antpitta.api.speed": ("SpeedTest", "bench"),
     "antpitta.api.data": ("CheckResult", "check", "init", "open_data"),
     "antpitta.api.ensembles": ("EnsembleResult", "ensemble"),
@@ -46,8 +46,8 @@ _MODULES = {
     "antpitta.api.prediction": ("predict", "predict_each", "predict_to"),
     "antpitta.api.prediction_result": ("Prediction",),
     "antpitta.api.recipes": ("settings",),
-    "antpitta.api.review": ("ReviewServer", "review"),
-    "antpitta.api.round": ("RoundResult", "round"),
+    "antpitta.api.review_page": ("ReviewServer", "review"),
+    "antpitta.api.rounds": ("RoundResult", "round"),
     "antpitta.api.simulation": ("DemoResult", "demo", "simulate", "simulate_callers"),
     "antpitta.api.training": ("TrainResult", "train"),
     "antpitta.core.config": ("BlendMethod", "InferenceMode", "Precision"),

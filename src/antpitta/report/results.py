@@ -101,14 +101,15 @@ class LearningCurve:
             own = self.table[(self.table["verdicts"] == kind) & (self.table["species"] == MEAN)]
             last = own.iloc[-1]
             count = int(last["present"] + last["absent"])
-            verdicts = f"{count} verdicts" if kind == "all" else f"the {count} verdicts of audits"
+            verdicts = f"{count:,} verdict{'s' if count != 1 else ''}"
+            verdicts += "" if kind == "all" else " of audits"
             lines.append(f"On {verdicts}: {_compare(float(last['ap']), difference)}.")
         return tuple(lines)
 
 
 def _compare(value: float, difference: Interval) -> str:
     if not np.isfinite(value):
-        return "no species has present and absent ones yet, so nothing can be compared"
+        return "no species has present and absent ones, so models cannot be compared"
     text = f"macro AP {value:.3f}"
     if not np.isfinite(difference.value):
         return text

@@ -1,7 +1,7 @@
 """Which verdicts train the next model, and which judge it.
 
 - Every verdict that the reviewers agree on judges all models of all rounds. Each score comes from
-  a network that was not trained on the recording of the verdict (api/round.py), so no verdict has
+  a network that was not trained on the recording of the verdict (api/rounds.py), so no verdict has
   to be kept from training for that.
 - Those of audits train nothing until the audit is released. What else is known of the same sound,
   such as another program's candidate in the same seconds, trains nothing either: it would give the
