@@ -17,7 +17,8 @@ from antpitta.core.errors import CODES, UserError
 
 COMMANDS = typer.main.get_command(app).commands
 FUNCTIONS = {"predict": api.predict_to}  # of the other commands: the function of the same name
-OPTION_OF = {"changes": "set", "formats": "format", "weights": "weight"}
+OPTION_OF = {"changes": "set", "formats": "format", "weights": "weight", "queue": "out"}
+OPTION_OF |= {"folder": "out", "reviewers": "reviewer", "experts": "expert"}
 NOT_OPTIONS = {"progress", "tick", "export", "plan"}  # parameters of functions only
 SIMULATION_PLAN = {"train", "test", "seconds", "sample_rate", "present", "absent", "seed"}
 DATA_OPTIONS = {"audio", "present", "absent", "annotations", "sites", "names", "channel"}

@@ -18,7 +18,7 @@ def review(
         list[Path],
         typer.Option("--audio", metavar="FOLDER", help="A folder of the recordings; repeatable."),
     ],
-    reviewer: Annotated[
+    reviewers: Annotated[
         list[str] | None,
         typer.Option(
             "--reviewer",
@@ -27,7 +27,7 @@ def review(
             " name: the user of this computer, as an expert.",
         ),
     ] = None,
-    expert: Annotated[
+    experts: Annotated[
         list[str] | None,
         typer.Option(
             "--expert", metavar="NAME", help="A reviewer who may resolve conflicts; repeatable."
@@ -54,8 +54,8 @@ def review(
     server = api.review(
         queue,
         audio,
-        reviewers=reviewer or (),
-        experts=expert or (),
+        reviewers=reviewers or (),
+        experts=experts or (),
         model=model,
         port=port,
     )
