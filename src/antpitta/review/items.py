@@ -71,15 +71,43 @@ def read_items(
     UserError
         E_NO_DRAW, E_OPTION for an unknown filter.
     """
-    purpose = connection.scalar(select(draw_table.c.purpose).where(draw_table.c.id == draw))
-    if purpose is None:
-        raise UserError("E_NO_DRAW", f"there is no draw {draw}", "reload the list of draws")
-    query = _query(draw).where(*_conditions(filters, hides_scores=purpose == "audit"))
+    audit = _is_audit(connection, draw)
+    query = _query(draw).where(*_conditions(filters, hides_scores=audit))
     if after is not None:
         query = query.where(_item.position > after)
     rows = connection.execute(query.order_by(_item.position).limit(limit)).all()
     own = _own_verdicts(connection, filters.get("reviewer"), [row.region for row in rows])
-    return [_as_dict(row, purpose == "audit", own.get((row.region, row.species))) for row in rows]
+    return [_as_dict(row, audit, own.get((row.region, row.species))) for row in rows]
+
+
+def count_items(connection: Connection, draw: int, filters: Mapping[str, Any]) -> int:
+    """The number of items of a draw that pass the filters.
+
+    Parameters
+    ----------
+    connection : to the queue
+    draw : id
+    filters : as in :func:`read_items`
+
+    Returns
+    -------
+    The number.
+
+    Raises
+    ------
+    UserError
+        E_NO_DRAW, E_OPTION for an unknown filter.
+    """
+    audit = _is_audit(connection, draw)
+    found = _query(draw).where(*_conditions(filters, hides_scores=audit)).subquery()
+    return int(connection.scalar(select(func.count()).select_from(found)) or 0)
+
+
+def _is_audit(connection: Connection, draw: int) -> bool:
+    purpose = connection.scalar(select(draw_table.c.purpose).where(draw_table.c.id == draw))
+    if purpose is None:
+        raise UserError("E_NO_DRAW", f"there is no draw {draw}", "reload the list of draws")
+    return bool(purpose == "audit")
 
 
 def _query(draw: int) -> Select[Any]:

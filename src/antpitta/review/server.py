@@ -251,6 +251,10 @@ def _add_items(app: FastAPI, page: ReviewPage) -> None:
                 own |= {"box": _box(store.region(own["region"]))}
         return listed
 
+    @app.get("/api/draws/{draw}/count")
+    def count(draw: Id, me: Me, filters: Annotated[Filters, Depends()]) -> int:
+        return store.count_items(draw, filters.model_dump(exclude_none=True) | {"reviewer": me.id})
+
     @app.get("/api/draws/{draw}/choices")
     def choices(draw: Id) -> dict[str, list[str]]:
         return filter_choices(store, draw)

@@ -22,7 +22,7 @@ from antpitta.review.candidates import (
     species_digest,
 )
 from antpitta.review.events import insert_new, parse_events, store_events
-from antpitta.review.items import read_items
+from antpitta.review.items import count_items, read_items
 from antpitta.review.regions import checked_box, insert_child, read_region
 from antpitta.review.schema import (
     LAYOUT,
@@ -289,6 +289,17 @@ class Store:
         """
         with connect(self._engine) as connection:
             return read_items(connection, draw, after, limit, filters or {})
+
+    def count_items(self, draw: int, filters: Mapping[str, Any]) -> int:
+        """The number of items of a draw that pass filters.
+
+        Parameters
+        ----------
+        draw : id
+        filters : as in :meth:`draw_items`
+        """
+        with connect(self._engine) as connection:
+            return count_items(connection, draw, filters)
 
     # regions
 

@@ -61,7 +61,7 @@ class App {
       `${draw.id}: ${draw.purpose}, ${draw.species ?? "all species"}, ${count(draw.items, "call")}`)));
   }
 
-  async openDraw(draw, filters = { state: "open" }) {
+  async openDraw(draw, filters = { state: "open" }, index = 0) {
     if (!draw) {
       byId("main").replaceChildren(h("p", { className: "empty" },
         "This queue has no draw yet: run antpitta candidates with --teach or --audit."));
@@ -70,8 +70,10 @@ class App {
     byId("draw").value = draw.id;
     this.remember("draw", { id: draw.id });
     this.filters = filters;
-    this.index = 0;
+    this.index = index;
     this.list = new ItemList(this, draw, filters);
+    const chosen = Object.values(filters).filter(Boolean).length;
+    byId("filters").textContent = chosen ? `Filters: ${chosen}` : "Filters";
     await this.open(location.hash.slice(1) in this.views ? location.hash.slice(1) : "grid");
   }
 
@@ -135,6 +137,12 @@ class App {
   async chooseFilters() {
     const filters = await chooseFilters(this.list.draw, this.filters);
     if (filters) await this.openDraw(this.list.draw, filters);
+  }
+
+  // After an undo of what is not in the list, such as a verdict from before a reload.
+  async reload() {
+    await this.outbox.send();
+    await this.openDraw(this.list.draw, this.filters, this.filters.state === "open" ? 0 : this.index);
   }
 
   emptyNote() {

@@ -80,8 +80,14 @@ export class Grid {
     this.cells = this.shown.map((item, i) => this.cell(item, i));
     const first = this.page * this.size;
     const last = first + this.shown.length;
-    const title = `Calls ${first + 1} to ${last}${this.list.complete ? ` of ${this.list.items.length}` : ""}`;
-    this.main.replaceChildren(h("h2", { className: "page-title" }, title),
+    const title = h("h2", { className: "page-title" });
+    const range = `Calls ${first + 1} to ${last}`;
+    const showTotal = () => {
+      title.textContent = range + this.list.ofTotal;
+    };
+    showTotal();
+    this.list.loadTotal().then(showTotal, () => {});
+    this.main.replaceChildren(title,
       h("ul", { className: "grid" }, this.cells.map(({ element }) => element)));
     this.loadPictures(this.number);
     this.focus();
@@ -209,8 +215,7 @@ export class Grid {
       this.app.index = index;
       if (this.page !== page) await this.show(this.main);
     } else {
-      await this.app.outbox.send();
-      await this.list.refresh(this.page * this.size, (this.page + 1) * this.size);
+      await this.app.reload();
     }
     this.cells.forEach((cell) => this.mark(cell));
     this.focus();

@@ -29,20 +29,14 @@ export class ItemList {
     this.items.push(...this.app.outbox.apply(page));
   }
 
-  // Ask the server again for the verdicts on items that are loaded.
-  async refresh(first, last) {
-    const shown = this.items.slice(first, last);
-    if (!shown.length) return;
-    const after = shown[0].position - 1;
-    const limit = Math.min(shown.at(-1).position - after, 500);
-    const path = `/api/draws/${this.draw.id}/items`;
-    const fresh = this.app.outbox.apply(await getJson(path, { after, limit }));
-    const byCandidate = new Map(fresh.map((item) => [item.candidate, item]));
-    for (const item of shown) {
-      if (byCandidate.has(item.candidate)) {
-        item.own_verdict = byCandidate.get(item.candidate).own_verdict;
-      }
-    }
+  // How many calls pass the filters. Those that were judged since the list was opened count.
+  async loadTotal() {
+    this.total ??= await getJson(`/api/draws/${this.draw.id}/count`, this.filters);
+  }
+
+  get ofTotal() {
+    const total = this.complete ? this.items.length : this.total;
+    return total === undefined ? "" : ` of ${total}`;
   }
 
   // Give one verdict on some items. They are undone together.

@@ -56,6 +56,9 @@ export class One {
     if (this.app.index >= this.list.items.length) this.app.index = this.list.items.length - 1;
     this.build();
     this.draw();
+    this.list.loadTotal().then(() => {
+      if (this.item) this.details.textContent = this.describe(this.item);
+    }, () => {});
   }
 
   build() {
@@ -106,7 +109,7 @@ export class One {
     const source = item.source ? [item.source] : [];
     const when = item.recorded_at ? [item.recorded_at.replace("T", " ")] : [];
     const times = `${formatTime(item.start_time)} to ${formatTime(item.end_time)} s`;
-    const place = `call ${this.app.index + 1}${this.list.complete ? ` of ${this.list.items.length}` : ""}`;
+    const place = `call ${this.app.index + 1}${this.list.ofTotal}`;
     return [place, item.site, item.recording_id, times, ...when, ...score, ...source]
       .filter(Boolean).join(" · ");
   }
@@ -239,12 +242,10 @@ export class One {
       this.app.say("There is nothing to undo.");
       return;
     }
-    if (index >= 0) this.app.index = index;
-    else {
-      await this.app.outbox.send();
-      await this.list.refresh(this.app.index, this.app.index + 1);
-    }
-    this.draw();
+    if (index >= 0) {
+      this.app.index = index;
+      this.draw();
+    } else await this.app.reload();
     this.app.say("The last action is undone.");
   }
 

@@ -13,7 +13,7 @@ export class Progress {
   }
 
   actions() {
-    return [["Escape", "grid", () => this.app.open("grid")], ...this.app.commonActions()];
+    return [["Escape", "grid", () => this.app.open("grid")]];
   }
 
   async show(main) {
@@ -66,7 +66,7 @@ export class Progress {
         const path = `/api/species/${encodeURIComponent(species)}/threshold`;
         cell.textContent = (await getJson(path, { precision })).sentence;
       } catch (error) {
-        cell.textContent = error.message;
+        cell.textContent = error.code === "E_NO_AUDIT" ? "no audit with a verdict" : error.message;
       }
     }
   }

@@ -1,0 +1,177 @@
+"""The review page in a real browser, with a real server, real audio and a trained model."""
+
+import pytest
+
+from antpitta import api
+from antpitta.review.store import Store
+from tests.browser import chromium, open_page, serving, stored, until
+
+RANK = {None: 0, "minor": 0, "moderate": 0, "serious": 1, "critical": 1}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def predicted(run, simulated, tmp_path_factory):
+    """Detections of a trained model in the simulated recordings."""
+    out = tmp_path_factory.mktemp("predicted") / "out"
+    api.predict_to(run.model, [simulated / "train", simulated / "test"], out)
+    return out
+
+
+@pytest.fixture
+def queue(predicted, simulated, tmp_path):
+    folder = tmp_path / "queue"
+    found = api.candidates([predicted], folder, audio=[simulated])
+    assert found.added >= 40
+    return folder
+
+
+@pytest.fixture
+def server(queue, simulated):
+    with serving(
+        queue, simulated, "--reviewer", "ana", "--reviewer", "ben", "--expert", "eva"
+    ) as s:
+        yield s
+
+
+def verdicts(queue):
+    """What stands in the database: root region and species to verdict and reason."""
+    with Store.open(queue) as store:
+        return {(row["root"], row["species"]): row["verdict"] for row in store.current()}
+
+
+def names_on_page(page):
+    """The species of the cells of the grid and their verdicts, in their order."""
+    return page.locator(".cell").evaluate_all(
+        "cells => cells.map((c) => [c.querySelector('.name').textContent, c.dataset.verdict])"
+    )
+
+
+def waiting_events(page):
+    """The verdicts that are in the browser alone."""
+    return page.evaluate(
+        """() => Object.keys(localStorage).filter((key) => key.includes(":event:")).sort()
+           .map((key) => JSON.parse(localStorage.getItem(key)))
+           .filter((event) => event.kind !== "listened")"""
+    )
+
+
+def drag(page, edge, by):
+    """Move an edge of the box by so many pixels along time."""
+    handle = page.get_by_role("slider", name=edge)
+    x, y = handle.evaluate(  # a line has no width, and so is not visible to playwright
+        "(line) => { const r = line.getBoundingClientRect(); return [r.x, r.y + r.height / 2] }"
+    )
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + by / 2, y, steps=3)
+    page.mouse.move(x + by, y, steps=3)
+    page.mouse.up()
+
+
+def test_review_by_keyboard_with_undo_edges_and_other_species_survives_a_reload(
+    browser, server, queue
+):
+    page = open_page(browser, server.addresses["ana"])
+    page.wait_for_selector(".cell img[src]")
+    shown = names_on_page(page)
+    assert page.locator(".page-title").text_content() == "Calls 1 to 48 of 128"
+    for number in range(10):  # in the grid
+        page.keyboard.press("n" if number % 5 == 4 else "y")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".one .picture img[src]")
+    for number in range(10):  # one at a time
+        page.keyboard.press("2" if number % 5 == 4 else "y")
+    stored(page)
+    expected = {"present": 16, "absent": 4}
+    counts = {word: list(verdicts(queue).values()).count(word) for word in expected}
+    assert counts == expected
+
+    page.keyboard.press("z")  # the 20th: absent, noise
+    stored(page)
+    assert len(verdicts(queue)) == 19
+    assert "call 20 of 128" in page.locator(".details").first.text_content()
+
+    page.wait_for_selector("[role=slider]", state="attached")
+    handle = page.get_by_role("slider", name="end")
+    before = float(handle.get_attribute("aria-valuenow"))
+    drag(page, "end", -120)
+    after = float(handle.get_attribute("aria-valuenow"))
+    assert after < before - 0.2
+    page.keyboard.press("y")
+    page.get_by_text("call 21").wait_for()
+    wrong = page.locator(".species").text_content()
+    page.keyboard.press("o")
+    page.keyboard.type("Tyto alba")
+    page.keyboard.press("Enter")
+    page.get_by_text("call 22").wait_for()
+    stored(page)
+
+    page.reload()
+    page.wait_for_selector(".one .picture img[src]")
+    assert "of 107" in page.locator(".details").first.text_content()  # 128 less 21
+    page.keyboard.press("f")
+    page.get_by_label("Verdict").select_option("")
+    page.get_by_role("button", name="Show these").click()
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".cell")
+    again = names_on_page(page)
+    assert [name for name, _ in again] == [name for name, _ in shown]
+    words = ["present"] * 4 + ["absent"]
+    assert [word for _, word in again[:22]] == [*(4 * words)[:19], "present", "absent", "none"]
+    with Store.open(queue) as store:
+        rows = {(row["root"], row["species"]): row for row in store.current()}
+        moved = [row for row in rows.values() if row["region"] != row["root"]]
+        assert [store.region(row["region"])["end_time"] for row in moved] == [after]
+        batches = {}
+        for row in rows.values():
+            batches.setdefault(row["batch_uuid"], set()).add((row["species"], row["verdict"]))
+    assert {(wrong, "absent"), ("Tyto alba", "present")} in batches.values()
+    assert page.errors == []
+
+
+def test_verdicts_of_a_killed_server_wait_in_the_browser_and_arrive_after_its_start(
+    browser, server, queue
+):
+    page = open_page(browser, server.addresses["ana"])
+    page.wait_for_selector(".cell img[src]")
+    for _ in range(3):
+        page.keyboard.press("y")
+    stored(page)
+    server.kill()
+    for key in ("n", "y", "u"):
+        page.keyboard.press(key)
+    page.wait_for_selector("#alert:not([hidden])")
+    assert "kept in this browser" in page.locator("#alert").text_content()
+    waiting = waiting_events(page)
+    assert [event["verdict"] for event in waiting] == ["absent", "present", "unsure"]
+    assert sorted(verdicts(queue).values()) == ["present"] * 3
+
+    server.start()
+    page.goto(server.addresses["ana"])
+    page.wait_for_selector(".cell img[src]")
+    stored(page)
+    assert waiting_events(page) == []
+    assert sorted(verdicts(queue).values()) == ["absent", *["present"] * 4, "unsure"]
+    with Store.open(queue) as store:  # none twice
+        assert len({row["uuid"] for row in store.current()}) == 6
+    assert page.locator(".page-title").text_content().startswith("Calls 1 to 48")
+
+    page.keyboard.press("z")  # the last one was given before the server's start
+    stored(page)
+    assert "unsure" not in verdicts(queue).values()
+    other = open_page(browser, server.addresses["ana"])  # nothing of it is in this browser
+    other.wait_for_selector(".cell img[src]")
+    first = names_on_page(other)[0]
+    other.keyboard.press("z")
+    until(other, "document.querySelector('#status').textContent.includes('undone')")
+    stored(other)
+    assert len(verdicts(queue)) == 4
+    other.wait_for_selector(".cell img[src]")
+    assert names_on_page(other)[1] == first  # the call is back, before the others
+    assert page.errors == other.errors == []
