@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from antpitta.api.round_process import RoundProcess
 from antpitta.core.arguments import PathArgument, PathArguments, Words, as_paths, as_words, checked
 from antpitta.core.config import Recipe, parse_recipe
 from antpitta.core.errors import UserError
@@ -42,6 +43,7 @@ class ReviewServer:
     _server: Any
     _socket: socket.socket
     _store: Store
+    _rounds: RoundProcess | None = None
 
     def serve(self) -> None:
         """Answer requests until the process is interrupted or :meth:`stop` is called."""
@@ -50,6 +52,8 @@ class ReviewServer:
         finally:
             self._socket.close()
             self._store.close()
+            if self._rounds is not None:
+                self._rounds.stop()
 
     def stop(self) -> None:
         """End :meth:`serve`, from another thread."""
@@ -75,7 +79,8 @@ def review(
     reviewers : names, each with an address of its own. Without any name, the user of this process
         is an expert.
     experts : names of reviewers who may resolve conflicts
-    model : a model or run whose view of the sound is shown beside the full spectrogram
+    model : a model or run whose view of the sound is shown beside the full spectrogram. From a run,
+        the page can train the next model.
     port : to listen on; 0 for any that is free
 
     Returns
@@ -104,12 +109,16 @@ def review(
     bound_socket = _listen(port)
     access = Access(bound_socket.getsockname()[1])
     addresses = _sign_in(store, access, names or [(getuser(), "expert")])
+    rounds = _rounds(model, queue, [Path(root) for root in as_paths(audio)])
     page = ReviewPage(
         store=store,
         library=library,
         painter=RegionPainter(recipe),
         access=access,
         queue=_queue_name(queue, store),
+        start_round=rounds.start if rounds else None,
+        round_status=rounds.status if rounds else None,
+        superseded=rounds.superseded if rounds else tuple,
     )
     config = uvicorn.Config(
         create_app(page),
@@ -118,7 +127,17 @@ def review(
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    return ReviewServer(addresses, len(library), uvicorn.Server(config), bound_socket, store)
+    server = uvicorn.Server(config)
+    return ReviewServer(addresses, len(library), server, bound_socket, store, rounds)
+
+
+def _rounds(
+    model: Path | str | None, queue: Path | str, audio: Sequence[Path]
+) -> RoundProcess | None:
+    """What starts rounds, where the model is a run."""
+    if model is None or not (Path(model) / "config.json").is_file():
+        return None
+    return RoundProcess(Path(model), queue, audio)
 
 
 def _recipe(model: Path) -> Recipe:

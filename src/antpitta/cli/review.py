@@ -38,7 +38,8 @@ def review(
         typer.Option(
             "--model",
             metavar="MODEL",
-            help="A model or a run: one of the two pictures is what it reads.",
+            help="A model or a run: one of the two pictures is what it reads. From a run, the page "
+            "can train the next model.",
         ),
     ] = None,
     port: Annotated[

@@ -37,6 +37,7 @@ CODES: dict[str, str] = {
     "E_RUN_DIFFERS": "a run that is resumed with another recipe or data set",
     "E_RUN_UNFINISHED": "a run that is not finished",
     "E_ROUND_RUN": "a run that no round can begin with",
+    "E_ROUND_RUNNING": "a round is running already",
     "E_NO_MODEL": "a folder without a model",
     "E_MODEL_DAMAGED": "a model whose files are damaged",
     "E_MODEL_TOO_NEW": "a model that a later version wrote",

@@ -84,6 +84,7 @@ class RunReportFile(BaseModel):
     model: str = ""  # the stage that ships
     stages: list[StageReport] = Field(min_length=1)
     left_out: list[str]
+    rounds: list[str] = []  # whether the last model of rounds is better, in sentences
 
 
 @dataclass(frozen=True)

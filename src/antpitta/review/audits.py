@@ -9,7 +9,7 @@
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,9 @@ def _refused(store: Store, audits: list[pd.DataFrame]) -> dict[str, str]:
     return refused
 
 
-def species_threshold(store: Store, species: str, precision: float) -> dict[str, Any]:
+def species_threshold(
+    store: Store, species: str, precision: float, superseded: Collection[str] = ()
+) -> dict[str, Any]:
     """What the review page shows about the threshold of a species.
 
     Parameters
@@ -170,22 +172,32 @@ def species_threshold(store: Store, species: str, precision: float) -> dict[str,
     store : an open queue
     species : in any spelling
     precision : wanted, above 0 and up to 1
+    superseded : digests of models that a round has replaced
 
     Returns
     -------
-    answer : for JSON: ``species``, ``sentence``, ``threshold``, ``reached``, ``enough``, ``more``,
-        ``judged``, ``unjudged``, and ``precision``, ``missed``, ``recall``, ``prevalence`` as lists
-        of estimate and limits
+    answer : for JSON: ``species``, ``model``, ``sentence``, ``threshold``, ``reached``, ``enough``,
+        ``more``, ``judged``, ``unjudged``, and ``precision``, ``missed``, ``recall``,
+        ``prevalence`` as lists of estimate and limits
 
     Raises
     ------
     UserError
-        E_NO_AUDIT, E_AUDIT_RECORDINGS, E_OPTION for a precision that is none.
+        E_NO_AUDIT, E_AUDIT_RECORDINGS, E_AUDIT_MODEL for a model that was replaced, E_OPTION for a
+        precision that is none.
     """
     check_precision(precision)
-    audit = estimate_species(read_audits(store).of_species(species))
-    chosen = audit_threshold(audit, precision)
-    return threshold_row(audit, chosen)
+    items = read_audits(store).of_species(species)
+    model = str(items["model"].iloc[0])
+    if model in superseded:
+        raise UserError(
+            "E_AUDIT_MODEL",
+            f"{species}: its audit has scores of an earlier round's model",
+            "predict with the new model, then run antpitta evaluate QUEUE --predicted OUT, or "
+            "draw a new audit",
+        )
+    audit = estimate_species(items)
+    return {"model": model, **threshold_row(audit, audit_threshold(audit, precision))}
 
 
 def estimate_species(items: pd.DataFrame) -> SpeciesAudit:

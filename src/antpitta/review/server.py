@@ -12,7 +12,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated, Any, Literal
@@ -47,6 +47,8 @@ _STATUS = {
     "E_AUDIO_OUTSIDE": 403,
     "E_REVIEW_ROLE": 403,
     "E_AUDIO_CHANGED": 409,
+    "E_AUDIT_MODEL": 409,
+    "E_ROUND_RUNNING": 409,
     "E_QUEUE_UNREACHABLE": 503,
     "E_MACHINE": 503,
 }
@@ -78,6 +80,7 @@ class ReviewPage:
     queue : a name of the queue, which keeps unsent verdicts of several queues apart in a browser
     start_round : trains the next model from the agreed verdicts; None where no run is named
     round_status : of the round that runs or ran last
+    superseded : digests of models that a round has replaced, whose audits give no threshold now
     """
 
     store: Store
@@ -87,6 +90,7 @@ class ReviewPage:
     queue: str
     start_round: Callable[[], dict[str, Any]] | None = None
     round_status: Callable[[], dict[str, Any]] | None = None
+    superseded: Callable[[], Collection[str]] = tuple
 
 
 class EventList(BaseModel):
@@ -354,7 +358,7 @@ def _add_results(app: FastAPI, page: ReviewPage) -> None:
     def threshold(
         species: str, precision: Annotated[float, Query(gt=0, lt=1)] = 0.9
     ) -> dict[str, Any]:
-        return species_threshold(store, species, precision)
+        return species_threshold(store, species, precision, page.superseded())
 
     @app.get("/api/agreement")
     def agreement() -> list[dict[str, Any]]:
@@ -367,7 +371,7 @@ def _add_results(app: FastAPI, page: ReviewPage) -> None:
     @app.post("/api/rounds", status_code=202)
     def start_round() -> dict[str, Any]:
         if page.start_round is None:
-            raise UserError("E_REVIEW_PART", "no run is named", "open the page with --run RUN")
+            raise UserError("E_REVIEW_PART", "no run is named", "open the page with --model RUN")
         return page.start_round()
 
     @app.get("/api/export.csv")

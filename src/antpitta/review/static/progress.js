@@ -97,15 +97,16 @@ export class Progress {
   }
 
   round() {
-    this.roundNote = h("p", { role: "status" });
+    this.roundNote = h("p", { role: "status", className: "details" });
+    this.roundButton = h("button", {
+      type: "button", onclick: () => this.start(),
+    }, "Train the next model");
     if (!this.app.session.can_start_round) {
-      return [h("p", {}, "Open the page with --run RUN to train the next model from here, or run "),
+      return [h("p", {}, "Open the page with --model RUN to train the next model from here, or run "),
         h("p", {}, h("code", {}, "antpitta round RUN QUEUE -o RUN2"))];
     }
     return [h("p", {}, "The agreed verdicts join the training data, and a new model is trained."),
-      h("p", { className: "buttons" }, h("button", {
-        type: "button", onclick: () => this.start(),
-      }, "Train the next model")), this.roundNote];
+      h("p", { className: "buttons" }, this.roundButton), this.roundNote];
   }
 
   async start() {
@@ -125,6 +126,7 @@ export class Progress {
     if (!this.app.session.can_start_round || this.app.view !== this) return;
     const { state, message } = await getJson("/api/rounds");
     if (message) this.roundNote.textContent = message;
+    this.roundButton.disabled = state === "running";
     if (state === "running") setTimeout(() => this.showRound().catch(() => {}), 1000);
   }
 
