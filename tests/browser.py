@@ -126,3 +126,16 @@ def until(page, expression, seconds=20):
 def stored(page):
     """Wait until the server has every event."""
     until(page, "Object.keys(localStorage).every((key) => !key.includes(':event:'))")
+
+
+def axe_problems(page):
+    """What axe-core finds that is serious or worse: rule and element."""
+    axe = pytest.importorskip("axe_playwright_python.base", reason="axe is not installed")
+    page.evaluate(axe.AXE_FILE_PATH.read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    return [
+        (problem["id"], node["html"][:200])
+        for problem in found
+        if problem["impact"] in ("serious", "critical")
+        for node in problem["nodes"]
+    ]

@@ -4,9 +4,7 @@ import pytest
 
 from antpitta import api
 from antpitta.review.store import Store
-from tests.browser import chromium, open_page, serving, stored, until
-
-RANK = {None: 0, "minor": 0, "moderate": 0, "serious": 1, "critical": 1}
+from tests.browser import axe_problems, chromium, open_page, serving, stored, until
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +114,7 @@ def test_review_by_keyboard_with_undo_edges_and_other_species_survives_a_reload(
     page.wait_for_selector(".one .picture img[src]")
     assert "of 107" in page.locator(".details").first.text_content()  # 128 less 21
     page.keyboard.press("f")
-    page.get_by_label("Verdict").select_option("")
+    page.locator("#filter-state").select_option("")
     page.get_by_role("button", name="Show these").click()
     page.keyboard.press("Escape")
     page.wait_for_selector(".cell")
@@ -175,3 +173,131 @@ def test_verdicts_of_a_killed_server_wait_in_the_browser_and_arrive_after_its_st
     other.wait_for_selector(".cell img[src]")
     assert names_on_page(other)[1] == first  # the call is back, before the others
     assert page.errors == other.errors == []
+
+
+def judge_as(browser, server, name, keys):
+    """Open the page under a name, and press keys in the grid."""
+    page = open_page(browser, server.addresses[name])
+    page.wait_for_selector(".cell img[src]")
+    for key in keys:
+        page.keyboard.press(key)
+    stored(page)
+    return page
+
+
+def test_second_review_is_blind_and_an_expert_resolves_its_conflict(browser, server, queue):
+    judge_as(browser, server, "ana", "yyyyn")
+    ben = open_page(browser, server.addresses["ben"])
+    ben.wait_for_selector(".cell img[src]")
+    ben.locator("#filters").click()
+    ben.locator("#filter-state").select_option("second")
+    ben.get_by_role("button", name="Show these").click()
+    until(ben, "document.querySelectorAll('.cell').length === 5")
+    assert {verdict for _, verdict in names_on_page(ben)} == {"none"}
+    for key in "yyy2n":
+        ben.keyboard.press(key)
+    stored(ben)
+    ben.get_by_role("button", name="Conflicts").click()
+    ben.get_by_text("An expert resolves them").wait_for()
+
+    eva = open_page(browser, server.addresses["eva"])
+    eva.wait_for_selector(".cell img[src]")
+    eva.get_by_role("button", name="Conflicts").click()
+    eva.wait_for_selector(".conflict img[src]")
+    assert eva.locator(".verdicts").all_inner_texts() == ["ana: present\nben: absent (noise)"]
+    eva.keyboard.press("n")
+    eva.get_by_text("Reviewers agree wherever two gave a verdict").wait_for()
+    with Store.open(queue) as store:
+        assert [row["verdict"] for row in store.agreed() if row["status"] == "resolved"] == [
+            "absent"
+        ]
+    eva.get_by_role("button", name="Progress").click()
+    row = eva.locator("[aria-label='Agreement of reviewers'] tbody tr").first
+    row.wait_for()
+    # 3 of 4 present for the one, 3 of 5 for the other: (4/5 - 14/25) / (1 - 14/25)
+    assert row.locator("td, th").all_inner_texts()[:7] == [
+        *("ana and ben", "all", "5", "0", "0.80", "0.86", "0.67")
+    ]
+    assert row.locator("td").last.inner_text().startswith("0.55, ")
+    eva.get_by_role("button", name="Conflicts").click()
+    eva.keyboard.press("z")
+    eva.wait_for_selector(".conflict img[src]")  # an undone resolution is a conflict again
+    assert eva.errors == ben.errors == []
+
+
+def test_reference_calls_stand_beside_a_candidate_of_their_species(browser, server):
+    page = judge_as(browser, server, "ana", "y")
+    species = page.locator(".cell .name").first.inner_text()
+    page.locator("#filters").click()
+    page.locator("#filter-species").select_option(species)
+    page.get_by_role("button", name="Show these").click()
+    until(page, "document.querySelectorAll('.cell').length === 15")  # one of 16 is judged
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".references img[src]")
+    assert page.locator(".references figure").count() == 1
+    page.keyboard.press("r")
+    page.wait_for_selector(".references .playhead[visibility=visible]", state="attached")
+
+
+def test_edges_move_by_keyboard(browser, server, queue):
+    page = open_page(browser, server.addresses["ana"])
+    page.wait_for_selector(".cell img[src]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[role=slider]", state="attached")
+    page.keyboard.press("b")
+    page.keyboard.press("Shift+ArrowRight")
+    start = page.get_by_role("slider", name="start")
+    moved = float(start.get_attribute("aria-valuenow"))
+    page.keyboard.press("y")
+    stored(page)
+    with Store.open(queue) as store:
+        (row,) = store.current()
+        assert store.region(row["root"])["start_time"] == 0
+        assert store.region(row["region"])["start_time"] == moved > 0
+
+
+def test_audit_shows_no_score_and_offers_no_filter_of_scores(
+    browser, predicted, simulated, tmp_path
+):
+    api.candidates([predicted], tmp_path / "queue", audio=[simulated], audit=4)
+    with serving(tmp_path / "queue", simulated, "--reviewer", "ana") as server:
+        page = open_page(browser, server.addresses["ana"])
+        page.wait_for_selector(".cell img[src]")
+        assert "score" not in page.locator("main").inner_text()
+        page.locator("#filters").click()
+        page.wait_for_selector("#filter-site")
+        assert page.locator("#filter-score_from").count() == 0
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
+def test_every_view_is_accessible_and_fits_its_width(browser, server, width, scheme):
+    judge_as(browser, server, "ana", "yn")
+    judge_as(browser, server, "ben", "yy")
+    size = {"width": width, "height": 740}
+    page = open_page(browser, server.addresses["eva"], viewport=size, color_scheme=scheme)
+    page.wait_for_selector(".cell img[src]")
+    seen = {}
+
+    def look(view):
+        page.wait_for_timeout(200)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        seen[view] = (axe_problems(page), wide > width)
+
+    look("grid")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".references img[src]")
+    look("one")
+    for key, name in (("o", "species"), ("f", "filters")):
+        page.keyboard.press(key)
+        page.wait_for_selector("dialog[open]")
+        look(name)
+        page.keyboard.press("Escape")
+    page.get_by_role("button", name="Conflicts").click()
+    page.wait_for_selector(".conflict img[src]")
+    look("conflicts")
+    page.get_by_role("button", name="Progress").click()
+    page.get_by_role("button", name="Show the thresholds").click()
+    page.wait_for_selector("[aria-label='Agreement of reviewers']")
+    look("progress")
+    assert seen == dict.fromkeys(seen, ([], False))
+    assert len(seen) == 6

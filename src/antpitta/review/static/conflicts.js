@@ -60,7 +60,7 @@ export class Conflicts {
     this.elements = this.rows.map((row, i) => this.element(row, this.pictures[i], i));
     this.main.replaceChildren(
       h("h2", {}, count(this.rows.length, "conflict")), h("p", { className: "hint" }, hint),
-      h("ul", { className: "conflicts" }, this.elements));
+      h("div", { className: "conflicts" }, this.elements));
     const width = Math.max(120, Math.floor(this.pictures[0].element.clientWidth / 20) * 20);
     this.rows.forEach((row, i) => {
       const { view, margin } = this.app.settings;
@@ -83,7 +83,7 @@ export class Conflicts {
       },
     }, verdict)) : [];
     const place = `${row.site ?? row.recording_id}, ${formatTime(row.start_time)} s`;
-    return h("li", {
+    return h("div", {
       className: "conflict", role: "group", tabIndex: i === this.index ? 0 : -1,
       ariaLabel: `${row.species}, ${place}`, onfocusin: () => {
         this.index = i;

@@ -88,7 +88,7 @@ export class Grid {
     showTotal();
     this.list.loadTotal().then(showTotal, () => {});
     this.main.replaceChildren(title,
-      h("ul", { className: "grid" }, this.cells.map(({ element }) => element)));
+      h("div", { className: "grid" }, this.cells.map(({ element }) => element)));
     this.loadPictures(this.number);
     this.focus();
   }
@@ -105,7 +105,7 @@ export class Grid {
     const score = item.score === undefined || item.score === null
       ? "" : `, score ${item.score.toFixed(2)}`;
     const details = `${item.site ?? item.recording_id}, ${formatTime(item.start_time)} s${score}`;
-    const element = h("li", {
+    const element = h("div", {
       className: "cell", role: "group", onfocusin: () => this.select(i),
       ondblclick: () => this.app.open("one"),
     }, picture.element, title, h("p", { className: "details" }, details), badge,

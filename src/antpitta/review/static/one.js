@@ -143,7 +143,7 @@ export class One {
     }
     if (this.item?.species !== species || this.shownReferences === known) return;
     this.shownReferences = known;
-    this.playable = regions;
+    this.playable = [];
     if (!regions.length) {
       this.beside.replaceChildren(h("p", { className: "empty" }, "None yet: verdicts make them."));
       return;
@@ -154,21 +154,22 @@ export class One {
       const { view } = this.app.settings;
       const box = [region.start_time, region.end_time, region.low_freq, region.high_freq];
       picture.show(pictureAddress(region.region, { view, margin: 1, ...size }), 240, 130, box);
+      this.playable.push({ region, picture });
       return h("figure", {}, picture.element, h("figcaption", {},
-        h("button", { type: "button", onclick: () => this.playReference(i, picture) }, "Play"),
+        h("button", { type: "button", onclick: () => this.playReference(i) }, "Play"),
         ` ${region.site ?? region.recording_id}`));
     }));
   }
 
-  playReference(i = this.nextReference ?? 0, picture = null) {
+  playReference(i = this.nextReference ?? 0) {
     if (!this.playable?.length) {
       this.app.say("There is no reference call yet.");
       return;
     }
-    const region = this.playable[i % this.playable.length];
+    const { region, picture } = this.playable[i % this.playable.length];
     this.nextReference = (i + 1) % this.playable.length;
     const address = soundAddress(region.region, { ...this.app.settings, margin: 1, band: null });
-    play(address, (time) => picture?.showTime(time)).catch((error) => this.app.fail(error));
+    play(address, (time) => picture.showTime(time)).catch((error) => this.app.fail(error));
   }
 
   play() {
