@@ -1,17 +1,20 @@
 """Rounds: verdicts of a queue train the next model and judge the models of all rounds."""
 
 import json
+import shutil
 import uuid
 
 import pandas as pd
 import pytest
 
 import antpitta as ap
+from antpitta.api import rounds
 from antpitta.core.errors import UserError
 from antpitta.files.audio import content_key
 from antpitta.files.bundle import read_bundle
 from antpitta.files.recordings import find_recordings
 from antpitta.files.runs import RunFolder
+from antpitta.review.rounds import round_verdicts
 from antpitta.review.store import Store
 from antpitta.train import training
 
@@ -170,6 +173,37 @@ def test_command_without_new_verdicts_is_refused_and_with_one_makes_the_next_rou
     assert mean["run"].tolist()[1:] == ["second", "third"]
     assert str(tmp_path / "third" / "report.html") in printed
     assert "macro AP" in printed
+
+
+def test_released_audit_trains_the_next_model(run, queue, tmp_path, monkeypatch, simulated):
+    copy = shutil.copytree(queue, tmp_path / "queue")
+    with pytest.raises(UserError) as error:
+        ap.round(run.path, copy, tmp_path / "run2", release=[7])
+    assert error.value.code == "E_NO_DRAW"
+    opened = []
+    monkeypatch.setattr(rounds, "train", lambda data, *words, **options: opened.append(data) or 1)
+    monkeypatch.setattr(rounds, "_judge", lambda data, result, progress: data)
+    held = ap.round(run.path, queue, tmp_path / "run2")
+    free = ap.round(run.path, copy, tmp_path / "run3", release=[1])
+    assert (held.table["held_verdict"] != "").sum() >= 1
+    assert (free.table["held_verdict"] != "").sum() == 0
+    counts = [len(data.dataset.annotations) for data in opened]
+    assert counts[1] - counts[0] == (held.table["held_verdict"] != "").sum()
+
+
+def test_other_candidates_of_an_audited_sound_do_not_train():
+    place = {"recording_digest": "d", "low_freq": 0.0, "high_freq": None, "recording": "r"}
+    rows = [
+        {**place, "species": species, "start_time": start, "end_time": start + 2.0,
+         "verdict": verdict, "held_verdict": held}
+        for species, start, verdict, held in (
+            ("wren", 1.0, "", "present"), ("Wren", 2.5, "present", ""),
+            ("wren", 3.0, "absent", ""), ("robin", 1.0, "absent", ""),
+        )
+    ]  # fmt: skip
+    table = round_verdicts(rows)
+    assert table["verdict"].tolist() == ["", "", "absent", "absent"]
+    assert table["held_verdict"].tolist() == ["present", "present", "", ""]
 
 
 def test_resumed_round_keeps_the_verdicts_that_it_began_with(

@@ -111,6 +111,7 @@ def round(
     out: PathArgument,
     *,
     audio: PathArguments = (),
+    release: Sequence[Number] = (),
     resume: bool = False,
     device: str = "auto",
     devices: Number = 1,
@@ -138,6 +139,9 @@ def round(
     audio
         Folders of the recordings of the queue; by default they are where they were when the queue
         was made.
+    release
+        Numbers of audits whose verdicts train models from now on. They give no thresholds for the
+        new models then.
     resume
         Continue a round that was interrupted, with the verdicts that it began with.
     device, devices, precision, compile, cudnn_benchmark, parallel_folds, export, progress
@@ -152,9 +156,9 @@ def round(
     ------
     UserError
         ``E_NO_RUN`` and ``E_RUN_UNFINISHED`` for the run before, ``E_ROUND_RUN`` if it does not
-        tell what it was trained on, ``E_NO_QUEUE`` and others for the queue, ``E_NO_VERDICTS`` if
-        no verdict is agreed on or none is new, ``E_NO_MATCHING_AUDIO`` if no recording is found,
-        and those of :func:`train`.
+        tell what it was trained on, ``E_NO_QUEUE`` and others for the queue, ``E_NO_DRAW`` for a
+        number of no audit, ``E_NO_VERDICTS`` if no verdict is agreed on or none is new,
+        ``E_NO_MATCHING_AUDIO`` if no recording is found, and those of :func:`train`.
 
     Examples
     --------
@@ -165,7 +169,7 @@ def round(
     parent = _open_parent(RunFolder(Path(run)))
     folder = RunFolder(Path(out))
     with Store.open(queue if is_url(queue) else Path(queue)) as store:
-        table, begun = _begin(store, parent, folder, resume=resume)
+        table, begun = _begin(store, parent, folder, release, resume=resume)
         files = _find_files(store, table, [Path(root) for root in as_paths(audio)])
     data = _open_data(parent, table, files, folder)
     if not begun:
@@ -202,7 +206,7 @@ def _open_parent(folder: RunFolder) -> _Parent:
 
 
 def _begin(
-    store: Store, parent: _Parent, folder: RunFolder, *, resume: bool
+    store: Store, parent: _Parent, folder: RunFolder, release: Sequence[int], *, resume: bool
 ) -> tuple[pd.DataFrame, bool]:
     """The verdicts of the round, and whether an earlier start has kept them."""
     if resume and (folder.path / VERDICTS).is_file():
@@ -214,6 +218,12 @@ def _begin(
             f"{folder.path}: this folder has a run already",
             "add --resume to continue a round, or choose another folder with -o",
         )
+    audits = {draw["id"] for draw in store.draws() if draw["purpose"] == "audit"}
+    if unknown := set(release) - audits:
+        what = f"there is no audit {min(unknown)}"
+        raise UserError("E_NO_DRAW", what, "give a number that the review page lists")
+    for draw in release:
+        store.release_draw(draw)
     table = round_verdicts(store.export_rows())
     if table.empty:
         what = "no verdict of this queue is agreed on"

@@ -37,6 +37,15 @@ def round(
             "they were when the queue was made.",
         ),
     ] = None,
+    release: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--release",
+            metavar="DRAW",
+            help="The number of an audit whose verdicts train models from now on; may be repeated. "
+            "It gives no thresholds for the new models then.",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -65,6 +74,7 @@ def round(
             queue,
             out,
             audio=audio or (),
+            release=release or (),
             resume=resume,
             device=device,
             devices=devices,
