@@ -105,7 +105,7 @@ def _cut(data: OpenedDataset, extractor: FeatureExtractor) -> list[Template]:
     pairs = zip(data.dataset.annotations, data.origins, strict=True)
     present = [(box, origin) for box, origin in pairs if box.present]
     boxes, origins = [box for box, _ in present], [origin for _, origin in present]
-    return cut_templates(data.dataset.recordings, boxes, origins, extractor, read_input)[0]
+    return cut_templates(data.dataset.recordings, boxes, origins, extractor)[0]
 
 
 def spread_templates(templates: Sequence[Template], count: int) -> list[Template]:

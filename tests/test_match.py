@@ -166,7 +166,7 @@ def test_unreadable_file_and_unusable_box_are_named_with_exit_code_1(
         ({"threshold": 1.5}, "E_OPTION"),
         ({"most": 0}, "E_OPTION"),
         ({"formats": "camtrapdp"}, "E_OPTION"),
-        ({"recipe": "embedding"}, "E_TEMPLATE_FEATURES"),
+        ({"recipe": "embedding", "changes": "embedding.model=no.onnx"}, "E_NO_EMBEDDING_MODEL"),
         ({"templates": "nothing.csv"}, "E_NO_FILE"),
         ({"audio": "nowhere"}, "E_NO_FILE"),
     ],
@@ -193,3 +193,91 @@ def test_more_templates_than_memory_are_refused(
     with pytest.raises(UserError) as error:
         ap.match(templates, simulated / "test", tmp_path / "out", recipe=str(recipe))
     assert error.value.code == "E_TOO_MANY_TEMPLATES"
+
+
+@pytest.fixture(scope="module")
+def embedding(write_network, tmp_path_factory):
+    """Options for a recipe with a small embedding model, one vector each 0.125 s."""
+    path = tmp_path_factory.mktemp("embedding") / "spectrum.onnx"
+    write_network(path, samples=8_000)
+    changes = (f"embedding.model={path}", "embedding.sample_rate=16000", "embedding.seconds=0.5")
+    return {"recipe": "embedding", "changes": (*changes, "embedding.step=0.125")}
+
+
+@pytest.fixture(scope="module")
+def similar(templates, simulated, embedding, tmp_path_factory):
+    out = tmp_path_factory.mktemp("similar") / "out"
+    return ap.match(templates, simulated / "train", out, **embedding)
+
+
+def test_similar_sounds_are_found_with_the_example_first(similar, boxes):
+    events = similar.events
+    stem = events["file"].map(lambda file: Path(file).stem)
+    for box in boxes.itertuples():
+        shared = np.minimum(events["end_time"], box.t_max) - np.maximum(
+            events["start_time"], box.t_min
+        )
+        near = (
+            (stem == box.recording_id) & (shared > 0) & (events["species"] == f"s{box.species_id}")
+        )
+        assert events["score"][near].max() > 0.999
+    assert events.groupby(["file", "species"]).size().max() <= 3
+    assert json.loads((similar.path / "run.json").read_text())["model"].startswith("similarity")
+
+
+def test_cosine_is_that_of_the_mean_vectors_in_box_and_match(
+    similar, boxes, simulated, embedding, write_network, tmp_path
+):
+    vector = write_network(tmp_path / "again.onnx", samples=8_000)
+
+    def mean_vector(path, start, stop):
+        wave, rate = sf.read(path, dtype="float32")
+        middles = np.arange(0.0625, len(wave) / rate, 0.125)
+        parts = [
+            vector(wave[first : first + 8_000])
+            for middle in middles[(middles >= start) & (middles < stop)]
+            for first in [int(np.clip(round((middle - 0.25) * rate), 0, len(wave) - 8_000))]
+        ]
+        return np.mean(parts, axis=0)
+
+    note = json.loads((similar.path / "run.json").read_text())
+    examples = {template["name"]: template for template in note["templates"]}
+    for event in similar.events.sample(20, random_state=0).itertuples():
+        example = examples[event.model]
+        (path,) = (simulated / "train").glob(f"{example['recording']}.*")
+        first = mean_vector(path, example["start"], example["stop"])
+        second = mean_vector(event.file, event.start_time, event.end_time)
+        cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+        assert event.score == pytest.approx(cosine, abs=2e-3)
+
+
+def test_similar_call_across_the_border_of_segments_is_found_once(
+    templates, simulated, embedding, similar, tmp_path
+):
+    """Segments of another length change neither the vectors far from borders nor the count."""
+    changes = (*embedding["changes"], "embedding.segment=3")
+    short = ap.match(
+        *(templates, simulated / "train", tmp_path / "out"), recipe="embedding", changes=changes
+    ).events
+    for _, events in short.groupby(["file", "species"]):
+        times = events.sort_values("start_time")
+        shared = times["end_time"].to_numpy()[:-1] - times["start_time"].to_numpy()[1:]
+        assert (shared <= 0.5 * (times["end_time"] - times["start_time"]).max()).all()
+    assert len(short) == pytest.approx(len(similar.events), rel=0.1)
+
+
+def test_damaged_recording_is_named_in_every_search_for_similar_sounds(
+    templates, simulated, embedding, tmp_path
+):
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    damaged, cut = sorted((simulated / "test").iterdir())[:2]
+    content = bytearray(damaged.read_bytes())
+    middle = len(content) * 6 // 10
+    content[middle : middle + 4000] = bytes(4000)
+    (archive / damaged.name).write_bytes(content)
+    (archive / cut.name).write_bytes(cut.read_bytes()[:middle])
+    for name in ("first", "second"):  # vectors with silence for what is missing are not kept
+        result = ap.match(templates, archive, tmp_path / name, **embedding)
+        assert result.counts.quarantined == 2
+        assert len(result.events) > 0

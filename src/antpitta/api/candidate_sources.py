@@ -45,7 +45,7 @@ class CandidateSource:
     Parameters
     ----------
     path : as the user gave it
-    name : predict, match, or the format of the table
+    name : predict, match, similarity, or the format of the table
     digest : of the model, or else of the table
     rows : with :data:`COLUMNS`; ``file`` is the table that has the row
     findings : about rows that are left out
@@ -104,7 +104,8 @@ def read_source(path: Path) -> CandidateSource:
 
 def _read_prediction(folder: Path, table: Path) -> CandidateSource:
     note = read_json(folder / "run.json")
-    name = "match" if note.get("model") == "template matching" else "predict"
+    names = {"template matching": "match", "similarity of embeddings": "similarity"}
+    name = names.get(str(note.get("model")), "predict")
     digest = note.get("digest")
     return _from_events(table, name, str(digest) if digest else content_key(folder / "run.json"))
 

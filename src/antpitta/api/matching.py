@@ -1,7 +1,7 @@
-"""match: template matching over an archive, to the tables that predict writes.
+"""match: example boxes searched in an archive, to the tables that predict writes.
 
 Its output folder has the layout of a prediction, so that whatever reads one reads the other: a
-score is a correlation, and the model of an event is its template.
+score is a correlation or a cosine, and the model of an event is its template.
 """
 
 import hashlib
@@ -32,21 +32,23 @@ from antpitta.core.progress import ProgressCallback, no_progress
 from antpitta.core.types import Event
 from antpitta.files.dataset import OpenedDataset
 from antpitta.files.deployments import common_root
+from antpitta.files.embedding_models import find_embedding_model, resolve_embedding
 from antpitta.files.locks import lock_folder
 from antpitta.files.manifest import check_own_files
 from antpitta.files.recipes import read_recipe
 from antpitta.files.recordings import ListedFile, list_files
 from antpitta.files.remote import Location, RemotePath, local_folder, location_of, upload
-from antpitta.files.spectrograms import read_input
 from antpitta.files.texts import remove_unfinished, utf8_text
-from antpitta.model.features import FeatureExtractor, build_feature_extractor
+from antpitta.model.features import build_feature_extractor, check_input
 from antpitta.predict.journal import GONE, EventRow, Journal, JournalEntry, Stamp
 from antpitta.predict.pipeline import cpu_count, file_stamp
 from antpitta.search.archive import ArchiveMatcher, FileMatches
 from antpitta.search.matching import Template, TemplateMatcher
+from antpitta.search.similarity import SimilarityMatcher
 from antpitta.search.templates import cut_templates
 
 FORMATS = ("csv", "parquet", "raven", "audacity", "kaleidoscope")
+TEMPLATES, SIMILARITY = "template matching", "similarity of embeddings"  # in run.json
 TABLES = ("presence.csv", "quarantine.csv", "run.json")
 MAX_SPECTRA = 1 << 30  # bytes of the spectra of all templates
 Correlation = Annotated[float, Field(gt=0, le=1)]
@@ -68,10 +70,11 @@ def match(
     channel: Number | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Prediction:
-    """Find sounds that resemble example boxes, by template matching.
+    """Find sounds that resemble example boxes, by template matching or by embeddings.
 
     The score is the normalised cross-correlation of the spectrogram in the box with that of the
-    recording, from -1 to 1. It orders the matches of one species; it is no probability.
+    recording, from -1 to 1; by a recipe with an embedding model it is the cosine between their
+    vectors. It orders the matches of one species; it is no probability.
 
     Parameters
     ----------
@@ -84,13 +87,14 @@ def match(
     out
         The output folder, or a URL.
     threshold
-        The lowest correlation of a match.
+        The lowest score of a match.
     most
         The number of matches of a recording and species, at most.
     formats
         Of the matches: csv, parquet, raven, audacity, kaleidoscope.
     recipe, changes
-        The recipe whose spectrogram is used, and changes such as ``features.fmax=24000``.
+        The recipe whose spectrogram or embedding model is used, and changes such as
+        ``features.fmax=24000``.
     resume
         Continue a stopped search; only new and changed files are searched.
     workers
@@ -103,16 +107,16 @@ def match(
     Returns
     -------
     Prediction
-        ``events`` are the matches, ``presence`` holds the highest correlation of each recording
-        and species.
+        ``events`` are the matches, ``presence`` holds the highest score of each recording and
+        species.
 
     Raises
     ------
     UserError
         ``E_NO_TEMPLATES`` if no box gives a template, ``E_TOO_MANY_TEMPLATES``,
-        ``E_TEMPLATE_FEATURES`` for a recipe without a spectrogram, ``E_OPTION`` for options that
-        are not allowed, those of :func:`open_data` for the boxes, and those of :func:`predict_to`
-        for the sound and the output folder.
+        ``E_NO_EMBEDDING_MODEL``, ``E_OPTION`` for options that are not allowed, those of
+        :func:`open_data` for the boxes, and those of :func:`predict_to` for the sound and the
+        output folder.
 
     Examples
     --------
@@ -168,29 +172,25 @@ def _build(
     opened: OpenedDataset, recipe: str, changes: tuple[str, ...], threshold: float, most: int
 ) -> tuple[ArchiveMatcher, tuple[str, ...], str]:
     """The matcher of all present boxes, notes for the user, and the digest of both."""
-    extractor = _build_spectrogram(recipe, changes)
+    settings = resolve_embedding(read_recipe(recipe, changes))
+    check_input(settings, spectrograms=any(r.spectrogram for r in opened.dataset.recordings))
+    embedding = settings.embedding
+    model = None if embedding is None else find_embedding_model(embedding)
+    extractor = build_feature_extractor(settings, model)
     pairs = zip(opened.dataset.annotations, opened.origins, strict=True)
     present = [(box, origin) for box, origin in pairs if box.present]
     boxes, origins = [box for box, _ in present], [origin for _, origin in present]
-    templates, findings = cut_templates(
-        opened.dataset.recordings, boxes, origins, extractor, read_input
-    )
+    templates, findings = cut_templates(opened.dataset.recordings, boxes, origins, extractor)
     if not templates:
         first = f": {findings[0]}" if findings else ""
         what = f"none of {len(boxes)} present boxes gives a template{first}"
         raise UserError("E_NO_TEMPLATES", what, "give a table of boxes around example calls")
-    _check_size(templates, extractor.config)
-    matcher = ArchiveMatcher(TemplateMatcher(templates), extractor, threshold, most)
+    if embedding is None:
+        _check_size(templates, extractor.config)
+    measure = TemplateMatcher if embedding is None else SimilarityMatcher
+    matcher = ArchiveMatcher(measure(templates), extractor, threshold, most)
     notes = tuple(str(finding) for finding in (*opened.findings, *findings) if finding.serious)
     return matcher, notes, _digest(matcher)
-
-
-def _build_spectrogram(recipe: str, changes: tuple[str, ...]) -> FeatureExtractor:
-    settings = read_recipe(recipe, changes)
-    if settings.embedding is not None:
-        what = f"recipe {recipe}: it has embeddings, and templates need a spectrogram"
-        raise UserError("E_TEMPLATE_FEATURES", what, "give --recipe rfcx or quick")
-    return build_feature_extractor(settings)
 
 
 def _check_size(templates: Sequence[Template], config: FeatureConfig) -> None:
@@ -278,7 +278,7 @@ def _note(matcher: ArchiveMatcher) -> dict[str, Any]:
         for template in matcher.matcher.templates
     ]
     return {
-        "model": "template matching",
+        "model": TEMPLATES if isinstance(matcher.matcher, TemplateMatcher) else SIMILARITY,
         "threshold": matcher.threshold,
         "most": matcher.most,
         "features": matcher.extractor.config.model_dump(),

@@ -31,7 +31,7 @@ def match(
         ),
     ],
     threshold: Annotated[
-        float, typer.Option("--threshold", help="The lowest correlation of a match, up to 1.")
+        float, typer.Option("--threshold", help="The lowest score of a match, up to 1.")
     ] = 0.2,
     most: Annotated[
         int,
@@ -53,7 +53,8 @@ def match(
         typer.Option(
             "--recipe",
             metavar="RECIPE",
-            help="The recipe whose spectrogram is used: its name, or the path of a TOML file.",
+            help="The recipe whose spectrogram or embedding model is used: its name, or the path"
+            " of a TOML file.",
         ),
     ] = "rfcx",
     changes: Annotated[
@@ -86,10 +87,11 @@ def match(
         ),
     ] = None,
 ) -> None:
-    """Find sounds that resemble example boxes, by template matching.
+    """Find sounds that resemble example boxes, by template matching or by embeddings.
 
-    Writes events.csv (the matches, with empty verdicts), presence.csv (the highest correlation of
-    each recording and species), quarantine.csv and run.json. A score is a correlation from -1 to 1.
+    Writes events.csv (the matches, with empty verdicts), presence.csv (the highest score of each
+    recording and species), quarantine.csv and run.json. A score is a correlation from -1 to 1, or
+    with --recipe embedding the cosine between embeddings.
 
     Example: `antpitta match examples.csv recordings -o matches`
     """

@@ -151,7 +151,6 @@ CODES: dict[str, str] = {
     "E_SPECIES_NAME": "a name that no species can have",
     # search
     "E_NO_TEMPLATES": "no box that gives a template",
-    "E_TEMPLATE_FEATURES": "templates in a recipe without a spectrogram",
     "E_TOO_MANY_TEMPLATES": "templates that do not fit into memory",
     # api, cli
     "E_OPTION": "an option has an unknown value, or excludes another one",

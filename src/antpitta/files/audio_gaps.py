@@ -14,6 +14,7 @@ from math import inf
 
 from antpitta.core.types import Recording
 from antpitta.files.audio import TAIL, UnreadableAudio, file_errors, read, read_whole
+from antpitta.files.sound_chunks import has_ogg_end
 
 Gaps = tuple[tuple[float, float], ...]
 _BLOCK = 60.0  # seconds that are decoded at once
@@ -39,6 +40,25 @@ def displacement_notes(recording: Recording) -> list[str]:
         f"is damaged: {start:.2f} to {stop:.2f} s are displaced"
         for start, stop in recording.gaps or ()
     ]
+
+
+def truncation_notes(recording: Recording) -> list[str]:
+    """Notes on what the header of a sound file promises and the file does not hold.
+
+    Parameters
+    ----------
+    recording : as from :func:`antpitta.files.audio.probe`
+
+    Returns
+    -------
+    notes : one at most
+    """
+    if recording.spectrogram is not None:
+        return []
+    lost = recording.missing_seconds
+    if lost > TAIL:
+        return [f"is cut short: {lost:.1f} s are missing at the end"]
+    return [] if has_ogg_end(recording.path) else ["is cut short: its OGG stream has no end"]
 
 
 def gaps_in_notes(notes: str) -> Gaps:

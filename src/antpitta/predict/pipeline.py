@@ -36,11 +36,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antpitta.core.types import Event, Recording, Scores
-from antpitta.files.audio import TAIL, UnreadableAudio, file_errors
-from antpitta.files.audio_gaps import displacement_notes
+from antpitta.files.audio import UnreadableAudio, file_errors
+from antpitta.files.audio_gaps import displacement_notes, truncation_notes
 from antpitta.files.recordings import ListedFile, open_file
 from antpitta.files.remote import Location, RemotePath
-from antpitta.files.sound_chunks import has_ogg_end
 from antpitta.files.spectrograms import read_input
 from antpitta.files.texts import utf8_text
 from antpitta.model.embedding import NoEmbeddingError
@@ -141,7 +140,7 @@ def _open(predictor: Predictor, file: ListedFile) -> FileResult:
         recording = open_file(file)
         with file_errors(recording.path, OSError):
             segments = tuple(predictor.segments(recording))
-            notes = [*displacement_notes(recording), *_truncation_notes(recording)]
+            notes = [*displacement_notes(recording), *truncation_notes(recording)]
     except FILE_ERRORS as error:
         return FileResult(file, reason=str(error))
     result = FileResult(file, recording, segments, notes=notes)
@@ -204,16 +203,6 @@ def _map_ahead(
             yield first, future.result()
     for first, future in waiting:
         yield first, future.result()
-
-
-def _truncation_notes(recording: Recording) -> list[str]:
-    """What the header promises and the file does not hold."""
-    if recording.spectrogram is not None:
-        return []
-    lost = recording.missing_seconds
-    if lost > TAIL:
-        return [f"is cut short: {lost:.1f} s are missing at the end"]
-    return [] if has_ogg_end(recording.path) else ["is cut short: its OGG stream has no end"]
 
 
 def _tolerant_reader(notes: list[str]) -> ReadAudio:

@@ -1,15 +1,15 @@
-"""Template matching over whole archives: every sound file once, from the disk to its matches.
+"""Examples searched in whole archives: every sound file once, from the disk to its matches.
 
-- A file is divided into segments as a model divides it. Each is read on for the length of the
-  longest template, so that a call across a border is matched as a whole. Its spectrogram is the
-  picture that a model sees.
+- A file is divided into segments as a model divides it, and its features are what a model sees.
+  Each segment goes on for the length of the longest template, so that a call across a border is
+  matched as a whole.
 - One thread computes one file at a time and holds one segment of it, so that memory does not grow
   with the archive. Files are returned in their order.
 - A file that cannot be read is returned with the reason, and the search continues.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antpitta.core.features import MelConfig
-from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Event, Recording
 from antpitta.files.audio import UnreadableAudio, file_errors, read_or_silence
-from antpitta.files.audio_gaps import displacement_notes
+from antpitta.files.audio_gaps import displacement_notes, truncation_notes
 from antpitta.files.recordings import ListedFile, open_file
-from antpitta.model.features import FeatureExtractor, ReadAudio
-from antpitta.search.matching import Peaks, Template, TemplateMatcher
+from antpitta.model.embedding import NoEmbeddingError
+from antpitta.model.features import FeatureArray, FeatureExtractor, ReadAudio
+from antpitta.search.matching import Matcher, Peaks, Template
+from antpitta.search.similarity import embed_recording
 from antpitta.search.templates import frame_grid
 
 
@@ -35,7 +36,7 @@ class FileMatches:
     ----------
     file : as listed
     recording : None if the file cannot be opened
-    best : (species,), the highest correlation, 0 where none is above it
+    best : (species,), the highest score, 0 where none is above it
     events : the matches, from the first on
     reason : why there are none, or only those of a part; "" if nothing is wrong
     """
@@ -54,12 +55,12 @@ class ArchiveMatcher:
     Parameters
     ----------
     matcher : of the templates
-    extractor : of the spectrograms that the templates were cut from
-    threshold : the lowest correlation of a match
+    extractor : of the features that the templates were cut from
+    threshold : the lowest score of a match
     most : matches of a recording and species
     """
 
-    matcher: TemplateMatcher
+    matcher: Matcher
     extractor: FeatureExtractor
     threshold: float
     most: int
@@ -104,43 +105,70 @@ class ArchiveMatcher:
         try:
             recording = open_file(file)
             with file_errors(recording.path, OSError):
-                notes = displacement_notes(recording)
-                best, events = self._find_in(recording, _tolerant_reader(notes))
-        except UnreadableAudio as error:
+                notes = [*displacement_notes(recording), *truncation_notes(recording)]
+                best, events = self._find_in(recording, notes)
+        except (UnreadableAudio, NoEmbeddingError) as error:
             return FileMatches(file, None, nothing, (), str(error))
         text = "; ".join(dict.fromkeys(notes))
         reason = f"{recording.path}: {text}; searched as far as it can be read" if text else ""
         return FileMatches(file, recording, best, events, reason)
 
     def _find_in(
-        self, recording: Recording, read: ReadAudio
+        self, recording: Recording, notes: list[str]
     ) -> tuple[NDArray[np.float32], tuple[Event, ...]]:
-        config, matcher = self.extractor.config, self.matcher
-        assert isinstance(config, MelConfig)
-        hop = config.hop_length / config.sample_rate
-        best = np.zeros(len(matcher.species), dtype=np.float32)
+        best = np.zeros(len(self.matcher.species), dtype=np.float32)
         parts: list[Peaks] = []
-        for start, end in config.segments(recording.duration):
-            stop = min(end + matcher.longest * hop, recording.duration)
-            pixels = self.extractor.extract_segment(recording, start, stop, read)
+        for first, features in self._segments(recording, notes):
             # At each border one of a species may be a part of the neighbour's.
-            peaks, highest = matcher.find(pixels, self.threshold, self.most + 2)
-            parts.append(peaks.shift(round(start / hop)))
+            peaks, highest = self.matcher.find(features, self.threshold, self.most + 2)
+            parts.append(peaks.shift(first))
             np.maximum(best, highest, out=best)
-        grid = frame_grid(config, 0.0, round(recording.duration / hop) + 1)
-        rows = matcher.keep_best(parts, self.most).rows()
+        templates, seconds = self.matcher.templates, self._seconds(recording)
         events = [
-            _event(recording, matcher.templates[i], grid, frame, score) for i, frame, score in rows
+            _event(recording, templates[i], seconds, frame, score)
+            for i, frame, score in self.matcher.keep_best(parts, self.most).rows()
         ]
         return best, tuple(sorted(events, key=lambda event: (event.start, event.label)))
 
+    def _segments(
+        self, recording: Recording, notes: list[str]
+    ) -> Iterator[tuple[int, FeatureArray]]:
+        """The first frame of each segment, and the features from there on."""
+        config, longest = self.extractor.config, self.matcher.longest
+        read = _tolerant_reader(notes)
+        if isinstance(config, MelConfig):
+            hop = config.hop_length / config.sample_rate
+            for start, end in config.segments(recording.duration):
+                stop = min(end + longest * hop, recording.duration)
+                features = self.extractor.extract_segment(recording, start, stop, read)
+                yield round(start / hop), features
+        else:
+            vectors, first = embed_recording(recording, self.extractor, read, notes), 0
+            for start, stop in config.segments(recording.duration):
+                frames = config.n_frames(stop - start)
+                yield first, vectors[first : first + frames + longest]
+                first += frames
+
+    def _seconds(self, recording: Recording) -> Callable[[int], float]:
+        """A function from a frame of a recording to its start."""
+        config = self.extractor.config
+        if isinstance(config, MelConfig):
+            return frame_grid(config, 0.0, 1).seconds
+        grids = [config.time_grid(*bounds) for bounds in config.segments(recording.duration)]
+        starts = [grid.seconds(i) for grid in grids for i in range(grid.frames)]
+        return [*starts, recording.duration].__getitem__
+
 
 def _event(
-    recording: Recording, template: Template, grid: TimeGrid, frame: int, score: float
+    recording: Recording,
+    template: Template,
+    seconds: Callable[[int], float],
+    frame: int,
+    score: float,
 ) -> Event:
     """A match as a detection."""
-    start = max(0.0, grid.seconds(frame))
-    stop = min(grid.seconds(frame + len(template.pixels)), recording.duration)
+    start = max(0.0, seconds(frame))
+    stop = min(seconds(frame + len(template.pixels)), recording.duration)
     band = (template.box.low, min(template.box.high, recording.sample_rate / 2))
     return Event(recording.id, start, stop, template.box.label, score, template.name, *band)
 

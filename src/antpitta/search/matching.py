@@ -1,9 +1,14 @@
-"""Template matching: where a spectrogram resembles the box of an example call.
+"""Where sound resembles the box of an example call: what all measures share, and templates.
 
-The score is the normalised cross-correlation: Pearson's correlation between the pixels of the
-template and those under it, from -1 to 1, 0 where the pixels are constant. The template moves in
-time only, because a box has its own band. The gain of a recorder and the scaling of a segment
-change nothing (Lewis, "Fast Normalized Cross-Correlation", 1995; OpenCV's TM_CCOEFF_NORMED).
+A :class:`Matcher` compares examples with the features of a sound, finds the peaks of each and
+keeps the best ones. Two measures exist: :class:`TemplateMatcher` here, for spectrograms, and
+:class:`~antpitta.search.similarity.SimilarityMatcher` for embeddings.
+
+The score of a template is the normalised cross-correlation: Pearson's correlation between the
+pixels of the template and those under it, from -1 to 1, 0 where the pixels are constant. The
+template moves in time only, because a box has its own band. The gain of a recorder and the scaling
+of a segment change nothing (Lewis, "Fast Normalized Cross-Correlation", 1995; OpenCV's
+TM_CCOEFF_NORMED).
 
 - A segment's bands are transformed once for all templates. A template adds one multiplication a
   band and one inverse transform; its own spectra are kept.
@@ -13,9 +18,11 @@ change nothing (Lewis, "Fast Normalized Cross-Correlation", 1995; OpenCV's TM_CC
   float32 is then accurate to about 1e-6.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +30,7 @@ from scipy import fft
 
 from antpitta.core.types import Annotation
 
+Features = NDArray[Any]  # (frames, bands) of a spectrogram, (frames, values) of an embedding
 Pixels = NDArray[np.uint8]  # (frames, bands)
 Floats = NDArray[np.float64]
 SHARED_OVERLAP = 0.5  # of the shorter of two matches: above it they are one call
@@ -31,20 +39,20 @@ TRANSFORM_STEP = 512  # frames: sounds of similar lengths share the spectra of t
 
 @dataclass(frozen=True)
 class Template:
-    """The pixels of an example call.
+    """The features of an example call.
 
     Parameters
     ----------
     name : unique
     box : around the call; its frequencies are those of the spectrogram at most
-    pixels : (frames, bands), those in the box
+    pixels : (frames, bands) of the spectrogram in the box, or the vectors (frames, values) in it
     first_band : the lowest of its bands
     """
 
     name: str
     box: Annotation
-    pixels: Pixels
-    first_band: int
+    pixels: Features
+    first_band: int = 0
 
     @property
     def bands(self) -> slice:
@@ -80,12 +88,12 @@ class Peaks:
         return Peaks(self.template, self.frame + frames, self.score)
 
 
-class TemplateMatcher:
-    """Correlates templates with spectrograms; threads may share one object.
+class Matcher(ABC):
+    """Finds sounds that resemble templates; threads may share one object.
 
     Parameters
     ----------
-    templates : all of one spectrogram's settings; none is constant
+    templates : all of the same kind of features
     """
 
     def __init__(self, templates: Sequence[Template]) -> None:
@@ -95,61 +103,40 @@ class TemplateMatcher:
         column = {name: i for i, name in enumerate(self.species)}
         self.column = np.array([column[template.box.label] for template in templates])
         self.frames = np.array([len(template.pixels) for template in templates])
-        self._centred = [centre(template.pixels) for template in templates]
-        self._norm = [float(np.sqrt(np.square(pixels).sum())) for pixels in self._centred]
-        self._spectra = lru_cache(maxsize=4)(self._transform_templates)
 
-    def correlate(self, pixels: Pixels) -> Iterator[tuple[int, Floats]]:
-        """Correlate each template with a spectrogram.
+    @abstractmethod
+    def correlate(self, features: Features) -> Iterator[tuple[int, Floats]]:
+        """Compare each template with the features of a sound.
 
         Parameters
         ----------
-        pixels : (frames, bands)
+        features : (frames, bands or values)
 
         Yields
         ------
-        The index of a template, and its correlation (positions,) with the pixels from each frame
-        on. Templates longer than the spectrogram are left out.
+        The index of a template, and how much it resembles (positions,) the features from each
+        frame on, from -1 to 1. Templates longer than the sound are left out.
         """
-        frames = len(pixels)
-        size = fft.next_fast_len(-(-frames // TRANSFORM_STEP) * TRANSFORM_STEP, real=True)
-        rows = np.ascontiguousarray(pixels.T).astype(np.float32)  # (bands, frames)
-        means = rows.mean(axis=1, dtype=np.float64)
-        rows -= means[:, None].astype(np.float32)
-        spectrum = fft.rfft(rows, size, axis=1)
-        sums = _WindowSums(pixels)
-        for i, (template, conjugate) in enumerate(
-            zip(self.templates, self._spectra(size), strict=True)
-        ):
-            length, positions = self.frames[i], frames - self.frames[i] + 1
-            if positions < 1:
-                continue
-            product = np.multiply(conjugate, spectrum[template.bands]).sum(axis=0)
-            numerator = fft.irfft(product, size)[:positions].astype(np.float64)
-            numerator += means[template.bands] @ self._centred[i].sum(axis=0)
-            spread = sums.spread(template.bands, length)
-            scale = self._norm[i] * np.sqrt(spread)
-            yield i, np.divide(numerator, scale, out=np.zeros(positions), where=spread > 0)
 
     def find(
-        self, pixels: Pixels, threshold: float, most: int
+        self, features: Features, threshold: float, most: int
     ) -> tuple[Peaks, NDArray[np.float32]]:
-        """Find the best matches in a spectrogram, each call once.
+        """Find the best matches in a sound, each call once.
 
         Parameters
         ----------
-        pixels : (frames, bands)
-        threshold : the lowest correlation
+        features : (frames, bands or values)
+        threshold : the lowest score
         most : matches of a species
 
         Returns
         -------
         peaks : from the highest score down
-        best : (species,), the highest correlation, 0 where none is above it
+        best : (species,), the highest score, 0 where none is above it
         """
         best = np.zeros(len(self.species), dtype=np.float32)
         parts = []
-        for i, correlation in self.correlate(pixels):
+        for i, correlation in self.correlate(features):
             frames = find_peaks(correlation, threshold)
             parts.append(Peaks(np.full(len(frames), i), frames, correlation[frames]))
             best[self.column[i]] = max(best[self.column[i]], correlation.max())
@@ -179,6 +166,53 @@ class TemplateMatcher:
             rows = np.flatnonzero(species == column)
             kept.append(rows[_distinct(peaks.frame[rows], length[rows], most)])
         return peaks.select(np.sort(np.concatenate(kept)))
+
+
+class TemplateMatcher(Matcher):
+    """Correlates templates with spectrograms; threads may share one object.
+
+    Parameters
+    ----------
+    templates : all of one spectrogram's settings; none is constant
+    """
+
+    def __init__(self, templates: Sequence[Template]) -> None:
+        super().__init__(templates)
+        self._centred = [centre(template.pixels) for template in templates]
+        self._norm = [float(np.sqrt(np.square(pixels).sum())) for pixels in self._centred]
+        self._spectra = lru_cache(maxsize=4)(self._transform_templates)
+
+    def correlate(self, features: Pixels) -> Iterator[tuple[int, Floats]]:
+        """Correlate each template with a spectrogram.
+
+        Parameters
+        ----------
+        features : (frames, bands)
+
+        Yields
+        ------
+        The index of a template, and its correlation (positions,) with the pixels from each frame
+        on. Templates longer than the spectrogram are left out.
+        """
+        frames = len(features)
+        size = fft.next_fast_len(-(-frames // TRANSFORM_STEP) * TRANSFORM_STEP, real=True)
+        rows = np.ascontiguousarray(features.T).astype(np.float32)  # (bands, frames)
+        means = rows.mean(axis=1, dtype=np.float64)
+        rows -= means[:, None].astype(np.float32)
+        spectrum = fft.rfft(rows, size, axis=1)
+        sums = _WindowSums(features)
+        for i, (template, conjugate) in enumerate(
+            zip(self.templates, self._spectra(size), strict=True)
+        ):
+            length, positions = self.frames[i], frames - self.frames[i] + 1
+            if positions < 1:
+                continue
+            product = np.multiply(conjugate, spectrum[template.bands]).sum(axis=0)
+            numerator = fft.irfft(product, size)[:positions].astype(np.float64)
+            numerator += means[template.bands] @ self._centred[i].sum(axis=0)
+            spread = sums.spread(template.bands, length)
+            scale = self._norm[i] * np.sqrt(spread)
+            yield i, np.divide(numerator, scale, out=np.zeros(positions), where=spread > 0)
 
     def _transform_templates(self, size: int) -> list[NDArray[np.complex64]]:
         """The conjugate spectra of all templates, (bands, bins) each."""

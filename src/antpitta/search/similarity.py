@@ -1,13 +1,21 @@
 """Similar sounds: an exact search over embeddings by the cosine of their angles.
 
-A million vectors of 1,024 numbers are 2 GB in float16. They stay in their memory-mapped file and
-are compared a block at a time, so that a search needs little memory and no index; it takes as long
-as reading the file once. Products are float32: a cosine is then accurate to about 1e-3, which is
-what float16 holds.
+:class:`SimilarityMatcher` searches archives by example boxes, :func:`most_similar` any file of
+vectors. A million vectors of 1,024 numbers are 2 GB in float16. They stay in their memory-mapped
+file and are compared a block at a time, so that a search needs little memory and no index; it takes
+as long as reading the file once. Products are float32: a cosine is then accurate to about 1e-3,
+which is what float16 holds.
 """
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from antpitta.core.types import Recording
+from antpitta.files.cache import cached_features
+from antpitta.model.features import FeatureArray, FeatureExtractor, ReadAudio
+from antpitta.search.matching import Features, Matcher
 
 Floats = NDArray[np.floating]
 BLOCK = 16_384  # vectors
@@ -58,3 +66,75 @@ def most_similar(
         cosine = np.take_along_axis(cosine, order, axis=1)
         index = np.take_along_axis(index, order, axis=1)
     return index, cosine
+
+
+class SimilarityMatcher(Matcher):
+    """Compares the mean vector in a box with that of as many frames anywhere else, by cosine."""
+
+    def correlate(self, features: Features) -> Iterator[tuple[int, NDArray[np.float64]]]:
+        """Compare each example with the vectors of a sound.
+
+        Parameters
+        ----------
+        features : (frames, values)
+
+        Yields
+        ------
+        The index of an example, and the cosine (positions,) with the frames from each one on.
+        Examples longer than the sound are left out.
+        """
+        means: dict[int, NDArray[np.float32]] = {}
+        for i, template in enumerate(self.templates):
+            length = len(template.pixels)
+            if length > len(features):
+                continue
+            if length not in means:
+                means[length] = normalize(_moving_means(features, length))
+            [example] = normalize(_moving_means(template.pixels, length))
+            yield i, (means[length] @ example).astype(np.float64)
+
+
+def _moving_means(vectors: Floats, length: int) -> NDArray[np.float64]:
+    """The means of ``length`` vectors from each on, (positions, values)."""
+    sums = np.cumsum(vectors, axis=0, dtype=np.float64)
+    sums[length:] = sums[length:] - sums[:-length]
+    means: NDArray[np.float64] = sums[length - 1 :] / length
+    return means
+
+
+class _Incomplete(Exception):
+    """The vectors of a recording that could not be read as a whole; they are not kept."""
+
+    def __init__(self, vectors: FeatureArray) -> None:
+        self.vectors = vectors
+
+
+def embed_recording(
+    recording: Recording, extractor: FeatureExtractor, read: ReadAudio, notes: Sequence[str]
+) -> FeatureArray:
+    """The vectors of a recording, from the cache that training and prediction use, too.
+
+    Parameters
+    ----------
+    recording : which one
+    extractor : of embeddings
+    read : reads the sound, and adds to ``notes`` what is wrong with it
+    notes : of this recording
+
+    Returns
+    -------
+    (frames, values) of all segments
+    """
+
+    def embed(missing: Recording) -> FeatureArray:
+        known = len(notes)
+        vectors = extractor.extract_all(missing, read)
+        if len(notes) > known:  # from the cache they would come without these notes
+            raise _Incomplete(vectors)
+        return vectors
+
+    try:
+        [vectors] = cached_features([recording], extractor.config.digest, embed)
+    except _Incomplete as incomplete:
+        return incomplete.vectors
+    return vectors

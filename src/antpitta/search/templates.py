@@ -1,12 +1,13 @@
-"""Templates: the pixels of example boxes, cut from the spectrograms that a model would see.
+"""Templates: the features of example boxes, cut from those that a model would see.
 
-A box covers the frames and mel bands whose centres lie in it. Its recording is divided into
-segments as in :mod:`antpitta.search.archive`, so a template found in its own recording has the
-correlation 1.
+A box covers the frames and mel bands whose centres lie in it; a vector of an embedding has no band.
+Its recording is divided into segments as in :mod:`antpitta.search.archive`, so a template found in
+its own recording has the score 1.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,10 @@ from antpitta.core.features import MelConfig
 from antpitta.core.timegrid import TimeGrid
 from antpitta.core.types import Annotation, Recording
 from antpitta.files.audio import UnreadableAudio
-from antpitta.model.features import FeatureArray, FeatureExtractor, ReadAudio
+from antpitta.files.spectrograms import read_input
+from antpitta.model.features import FeatureArray, FeatureExtractor
 from antpitta.search.matching import Template
+from antpitta.search.similarity import embed_recording
 from antpitta.sound.mel import band_edges
 
 MIN_FRAMES = 3  # of a template
@@ -28,7 +31,6 @@ def cut_templates(
     boxes: Sequence[Annotation],
     origins: Sequence[tuple[str, int]],
     extractor: FeatureExtractor,
-    read: ReadAudio,
 ) -> tuple[list[Template], list[Finding]]:
     """Cut a template from each box.
 
@@ -37,8 +39,7 @@ def cut_templates(
     recordings : of the boxes
     boxes : of calls
     origins : file and line of each box
-    extractor : of spectrograms
-    read : reads the sound
+    extractor : of spectrograms or embeddings
 
     Returns
     -------
@@ -46,10 +47,11 @@ def cut_templates(
     findings : boxes that give no template, each with its reason
     """
     by_id = {recording.id: recording for recording in recordings}
+    cut = _cut if isinstance(extractor.config, MelConfig) else _cut_vectors
     segments: dict[tuple[str, float, float], FeatureArray] = {}
     templates, findings = [], []
     for number, (box, (file, row)) in enumerate(zip(boxes, origins, strict=True), start=1):
-        template = _cut(box, f"template-{number}", by_id[box.recording], extractor, read, segments)
+        template = cut(box, f"template-{number}", by_id[box.recording], extractor, segments)
         if isinstance(template, Template):
             templates.append(template)
         else:
@@ -63,7 +65,6 @@ def _cut(
     name: str,
     recording: Recording,
     extractor: FeatureExtractor,
-    read: ReadAudio,
     segments: dict[tuple[str, float, float], FeatureArray],
 ) -> Template | str:
     """A box's template, or why there is none."""
@@ -75,7 +76,7 @@ def _cut(
     if key not in segments:
         segments.clear()  # boxes of one recording mostly follow each other
         try:
-            segments[key] = extractor.extract_segment(recording, start, stop, read)
+            segments[key] = extractor.extract_segment(recording, start, stop, read_input)
         except UnreadableAudio as error:
             return str(error)
     grid = frame_grid(config, start, len(segments[key]))
@@ -90,6 +91,33 @@ def _cut(
         return "its pixels are all equal, so that nothing resembles it"
     high = min(box.high, config.fmax, recording.sample_rate / 2)
     return Template(name, replace(box, high=high), pixels, bands.start)
+
+
+def _cut_vectors(
+    box: Annotation,
+    name: str,
+    recording: Recording,
+    extractor: FeatureExtractor,
+    segments: dict[tuple[str, float, float], FeatureArray],
+) -> Template | str:
+    """A box's vectors, or why there are none."""
+    key = (recording.id, 0.0, recording.duration)
+    notes: list[str] = []
+    if key not in segments:
+        segments.clear()
+        try:
+            read = partial(read_input, notes=notes)
+            segments[key] = embed_recording(recording, extractor, read, notes)
+        except UnreadableAudio as error:
+            return str(error)
+    first = 0
+    vectors = []
+    for bounds in extractor.config.segments(recording.duration):
+        grid = extractor.config.time_grid(*bounds)
+        rows = grid.frames_by_centre(box.start, box.stop)
+        vectors.append(segments[key][first + rows.start : first + rows.stop])
+        first += grid.frames
+    return Template(name, box, np.concatenate(vectors))
 
 
 def frame_grid(config: MelConfig, start: float, frames: int) -> TimeGrid:
