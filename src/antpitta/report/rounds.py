@@ -80,7 +80,7 @@ def draw_learning_curve(table: pd.DataFrame, form: ImageFormat = "svg") -> bytes
             _draw_species(axes, table[table["species"] == name], name)
         for axes in panels.flat[len(names) :]:
             axes.set_visible(False)
-        figure.supxlabel("round, and the present boxes its model was trained on", fontsize=8.5,
+        figure.supxlabel("round, and the number of present boxes in its training", fontsize=8.5,
                          color=MUTED)  # fmt: skip
         figure.supylabel("average precision", fontsize=8.5, color=MUTED)
         return save(figure, form)
