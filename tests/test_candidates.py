@@ -159,6 +159,25 @@ def test_tables_of_other_programs_become_candidates_at_their_times(tmp_path, aud
     assert result.verdicts == 0
 
 
+def test_rows_that_are_no_candidates_are_counted(tmp_path, audio):
+    name = names_of(audio)[0]
+    table = tmp_path / "cluster.csv"
+    table.write_text(
+        "INDIR,FOLDER,IN FILE,OFFSET,DURATION,TOP1MATCH,MANUAL ID\n"
+        f",,{name},2,1,cluster.3,\n,,{name},5,1,cluster.1,\n,,{name},9,1,cluster.3,wren\n"
+    )
+    result = ap.candidates(table, tmp_path / "queue", audio=audio)
+    assert (result.added, result.verdicts) == (1, 1)
+    (finding,) = result.findings
+    assert (finding.code, finding.what) == ("W_CELL_EMPTY", "2 rows name no species")
+    table = tmp_path / "own.csv"
+    table.write_text(
+        f"recording,start_time,end_time,species,verdict\n{name},1,2,wren,\n{name},3,4,*,absent\n"
+    )
+    result = ap.candidates(table, tmp_path / "other", audio=audio)
+    assert [finding.code for finding in result.findings] == ["W_NO_SOUND"]
+
+
 def test_verdicts_of_a_table_stay_those_of_a_reviewer_and_come_once(tmp_path, audio):
     name = names_of(audio)[0]
     table = tmp_path / "events.csv"

@@ -99,7 +99,22 @@ def read_source(path: Path) -> CandidateSource:
     ]  # fmt: skip
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     named = frame[(frame["species"] != EVERY_CLASS) & (frame["end_time"] < inf)]
-    return CandidateSource(path, table.format, _digest(path), named, table.findings)
+    nameless = max(table.unvalidated - len(table.unreviewed), 0)
+    findings = _report_unusable(path, nameless, len(frame) - len(named))
+    return CandidateSource(path, table.format, _digest(path), named, table.findings + findings)
+
+
+def _report_unusable(path: Path, nameless: int, whole: int) -> tuple[Finding, ...]:
+    """Findings about rows without a species, such as clusters, and about no single sound."""
+    problems = (
+        (nameless, "W_CELL_EMPTY", "name no species", "name it by hand, as clusters have numbers"),
+        (whole, "W_NO_SOUND", "are about every species, or have no end", "give boxes to review"),
+    )
+    return tuple(
+        Finding(code, str(path), None, f"{count} rows {what}", remedy, True)
+        for count, code, what, remedy in problems
+        if count
+    )
 
 
 def _read_prediction(folder: Path, table: Path) -> CandidateSource:

@@ -197,6 +197,7 @@ CODES: dict[str, str] = {
     "W_NOT_A_TABLE": "a file in a folder of tables that is none",
     "W_TABLE_LOST": "a table in a folder of tables that cannot be read",
     "W_CLIP_FOLDER": "a folder of clips whose name is no species",
+    "W_NO_SOUND": "rows of a table of candidates that are about no single sound",
     "W_CELL_EMPTY": "a row without recording or species",
     "W_NOT_A_NUMBER": "a cell that should be a number",
     "W_VERDICT_UNREADABLE": "a verdict that is neither present, absent nor unknown",
