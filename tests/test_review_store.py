@@ -15,6 +15,7 @@ from uuid import uuid4
 import pandas as pd
 import pytest
 from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
 
 from antpitta.core.errors import UserError
 from antpitta.files.queue import DATABASE
@@ -385,6 +386,29 @@ def test_verdicts_of_eight_reviewers_at_once_are_stored_once_each(kind, tmp_path
         agreed = list(store.agreed())
         assert {(row["reviewers"], row["status"]) for row in agreed} == {(REVIEWERS, "unanimous")}
         assert len(list(store.export_rows())) == VERDICTS
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_database_refuses_to_change_what_a_reviewer_did_and_where(kind, tmp_path, request):
+    address = tmp_path / "queue" if kind == "sqlite" else request.getfixturevalue("postgres")
+    with Store.open(address, create=True) as store:
+        store.add_candidates(table(2))
+        draw_all(store)
+        store.append_events([verdict(store.draw_items(1)[0])], store.add_reviewer("ann"))
+        kept = list(store.current())
+        for statement in (
+            "UPDATE event SET verdict = 'absent'",
+            "DELETE FROM event",
+            'UPDATE region SET "end" = 99',
+            "DELETE FROM region WHERE parent IS NOT NULL OR parent IS NULL",
+        ):
+            with (
+                pytest.raises(DBAPIError, match="never changed"),
+                store._engine.connect().execution_options(writes=True) as connection,
+                connection.begin(),
+            ):
+                connection.exec_driver_sql(statement)
+        assert list(store.current()) == kept
 
 
 def test_postgres_gives_the_same_views_as_sqlite(postgres, queue):

@@ -1,9 +1,10 @@
 """The tables and views of a queue, the same in SQLite and PostgreSQL.
 
-- A region is never changed. A dragged edge makes a child: the same sound with other edges. Its
-  parent is always the region of the candidate, so a sound has one root and any number of children.
-- Events are only ever added. A verdict is undone by an event of kind ``retract`` whose
-  ``target_uuid`` is the verdict's ``uuid``, or the ``batch_uuid`` of all that are undone at once.
+- Regions and events are never changed or deleted; the database itself refuses that.
+- A dragged edge makes a child of a region: the same sound with other edges. Its parent is always
+  the region of the candidate, so a sound has one root and any number of children.
+- A verdict is undone by an event of kind ``retract`` whose ``target_uuid`` is the verdict's
+  ``uuid``, or the ``batch_uuid`` of all that are undone at once.
 - View ``standing``: the latest verdict that is not retracted of each reviewer, sound and species,
   and the latest resolution of each sound and species. View ``current``: its verdicts alone.
 - View ``agreed``: one row for each sound and species with a verdict. Its verdict is present or
@@ -205,6 +206,24 @@ FROM (
 for _name, _select in _VIEWS.items():
     _create = DDL(f'CREATE VIEW "{_name}" AS {_select}')  # type: ignore[no-untyped-call]
     event.listen(metadata, "after_create", _create)
+
+# What a reviewer did, and where, cannot be changed or deleted, whoever writes to the database.
+_GUARDS = {
+    "sqlite": """
+CREATE TRIGGER {table}_never_{verb} BEFORE {verb} ON {table}
+BEGIN SELECT RAISE(ABORT, 'rows of {table} are never changed'); END""",
+    "postgresql": """
+CREATE TRIGGER {table}_never_{verb} BEFORE {verb} ON {table}
+FOR EACH STATEMENT EXECUTE FUNCTION never_changed()""",
+}
+_function = DDL("""
+CREATE FUNCTION never_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'rows of %% are never changed', TG_TABLE_NAME; END $$""")  # type: ignore[no-untyped-call]
+event.listen(metadata, "after_create", _function.execute_if(dialect="postgresql"))
+for _dialect, _statement in _GUARDS.items():
+    for _table, _verb in ((t, v) for t in ("event", "region") for v in ("update", "delete")):
+        _guard = DDL(_statement.format(table=_table, verb=_verb))  # type: ignore[no-untyped-call]
+        event.listen(metadata, "after_create", _guard.execute_if(dialect=_dialect))
 
 _views = MetaData()  # never created: the tables above make the views
 _VIEW_COLUMNS = {
