@@ -87,7 +87,7 @@ def test_audit_is_drawn_in_strata_with_known_probabilities_and_hides_scores(
         assert sum(1 / row["inclusion_p"] for row in own) == pytest.approx(count)
         assert len({row["stratum"] for row in own}) > 2
         for row in own:
-            low, high = map(float, row["stratum"].split(" to "))
+            low, high = map(float, row["stratum"].split(": ")[1].split(" to "))
             assert low - 1e-3 <= row["score"] <= high + 1e-3
 
 

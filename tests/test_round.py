@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 
 import antpitta as ap
+from antpitta import api
 from antpitta.api import rounds
 from antpitta.core.errors import UserError
 from antpitta.files.audio import content_key
 from antpitta.files.bundle import read_bundle
 from antpitta.files.recordings import find_recordings
 from antpitta.files.runs import RunFolder
+from antpitta.review.audits import species_threshold
 from antpitta.review.rounds import round_verdicts
 from antpitta.review.store import Store
 from antpitta.train import training
@@ -248,6 +250,51 @@ def test_verdicts_without_their_recording_are_left_out_and_reported(
         result = ap.round(run.path, queue, tmp_path / "run2", audio=tmp_path / "here")
     assert [finding.code for finding in result.findings] == ["W_NO_AUDIO"]
     assert set(pd.read_csv(result.path / "verdicts.csv")["recording"]) == {"test0000", "test0001"}
+
+
+def test_audit_of_a_model_is_scored_anew_by_the_next_one_or_refused(
+    run, simulated, audio, tmp_path, low_thresholds
+):
+    queue = tmp_path / "queue"
+    api.predict_to(run.model, [audio], tmp_path / "out", threshold=0.05)
+    ap.candidates(tmp_path / "out", queue, audio=audio, audit=2, teach=10)
+    with Store.open(queue) as store:
+        held = {row["candidate"] for row in store.audit_rows()}
+        asked = {item["candidate"] for item in store.draw_items(2, limit=100)}
+    assert len(asked) > 2
+    assert not held & asked
+    judge(queue, simulated, keep=lambda row: row["candidate"] in held | asked)
+    with low_thresholds():
+        result = ap.round(run.path, queue, tmp_path / "second")
+    assert result.judging - result.trained >= len(held)
+    assert not set(zip(*held_places(queue, held), strict=True)) & set(
+        RunFolder(result.path)
+        .cells()[["recording", "species", "start"]]
+        .itertuples(index=False, name=None)
+    )
+    api.predict_to(result.model, [audio], tmp_path / "out2", threshold=0.2)
+    before = api.evaluate_audits(queue, 0.5, predicted=tmp_path / "out")
+    after = api.evaluate_audits(queue, 0.5, predicted=tmp_path / "out2")
+    digest = read_bundle(result.model).digest
+    assert set(before.thresholds["model"]) == {read_bundle(run.model).digest}
+    assert set(after.thresholds["model"]) == {digest}
+    assert len(after.thresholds) + len(after.refused) == len(before.thresholds)
+    with Store.open(queue) as store:
+        species = before.thresholds["species"].iloc[0]
+        assert species_threshold(store, species, 0.5)["model"] != digest
+        with pytest.raises(UserError) as error:
+            species_threshold(store, species, 0.5, {read_bundle(run.model).digest})
+        assert error.value.code == "E_AUDIT_MODEL"
+        store.release_draw(1)
+    with pytest.raises(UserError) as error:
+        api.evaluate_audits(queue, 0.5, predicted=tmp_path / "out2")
+    assert error.value.code == "E_AUDIT_MODEL"
+
+
+def held_places(queue, held):
+    with Store.open(queue) as store:
+        rows = [row for row in store.audit_rows() if row["candidate"] in held]
+    return ([row[name] for row in rows] for name in ("recording_id", "species", "start_time"))
 
 
 def test_round_is_refused_before_anything_is_written(run, simulated, audio, tmp_path):

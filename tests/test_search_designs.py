@@ -49,6 +49,15 @@ def test_audit_estimates_of_calls_are_unbiased(score):
     assert abs(np.mean(estimates) - present.sum()) < 3 * error
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9, 11])
+def test_small_audit_has_a_draw_in_each_stratum_and_speaks_for_all_candidates(score, count):
+    draw = draw_audit(score, count, np.random.default_rng(0))
+    sizes = np.bincount(np.searchsorted(draw.edges, score, side="right"))
+    drawn = np.bincount(draw.stratum, minlength=len(sizes))
+    assert (drawn >= min(count, 2)).all()
+    assert np.sum(1 / draw.inclusion) == pytest.approx(len(score))
+
+
 def test_audit_order_tells_nothing_about_the_score(score):
     orders = [draw_audit(score, 60, np.random.default_rng(seed)).stratum for seed in range(200)]
     assert np.mean(orders, axis=0) == pytest.approx(np.full(60, 2.0), abs=0.5)

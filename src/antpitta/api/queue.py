@@ -196,7 +196,7 @@ def _audit_items(
         edges = f"{bounds[stratum]:.4g} to {bounds[stratum + 1]:.4g}"
         yield {
             "candidate": rows[item]["candidate"],
-            "stratum": edges,
+            "stratum": f"{stratum + 1}: {edges}",  # edges that are close look alike
             "inclusion_p": float(inclusion),
         }
 

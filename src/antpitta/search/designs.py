@@ -55,14 +55,15 @@ def draw_audit(
     score : (candidates,), finite
     count : how many to draw; all candidates if there are fewer
     rng : of the draw
-    strata : how many, at most; scores that are equal share one
+    strata : how many, at most; scores that are equal share one, and each has two draws or more, as
+        candidates of a stratum without a draw could not be spoken for
 
     Returns
     -------
     AuditDraw
         With equal numbers from each stratum as far as it has them.
     """
-    edges = cut_strata(score, strata)
+    edges = cut_strata(score, max(1, min(strata, count // 2)))
     names, stratum = np.unique(np.searchsorted(edges, score, side="right"), return_inverse=True)
     sizes = np.bincount(stratum, minlength=len(names))
     drawn = share_evenly(sizes, min(count, len(score)))
