@@ -99,8 +99,8 @@ def count_items(connection: Connection, draw: int, filters: Mapping[str, Any]) -
         E_NO_DRAW, E_OPTION for an unknown filter.
     """
     audit = _is_audit(connection, draw)
-    found = _query(draw).where(*_conditions(filters, hides_scores=audit)).subquery()
-    return int(connection.scalar(select(func.count()).select_from(found)) or 0)
+    listed = _query(draw).where(*_conditions(filters, hides_scores=audit)).subquery()
+    return int(connection.scalar(select(func.count()).select_from(listed)) or 0)
 
 
 def _is_audit(connection: Connection, draw: int) -> bool:
