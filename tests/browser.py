@@ -1,101 +1,19 @@
-"""A headless Chromium and a real server process, for the tests of the review page."""
+"""Pages of reviewers in a headless Chromium, and what axe-core finds in them."""
 
-import re
-import shutil
-import socket
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+pytest.importorskip("playwright", reason="playwright is not installed")
+from benchmarks.browser import chromium_path
 
 
 def find_chromium():
-    """The path of a Chromium, of the system or of playwright; skips the test without one."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    for name in NAMES:
-        if path := shutil.which(name):
-            return path
-    with api.sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-    if not Path(own).is_file():
+    """The path of a Chromium; skips the test without one."""
+    path = chromium_path()
+    if path is None:
         pytest.skip("no Chromium: install the system's, or run `playwright install chromium`")
-    return own
-
-
-@contextmanager
-def chromium():
-    """A browser."""
-    path = find_chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield browser
-        browser.close()
-
-
-def free_port():
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    """`antpitta review` as a process of its own, which can be killed and started again."""
-
-    def __init__(self, queue, audio, *options):
-        self.port = free_port()
-        self.command = [
-            *(sys.executable, "-m", "antpitta", "review", str(queue), "--audio", str(audio)),
-            *("--port", str(self.port), *map(str, options)),
-        ]
-        self.start()
-
-    def start(self):
-        """Start it, and read the address of each reviewer."""
-        self.process = subprocess.Popen(
-            self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        printed = ""
-        for line in self.process.stdout:
-            printed += line
-            if "Ctrl-C" in line:
-                break
-        self.addresses = dict(re.findall(r"^(.+): (http://\S+)$", printed, re.MULTILINE))
-        assert self.addresses, printed
-        self._wait()
-
-    def _wait(self):
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.05)
-        raise AssertionError("the server does not answer")
-
-    def kill(self):
-        """End it as a power cut would."""
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
-
-
-@contextmanager
-def serving(queue, audio, *options):
-    """A running server."""
-    server = Server(queue, audio, *options)
-    try:
-        yield server
-    finally:
-        server.kill()
+    return path
 
 
 def open_page(browser, address, **options):

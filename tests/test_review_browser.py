@@ -4,12 +4,13 @@ import pytest
 
 from antpitta import api
 from antpitta.review.store import Store
-from tests.browser import axe_problems, chromium, open_page, serving, stored, until
+from benchmarks.browser import chromium, serving
+from tests.browser import axe_problems, find_chromium, open_page, stored, until
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with chromium() as opened:
+    with chromium(find_chromium()) as opened:
         yield opened
 
 
@@ -260,7 +261,7 @@ def test_audit_shows_no_score_and_offers_no_filter_of_scores(
     browser, predicted, simulated, tmp_path
 ):
     api.candidates([predicted], tmp_path / "queue", audio=[simulated], audit=4)
-    with serving(tmp_path / "queue", simulated, "--reviewer", "ana") as server:
+    with serving(tmp_path / "queue", simulated, ["--reviewer", "ana"]) as server:
         page = open_page(browser, server.addresses["ana"])
         page.wait_for_selector(".cell img[src]")
         assert "score" not in page.locator("main").inner_text()

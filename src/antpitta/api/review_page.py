@@ -149,7 +149,8 @@ def _recipe(model: Path) -> Recipe:
 
 
 def _listen(port: int) -> socket.socket:
-    bound_socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # With the protocol named, asyncio sends small answers at once and not 40 ms later.
+    bound_socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound_socket.bind(("127.0.0.1", port))
