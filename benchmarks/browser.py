@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from playwright.sync_api import Browser, sync_playwright
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _ARGUMENTS = ("--no-sandbox", "--autoplay-policy=no-user-gesture-required")
@@ -22,13 +24,15 @@ def chromium_path() -> str | None:
     for name in NAMES:
         if path := shutil.which(name):
             return path
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         path = playwright.chromium.executable_path
     return path if Path(path).is_file() else None
 
 
 @contextmanager
-def chromium(path: str) -> Iterator[Browser]:
+def chromium(path: str) -> "Iterator[Browser]":
     """A headless browser, closed at the end.
 
     Parameters
@@ -39,6 +43,8 @@ def chromium(path: str) -> Iterator[Browser]:
     ------
     Browser
     """
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
         yield browser

@@ -15,12 +15,11 @@ picture on the screen:
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
 import typer
-from playwright.sync_api import Browser, Page
 
 from antpitta import api
 from antpitta.core.errors import UserError
@@ -30,6 +29,9 @@ from antpitta.review.store import Store
 from benchmarks.browser import chromium, chromium_path, serving
 from benchmarks.cli import command_app, print_lines, print_table, run
 from benchmarks.tables import describe_machine
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 RECORDINGS, SECONDS, SAMPLE_RATE = 30, 60.0, 32_000
 SPECIES = tuple(f"species {i}" for i in range(20))
@@ -172,7 +174,7 @@ def benchmark_review(
 
 
 def _time_steps(
-    browser: Browser, address: str, verdicts: int, think: float, candidates: int
+    browser: "Browser", address: str, verdicts: int, think: float, candidates: int
 ) -> Iterator[tuple[str, Sequence[float]]]:
     first = [_visit(browser, address) for _ in range(1 + VISITS)]
     yield "first page, first visit after the start of the server", [first[0][1]]
@@ -189,7 +191,7 @@ def _time_steps(
     yield from _time_requests(page, candidates)
 
 
-def _visit(browser: Browser, address: str) -> tuple[Page, float]:
+def _visit(browser: "Browser", address: str) -> "tuple[Page, float]":
     """A page in a new browser, and the milliseconds until it is there."""
     page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
     page.add_init_script(_FIRST_PAGE)
@@ -200,7 +202,7 @@ def _visit(browser: Browser, address: str) -> tuple[Page, float]:
     return page, float(time)
 
 
-def _time_requests(page: Page, candidates: int) -> Iterator[tuple[str, Sequence[float]]]:
+def _time_requests(page: "Page", candidates: int) -> Iterator[tuple[str, Sequence[float]]]:
     rng = np.random.default_rng(2)
     items: list[dict[str, Any]] = page.evaluate(
         "async () => (await fetch('/api/draws/1/items?limit=500')).json()"

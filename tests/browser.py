@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-pytest.importorskip("playwright", reason="playwright is not installed")
 from benchmarks.browser import chromium_path
 
 
 def find_chromium():
     """The path of a Chromium; skips the test without one."""
+    pytest.importorskip("playwright", reason="playwright is not installed")
     path = chromium_path()
     if path is None:
         pytest.skip("no Chromium: install the system's, or run `playwright install chromium`")

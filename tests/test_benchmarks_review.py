@@ -1,12 +1,11 @@
 """The benchmark of the review page times every step in a browser."""
 
+from benchmarks.review import benchmark_review
 from tests.browser import find_chromium
 
 
 def test_every_step_is_timed_and_verdicts_include_the_thought(tmp_path):
     find_chromium()
-    from benchmarks.review import benchmark_review
-
     table = benchmark_review(tmp_path, candidates=300, verdicts=3, think=0.2).table
     steps = table.set_index("step")["median (ms)"].astype(int)
     assert steps["a verdict, with 0.2 s of thought"] >= 200

@@ -32,10 +32,9 @@ def queue(predicted, simulated, tmp_path):
 
 @pytest.fixture
 def server(queue, simulated):
-    with serving(
-        queue, simulated, "--reviewer", "ana", "--reviewer", "ben", "--expert", "eva"
-    ) as s:
-        yield s
+    people = ("--reviewer", "ana", "--reviewer", "ben", "--expert", "eva")
+    with serving(queue, simulated, people) as started:
+        yield started
 
 
 def verdicts(queue):

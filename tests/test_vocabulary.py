@@ -18,11 +18,11 @@ import typer
 from antpitta.cli import app
 from antpitta.core import config
 from antpitta.core.errors import CODES
-from benchmarks import learn, match, predict, rounds, train
+from benchmarks import learn, match, predict, review, rounds, train
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "antpitta"
-APPS = (app, learn.app, match.app, predict.app, rounds.app, train.app)
+APPS = (app, learn.app, match.app, predict.app, review.app, rounds.app, train.app)
 BENCHMARKS = ROOT / "benchmarks"
 FILES = sorted([*PACKAGE.rglob("*.py"), *BENCHMARKS.rglob("*.py")])
 TOML_FILES = sorted([*PACKAGE.rglob("*.toml"), *BENCHMARKS.rglob("*.toml")])
