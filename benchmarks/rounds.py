@@ -5,9 +5,11 @@ an embedding model and a species. Each seed begins with two present and one abse
 species, then asks for some candidates a round and fits one logistic regression per species to all
 verdicts so far. All ways of choosing begin with the same verdicts, so their differences are paired.
 
-- *random* and *top score* take equally many candidates of each species, at random and from the
-  highest score down. *teach* is :func:`antpitta.search.designs.draw_teach` by scores alone, *teach,
-  embeddings* also by the distance from what was judged.
+- *random* and *top score* take candidates of any species, at random and from the highest score
+  down; *of each species* takes equally many of each. *teach* is
+  :func:`antpitta.search.designs.draw_teach` by scores alone, *teach, embeddings* also by the
+  distance from what was judged.
+- A candidate's window is the input window of the embedding model around its vectors.
 - A window has a call if it holds a second of it, or half of it. Windows that hold less of one are
   answered by "unsure", which teaches nothing.
 - A test recording has the highest score of its windows. Macro AP is that of the test recordings
@@ -49,7 +51,7 @@ from antpitta.train.training import resolve_recipe
 from benchmarks.cli import command_app, print_lines, print_table, run
 from benchmarks.test_set import TestSet, read_test_set
 
-STRIDE = 4  # of the embedding model's windows one in so many is a candidate
+STRIDE = 4  # vectors, whose mean is that of a candidate
 CALL_SECONDS, CALL_SHARE = 1.0, 0.5  # that a window must hold of a call, whichever is less
 PRESENT, ABSENT, UNSURE = 1, 0, -1
 SEED_VERDICTS = (2, 1)  # present and absent ones of each species
@@ -104,10 +106,21 @@ class Review:
         weights, intercepts = np.zeros((width, species)), np.zeros(species)
         for column in range(species):
             rows = np.flatnonzero(self.judged[:, column] & (self.truth[:, column] != UNSURE))
-            model = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=200)
-            model.fit(self.windows.vector[rows], self.truth[rows, column])
-            weights[:, column], intercepts[column] = model.coef_[0], model.intercept_[0]
+            model = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=1000)
+            few, basis = _rotate(self.windows.vector[rows])
+            model.fit(few, self.truth[rows, column])
+            weights[:, column], intercepts[column] = basis @ model.coef_[0], model.intercept_[0]
         return weights, intercepts
+
+
+def _rotate(vectors: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Vectors in a basis (values, vectors) of their own, and the basis.
+
+    Weights that are penalised by their squares lie in the span of the vectors, so that the few
+    coordinates give the same regression as all values, much faster.
+    """
+    basis, triangle = np.linalg.qr(vectors.T.astype(np.float64))
+    return triangle.T, basis
 
 
 def _random(
@@ -116,7 +129,21 @@ def _random(
     return _best(review, rng.random(scores.shape), count, rng)
 
 
+def _random_of_each(
+    review: Review, scores: NDArray[np.floating], count: int, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    return _best_of_each(review, rng.random(scores.shape), count, rng)
+
+
 def _best(
+    review: Review, scores: NDArray[np.floating], count: int, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """The highest values."""
+    order = np.argsort(np.where(review.judged, -1.0, scores), axis=None)[::-1][:count]
+    return [(int(i) // scores.shape[1], int(i) % scores.shape[1]) for i in order]
+
+
+def _best_of_each(
     review: Review, scores: NDArray[np.floating], count: int, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
     """The highest values, equally many of each species; the rest goes to species by chance."""
@@ -157,7 +184,9 @@ WAYS: dict[str, Choose] = {
     "teach": _teach,
     "teach, embeddings": _teach_embeddings,
     "top score": _best,
+    "top score of each species": _best_of_each,
     "random": _random,
+    "random of each species": _random_of_each,
 }
 
 
@@ -258,12 +287,19 @@ def embed(recipe: Recipe, recordings: Sequence[Recording], progress: Progress) -
         grids = [config.time_grid(*segment) for segment in config.segments(recording.duration)]
         middle = np.concatenate([g.start + (np.arange(g.frames) + 0.5) * g.hop for g in grids])
         last = max(0.0, recording.duration - config.seconds)
-        start = np.clip(middle - config.seconds / 2, 0.0, last)[::STRIDE]
+        start = np.clip(_means(middle) - config.seconds / 2, 0.0, last)
         places.append(np.full(len(start), i))
         starts.append(start)
-        vectors.append(array[::STRIDE, :width].astype(np.float32))
+        vectors.append(_means(array[:, :width]).astype(np.float32))
     joined = (np.concatenate(places), np.concatenate(starts))
     return Windows(*joined, config.seconds, np.concatenate(vectors))
+
+
+def _means(rows: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The means of so many rows after each other as make a candidate; a rest is left out."""
+    groups = rows[: len(rows) // STRIDE * STRIDE].reshape(-1, STRIDE, *rows.shape[1:])
+    means: NDArray[np.float64] = groups.mean(axis=1, dtype=np.float64)
+    return means
 
 
 def judge_windows(
