@@ -105,6 +105,16 @@ def test_run_is_resumed_only_with_the_recipe_and_data_it_began_with(tmp_path):
         assert error.value.what.endswith(key)
 
 
+def test_run_with_removed_settings_is_not_resumed(tmp_path):
+    recipe = read_recipe("rfcx").model_dump()
+    folder = RunFolder(tmp_path / "run")
+    folder.begin({**CONFIG, "recipe": recipe | {"overlay": {"copies": 0}}}, resume=False)
+    with pytest.raises(UserError) as error:
+        folder.begin({**CONFIG, "recipe": recipe}, resume=True)
+    assert error.value.code == "E_REMOVED_SETTING"
+    assert "overlay" in error.value.what
+
+
 def test_every_shipped_recipe_reads_back_from_the_config(tmp_path):
     for name in shipped_recipes():
         folder = RunFolder(tmp_path / name)

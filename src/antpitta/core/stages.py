@@ -191,7 +191,6 @@ class Stage(FrozenConfig):
     manifold_mixup: BetaParameter = Field(
         0.0, description="Parameter of mixup's Beta distribution, on feature maps; 0: no mixup."
     )
-    use_overlays: bool = Field(False, description="Also train on the copies of [overlay].")
     masks: MaskConfig = MaskConfig()
     loss: LossConfig = LossConfig()
     pseudo: PseudoLabelConfig | None = None

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from antpitta.core.config import removed_settings
 from antpitta.core.errors import UserError
 from antpitta.core.identity import species_columns, species_of_columns
 from antpitta.core.timegrid import TimeGrid
@@ -141,7 +142,8 @@ class RunFolder:
         ------
         UserError
             E_RUN_EXISTS without ``resume``, E_RUN_DIFFERS for another recipe or data set,
-            E_OUTPUT_EDITED if a result was edited, E_OUT_NOT_EMPTY.
+            E_REMOVED_SETTING for a recipe of an earlier version, E_OUTPUT_EDITED if a result was
+            edited, E_OUT_NOT_EMPTY.
         """
         file = self.path / "config.json"
         if not os.path.lexists(file):
@@ -156,6 +158,12 @@ class RunFolder:
                 "add --resume to continue it, or choose another folder with -o",
             )
         earlier = self.config()
+        if removed := removed_settings(earlier["recipe"]):
+            raise UserError(
+                "E_REMOVED_SETTING",
+                f"{file}: the run was begun with settings that were removed since: {removed}",
+                "train into another folder with -o",
+            )
         for key in ("recipe", "data"):
             if earlier[key] != json.loads(json.dumps(config[key])):
                 raise UserError(

@@ -3,24 +3,13 @@
 * Each box is one row of numbers, the mean of the features over it. The logits are linear in the
   head, and the loss with its L2 penalty is convex, so there is one best head. L-BFGS finds it in
   seconds, and no learning rate, batch size or number of epochs has an influence.
-* Within-class covariance normalization changes the metric of the L2 penalty (Hatch, Kajarekar and
-  Stolcke, Within-class covariance normalization for SVM-based speaker recognition, 2006). The
-  penalty treats all inputs alike. The boxes of one species show which inputs are not: where they
-  differ among each other, the inputs tell one animal, site or distance from another, and a head
-  that relies on them recognizes a few animals instead of the species. With the covariance of the
-  boxes around their species' means as metric, such directions cost more.
 * A few absent boxes do not show what else sounds like nothing of the species. The present boxes of
   other species are weak negatives of it (:func:`add_weak_negatives`): most of them do not hold it
   as well. They are a prior and no labels, and enter no metric.
-* A few hundred boxes span a few hundred directions of many thousand. So the covariance is mixed
-  with the identity, and kept as those directions.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -39,74 +28,6 @@ from antpitta.train.data import (
 from antpitta.train.step_store import BackboneFeatures
 
 MAX_STEPS = 200  # of the solver; most heads need a third
-
-
-@dataclass(frozen=True)
-class WithinClassWhitening:
-    """Coordinates in which the boxes of each species vary alike in all directions.
-
-    Parameters
-    ----------
-    basis : (inputs, directions)
-        Orthonormal directions, in which boxes of one species differ.
-    factor : (directions,)
-        Multiplies a weight along each of them.
-    rest
-        Multiplies a weight along all other directions.
-    """
-
-    basis: Tensor
-    factor: Tensor
-    rest: float
-
-    @classmethod
-    def from_boxes(cls, features: Tensor, present: Tensor, share: float) -> Self | None:
-        """Compute the coordinates from boxes.
-
-        Parameters
-        ----------
-        features : (boxes, inputs)
-            Normalized features.
-        present : (boxes, classes)
-            Which boxes are present boxes of which class.
-        share
-            The share of the boxes' covariance, scaled to a mean variance of 1, in the metric; the
-            rest is the identity.
-
-        Returns
-        -------
-        whitening
-            None where no class has two present boxes that differ.
-        """
-        deviations = [
-            features[own] - features[own].mean(dim=0) for own in present.T if own.sum() > 1
-        ]
-        spread = torch.cat(deviations) if deviations else features[:0]
-        total = spread.square().sum()
-        if not total > 0:
-            return None
-        used = int((spread != 0).any(dim=0).sum())  # inputs that no class uses are 0
-        _, size, basis = torch.linalg.svd(spread, full_matrices=False)
-        kept = size > size[0] * 1e-5
-        variance = size[kept].square() * used / total
-        return cls(
-            basis[kept].T.contiguous(),
-            (share * variance + 1 - share).rsqrt(),
-            (1 - share) ** -0.5,
-        )
-
-    def apply(self, weight: Tensor) -> Tensor:
-        """Turn whitened weights (classes, inputs, 1) into weights of the inputs."""
-        return self._scale(weight, self.factor, self.rest)
-
-    def invert(self, weight: Tensor) -> Tensor:
-        """The inverse of :meth:`apply`."""
-        return self._scale(weight, 1 / self.factor, 1 / self.rest)
-
-    def _scale(self, weight: Tensor, factor: Tensor, rest: float) -> Tensor:
-        flat = weight[:, :, 0]
-        scaled = rest * flat + ((flat @ self.basis) * (factor - rest)) @ self.basis.T
-        return scaled[:, :, None]
 
 
 def box_features(
@@ -162,41 +83,6 @@ def add_weak_negatives(labels: CellTargets, weight: float) -> CellTargets:
     return CellTargets.from_parts(share(labels.positive), negative)
 
 
-@contextmanager
-def whitened_head(net: SedNet, rows: Tensor, labels: CellTargets) -> Iterator[None]:
-    """Inside, the class weights are trained in whitened coordinates, if the recipe asks for it.
-
-    Parameters
-    ----------
-    net
-        The network, with a fitted normalizer.
-    rows : (boxes, inputs)
-        The features of the training boxes.
-    labels : (boxes, classes)
-        Their targets.
-
-    Yields
-    ------
-    None
-        While the class weights are whitened; afterwards they are weights of the inputs again.
-    """
-    head, share = net.head, net.head_config.within_class_whitening
-    whitening = None
-    with torch.no_grad():
-        if share and len(rows):
-            present = (labels.value > 0.5) & (labels.weight > 0)
-            normalized = head.normalize_rows(rows)
-            whitening = WithinClassWhitening.from_boxes(normalized, present, share)
-        if whitening is not None:
-            head.class_conv.weight.copy_(whitening.invert(head.class_conv.weight))
-    head.weight_transform = None if whitening is None else whitening.apply
-    yield
-    head.weight_transform = None
-    with torch.no_grad():
-        if whitening is not None:
-            head.class_conv.weight.copy_(whitening.apply(head.class_conv.weight))
-
-
 def solve_linear_head(
     net: SedNet,
     task: TrainTask,
@@ -239,8 +125,7 @@ def solve_linear_head(
     weights = None
     if stage.loss.class_weights:
         weights = compute_class_weights(training_data.dataset).to(fabric.device)
-    with whitened_head(net, rows, labels):
-        loss, steps = _minimize(net, task, rows, labels, weights)
+    loss, steps = _minimize(net, task, rows, labels, weights)
     seconds = time.perf_counter() - began
     report(EpochResult(1, loss, 0.0, len(windows), seconds, steps))
 
