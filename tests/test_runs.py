@@ -212,7 +212,8 @@ def test_report_reads_back(tmp_path):
     folder.begin(CONFIG, resume=False)
     metrics = {"lwlrap": np.float32(0.5), "none": float("nan")}
     stages = [{"name": "masked", "description": "", "report": metrics}]
-    folder.write_report({"stages": stages, "left_out": []}, "<html>é</html>")
+    table = {"model": "masked", "stages": stages, "left_out": []}
+    folder.write_report(table, "<html>é</html>")
     assert folder.report()["stages"][0]["report"] == {"lwlrap": 0.5, "none": None}
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == "<html>é</html>"
     json.loads((tmp_path / "report.json").read_text())

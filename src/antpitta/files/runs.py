@@ -81,7 +81,7 @@ class StageReport(BaseModel):
 class RunReportFile(BaseModel):
     """The content of report.json."""
 
-    model: str = ""  # the stage that ships
+    model: str = Field(pattern=r"^[^/\\]+$")  # the folder of the stage that ships
     stages: list[StageReport] = Field(min_length=1)
     left_out: list[str]
 
@@ -125,10 +125,9 @@ class RunFolder:
         return self.path / "model"
 
     @property
-    def last_stage(self) -> Path:
-        """The folder of the last stage, in its last cycle, by the recipe in config.json."""
-        stage = self.config()["recipe"]["stages"][-1]
-        return self.stage(stage["name"], (stage.get("pseudo") or {}).get("cycles", 1))
+    def shipped_stage(self) -> Path:
+        """The folder of the stage whose models ship; UserError (E_RUN_UNFINISHED) before."""
+        return self.path / "stages" / str(self.report()["model"])
 
     def begin(self, config: dict[str, Any], *, resume: bool) -> None:
         """Start a run in this folder, or continue the one there.

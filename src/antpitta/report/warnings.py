@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from antpitta.core.errors import list_names
-from antpitta.core.thresholds import MIN_CELLS, REASONS, SpeciesThreshold
+from antpitta.core.thresholds import NOT_LEARNABLE, REASONS, SpeciesThreshold
 from antpitta.report.results import StageResult
 from antpitta.scores.bootstrap import Interval
 from antpitta.scores.comparison import StageComparison
@@ -93,11 +93,25 @@ def list_warnings(
             later, earlier = choice.names[comparison.later], choice.names[comparison.earlier]
             difference = _format_difference(comparison.difference)
             lines.append(f"stage {later} loses against {earlier}: macro AP {difference}")
+    lines += warn_of_thresholds(thresholds)
+    return tuple(lines)
+
+
+def warn_of_thresholds(thresholds: Mapping[str, SpeciesThreshold]) -> list[str]:
+    """Which species cannot be learnt, and which have no threshold of their own.
+
+    Parameters
+    ----------
+    thresholds : of each species
+
+    Returns
+    -------
+    list of str
+        A line for each reason that occurs.
+    """
+    lines = []
     if blank := [name for name, own in thresholds.items() if not own.learnable]:
-        lines.append(
-            f"{len(blank)} species are not learnable, they lack present boxes ({MIN_CELLS} support "
-            f"a threshold): {list_names(blank)}"
-        )
+        lines.append(f"{len(blank)} species are {NOT_LEARNABLE}: {list_names(blank)}")
     for reason, text in REASONS.items():
         names = [n for n, own in thresholds.items() if own.learnable and own.reason == reason]
         if names:
@@ -105,7 +119,7 @@ def list_warnings(
                 f"{len(names)} species have an unsupported, conservative threshold ({text}): "
                 f"{list_names(names)}"
             )
-    return tuple(lines)
+    return lines
 
 
 def _format_difference(difference: Interval) -> str:
