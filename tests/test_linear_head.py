@@ -12,10 +12,11 @@ from antpitta.core.features import MelConfig
 from antpitta.core.stages import LossConfig, MaskConfig, Stage
 from antpitta.core.types import Annotation
 from antpitta.model.head import box_step_shares
+from antpitta.model.losses import CellTargets
 from antpitta.model.network import SedNet
 from antpitta.train.backbone_features import FeatureCache
 from antpitta.train.data import TrainTask
-from antpitta.train.linear_head import solve_linear_head
+from antpitta.train.linear_head import BoxRows, add_weak_negatives, solve_linear_head
 
 FABRIC = Fabric(accelerator="cpu", devices=1)
 STAGE = Stage(
@@ -149,3 +150,18 @@ def test_shares_of_steps_are_the_shares_of_a_box_in_them():
     box_spans = torch.tensor([[0, 4, 20], [0, 8, 16], [0, 0, 0]])
     expected = [[4 / 16, 8 / 16, 4 / 16], [0, 1, 0], [0, 0, 0]]
     torch.testing.assert_close(box_step_shares(box_spans, 3, 8), torch.tensor(expected))
+
+
+def test_weak_negatives_are_boxes_of_others_and_windows_without_a_box():
+    labels = CellTargets(
+        torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 0]]),  # A, A, B; the last is absent A
+        torch.tensor([[1.0, 0], [1, 0], [0, 1], [1, 0]]),
+    )
+    rows, means = torch.arange(4.0)[:, None], torch.tensor([[10.0], [11], [12]])
+    boxes = BoxRows(rows, labels, torch.tensor([0, 0, 1, 1]), means)
+    all_rows, targets = add_weak_negatives(boxes, 0.5)
+    assert all_rows.flatten().tolist() == [0, 1, 2, 3, 10, 11, 12]
+    positive, negative = targets.positive * 2, targets.negative * 2  # two species share the loss
+    assert positive.T.tolist() == [[0.5, 0.5, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0]]
+    # windows 0 and 1 have boxes of A, window 1 one of B
+    assert negative.T.tolist() == [[0, 0, 0.5, 1, 0, 0, 0.5], [0.25, 0.25, 0, 0, 0.25, 0, 0.25]]
