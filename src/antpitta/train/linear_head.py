@@ -75,12 +75,12 @@ def collect_box_rows(
     """
     windows = training_data.windows_of(recordings)
     windows = windows[features.sums.take(windows).count.cpu().numpy() > 0]
-    spans, targets = training_data.box_frames.box_targets(training_data.windows.take(windows))
+    box_spans, targets = training_data.box_frames.box_targets(training_data.windows.take(windows))
     rows, sums = features.rows_of(windows), features.sums.take(windows)
     value, weight = (
         torch.from_numpy(part).to(rows.device) for part in (targets.value, targets.weight)
     )
-    window = torch.from_numpy(spans[:, 0].astype(np.int64)).to(rows.device)
+    window = torch.from_numpy(box_spans[:, 0].astype(np.int64)).to(rows.device)
     means = (sums.total / sums.count[:, None]).to(rows.device, rows.dtype)
     return BoxRows(rows, CellTargets(value, weight), window, means)
 
