@@ -57,8 +57,8 @@ class LossConfig(FrozenConfig):
     weak_negatives: Factor = Field(
         0.0,
         description="With optimizer = lbfgs: weight of other species' present boxes as negatives "
-        "of a species, and of windows without a box of it, beside 1 of its absent boxes; 0: unknown "
-        "cells are not used.",
+        "of a species, and of windows without a box of it, beside 1 of its absent boxes; 0: "
+        "unknown cells are not used.",
     )
     class_weights: bool = Field(
         False,
