@@ -15,6 +15,8 @@ from antpitta.report.results import StageResult
 from antpitta.scores.bootstrap import Interval
 from antpitta.scores.comparison import StageComparison
 
+PLURALS = {"is": "are", "has": "have"}
+
 
 @dataclass(frozen=True)
 class StageChoice:
@@ -85,7 +87,7 @@ def list_warnings(
     table = report.per_species
     if worse := [str(name) for name in table["species"][table["auc_high"] < 0.5]]:
         lines.append(
-            f"{len(worse)} species are worse than chance out of fold (the interval of the AUC lies "
+            f"{_count(worse, 'is')} worse than chance out of fold (the interval of the AUC lies "
             f"under 0.5): {list_names(worse)}"
         )
     for comparison in choice.comparisons:
@@ -111,15 +113,20 @@ def warn_of_thresholds(thresholds: Mapping[str, SpeciesThreshold]) -> list[str]:
     """
     lines = []
     if blank := [name for name, own in thresholds.items() if not own.learnable]:
-        lines.append(f"{len(blank)} species are {NOT_LEARNABLE}: {list_names(blank)}")
+        lines.append(f"{_count(blank, 'is')} {NOT_LEARNABLE}: {list_names(blank)}")
     for reason, text in REASONS.items():
         names = [n for n, own in thresholds.items() if own.learnable and own.reason == reason]
         if names:
             lines.append(
-                f"{len(names)} species have an unsupported, conservative threshold ({text}): "
+                f"{_count(names, 'has')} an unsupported, conservative threshold ({text}): "
                 f"{list_names(names)}"
             )
     return lines
+
+
+def _count(names: Sequence[str], verb: str) -> str:
+    """How many species, with the verb in the number that fits."""
+    return f"{len(names)} species {verb if len(names) == 1 else PLURALS[verb]}"
 
 
 def _format_difference(difference: Interval) -> str:
