@@ -81,7 +81,7 @@ def list_warnings(
     """
     lines = []
     report = next(stage.report for stage in stages if stage.name == choice.stage)
-    if report.macro_auc.high < 0.5:
+    if report.macro_auc.value < 0.5 and report.macro_auc.high <= 0.5:
         interval = f"{report.macro_auc.value:.3f} ({_format_range(report.macro_auc)})"
         lines.append(f"the model is worse than chance out of fold: macro AUC {interval}")
     table = report.per_species
