@@ -67,7 +67,7 @@ class Variant(FrozenConfig):
         return read_recipe(self.base, self.changes(seed), baseline=self.baseline)
 
     def changes(self, seed: int) -> tuple[str, ...]:
-        """All settings that differ from the base; the seed assigns folds and overlays, too."""
+        """All settings that differ from the base; the seed assigns folds, too."""
         return (f"split_seed={seed}", *self.set, f"seed={seed}")
 
     @property

@@ -185,6 +185,9 @@ def test_ensemble_of_two_runs_predicts(run, simulated, recipe, tmp_path):
     for method in ("mean", "extremized", "rank", "aligned", "auc", "fit"):
         blended = ap.ensemble([run.path, other.path], tmp_path / method, method=method)
         assert sources(blended) == ["first", "second", method]
+        card = (tmp_path / method / "MODEL_CARD.md").read_text()
+        rows = card.partition("## Thresholds")[2].partition("## Limits")[0].count("\n| ")
+        assert rows == len(read_bundle(tmp_path / method).species) + 2
         scores = ap.predict(tmp_path / method, simulated / "test")
         assert scores.shape[1] == 8
         assert np.isfinite(scores.to_numpy()).all()

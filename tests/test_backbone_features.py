@@ -86,11 +86,3 @@ def test_rows_of_windows_are_means_over_their_boxes(net, training_data):
     assert len(rows) == 3  # one box in r2, then two in r0
     by_frame = features.store.gather(np.array([2]))[0].repeat_interleave(net.stride, dim=1)
     torch.testing.assert_close(rows[0], by_frame[:, 10:40].mean(dim=1), atol=1e-4, rtol=1e-3)
-
-
-def test_features_of_a_window_that_is_not_kept_raise(net, training_data):
-    store = FeatureCache().get(net, STAGE, training_data).store
-    store.steps[3], steps = 0, store.steps[3]
-    with pytest.raises(ValueError, match="window 3"):
-        store.gather(np.array([3]))
-    store.steps[3] = steps

@@ -65,6 +65,14 @@ def test_written_bundle_reads_back_from_its_folder_and_from_the_run(tmp_path):
     assert (made.path / "MODEL_CARD.md").read_text(encoding="utf-8") == "# card\né"
 
 
+def test_model_with_removed_settings_is_too_old_and_names_them(tmp_path):
+    recipe = read_recipe("quick", FILLED).model_dump() | {"overlay": {"copies": 0}}
+    with pytest.raises(UserError) as error:
+        write_bundle(bundle(tmp_path / "model", recipe=recipe), weights(tmp_path / "w"), "card")
+    assert error.value.code == "E_MODEL_TOO_OLD"
+    assert error.value.what.endswith("overlay")
+
+
 def test_bundle_has_no_executable_file(tmp_path):
     write_bundle(bundle(tmp_path / "model"), weights(tmp_path / "w"), "card")
     names = sorted(path.name for path in (tmp_path / "model").rglob("*") if path.is_file())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from antpitta.core.thresholds import NOT_LEARNABLE
 from antpitta.core.types import EVERY_CLASS, Annotation, Classes, Dataset, Recording
 from antpitta.files.audio import UnreadableAudio, probe, read
 from antpitta.files.checks import check_dataset, overlapping_pairs
@@ -143,6 +144,7 @@ def test_species_without_enough_boxes_are_named():
         ("W_ONE_RECORDING", "bat"),
     ]
     assert [finding.what[:6] for finding in findings] == ["1 of 3", "2 of 3", "1 of 3"]
+    assert NOT_LEARNABLE in findings[0].what  # as in the warnings of `train`
 
 
 def test_species_at_one_site_is_named_where_there_are_several():

@@ -125,6 +125,7 @@ def test_one_species_worse_than_chance_is_named_alone():
     upside_down = table["species"] == "whistler"
     table.loc[upside_down, "score"] = 1 - table.loc[upside_down, "score"]
     _, [line] = warn(table)
+    assert line.startswith("1 species is worse")
     assert "whistler" in line
     assert "coqui" not in line
 

@@ -117,6 +117,30 @@ def test_change_of_no_setting_is_an_error_that_names_it(change, code, named):
     assert named in error.value.what
 
 
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        ({"overlay": {"copies": 1}}, "overlay"),
+        ({"overlay": {}, "head": {"within_class_whitening": 0}}, "head.within_class_whitening"),
+        ({"stages": [{"name": "a", "use_overlays": False}]}, "stages.a.use_overlays"),
+    ],
+)
+def test_recipe_with_a_removed_setting_names_it_and_says_to_leave_it_out(settings, keys):
+    with pytest.raises(UserError) as error:
+        parse_recipe(table() | settings, "my.toml")
+    assert error.value.code == "E_REMOVED_SETTING"
+    assert keys in error.value.what
+    assert "leave" in error.value.remedy
+
+
+@pytest.mark.parametrize("change", ["overlay.copies=2", "stages.masked.use_overlays=true"])
+def test_change_of_a_removed_setting_is_an_error_that_names_it(change):
+    with pytest.raises(UserError) as error:
+        parse_recipe(table(), "my.toml", (change,))
+    assert error.value.code == "E_REMOVED_SETTING"
+    assert change.partition(".copies")[0].partition("=")[0] in error.value.what
+
+
 def test_change_of_an_unknown_stage_lists_the_stages():
     with pytest.raises(UserError) as error:
         parse_recipe(table(), "my.toml", ("stages.maksed.epochs=3",))
@@ -149,7 +173,6 @@ SOLVED = {"name": "a", "optimizer": "lbfgs", "loss": {"on": "boxes"}}
     ("settings", "named"),
     [
         ({"head": {"class_band_limits": "boxes"}}, "frequency_pooling"),
-        ({"head": {"within_class_whitening": 0.1}}, "backbone.frozen"),
         ({"stages": [{"name": "a", "loss": {"on": "boxes"}, "mixup": 0.1}]}, "mixup"),
         ({"stages": [{"name": "a", "loss": {"on": "boxes"}, "sample": "crops"}]}, "crops"),
         ({"stages": [{"name": "a", "optimizer": "lbfgs"}]}, "loss.on"),

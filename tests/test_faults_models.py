@@ -530,7 +530,7 @@ DEEP_TOML = "a = " + "[" * 5000 + "]" * 5000
         *("stages.masked.loss.focal_gamma=1e300", "stages.masked.loss.soft_weight=1e300"),
         *("stages.masked.mixup=1e300", "stages.masked.crop_shifts=[99999999999]"),
         *("stages.masked.masks.max_frames=99999999999", "stages.pseudo.pseudo.cycles=1000000"),
-        *("overlay.max_gain=1e300", "overlay.copies=1000000000", "folds=1000000000"),
+        *("head.zero_shot_weight=1e300", "folds=1000000000"),
         *("features.sample_rate=1000000000", "folds=" + "[" * 5000 + "]" * 5000),
         *("a" + ".a" * 5000 + "=1", "name=" + "[" * 90 + "]" * 90),
     ],

@@ -23,7 +23,6 @@ CHANGES = (
     "backbone.frozen=true",
     'head.frequency_pooling="none"',
     "head.background_subtraction=1.0",
-    "head.within_class_whitening=0.2",
     'stages.masked.loss.on="boxes"',
     'stages.masked.loss.reduction="balanced"',
     'stages.masked.sample="known"',

@@ -129,8 +129,7 @@ def test_classify_rows_equals_framewise_logits_of_the_same_features():
     with torch.no_grad():
         rows = head.classify_rows(features[0].T)
         assert torch.allclose(rows, head(features).unsmoothed[0], atol=1e-5)
-        normalized = head.normalize_rows(features[0].T)
-        direct = head.class_conv(normalized.T[None])[0].T
+        direct = head.class_conv(head.normalizer(features))[0].T
     torch.testing.assert_close(rows, direct, atol=1e-4, rtol=1e-4)
 
 

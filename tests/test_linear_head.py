@@ -1,4 +1,4 @@
-"""The linear head: equal to a logistic regression by scipy, its whitening, and its errors."""
+"""The linear head: equal to a logistic regression by scipy, and its errors."""
 
 import numpy as np
 import pytest
@@ -12,10 +12,11 @@ from antpitta.core.features import MelConfig
 from antpitta.core.stages import LossConfig, MaskConfig, Stage
 from antpitta.core.types import Annotation
 from antpitta.model.head import box_step_shares
+from antpitta.model.losses import CellTargets
 from antpitta.model.network import SedNet
 from antpitta.train.backbone_features import FeatureCache
 from antpitta.train.data import TrainTask
-from antpitta.train.linear_head import WithinClassWhitening, solve_linear_head
+from antpitta.train.linear_head import BoxRows, add_weak_negatives, solve_linear_head
 
 FABRIC = Fabric(accelerator="cpu", devices=1)
 STAGE = Stage(
@@ -82,18 +83,10 @@ def rows_by_hand(net, features, training_data):
     return normalized.double().numpy(), np.array(present), np.array(columns)
 
 
-@pytest.mark.parametrize(("whitening", "background"), [(0.0, 1.0), (0.3, 1.0), (0.3, 0.0)])
-def test_the_head_equals_a_logistic_regression(training_data, whitening, background):
-    net, features = solve(
-        training_data, within_class_whitening=whitening, background_subtraction=background
-    )
+@pytest.mark.parametrize("background", [1.0, 0.0])
+def test_the_head_equals_a_logistic_regression(training_data, background):
+    net, features = solve(training_data, background_subtraction=background)
     rows, present, column = rows_by_hand(net, features, training_data)
-    metric = np.eye(rows.shape[1])
-    if whitening:
-        by_class = [rows[present & (column == k)] for k in range(2)]
-        deviations = np.concatenate([own - own.mean(axis=0) for own in by_class])
-        covariance = deviations.T @ deviations
-        metric = (1 - whitening) * metric + whitening * covariance / np.diag(covariance).mean()
     weight = np.where(present, 1 / present.sum(), 1 / (~present).sum())
     has_bias = net.head.class_conv.bias is not None  # only with a normalizer
 
@@ -102,13 +95,11 @@ def test_the_head_equals_a_logistic_regression(training_data, whitening, backgro
         logit = (rows * head[column, :-1]).sum(axis=1) + head[column, -1]
         loss = (weight * np.logaddexp(0, np.where(present, -logit, logit))).sum()
         error = weight * (1 / (1 + np.exp(-logit)) - present)
-        gradient = STAGE.weight_decay * np.concatenate(
-            [head[:, :-1] @ metric, np.zeros((2, 1))], axis=1
-        )
+        gradient = STAGE.weight_decay * np.concatenate([head[:, :-1], np.zeros((2, 1))], axis=1)
         for k in range(2):
             own = column == k
             gradient[k] += np.append(error[own] @ rows[own], has_bias * error[own].sum())
-        penalty = (head[:, :-1] @ metric * head[:, :-1]).sum()
+        penalty = np.square(head[:, :-1]).sum()
         return loss + STAGE.weight_decay / 2 * penalty, gradient.ravel()
 
     best = minimize(loss_and_gradient, np.zeros(2 * (rows.shape[1] + 1)), jac=True, tol=1e-10)
@@ -161,48 +152,16 @@ def test_shares_of_steps_are_the_shares_of_a_box_in_them():
     torch.testing.assert_close(box_step_shares(box_spans, 3, 8), torch.tensor(expected))
 
 
-# ---- whitening
-
-PRESENT = torch.tensor([[True, False]] * 5 + [[False, True]] * 4 + [[False, False]] * 3)
-
-
-@pytest.fixture
-def rows():
-    return torch.randn(12, 20, generator=torch.Generator().manual_seed(0))
-
-
-def test_whitening_multiplies_by_the_root_of_the_mixed_covariance(rows):
-    whitening = WithinClassWhitening.from_boxes(rows, PRESENT, 0.4)
-    deviations = torch.cat([rows[own] - rows[own].mean(dim=0) for own in PRESENT.T])
-    covariance = deviations.T @ deviations
-    mixed = 0.4 * covariance / covariance.diagonal().mean() + 0.6 * torch.eye(20)
-    variance, basis = torch.linalg.eigh(mixed)
-    weight = torch.randn(2, 20, 1, generator=torch.Generator().manual_seed(1))
-    expected = weight[:, :, 0] @ (basis * variance.rsqrt()) @ basis.T
-    torch.testing.assert_close(whitening.apply(weight)[:, :, 0], expected, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(
-        whitening.invert(whitening.apply(weight)), weight, atol=1e-5, rtol=1e-4
+def test_weak_negatives_are_boxes_of_others_and_windows_without_a_box():
+    labels = CellTargets(
+        torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 0]]),  # A, A, B; the last is absent A
+        torch.tensor([[1.0, 0], [1, 0], [0, 1], [1, 0]]),
     )
-
-
-def test_inputs_that_differ_within_a_species_get_smaller_weights(rows):
-    rows[:, 3] = 0
-    rows[:9, 3] = torch.tensor([5.0] * 5 + [-5.0] * 4)  # differs between species only
-    rows[:, 4] *= 9
-    whitening = WithinClassWhitening.from_boxes(rows, PRESENT, 0.4)
-    scaled = whitening.apply(torch.eye(20)[:, :, None])[:, :, 0]
-    assert scaled[4, 4] < scaled[3, 3] / 2
-
-
-def test_unused_inputs_change_nothing(rows):
-    with_unused = torch.cat([rows, torch.zeros(12, 30)], dim=1)
-    expected = WithinClassWhitening.from_boxes(rows, PRESENT, 0.4)
-    whitening = WithinClassWhitening.from_boxes(with_unused, PRESENT, 0.4)
-    torch.testing.assert_close(whitening.factor, expected.factor)
-    assert not whitening.basis[20:].any()
-
-
-def test_boxes_that_do_not_differ_have_no_whitening(rows):
-    assert WithinClassWhitening.from_boxes(rows[:0], PRESENT[:0], 0.4) is None
-    assert WithinClassWhitening.from_boxes(rows, PRESENT & False, 0.4) is None
-    assert WithinClassWhitening.from_boxes(torch.ones(12, 20), PRESENT, 0.4) is None
+    rows, means = torch.arange(4.0)[:, None], torch.tensor([[10.0], [11], [12]])
+    boxes = BoxRows(rows, labels, torch.tensor([0, 0, 1, 1]), means)
+    all_rows, targets = add_weak_negatives(boxes, 0.5)
+    assert all_rows.flatten().tolist() == [0, 1, 2, 3, 10, 11, 12]
+    positive, negative = targets.positive * 2, targets.negative * 2  # two species share the loss
+    assert positive.T.tolist() == [[0.5, 0.5, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0]]
+    # windows 0 and 1 have boxes of A, window 1 one of B
+    assert negative.T.tolist() == [[0, 0, 0.5, 1, 0, 0, 0.5], [0.25, 0.25, 0, 0, 0.25, 0, 0.25]]

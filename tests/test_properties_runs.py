@@ -120,7 +120,7 @@ def test_recipes_read_back_from_toml(name, data):
     share = data.draw(st.floats(0, 1))
     table = recipe.model_dump(mode="json")
     table |= {"seed": seed, "description": text}
-    table["overlay"]["probability"] = share
+    table["head"]["zero_shot_weight"] = share
     changed = parse_recipe(json.loads(json.dumps(table)), "json")
     with new_folder() as folder:
         lines = (f"{json.dumps(k)} = {toml(v)}\n" for k, v in table.items() if v is not None)

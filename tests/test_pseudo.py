@@ -1,7 +1,5 @@
 """Pseudo-labels: which models may make them, their values, and that boxes always win."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,9 +8,8 @@ from antpitta.core.config import BackboneConfig, HeadConfig, Recipe, WindowConfi
 from antpitta.core.features import MelConfig
 from antpitta.core.stages import PseudoLabelConfig, Stage
 from antpitta.core.timegrid import TimeGrid
-from antpitta.core.types import Annotation, Classes, Scores, Targets
+from antpitta.core.types import Annotation, Classes, Scores
 from antpitta.scores.prevalence import estimate_prevalence
-from antpitta.sound.windows import WindowIndex
 from antpitta.train.pseudo import OutOfFoldScores, make_pseudo_labels, window_scores
 
 # 100 frames a second, 401 in a segment of 4 s: windows begin at 0, 200 (overlap 24: 0-224, 200-424)
@@ -192,20 +189,6 @@ def test_rescaled_scores_have_the_estimated_prevalence(make_training_data):
     )
     odds = pseudo_labels[1] / (1 - pseudo_labels[1])  # both windows by one factor
     assert odds[0] / odds[1] == pytest.approx((0.6 / 0.4) / (0.3 / 0.7), rel=1e-3)
-    copied = replace(  # r2's windows come once more, as a copy's
-        training_data,
-        windows=WindowIndex(
-            np.append(training_data.windows.segment, [3, 3]),
-            np.append(training_data.windows.start, [0, 200]),
-            training_data.windows.frames,
-        ),
-        recording_index=np.append(training_data.recording_index, 3),
-        labels=Targets(np.pad(training_data.labels.value, ((0, 2), (0, 0))),
-                      np.pad(training_data.labels.weight, ((0, 2), (0, 0)))),
-    )  # fmt: skip
-    again = make_pseudo_labels(copied, rows, pseudo).targets.value[:, 0]
-    np.testing.assert_allclose(again[:6], pseudo_labels.ravel())
-    assert (again[6:] == 0).all()
 
 
 def test_the_table_has_place_time_score_and_source_of_every_pseudo_label(training_data):

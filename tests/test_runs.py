@@ -105,6 +105,16 @@ def test_run_is_resumed_only_with_the_recipe_and_data_it_began_with(tmp_path):
         assert error.value.what.endswith(key)
 
 
+def test_run_with_removed_settings_is_not_resumed(tmp_path):
+    recipe = read_recipe("rfcx").model_dump()
+    folder = RunFolder(tmp_path / "run")
+    folder.begin({**CONFIG, "recipe": recipe | {"overlay": {"copies": 0}}}, resume=False)
+    with pytest.raises(UserError) as error:
+        folder.begin({**CONFIG, "recipe": recipe}, resume=True)
+    assert error.value.code == "E_REMOVED_SETTING"
+    assert "overlay" in error.value.what
+
+
 def test_every_shipped_recipe_reads_back_from_the_config(tmp_path):
     for name in shipped_recipes():
         folder = RunFolder(tmp_path / name)
@@ -202,7 +212,8 @@ def test_report_reads_back(tmp_path):
     folder.begin(CONFIG, resume=False)
     metrics = {"lwlrap": np.float32(0.5), "none": float("nan")}
     stages = [{"name": "masked", "description": "", "report": metrics}]
-    folder.write_report({"stages": stages, "left_out": []}, "<html>é</html>")
+    table = {"model": "masked", "stages": stages, "left_out": []}
+    folder.write_report(table, "<html>é</html>")
     assert folder.report()["stages"][0]["report"] == {"lwlrap": 0.5, "none": None}
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == "<html>é</html>"
     json.loads((tmp_path / "report.json").read_text())

@@ -500,17 +500,32 @@ def test_the_weights_of_the_best_epoch_are_kept(exact_run):
             assert value == pytest.approx(rows["lwlrap"].max(), abs=1e-6)
 
 
-def test_clipwise_scores_of_another_run_join(exact_run, tmp_path):
-    run = restart(exact_run, tmp_path, exact_run.folder)
+def ship(exact_run, path, stage):
+    """A copy of the run that is finished, with the model of this stage."""
+    shutil.copytree(exact_run.folder.path, path)
+    reports = [{"name": stage, "description": "", "report": {}}]
+    RunFolder(path).write_report({"model": stage, "stages": reports, "left_out": []}, "")
+    return RunFolder(path)
+
+
+@pytest.mark.parametrize("shipped", ["masked", "pseudo"])
+def test_clipwise_scores_of_another_runs_model_join(exact_run, tmp_path, shipped):
+    run = restart(exact_run, tmp_path, ship(exact_run, tmp_path / "second", shipped))
     run_stages(run)
     table = pd.read_csv(run.folder.path / "stages" / "pseudo" / "pseudo.csv")
     sources = table["source"].str.split(" + ", regex=False)
     assert len(table)
-    assert set(sources.str[1].str.rpartition("/")[0]) == {"first/pseudo"}  # its last stage
+    assert set(sources.str[1].str.rpartition("/")[0]) == {f"first/{shipped}"}
+
+
+def test_clipwise_scores_of_an_unfinished_run_are_an_error(exact_run, tmp_path):
+    with pytest.raises(UserError) as error:
+        run_stages(restart(exact_run, tmp_path, exact_run.folder))
+    assert error.value.code == "E_RUN_UNFINISHED"
 
 
 def test_clipwise_scores_of_other_windows_are_an_error(exact_run, tmp_path):
-    shutil.copytree(exact_run.folder.path, tmp_path / "second")
+    ship(exact_run, tmp_path / "second", "pseudo")
     path = tmp_path / "second" / "stages" / "pseudo" / WINDOWS
     moved = [replace(score, start=score.start + 0.1) for score in read_windows(path)]
     write_windows(moved, path)

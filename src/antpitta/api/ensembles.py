@@ -19,7 +19,7 @@ from scipy.special import expit
 
 from antpitta.core.arguments import Finite, PathArgument, PathArguments, as_paths, checked
 from antpitta.core.config import BlendMethod
-from antpitta.core.errors import UserError
+from antpitta.core.errors import UserError, printable_lines
 from antpitta.core.types import Annotation, Classes
 from antpitta.files.bundle import Bundle, read_bundle, write_bundle
 from antpitta.files.locks import lock_folder
@@ -30,6 +30,8 @@ from antpitta.files.tables import read_frame, read_prevalence, write_csv, write_
 from antpitta.files.texts import write_json
 from antpitta.predict.submission import FILE as SUBMISSION
 from antpitta.predict.submission import read_sample
+from antpitta.report.card import escape, threshold_section
+from antpitta.report.warnings import warn_of_thresholds
 from antpitta.scores.cells import CellMatrices, clip_score_table
 from antpitta.scores.ensemble.blend import FITTED, Blend, fit_blend, nested_cells
 from antpitta.scores.ensemble.members import Member, member_from_table, members_from_cells
@@ -374,5 +376,9 @@ def _card(bundle: Bundle, members: Sequence[Bundle]) -> str:
         lines += ["", "Some members need the file of an embedding model that is not part of this"]
         lines += ["folder: their cards name it."]
     lines += ["", "Each member has its own card in `members/`. The metrics of the ensemble, out of"]
-    lines += ["fold and with weights fitted on the other folds, are in `report.json`."]
-    return "\n".join(lines) + "\n"
+    lines += ["fold and with weights fitted on the other folds, are in `report.json`.", ""]
+    lines += [threshold_section(bundle.thresholds)]
+    if warnings := warn_of_thresholds(bundle.thresholds):
+        lines += ["## Limits", ""]
+        lines += [f"- {escape(line[:1].upper() + line[1:])}." for line in warnings]
+    return printable_lines("\n".join(lines)).rstrip() + "\n"

@@ -1,11 +1,10 @@
 """evaluate, evaluate_events: metrics of a run out of fold, of scores against ground truth."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -217,13 +216,8 @@ def _read_reports(run: RunFolder) -> Evaluation:
     table = run.report()
     with explain_damage(run.path / "report.json"):
         reports = tuple(report_from_json(stage["report"]) for stage in table["stages"])
-    return Evaluation(reports, tuple(table["left_out"]), _place_of_model(table, reports))
-
-
-def _place_of_model(table: dict[str, Any], reports: Sequence[Report]) -> int:
-    """The place of the shipped stage's report; the last one of a run that names none."""
-    sources = [report.source for report in reports]
-    return sources.index(table["model"]) if table["model"] in sources else -1
+        shipped = [report.source for report in reports].index(table["model"])
+    return Evaluation(reports, tuple(table["left_out"]), shipped)
 
 
 def _evaluate_run(run: RunFolder, truth: Path) -> Evaluation:
@@ -241,7 +235,8 @@ def _evaluate_run(run: RunFolder, truth: Path) -> Evaluation:
             "E_NO_SCORES", f"{run.path}: no stage has scores yet", "train it with --resume"
         )
     reports = tuple(evaluation.reports[0] for evaluation in evaluations)
-    shipped = _place_of_model(run.report(), reports) if finished else -1
+    sources = [report.source for report in reports]
+    shipped = sources.index(run.report()["model"]) if finished else -1  # the last one so far
     return Evaluation(reports, evaluations[-1].notes, shipped)
 
 

@@ -10,6 +10,7 @@ these descriptions (core/settings.py).
 
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -19,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from antpitta.core.errors import UserError
 from antpitta.core.features import (
     EmbeddingConfig,
     FeatureConfig,
@@ -135,12 +137,6 @@ class HeadConfig(FrozenConfig):
         description="First and last + 1 mel band that the logits of each class use; boxes: those "
         "of the class's boxes; null: all.",
     )
-    within_class_whitening: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Strength of the whitening within classes; 0: none. Needs a frozen backbone.",
-    )
     zero_shot_weight: Factor = Field(
         0.5,
         description="Weight of the embedding model's own logits, for species that it classifies.",
@@ -168,25 +164,13 @@ class HeadConfig(FrozenConfig):
         return self
 
 
-class OverlayConfig(FrozenConfig):
-    """Copies of recordings with validated calls mixed into absent boxes."""
-
-    copies: int = Field(0, ge=0, le=1000, description="Copies of each recording; 0: none.")
-    probability: Share = Field(0.5, description="Probability that an absent box receives a call.")
-    max_gain: float = Field(
-        6.0, ge=0, le=60, description="Largest random gain or attenuation of a call, in dB."
-    )
-
-
 class Recipe(FrozenConfig):
     """General settings of a run."""
 
     name: str = Field(description="Name of the recipe.")
     description: str = Field(description="One line: when to use it.")
     seed: int = Field(1, ge=0, le=MAX_SEED, description="Seed of training.")
-    split_seed: int = Field(
-        1, ge=0, le=MAX_SEED, description="Seed of the folds and of the overlays."
-    )
+    split_seed: int = Field(1, ge=0, le=MAX_SEED, description="Seed of the folds.")
     folds: int = Field(5, ge=2, le=100, description="Number of folds, and of models in a bundle.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Precision of training; auto: bfloat16 on a GPU that supports it."
@@ -195,7 +179,6 @@ class Recipe(FrozenConfig):
     windows: WindowConfig = WindowConfig()
     backbone: BackboneConfig = BackboneConfig()
     head: HeadConfig = HeadConfig()
-    overlay: OverlayConfig = OverlayConfig()
     embedding: EmbeddingConfig | None = None  # [features] then serves the report's pictures only
     stages: tuple[Stage, ...]
 
@@ -233,8 +216,6 @@ class Recipe(FrozenConfig):
         is_embedding = backbone.name == EMBEDDING_BACKBONE
         if is_embedding != (self.embedding is not None):
             raise ValueError(f'backbone.name = "{EMBEDDING_BACKBONE}" and [embedding] go together')
-        if head.within_class_whitening and not (backbone.frozen or is_embedding):
-            raise ValueError("head.within_class_whitening needs backbone.frozen = true")
         if self.embedding is None:
             return self
         own = backbone.reduction or backbone.weights or backbone.image_bands
@@ -259,7 +240,6 @@ class Recipe(FrozenConfig):
         unfit = {
             "[embedding]": self.embedding is not None,
             "head.background_subtraction": head.background_subtraction > 0,
-            "head.within_class_whitening": head.within_class_whitening > 0,
             'head.frequency_pooling = "none"': head.frequency_pooling == "none",
         }
         names = [*(f'{name} = "boxes"' for name in boxes), *(name for name in unfit if unfit[name])]
@@ -322,6 +302,27 @@ class Recipe(FrozenConfig):
         return hashlib.blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
 
 
+def removed_settings(table: Mapping[str, Any]) -> str:
+    """Name the settings of a recipe's table that earlier versions had (decision 41).
+
+    Parameters
+    ----------
+    table : the content of a recipe file
+
+    Returns
+    -------
+    Their keys, with commas in between; empty without any.
+    """
+    head, stages = table.get("head"), table.get("stages")
+    keys = ["overlay"] if "overlay" in table else []
+    if isinstance(head, dict) and "within_class_whitening" in head:
+        keys.append("head.within_class_whitening")
+    for stage in stages if isinstance(stages, list | tuple) else ():
+        if isinstance(stage, dict) and "use_overlays" in stage:
+            keys.append(f"stages.{stage.get('name')}.use_overlays")
+    return ", ".join(keys)
+
+
 def parse_recipe(table: dict[str, Any], where: str, changes: tuple[str, ...] = ()) -> Recipe:
     """Check a recipe's table after changing it.
 
@@ -338,8 +339,14 @@ def parse_recipe(table: dict[str, Any], where: str, changes: tuple[str, ...] = (
     Raises
     ------
     UserError
-        E_SET, E_UNKNOWN_SETTING, E_SETTING_VALUE.
+        E_SET, E_REMOVED_SETTING, E_UNKNOWN_SETTING, E_SETTING_VALUE.
     """
     for change in changes:
         apply_change(table, change)
+    if removed := removed_settings(table):
+        raise UserError(
+            "E_REMOVED_SETTING",
+            f"{where}: no longer settings, as models were no better with them: {removed}",
+            "leave them out",
+        )
     return check_settings(Recipe, table, where)

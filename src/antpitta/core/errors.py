@@ -15,6 +15,7 @@ CODES: dict[str, str] = {
     "E_SET": "a --set that names no setting",
     "E_SETTING_VALUE": "a setting with a value that is not allowed",
     "E_UNKNOWN_SETTING": "a setting that there is not",
+    "E_REMOVED_SETTING": "a setting that earlier versions had",
     # files: recordings, tables, data sets, bundles, remote stores
     "E_NO_FILE": "no such file or folder",
     "E_NO_RECIPE": "no such recipe",

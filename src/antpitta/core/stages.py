@@ -57,7 +57,8 @@ class LossConfig(FrozenConfig):
     weak_negatives: Factor = Field(
         0.0,
         description="With optimizer = lbfgs: weight of other species' present boxes as negatives "
-        "of a species, beside 1 of its absent boxes; 0: unknown cells are not used.",
+        "of a species, and of windows without a box of it, beside 1 of its absent boxes; 0: "
+        "unknown cells are not used.",
     )
     class_weights: bool = Field(
         False,
@@ -191,7 +192,6 @@ class Stage(FrozenConfig):
     manifold_mixup: BetaParameter = Field(
         0.0, description="Parameter of mixup's Beta distribution, on feature maps; 0: no mixup."
     )
-    use_overlays: bool = Field(False, description="Also train on the copies of [overlay].")
     masks: MaskConfig = MaskConfig()
     loss: LossConfig = LossConfig()
     pseudo: PseudoLabelConfig | None = None

@@ -13,6 +13,9 @@ from antpitta.core.features import Share
 MIN_CELLS = 10  # present boxes, and absent ones, that a threshold of a species' own needs
 LOWEST = 1e-6  # of a threshold: tables of events give scores with six decimals
 
+# Of species, in every message about them.
+NOT_LEARNABLE = f"not learnable without present boxes ({MIN_CELLS} support a threshold)"
+
 ThresholdValue = Annotated[float, Field(ge=LOWEST, le=1)]
 Origin = Literal["own", "shared", "none"]
 Reason = Literal[

@@ -32,7 +32,7 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
-from antpitta.core.config import BlendMethod, Recipe, parse_recipe
+from antpitta.core.config import BlendMethod, Recipe, parse_recipe, removed_settings
 from antpitta.core.errors import UserError, machine_failure
 from antpitta.core.features import Share
 from antpitta.core.thresholds import SpeciesThreshold
@@ -281,8 +281,16 @@ def check_recipe(content: BundleContent, file: Path) -> Recipe:
     Raises
     ------
     UserError
-        E_MODEL_DAMAGED for a recipe that no training could have written.
+        E_MODEL_DAMAGED for a recipe that no training could have written, E_MODEL_TOO_OLD for one
+        with settings that were removed.
     """
+    if removed := removed_settings(content.recipe):
+        raise UserError(
+            "E_MODEL_TOO_OLD",
+            f"{file}: an older version of antpitta wrote this model, with settings that were "
+            f"removed since: {removed}",
+            "train the model again",
+        )
     try:
         recipe = parse_recipe(dict(content.recipe), "recipe")
     except UserError as error:

@@ -63,7 +63,6 @@ def cached_features(
     digest: str,
     compute: Callable[[Recording], FeatureArray],
     *,
-    key_suffix: Callable[[Recording], str] = lambda recording: "",
     folder: Path | None = None,
     workers: int = 2,
     progress: ProgressCallback = no_progress,
@@ -75,7 +74,6 @@ def cached_features(
     recordings : in the order of the result
     digest : of the feature settings
     compute : called from several threads
-    key_suffix : what features depend on besides the settings and the file's content
     folder : of the cache
     workers : threads
     progress : called with (recordings done, their number, NaN)
@@ -94,10 +92,7 @@ def cached_features(
 
     def load_or_compute(recording: Recording) -> FeatureArray:
         nonlocal done
-        path = (
-            home
-            / f"{content_key(recording.source)}{recording.reading_key}{key_suffix(recording)}.npy"
-        )
+        path = home / f"{content_key(recording.source)}{recording.reading_key}.npy"
         features = _load(path)
         if features is None:
             computed = compute(recording)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antpitta.core.errors import Finding, list_names
+from antpitta.core.thresholds import NOT_LEARNABLE
 from antpitta.core.types import EVERY_CLASS, Annotation, Dataset, Recording
 from antpitta.files.audio_checks import Read, check_audio
 from antpitta.files.dataset import OpenedDataset
@@ -275,22 +276,22 @@ def _check_species(opened: OpenedDataset) -> Iterator[Finding]:
 
     problems = [
         (
-            *("W_NO_PRESENT_BOX", "no present box with audio"),
+            *("W_NO_PRESENT_BOX", f"are {NOT_LEARNABLE}"),
             [name for name in names if not recordings[name]],
-            "add boxes or audio: a model cannot learn these",
+            "add boxes or audio",
         ),
         (
-            *("W_NO_ABSENT_BOX", "no absent box with audio"),
+            *("W_NO_ABSENT_BOX", "have no absent box with audio"),
             [name for name in names if name not in absent],
             "validate some boxes as absent",
         ),
         (
-            *("W_ONE_RECORDING", "present boxes in one recording only"),
+            *("W_ONE_RECORDING", "have present boxes in one recording only"),
             [name for name in names if len(recordings[name]) == 1],
             "add recordings: no fold can learn and check these",
         ),
         (
-            *("W_ONE_SITE", "present boxes at one site only"),
+            *("W_ONE_SITE", "have present boxes at one site only"),
             [name for name in names if several_sites and at_one_site(name)],
             "add another site: no fold by site can check these",
         ),
@@ -299,7 +300,7 @@ def _check_species(opened: OpenedDataset) -> Iterator[Finding]:
         if species:
             listed = list_names(species, MAX_SPECIES)
             count = f"{len(species)} of {len(names)} species"
-            what = f"{count} have {problem}: {listed}"
+            what = f"{count} {problem}: {listed}"
             yield Finding(code, ", ".join(opened.tables), None, what, remedy, False)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from antpitta.core.config import removed_settings
 from antpitta.core.errors import UserError
 from antpitta.core.identity import species_columns, species_of_columns
 from antpitta.core.timegrid import TimeGrid
@@ -81,7 +82,7 @@ class StageReport(BaseModel):
 class RunReportFile(BaseModel):
     """The content of report.json."""
 
-    model: str = ""  # the stage that ships
+    model: str = Field(pattern=r"^[^/\\]+$")  # the folder of the stage that ships
     stages: list[StageReport] = Field(min_length=1)
     left_out: list[str]
     rounds: list[str] = []  # whether the last model of rounds is better, in sentences
@@ -126,10 +127,9 @@ class RunFolder:
         return self.path / "model"
 
     @property
-    def last_stage(self) -> Path:
-        """The folder of the last stage, in its last cycle, by the recipe in config.json."""
-        stage = self.config()["recipe"]["stages"][-1]
-        return self.stage(stage["name"], (stage.get("pseudo") or {}).get("cycles", 1))
+    def shipped_stage(self) -> Path:
+        """The folder of the stage whose models ship; UserError (E_RUN_UNFINISHED) before."""
+        return self.path / "stages" / str(self.report()["model"])
 
     def round_number(self) -> int:
         """The number of the round that made the run; 0 for a run of ``train``."""
@@ -160,7 +160,8 @@ class RunFolder:
         ------
         UserError
             E_RUN_EXISTS without ``resume``, E_RUN_DIFFERS for another recipe or data set,
-            E_OUTPUT_EDITED if a result was edited, E_OUT_NOT_EMPTY.
+            E_REMOVED_SETTING for a recipe of an earlier version, E_OUTPUT_EDITED if a result was
+            edited, E_OUT_NOT_EMPTY.
         """
         file = self.path / "config.json"
         if not os.path.lexists(file):
@@ -175,6 +176,12 @@ class RunFolder:
                 "add --resume to continue it, or choose another folder with -o",
             )
         earlier = self.config()
+        if removed := removed_settings(earlier["recipe"]):
+            raise UserError(
+                "E_REMOVED_SETTING",
+                f"{file}: the run was begun with settings that were removed since: {removed}",
+                "train into another folder with -o",
+            )
         for key in ("recipe", "data"):
             if earlier[key] != json.loads(json.dumps(config[key])):
                 raise UserError(

@@ -26,7 +26,7 @@ References
    Recognition, 2020: the attention head of "Cnn14_DecisionLevelAtt".
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple, Self
 
 import torch
@@ -261,8 +261,6 @@ class SedHead(nn.Module):
         self.is_embedding = is_embedding
         self.steps = smoothing_steps(config, stride)
         self.normalizer_fitted = False
-        # applied to the class weights while they are trained in other coordinates
-        self.weight_transform: Callable[[Tensor], Tensor] | None = None
         normalizes = config.background_subtraction > 0 or is_embedding
         norm = MaskedBatchNorm1d(inputs) if is_embedding else nn.BatchNorm1d(inputs, affine=False)
         self.normalizer = norm if normalizes else nn.Identity()
@@ -344,13 +342,6 @@ class SedHead(nn.Module):
             fit_masked_norm(self.normalizer, sums)
             self.normalizer_fitted = True
 
-    def normalize_rows(self, rows: Tensor) -> Tensor:
-        """Normalize features (rows, inputs); inputs that no class uses become 0."""
-        if isinstance(self.normalizer, nn.BatchNorm1d):
-            mean, factor = norm_coefficients(self.normalizer)
-            rows = (rows - mean) * factor
-        return rows if self.band_mask is None else rows * self.band_mask.amax(dim=0)[:, 0]
-
     def classify_rows(self, rows: Tensor) -> Tensor:
         """Return class logits (rows, classes) of features (rows, inputs), such as box means."""
         return self._class_logits(rows[:, :, None])[:, :, 0]
@@ -371,8 +362,6 @@ class SedHead(nn.Module):
     def _convolve(self, layer: nn.Conv1d, features: Tensor) -> Tensor:
         """Apply ``layer`` to normalized features; fixed statistics are folded into its weights."""
         weight = layer.weight
-        if self.weight_transform is not None and layer is self.class_conv:
-            weight = self.weight_transform(weight)
         if self.band_mask is not None:
             weight = weight * self.band_mask
         if not isinstance(self.normalizer, nn.BatchNorm1d) or self.normalizer.training:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from antpitta.core.errors import printable_lines
+from antpitta.core.thresholds import SpeciesThreshold
 from antpitta.report.canvas import count_nouns, format_count, format_share
 from antpitta.report.results import RunReport
 from antpitta.report.stages import METRICS
@@ -64,7 +65,7 @@ def render_card(
         _intended_use(run_report),
         _training_data(run_report),
         _evaluation(run_report),
-        _thresholds(run_report),
+        threshold_section(run_report.thresholds),
         _precisions(precisions),
         _limits(run_report),
         _usage(run_report, model),
@@ -232,15 +233,26 @@ def _evaluation(run_report: RunReport) -> str:
     )
 
 
-def _thresholds(run_report: RunReport) -> str:
-    if not run_report.thresholds:
+def threshold_section(thresholds: Mapping[str, SpeciesThreshold]) -> str:
+    """Write the section of a card about thresholds.
+
+    Parameters
+    ----------
+    thresholds : of each species
+
+    Returns
+    -------
+    str
+        The section; nothing without thresholds.
+    """
+    if not thresholds:
         return ""
     rows = [
         (
             *(row.species, row.present, row.absent),
             *(row.threshold, row.precision, row.recall, row.support),
         )
-        for row in list_thresholds(run_report.thresholds)
+        for row in list_thresholds(thresholds)
     ]
     return _section(
         "Thresholds",

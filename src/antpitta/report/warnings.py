@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from antpitta.core.errors import list_names
-from antpitta.core.thresholds import MIN_CELLS, REASONS, SpeciesThreshold
+from antpitta.core.thresholds import NOT_LEARNABLE, REASONS, SpeciesThreshold
 from antpitta.report.results import StageResult
 from antpitta.scores.bootstrap import Interval
 from antpitta.scores.comparison import StageComparison
+
+PLURALS = {"is": "are", "has": "have"}
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,13 @@ def list_warnings(
     """
     lines = []
     report = next(stage.report for stage in stages if stage.name == choice.stage)
-    if report.macro_auc.high < 0.5:
+    if report.macro_auc.value < 0.5 and report.macro_auc.high <= 0.5:
         interval = f"{report.macro_auc.value:.3f} ({_format_range(report.macro_auc)})"
         lines.append(f"the model is worse than chance out of fold: macro AUC {interval}")
     table = report.per_species
     if worse := [str(name) for name in table["species"][table["auc_high"] < 0.5]]:
         lines.append(
-            f"{len(worse)} species are worse than chance out of fold (the interval of the AUC lies "
+            f"{_count(worse, 'is')} worse than chance out of fold (the interval of the AUC lies "
             f"under 0.5): {list_names(worse)}"
         )
     for comparison in choice.comparisons:
@@ -93,19 +95,38 @@ def list_warnings(
             later, earlier = choice.names[comparison.later], choice.names[comparison.earlier]
             difference = _format_difference(comparison.difference)
             lines.append(f"stage {later} loses against {earlier}: macro AP {difference}")
+    lines += warn_of_thresholds(thresholds)
+    return tuple(lines)
+
+
+def warn_of_thresholds(thresholds: Mapping[str, SpeciesThreshold]) -> list[str]:
+    """Which species cannot be learnt, and which have no threshold of their own.
+
+    Parameters
+    ----------
+    thresholds : of each species
+
+    Returns
+    -------
+    list of str
+        A line for each reason that occurs.
+    """
+    lines = []
     if blank := [name for name, own in thresholds.items() if not own.learnable]:
-        lines.append(
-            f"{len(blank)} species are not learnable, they lack present boxes ({MIN_CELLS} support "
-            f"a threshold): {list_names(blank)}"
-        )
+        lines.append(f"{_count(blank, 'is')} {NOT_LEARNABLE}: {list_names(blank)}")
     for reason, text in REASONS.items():
         names = [n for n, own in thresholds.items() if own.learnable and own.reason == reason]
         if names:
             lines.append(
-                f"{len(names)} species have an unsupported, conservative threshold ({text}): "
+                f"{_count(names, 'has')} an unsupported, conservative threshold ({text}): "
                 f"{list_names(names)}"
             )
-    return tuple(lines)
+    return lines
+
+
+def _count(names: Sequence[str], verb: str) -> str:
+    """How many species, with the verb in the number that fits."""
+    return f"{len(names)} species {verb if len(names) == 1 else PLURALS[verb]}"
 
 
 def _format_difference(difference: Interval) -> str:

@@ -1,9 +1,7 @@
-"""Band-pass, fade, and the level of a frequency band over time.
+"""Band-pass, fade, and the level of a frequency band over time, for simulated calls.
 
-Overlays and the simulator need different designs of the same two operations. A call that is
-cut out of a recording gets a Butterworth band-pass, which rings little, and a short linear fade.
-A synthetic call gets raised-cosine edges that lie inside its band, so that nothing leaks out of
-the box that is written for it, and a smooth fade. Both designs are options of one function.
+Edges of a band are raised cosines that lie inside it, so that nothing leaks out of the box that is
+written for a call.
 """
 
 from dataclasses import dataclass
@@ -12,7 +10,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.signal import butter, sosfiltfilt
 
 Floats = NDArray[np.float32]
 
@@ -68,26 +65,21 @@ def spectrum(wave: Floats, sample_rate: int) -> Spectrum:
     return Spectrum(power.astype(np.float32), hop / sample_rate, sample_rate / size)
 
 
-def bandpass(
-    wave: Floats, low: float, high: float, sample_rate: int, *, order: int | None = None
-) -> Floats:
+def bandpass(wave: Floats, low: float, high: float, sample_rate: int) -> Floats:
     """Keep the sound between two frequencies, without a phase shift.
+
+    Raised-cosine edges take a tenth of the band each.
 
     Parameters
     ----------
     wave : (samples,)
     low, high : Hz
     sample_rate : Hz
-    order : order of a Butterworth filter, run forward and backward; an edge that the sample rate
-        cannot carry is left out. Without an order, raised-cosine edges take a tenth of the band
-        each, inside the band.
 
     Returns
     -------
     wave : (samples,)
     """
-    if order is not None:
-        return _butterworth(wave, low, high, sample_rate, order)
     size = fft.next_fast_len(len(wave), real=True)
     frequency = fft.rfftfreq(size, 1 / sample_rate)
     edge = 0.1 * (high - low)
@@ -96,60 +88,25 @@ def bandpass(
     return np.asarray(fft.irfft(fft.rfft(wave, size) * gain, size)[: len(wave)], dtype=np.float32)
 
 
-def _butterworth(wave: Floats, low: float, high: float, sample_rate: int, order: int) -> Floats:
-    nyquist = sample_rate / 2
-    if low > 0 and high < nyquist:
-        sections = butter(order, [low, high], "bandpass", fs=sample_rate, output="sos")
-    elif 0 < low < nyquist:
-        sections = butter(order, low, "highpass", fs=sample_rate, output="sos")
-    elif high < nyquist:
-        sections = butter(order, high, "lowpass", fs=sample_rate, output="sos")
-    else:
-        return wave
-    # The padding that sosfiltfilt takes by default, as far as the wave is long enough for it.
-    padding = max(0, min(3 * (2 * len(sections) + 1), len(wave) - 1))
-    return np.asarray(sosfiltfilt(sections, wave, padlen=padding), dtype=np.float32)
-
-
-def fade(wave: Floats, samples: int, *, linear: bool = False) -> Floats:
-    """A copy of the wave that rises from silence and falls to silence.
-
-    Parameters
-    ----------
-    wave : (samples,)
-    samples : length of each ramp
-    linear : a straight ramp instead of a raised cosine
-
-    Returns
-    -------
-    wave : (samples,)
-    """
-    rise: NDArray[np.floating]
-    if linear:
-        rise, fall = np.linspace(0, 1, samples, endpoint=False), np.linspace(1, 0, samples)
-    else:
-        rise = 0.5 - 0.5 * np.cos(np.pi * np.arange(samples) / max(samples, 1))
-        fall = rise[::-1]
-    faded = wave.astype(np.float32)
-    faded[:samples] *= rise.astype(np.float32)
-    faded[len(wave) - samples :] *= fall.astype(np.float32)
-    return faded
-
-
 def fade_seconds(wave: Floats, seconds: float, sample_rate: int) -> Floats:
-    """A fade of ``seconds``, but of at most a quarter of the wave at each end.
+    """A copy of the wave that rises from silence and falls to silence, in raised cosines.
 
     Parameters
     ----------
     wave : (samples,)
-    seconds : length of each ramp, at most
+    seconds : length of each ramp, at most a quarter of the wave
     sample_rate : Hz
 
     Returns
     -------
     wave : (samples,)
     """
-    return fade(wave, min(len(wave) // 4, int(seconds * sample_rate)))
+    samples = min(len(wave) // 4, int(seconds * sample_rate))
+    rise = (0.5 - 0.5 * np.cos(np.pi * np.arange(samples) / max(samples, 1))).astype(np.float32)
+    faded = wave.astype(np.float32)
+    faded[:samples] *= rise
+    faded[len(wave) - samples :] *= rise[::-1]
+    return faded
 
 
 def to_unit_rms(wave: Floats) -> Floats:

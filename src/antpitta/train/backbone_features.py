@@ -7,7 +7,6 @@ A frozen backbone gives the same features of a window in every epoch, fold and s
 * The features of every step are needed where a whole window is compared with a target (a
   pseudo-label), and to score recordings. They are kept for the recordings of the data set, in
   memory while they are few, else in a file that has no name and disappears with the process.
-  Copies with overlaid calls are trained on through their boxes only.
 * Windows are as long as their sound, so a clip of five seconds costs five seconds.
 """
 
@@ -70,11 +69,11 @@ class FeatureCache:
         -------
         features
             None where they differ between epochs (a trained backbone, masks, mixup, crops), or
-            where features of mixed steps or of all copies would be needed.
+            where features of mixed steps would be needed.
         """
         changing = stage.masks.probability or stage.mixup or stage.sample == "crops"
         on_boxes = stage.loss.on == "boxes"
-        mixed = stage.manifold_mixup if on_boxes else stage.use_overlays
+        mixed = on_boxes and stage.manifold_mixup
         if not net.backbone_config.frozen or changing or mixed:
             return None
         key = _backbone_digest(net)
@@ -101,7 +100,7 @@ def _compute_features(
     box_spans, _ = training_data.box_frames.box_targets(windows)
     offsets = np.searchsorted(box_spans[:, 0], np.arange(len(windows) + 1))
     frames = _window_frames(training_data, net.stride)
-    steps = np.where(training_data.original_windows, -(-frames // net.stride), 0)
+    steps = -(-frames // net.stride)
     inputs = net.head.class_conv.in_channels
     store = StepStore(steps, inputs, device, folder)
     rows = torch.zeros((len(box_spans), inputs), device=device)
@@ -111,8 +110,7 @@ def _compute_features(
         index = replace(windows.take(block), frames=int(frames[block[0]]))
         features = extract_features(net, training_data, index, device).half()
         for window, window_features in zip(block.tolist(), features, strict=True):
-            if steps[window]:
-                store.write(window, window_features)
+            store.write(window, window_features)
             own = slice(*offsets[window : window + 2])
             own_box_spans = torch.from_numpy(box_spans[own]).to(device)
             shares = box_step_shares(own_box_spans, window_features.shape[1], net.stride)

@@ -1,8 +1,6 @@
 """What models are trained on: the windows of a data set with their labels, and one model's task.
 
-* A recording is split into segments of up to a minute, and segments into overlapping windows.
-  Recordings with overlaid calls (train/overlays.py) come after all others, and count as copies of
-  their host: they are in the same fold, and never scored or pseudo-labelled.
+A recording is split into segments of up to a minute, and segments into overlapping windows.
 """
 
 from collections import defaultdict
@@ -26,7 +24,6 @@ from antpitta.model.inputs import FeatureStore
 from antpitta.model.network import SedNet
 from antpitta.sound.targets import BoxFrames, CropCenters
 from antpitta.sound.windows import WindowIndex, index_windows
-from antpitta.train.overlays import OverlaidRecording
 from antpitta.train.step_store import BackboneFeatures
 
 Ints = NDArray[np.int64]
@@ -37,8 +34,6 @@ HEAD_WINDOWS = 16  # windows in one block when a zero-shot blend is fitted
 @dataclass(frozen=True)
 class TrainingData:
     """The windows of a data set, with their features and labels.
-
-    "Recordings" below are those of the data set, followed by those with overlaid calls.
 
     Parameters
     ----------
@@ -58,8 +53,6 @@ class TrainingData:
         The boxes as frames of the segments.
     labels : (windows, classes)
         The targets of each window, from the boxes.
-    overlay_hosts : (recordings,)
-        The recording that each one is a copy of; recordings of the data set are their own.
     """
 
     dataset: Dataset
@@ -70,12 +63,6 @@ class TrainingData:
     windows: WindowIndex
     box_frames: BoxFrames
     labels: Targets
-    overlay_hosts: Ints
-
-    @property
-    def original_windows(self) -> NDArray[np.bool_]:
-        """Which windows belong to recordings without overlaid calls, (windows,)."""
-        return self.recording_index[self.windows.segment] < len(self.dataset.recordings)
 
     @cached_property
     def crop_centers(self) -> tuple[CropCenters, CropCenters]:
@@ -108,10 +95,6 @@ class TrainingData:
         """The indices of the segments of these recordings."""
         return np.flatnonzero(np.isin(self.recording_index, recordings))
 
-    def with_overlays(self, recordings: Ints) -> Ints:
-        """These recordings, and all copies of them with overlaid calls."""
-        return np.flatnonzero(np.isin(self.overlay_hosts, recordings))
-
 
 @lru_cache(maxsize=4096)  # the windows of recordings of one length are alike
 def _window_times(grid: TimeGrid, first: int, frames: int) -> tuple[float, float]:
@@ -123,7 +106,6 @@ def build_training_data(
     recipe: Recipe,
     features: Sequence[FeatureArray],
     device: torch.device,
-    overlays: Sequence[OverlaidRecording] = (),
 ) -> TrainingData:
     """Split recordings into segments and windows, and derive the windows' labels from the boxes.
 
@@ -132,16 +114,13 @@ def build_training_data(
     dataset, recipe
         The recordings with their boxes, and the settings.
     features : one array (frames, features per frame) for each recording
-        Those of the data set, then those with overlaid calls.
     device
         Where the features are kept, if they fit.
-    overlays
-        The recordings with overlaid calls.
 
     Returns
     -------
     training_data
-        The windows of all recordings, in the order of ``features``.
+        The windows of all recordings, in the order of the data set.
 
     Raises
     ------
@@ -152,10 +131,7 @@ def build_training_data(
     for annotation in dataset.annotations:
         boxes_by_id[annotation.recording].append(annotation)
     boxes = tuple(tuple(boxes_by_id[recording.id]) for recording in dataset.recordings)
-    boxes += tuple(overlay.boxes for overlay in overlays)
-    hosts = [*range(len(dataset.recordings)), *(overlay.host for overlay in overlays)]
-    recordings = [dataset.recordings[host] for host in hosts]
-    recording_index, grids = _split_segments(recordings, recipe.feature_config)
+    recording_index, grids = _split_segments(dataset.recordings, recipe.feature_config)
     lengths = np.array([grid.frames for grid in grids], dtype=np.int64)
     pixels = torch.from_numpy(np.concatenate(features))
     if len(pixels) != lengths.sum():
@@ -175,7 +151,6 @@ def build_training_data(
         windows=windows,
         box_frames=box_frames,
         labels=box_frames.window_targets(windows),
-        overlay_hosts=np.array(hosts, dtype=np.int64),
     )
 
 

@@ -3,24 +3,15 @@
 * Each box is one row of numbers, the mean of the features over it. The logits are linear in the
   head, and the loss with its L2 penalty is convex, so there is one best head. L-BFGS finds it in
   seconds, and no learning rate, batch size or number of epochs has an influence.
-* Within-class covariance normalization changes the metric of the L2 penalty (Hatch, Kajarekar and
-  Stolcke, Within-class covariance normalization for SVM-based speaker recognition, 2006). The
-  penalty treats all inputs alike. The boxes of one species show which inputs are not: where they
-  differ among each other, the inputs tell one animal, site or distance from another, and a head
-  that relies on them recognizes a few animals instead of the species. With the covariance of the
-  boxes around their species' means as metric, such directions cost more.
 * A few absent boxes do not show what else sounds like nothing of the species. The present boxes of
-  other species are weak negatives of it (:func:`add_weak_negatives`): most of them do not hold it
-  as well. They are a prior and no labels, and enter no metric.
-* A few hundred boxes span a few hundred directions of many thousand. So the covariance is mixed
-  with the identity, and kept as those directions.
+  other species are weak negatives of it, and so is the mean of each training window without a box
+  of the species (:func:`add_weak_negatives`): most of them do not hold it. They are a prior and no
+  labels, and enter no metric.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -42,76 +33,30 @@ MAX_STEPS = 200  # of the solver; most heads need a third
 
 
 @dataclass(frozen=True)
-class WithinClassWhitening:
-    """Coordinates in which the boxes of each species vary alike in all directions.
+class BoxRows:
+    """The boxes of some training windows, as rows.
 
     Parameters
     ----------
-    basis : (inputs, directions)
-        Orthonormal directions, in which boxes of one species differ.
-    factor : (directions,)
-        Multiplies a weight along each of them.
-    rest
-        Multiplies a weight along all other directions.
+    rows : (boxes, inputs)
+        The mean of the features over each box.
+    labels : (boxes, classes)
+        1 for the classes of a present box, 0 for those of an absent one; all others have weight 0.
+    window : (boxes,)
+        The window of each box.
+    window_means : (windows, inputs)
+        The mean of the features over each window that has any.
     """
 
-    basis: Tensor
-    factor: Tensor
-    rest: float
-
-    @classmethod
-    def from_boxes(cls, features: Tensor, present: Tensor, share: float) -> Self | None:
-        """Compute the coordinates from boxes.
-
-        Parameters
-        ----------
-        features : (boxes, inputs)
-            Normalized features.
-        present : (boxes, classes)
-            Which boxes are present boxes of which class.
-        share
-            The share of the boxes' covariance, scaled to a mean variance of 1, in the metric; the
-            rest is the identity.
-
-        Returns
-        -------
-        whitening
-            None where no class has two present boxes that differ.
-        """
-        deviations = [
-            features[own] - features[own].mean(dim=0) for own in present.T if own.sum() > 1
-        ]
-        spread = torch.cat(deviations) if deviations else features[:0]
-        total = spread.square().sum()
-        if not total > 0:
-            return None
-        used = int((spread != 0).any(dim=0).sum())  # inputs that no class uses are 0
-        _, size, basis = torch.linalg.svd(spread, full_matrices=False)
-        kept = size > size[0] * 1e-5
-        variance = size[kept].square() * used / total
-        return cls(
-            basis[kept].T.contiguous(),
-            (share * variance + 1 - share).rsqrt(),
-            (1 - share) ** -0.5,
-        )
-
-    def apply(self, weight: Tensor) -> Tensor:
-        """Turn whitened weights (classes, inputs, 1) into weights of the inputs."""
-        return self._scale(weight, self.factor, self.rest)
-
-    def invert(self, weight: Tensor) -> Tensor:
-        """The inverse of :meth:`apply`."""
-        return self._scale(weight, 1 / self.factor, 1 / self.rest)
-
-    def _scale(self, weight: Tensor, factor: Tensor, rest: float) -> Tensor:
-        flat = weight[:, :, 0]
-        scaled = rest * flat + ((flat @ self.basis) * (factor - rest)) @ self.basis.T
-        return scaled[:, :, None]
+    rows: Tensor
+    labels: CellTargets
+    window: Tensor
+    window_means: Tensor
 
 
-def box_features(
+def collect_box_rows(
     features: BackboneFeatures, training_data: TrainingData, recordings: np.ndarray
-) -> tuple[Tensor, CellTargets]:
+) -> BoxRows:
     """One row of features and of targets for every box in every training window.
 
     Parameters
@@ -125,76 +70,52 @@ def box_features(
 
     Returns
     -------
-    rows : (boxes, inputs)
-        The mean of the features over each box.
-    targets : (boxes, classes)
-        1 for the classes of a present box, 0 for those of an absent one; all others have weight 0.
+    rows
+        Their boxes and windows.
     """
     windows = training_data.windows_of(recordings)
-    _, targets = training_data.box_frames.box_targets(training_data.windows.take(windows))
-    rows = features.rows_of(windows)
-    arrays = (torch.from_numpy(part).to(rows.device) for part in (targets.value, targets.weight))
-    return rows, CellTargets(*arrays)
+    windows = windows[features.sums.take(windows).count.cpu().numpy() > 0]
+    box_spans, targets = training_data.box_frames.box_targets(training_data.windows.take(windows))
+    rows, sums = features.rows_of(windows), features.sums.take(windows)
+    value, weight = (
+        torch.from_numpy(part).to(rows.device) for part in (targets.value, targets.weight)
+    )
+    window = torch.from_numpy(box_spans[:, 0].astype(np.int64)).to(rows.device)
+    means = (sums.total / sums.count[:, None]).to(rows.device, rows.dtype)
+    return BoxRows(rows, CellTargets(value, weight), window, means)
 
 
-def add_weak_negatives(labels: CellTargets, weight: float) -> CellTargets:
-    """Balance the boxes of each species, and add those of other species as weak negatives.
+def add_weak_negatives(boxes: BoxRows, weight: float) -> tuple[Tensor, CellTargets]:
+    """Balance the boxes of each species, and add weak negatives of it.
 
     Parameters
     ----------
-    labels : (boxes, classes)
-        Their targets.
+    boxes
+        Boxes and windows.
     weight
-        Of all weak negatives of a species; its present and its absent boxes weigh 1 each.
+        Of other species' present boxes together, and of all windows without a box of the species
+        together; the present and the absent boxes of a species weigh 1 each.
 
     Returns
     -------
-    targets : (boxes, classes)
+    rows : (boxes + windows, inputs)
+        The boxes, then the windows.
+    targets : (boxes + windows, classes)
         For the plain sum of losses. The parts of each species are divided by the number of species.
     """
-    known = labels.weight > 0
-    of_others = (labels.positive > 0).any(dim=1, keepdim=True) & ~known
+    labels, n_windows = boxes.labels, len(boxes.window_means)
+    known = (labels.weight > 0).to(labels.value.dtype)
+    known_in_window = known.new_zeros(n_windows, known.shape[1]).index_add(0, boxes.window, known)
+    of_others = (labels.positive > 0).any(dim=1, keepdim=True) * (1 - known)
 
     def share(part: Tensor) -> Tensor:
         return part / part.sum(dim=0).clamp_min(1) / part.shape[1]
 
-    negative = share(labels.negative) + weight * share(of_others.to(labels.value.dtype))
-    return CellTargets.from_parts(share(labels.positive), negative)
-
-
-@contextmanager
-def whitened_head(net: SedNet, rows: Tensor, labels: CellTargets) -> Iterator[None]:
-    """Inside, the class weights are trained in whitened coordinates, if the recipe asks for it.
-
-    Parameters
-    ----------
-    net
-        The network, with a fitted normalizer.
-    rows : (boxes, inputs)
-        The features of the training boxes.
-    labels : (boxes, classes)
-        Their targets.
-
-    Yields
-    ------
-    None
-        While the class weights are whitened; afterwards they are weights of the inputs again.
-    """
-    head, share = net.head, net.head_config.within_class_whitening
-    whitening = None
-    with torch.no_grad():
-        if share and len(rows):
-            present = (labels.value > 0.5) & (labels.weight > 0)
-            normalized = head.normalize_rows(rows)
-            whitening = WithinClassWhitening.from_boxes(normalized, present, share)
-        if whitening is not None:
-            head.class_conv.weight.copy_(whitening.invert(head.class_conv.weight))
-    head.weight_transform = None if whitening is None else whitening.apply
-    yield
-    head.weight_transform = None
-    with torch.no_grad():
-        if whitening is not None:
-            head.class_conv.weight.copy_(whitening.apply(head.class_conv.weight))
+    negative = share(labels.negative) + weight * share(of_others)
+    of_windows = weight * share((known_in_window == 0).to(known.dtype))
+    positive = torch.cat([share(labels.positive), torch.zeros_like(of_windows)])
+    targets = CellTargets.from_parts(positive, torch.cat([negative, of_windows]))
+    return torch.cat([boxes.rows, boxes.window_means]), targets
 
 
 def solve_linear_head(
@@ -233,25 +154,25 @@ def solve_linear_head(
         )
     windows = training_data.windows_of(task.recordings)
     task.backbone_features.fit_normalizer(net, windows)
-    rows, labels = box_features(task.backbone_features, training_data, task.recordings)
-    if not len(rows):
+    boxes = collect_box_rows(task.backbone_features, training_data, task.recordings)
+    if not len(boxes.rows):
         raise task.no_boxes_error
     weights = None
     if stage.loss.class_weights:
         weights = compute_class_weights(training_data.dataset).to(fabric.device)
-    with whitened_head(net, rows, labels):
-        loss, steps = _minimize(net, task, rows, labels, weights)
+    loss, steps = _minimize(net, task, boxes, weights)
     seconds = time.perf_counter() - began
     report(EpochResult(1, loss, 0.0, len(windows), seconds, steps))
 
 
 def _minimize(
-    net: SedNet, task: TrainTask, rows: Tensor, labels: CellTargets, class_weights: Tensor | None
+    net: SedNet, task: TrainTask, boxes: BoxRows, class_weights: Tensor | None
 ) -> tuple[float, int]:
     """Run L-BFGS on the class weights; returns the loss and the number of steps."""
     stage, class_conv, config = task.stage, net.head.class_conv, task.stage.loss
+    rows, labels = boxes.rows, boxes.labels
     if config.weak_negatives:
-        labels = add_weak_negatives(labels, config.weak_negatives)
+        rows, labels = add_weak_negatives(boxes, config.weak_negatives)
         config = config.model_copy(update={"reduction": "sum"})
     weights = [weight for weight in class_conv.parameters() if weight.requires_grad]
     solver = torch.optim.LBFGS(weights, max_iter=MAX_STEPS, line_search_fn="strong_wolfe")

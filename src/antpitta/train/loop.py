@@ -31,7 +31,7 @@ From a row of a table to the loss, a box passes these files:
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import cos, pi
 from typing import Any, cast
@@ -54,7 +54,6 @@ from antpitta.train.data import (
     TrainTask,
     compute_class_weights,
 )
-from antpitta.train.linear_head import box_features, whitened_head
 
 WARM_UP_RUNS = 3  # before a capture: cuDNN and the compiler choose their kernels in them
 
@@ -99,18 +98,20 @@ def fit(
         weights = compute_class_weights(training_data.dataset).to(fabric.device)
     step = TrainStep(net, model, task.stage, weights, fabric, compiled=task.compiled)
     best = BestWeights()
-    with _fitted_head(net, task, training_data):
-        for epoch in range(resume(net, optimizer, store, best), task.stage.epochs):
-            result = _run_epoch(epoch, step, fabric_optimizer, task, training_data)
-            if validate is not None:
-                value = validate(net)
-                best.offer(net, value)
-                result = replace(result, lwlrap=value)
-            # Reported before it is saved: after a kill in between, the epoch is run and reported
-            # again, and never missing in the log.
-            report(result)
-            store.save(epoch + 1, capture(net, optimizer, best))
-        best.load_into(net)
+    if task.backbone_features is not None:  # they stay the same in all epochs
+        windows = training_data.windows_of(task.recordings)
+        task.backbone_features.fit_normalizer(net, windows)
+    for epoch in range(resume(net, optimizer, store, best), task.stage.epochs):
+        result = _run_epoch(epoch, step, fabric_optimizer, task, training_data)
+        if validate is not None:
+            value = validate(net)
+            best.offer(net, value)
+            result = replace(result, lwlrap=value)
+        # Reported before it is saved: after a kill in between, the epoch is run and reported
+        # again, and never missing in the log.
+        report(result)
+        store.save(epoch + 1, capture(net, optimizer, best))
+    best.load_into(net)
 
 
 def set_up(net: SedNet, stage: Stage, fabric: Fabric) -> tuple[Any, Any, torch.optim.Adam]:
@@ -150,22 +151,6 @@ def _synchronize_batch_norm(net: SedNet) -> None:
     net.backbone = convert(net.backbone)
     if type(net.head.normalizer) is nn.BatchNorm1d:
         net.head.normalizer = convert(net.head.normalizer)
-
-
-def _fitted_head(
-    net: SedNet, task: TrainTask, training_data: TrainingData
-) -> AbstractContextManager[None]:
-    """Fit the normalizer to the features of a frozen backbone; inside, the head is whitened.
-
-    Features that change between epochs (crops, masks, mixup) have neither.
-    """
-    features = task.backbone_features
-    if features is None:
-        return nullcontext()
-    features.fit_normalizer(net, training_data.windows_of(task.recordings))
-    if not net.head_config.within_class_whitening:
-        return nullcontext()
-    return whitened_head(net, *box_features(features, training_data, task.recordings))
 
 
 # ---- one epoch

@@ -422,5 +422,5 @@ def read_member(
     if isinstance(member, MemberTable):
         return list(member.scores)
     name, read = SCORE_FILES[scores]
-    path = (member.last_stage if scores == "clipwise" else member.path) / name
+    path = (member.shipped_stage if scores == "clipwise" else member.path) / name
     return read_out_of_fold(dataset, path, match_folds(dataset, member), read)

@@ -84,7 +84,7 @@ def make_pseudo_labels(
     Returns
     -------
     pseudo_labels
-        Windows of recordings with overlaid calls have none.
+        Those of labelled cells have weight 0.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def make_pseudo_labels(
     mean = scores.mean(axis=0)
     if pseudo.rescale:
         mean = _rescale(training_data, mean)
-    unlabelled = (training_data.labels.weight == 0) & training_data.original_windows[:, None]
+    unlabelled = training_data.labels.weight == 0
     if pseudo.aggregation == "vote":
         needed = min(pseudo.min_votes, len(scores))
         positive = (scores >= pseudo.threshold).sum(axis=0) >= needed
@@ -201,13 +201,12 @@ def _rescale(training_data: TrainingData, scores: Floats) -> Floats:
     has a present box.
     """
     dataset, labels = training_data.dataset, training_data.labels
-    own = training_data.original_windows
     highest = np.zeros((len(dataset.recordings), len(dataset.classes)))
     labelled = highest.copy()
-    owner = training_data.recording_index[training_data.windows.segment[own]]
-    np.maximum.at(highest, owner, scores[own])
+    owner = training_data.recording_index[training_data.windows.segment]
+    np.maximum.at(highest, owner, scores)
     present = (labels.weight > 0) & (labels.value == 1)
-    np.maximum.at(labelled, owner, np.where(present, 1, scores)[own])
+    np.maximum.at(labelled, owner, np.where(present, 1, scores))
     names = [recording.id for recording in dataset.recordings]
     prevalence = estimate_prevalence(highest, names, dataset.annotations, dataset.classes)
     return rescale_odds(scores, prevalence, labelled).astype(np.float32)

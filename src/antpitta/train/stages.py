@@ -357,8 +357,6 @@ def _train_fold(
             net = compute.compiled[worker].load(net)
         features = _backbone_features(run, net, stage)
     recordings = np.flatnonzero(plan.folds != fold)
-    if stage.use_overlays:
-        recordings = plan.training_data.with_overlays(recordings)
     seed = (plan.recipe.seed, number, cycle, fold)
     task = TrainTask(stage, recordings, pseudo_labels, seed, features, bool(compute.compiled))
     report = partial(_report_epoch, run, stage, cycle, fold)

@@ -25,7 +25,7 @@ class StepStore:
 
     Parameters
     ----------
-    steps : (windows,), the steps of each window; 0 for one that is not kept
+    steps : (windows,), the steps of each window
     inputs : features per step
     device : where features are put
     folder : of the file
@@ -73,8 +73,6 @@ class StepStore:
         shape = (len(windows), self.inputs, longest)
         gathered = torch.zeros(shape, dtype=torch.float32, device=self.device)
         for row, window in zip(gathered, windows, strict=True):
-            if not self.steps[window]:
-                raise ValueError(f"the features of window {window} are not kept")
             row[:, : self.steps[window]] = self._read(int(window))
         return gathered
 
@@ -85,7 +83,7 @@ class BackboneFeatures:
 
     Parameters
     ----------
-    store : the features of all steps, of the windows without overlaid calls
+    store : the features of all steps
     box_rows : (boxes, inputs), the mean of the features over each box, window by window
     box_offsets : (windows + 1,), where the boxes of each window begin
     sums : of the steps of each window, for the normalizer

@@ -44,7 +44,6 @@ from antpitta.train.compute import (
 from antpitta.train.data import build_training_data
 from antpitta.train.member_tables import MemberTable, read_member_table
 from antpitta.train.out_of_fold import assign_folds
-from antpitta.train.overlays import OverlaidRecording, plan_overlays, read_with_overlays
 from antpitta.train.stages import Run, RunCompute, RunMonitor, RunPlan, run_stages
 
 DEFAULT_COMPUTE = ComputeConfig()
@@ -286,15 +285,14 @@ def train_stages(
             "in several folds"
         )
     _write_folds(dataset, folds, folder)
-    overlays = _plan_overlays(dataset, recipe, folds, progress)
-    features = _compute_features(dataset, recipe, overlays, progress)
+    features = _compute_features(dataset, recipe, progress)
     sendable = cached_files(features) if compute.devices > 1 else features
     run_on_devices(
         compute,
         fabric,
         progress,
         train_on_features,
-        *(dataset, recipe, folds, overlays, sendable, folder, compute),
+        *(dataset, recipe, folds, sendable, folder, compute),
     )
 
 
@@ -302,33 +300,14 @@ def _has_spectrograms(dataset: Dataset) -> bool:
     return any(recording.spectrogram is not None for recording in dataset.recordings)
 
 
-def _plan_overlays(
-    dataset: Dataset, recipe: Recipe, folds: NDArray[np.int64], progress: Progress
-) -> list[OverlaidRecording]:
-    """The copies with overlaid calls; none of spectrograms, as these come from other features."""
-    if recipe.overlay.copies and _has_spectrograms(dataset):
-        progress.message(
-            "the recipe's copies with overlaid calls are left out: they need sound, and these "
-            "recordings are read from spectrograms"
-        )
-        return []
-    return plan_overlays(dataset, folds, recipe.overlay, recipe.split_seed)
-
-
-def _compute_features(
-    dataset: Dataset, recipe: Recipe, overlays: list[OverlaidRecording], progress: Progress
-) -> list[FeatureArray]:
+def _compute_features(dataset: Dataset, recipe: Recipe, progress: Progress) -> list[FeatureArray]:
     """The features of all recordings, from the cache where it has them."""
     model = find_embedding_model(recipe.embedding) if recipe.embedding else None
     extractor = build_feature_extractor(recipe, model)
-    config = recipe.feature_config
-    read_any = read_with_overlays(read_training_input, overlays, dataset, config.sample_rate)
-    digests = {overlay.recording.id: overlay.digest for overlay in overlays}
     return cached_features(
-        [*dataset.recordings, *(overlay.recording for overlay in overlays)],
-        config.digest,
-        lambda recording: extractor.extract_all(recording, read_any),
-        key_suffix=lambda recording: digests.get(recording.id, ""),
+        list(dataset.recordings),
+        recipe.feature_config.digest,
+        lambda recording: extractor.extract_all(recording, read_training_input),
         workers=(os.cpu_count() or 1) if model else 2,
         progress=progress.of("embeddings" if model else "spectrograms"),
     )
@@ -340,7 +319,6 @@ def train_on_features(
     dataset: Dataset,
     recipe: Recipe,
     folds: NDArray[np.int64],
-    overlays: list[OverlaidRecording],
     features: list[Any],
     folder: RunFolder,
     compute: ComputeConfig,
@@ -357,10 +335,8 @@ def train_on_features(
         The data and the settings.
     folds : (recordings,)
         The fold of each recording of the data set.
-    overlays
-        The recordings with overlaid calls.
     features : one array, or the path of its file with several devices, for each recording
-        Those of the data set, then those with overlaid calls.
+        Those of the data set.
     folder
         Where the run is kept.
 
@@ -370,7 +346,7 @@ def train_on_features(
         As :func:`run_stages` does.
     """
     arrays = load_features(features) if compute.devices > 1 else features
-    training_data = build_training_data(dataset, recipe, arrays, fabric.device, overlays)
+    training_data = build_training_data(dataset, recipe, arrays, fabric.device)
     members = read_members(dataset, recipe)
     parallel_folds = ParallelFolds(compute.parallel_folds, fabric.device)
     run = Run(
