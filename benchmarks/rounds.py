@@ -100,7 +100,7 @@ class Review:
         count: NDArray[np.int64] = (self.judged & (self.truth == PRESENT)).sum(axis=0)
         return count
 
-    def fit(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def fit(self) -> tuple[Floats, Floats]:
         """Weights (values, species) and intercepts of one regression per species."""
         width, species = self.windows.vector.shape[1], self.truth.shape[1]
         weights, intercepts = np.zeros((width, species)), np.zeros(species)
@@ -110,7 +110,7 @@ class Review:
             few, basis = _rotate(self.windows.vector[rows])
             model.fit(few, self.truth[rows, column])
             weights[:, column], intercepts[column] = basis @ model.coef_[0], model.intercept_[0]
-        return weights, intercepts
+        return weights.astype(np.float32), intercepts.astype(np.float32)
 
 
 def _rotate(vectors: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -360,9 +360,7 @@ def _run(
     return dict(zip(COLUMNS, map(float, figures), strict=True))
 
 
-def _macro_ap(
-    tested: Windows, test_set: TestSet, model: tuple[NDArray[np.float64], NDArray[np.float64]]
-) -> float:
+def _macro_ap(tested: Windows, test_set: TestSet, model: tuple[Floats, Floats]) -> float:
     scores = tested.vector @ model[0] + model[1]
     first = np.flatnonzero(np.diff(tested.recording, prepend=-1))
     highest = expit(np.maximum.reduceat(scores, first, axis=0))

@@ -158,3 +158,14 @@ def test_verdicts_of_a_released_audit_are_marked(store):
     assert not read_audits(store).items["released"].any()
     store.release_draw(store.draws()[0]["id"])
     assert read_audits(store).items["released"].all()
+
+
+def test_released_audit_of_an_earlier_model_marks_only_an_audit_of_the_same_sounds(store):
+    judge(store, draw(store, np.random.default_rng(8)))
+    store.release_draw(store.draws()[0]["id"])
+    store.add_candidates(candidates(model="n" * 32, start=100))
+    draw(store, np.random.default_rng(9), model="n" * 32)
+    assert not read_audits(store).items["released"].any()
+    store.add_candidates(candidates(model="o" * 32))
+    draw(store, np.random.default_rng(10), model="o" * 32)
+    assert read_audits(store).items["released"].all()

@@ -23,6 +23,7 @@ from antpitta.files.runs import RunFolder
 
 _NUMBERED = re.compile(r"(.+)-(\d+)")
 _ERROR = re.compile(r"antpitta: (.*) \[E_\w+\]")
+_LEFT_OUT = "left out: "  # how the command begins such a line
 _END_WAIT = 10.0  # seconds for a round to end by itself
 
 
@@ -85,21 +86,27 @@ class RoundProcess:
     def _watch(self, process: "subprocess.Popen[str]", out: Path) -> None:
         """Keep the last line that the command prints; at its end, what came of it."""
         assert process.stdout is not None
-        error = "it ended without a message"
-        for line in process.stdout:
+        error, left_out = "it ended without a message", []
+        for printed in process.stdout:
+            line = " ".join(printed.split())
             if match := _ERROR.match(line):
                 error = match[1]
-            elif line.strip():
+            elif line.startswith(_LEFT_OUT):
+                left_out.append(line)
+            elif line:
                 with self._lock:
-                    self._message = f"{out.name}: {' '.join(line.split())}"
-        code = process.wait()
+                    self._message = f"{out.name}: {line}"
+        state, run = "failed", RunFolder(out)
+        message = f"The round was not finished: {error}"
+        if process.wait() in (0, 1):
+            try:
+                lines = [*run.report()["rounds"], *left_out, f"Report: {out / 'report.html'}"]
+                state, message = "done", " ".join(lines)
+            except UserError as failure:
+                message = str(failure)
         with self._lock:
-            if code in (0, 1):
-                self._run, self._state = RunFolder(out), "done"
-                lines = self._run.report()["rounds"]
-                self._message = " ".join([*lines, f"Report: {out / 'report.html'}"])
-            else:
-                self._state, self._message = "failed", f"The round was not finished: {error}"
+            self._run = run if state == "done" else self._run
+            self._state, self._message = state, message
 
     def stop(self) -> None:
         """Stop the round that runs, so that it can be continued."""

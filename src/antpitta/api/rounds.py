@@ -164,14 +164,14 @@ def round(
     --------
     >>> antpitta.round("run", "queue", "run-2").sentences  # doctest: +SKIP
     """
-    with requires_train_extra("round"):
-        import antpitta.train.training  # noqa: F401
     parent = _open_parent(RunFolder(Path(run)))
     folder = RunFolder(Path(out))
     with Store.open(queue if is_url(queue) else Path(queue)) as store:
         table, begun = _begin(store, parent, folder, release, resume=resume)
         files = _find_files(store, table, [Path(root) for root in as_paths(audio)])
     data = _open_data(parent, table, files, folder)
+    with requires_train_extra("round"):  # what is refused does not wait for PyTorch
+        import antpitta.train.training  # noqa: F401
     if not begun:
         _keep(data.table, parent, folder, queue)
     result = train(

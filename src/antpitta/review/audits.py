@@ -25,6 +25,7 @@ from antpitta.scores.audit_thresholds import AuditThreshold, audit_threshold
 
 _WORDS = {"present": 1.0, "absent": 0.0}
 _COLUMNS = {"recording_id": "recording", "model_digest": "model"}
+_SOUND = ["recording", "start_time", "end_time"]
 _KEPT = (
     *("draw", "model", "species", "candidate", "recording", "site", "start_time", "end_time"),
     *("stratum", "inclusion_p", "score", "present", "released"),
@@ -135,7 +136,9 @@ def pool_draws(items: pd.DataFrame) -> pd.DataFrame:
     kept = pd.concat(poolable).drop_duplicates("candidate", keep="last")
     drawn = kept.groupby("stratum")["candidate"].transform("size")
     share = (drawn / kept["stratum"].map(sizes)).clip(upper=1.0)
-    return kept.assign(inclusion_p=share, released=bool(items["released"].any()))
+    released = items[items["released"]][_SOUND].drop_duplicates()
+    seen = len(kept.merge(released, on=_SOUND)) > 0  # of these, or in an audit of another model
+    return kept.assign(inclusion_p=share, released=seen)
 
 
 def _stratum_sizes(items: pd.DataFrame) -> dict[str, int]:
