@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 
 .PHONY: help demo test check fuzz clean
 help:
-	@echo "make demo    simulate, train, predict, evaluate and report into demo/, which is replaced"
+	@echo "make demo    simulate, train, predict, evaluate, report and queue into demo/, which is replaced"
 	@echo "make test    run the tests; at least 90 % of the lines must be covered"
 	@echo "make check   run ruff, ruff format and mypy"
 	@echo "make fuzz    try random tables, sound files and models for FUZZ_SECONDS (60); Linux only"

@@ -14,6 +14,7 @@ import typer
 from antpitta import api
 from antpitta.cli import app
 from antpitta.core.errors import CODES, UserError
+from antpitta.review.store import Store
 
 COMMANDS = typer.main.get_command(app).commands
 FUNCTIONS = {"predict": api.predict_to}  # of the other commands: the function of the same name
@@ -280,17 +281,22 @@ def test_clips_and_backgrounds_are_simulated(antpitta, tmp_path):
     assert antpitta("check", tmp_path / "data")[0] in (0, 1)
 
 
-def test_demo_evaluates_each_stage_against_complete_ground_truth(tmp_path):
+def test_demo_evaluates_each_stage_and_ends_with_a_queue(tmp_path, low_thresholds):
     plan = api.SimulationConfig(
         train=9, test=4, seconds=6.0, sample_rate=16_000, present=4, absent=6, seed=3
     )
     short = tuple(f"stages.{name}.epochs=1" for name in ("unknown_as_absent", "masked", "pseudo"))
-    result = api.demo(tmp_path / "demo", plan=plan, changes=short)
+    with low_thresholds():
+        result = api.demo(tmp_path / "demo", plan=plan, changes=short)
     stages = ["unknown_as_absent", "masked", "pseudo"]
     assert [report.source for report in result.reports] == stages
     assert [stage.truth for stage in result.run.run_report.stages] == list(result.reports)
     assert (result.run.path / "report.html").is_file()
     assert (result.predictions / "events.csv").is_file()
+    with Store.open(result.queue) as store:
+        (draw,) = store.draws()
+        assert draw["purpose"] == "teach"
+        assert draw["items"] >= 8
     with pytest.raises(UserError) as error:
         api.demo(tmp_path / "demo", plan=plan)
     assert error.value.code == "E_OUT_NOT_EMPTY"

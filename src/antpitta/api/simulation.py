@@ -15,6 +15,7 @@ from pydantic import InstanceOf
 from antpitta.api.data import SILENT, check, open_data
 from antpitta.api.evaluation import evaluate
 from antpitta.api.prediction import predict_to
+from antpitta.api.queue import candidates
 from antpitta.api.training import TrainResult, train
 from antpitta.core.arguments import Number, PathArgument, Words, as_words, checked
 from antpitta.core.errors import Finding, UserError, requires_train_extra
@@ -30,6 +31,7 @@ from antpitta.files.simulated import (
     read_clips,
     write_simulation,
 )
+from antpitta.predict.exports import read_events
 from antpitta.scores.evaluate import Report
 from antpitta.sound import simulation as soundscapes
 from antpitta.sound.ambience import BackgroundSource, background_source, demo_backgrounds
@@ -38,6 +40,7 @@ from antpitta.sound.species_sources import SPLITS, SpeciesSource, species_source
 from antpitta.sound.synthetic_species import demo_species
 
 SPECIES_STREAM, VALIDATION_STREAM = 1, 5  # independent random streams of one seed
+DEMO_DRAW = 48  # candidates to listen to: a page
 DEMO_PLAN = SimulationConfig(
     train=60, test=40, seconds=30.0, sample_rate=16_000, present=16, absent=48
 )
@@ -141,11 +144,13 @@ class DemoResult:
     run : the finished run
     predictions : the folder of the predictions of the model, on the test recordings
     reports : the metrics of each stage on the test recordings, against complete ground truth
+    queue : of the detections, for the review page; None where there is no detection
     """
 
     run: TrainResult
     predictions: Path
     reports: tuple[Report, ...] = field(repr=False)
+    queue: Path | None = None
 
 
 @checked
@@ -156,7 +161,7 @@ def demo(
     changes: Words = (),
     progress: InstanceOf[Progress] = SILENT,
 ) -> DemoResult:
-    """Simulate recordings, check, train, predict, evaluate and report.
+    """Simulate recordings, check, train, predict, evaluate, report, and queue what to listen to.
 
     Parameters
     ----------
@@ -172,7 +177,7 @@ def demo(
     Returns
     -------
     DemoResult
-        The run, the predictions and the metrics of each stage.
+        The run, the predictions, the metrics of each stage and the queue.
 
     Raises
     ------
@@ -221,7 +226,12 @@ def _demo(
     )
     run = TrainResult(run.path, replace(run.run_report, stages=stages))
     write_report(RunFolder(run.path), run.run_report)
-    return DemoResult(run, home / "stages" / run.run_report.shipped, reports)
+    predictions = home / "stages" / run.run_report.shipped
+    queue = None
+    if len(read_events(predictions)):
+        queue = home / "queue"
+        candidates([predictions], queue, audio=[home / "data" / "test"], teach=DEMO_DRAW)
+    return DemoResult(run, predictions, reports, queue)
 
 
 def _evaluate_stage(stage: str, run: Path, home: Path, progress: Progress) -> Report:

@@ -1,5 +1,7 @@
 """The commands demo and simulate, which make their own recordings."""
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +19,7 @@ def demo(
         ),
     ] = Path("demo"),
 ) -> None:
-    """Simulate recordings, train on them, predict, evaluate and report: all steps in minutes.
+    """Simulate recordings, train, predict, evaluate, report, and queue what to listen to.
 
     It downloads nothing and needs no GPU.
 
@@ -29,6 +31,17 @@ def demo(
     console.print(f"report  {result.run.path / 'report.html'}")
     console.print(f"model   {result.run.model}")
     console.print(f"events  {result.predictions / 'events.csv'}")
+    if result.queue is not None:
+        audio = out / "data" / "test"
+        command = f"{_program()} review {result.queue} --audio {audio} --model {result.run.path}"
+        console.print("Judge what the model found on a page, by eye and ear:")
+        console.print(f"  {command}", soft_wrap=True)
+
+
+def _program() -> str:
+    """What starts this program on a command line: its path where it is not found by its name."""
+    path = sys.argv[0]
+    return path if Path(path).name == "antpitta" and not shutil.which("antpitta") else "antpitta"
 
 
 def simulate(
