@@ -66,3 +66,11 @@ def test_interval_of_kappa_covers_the_true_one():
     draws = rng.multinomial(200, chances.ravel(), 1000).reshape(-1, 2, 2)
     covered = [low <= true <= high for _, low, high in map(cohens_kappa, draws)]
     assert 0.925 <= np.mean(covered) <= 0.975
+
+
+def test_kappa_without_variance_has_no_interval():
+    for table in ([[16, 1], [0, 0]], [[1, 0], [0, 1]]):  # one verdict of one of them; no difference
+        kappa, low, high = cohens_kappa(np.array(table))
+        assert kappa in (0.0, 1.0)
+        assert isnan(low)
+        assert isnan(high)

@@ -1,5 +1,6 @@
 """The review page in a real browser, with a real server, real audio and a trained model."""
 
+import csv
 import shutil
 
 import pytest
@@ -33,9 +34,15 @@ def queue(predicted, simulated, tmp_path):
 
 
 @pytest.fixture
-def server(queue, simulated):
+def own_run(run, tmp_path):
+    """A run with a folder of its own for the next rounds."""
+    return shutil.copytree(run.path, tmp_path / "runs" / "first")
+
+
+@pytest.fixture
+def server(queue, simulated, own_run):
     people = ("--reviewer", "ana", "--reviewer", "ben", "--expert", "eva")
-    with serving(queue, simulated, people) as started:
+    with serving(queue, simulated, [*people, "--model", own_run]) as started:
         yield started
 
 
@@ -74,8 +81,19 @@ def drag(page, edge, by):
     page.mouse.up()
 
 
-def test_review_by_keyboard_with_undo_edges_and_other_species_survives_a_reload(
-    browser, server, queue
+def train_next(page, run):
+    """Train the next model by the button of the page, to its report."""
+    page.get_by_role("button", name="Progress").click()
+    page.get_by_role("button", name="Train the next model").click()
+    page.get_by_text("report.html").wait_for(timeout=300_000)
+    out = own_run.parent / "first-2"
+    assert "Tyto alba" in (out / "report.html").read_text(encoding="utf-8")
+    with (out / "learning_curve.csv").open(encoding="utf-8", newline="") as table:
+        assert {row["round"] for row in csv.DictReader(table)} == {"0", "1"}
+
+
+def test_review_by_keyboard_survives_a_reload_and_trains_the_next_model(
+    browser, server, queue, own_run
 ):
     page = open_page(browser, server.addresses["ana"])
     page.wait_for_selector(".cell img[src]")
@@ -132,6 +150,8 @@ def test_review_by_keyboard_with_undo_edges_and_other_species_survives_a_reload(
         for row in rows.values():
             batches.setdefault(row["batch_uuid"], set()).add((row["species"], row["verdict"]))
     assert {(wrong, "absent"), ("Tyto alba", "present")} in batches.values()
+
+    train_next(page, own_run)
     assert page.errors == []
 
 

@@ -23,6 +23,7 @@ COLUMNS = (
     *("first", "second", "species", "both", "unsure", "agreement", "agreement_present"),
     *("agreement_absent", "kappa", "kappa_low", "kappa_high"),
 )
+_NO_VARIANCE = 1e-12
 _VERDICTS = ("present", "absent")
 
 
@@ -103,7 +104,8 @@ def cohens_kappa(table: NDArray[np.integer]) -> tuple[float, float, float]:
 
     Returns
     -------
-    kappa, low, high : NaN where both gave one and the same verdict to all
+    kappa, low, high : NaN where both gave one and the same verdict to all; no interval where they
+        never differ or one of them gave one verdict to all, so that the formula knows no variance
 
     Notes
     -----
@@ -120,5 +122,7 @@ def cohens_kappa(table: NDArray[np.integer]) -> tuple[float, float, float]:
     off = share * (second[:, None] + first[None, :]) ** 2
     others = (1 - kappa) ** 2 * float(off.sum() - np.trace(off))
     variance = own + others - (kappa - expected * (1 - kappa)) ** 2
-    error = 1.96 * np.sqrt(max(variance, 0.0) / table.sum()) / (1 - expected)
+    if variance < _NO_VARIANCE:
+        return float(kappa), nan, nan
+    error = 1.96 * np.sqrt(variance / table.sum()) / (1 - expected)
     return float(kappa), float(kappa - error), float(min(kappa + error, 1.0))

@@ -209,9 +209,9 @@ class App {
 
   showStatus() {
     const { waiting, refused, error } = this.outbox;
-    const parts = [`${this.session.reviewer} (${this.session.role})`];
+    const parts = this.message ? [this.message] : [];
     parts.push(waiting ? `${count(waiting, "event")} not stored yet` : "all stored");
-    if (this.message) parts.push(this.message);
+    parts.push(`${this.session.reviewer} (${this.session.role})`);
     byId("status").textContent = parts.join(" · ");
     byId("status").dataset.waiting = waiting;
     if (refused.length) {

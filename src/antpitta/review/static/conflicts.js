@@ -81,7 +81,7 @@ export class Conflicts {
         this.index = i;
         this.resolve(verdict);
       },
-    }, verdict)) : [];
+    }, verdict[0].toUpperCase() + verdict.slice(1))) : [];
     const place = `${row.site ?? row.recording_id}, ${formatTime(row.start_time)} s`;
     return h("div", {
       className: "conflict", role: "group", tabIndex: i === this.index ? 0 : -1,

@@ -203,14 +203,16 @@ export class One {
 
   async otherSpecies() {
     const { item } = this;
-    const species = await pickSpecies(this.app.species, `It is not ${item.species}, it is`);
-    if (!species || species === item.species) return;
+    const title = `It is not ${item.species}, it is`;
+    const species = await pickSpecies(this.app.species, title, item.species);
+    if (!species) return;
     this.judge("absent", { reason: "other species", more: [[item, species, "present"]] });
   }
 
   async anotherSpecies() {
     const { item } = this;
-    const species = await pickSpecies(this.app.species, "This one calls here, too");
+    const title = "This one calls here, too";
+    const species = await pickSpecies(this.app.species, title, item.species);
     if (!species) return;
     this.app.outbox.add([this.list.event(item, species, "present", {})]);
     this.app.say(`${species}: present.`);

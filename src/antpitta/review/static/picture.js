@@ -100,6 +100,7 @@ export class Picture {
     this.address = address;
     this.image.width = width;
     this.image.height = height;
+    this.image.style.aspectRatio = `${width} / ${height}`; // its place before it is loaded
     try {
       const { url, axes } = await loadPicture(address);
       if (this.address !== address) return;

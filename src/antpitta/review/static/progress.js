@@ -92,7 +92,7 @@ export class Progress {
         h("td", { className: "text" }, row.species === EVERY ? "all" : row.species),
         h("td", {}, String(row.both)), h("td", {}, String(row.unsure)),
         names.map((name) => h("td", {}, share(row[name]))),
-        h("td", {}, row.kappa === null ? "–"
+        h("td", {}, row.kappa_low === null ? share(row.kappa)
           : `${share(row.kappa)}, ${share(row.kappa_low)} to ${share(row.kappa_high)}`))))))];
   }
 

@@ -16,10 +16,11 @@ export class SpeciesList {
     Object.assign(this, { names: species, digest });
   }
 
-  matches(text) {
+  matches(text, besides) {
     const wanted = text.trim().toLowerCase();
     const begins = (name) => (name.toLowerCase().startsWith(wanted) ? 0 : 1);
-    return this.names.filter((name) => name.toLowerCase().includes(wanted))
+    return this.names
+      .filter((name) => name !== besides && name.toLowerCase().includes(wanted))
       .sort((a, b) => begins(a) - begins(b)).slice(0, MOST);
   }
 
@@ -30,8 +31,8 @@ export class SpeciesList {
   }
 }
 
-// Resolves to a species, or to null where the dialog is closed without one.
-export function pickSpecies(list, title) {
+// Offers every species but `besides`. Resolves to a species, or to null where the dialog is closed without one.
+export function pickSpecies(list, title, besides = null) {
   return new Promise((resolve) => {
     let active = 0;
     let shown = [];
@@ -59,7 +60,7 @@ export function pickSpecies(list, title) {
     };
     const draw = () => {
       const text = input.value.trim();
-      shown = list.matches(text).map((name) => ({ name }));
+      shown = list.matches(text, besides).map((name) => ({ name }));
       const known = list.names.some((name) => name.toLowerCase() === text.toLowerCase());
       if (text && !known) shown.push({ name: text, isNew: true });
       active = Math.min(active, Math.max(shown.length - 1, 0));
