@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from collections import Counter
 
 import pytest
 
@@ -106,9 +107,7 @@ def test_review_by_keyboard_survives_a_reload_and_trains_the_next_model(
     for number in range(10):  # one at a time
         page.keyboard.press("2" if number % 5 == 4 else "y")
     stored(page)
-    expected = {"present": 16, "absent": 4}
-    counts = {word: list(verdicts(queue).values()).count(word) for word in expected}
-    assert counts == expected
+    assert Counter(verdicts(queue).values()) == {"present": 16, "absent": 4}
 
     page.keyboard.press("z")  # the 20th: absent, noise
     stored(page)
@@ -144,8 +143,8 @@ def test_review_by_keyboard_survives_a_reload_and_trains_the_next_model(
     assert [word for _, word in again[:22]] == [*(4 * words)[:19], "present", "absent", "none"]
     with Store.open(queue) as store:
         rows = {(row["root"], row["species"]): row for row in store.current()}
-        moved = [row for row in rows.values() if row["region"] != row["root"]]
-        assert [store.region(row["region"])["end_time"] for row in moved] == [after]
+        moved = [row["region"] for row in rows.values() if row["region"] != row["root"]]
+        assert [store.region(region)["end_time"] for region in moved] == [after]
         batches = {}
         for row in rows.values():
             batches.setdefault(row["batch_uuid"], set()).add((row["species"], row["verdict"]))
