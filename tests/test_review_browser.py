@@ -322,21 +322,3 @@ def test_every_view_is_accessible_and_fits_its_width(browser, server, width, sch
     look("progress")
     assert seen == dict.fromkeys(seen, ([], False))
     assert len(seen) == 6
-
-
-def test_page_trains_the_next_model_and_names_its_report(browser, queue, run, simulated, tmp_path):
-    own_run = shutil.copytree(run.path, tmp_path / "runs" / "first")
-    with serving(queue, simulated, "--reviewer", "ana", "--model", own_run) as server:
-        page = judge_as(browser, server, "ana", "ynyynynyynyynnyyynyn")
-        page.get_by_role("button", name="Progress").click()
-        button = page.get_by_role("button", name="Train the next model")
-        button.click()
-        until(page, "[...document.querySelectorAll('button')].some((b) => b.disabled)")
-        report = own_run.parent / "first-2" / "report.html"
-        until(page, f"document.body.innerText.includes('Report: {report}')", seconds=900)
-        assert "On 20 verdicts: macro AP" in page.locator("main").inner_text()
-        assert button.is_enabled()
-        button.click()  # no verdict is new
-        page.get_by_text("was made with all verdicts of this queue").wait_for(timeout=120_000)
-        assert page.errors == []
-    assert "Rounds of review" in report.read_text()

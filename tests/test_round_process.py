@@ -13,7 +13,7 @@ from antpitta.files.bundle import read_bundle
 from antpitta.files.runs import RunFolder
 from tests.test_round import judge, make_queue
 
-LONGEST = 300  # seconds
+LONGEST = 900  # seconds
 
 
 @pytest.fixture
