@@ -137,8 +137,8 @@ def pool_draws(items: pd.DataFrame) -> pd.DataFrame:
     drawn = kept.groupby("stratum")["candidate"].transform("size")
     share = (drawn / kept["stratum"].map(sizes)).clip(upper=1.0)
     released = items[items["released"]][_SOUND].drop_duplicates()
-    seen = len(kept.merge(released, on=_SOUND)) > 0  # of these, or in an audit of another model
-    return kept.assign(inclusion_p=share, released=seen)
+    is_known = len(kept.merge(released, on=_SOUND)) > 0  # of these, or in an audit of another model
+    return kept.assign(inclusion_p=share, released=is_known)
 
 
 def _stratum_sizes(items: pd.DataFrame) -> dict[str, int]:
