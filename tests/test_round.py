@@ -4,13 +4,18 @@ import json
 import shutil
 import uuid
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import antpitta as ap
 from antpitta import api
 from antpitta.api import rounds
+from antpitta.api.round_scores import JudgedRecording, score_verdicts
 from antpitta.core.errors import UserError
+from antpitta.core.progress import Progress
+from antpitta.core.timegrid import TimeGrid
+from antpitta.core.types import Classes, Scores
 from antpitta.files.audio import content_key
 from antpitta.files.bundle import read_bundle
 from antpitta.files.recordings import find_recordings
@@ -18,6 +23,7 @@ from antpitta.files.runs import RunFolder
 from antpitta.review.audits import species_threshold
 from antpitta.review.rounds import round_verdicts
 from antpitta.review.store import Store
+from antpitta.scores.learning_curve import align_scores
 from antpitta.train import training
 
 NEW = "heron"  # a species that the first model does not know
@@ -130,6 +136,34 @@ def test_audits_judge_and_do_not_train_and_what_is_unknown_does_neither(second):
     assert "test0003" in RunFolder(second.path).folds()  # it is scored out of fold as well
     audit = second.curve[second.curve["verdicts"] == "audit"]
     assert audit["present"].sum() + audit["absent"].sum() == 4  # a species and the mean, twice
+
+
+def test_verdicts_are_scored_by_one_network_and_by_the_one_that_held_the_recording_out(
+    run, simulated, audio
+):
+    folder, silent = RunFolder(run.path), Progress(lambda text: None, lambda *words: None)
+    classes = Classes(read_bundle(run.model).species)
+    new = find_recordings([audio]).recordings[0]
+    by_network = [
+        score_verdicts(folder, [JudgedRecording(new, digest, new.id, True)], classes, silent)[0]
+        for digest in ("00", "01", "02")
+    ]
+    first, second, third = (own.value for own in by_network)
+    assert np.array_equal(first, third)  # of two folds
+    assert not np.allclose(first, second)
+    both = ap.predict(run.model, new.path)
+    assert np.allclose((first + second) / 2, both.to_numpy(), atol=1e-3)
+    old = find_recordings([simulated / "train"]).recordings[0]
+    (scores,) = score_verdicts(folder, [JudgedRecording(old, "00", "x", False)], classes, silent)
+    (held_out,) = (own for own in folder.scores() if own.recording == old.id)
+    assert np.array_equal(scores.value, held_out.value)
+
+
+def test_model_that_does_not_know_a_species_scores_it_alike():
+    grid = TimeGrid(hop=1.0, frames=3)
+    scores = Scores("r", grid, Classes(("Wren", "s2")), np.arange(6.0).reshape(3, 2), "m")
+    aligned = align_scores(scores, Classes(("heron", "s2", "wren")), not_learnable=["s2"])
+    assert aligned.value.tolist() == [[0, 0, 0], [0, 0, 2], [0, 0, 4]]
 
 
 def test_curve_has_both_models_on_the_same_verdicts_and_chance_for_an_unknown_species(second, run):
