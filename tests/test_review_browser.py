@@ -85,12 +85,20 @@ def drag(page, edge, by):
 def train_next(page, run):
     """Train the next model by the button of the page, to its report."""
     page.get_by_role("button", name="Progress").click()
-    page.get_by_role("button", name="Train the next model").click()
-    page.get_by_text("report.html").wait_for(timeout=300_000)
-    out = own_run.parent / "first-2"
-    assert "Tyto alba" in (out / "report.html").read_text(encoding="utf-8")
+    button = page.get_by_role("button", name="Train the next model")
+    button.click()
+    until(page, "[...document.querySelectorAll('button')].some((each) => each.disabled)")
+    out = run.parent / "first-2"
+    until(page, f"document.body.innerText.includes('Report: {out}')", seconds=600)
+    assert "macro AP" in page.locator("main").inner_text()
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert "Rounds of review" in report
+    assert "Tyto alba" in report
     with (out / "learning_curve.csv").open(encoding="utf-8", newline="") as table:
         assert {row["round"] for row in csv.DictReader(table)} == {"0", "1"}
+    assert button.is_enabled()
+    button.click()  # no verdict is new
+    page.get_by_text("was made with all verdicts of this queue").wait_for(timeout=120_000)
 
 
 def test_review_by_keyboard_survives_a_reload_and_trains_the_next_model(
