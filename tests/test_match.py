@@ -281,3 +281,26 @@ def test_damaged_recording_is_named_in_every_search_for_similar_sounds(
         result = ap.match(templates, archive, tmp_path / name, **embedding)
         assert result.counts.quarantined == 2
         assert len(result.events) > 0
+
+
+def test_examples_lie_beside_their_table_and_in_the_archive_and_missing_ones_are_named(
+    antpitta, boxes, simulated, recipe, tmp_path
+):
+    """Half of the recordings lie in one place, half in the other; then one is missing."""
+    here, archive = tmp_path / "here", tmp_path / "archive"
+    here.mkdir()
+    archive.mkdir()
+    names = sorted(boxes["recording_id"].unique())
+    for i, name in enumerate(names):
+        (path,) = (simulated / "train").glob(f"{name}.*")
+        shutil.copy(path, here if i % 2 else archive)
+    boxes.to_csv(here / "examples.csv", index=False)
+    result = ap.match(here / "examples.csv", archive, tmp_path / "out", recipe=str(recipe))
+    note = json.loads((result.path / "run.json").read_text())
+    assert sorted({template["recording"] for template in note["templates"]}) == names
+    assert result.notes == ()
+    next(here.glob(f"{names[1]}.*")).unlink()
+    words = ("match", here / "examples.csv", archive, "-o", tmp_path / "less", "--recipe", recipe)
+    code, printed, _ = antpitta(*words)
+    assert code == 1
+    assert names[1] in printed

@@ -156,16 +156,22 @@ def _open_templates(
     path = Path(templates)
     if path.is_dir() or path.suffix.lower() == ".toml" or not path.exists():
         return open_data(path, channel=channel)
-    try:
-        return open_data(audio=path.parent, present=path, channel=channel)
-    except UserError as error:
-        if error.code not in ("E_NO_AUDIO", "E_NO_MATCHING_AUDIO"):
-            raise
     local = [root for root in as_paths(audio) if not isinstance(location_of(root), RemotePath)]
-    if not local:
-        what = f"{path}: the recordings of its boxes do not lie in its folder"
+    opened = []
+    for roots in ([path.parent], local, [path.parent, *local]):
+        try:
+            data = open_data(audio=roots, present=path, channel=channel)
+        except UserError as error:
+            if error.code not in ("E_NO_AUDIO", "E_NO_MATCHING_AUDIO", "E_DATA_MISSING"):
+                raise
+        else:
+            if not any(finding.code == "W_NO_AUDIO" for finding in data.findings):
+                return data
+            opened.append(data)
+    if not opened:
+        what = f"{path}: the recordings of its boxes lie neither in its folder nor in the archive"
         raise UserError("E_NO_MATCHING_AUDIO", what, "copy them there")
-    return open_data(audio=local, present=path, channel=channel)
+    return max(opened, key=lambda data: len(data.dataset.annotations))
 
 
 def _build(
@@ -189,7 +195,11 @@ def _build(
         _check_size(templates, extractor.config)
     measure = TemplateMatcher if embedding is None else SimilarityMatcher
     matcher = ArchiveMatcher(measure(templates), extractor, threshold, most)
-    notes = tuple(str(finding) for finding in (*opened.findings, *findings) if finding.serious)
+    notes = tuple(
+        str(finding)
+        for finding in (*opened.findings, *findings)
+        if finding.serious or finding.code == "W_NO_AUDIO"  # such a box gives no template
+    )
     return matcher, notes, _digest(matcher)
 
 
