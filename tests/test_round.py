@@ -11,7 +11,7 @@ import pytest
 import antpitta as ap
 from antpitta import api
 from antpitta.api import rounds
-from antpitta.api.round_scores import JudgedRecording, score_verdicts
+from antpitta.api.round_scores import JudgedRecording, find_rounds, score_verdicts
 from antpitta.core.errors import UserError
 from antpitta.core.progress import Progress
 from antpitta.core.timegrid import TimeGrid
@@ -182,6 +182,24 @@ def test_curve_has_both_models_on_the_same_verdicts_and_chance_for_an_unknown_sp
     assert own["ap"].notna().all()
     assert "macro AP" in second.sentences[0]
     assert "against the model before" in second.sentences[0]
+
+
+def test_runs_that_were_moved_together_are_found_again(second, run, tmp_path):
+    for path in (run.path, second.path):
+        (tmp_path / path.name).mkdir()
+        for name in ("round.json", "report.json", "config.json"):
+            if (path / name).is_file():
+                shutil.copy(path / name, tmp_path / path.name)
+    note = json.loads((second.path / "round.json").read_text())
+    note["run"] = f"/gone/{run.path.name}"
+    (tmp_path / second.path.name / "round.json").write_text(json.dumps(note))
+    runs, notes = find_rounds(RunFolder(tmp_path / second.path.name))
+    assert [(number, own.path.name) for number, own in runs] == [(0, "first"), (1, "second")]
+    assert notes == []
+    (tmp_path / run.path.name / "config.json").unlink()
+    runs, notes = find_rounds(RunFolder(tmp_path / second.path.name))
+    assert [number for number, _ in runs] == [1]
+    assert len(notes) == 1
 
 
 def test_report_draws_the_curve(second):

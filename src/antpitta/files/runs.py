@@ -137,8 +137,11 @@ class RunFolder:
 
     def earlier_round(self) -> Path | None:
         """The folder of the run that a round began with; None for a run of ``train``."""
-        path = self._round().get("run")
-        return None if path is None else Path(str(path))
+        text = self._round().get("run")
+        if text is None:
+            return None
+        beside = self.path.parent / Path(str(text)).name  # where all of them were moved
+        return beside if not Path(str(text)).exists() and beside.exists() else Path(str(text))
 
     def _round(self) -> dict[str, Any]:
         """The content of round.json; nothing where there is none."""
