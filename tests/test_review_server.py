@@ -89,7 +89,8 @@ def test_items_are_filtered_by_species_site_hour_and_state(ana):
     assert [item["position"] for item in ana.items(state="done")] == [0]
     counts = [ana.get("/api/draws/1/count", state=state) for state in ("open", "done")]
     assert counts == [23, 1]
-    assert ana.get("/api/draws/1/choices")["sites"] == ["site0", "site1"]
+    choices = ana.get("/api/draws/1/choices")
+    assert (choices["sites"], choices["disagreement"]) == (["site0", "site1"], False)
 
 
 @pytest.mark.parametrize("page", ["audit"], indirect=True)

@@ -77,7 +77,7 @@ def latest_verdict(store: Store, reviewer: int) -> dict[str, Any] | None:
         return {"target": row.batch_uuid, "verdicts": connection.scalar(same)}
 
 
-def filter_choices(store: Store, draw: int) -> dict[str, list[str]]:
+def filter_choices(store: Store, draw: int) -> dict[str, Any]:
     """The values that the items of a draw can be filtered by.
 
     Parameters
@@ -87,11 +87,15 @@ def filter_choices(store: Store, draw: int) -> dict[str, list[str]]:
 
     Returns
     -------
-    ``species`` and ``sites``, sorted.
+    ``species`` and ``sites``, sorted, and whether any item has a ``disagreement``.
     """
     query = (
-        select(candidate_table.c.species, recording_table.c.site)
-        .distinct()
+        select(
+            candidate_table.c.species,
+            recording_table.c.site,
+            func.max(candidate_table.c.disagreement).label("spread"),
+        )
+        .group_by(candidate_table.c.species, recording_table.c.site)
         .select_from(draw_item_table)
         .join(candidate_table, candidate_table.c.id == draw_item_table.c.candidate)
         .join(region_table, region_table.c.id == candidate_table.c.region)
@@ -101,4 +105,8 @@ def filter_choices(store: Store, draw: int) -> dict[str, list[str]]:
     with connect(store._engine) as connection:
         rows = connection.execute(query).all()
     sites = {row.site for row in rows if row.site is not None}
-    return {"species": sorted({row.species for row in rows}), "sites": sorted(sites)}
+    return {
+        "species": sorted({row.species for row in rows}),
+        "sites": sorted(sites),
+        "disagreement": any(row.spread is not None for row in rows),
+    }

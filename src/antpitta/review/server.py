@@ -260,7 +260,7 @@ def _add_items(app: FastAPI, page: ReviewPage) -> None:
         return store.count_items(draw, filters.model_dump(exclude_none=True) | {"reviewer": me.id})
 
     @app.get("/api/draws/{draw}/choices")
-    def choices(draw: Id) -> dict[str, list[str]]:
+    def choices(draw: Id) -> dict[str, Any]:
         return filter_choices(store, draw)
 
     @app.get("/api/references")

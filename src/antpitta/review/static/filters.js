@@ -26,7 +26,8 @@ export async function chooseFilters(draw, filters) {
     species: [["", "all"], ...choices.species.map((name) => [name, name])],
     site: [["", "all"], ...choices.sites.map((name) => [name, name])],
   };
-  const hidden = draw.purpose === "audit" ? OF_SCORES : [];
+  const hidden = draw.purpose === "audit" ? [...OF_SCORES] : [];
+  if (!choices.disagreement) hidden.push("disagreement_from");
   return new Promise((resolve) => {
     const inputs = FIELDS.filter(([name]) => !hidden.includes(name)).map(
       ([name, label, type, limits]) => {
