@@ -204,6 +204,22 @@ def test_verdicts_of_a_killed_server_wait_in_the_browser_and_arrive_after_its_st
     assert page.errors == other.errors == []
 
 
+def test_verdict_on_the_rest_of_a_page_is_undone_as_one(browser, server, queue):
+    page = open_page(browser, server.addresses["ana"])
+    page.wait_for_selector(".cell img[src]")
+    page.keyboard.press("n")
+    page.keyboard.press("Y")
+    stored(page)
+    assert Counter(verdicts(queue).values()) == {"absent": 1, "present": 47}
+    page.keyboard.press("PageDown")
+    page.get_by_text("Calls 49 to 96").wait_for()
+    page.keyboard.press("z")
+    stored(page)
+    assert list(verdicts(queue).values()) == ["absent"]
+    page.get_by_text("Calls 1 to 48").wait_for()  # the page that is undone is shown again
+    assert [verdict for _, verdict in names_on_page(page)] == ["absent", *["none"] * 47]
+
+
 def judge_as(browser, server, name, keys):
     """Open the page under a name, and press keys in the grid."""
     page = open_page(browser, server.addresses[name])
