@@ -95,7 +95,7 @@ def round(
         raise typer.Exit(1)
 
 
-def _show_curve(result: api.RoundResult) -> None:
+def _show_curve(result: "api.RoundResult") -> None:
     names = ("round", "run", "judged on", "boxes in training", "verdicts", "macro AP")
     table = new_table(f"round {result.number}", names, text_columns=3)
     rows = result.curve[result.curve["species"] == "*"]
