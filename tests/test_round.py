@@ -186,7 +186,7 @@ def test_curve_has_both_models_on_the_same_verdicts_and_chance_for_an_unknown_sp
 
 def test_runs_that_were_moved_together_are_found_again(second, run, tmp_path):
     for path in (run.path, second.path):
-        (tmp_path / path.name).mkdir()
+        shutil.copytree(path / "model", tmp_path / path.name / "model")
         for name in ("round.json", "report.json", "config.json"):
             if (path / name).is_file():
                 shutil.copy(path / name, tmp_path / path.name)
@@ -196,7 +196,7 @@ def test_runs_that_were_moved_together_are_found_again(second, run, tmp_path):
     runs, notes = find_rounds(RunFolder(tmp_path / second.path.name))
     assert [(number, own.path.name) for number, own in runs] == [(0, "first"), (1, "second")]
     assert notes == []
-    (tmp_path / run.path.name / "config.json").unlink()
+    (tmp_path / run.path.name / "model" / "bundle.json").unlink()
     runs, notes = find_rounds(RunFolder(tmp_path / second.path.name))
     assert [number for number, _ in runs] == [1]
     assert len(notes) == 1

@@ -37,7 +37,8 @@ def wait(rounds, until):
 def test_round_of_the_page_is_stopped_with_the_server_and_continued(own_run, queue, simulated):
     judge(queue, simulated)
     rounds = RoundProcess(own_run, queue, [simulated / "test"])
-    assert rounds.status() == {"state": "idle", "message": ""}
+    idle = {"state": "idle", "message": "The next round begins with first."}
+    assert rounds.status() == idle
     assert rounds.superseded() == frozenset()
     assert rounds.start()["state"] == "running"
     with pytest.raises(UserError) as error:

@@ -41,7 +41,8 @@ class RoundProcess:
         self._run, self._queue, self._audio = RunFolder(latest_round(run)), queue, audio
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._state, self._message = "idle", ""
+        self._state = "idle"
+        self._message = f"The next round begins with {self._run.path.name}."
 
     def status(self) -> dict[str, Any]:
         """``state`` (idle, running, done or failed) and ``message``, a line."""

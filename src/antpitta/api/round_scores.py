@@ -80,13 +80,14 @@ def find_rounds(folder: RunFolder) -> tuple[list[tuple[int, RunFolder]], list[st
     Returns
     -------
     runs : number and folder of each round
-    notes : about a run that is not where it was
+    notes : about a run that is not where it was, or cannot be used any more
     """
     runs, notes = [(folder.round_number(), folder)], []
     while earlier := folder.earlier_round():
         folder = RunFolder(earlier)
         try:
             folder.report()
+            read_bundle(folder.path)  # refuses a model that an older version wrote
         except UserError as error:
             notes.append(f"the curve begins later, as {error.what}")
             break
