@@ -106,7 +106,7 @@ def work(fabric, progress, recipe, out):
         changed, folder = read_recipe(recipe, changes), RunFolder(Path(out) / name)
         folds = assign_folds(dataset, 2, 1)
         train_on_features(
-            fabric, progress, dataset, changed, folds, [], features, folder, ComputeConfig()
+            fabric, progress, dataset, changed, folds, features, folder, ComputeConfig()
         )
     progress.message("done")
 

@@ -568,7 +568,7 @@ def test_training_on_a_value_that_is_no_number_ends_with_its_file(tmp_path, data
 
 
 def test_scores_of_spectrograms_equal_those_of_the_sound(data, trained, tmp_path):
-    model = trained[0].model
+    model = trained.model
     plain = api.predict_to(model, [data / "sound_test"], tmp_path / "sound")
     alone = api.predict_to(model, [], tmp_path / "dumps", spectrograms=data / "dumps_test")
     beside = api.predict_to(
@@ -585,7 +585,7 @@ def test_scores_of_spectrograms_equal_those_of_the_sound(data, trained, tmp_path
 
 
 def test_inputs_do_not_mix_in_one_journal(data, trained, tmp_path):
-    model, out = trained[0].model, tmp_path / "out"
+    model, out = trained.model, tmp_path / "out"
     api.predict_to(model, [data / "sound_test"], out)
     with pytest.raises(UserError) as error:
         api.predict_to(model, [], out, spectrograms=data / "dumps_test", resume=True)
@@ -593,7 +593,7 @@ def test_inputs_do_not_mix_in_one_journal(data, trained, tmp_path):
 
 
 def test_changed_spectrogram_is_computed_again(data, trained, tmp_path, opened):
-    model, out, dumps = trained[0].model, tmp_path / "out", tmp_path / "dumps"
+    model, out, dumps = trained.model, tmp_path / "out", tmp_path / "dumps"
     dumps.mkdir()
     for name in ("r8", "r9"):
         (dumps / f"{name}.npy").write_bytes((data / "dumps_test" / f"{name}.npy").read_bytes())
@@ -614,7 +614,7 @@ def test_bad_and_missing_spectrograms_are_quarantined_by_name(data, trained, tmp
     np.save(dumps / "wide.npy", make_decibels().T)
     np.save(dumps / "good.npy", make_decibels())
     result = api.predict_to(
-        trained[0].model, [data / "sound_test"], tmp_path / "out", spectrograms=dumps
+        trained.model, [data / "sound_test"], tmp_path / "out", spectrograms=dumps
     )
     assert list(result.presence["recording_id"]) == ["good"]
     reasons = dict(result.quarantine.to_numpy().tolist())
@@ -627,15 +627,15 @@ def test_bad_and_missing_spectrograms_are_quarantined_by_name(data, trained, tmp
 def test_tables_for_sound_are_refused_without_sound(data, trained, tmp_path):
     dumps, out = data / "dumps_test", tmp_path / "out"
     with pytest.raises(UserError) as error:
-        api.predict_to(trained[0].model, [], out, spectrograms=dumps, formats=("csv", "raven"))
+        api.predict_to(trained.model, [], out, spectrograms=dumps, formats=("csv", "raven"))
     assert error.value.code == "E_OPTION"
     assert "r8" in error.value.what
     sound = data / "sound_test"
-    api.predict_to(trained[0].model, sound, out, spectrograms=dumps, formats=("csv", "raven"))
+    api.predict_to(trained.model, sound, out, spectrograms=dumps, formats=("csv", "raven"))
 
 
 def test_model_of_other_features_refuses_spectrograms(trained, data, tmp_path, monkeypatch):
-    bundle = read_bundle(trained[0].model)
+    bundle = read_bundle(trained.model)
     features = bundle.recipe["features"] | {"hop_length": 320}
     other = replace(bundle, recipe=bundle.recipe | {"features": features})
     monkeypatch.setattr(prediction, "read_bundle", lambda path: other)
@@ -646,7 +646,7 @@ def test_model_of_other_features_refuses_spectrograms(trained, data, tmp_path, m
 
 
 def test_scores_in_memory_are_those_of_the_spectrograms(data, trained):
-    table = ap.predict(trained[0].model, spectrograms=data / "dumps_test")
+    table = ap.predict(trained.model, spectrograms=data / "dumps_test")
     assert set(table.index.get_level_values("file")) == {
         str(data / "dumps_test" / f"r{i}.npy") for i in (8, 9)
     }
