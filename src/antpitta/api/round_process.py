@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,14 @@ class RoundProcess:
         """
         with self._lock:
             run = self._run
-        models = [read_bundle(folder.path).digest for _, folder in find_rounds(run)[0]]
-        return frozenset(models[:-1])
+        return _earlier_models(run.path)
+
+
+@cache
+def _earlier_models(run: Path) -> frozenset[str]:
+    """The digests of the models of the rounds before a finished one; their files are read once."""
+    models = [read_bundle(folder.path).digest for _, folder in find_rounds(RunFolder(run))[0]]
+    return frozenset(models[:-1])
 
 
 def latest_round(run: Path) -> Path:
