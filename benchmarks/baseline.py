@@ -137,7 +137,7 @@ def _embed_recording(model: EmbeddingModel, recording: Recording, starts: Starts
     key = hashlib.blake2b(starts.tobytes(), digest_size=8).hexdigest()
     sample_rate, seconds = model.embedding.sample_rate, model.embedding.seconds
 
-    def compute(recording: Recording) -> NDArray[np.float16]:
+    def compute(recording: Recording, notes: list[str]) -> NDArray[np.float16]:
         waves = (read(recording, start, start + seconds, sample_rate) for start in starts)
         return np.concatenate([model.embed(wave, 1) for wave in waves])
 

@@ -278,7 +278,7 @@ def embed(recipe: Recipe, recordings: Sequence[Recording], progress: Progress) -
     arrays = cached_features(
         list(recordings),
         config.digest,
-        lambda recording: extractor.extract_all(recording, read_input),
+        lambda recording, notes: extractor.extract_all(recording, read_input),
         progress=progress.of("recordings embedded"),
     )
     places, starts, vectors = [], [], []

@@ -42,6 +42,9 @@ BY_HAND = items(
     [*["low"] * 4, *["high"] * 4],
     [*[0.1] * 4, *[0.5] * 4],
 )
+TWICE = pd.concat(
+    [BY_HAND, BY_HAND.assign(recording="again", site=BY_HAND["site"] + " too")], ignore_index=True
+)
 
 
 def test_estimates_weigh_verdicts_by_their_inclusion_probability():
@@ -245,21 +248,56 @@ def test_pin_refuses_another_model_and_other_recordings():
 
 
 def test_threshold_of_a_precision_lies_below_the_lowest_score_that_gives_it():
-    found = audit_species(BY_HAND, np.random.default_rng(0))
+    found = audit_species(TWICE, np.random.default_rng(0))
     threshold = audit_threshold(found, 0.75)
     assert threshold.reached
     assert threshold.threshold == pytest.approx(0.5)  # between 0.4 and 0.6
     assert threshold.precision.value == pytest.approx(0.75)
-    assert threshold.missed.value == pytest.approx(10)
+    assert threshold.missed.value == pytest.approx(20)
     assert audit_threshold(found, 1.0).threshold == pytest.approx(0.65)
+
+
+@pytest.mark.parametrize("judged", range(1, 5))
+def test_few_verdicts_give_no_threshold_but_ask_for_more(judged):
+    table = items(np.arange(9) / 10, [1] * judged + [NAN] * (9 - judged), ["one"] * 9, [0.5] * 9)
+    threshold = audit_threshold(audit_species(table, np.random.default_rng(0)), 0.9)
+    assert np.isnan(threshold.threshold)
+    assert np.isnan(threshold.precision.value)
+    assert (threshold.reached, threshold.enough) == (False, False)
+    assert threshold.sentence().startswith(f"too few verdicts for a threshold ({judged}); ")
+    assert threshold.sentence().endswith(f"; check {5 - judged} more")
+
+
+def test_few_candidates_that_are_all_judged_ask_for_recordings():
+    found = audit_species(items([0.7], [1], ["one"], [1.0]), np.random.default_rng(0))
+    assert audit_threshold(found, 0.9).sentence() == (
+        "too few verdicts for a threshold (1); every candidate is judged, predict more recordings"
+    )
+
+
+def test_threshold_has_five_verdicts_at_or_above_it():
+    found = audit_species(
+        items(np.arange(9) / 10, [0] * 4 + [1] * 5, ["one"] * 9, [0.5] * 9),
+        np.random.default_rng(0),
+    )
+    threshold = audit_threshold(found, 0.9)
+    assert (threshold.reached, threshold.threshold) == (True, pytest.approx(0.35))
+    few = audit_species(
+        items(np.arange(9) / 10, [0] * 5 + [1] * 4, ["one"] * 9, [0.5] * 9),
+        np.random.default_rng(0),
+    )
+    threshold = audit_threshold(few, 0.9)
+    assert not threshold.reached
+    assert threshold.precision.value == pytest.approx(0.8)
 
 
 def test_precision_that_no_threshold_gives_is_marked_and_the_best_one_is_taken():
     present = [0, 0, 1, 0, 0, 0, 0, 1, 1, 1]
     table = items(np.arange(10) / 10, present, ["one"] * 10, [0.1] * 10)
+    table = pd.concat([table, table], ignore_index=True)
     found = audit_species(table, np.random.default_rng(0))
     assert audit_threshold(found, 0.9).threshold == pytest.approx(0.65)
-    loud = audit_species(table.assign(present=[*present[:9], 0]), np.random.default_rng(0))
+    loud = audit_species(table.assign(present=2 * [*present[:9], 0]), np.random.default_rng(0))
     top = audit_threshold(loud, 0.9)
     assert not top.reached
     assert top.precision.value == pytest.approx(2 / 3)
@@ -267,7 +305,7 @@ def test_precision_that_no_threshold_gives_is_marked_and_the_best_one_is_taken()
 
 
 def test_sentence_tells_the_interval_and_what_to_check():
-    found = audit_species(BY_HAND, np.random.default_rng(0))
+    found = audit_species(TWICE, np.random.default_rng(0))
     threshold = audit_threshold(found, 0.75)
     assert not threshold.enough
     assert threshold.more > 0

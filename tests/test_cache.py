@@ -22,7 +22,7 @@ class Extractor:
     def __init__(self):
         self.computed = []
 
-    def __call__(self, recording):
+    def __call__(self, recording, notes):
         self.computed.append(recording.id)
         raw = np.frombuffer(recording.path.read_bytes(), dtype=np.uint8)
         return np.repeat(raw[:, None], 4, axis=1)
@@ -120,8 +120,22 @@ def test_array_of_another_shape_or_type_is_computed_anew(tmp_path, home, other):
     np.testing.assert_array_equal(features[:, 0], list(b"abc"))
 
 
+def test_what_is_wrong_with_the_sound_is_told_each_time(tmp_path, home):
+    def compute(recording, notes):
+        notes += ["is cut short after 0.5 s"] * 2 * (recording.id == "a")
+        return np.full((3, 4), 7, dtype=np.uint8)
+
+    both = [recording(tmp_path / f"{name}.wav", name.encode()) for name in "ab"]
+    for _ in range(2):
+        told = []
+        for features in fetch(both, compute, home, notes=told):
+            np.testing.assert_array_equal(features, np.full((3, 4), 7))
+        assert set(told) == {"is cut short after 0.5 s"}
+    assert told == ["is cut short after 0.5 s"]
+
+
 def test_failed_computation_leaves_no_file(tmp_path, home):
-    def fail(recording):
+    def fail(recording, notes):
         raise OSError("no sound")
 
     with pytest.raises(OSError, match="no sound"):
@@ -132,7 +146,7 @@ def test_failed_computation_leaves_no_file(tmp_path, home):
 def test_two_files_of_equal_content_can_be_computed_at_once(tmp_path, home):
     barrier = threading.Barrier(2, timeout=5)
 
-    def compute(recording):
+    def compute(recording, notes):
         barrier.wait()
         return np.full((3, 4), 7, dtype=np.uint8)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,17 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import antpitta as ap
+from antpitta import api
+from antpitta.core.config import parse_recipe
 from antpitta.core.errors import UserError
+from antpitta.core.progress import Progress
 from antpitta.files.audio import probe, read
 from antpitta.files.bundle import read_bundle
 from antpitta.files.own_files import load_tensors
 from antpitta.model.embedding import EmbeddingModel
 from antpitta.model.features import FeatureExtractor
 from antpitta.predict.predictor import Predictor
+from antpitta.train import training
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +192,34 @@ def test_recording_of_several_segments_is_cached_as_one_file(embedding_run, tmp_
             uncached.extract_segment(recording, start, stop, read),
         )
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
+
+
+def test_damaged_recording_has_its_note_also_when_its_vectors_are_cached(
+    embedding_run, simulated, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ANTPITTA_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(1)
+    damaged = tmp_path / "damaged.flac"
+    sf.write(damaged, rng.normal(0, 0.1, 10 * 16_000), 16_000)
+    raw = damaged.read_bytes()
+    middle = len(raw) // 2
+    damaged.write_bytes(raw[:middle] + bytes(2000) + raw[middle + 2000 :])
+
+    def predict(name):
+        api.predict_to(embedding_run.model, damaged, tmp_path / name)
+        return (tmp_path / name / "quarantine.csv").read_text()
+
+    told = [predict(name) for name in ("first", "second")]
+    assert told[0] == told[1]
+    assert "do not decode" in told[0]
+    # As training leaves it in the cache.
+    monkeypatch.setenv("ANTPITTA_CACHE", str(tmp_path / "other"))
+    recipe = parse_recipe(read_bundle(embedding_run.model).recipe, "")
+    data = replace(
+        ap.open_data(simulated).dataset, recordings=(probe(damaged, "damaged"),), annotations=()
+    )
+    training._compute_features(data, recipe, Progress(lambda _: None, lambda *_: None))
+    assert predict("third") == told[0]
 
 
 def test_recording_with_vectors_that_are_not_finite_goes_to_quarantine(

@@ -123,6 +123,21 @@ def test_thresholds_are_applied_to_the_prediction_and_days_without_a_call_are_ke
     assert result.notes == ("5 recordings have no known site or no known time",)
 
 
+def test_species_with_few_verdicts_is_in_no_occupancy_table(queue, predicted, tmp_path):
+    with Store.open(queue) as store:
+        own = list(store.current())[4:]
+        retractions = [
+            {"uuid": str(uuid.uuid4()), "kind": "retract", "target_uuid": row["uuid"]}
+            for row in own
+        ]
+        store.append_events(retractions, store.add_reviewer("ada"))
+    result = api.evaluate_audits(queue, 0.1, predicted=predicted, out=tmp_path / "e")
+    assert result.sentences == {"wren": "too few verdicts for a threshold (4); check 1 more"}
+    assert result.thresholds["threshold"].isna().all()
+    assert len(result.occupancy) == len(result.site_days) == len(result.histories) == 0
+    assert pd.read_csv(tmp_path / "e" / "thresholds.csv")["threshold"].isna().all()
+
+
 def test_deployments_give_sites_to_recordings_without_one(queue, predicted, tmp_path):
     rows = [f"site{i},1.5,2.5" for i in range(1, SITES)] + ["season,1.5,2.5"]
     table = tmp_path / "sites.csv"

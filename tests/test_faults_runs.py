@@ -298,7 +298,7 @@ def test_damaged_cache_entry_is_made_anew_silently(tmp_path, how):
 
     def fetch():
         (features,) = cached_features(
-            recordings, "mel", lambda recording: values, folder=tmp_path / "cache"
+            recordings, "mel", lambda recording, notes: values, folder=tmp_path / "cache"
         )
         return features
 
@@ -330,7 +330,7 @@ def test_cache_that_cannot_be_written_is_a_user_error(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"abc")
     (tmp_path / "file").write_text("")
     recordings = [Recording("a", tmp_path / "a.wav", 8000, 8000)]
-    compute = lambda recording: np.zeros((3, 4), np.uint8)  # noqa: E731
+    compute = lambda recording, notes: np.zeros((3, 4), np.uint8)  # noqa: E731
     for folder in (tmp_path / "file" / "cache", Path("/proc/nothing")):
         code = code_of(cached_features, recordings, "mel", compute, folder=folder)
         assert code == "E_CACHE_NOT_WRITABLE"

@@ -267,7 +267,7 @@ def test_channel_is_part_of_the_data_set_its_digest_and_its_cached_features(tmp_
     sounds = []
     for data in (second, first, mixed):
         recording = next(r for r in data.dataset.recordings if r.id == "two")
-        compute = lambda r: (np.abs(read(r, 0, 1, RATE)[:, None]) * 255).astype(np.uint8)  # noqa: E731
+        compute = lambda r, _: (np.abs(read(r, 0, 1, RATE)[:, None]) * 255).astype(np.uint8)  # noqa: E731
         [features] = cached_features([recording], "digest", compute, folder=tmp_path / "cache")
         sounds.append(features.astype(int))
     assert all((sounds[i] != sounds[i - 1]).any() for i in range(3))

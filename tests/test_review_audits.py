@@ -1,5 +1,6 @@
 """Audits of a real queue: what counts as their sample, and what is refused."""
 
+import json
 import uuid
 
 import numpy as np
@@ -92,11 +93,20 @@ def test_items_of_an_audit_stand_for_their_strata(store):
         "high": pytest.approx(0.5),
         "low": pytest.approx(30 / 240),
     }
-    answer = species_threshold(store, "wren", 0.9)
+    answer = species_threshold(store, "wren", 0.6)
     low, high = answer["precision"][1:]
     assert answer["judged"] == 60
     assert 0 < low <= answer["precision"][0] <= high <= 1
     assert answer["sentence"].startswith(f"{answer['threshold']:.3g} gives")
+
+
+def test_few_verdicts_give_no_threshold_in_json(store):
+    chosen = draw(store, np.random.default_rng(0))
+    judge(store, set(sorted(chosen)[:2]))
+    answer = species_threshold(store, "wren", 0.6)
+    json.dumps(answer, allow_nan=False)
+    assert (answer["threshold"], answer["reached"], answer["more"]) == (None, False, 3)
+    assert answer["sentence"] == "too few verdicts for a threshold (2); check 3 more"
 
 
 def test_second_draw_of_the_same_strata_is_pooled_and_no_candidate_counts_twice(store):

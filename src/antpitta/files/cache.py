@@ -2,11 +2,13 @@
 
 One ``.npy`` file per recording, keyed by the digest of the feature settings, the content of the
 audio file or spectrogram, and the channel that is used: a renamed recording is found again, a
-changed one is computed anew. Files are read as memory maps. Each ends with a checksum of all its
-bytes, which is compared whenever features are read: a damaged file is computed anew.
+changed one is computed anew. Files are read as memory maps. Behind the array is what was wrong with
+the sound, as JSON, so that it is known each time. Each file ends with a checksum of all its bytes,
+which is compared whenever features are read: a damaged one is computed anew.
 """
 
 import io
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -61,8 +63,9 @@ def check_cache() -> None:
 def cached_features(
     recordings: list[Recording],
     digest: str,
-    compute: Callable[[Recording], FeatureArray],
+    compute: Callable[[Recording, list[str]], FeatureArray],
     *,
+    notes: list[str] | None = None,
     folder: Path | None = None,
     workers: int = 2,
     progress: ProgressCallback = no_progress,
@@ -73,7 +76,9 @@ def cached_features(
     ----------
     recordings : in the order of the result
     digest : of the feature settings
-    compute : called from several threads
+    compute : called from several threads, with a recording and a list to which it adds what is
+        wrong with the sound
+    notes : a list to which this is added, also for features that the cache has
     folder : of the cache
     workers : threads
     progress : called with (recordings done, their number, NaN)
@@ -93,13 +98,15 @@ def cached_features(
     def load_or_compute(recording: Recording) -> FeatureArray:
         nonlocal done
         path = home / f"{content_key(recording.source)}{recording.reading_key}.npy"
-        features = _load(path)
+        features, problems = _load(path)
         if features is None:
-            computed = compute(recording)
+            computed = compute(recording, problems)
             with _explain_errors(path):
-                _save(computed, path)
+                _save(computed, problems, path)
                 features = np.load(path, mmap_mode="r")
         with lock:
+            if notes is not None:
+                notes.extend(problems)
             done += 1
             progress(done, len(recordings), float("nan"))
         return features
@@ -136,25 +143,31 @@ def load_features(files: list[Path]) -> list[FeatureArray]:
     return [np.load(path, mmap_mode="r") for path in files]
 
 
-def _load(path: Path) -> FeatureArray | None:
-    """The features of a file; None if it is missing or damaged."""
+def _load(path: Path) -> tuple[FeatureArray | None, list[str]]:
+    """The features of a file and the notes behind them; None if it is missing or damaged."""
     if not is_regular_file(path):
-        return None
+        return None, []
     try:
         content = path.read_bytes()
         if _checksum(memoryview(content)[:-CHECKSUM_SIZE]) != content[-CHECKSUM_SIZE:]:
-            return None
-        features: FeatureArray = np.load(path, mmap_mode="r")
+            return None, []
+        features = np.load(path, mmap_mode="r")
+        behind = content[features.offset + features.nbytes : -CHECKSUM_SIZE]
+        notes = [str(note) for note in json.loads(behind)] if behind else []
     except (OSError, ValueError, EOFError):  # EOFError: an empty file
-        return None
-    return features if features.ndim == 2 and features.dtype in CACHED_TYPES else None
+        return None, []
+    if features.ndim != 2 or features.dtype not in CACHED_TYPES:
+        return None, []
+    return features, notes
 
 
-def _save(features: FeatureArray, path: Path) -> None:
+def _save(features: FeatureArray, notes: list[str], path: Path) -> None:
     if os.path.lexists(path) and not is_regular_file(path):  # somebody's folder or link: kept
         path.rename(path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}"))
     content = io.BytesIO()
     np.save(content, features)
+    if notes:
+        content.write(json.dumps(list(dict.fromkeys(notes))).encode())
     with atomic_replace(path) as unfinished:
         unfinished.write_bytes(content.getvalue() + _checksum(content.getbuffer()))
 

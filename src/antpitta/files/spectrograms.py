@@ -128,13 +128,17 @@ def read_input(
 
 
 def read_training_input(
-    recording: Recording, start: float, stop: float, sample_rate: int
+    recording: Recording,
+    start: float,
+    stop: float,
+    sample_rate: int,
+    notes: list[str] | None = None,
 ) -> Floats:
     """As :func:`read_input`, but sound that does not decode is empty.
 
     Parameters
     ----------
-    recording, start, stop, sample_rate : as in :func:`read_input`
+    recording, start, stop, sample_rate, notes : as in :func:`read_input`
 
     Returns
     -------
@@ -146,7 +150,7 @@ def read_training_input(
         E_SPECTROGRAM_UNREADABLE: a part of a spectrogram that holds no decibels.
     """
     if recording.spectrogram is None:
-        return read_or_silence(recording, start, stop, sample_rate)
+        return read_or_silence(recording, start, stop, sample_rate, notes)
     try:
         return read_decibels(recording, start, stop)
     except UnreadableAudio as error:

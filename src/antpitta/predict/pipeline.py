@@ -40,12 +40,11 @@ from antpitta.files.audio import UnreadableAudio, file_errors
 from antpitta.files.audio_gaps import displacement_notes, truncation_notes
 from antpitta.files.recordings import ListedFile, open_file
 from antpitta.files.remote import Location, RemotePath
-from antpitta.files.spectrograms import read_input
 from antpitta.files.texts import utf8_text
 from antpitta.model.embedding import NoEmbeddingError
-from antpitta.model.features import ReadAudio
 from antpitta.predict.journal import GONE, EventRow, Journal, JournalEntry, Stamp
 from antpitta.predict.predictor import FoldScores, Predictor, Segment
+from antpitta.predict.reading import TolerantReader
 from antpitta.scores.events import find_events
 
 Item = TypeVar("Item")
@@ -156,7 +155,7 @@ def _predict_segment(predictor: Predictor, task: tuple[FileResult, int]) -> None
     if result.recording is None or any(result.segment_errors[:i]):
         return
     try:
-        read_segment = _tolerant_reader(result.segment_notes[i])
+        read_segment = TolerantReader(result.segment_notes[i])
         with file_errors(result.recording.path, OSError):
             result.segment_scores[i] = predictor.predict(
                 result.recording, result.segments[i], read_segment
@@ -203,23 +202,6 @@ def _map_ahead(
             yield first, future.result()
     for first, future in waiting:
         yield first, future.result()
-
-
-def _tolerant_reader(notes: list[str]) -> ReadAudio:
-    """A reader that returns no sound behind damage, so that what came before it is not lost."""
-
-    def read_segment(
-        recording: Recording, start: float, stop: float, sample_rate: int
-    ) -> NDArray[np.float32]:
-        try:
-            return read_input(recording, start, stop, sample_rate, notes)
-        except UnreadableAudio:
-            if not start or recording.spectrogram:  # nothing of the file can be used
-                raise
-            notes.append(f"does not decode from {start:.2f} s on")
-            return np.zeros(0, dtype=np.float32)
-
-    return read_segment
 
 
 def predict_archive(

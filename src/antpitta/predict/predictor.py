@@ -43,6 +43,7 @@ from antpitta.model.inference import (
     OpenVinoBackend,
 )
 from antpitta.predict.detection import DetectionConfig, configure_detection
+from antpitta.predict.reading import TolerantReader
 
 if TYPE_CHECKING:
     from antpitta.model.network import SedNet
@@ -248,14 +249,26 @@ class CachedFeatureExtractor(FeatureExtractor):
         """Features of one segment, cut from those of the whole recording."""
         segments = self.config.segments(recording.duration)
         if getattr(self.current, "path", None) != recording.path:
-            plain = FeatureExtractor(self.config, self.width, self.compute)
-            [self.current.features] = cached_features(
-                [recording], self.config.digest, lambda missing: plain.extract_all(missing, read)
-            )
-            self.current.path = recording.path
+            self._load(recording, read)
+        if isinstance(read, TolerantReader):
+            read.notes.extend(note for note in self.current.notes if note not in read.notes)
         frames = [self.config.n_frames(high - low) for low, high in segments]
         first = sum(frames[: segments.index((start, stop))])
         return np.array(self.current.features[first : first + self.config.n_frames(stop - start)])
+
+    def _load(self, recording: Recording, read: ReadAudio) -> None:
+        """Take the features of a recording from the cache, with what is wrong with its sound."""
+        plain = FeatureExtractor(self.config, self.width, self.compute)
+
+        def compute(missing: Recording, notes: list[str]) -> FeatureArray:
+            features = plain.extract_all(missing, read)
+            notes += read.notes if isinstance(read, TolerantReader) else []
+            return features
+
+        notes: list[str] = []
+        [features] = cached_features([recording], self.config.digest, compute, notes=notes)
+        self.current.path, self.current.features = recording.path, features
+        self.current.notes = notes
 
 
 @dataclass(frozen=True)

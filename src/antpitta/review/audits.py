@@ -179,9 +179,9 @@ def species_threshold(
 
     Returns
     -------
-    answer : for JSON: ``species``, ``model``, ``sentence``, ``threshold``, ``reached``, ``enough``,
-        ``more``, ``judged``, ``unjudged``, and ``precision``, ``missed``, ``recall``,
-        ``prevalence`` as lists of estimate and limits
+    answer : for JSON: ``species``, ``model``, ``sentence``, ``threshold`` (None where there are too
+        few verdicts), ``reached``, ``enough``, ``more``, ``judged``, ``unjudged``, and
+        ``precision``, ``missed``, ``recall``, ``prevalence`` as lists of estimate and limits
 
     Raises
     ------
@@ -255,7 +255,7 @@ def threshold_row(audit: SpeciesAudit, threshold: AuditThreshold) -> dict[str, A
     return {
         "species": audit.species,
         "sentence": threshold.sentence(),
-        "threshold": threshold.threshold,
+        "threshold": _numbers(threshold.threshold)[0],
         **{name: getattr(threshold, name) for name in ("reached", "enough", "more")},
         "judged": audit.judged,
         "unjudged": audit.unjudged,

@@ -3,6 +3,8 @@
 - A threshold is the lowest score above which the precision is as wanted. It lies midway to the next
   lower score of a verdict. As the lowest one is chosen, the true precision is a few points lower on
   average than the estimate. The interval is right as often as any other.
+- Only scores with at least ``LEAST`` verdicts at or above them can be a threshold. An audit with
+  fewer verdicts gives none: a precision of one verdict is 0 or 100 %, whatever the truth.
 - A precision that is never reached gives the threshold of the best precision, and says so.
 - The audit of a species is enough when the interval of the precision is at most ``WIDTH`` wide.
 - Until then, more verdicts are asked for: where the threshold may lie, by the interval of the
@@ -21,6 +23,7 @@ from antpitta.scores.audit import SpeciesAudit
 from antpitta.scores.bootstrap import PERCENTILES, Interval
 
 WIDTH = 0.1  # of the interval of a precision
+LEAST = 5  # verdicts at or above a threshold
 ROUNDED = 10  # verdicts are asked for in steps of this
 _TINY = 1e-12
 
@@ -33,20 +36,22 @@ class AuditThreshold:
     ----------
     species : its name
     wanted : precision
-    threshold : a score at or above it is a detection
+    threshold : a score at or above it is a detection; NaN where there are too few verdicts
+    judged : verdicts of the whole audit
     reached : whether the estimate is the wanted precision at least
     precision : of what scores at or above it
     missed : calls below it
     recall : the share of calls at or above it
     enough : whether the interval of the precision is narrow enough
     more : verdicts that are still to be made; 0 where only more sites would help
-    low, high : scores between which they are to be made
+    low, high : scores between which they are to be made; NaN with ``threshold``
     left : candidates there that have no verdict yet
     """
 
     species: str
     wanted: float
     threshold: float
+    judged: int
     reached: bool
     precision: Interval
     missed: Interval
@@ -64,6 +69,8 @@ class AuditThreshold:
         -------
         sentence : such as "0.62 gives 90 %, 83 to 95; check 40 more between 0.5 and 0.7"
         """
+        if np.isnan(self.threshold):
+            return f"too few verdicts for a threshold ({self.judged}); {self.advice()}"
         percent = [round(100 * x) for x in (self.precision.low, self.precision.high)]
         gives = f"{self.threshold:.3g} gives {round(100 * self.precision.value)} %"
         text = f"{gives}, {percent[0]} to {percent[1]}"
@@ -80,6 +87,9 @@ class AuditThreshold:
         """
         if self.enough:
             return "enough"
+        if np.isnan(self.threshold):
+            more = f"check {self.more} more"
+            return more if self.left else "every candidate is judged, predict more recordings"
         if not self.left:
             return f"every candidate from {self.low:.3g} to {self.high:.3g} is judged"
         if not self.more:
@@ -104,7 +114,10 @@ def audit_threshold(audit: SpeciesAudit, precision: float) -> AuditThreshold:
     if not 0 < precision <= 1:
         raise ValueError(f"a precision of {precision} is not in (0, 1]")
     curve = audit.curve
-    counted = curve["precision"].to_numpy()
+    if audit.judged < LEAST:
+        return _no_threshold(audit, precision)
+    # Too few verdicts say nothing of a precision.
+    counted = curve["precision"].where(curve["judged"] >= LEAST).to_numpy()
     good = np.flatnonzero(counted >= precision - _TINY)
     # NaN, where a stratum has no verdict yet, is no precision at all.
     best = int(good[0]) if len(good) else int(np.argmax(np.nan_to_num(counted, nan=-1.0)))
@@ -116,6 +129,7 @@ def audit_threshold(audit: SpeciesAudit, precision: float) -> AuditThreshold:
         species=audit.species,
         wanted=precision,
         threshold=_midway(curve["score"].to_numpy(), best),
+        judged=audit.judged,
         reached=bool(len(good)),
         enough=enough,
         more=min(more, left),
@@ -123,6 +137,27 @@ def audit_threshold(audit: SpeciesAudit, precision: float) -> AuditThreshold:
         high=float(curve["score"].iloc[last]),
         left=left,
         **at,
+    )
+
+
+def _no_threshold(audit: SpeciesAudit, precision: float) -> AuditThreshold:
+    """What is left to check before there can be a threshold."""
+    unknown = Interval(*[float("nan")] * 3)
+    left = max(round(audit.candidates) - audit.judged, 0)
+    return AuditThreshold(
+        species=audit.species,
+        wanted=precision,
+        threshold=float("nan"),
+        judged=audit.judged,
+        reached=False,
+        precision=unknown,
+        missed=unknown,
+        recall=unknown,
+        enough=False,
+        more=min(LEAST - audit.judged, left),
+        low=float("nan"),
+        high=float("nan"),
+        left=left,
     )
 
 

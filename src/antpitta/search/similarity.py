@@ -7,7 +7,7 @@ as long as reading the file once. Products are float32: a cosine is then accurat
 which is what float16 holds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,15 +102,8 @@ def _moving_means(vectors: Floats, length: int) -> NDArray[np.float64]:
     return means
 
 
-class _Incomplete(Exception):
-    """The vectors of a recording that could not be read as a whole; they are not kept."""
-
-    def __init__(self, vectors: FeatureArray) -> None:
-        self.vectors = vectors
-
-
 def embed_recording(
-    recording: Recording, extractor: FeatureExtractor, read: ReadAudio, notes: Sequence[str]
+    recording: Recording, extractor: FeatureExtractor, read: ReadAudio, notes: list[str]
 ) -> FeatureArray:
     """The vectors of a recording, from the cache that training and prediction use, too.
 
@@ -126,15 +119,11 @@ def embed_recording(
     (frames, values) of all segments
     """
 
-    def embed(missing: Recording) -> FeatureArray:
+    def embed(missing: Recording, own: list[str]) -> FeatureArray:
         known = len(notes)
         vectors = extractor.extract_all(missing, read)
-        if len(notes) > known:  # from the cache they would come without these notes
-            raise _Incomplete(vectors)
+        own += notes[known:]
         return vectors
 
-    try:
-        [vectors] = cached_features([recording], extractor.config.digest, embed)
-    except _Incomplete as incomplete:
-        return incomplete.vectors
+    [vectors] = cached_features([recording], extractor.config.digest, embed, notes=notes)
     return vectors

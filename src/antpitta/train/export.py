@@ -191,7 +191,9 @@ def _build_test(dataset: Dataset, recipe: Recipe, folds: dict[str, int]) -> _Acc
     features = cached_features(
         recordings,
         recipe.feature_config.digest,
-        lambda recording: extractor.extract_all(recording, read_training_input),
+        lambda recording, notes: extractor.extract_all(
+            recording, partial(read_training_input, notes=notes)
+        ),
     )
     segments = [
         _split_segments(recipe, recording, array)

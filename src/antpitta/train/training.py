@@ -307,7 +307,9 @@ def _compute_features(dataset: Dataset, recipe: Recipe, progress: Progress) -> l
     return cached_features(
         list(dataset.recordings),
         recipe.feature_config.digest,
-        lambda recording: extractor.extract_all(recording, read_training_input),
+        lambda recording, notes: extractor.extract_all(
+            recording, partial(read_training_input, notes=notes)
+        ),
         workers=(os.cpu_count() or 1) if model else 2,
         progress=progress.of("embeddings" if model else "spectrograms"),
     )
