@@ -54,6 +54,7 @@ HOME = Path(tempfile.mkdtemp())
 RECIPE = (
     "backbone.pretrained=false",
     "backbone.name=test_efficientnet",
+    "head.background_subtraction=0.5",
     "head.smoothing_frames=1",
     "head.class_band_limits=null",
 )

@@ -21,7 +21,11 @@ from antpitta.files.own_files import save_tensors
 from antpitta.files.recipes import read_recipe
 
 INF = float("inf")
-FILLED = ("head.smoothing_frames=8", "head.class_band_limits=null")  # as after training
+FILLED = (  # as after training
+    "head.background_subtraction=0.5",
+    "head.smoothing_frames=8",
+    "head.class_band_limits=null",
+)
 
 
 def weights(folder, count=2, fill=0.0):

@@ -166,6 +166,7 @@ def test_stage_with_a_wrong_name_or_predecessor_is_an_error(stages, named):
     assert named in error.value.what
 
 
+BALANCED = {"on": "boxes", "reduction": "balanced"}
 SOLVED = {"name": "a", "optimizer": "lbfgs", "loss": {"on": "boxes"}}
 
 
@@ -176,6 +177,10 @@ SOLVED = {"name": "a", "optimizer": "lbfgs", "loss": {"on": "boxes"}}
         ({"stages": [{"name": "a", "loss": {"on": "boxes"}, "mixup": 0.1}]}, "mixup"),
         ({"stages": [{"name": "a", "loss": {"on": "boxes"}, "sample": "crops"}]}, "crops"),
         ({"stages": [{"name": "a", "optimizer": "lbfgs"}]}, "loss.on"),
+        (
+            {"stages": [{**SOLVED, "loss": {**BALANCED, "weak_negatives": 1}}]},
+            "weak_negatives needs head.background_subtraction above 0",
+        ),
         (
             {"stages": [{**SOLVED, "keep": "best"}]},
             'keep = "best" needs optimizer = "adam"',

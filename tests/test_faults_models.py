@@ -386,6 +386,7 @@ SEALED = {
     "rate1e9": (setting(features__sample_rate=10**9), FLOAT),
     "segment_tiny": (setting(features__segment=1e-9), FLOAT),
     "windows_large": (setting(windows__frames=10**7), SLIDING),
+    "subtraction_duration": (setting(head__background_subtraction="duration"), FLOAT),
     "smoothing_boxes": (setting(head__smoothing_frames="boxes"), SLIDING),
     "smoothing_two": (setting(head__smoothing_frames=[1, 2]), SLIDING),
     "recipe_extra": (setting(extra=1), FLOAT),

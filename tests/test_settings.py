@@ -29,7 +29,7 @@ def test_every_setting_has_a_type_and_a_one_sentence_description():
     ("key", "kind", "default", "limits"),
     [
         ("folds", "integer", "5", "2 to 100"),
-        ("head.background_subtraction", "number", "0.0", "0 to 1"),
+        ("head.background_subtraction", "duration or number", "0.0", "0 to 1"),
         ("head.smoothing_frames", "boxes, integer or list of integers", "1", "1 to 10000"),
         ("backbone.step", "integer or null", "null", "1 to 1024"),
         ("stages.STAGE.lr", "number", "0.0003", "above 0 to 10"),

@@ -15,7 +15,11 @@ from antpitta.core.stages import Stage
 from antpitta.core.types import Annotation, Classes, Dataset, Recording
 from antpitta.files.bundle import read_bundle
 from antpitta.files.locks import lock_folder
-from antpitta.train.training import fill_class_band_limits, fill_smoothing_frames
+from antpitta.train.training import (
+    fill_background_subtraction,
+    fill_class_band_limits,
+    fill_smoothing_frames,
+)
 
 CLASSES = Classes(("frog", "bird", "bat"))
 
@@ -29,6 +33,28 @@ def recipe_of(features, head):
     return Recipe(
         name="t", description="t", features=features, head=head, stages=(Stage(name="s"),)
     )
+
+
+# ---- background_subtraction ----
+
+
+@pytest.mark.parametrize(
+    ("durations", "share"),
+    [([60], 0.5), ([600, 60, 1], 0.5), ([5], 0.042), ([4, 6, 60], 0.05), ([0.01], 0.001)],
+)
+def test_background_is_subtracted_by_the_duration_of_recordings(durations, share):
+    recordings = tuple(
+        Recording(f"r{i}", Path(f"r{i}.wav"), 32_000, round(32_000 * seconds))
+        for i, seconds in enumerate(durations)
+    )
+    recipe = recipe_of(MelConfig(), HeadConfig(background_subtraction="duration"))
+    filled = fill_background_subtraction(recipe, Dataset(recordings, (), CLASSES))
+    assert filled.head.background_subtraction == share
+
+
+def test_background_subtraction_that_is_a_number_is_kept():
+    recipe = recipe_of(MelConfig(), HeadConfig(background_subtraction=0.3))
+    assert fill_background_subtraction(recipe, dataset_of()) is recipe
 
 
 # ---- smoothing_frames ----

@@ -124,8 +124,10 @@ class HeadConfig(FrozenConfig):
     frequency_pooling: Literal["mean", "none"] = Field(
         "mean", description="Average feature maps over frequency, or keep the bands apart."
     )
-    background_subtraction: Share = Field(
-        0.0, description="Share of each feature's mean over the window that is subtracted."
+    background_subtraction: Literal["duration"] | Share = Field(
+        0.0,
+        description="Share of each feature's mean over the window that is subtracted; duration: "
+        "0.5 for recordings of a minute or more, less for shorter ones.",
     )
     smoothing_frames: Literal["boxes"] | Smoothing | tuple[Smoothing, ...] = Field(
         1,
@@ -239,7 +241,7 @@ class Recipe(FrozenConfig):
         ]
         unfit = {
             "[embedding]": self.embedding is not None,
-            "head.background_subtraction": head.background_subtraction > 0,
+            "head.background_subtraction": head.background_subtraction != 0,
             'head.frequency_pooling = "none"': head.frequency_pooling == "none",
         }
         names = [*(f'{name} = "boxes"' for name in boxes), *(name for name in unfit if unfit[name])]
@@ -247,6 +249,16 @@ class Recipe(FrozenConfig):
             raise ValueError(
                 'head.layers = "dense" and head.scores = "clipwise" do not go with '
                 f"{', '.join(names)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weak_negatives_need_a_normalizer(self) -> Self:
+        solved = [stage.name for stage in self.stages if stage.loss.weak_negatives]
+        if solved and not self.head.background_subtraction and self.embedding is None:
+            raise ValueError(
+                f"stages.{solved[0]}.loss.weak_negatives needs head.background_subtraction above "
+                "0: only then are the inputs of the head normalized"
             )
         return self
 

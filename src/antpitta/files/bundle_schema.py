@@ -296,10 +296,10 @@ def check_recipe(content: BundleContent, file: Path) -> Recipe:
     except UserError as error:
         raise damaged(file, error.what[:500]) from None
     species, head, embedding = len(content.species), recipe.head, recipe.embedding
-    for key in ("smoothing_frames", "class_band_limits"):
+    for key in ("background_subtraction", "smoothing_frames", "class_band_limits"):
         value = getattr(head, key)
-        if value == "boxes":
-            raise damaged(file, f'recipe: head.{key} is "boxes", which training replaces')
+        if isinstance(value, str):
+            raise damaged(file, f'recipe: head.{key} is "{value}", which training replaces')
         if isinstance(value, tuple) and len(value) != species:
             raise damaged(file, f"recipe: head.{key} is not that of {species} species")
     if embedding is not None and embedding.model_digest is None:

@@ -261,7 +261,7 @@ class SedHead(nn.Module):
         self.is_embedding = is_embedding
         self.steps = smoothing_steps(config, stride)
         self.normalizer_fitted = False
-        normalizes = config.background_subtraction > 0 or is_embedding
+        normalizes = config.background_subtraction != 0 or is_embedding
         norm = MaskedBatchNorm1d(inputs) if is_embedding else nn.BatchNorm1d(inputs, affine=False)
         self.normalizer = norm if normalizes else nn.Identity()
         is_dense = config.layers == "dense"

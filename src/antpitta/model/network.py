@@ -46,7 +46,7 @@ class SedNet(nn.Module):
     Parameters
     ----------
     backbone_config : settings ``[backbone]`` of the recipe
-    head_config : settings ``[head]`` of the recipe, with every "boxes" filled in
+    head_config : settings ``[head]`` of the recipe, with every "boxes" and "duration" filled in
     classes : number of classes
     bands : values per frame: mel bands, or the size of an embedding
     has_zero_shot : the last ``classes`` values of a frame are the embedding model's own logits
@@ -171,7 +171,7 @@ class SedNet(nn.Module):
         images = self.prepare(pixels) if inside is None else self.prepare(pixels, inside)
         maps = self.feature_maps(images if mixup is None else mixup(images))
         features = self.pool_frequency(maps if manifold_mixup is None else manifold_mixup(maps))
-        share = self.head_config.background_subtraction
+        share = float(self.head_config.background_subtraction)
         if not share:
             return features
         frames = (pixels != 0).any(dim=2).float()[:, None]

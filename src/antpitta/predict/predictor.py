@@ -320,7 +320,7 @@ class Predictor:
             if key not in extractors:
                 extractors[key] = _build_extractor(recipe)
             backend = open_backend(part, recipe, self.inference, extractors[key].width)
-            subtracts = recipe.head.background_subtraction > 0 and not recipe.embedding
+            subtracts = recipe.head.background_subtraction != 0 and not recipe.embedding
             frames = recipe.windows.frames if subtracts else 0
             self.models.append(
                 ModelPredictor(extractors[key], backend, part.classes, part.name, frames)

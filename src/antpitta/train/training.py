@@ -1,10 +1,12 @@
 """From a data set and a recipe to trained stages: the part of `train` before the report.
 
 * Values that depend on the data are filled into the recipe first, so that a run's configuration
-  is complete. "boxes" stands for two of them. ``head.smoothing_frames``: a head that is trained
-  on the mean over a box is asked, at every moment of a recording, for the mean over a box of that
-  class's usual length. ``head.class_band_limits``: a head sees only the bands that its class's
-  boxes lie in, as a dozen boxes cannot show that what calls above or below them does not matter.
+  is complete. "duration" stands for one, ``head.background_subtraction``: the mean over a short
+  clip is mostly its call. "boxes" stands for two of them. ``head.smoothing_frames``: a head that
+  is trained on the mean over a box is asked, at every moment of a recording, for the mean over a
+  box of that class's usual length. ``head.class_band_limits``: a head sees only the bands that its
+  class's boxes lie in, as a dozen boxes cannot show that what calls above or below them does not
+  matter.
 * This process computes features and assigns folds. Where several devices are asked for, other
   processes train, and find the features in the cache.
 """
@@ -47,6 +49,9 @@ from antpitta.train.out_of_fold import assign_folds
 from antpitta.train.stages import Run, RunCompute, RunMonitor, RunPlan, run_stages
 
 DEFAULT_COMPUTE = ComputeConfig()
+FULL_SUBTRACTION = 0.5  # of the background, where recordings last FULL_DURATION or more
+FULL_DURATION = 60.0  # seconds
+MIN_SUBTRACTION = 0.001  # above 0, so that the head has a normalizer
 
 
 # ---- the recipe
@@ -80,6 +85,7 @@ def resolve_recipe(recipe: Recipe, dataset: Dataset) -> Recipe:
     if recipe.embedding is not None:
         embedding = match_embedding_classes(recipe.embedding, dataset)
         recipe = recipe.model_copy(update={"embedding": embedding})
+    recipe = fill_background_subtraction(recipe, dataset)
     recipe = fill_class_band_limits(fill_smoothing_frames(recipe, dataset), dataset)
     for key in ("smoothing_frames", "class_band_limits"):
         value = getattr(recipe.head, key)
@@ -90,6 +96,33 @@ def resolve_recipe(recipe: Recipe, dataset: Dataset) -> Recipe:
                 "give one for each species",
             )
     return recipe
+
+
+def fill_background_subtraction(recipe: Recipe, dataset: Dataset) -> Recipe:
+    """Replace ``background_subtraction = "duration"`` by a share that fits the recordings.
+
+    The mean over a minute is its background, and the mean over a clip of some seconds is mostly the
+    call in it.
+
+    Parameters
+    ----------
+    recipe
+        The recipe; with another value it is returned unchanged.
+    dataset
+        The recordings.
+
+    Returns
+    -------
+    recipe
+        With the share 0.5 where the median recording lasts a minute, and in proportion to its
+        duration below that.
+    """
+    if recipe.head.background_subtraction != "duration":
+        return recipe
+    median = float(np.median([recording.duration for recording in dataset.recordings]))
+    share = max(MIN_SUBTRACTION, round(FULL_SUBTRACTION * min(1, median / FULL_DURATION), 3))
+    head = recipe.head.model_copy(update={"background_subtraction": share})
+    return recipe.model_copy(update={"head": head})
 
 
 def fill_smoothing_frames(recipe: Recipe, dataset: Dataset) -> Recipe:
