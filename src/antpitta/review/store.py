@@ -167,14 +167,14 @@ class Store:
     # candidates and draws
 
     def add_candidates(self, table: pd.DataFrame, reviewer: int | None = None) -> dict[str, int]:
-        """Add candidates; those that the queue has already change nothing.
+        """Add candidates; of those that the queue has already, only the disagreement is renewed.
 
         Parameters
         ----------
         table : ``recording_id``, ``recording_digest``, ``start_time``, ``end_time`` (s),
             ``low_freq``, ``high_freq`` (Hz, empty for no edge), ``species``, ``score``,
             ``source``, ``source_digest``, ``site``, ``recorded_at`` (local, ISO 8601); optionally
-            ``disagreement`` (of an ensemble's members), ``detections`` (lists of start, end and
+            ``disagreement`` (of a model's networks), ``detections`` (lists of start, end and
             score of what was merged), ``verdict`` (present, absent or empty) and ``path``
         reviewer : id of the reviewer who gave these verdicts, if any
 
