@@ -7,6 +7,7 @@ the recording cannot be read.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ class MemberPredictor(Predictor):
 
     Attributes
     ----------
-    members : the framewise scores of the recording that was merged last, by each network
+    members : the framewise scores of the recording that was merged last, by each network; NaN for
+        species that its model could not learn
     """
 
     members: tuple[Scores, ...] = ()
@@ -41,12 +43,21 @@ class MemberPredictor(Predictor):
         self, recording: Recording, segments: Sequence[Segment], scores: Sequence[list[FoldScores]]
     ) -> tuple[NDArray[np.float32], Scores]:
         """Put the scores of a recording together, by each network and by all."""
+        bundles = self.bundle.parts() or [self.bundle]
         self.members = tuple(
-            model.merge(recording.id, [[part] for part in fold], bounds)[1]
-            for model, parts, bounds in self.by_model(segments, scores)
+            _without(model.merge(recording.id, [[part] for part in fold], bounds)[1], bundle)
+            for (model, parts, bounds), bundle in zip(
+                self.by_model(segments, scores), bundles, strict=True
+            )
             for fold in zip(*parts, strict=True)
         )
         return super().merge(recording, segments, scores)
+
+
+def _without(scores: Scores, bundle: Bundle) -> Scores:
+    """The scores of a network without those of species that its model could not learn."""
+    blank = [name in bundle.not_learnable for name in scores.classes.names]
+    return replace(scores, value=np.where(blank, np.float32(np.nan), scores.value))
 
 
 def open_members(model: Path) -> Bundle:
@@ -122,9 +133,10 @@ def member_disagreement(
 
 
 def _spread(members: Sequence[Scores], start: float, end: float, column: int) -> float:
-    """The standard deviation of the members' highest scores inside a box; NaN beyond the end."""
+    """The standard deviation of the members' highest scores inside a box; NaN without two."""
     parts = [
         own.value[own.grid.frames_by_centre(start, min(end, own.grid.end)), column]
         for own in members
     ]
-    return float(np.std([part.max() for part in parts])) if all(map(len, parts)) else np.nan
+    highest = [score for part in parts if len(part) and not np.isnan(score := part.max())]
+    return float(np.std(highest)) if len(highest) > 1 else np.nan

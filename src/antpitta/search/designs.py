@@ -203,13 +203,13 @@ class _TeachingState:
         return item
 
     def _doubt(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The mean rank of all that makes candidates doubtful and is known of them."""
+        """The mean rank of all that makes candidates doubtful."""
         parts: list[Floats] = [-np.abs(2 * self.pool.score[rows] - 1)]
         if self.pool.disagreement is not None:
             parts.append(self.pool.disagreement[rows])
         if self.vector is not None:
             parts.append(-self.nearest[rows])
-        mean: NDArray[np.float64] = np.nanmean([_ranks(part) for part in parts], axis=0)
+        mean: NDArray[np.float64] = np.mean([_ranks(part) for part in parts], axis=0)
         return mean
 
     def _mark_known(self, name: int, known: NDArray[np.float32]) -> None:
@@ -220,8 +220,8 @@ class _TeachingState:
 
 
 def _ranks(values: Floats) -> NDArray[np.float64]:
-    """Ranks above 0 and up to 1; equal values share one, and NaN has none."""
-    ranks = np.full(len(values), np.nan)
+    """Ranks above 0 and up to 1; equal values share one, and NaN has the middle one."""
+    ranks = np.full(len(values), 0.5)
     known = ~np.isnan(values)
     _, place = np.unique(values[known], return_inverse=True)
     ranks[known] = (place + 1.0) / (place.max(initial=0) + 1.0)
