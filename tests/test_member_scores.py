@@ -125,17 +125,30 @@ def test_teaching_asks_about_what_the_networks_disagree_on(run, predicted, tmp_p
     assert sorted(pools[1].disagreement) == sorted(spread)
 
 
-def test_species_a_model_could_not_learn_have_no_disagreement(
-    run, predicted, tmp_path, monkeypatch
+@pytest.mark.parametrize("in_parts", [False, True], ids=["model", "models of an ensemble"])
+def test_species_that_was_not_learnable_has_no_disagreement(
+    run, predicted, tmp_path, monkeypatch, in_parts
 ):
-    bundle = read_bundle(run.path)
-    blank = bundle.species[0]
+    model = run.path
+    if in_parts:
+        shutil.copytree(run.path, tmp_path / "copy")
+        model = ap.ensemble([run.path, tmp_path / "copy"], tmp_path / "both").path
+    bundle = read_bundle(model)
+    before = [row["species"] for row in _scored(predicted, tmp_path / "before", model)]
+    blank = before[0]
     with monkeypatch.context() as patch:
-        patch.setattr(type(bundle), "not_learnable", property(lambda own: (blank,)))
-        ap.candidates(predicted, tmp_path / "queue", model=run.path)
-    spread = [(row["species"], row["disagreement"]) for row in rows_of(tmp_path / "queue")]
-    assert {value for name, value in spread if name == blank} <= {None}
-    assert None not in {value for name, value in spread if name != blank}
+        names = property(lambda own: () if in_parts and own.members else (blank,))
+        patch.setattr(type(bundle), "not_learnable", names)
+        rows = _scored(predicted, tmp_path / "queue", model)
+    assert {row["disagreement"] for row in rows if row["species"] == blank} == {None}
+    others = {row["disagreement"] for row in rows if row["species"] != blank}
+    assert others
+    assert None not in others
+
+
+def _scored(predicted, queue, model):
+    ap.candidates(predicted, queue, model=model)
+    return rows_of(queue)
 
 
 def test_model_of_one_network_is_refused_before_there_is_a_queue(
