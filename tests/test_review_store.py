@@ -144,8 +144,11 @@ def test_items_of_an_audit_hide_scores_sources_and_strata(queue):
 def test_second_copy_of_an_event_is_acknowledged_and_changes_nothing(queue, ann):
     item = queue.draw_items(draw_all(queue))[0]
     event = verdict(item)
-    for word in ("present", "absent"):
-        assert queue.append_events([{**event, "verdict": word}], ann) == [event["uuid"]]
+    for _ in range(2):
+        assert queue.append_events([event], ann) == [event["uuid"]]
+    with pytest.raises(UserError) as error:
+        queue.append_events([{**event, "verdict": "absent"}], ann)
+    assert error.value.code == "E_REVIEW_EVENT"
     assert [row["verdict"] for row in queue.current()] == ["present"]
 
 
@@ -312,6 +315,11 @@ def test_database_that_cannot_be_used_is_one_message_without_a_password(url):
         Store.open(url.replace("//", "//me:secret@", 1), create=True)
     assert error.value.code in ("E_QUEUE_URL", "E_QUEUE_UNREACHABLE")
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_database_in_memory_is_refused(url):
+    assert code_of(Store.open, url, create=True) == "E_QUEUE_URL"
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The command candidates."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -111,7 +112,8 @@ def candidates(
         console.print(f"left out: {finding}")
     if len(result.findings) > MAX_FINDINGS:
         console.print(f"left out: and {len(result.findings) - MAX_FINDINGS} more findings")
-    folder = f" --audio {audio[0]}" if audio else " --audio AUDIO"
-    console.print(f"open it with: antpitta review {result.queue}{folder}")
+    folders = [shlex.quote(str(folder)) for folder in audio or ()] or ["AUDIO"]
+    words = [shlex.quote(result.queue), *(f"--audio {folder}" for folder in folders)]
+    console.print(f"open it with: antpitta review {' '.join(words)}", markup=False, soft_wrap=True)
     if result.findings:
         raise typer.Exit(1)

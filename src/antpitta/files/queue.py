@@ -99,6 +99,8 @@ def _engine_of_url(url: str) -> Engine:
         if parsed.drivername == "postgresql":  # the driver that the extra installs
             parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.get_backend_name() == "sqlite":
+            if parsed.database in (None, "", ":memory:"):
+                raise ValueError("a database in memory would be lost at once")
             return _sqlite_engine(str(parsed))
         return create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20)
     except (ArgumentError, NoSuchModuleError, ValueError) as error:

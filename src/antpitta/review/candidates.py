@@ -158,7 +158,7 @@ def insert_species(connection: Connection, name: str) -> str:
         E_SPECIES_NAME.
     """
     spelling = species_name(name)
-    if not spelling or spelling == EVERY_CLASS or len(spelling) > 200:
+    if not spelling or spelling == EVERY_CLASS or len(spelling) > 200 or "\0" in spelling:
         raise UserError("E_SPECIES_NAME", f"{name[:40]!r} names no species", "write a name")
     key = species_key(name)
     connection.execute(insert_new(connection, species_table), {"key": key, "name": spelling})

@@ -352,7 +352,8 @@ class Store:
     def append_events(self, events: Sequence[Mapping[str, Any]], reviewer: int) -> list[str]:
         """Store what a reviewer did: all of the events, or none.
 
-        An event whose ``uuid`` the queue has already changes nothing and is acknowledged. A
+        An event that the queue has already changes nothing and is acknowledged; another act under
+        its ``uuid`` is refused. A
         ``verdict`` needs ``region``, ``species`` and ``verdict``; a ``listened`` needs ``region``;
         a ``retract`` needs ``target_uuid``, the ``uuid`` or the ``batch_uuid`` of the reviewer's
         own events; a ``resolve`` is an expert's verdict. Optional are ``reason``, ``batch_uuid``,
