@@ -18,7 +18,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
 from antpitta.core.errors import UserError
-from antpitta.files.queue import DATABASE
+from antpitta.files.queue import DATABASE, connect
 from antpitta.review.store import Store
 
 REVIEWERS, VERDICTS = 8, 200
@@ -315,6 +315,20 @@ def test_database_that_cannot_be_used_is_one_message_without_a_password(url):
         Store.open(url.replace("//", "//me:secret@", 1), create=True)
     assert error.value.code in ("E_QUEUE_URL", "E_QUEUE_UNREACHABLE")
     assert "secret" not in str(error.value)
+
+
+def test_queue_that_lacks_a_part_is_damaged_and_a_full_disk_is_named(queue):
+    def fill():
+        with connect(queue._engine, writes=True) as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count = 1")
+            connection.exec_driver_sql("CREATE TABLE large (x)")
+
+    with pytest.raises(UserError) as error:
+        fill()
+    assert (error.value.code, error.value.remedy) == ("E_QUEUE_UNREACHABLE", "free disk space")
+    with connect(queue._engine, writes=True) as connection:
+        connection.exec_driver_sql("DROP VIEW agreed")
+    assert code_of(lambda: list(queue.agreed())) == "E_QUEUE_DAMAGED"
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])

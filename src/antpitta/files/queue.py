@@ -164,6 +164,11 @@ def _explain(error: DBAPIError, engine: Engine) -> Exception:
         code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return _damaged(name, reason)
+        if reason.startswith("no such table"):  # a view of the layout is one, too
+            return _damaged(name, reason)
+        if code == sqlite3.SQLITE_FULL:
+            what = f"{name}: the queue cannot be written ({reason})"
+            return UserError("E_QUEUE_UNREACHABLE", what, "free disk space")
         if code in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_ERROR):
             return error
     elif not error.connection_invalidated and type(error).__name__ != "OperationalError":
