@@ -221,6 +221,11 @@ def test_unforeseen_error_is_one_sentence_without_a_trace(page, client, monkeypa
          "verdict": "absent", "box": [0, 1, 0, 9]},
         {"uuid": "0" * 32, "kind": "verdict", "region": 1, "species": "wren", "verdict": "absent",
          "box": [0, float("inf"), 0, 9]},
+        *({"uuid": "0" * 32, "kind": "verdict", "region": 1, "species": "wren",
+           "verdict": "absent", "box": box}
+          for box in (5, {}, [0, 10**400, 0, 9], [0, True, 0, 9])),
+        {"uuid": "0" * 32, "kind": "verdict", "region": True, "species": "wren",
+         "verdict": "absent"},
     ],
     ids=str,
 )  # fmt: skip

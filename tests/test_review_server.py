@@ -65,6 +65,32 @@ def ana(page):
     return Browser(page)
 
 
+def test_other_act_under_a_known_uuid_is_refused_and_never_acknowledged(ana, page):
+    item = ana.items()[0]
+    event = verdict(item)
+    for _ in range(2):
+        assert ana.post(event) == {"acknowledged": [event["uuid"]]}
+    bob = Browser(page, "bob")
+    for browser, other in ((ana, {**event, "verdict": "absent"}), (bob, event)):
+        answer = browser.post(other, status=400)
+        assert (answer["code"], "another event" in answer["message"]) == ("E_REVIEW_EVENT", True)
+    second = verdict(item)
+    ana.post(second, {**second, "verdict": "unsure"}, status=400)
+    assert [row["uuid"] for row in page.store.current()] == [event["uuid"]]
+
+
+def test_species_with_a_slash_in_its_name_has_a_threshold_of_its_own(ana):
+    assert ana.client.post("/api/species", json={"name": "major/minor"}).status_code == 200
+    answer = ana.client.get("/api/species/major%2Fminor/threshold", params={"precision": 1})
+    assert answer.json()["code"] == "E_NO_AUDIT"
+
+
+def test_names_with_a_null_character_are_refused(ana):
+    assert ana.client.post("/api/species", json={"name": "a\0b"}).json()["code"] == "E_SPECIES_NAME"
+    for path in ("/api/draws/1/items", "/api/references"):
+        assert ana.client.get(path, params={"species": "a\0b"}).status_code == 422
+
+
 def test_items_come_page_by_page_in_the_order_of_the_draw(ana):
     first = ana.items(limit=10)
     second = ana.items(limit=100, after=first[-1]["position"])

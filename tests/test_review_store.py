@@ -18,7 +18,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
 from antpitta.core.errors import UserError
-from antpitta.files.queue import DATABASE
+from antpitta.files.queue import DATABASE, connect
 from antpitta.review.store import Store
 
 REVIEWERS, VERDICTS = 8, 200
@@ -144,8 +144,11 @@ def test_items_of_an_audit_hide_scores_sources_and_strata(queue):
 def test_second_copy_of_an_event_is_acknowledged_and_changes_nothing(queue, ann):
     item = queue.draw_items(draw_all(queue))[0]
     event = verdict(item)
-    for word in ("present", "absent"):
-        assert queue.append_events([{**event, "verdict": word}], ann) == [event["uuid"]]
+    for _ in range(2):
+        assert queue.append_events([event], ann) == [event["uuid"]]
+    with pytest.raises(UserError) as error:
+        queue.append_events([{**event, "verdict": "absent"}], ann)
+    assert error.value.code == "E_REVIEW_EVENT"
     assert [row["verdict"] for row in queue.current()] == ["present"]
 
 
@@ -312,6 +315,25 @@ def test_database_that_cannot_be_used_is_one_message_without_a_password(url):
         Store.open(url.replace("//", "//me:secret@", 1), create=True)
     assert error.value.code in ("E_QUEUE_URL", "E_QUEUE_UNREACHABLE")
     assert "secret" not in str(error.value)
+
+
+def test_queue_that_lacks_a_part_is_damaged_and_a_full_disk_is_named(queue):
+    def fill():
+        with connect(queue._engine, writes=True) as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count = 1")
+            connection.exec_driver_sql("CREATE TABLE large (x)")
+
+    with pytest.raises(UserError) as error:
+        fill()
+    assert (error.value.code, error.value.remedy) == ("E_QUEUE_UNREACHABLE", "free disk space")
+    with connect(queue._engine, writes=True) as connection:
+        connection.exec_driver_sql("DROP VIEW agreed")
+    assert code_of(lambda: list(queue.agreed())) == "E_QUEUE_DAMAGED"
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_database_in_memory_is_refused(url):
+    assert code_of(Store.open, url, create=True) == "E_QUEUE_URL"
 
 
 @pytest.fixture(scope="module")

@@ -126,6 +126,18 @@ def test_teaching_prefers_disagreement_of_members():
     assert sum((drawn >= 40) & (drawn < 50)) >= 5
 
 
+@pytest.mark.parametrize(
+    ("disagreement", "doubtful"),
+    [((0.4, 0.3, 0.2, 0.1, np.nan, 0.1), 4), ((0.1, 0.2, 0.3, 0.4, np.nan, 0.4), 3)],
+)
+def test_unknown_disagreement_is_neither_small_nor_large(disagreement, doubtful):
+    score = np.array([0.9, 0.9, 0.9, 0.3, 0.3, 0.3])
+    pool = pool_of(score, np.zeros(6, int), disagreement=np.array(disagreement))
+    drawn = draw_teach(pool, 6, np.random.default_rng(0))
+    assert drawn[1] == doubtful
+    assert sorted(drawn) == list(range(6))
+
+
 def test_teaching_avoids_what_is_like_what_was_judged_or_just_drawn():
     rng = np.random.default_rng(0)
     centres = np.eye(4)

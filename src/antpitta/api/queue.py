@@ -7,12 +7,18 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, InstanceOf
 
 from antpitta.api.candidate_sources import add_digests, find_audio, place_rows, read_source
+from antpitta.api.data import SILENT
+from antpitta.api.member_scores import member_disagreement, open_members
 from antpitta.core.arguments import PathArgument, PathArguments, as_paths, checked
 from antpitta.core.errors import Finding, UserError
+from antpitta.core.progress import Progress
+from antpitta.core.types import Recording
+from antpitta.files.bundle import Bundle
 from antpitta.files.queue import check_queue_folder, is_url
+from antpitta.review.candidates import DISAGREEMENT
 from antpitta.review.merging import merge_detections
 from antpitta.review.store import Store
 from antpitta.search.designs import AuditDraw, TeachingPool, draw_audit, draw_teach
@@ -52,10 +58,12 @@ def candidates(
     queue: PathArgument,
     *,
     audio: PathArguments = (),
+    model: PathArgument | None = None,
     teach: Count = 0,
     audit: Count = 0,
     merge_gap: Seconds = MERGE_GAP,
     seed: Count = 0,
+    progress: InstanceOf[Progress] = SILENT,
 ) -> Candidates:
     """Put candidates of any source into a queue, and draw what people are to listen to.
 
@@ -72,9 +80,14 @@ def candidates(
         The folder of the queue, or the URL of a database; made where it is missing.
     audio
         Folders of the recordings; by default the files that the tables name.
+    model
+        A model, or the folder of a run. Its networks score the candidates one by one, and the
+        standard deviation of their scores is stored as ``disagreement``, in place of an earlier
+        one.
     teach
-        The number of candidates to teach the next model with: those that it is unsure of, spread
-        over sites, and the best ones of the species with the fewest calls so far.
+        The number of candidates to teach the next model with: those that it is unsure of and its
+        networks disagree on, spread over sites, and the best ones of the species with the fewest
+        calls so far.
     audit
         The number of candidates of each species to estimate errors with, drawn at random within
         strata of the score. Their verdicts train no model until the draw is released.
@@ -82,6 +95,8 @@ def candidates(
         Detections of a species that are at most this far apart become one candidate.
     seed
         Of the draws.
+    progress
+        Receives progress of the scoring by ``model``.
 
     Returns
     -------
@@ -92,7 +107,8 @@ def candidates(
     UserError
         ``E_NO_FILE`` and the errors of reading tables, ``E_NO_MATCHING_AUDIO`` if no row has its
         recording, ``E_DATA_MISSING`` without recordings, ``E_OUT_NOT_EMPTY`` for a folder that
-        holds something else, ``E_QUEUE_...`` for a database that cannot be used.
+        holds something else, ``E_QUEUE_...`` for a database that cannot be used, ``E_OPTION`` for
+        a model of one network, and the errors of reading a model.
 
     Examples
     --------
@@ -103,7 +119,11 @@ def candidates(
         raise UserError("E_DATA_MISSING", "no candidates are given", "name a folder of predict")
     if not is_url(queue):
         check_queue_folder(Path(queue), create=True)
-    tables, findings = _read(paths, [Path(folder) for folder in as_paths(audio)], merge_gap)
+    members = None if model is None else open_members(Path(model))
+    folders = [Path(folder) for folder in as_paths(audio)]
+    tables, recordings, findings = _read(paths, folders, merge_gap)
+    if members:
+        findings += _add_disagreement(members, tables, recordings, progress)
     with Store.open(queue, create=True) as store:
         counts = dict.fromkeys(("added", "known", "verdicts"), 0)
         for name, table in tables:
@@ -128,8 +148,8 @@ def candidates(
 
 def _read(
     paths: Sequence[Path], audio: Sequence[Path], merge_gap: float
-) -> tuple[list[tuple[str, pd.DataFrame]], list[Finding]]:
-    """The candidates of each source that has any, under its name, and what is left out."""
+) -> tuple[list[tuple[str, pd.DataFrame]], Sequence[Recording], list[Finding]]:
+    """The candidates of each source that has any, the recordings here, and what is left out."""
     sources = [read_source(path) for path in paths]
     here = find_audio(sources, audio)
     tables, findings = [], [finding for finding in here.findings if finding.serious]
@@ -147,7 +167,22 @@ def _read(
         if first:
             what = f"{what}; {first.what}"
         raise UserError("E_NO_MATCHING_AUDIO", what, "check --audio")
-    return tables, findings
+    return tables, here.recordings, findings
+
+
+def _add_disagreement(
+    members: Bundle,
+    tables: list[tuple[str, pd.DataFrame]],
+    recordings: Sequence[Recording],
+    progress: Progress,
+) -> list[Finding]:
+    """Give the candidates of all sources their disagreement; each recording is scored once."""
+    joined = pd.concat([table for _, table in tables], ignore_index=True)
+    spread, findings = member_disagreement(members, joined, recordings, progress)
+    sizes = np.cumsum([len(table) for _, table in tables])[:-1]
+    for (_, table), own in zip(tables, np.split(spread, sizes), strict=True):
+        table[DISAGREEMENT] = own
+    return findings
 
 
 def _add(store: Store, name: str, table: pd.DataFrame) -> dict[str, int]:
@@ -215,14 +250,14 @@ def _teach(store: Store, count: int, seed: int, rng: np.random.Generator) -> int
     names = sorted(known)
     index = {name: i for i, name in enumerate(names)}
     sites = [row["site"] or row["recording_id"] for row in rows]
-    spread = [row["disagreement"] for row in rows]
+    spread = np.array([row[DISAGREEMENT] for row in rows], dtype=float)  # NaN where unknown
     drawn = draw_teach(
         TeachingPool(
             species=np.array([index[row["species"]] for row in rows]),
             score=np.array([0.5 if row["score"] is None else row["score"] for row in rows]),
             site=np.unique(sites, return_inverse=True)[1],
             calls=np.array([known[name] for name in names]),
-            disagreement=None if None in spread else np.array(spread),
+            disagreement=None if np.isnan(spread).all() else spread,
         ),
         *(count, rng),
     )

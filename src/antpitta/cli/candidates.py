@@ -1,5 +1,6 @@
 """The command candidates."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from antpitta import api
 from antpitta.cli.data import MAX_FINDINGS
-from antpitta.cli.display import console
+from antpitta.cli.display import console, training_progress
 
 
 def candidates(
@@ -36,6 +37,15 @@ def candidates(
             metavar="FOLDER",
             help="A folder of the recordings; may be repeated. By default the files that the "
             "tables name.",
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            metavar="RUN",
+            help="A run or a model whose networks score the candidates one by one, so that --teach "
+            "and the page know where they disagree.",
         ),
     ] = None,
     teach: Annotated[
@@ -75,15 +85,18 @@ def candidates(
 
     Example: `antpitta candidates out -o queue --audio recordings --audit 60`
     """
-    result = api.candidates(
-        sources,
-        queue,
-        audio=audio or (),
-        teach=teach,
-        audit=audit,
-        merge_gap=merge_gap,
-        seed=seed,
-    )
+    with training_progress() as progress:
+        result = api.candidates(
+            sources,
+            queue,
+            audio=audio or (),
+            model=model,
+            teach=teach,
+            audit=audit,
+            merge_gap=merge_gap,
+            seed=seed,
+            progress=progress,
+        )
     known = f", {result.known} known before" if result.known else ""
     console.print(
         f"{result.added} new candidates{known}: {result.species} species in {result.recordings} "
@@ -99,7 +112,8 @@ def candidates(
         console.print(f"left out: {finding}")
     if len(result.findings) > MAX_FINDINGS:
         console.print(f"left out: and {len(result.findings) - MAX_FINDINGS} more findings")
-    folder = f" --audio {audio[0]}" if audio else " --audio AUDIO"
-    console.print(f"open it with: antpitta review {result.queue}{folder}")
+    folders = [shlex.quote(str(folder)) for folder in audio or ()] or ["AUDIO"]
+    words = [shlex.quote(result.queue), *(f"--audio {folder}" for folder in folders)]
+    console.print(f"open it with: antpitta review {' '.join(words)}", markup=False, soft_wrap=True)
     if result.findings:
         raise typer.Exit(1)

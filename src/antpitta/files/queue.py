@@ -99,6 +99,8 @@ def _engine_of_url(url: str) -> Engine:
         if parsed.drivername == "postgresql":  # the driver that the extra installs
             parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.get_backend_name() == "sqlite":
+            if parsed.database in (None, "", ":memory:"):
+                raise ValueError("a database in memory would be lost at once")
             return _sqlite_engine(str(parsed))
         return create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20)
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
@@ -162,6 +164,11 @@ def _explain(error: DBAPIError, engine: Engine) -> Exception:
         code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return _damaged(name, reason)
+        if reason.startswith("no such table"):  # a view of the layout is one, too
+            return _damaged(name, reason)
+        if code == sqlite3.SQLITE_FULL:
+            what = f"{name}: the queue cannot be written ({reason})"
+            return UserError("E_QUEUE_UNREACHABLE", what, "free disk space")
         if code in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_ERROR):
             return error
     elif not error.connection_invalidated and type(error).__name__ != "OperationalError":

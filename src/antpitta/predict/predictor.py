@@ -367,20 +367,31 @@ class Predictor:
         presence : (classes,)
         scores : framewise; on the finest grid of all models of an ensemble
         """
-        by_model: list[FoldScores] = [[] for _ in self.models]
-        bounds: list[list[Bounds]] = [[] for _ in self.models]
-        for segment, fold_scores in zip(segments, scores, strict=True):
-            for i, parts in zip(segment.models, fold_scores, strict=True):
-                by_model[i] += parts
-                bounds[i] += segment.bounds
         merged = [
-            model.merge(recording.id, fold_scores, model_bounds)
-            for model, fold_scores, model_bounds in zip(self.models, by_model, bounds, strict=True)
+            model.merge(recording.id, fold_scores, bounds)
+            for model, fold_scores, bounds in self.by_model(segments, scores)
         ]
         grid = min((scores.grid for _, scores in merged), key=lambda grid: grid.hop)
         presence = self._blend([presence[None] for presence, _ in merged])[0]
         value = self._blend([_on_grid(scores, grid) for _, scores in merged])
         return presence, Scores(recording.id, grid, self.classes, value, self.bundle.name)
+
+    def by_model(
+        self, segments: Sequence[Segment], scores: Sequence[list[FoldScores]]
+    ) -> Iterator[tuple[ModelPredictor, FoldScores, list[Bounds]]]:
+        """Each model with its scores of all segments of a recording, and their bounds.
+
+        Parameters
+        ----------
+        segments, scores : as for :meth:`merge`
+        """
+        parts: list[FoldScores] = [[] for _ in self.models]
+        bounds: list[list[Bounds]] = [[] for _ in self.models]
+        for segment, fold_scores in zip(segments, scores, strict=True):
+            for i, own in zip(segment.models, fold_scores, strict=True):
+                parts[i] += own
+                bounds[i] += segment.bounds
+        yield from zip(self.models, parts, bounds, strict=True)
 
     def _blend(self, values: list[Floats]) -> Floats:
         """Blend the arrays (rows, classes) of all models; the only one of a single model."""

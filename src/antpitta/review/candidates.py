@@ -1,7 +1,8 @@
 """Candidates of all sources in the tables of a queue.
 
 Adding the same table twice adds nothing: a candidate is known by its region, its species, its
-source and the digest of the source.
+source and the digest of the source. Only the disagreement of a model's networks is renewed, where
+the table has it.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pandas as pd
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from antpitta.core.errors import UserError
 from antpitta.core.identity import species_key, species_name, species_order
@@ -79,6 +80,7 @@ def insert_candidates(
     new = {key: row for key, row in candidates.items() if key not in before}
     for part in chunks(new.items()):
         connection.execute(candidate_table.insert(), [_candidate(*item) for item in part])
+    _renew_disagreement(connection, candidates, before)
     ids = _ids_of_candidates(connection, new)
     merged = [
         {"candidate": ids[key], "start": start, "end": end, "score": score}
@@ -156,7 +158,7 @@ def insert_species(connection: Connection, name: str) -> str:
         E_SPECIES_NAME.
     """
     spelling = species_name(name)
-    if not spelling or spelling == EVERY_CLASS or len(spelling) > 200:
+    if not spelling or spelling == EVERY_CLASS or len(spelling) > 200 or "\0" in spelling:
         raise UserError("E_SPECIES_NAME", f"{name[:40]!r} names no species", "write a name")
     key = species_key(name)
     connection.execute(insert_new(connection, species_table), {"key": key, "name": spelling})
@@ -231,6 +233,23 @@ def _candidate(key: tuple[Any, ...], row: dict[str, Any]) -> dict[str, Any]:
         "score": row["score"],
         "disagreement": row["disagreement"],
     }
+
+
+def _renew_disagreement(
+    connection: Connection,
+    rows: dict[tuple[Any, ...], dict[str, Any]],
+    known: dict[tuple[Any, ...], int],
+) -> None:
+    """Store the disagreement on candidates that the queue has already, where the rows have it."""
+    new = [
+        {"known": id, "spread": rows[key][DISAGREEMENT]}
+        for key, id in known.items()
+        if rows[key][DISAGREEMENT] is not None
+    ]
+    columns = candidate_table.c
+    renew = candidate_table.update().where(columns.id == bindparam("known"))
+    for part in chunks(new):
+        connection.execute(renew.values(disagreement=bindparam("spread")), part)
 
 
 def _ids_of_candidates(

@@ -22,7 +22,8 @@ from antpitta.review.schema import event_table, region_table, species_list_table
 MOST_EVENTS = 1000  # in one list
 _CHUNK = 500  # values of one statement; SQLite takes 32766
 Uuid = Annotated[str, Field(pattern=re.compile(r"[0-9a-fA-F-]{32,36}\Z"))]
-ShortText = Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")]  # for PostgreSQL
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL has no such character
+ShortText = Annotated[str, Field(max_length=500, pattern=NO_NUL)]
 
 
 class ReviewEvent(BaseModel):
@@ -149,9 +150,26 @@ def store_events(
         row["species"] = names.get(each.species or "")
         row["species_list_digest"] = digest if digest in digests else species_digest
         rows.append({**row, "reviewer": reviewer, "server_at": now})
+    _check_repeated(connection, rows)
     for row in rows:  # one by one: the order of seq is the order of the list
         connection.execute(insert_new(connection, event_table), row)
     return [each.uuid for each in events]
+
+
+def _check_repeated(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse an event under the uuid of another one: it would be acknowledged, and not stored."""
+    known: dict[str, tuple[Any, ...]] = {}
+    for part in chunks(row["uuid"] for row in rows):
+        query = select(event_table).where(event_table.c.uuid.in_(part))
+        known |= {row.uuid: _act(row._asdict()) for row in connection.execute(query)}
+    for row in rows:
+        if known.setdefault(row["uuid"], _act(row)) != _act(row):
+            raise refused(f"another event has the uuid {row['uuid']}")
+
+
+def _act(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    names = ("reviewer", "kind", "region", "species", "verdict", "target_uuid")
+    return tuple(row[name] for name in names)
 
 
 def _check_regions(connection: Connection, regions: Collection[int]) -> None:

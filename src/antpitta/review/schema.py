@@ -101,7 +101,7 @@ candidate_table = Table(
     Column("source", String, nullable=False),
     Column("source_digest", String, nullable=False),
     Column("score", _SCORE),
-    Column("disagreement", _SCORE),  # of the members of an ensemble, where the source has it
+    Column("disagreement", _SCORE),  # of a model's networks; NULL where unknown
     UniqueConstraint("region", "species", "source", "source_digest"),
     Index("candidate_of_species", "species", "score"),
 )

@@ -29,6 +29,7 @@ from antpitta.files.audio import UnreadableAudio
 from antpitta.review import media
 from antpitta.review.agreement import agreement_rows
 from antpitta.review.audits import species_threshold
+from antpitta.review.events import NO_NUL
 from antpitta.review.library import AudioLibrary
 from antpitta.review.lookups import filter_choices, latest_verdict, reference_calls
 from antpitta.review.media import Cut, ImageSize, RegionPainter, View, cut_region, cut_sound
@@ -59,12 +60,13 @@ _COLUMNS = (
 logger = logging.getLogger(__name__)
 
 MAX_ID = 2**63 - 1  # of a row of the database
+MAX_EDGE = 1e9  # of a box, s or Hz
 Id = Annotated[int, Path(ge=0, le=MAX_ID)]
 Margin = Annotated[float, Query(ge=0, le=10)]
 Score = Annotated[float | None, Query(ge=-1e9, le=1e9)]
 Hour = Annotated[int | None, Query(ge=0, le=23)]
 Date = Annotated[str | None, Query(pattern=r"^\d{4}-\d\d-\d\d$")]
-Text = Annotated[str | None, Query(max_length=500)]
+Text = Annotated[str | None, Query(max_length=500, pattern=NO_NUL)]
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def explain_request(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
+        where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
         return answer(422, "E_REQUEST", f"{where}: {first['msg']}.")
 
     @app.exception_handler(HTTPException)
@@ -264,7 +266,9 @@ def _add_items(app: FastAPI, page: ReviewPage) -> None:
         return filter_choices(store, draw)
 
     @app.get("/api/references")
-    def references(species: Annotated[str, Query(max_length=500)]) -> list[dict[str, Any]]:
+    def references(
+        species: Annotated[str, Query(max_length=500, pattern=NO_NUL)],
+    ) -> list[dict[str, Any]]:
         return reference_calls(store, species, REFERENCES)
 
     @app.get("/api/regions/{region}")
@@ -339,24 +343,29 @@ def _add_verdicts(app: FastAPI, page: ReviewPage) -> None:
 def _with_region(store: Store, event: dict[str, Any]) -> dict[str, Any]:
     """The event with the region of its box, where its reviewer moved the edges."""
     region, box = event.get("region"), event.pop("box", None)
-    if region is not None and not (isinstance(region, int) and 0 <= region <= MAX_ID):
+    if region is not None and not (type(region) is int and 0 <= region <= MAX_ID):
         raise UserError("E_REVIEW_EVENT", "a region that is no id", "reload the page")
     if box is None:
         return event
-    numbers = [value for value in box if isinstance(value, int | float)]
-    complete = len(box) == 4 and len(numbers) == 4 - (box[3] is None)
-    if not complete or region is None:
+    edges = box if isinstance(box, list) else []
+    is_whole = len(edges) == 4 and all(map(_is_edge, edges[: 3 if edges[3] is None else 4]))
+    if not is_whole or region is None:
         what = "a box that is not start, end, low and high"
         raise UserError("E_REVIEW_EVENT", what, "reload the page")
     return event | {"region": store.child_region(region, *box)}
 
 
+def _is_edge(value: object) -> bool:
+    """Whether a value of JSON can be an edge of a box, in seconds or Hz."""
+    return isinstance(value, int | float) and type(value) is not bool and abs(value) <= MAX_EDGE
+
+
 def _add_results(app: FastAPI, page: ReviewPage) -> None:
     store = page.store
 
-    @app.get("/api/species/{species}/threshold")
+    @app.get("/api/species/{species:path}/threshold")
     def threshold(
-        species: str, precision: Annotated[float, Query(gt=0, lt=1)] = 0.9
+        species: str, precision: Annotated[float, Query(gt=0, le=1)] = 0.9
     ) -> dict[str, Any]:
         return species_threshold(store, species, precision, page.superseded())
 

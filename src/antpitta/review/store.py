@@ -167,14 +167,14 @@ class Store:
     # candidates and draws
 
     def add_candidates(self, table: pd.DataFrame, reviewer: int | None = None) -> dict[str, int]:
-        """Add candidates; those that the queue has already change nothing.
+        """Add candidates; of those that the queue has already, only the disagreement is renewed.
 
         Parameters
         ----------
         table : ``recording_id``, ``recording_digest``, ``start_time``, ``end_time`` (s),
             ``low_freq``, ``high_freq`` (Hz, empty for no edge), ``species``, ``score``,
             ``source``, ``source_digest``, ``site``, ``recorded_at`` (local, ISO 8601); optionally
-            ``disagreement`` (of an ensemble's members), ``detections`` (lists of start, end and
+            ``disagreement`` (of a model's networks), ``detections`` (lists of start, end and
             score of what was merged), ``verdict`` (present, absent or empty) and ``path``
         reviewer : id of the reviewer who gave these verdicts, if any
 
@@ -352,7 +352,8 @@ class Store:
     def append_events(self, events: Sequence[Mapping[str, Any]], reviewer: int) -> list[str]:
         """Store what a reviewer did: all of the events, or none.
 
-        An event whose ``uuid`` the queue has already changes nothing and is acknowledged. A
+        An event that the queue has already changes nothing and is acknowledged; another act under
+        its ``uuid`` is refused. A
         ``verdict`` needs ``region``, ``species`` and ``verdict``; a ``listened`` needs ``region``;
         a ``retract`` needs ``target_uuid``, the ``uuid`` or the ``batch_uuid`` of the reviewer's
         own events; a ``resolve`` is an expert's verdict. Optional are ``reason``, ``batch_uuid``,

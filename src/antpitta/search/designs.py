@@ -11,7 +11,7 @@ The two purposes are kept apart, because a sample that serves one is biased for 
   the fewest calls first. For the half of them with fewer calls it takes their best candidates: a
   species without calls cannot be learned, and its uncertain candidates are mostly noise. The other
   half takes its best candidate and, in the next turn, the one that is most doubtful: uncertain,
-  judged differently by the members of an ensemble, or unlike anything judged before. All are spread
+  judged differently by the networks of a model, or unlike anything judged before. All are spread
   over sites. ``benchmarks/rounds.py`` measures this rule.
 """
 
@@ -129,7 +129,8 @@ class TeachingPool:
     score : (candidates,), 0 to 1
     site : (candidates,), index of the site, or of the recording where sites are unknown
     calls : (species,), verdicts so far by which the species is present
-    disagreement : (candidates,), the spread of the scores of an ensemble's members; None without
+    disagreement : (candidates,), the spread of the scores of a model's networks, NaN where
+        unknown; None without
     vector : (candidates, values), embeddings; None without
     judged : (verdicts, values), embeddings of what was judged
     judged_species : (verdicts,), the species of each verdict
@@ -219,7 +220,9 @@ class _TeachingState:
 
 
 def _ranks(values: Floats) -> NDArray[np.float64]:
-    """Ranks above 0 and up to 1; equal values share one."""
-    _, place = np.unique(values, return_inverse=True)
-    ranks: NDArray[np.float64] = (place + 1.0) / (place.max(initial=0) + 1.0)
+    """Ranks above 0 and up to 1; equal values share one, and NaN has the middle one."""
+    ranks = np.full(len(values), 0.5)
+    known = ~np.isnan(values)
+    _, place = np.unique(values[known], return_inverse=True)
+    ranks[known] = (place + 1.0) / (place.max(initial=0) + 1.0)
     return ranks
