@@ -206,10 +206,10 @@ def test_rows_without_their_recording_are_left_out_and_reported(tmp_path, audio,
 def test_command_prints_how_to_open_the_queue_and_ends_with_1_where_rows_are_left_out(
     tmp_path, audio, birdnet, antpitta
 ):
-    words = ("candidates", birdnet, "-o", tmp_path / "queue", "--audio", audio)
+    words = ("candidates", birdnet, "-o", tmp_path / "my queue", "--audio", audio)
     code, out, _ = antpitta(*words, "--teach", 5)
     assert code == 0
-    assert f"antpitta review {tmp_path / 'queue'} --audio {audio}" in out
+    assert f"antpitta review '{tmp_path / 'my queue'}' --audio {audio}\n" in out
     assert "draw 1 (teach): 5 candidates" in out
     birdnet.write_text(birdnet.read_text() + "1,2,Turdus a,,0.5,elsewhere.wav\n")
     assert antpitta(*words)[0] == 1
