@@ -1,5 +1,7 @@
 """The linear head: equal to a logistic regression by scipy, and its errors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,12 @@ from antpitta.model.losses import CellTargets
 from antpitta.model.network import SedNet
 from antpitta.train.backbone_features import FeatureCache
 from antpitta.train.data import TrainTask
-from antpitta.train.linear_head import BoxRows, add_weak_negatives, solve_linear_head
+from antpitta.train.linear_head import (
+    BoxRows,
+    add_weak_negatives,
+    collect_box_rows,
+    solve_linear_head,
+)
 
 FABRIC = Fabric(accelerator="cpu", devices=1)
 STAGE = Stage(
@@ -158,10 +165,25 @@ def test_weak_negatives_are_boxes_of_others_and_windows_without_a_box():
         torch.tensor([[1.0, 0], [1, 0], [0, 1], [1, 0]]),
     )
     rows, means = torch.arange(4.0)[:, None], torch.tensor([[10.0], [11], [12]])
-    boxes = BoxRows(rows, labels, torch.tensor([0, 0, 1, 1]), means)
+    boxes = BoxRows(rows, labels, torch.tensor([0, 0, 1, 1]), means, torch.ones(3))
     all_rows, targets = add_weak_negatives(boxes, 0.5)
     assert all_rows.flatten().tolist() == [0, 1, 2, 3, 10, 11, 12]
     positive, negative = targets.positive * 2, targets.negative * 2  # two species share the loss
     assert positive.T.tolist() == [[0.5, 0.5, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0]]
     # windows 0 and 1 have boxes of A, window 1 one of B
     assert negative.T.tolist() == [[0, 0, 0.5, 1, 0, 0, 0.5], [0.25, 0.25, 0, 0, 0.25, 0, 0.25]]
+
+
+def test_box_in_silence_stays_and_a_window_of_padding_is_no_weak_negative(training_data):
+    _, features = solve(training_data)
+    complete = collect_box_rows(features, training_data, np.arange(6))
+    count, total = features.sums.count.clone(), features.sums.total.clone()
+    count[0], total[0] = 0, 0
+    silent = replace(features, sums=replace(features.sums, count=count, total=total))
+    boxes = collect_box_rows(silent, training_data, np.arange(6))
+    assert (boxes.window == 0).any()  # the window has boxes
+    assert torch.equal(boxes.rows, complete.rows)
+    unknown = CellTargets(boxes.labels.value, torch.zeros_like(boxes.labels.weight))
+    _, targets = add_weak_negatives(replace(boxes, labels=unknown), 1.0)
+    negative = targets.negative[len(boxes.rows) :]
+    assert torch.equal((negative > 0).all(dim=1), count > 0)

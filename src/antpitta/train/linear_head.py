@@ -45,13 +45,16 @@ class BoxRows:
     window : (boxes,)
         The window of each box.
     window_means : (windows, inputs)
-        The mean of the features over each window that has any.
+        The mean of the features over each window.
+    window_steps : (windows,)
+        Its steps; 0 for a window of nothing but padding, which is no weak negative.
     """
 
     rows: Tensor
     labels: CellTargets
     window: Tensor
     window_means: Tensor
+    window_steps: Tensor
 
 
 def collect_box_rows(
@@ -74,15 +77,14 @@ def collect_box_rows(
         Their boxes and windows.
     """
     windows = training_data.windows_of(recordings)
-    windows = windows[features.sums.take(windows).count.cpu().numpy() > 0]
     box_spans, targets = training_data.box_frames.box_targets(training_data.windows.take(windows))
     rows, sums = features.rows_of(windows), features.sums.take(windows)
     value, weight = (
         torch.from_numpy(part).to(rows.device) for part in (targets.value, targets.weight)
     )
     window = torch.from_numpy(box_spans[:, 0].astype(np.int64)).to(rows.device)
-    means = (sums.total / sums.count[:, None]).to(rows.device, rows.dtype)
-    return BoxRows(rows, CellTargets(value, weight), window, means)
+    means = (sums.total / sums.count.clamp_min(1)[:, None]).to(rows.device, rows.dtype)
+    return BoxRows(rows, CellTargets(value, weight), window, means, sums.count.to(rows.device))
 
 
 def add_weak_negatives(boxes: BoxRows, weight: float) -> tuple[Tensor, CellTargets]:
@@ -112,7 +114,8 @@ def add_weak_negatives(boxes: BoxRows, weight: float) -> tuple[Tensor, CellTarge
         return part / part.sum(dim=0).clamp_min(1) / part.shape[1]
 
     negative = share(labels.negative) + weight * share(of_others)
-    of_windows = weight * share((known_in_window == 0).to(known.dtype))
+    is_unknown = (known_in_window == 0) & (boxes.window_steps[:, None] > 0)
+    of_windows = weight * share(is_unknown.to(known.dtype))
     positive = torch.cat([share(labels.positive), torch.zeros_like(of_windows)])
     targets = CellTargets.from_parts(positive, torch.cat([negative, of_windows]))
     return torch.cat([boxes.rows, boxes.window_means]), targets
