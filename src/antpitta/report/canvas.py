@@ -94,6 +94,40 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def new_panels(
+    count: int,
+    across: int,
+    height: float,
+    margin: float,
+    *,
+    sharex: bool = False,
+    sharey: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """A figure of equal panels, row by row.
+
+    Parameters
+    ----------
+    count : of panels
+    across : panels in a row, at most
+    height : of a row, inches
+    margin : height of what stands above and below all rows, inches
+    sharex, sharey : as for :meth:`matplotlib.figure.Figure.subplots`
+
+    Returns
+    -------
+    figure : as of :func:`new_figure`
+    panels : (count,)
+    """
+    columns = min(across, count)
+    rows = -(-count // columns)
+    figure = new_figure(margin + height * rows, width=WIDTH * max(columns, 2) / across)
+    grid = figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)
+    panels: list[Axes] = grid.flatten().tolist()
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    return figure, panels[:count]
+
+
 def save(figure: Figure, form: ImageFormat) -> bytes:
     """The bytes of a picture, enlarged if a text would be cut off.
 

@@ -17,12 +17,11 @@ from antpitta.report.canvas import (
     PRESENT,
     PRESENT_PALE,
     RULE,
-    WIDTH,
     FormattedNumber,
     ImageFormat,
     format_count,
     format_interval,
-    new_figure,
+    new_panels,
     save,
     styled,
     wrap_name,
@@ -71,15 +70,10 @@ def draw_learning_curve(table: pd.DataFrame, form: ImageFormat = "svg") -> bytes
     if table.empty:
         raise ValueError("there is no round to draw")
     names = [MEAN, *drawn_species(table)]
-    across = min(ACROSS, len(names))
-    down = -(-len(names) // across)
     with styled():
-        figure = new_figure(0.5 + 1.75 * down, width=WIDTH * max(across, 2) / ACROSS)
-        panels = figure.subplots(down, across, sharey=True, squeeze=False)
-        for axes, name in zip(panels.flat, names, strict=False):
+        figure, panels = new_panels(len(names), ACROSS, 1.75, 0.5, sharey=True)
+        for axes, name in zip(panels, names, strict=True):
             _draw_species(axes, table[table["species"] == name], name)
-        for axes in panels.flat[len(names) :]:
-            axes.set_visible(False)
         figure.supxlabel("round, and the number of present boxes in its training", fontsize=8.5,
                          color=MUTED)  # fmt: skip
         figure.supylabel("average precision", fontsize=8.5, color=MUTED)

@@ -23,9 +23,9 @@ from antpitta.report.canvas import (
     PRESENT_PALE,
     ROWS,
     RULE,
-    WIDTH,
     ImageFormat,
     new_figure,
+    new_panels,
     remove_spines,
     save,
     shorten,
@@ -189,6 +189,7 @@ def _write_columns(axes: Axes, table: pd.DataFrame) -> None:
     axes.tick_params(axis="y", pad=72)
 
 
+ACROSS = 4  # panels in a row
 CURVE_POINTS = 250  # of a curve at most: more make the file larger, and no visible difference
 
 
@@ -220,16 +221,11 @@ def draw_curves(report: Report, form: ImageFormat = "svg", most: int = 48) -> by
         raise ValueError("no species has a curve: there is nothing to draw")
     table = rank_species(report.per_species)
     rows = {row["species"]: row for row in table.to_dict("records")}
-    across = min(4, len(names))
-    down = -(-len(names) // across)
     with styled():
-        figure = new_figure(0.5 + 1.55 * down, width=WIDTH * max(across, 2) / 4)
-        panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-        for axes, name in zip(panels.flat, names, strict=False):
+        figure, panels = new_panels(len(names), ACROSS, 1.55, 0.5, sharex=True, sharey=True)
+        for axes, name in zip(panels, names, strict=True):
             _draw_curve(axes, name, report.curves[name], rows[name])
-        for axes in panels.flat[len(names) :]:
-            axes.set_visible(False)
-        for axes in panels.flat[max(len(names) - across, 0) : len(names)]:
+        for axes in panels[-ACROSS:]:
             axes.tick_params(labelbottom=True)
         figure.supxlabel("recall", fontsize=8.5, color=MUTED)
         figure.supylabel("precision", fontsize=8.5, color=MUTED)

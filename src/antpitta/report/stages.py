@@ -19,9 +19,9 @@ from antpitta.report.canvas import (
     PRESENT,
     PRESENT_PALE,
     RULE,
-    WIDTH,
     ImageFormat,
     new_figure,
+    new_panels,
     remove_spines,
     save,
     shorten,
@@ -150,16 +150,11 @@ def draw_training(log: pd.DataFrame, form: ImageFormat = "svg") -> bytes:
         raise ValueError("the log has no epoch: there is nothing to draw")
     log = tidy_log(log)
     stages = list(dict.fromkeys(log["stage"]))
-    across = min(3, len(stages))
-    down = -(-len(stages) // across)
     with styled():
-        figure = new_figure(0.35 + 1.9 * down, width=WIDTH * max(across, 2) / 3)
-        panels = figure.subplots(down, across, squeeze=False)
-        for axes, stage in zip(panels.flat, stages, strict=False):
+        figure, panels = new_panels(len(stages), 3, 1.9, 0.35)
+        for axes, stage in zip(panels, stages, strict=True):
             _draw_losses(axes, log[log["stage"] == stage])
             axes.set_title(shorten(str(stage), 30), fontweight="bold")
-        for axes in panels.flat[len(stages) :]:
-            axes.set_visible(False)
         return _save_training(figure, form)
 
 
