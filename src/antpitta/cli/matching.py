@@ -7,6 +7,7 @@ import typer
 
 from antpitta import api
 from antpitta.cli.display import console, prediction_progress, resumable
+from antpitta.cli.prediction import ChannelOption, OutputOption
 
 
 def match(
@@ -24,12 +25,7 @@ def match(
             metavar="AUDIO", help="Files and folders of recordings, or s3:// and gs:// URLs."
         ),
     ],
-    out: Annotated[
-        str,
-        typer.Option(
-            "--out", "-o", metavar="FOLDER", help="Output folder, or an s3:// or gs:// URL."
-        ),
-    ],
+    out: OutputOption,
     threshold: Annotated[
         float, typer.Option("--threshold", help="The lowest score of a match, up to 1.")
     ] = 0.2,
@@ -77,15 +73,7 @@ def match(
             "--workers", metavar="NUMBER", help="Number of threads.", show_default="one per core"
         ),
     ] = None,
-    channel: Annotated[
-        int | None,
-        typer.Option(
-            "--channel",
-            metavar="NUMBER",
-            help="The channel of each file, counted from 1; by default the mean of all, in which"
-            " none cancels another.",
-        ),
-    ] = None,
+    channel: ChannelOption = None,
 ) -> None:
     """Find sounds that resemble example boxes, by template matching or by embeddings.
 

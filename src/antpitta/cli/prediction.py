@@ -10,6 +10,20 @@ from antpitta.cli.display import console, prediction_progress, resumable
 from antpitta.core.config import Executor, InferenceMode, Precision
 from antpitta.core.errors import list_names
 
+OutputOption = Annotated[
+    str,
+    typer.Option("--out", "-o", metavar="FOLDER", help="Output folder, or an s3:// or gs:// URL."),
+]
+ChannelOption = Annotated[
+    int | None,
+    typer.Option(
+        "--channel",
+        metavar="NUMBER",
+        help="The channel of each file, counted from 1; by default the mean of all, in which"
+        " none cancels another.",
+    ),
+]
+
 
 def predict(
     model: Annotated[
@@ -18,12 +32,7 @@ def predict(
             metavar="MODEL", help="A model (RUN/model), or the folder of a run or an ensemble."
         ),
     ],
-    out: Annotated[
-        str,
-        typer.Option(
-            "--out", "-o", metavar="FOLDER", help="Output folder, or an s3:// or gs:// URL."
-        ),
-    ],
+    out: OutputOption,
     audio: Annotated[
         list[str] | None,
         typer.Argument(
@@ -135,15 +144,7 @@ def predict(
             " int8 only if the model offers it.",
         ),
     ] = "float32",
-    channel: Annotated[
-        int | None,
-        typer.Option(
-            "--channel",
-            metavar="NUMBER",
-            help="The channel of each file, counted from 1; by default the mean of all, in which"
-            " none cancels another.",
-        ),
-    ] = None,
+    channel: ChannelOption = None,
     executor: Annotated[
         Executor,
         typer.Option("--executor", help="local: this machine. ray: all machines of a Ray cluster."),
