@@ -1,7 +1,7 @@
 // The grid: a page of calls at a time, each with its picture; one key judges one call or the page.
 
 import { byId, count, formatTime, h } from "./dom.js";
-import { boxOf, verdictText } from "./items.js";
+import { boxOf, verdictActions, verdictText } from "./items.js";
 import { loadPicture, Picture, pictureAddress } from "./picture.js";
 import { play, soundAddress, stop, isPlaying } from "./sound.js";
 
@@ -38,12 +38,7 @@ export class Grid {
     const on = (verdict, reason) => () => this.judge([this.item], verdict, reason);
     const all = (verdict) => () => this.judge(this.shown.filter((i) => !i.own_verdict), verdict);
     return [
-      ["y", "present", on("present")],
-      ["n", "absent", on("absent")],
-      ["u", "unsure", on("unsure")],
-      ["1", "other species", on("absent", "other species")],
-      ["2", "noise", on("absent", "noise")],
-      ["3", "too faint", on("absent", "too faint")],
+      ...verdictActions(on),
       ["Y", "rest of the page present", all("present")],
       ["N", "rest of the page absent", all("absent")],
       ["U", "rest of the page unsure", all("unsure")],

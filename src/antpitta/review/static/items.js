@@ -90,3 +90,15 @@ export function verdictText(item) {
   if (!own) return "";
   return own.reason ? `${WORDS[own.verdict]}: ${own.reason}` : WORDS[own.verdict];
 }
+
+// The keys of verdicts on one item; on(verdict, reason) makes what a key does.
+export function verdictActions(on) {
+  return [
+    ["y", "present", on("present")],
+    ["n", "absent", on("absent")],
+    ["u", "unsure", on("unsure")],
+    ["1", "other species", on("absent", "other species")],
+    ["2", "noise", on("absent", "noise")],
+    ["3", "too faint", on("absent", "too faint")],
+  ];
+}

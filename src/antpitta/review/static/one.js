@@ -2,7 +2,7 @@
 
 import { getJson } from "./api.js";
 import { formatTime, h } from "./dom.js";
-import { boxOf, verdictText } from "./items.js";
+import { boxOf, verdictActions, verdictText } from "./items.js";
 import { loadPicture, Picture, pictureAddress } from "./picture.js";
 import { isPlaying, loadSound, play, soundAddress, stop } from "./sound.js";
 import { pickSpecies } from "./species.js";
@@ -26,12 +26,7 @@ export class One {
   actions() {
     const on = (verdict, reason) => () => this.judge(verdict, { reason });
     return [
-      ["y", "present", on("present")],
-      ["n", "absent", on("absent")],
-      ["u", "unsure", on("unsure")],
-      ["1", "other species", on("absent", "other species")],
-      ["2", "noise", on("absent", "noise")],
-      ["3", "too faint", on("absent", "too faint")],
+      ...verdictActions(on),
       ["o", "it is another species", () => this.otherSpecies()],
       ["a", "another one calls too", () => this.anotherSpecies()],
       ["e", "nothing else calls here", () => this.nothingElse()],
