@@ -187,3 +187,21 @@ def test_box_in_silence_stays_and_a_window_of_padding_is_no_weak_negative(traini
     _, targets = add_weak_negatives(replace(boxes, labels=unknown), 1.0)
     negative = targets.negative[len(boxes.rows) :]
     assert torch.equal((negative > 0).all(dim=1), count > 0)
+
+
+def test_head_with_weak_targets_depends_on_its_training_recordings_only(make_training_data):
+    weak = STAGE.model_copy(
+        update={"loss": LossConfig(on="boxes", reduction="balanced", weak_negatives=1.0)}
+    )
+    unjudged = [box for box in BOXES if box.recording != "r5"]
+    data = make_training_data(RECIPE, [2.0] * 6, unjudged, species=("a", "b"))
+    head, again, fewer = (
+        solve(data, weak, train)[0].head.class_conv.weight
+        for train in (range(6), range(6), range(5))
+    )
+    assert torch.equal(head, again)
+    assert not torch.equal(head, fewer)  # r5 has no box, but weak targets
+    other = make_training_data(RECIPE, [2.0] * 6, BOXES, species=("a", "b"))
+    assert torch.equal(solve(other, weak, range(5))[0].head.class_conv.weight, fewer)
+    plain, few = (solve(data, stage, range(2))[0] for stage in (STAGE, weak))
+    assert not torch.equal(plain.head.class_conv.weight, few.head.class_conv.weight)  # of others

@@ -229,19 +229,19 @@ def test_class_with_few_boxes_is_not_estimated():
     assert np.isnan(estimate[1])
     assert np.isnan(estimate_prevalence(scores[:0], [], boxes, CLASSES)).all()
     few = prevalence_or_mean(scores, names, boxes, CLASSES)
-    np.testing.assert_allclose(few, (estimate[0] + scores[:, 1].mean()) / 2)
+    np.testing.assert_allclose(few, scores.mean(axis=0))
     several = [*boxes, *(Annotation(f"r{i}", 2, 3, "a") for i in range(16))]
     filled = prevalence_or_mean(scores, names, several, CLASSES)
     assert filled[0] == estimate_prevalence(scores, names, several, CLASSES)[0]
     assert filled[1] == (pytest.approx(scores[:, 1].mean()))
 
 
-def test_shifts_are_the_log_odds_of_the_prevalence_or_bring_all_classes_to_one_mean():
+def test_shifts_are_the_log_odds_of_the_prevalence_or_half_way_to_one_mean():
     names = [f"r{i}" for i in range(30)]
     rng = np.random.default_rng(4)
     scores = random_scores(rng, rng.random((30, 2)) < 0.3)
     few = [Annotation(f"r{i}", 0, 1, label) for i in range(5) for label in "ab"]
-    shifted = expit(logit(scores) + prior_shifts(scores, names, few, CLASSES))
+    shifted = expit(logit(scores) + 2 * prior_shifts(scores, names, few, CLASSES))
     np.testing.assert_allclose(shifted.mean(axis=0), shifted.mean(), rtol=1e-6)
     many = [Annotation(f"r{i}", 0, 1, label) for i in range(10) for label in "ab"]
     expected = logit(estimate_prevalence(scores, names, many, CLASSES))

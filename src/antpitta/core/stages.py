@@ -57,8 +57,9 @@ class LossConfig(FrozenConfig):
     weak_negatives: Factor = Field(
         0.0,
         description="With optimizer = lbfgs: weight of other species' present boxes as negatives "
-        "of a species, and of windows without a box of it, beside 1 of its absent boxes; 0: "
-        "unknown cells are not used.",
+        "of a species, and of windows without a box of it, beside 1 of its absent boxes. The best "
+        "moments of these windows have weak targets of twice this weight. 0: unknown cells are not "
+        "used.",
     )
     class_weights: bool = Field(
         False,

@@ -346,6 +346,27 @@ class SedHead(nn.Module):
         """Return class logits (rows, classes) of features (rows, inputs), such as box means."""
         return self._class_logits(rows[:, :, None])[:, :, 0]
 
+    def classify_rows_of_classes(self, rows: Tensor) -> Tensor:
+        """Return the logit of each class for rows of its own, with a fitted normalizer.
+
+        Parameters
+        ----------
+        rows : (classes, rows, inputs)
+
+        Returns
+        -------
+        (classes, rows)
+        """
+        assert isinstance(self.normalizer, nn.BatchNorm1d)
+        weight, bias = self._fold(self.class_conv, self.normalizer)
+        logits = torch.bmm(rows, weight[:, :, None])[:, :, 0] + bias[:, None]
+        if self.zero_shot_weight:
+            own = rows[:, :, -len(rows) :].diagonal(dim1=0, dim2=2).T
+            logits = logits + self.zero_shot_weight * own
+        if self.prior_shift is not None:
+            logits = logits + self.prior_shift[:, None]
+        return logits
+
     def _smooth(self, logits: Tensor, valid: Tensor | None) -> Tensor:
         """Average (batch, classes, steps) over each class's steps."""
         return smooth_logits(logits, self.steps, valid) if self.smooths else logits
@@ -361,17 +382,19 @@ class SedHead(nn.Module):
 
     def _convolve(self, layer: nn.Conv1d, features: Tensor) -> Tensor:
         """Apply ``layer`` to normalized features; fixed statistics are folded into its weights."""
-        weight = layer.weight
-        if self.band_mask is not None:
-            weight = weight * self.band_mask
         if not isinstance(self.normalizer, nn.BatchNorm1d) or self.normalizer.training:
             normalized = self.normalizer(features)
-            if weight is not layer.weight:
-                return nn.functional.conv1d(normalized, weight, layer.bias)
+            if self.band_mask is not None:
+                return nn.functional.conv1d(normalized, layer.weight * self.band_mask, layer.bias)
             logits: Tensor = layer(normalized)  # the layer itself, so that its hooks are called
             return logits
-        mean, factor = norm_coefficients(self.normalizer)
-        weight = weight * factor[:, None]
-        shift = (weight[:, :, 0] * mean).sum(dim=1)
-        bias = -shift if layer.bias is None else layer.bias - shift
-        return torch.matmul(weight[:, :, 0], features) + bias[:, None]
+        weight, bias = self._fold(layer, self.normalizer)
+        return torch.matmul(weight, features) + bias[:, None]
+
+    def _fold(self, layer: nn.Conv1d, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+        """Weight (classes, inputs) and bias (classes,) of ``layer`` on features as they are."""
+        mean, factor = norm_coefficients(norm)
+        masked = layer.weight if self.band_mask is None else layer.weight * self.band_mask
+        weight = masked[:, :, 0] * factor
+        shift = (weight * mean).sum(dim=1)
+        return weight, -shift if layer.bias is None else layer.bias - shift

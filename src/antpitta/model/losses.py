@@ -89,6 +89,10 @@ class CellTargets:
         """
         return CellTargets.from_parts(mixup(self.positive), self.negative)
 
+    def to(self, device: torch.device) -> "CellTargets":
+        """Return the targets on a device."""
+        return CellTargets(self.value.to(device), self.weight.to(device))
+
     def take(self, rows: slice | Tensor) -> "CellTargets":
         """Return the targets of some rows."""
         return CellTargets(self.value[rows], self.weight[rows])

@@ -41,6 +41,7 @@ RESCALE_EDGE = 1e-12  # no factor changes the odds of a score of exactly 0 or 1
 EDGE = 1e-4  # a prevalence beyond it shifts logits as if it were there
 SLACK = 1e-6  # so that rounding never puts the solution outside the bracket
 MIN_BOXES = 3  # of a class whose prevalence is estimated
+HALF_WAY = 0.5  # from a species' own level to that of all, where boxes are few
 
 
 def rescale_odds(scores: Floats, prevalence: Floats, reference: Floats | None = None) -> Floats:
@@ -175,11 +176,11 @@ def estimate_prevalence(
 def prevalence_or_mean(
     scores: Floats, recordings: Sequence[str], annotations: Iterable[Annotation], classes: Classes
 ) -> Floats:
-    """:func:`estimate_prevalence`, the mean score where that is NaN, or one share for all.
+    """:func:`estimate_prevalence`, or the mean score where the prevalence is not known.
 
-    Where :func:`supports_prevalence` says that boxes are too few, estimates are mostly noise: on
-    real clips with five present boxes a species they spread from 0.03 to 0.7 where the truth is
-    0.01 to 0.07. All species then get the mean of the estimates.
+    It is not known for a class with fewer than three present boxes, and for no class where
+    :func:`supports_prevalence` says that boxes are too few: on real clips with five present boxes a
+    species, estimates spread from 0.03 to 0.7 where the truth is 0.01 to 0.07.
 
     Parameters
     ----------
@@ -193,11 +194,11 @@ def prevalence_or_mean(
     prevalence : (classes,)
     """
     annotations = tuple(annotations)
+    mean = scores.mean(axis=0) if len(scores) else np.full(len(classes), np.nan)
+    if not supports_prevalence(annotations, classes):
+        return mean
     shares = estimate_prevalence(scores, recordings, annotations, classes)
-    shares = np.where(np.isnan(shares), scores.mean(axis=0), shares)
-    if supports_prevalence(annotations, classes):
-        return shares
-    return np.full(len(classes), shares.mean() if len(shares) else np.nan)
+    return np.where(np.isnan(shares), mean, shares)
 
 
 def supports_prevalence(annotations: Iterable[Annotation], classes: Classes) -> bool:
@@ -226,8 +227,9 @@ def prior_shifts(
     With boxes enough, logits of a head that was trained on as many present as absent boxes are
     moved to the prior of the species, its estimated prevalence: their log-odds are added (Saerens,
     Latinne and Decaestecker, Adjusting the outputs of a classifier to new a priori probabilities,
-    2002). With few boxes neither the prevalence nor the level of a species' logits is known. Then
-    all species get the same mean probability.
+    2002). With few boxes the prevalence is not known, and the level of a species' logits is half
+    chance. They are moved half of the way to where all species would have the same mean
+    probability.
 
     Parameters
     ----------
@@ -241,12 +243,56 @@ def prior_shifts(
     shifts : (classes,)
     """
     annotations = tuple(annotations)
-    shares = prevalence_or_mean(scores, recordings, annotations, classes)
-    shares = np.clip(shares, EDGE, 1 - EDGE)
+    shares = estimate_prevalence(scores, recordings, annotations, classes)
+    shares = np.clip(np.where(np.isnan(shares), scores.mean(axis=0), shares), EDGE, 1 - EDGE)
     if supports_prevalence(annotations, classes):
         return np.asarray(logit(shares))
-    pairs = zip(clipped_logit(scores, RESCALE_EDGE).T, shares, strict=True)
-    return np.array([_shift(logits, float(share)) for logits, share in pairs])
+    return HALF_WAY * _mean_shifts(scores, float(shares.mean()))
+
+
+def _mean_shifts(scores: Floats, share: float) -> Floats:
+    """What is added to the logits of each class to make its mean probability ``share``."""
+    return np.array([_shift(logits, share) for logits in clipped_logit(scores, RESCALE_EDGE).T])
+
+
+def posterior_shifts(
+    scores: Floats,
+    recordings: Sequence[str],
+    annotations: Iterable[Annotation],
+    classes: Classes,
+    *,
+    supported: bool,
+) -> Floats:
+    """What is added to the logits of each class to make them probabilities of its presence.
+
+    With boxes enough as in :func:`prior_shifts`. With few boxes the only evidence for how common
+    species are is the share of recordings in which they have present boxes, and the mean
+    probability of each species is the mean of these shares.
+
+    Parameters
+    ----------
+    scores : (recordings, classes), of models that did not train on the recordings
+    recordings : (recordings,), their ids
+    annotations : boxes in these recordings
+    classes : the classes, in the order of the columns
+    supported : boxes are enough, see :func:`supports_prevalence`
+
+    Returns
+    -------
+    shifts : (classes,)
+    """
+    annotations = tuple(annotations)
+    if supported:
+        return prior_shifts(scores, recordings, annotations, classes)
+    held = {
+        (box.recording, column)
+        for box in annotations
+        if box.present
+        for column in classes.columns(box.label)
+    }
+    n_classes = len({column for _, column in held})
+    share = len(held) / max(1, n_classes * len(recordings))
+    return _mean_shifts(scores, float(np.clip(share, EDGE, 1 - EDGE)))
 
 
 def fit_prevalence(scores: Floats, present: Flags, prior: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""A linear head on a frozen backbone, trained on boxes alone by one call of a solver.
+"""A linear head on a frozen backbone, trained on boxes by calls of a solver.
 
 * Each box is one row of numbers, the mean of the features over it. The logits are linear in the
   head, and the loss with its L2 penalty is convex, so there is one best head. L-BFGS finds it in
@@ -7,11 +7,14 @@
   other species are weak negatives of it, and so is the mean of each training window without a box
   of the species (:func:`add_weak_negatives`): most of them do not hold it. They are a prior and no
   labels, and enter no metric.
+* The best moments of these windows have weak targets (:mod:`antpitta.train.weak_targets`). For
+  these, the training recordings are split into folds, and each fold is scored by a head of the
+  others. So the final head knows nothing of recordings that it does not train on.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +22,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from antpitta.core.errors import UserError
+from antpitta.core.stages import Stage
 from antpitta.model.losses import CellTargets, masked_loss
 from antpitta.model.network import SedNet
 from antpitta.train.data import (
@@ -27,9 +31,15 @@ from antpitta.train.data import (
     TrainTask,
     compute_class_weights,
 )
+from antpitta.train.out_of_fold import assign_folds
 from antpitta.train.step_store import BackboneFeatures
+from antpitta.train.weak_targets import WeakTargets, compute_weak_targets, find_peak_rows
 
 MAX_STEPS = 200  # of the solver; most heads need a third
+FOLDS = 4  # of the recordings that a head trains on, for weak targets
+MAX_ROWS = (
+    100_000  # of weak targets, 1 GB with 2,304 inputs; of more windows a random sample is taken
+)
 
 
 @dataclass(frozen=True)
@@ -163,28 +173,73 @@ def solve_linear_head(
     weights = None
     if stage.loss.class_weights:
         weights = compute_class_weights(training_data.dataset).to(fabric.device)
-    loss, steps = _minimize(net, task, boxes, weights)
+    weak = None
+    if stage.loss.weak_negatives:
+        weak = _find_weak_targets(net, task, training_data, weights)
+    loss, steps = _minimize(net, stage, boxes, weak, weights)
     seconds = time.perf_counter() - began
     report(EpochResult(1, loss, 0.0, len(windows), seconds, steps))
 
 
+def _find_weak_targets(
+    net: SedNet, task: TrainTask, training_data: TrainingData, class_weights: Tensor | None
+) -> WeakTargets | None:
+    """Weak targets of the training windows; None where recordings or boxes are too few."""
+    features, dataset = task.backbone_features, training_data.dataset
+    assert features is not None
+    if len(task.recordings) < FOLDS:
+        return None
+    part = replace(
+        dataset,
+        recordings=tuple(dataset.recordings[i] for i in task.recordings),
+        annotations=tuple(box for i in task.recordings for box in training_data.boxes[i]),
+    )
+    folds = assign_folds(part, FOLDS, task.seed[0])
+    windows = training_data.windows_of(task.recordings)
+    most = max(1, MAX_ROWS // len(dataset.classes))
+    if len(windows) > most:
+        windows = np.sort(np.random.default_rng(task.seed).choice(windows, most, replace=False))
+    owner = training_data.recording_index[training_data.windows.segment[windows]]
+    shape = (len(dataset.classes), len(windows), features.box_rows.shape[1])
+    rows = torch.zeros(shape, device=features.box_rows.device)
+    logits = np.zeros(shape[1::-1])
+    for fold in range(FOLDS):
+        boxes = collect_box_rows(features, training_data, task.recordings[folds != fold])
+        if not len(boxes.rows):
+            return None
+        _minimize(net, task.stage, boxes, None, class_weights)
+        net.eval()
+        for n in np.flatnonzero(np.isin(owner, task.recordings[folds == fold])):
+            steps = features.store.gather(windows[n : n + 1])[0]
+            rows[:, n], highest = find_peak_rows(net.head, steps)
+            logits[n] = highest.cpu().numpy()
+    targets = compute_weak_targets(logits, windows, training_data, task.stage.loss.weak_negatives)
+    return WeakTargets(rows, targets.to(rows.device))
+
+
 def _minimize(
-    net: SedNet, task: TrainTask, boxes: BoxRows, class_weights: Tensor | None
+    net: SedNet,
+    stage: Stage,
+    boxes: BoxRows,
+    weak: WeakTargets | None,
+    class_weights: Tensor | None,
 ) -> tuple[float, int]:
     """Run L-BFGS on the class weights; returns the loss and the number of steps."""
-    stage, class_conv, config = task.stage, net.head.class_conv, task.stage.loss
-    rows, labels = boxes.rows, boxes.labels
+    head, config, rows, labels = net.head, stage.loss, boxes.rows, boxes.labels
     if config.weak_negatives:
         rows, labels = add_weak_negatives(boxes, config.weak_negatives)
         config = config.model_copy(update={"reduction": "sum"})
-    weights = [weight for weight in class_conv.parameters() if weight.requires_grad]
+    weights = [weight for weight in head.class_conv.parameters() if weight.requires_grad]
     solver = torch.optim.LBFGS(weights, max_iter=MAX_STEPS, line_search_fn="strong_wolfe")
 
     def compute_loss() -> Tensor:
         solver.zero_grad()
-        logits = net.head.classify_rows(rows)
+        logits = head.classify_rows(rows)
         loss = masked_loss(logits, labels, None, config, class_weights)
-        loss = loss + stage.weight_decay / 2 * class_conv.weight.square().sum()
+        if weak is not None:
+            logits = head.classify_rows_of_classes(weak.rows).T
+            loss = loss + masked_loss(logits, weak.targets, None, config, class_weights)
+        loss = loss + stage.weight_decay / 2 * head.class_conv.weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
