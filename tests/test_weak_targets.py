@@ -11,7 +11,7 @@ from antpitta.core.config import HeadConfig
 from antpitta.core.types import Annotation, Classes, Targets
 from antpitta.model.head import SedHead
 from antpitta.model.normalizer import StepSums
-from antpitta.scores.prevalence import posterior_shifts
+from antpitta.scores.prevalence import estimate_prevalence, posterior_shifts
 from antpitta.train.weak_targets import SHARPNESS, WEIGHT, compute_weak_targets, find_peak_rows
 
 CLASSES = Classes(("a", "b", "c"))
@@ -106,3 +106,12 @@ def test_weak_targets_follow_the_prevalence_where_boxes_are_enough():
     names, few = [f"r{i}" for i in range(200)], boxes[::10]
     shifts = posterior_shifts(expit(logits), names, few, CLASSES, supported=False)
     assert expit(logits + shifts).mean(axis=0) == pytest.approx([1 / 200] * 3)
+
+
+def test_part_of_enough_boxes_is_enough():
+    rng = np.random.default_rng(0)
+    scores, names = rng.random((50, 3)), [f"r{i}" for i in range(50)]
+    part = [Annotation(f"r{i}", 0, 1, label, True) for i in range(8) for label in "abc"]
+    shifts = posterior_shifts(scores, names, part, CLASSES, supported=True)
+    expected = logit(estimate_prevalence(scores, names, part, CLASSES))
+    np.testing.assert_allclose(shifts, expected)

@@ -283,7 +283,9 @@ def posterior_shifts(
     """
     annotations = tuple(annotations)
     if supported:
-        return prior_shifts(scores, recordings, annotations, classes)
+        shares = estimate_prevalence(scores, recordings, annotations, classes)
+        shares = np.where(np.isnan(shares), scores.mean(axis=0), shares)
+        return np.asarray(logit(np.clip(shares, EDGE, 1 - EDGE)))
     held = {
         (box.recording, column)
         for box in annotations
