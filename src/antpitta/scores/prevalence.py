@@ -194,10 +194,17 @@ def prevalence_or_mean(
     prevalence : (classes,)
     """
     annotations = tuple(annotations)
-    mean = scores.mean(axis=0) if len(scores) else np.full(len(classes), np.nan)
     if not supports_prevalence(annotations, classes):
-        return mean
+        return scores.mean(axis=0) if len(scores) else np.full(len(classes), np.nan)
+    return _estimate_or_mean(scores, recordings, annotations, classes)
+
+
+def _estimate_or_mean(
+    scores: Floats, recordings: Sequence[str], annotations: Iterable[Annotation], classes: Classes
+) -> Floats:
+    """The estimates, however few boxes there are, and the mean score where there is none."""
     shares = estimate_prevalence(scores, recordings, annotations, classes)
+    mean = scores.mean(axis=0) if len(scores) else shares
     return np.where(np.isnan(shares), mean, shares)
 
 
@@ -243,11 +250,18 @@ def prior_shifts(
     shifts : (classes,)
     """
     annotations = tuple(annotations)
-    shares = estimate_prevalence(scores, recordings, annotations, classes)
-    shares = np.clip(np.where(np.isnan(shares), scores.mean(axis=0), shares), EDGE, 1 - EDGE)
     if supports_prevalence(annotations, classes):
-        return np.asarray(logit(shares))
+        return _log_odds(scores, recordings, annotations, classes)
+    shares = _estimate_or_mean(scores, recordings, annotations, classes).clip(EDGE, 1 - EDGE)
     return HALF_WAY * _mean_shifts(scores, float(shares.mean()))
+
+
+def _log_odds(
+    scores: Floats, recordings: Sequence[str], annotations: Iterable[Annotation], classes: Classes
+) -> Floats:
+    """The log-odds of the estimated prevalence of each class."""
+    shares = _estimate_or_mean(scores, recordings, annotations, classes)
+    return np.asarray(logit(shares.clip(EDGE, 1 - EDGE)))
 
 
 def _mean_shifts(scores: Floats, share: float) -> Floats:
@@ -283,9 +297,7 @@ def posterior_shifts(
     """
     annotations = tuple(annotations)
     if supported:
-        shares = estimate_prevalence(scores, recordings, annotations, classes)
-        shares = np.where(np.isnan(shares), scores.mean(axis=0), shares)
-        return np.asarray(logit(np.clip(shares, EDGE, 1 - EDGE)))
+        return _log_odds(scores, recordings, annotations, classes)
     held = {
         (box.recording, column)
         for box in annotations

@@ -37,9 +37,7 @@ from antpitta.train.weak_targets import WeakTargets, compute_weak_targets, find_
 
 MAX_STEPS = 200  # of the solver; most heads need a third
 FOLDS = 4  # of the recordings that a head trains on, for weak targets
-MAX_ROWS = (
-    100_000  # of weak targets, 1 GB with 2,304 inputs; of more windows a random sample is taken
-)
+MAX_ROWS = 100_000  # of weak targets, 1 GB with 2,304 inputs; beyond it windows are sampled
 
 
 @dataclass(frozen=True)

@@ -71,9 +71,8 @@ def find_peak_rows(head: SedHead, features: Tensor) -> tuple[Tensor, Tensor]:
     """
     framewise = head(features[None], has_padding=True).framewise[0]  # (steps, classes)
     logits, peak = framewise.max(dim=0)
-    valid = valid_mask(features[None])[0]
-    sums = _sums_before(features * valid)
-    counts = _sums_before(valid.to(features.dtype))
+    sums = _sums_before(features)  # padding is 0
+    counts = _sums_before(valid_mask(features[None])[0].to(features.dtype))
     length = torch.tensor(head.steps, device=features.device)
     first = (peak - (length - 1) // 2).clamp_min(0)
     end = (peak + length // 2 + 1).clamp_max(features.shape[1])
